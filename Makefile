@@ -1,0 +1,61 @@
+# The only two commands anyone needs: `make demo` and `make test`.
+# Needs python3 (3.10 or newer, with venv) and make; everything else goes into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo test lint types pytest reference benchmark clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo       train or load a network, run it as a circuit, compare"
+	@echo "make test       ruff, mypy and pytest"
+	@echo "make reference  compare with the published HSPICE results (needs IMAC_TORCH_SHARED)"
+	@echo "make benchmark  time the solver against other programs"
+	@echo "make clean      remove .venv and everything generated"
+
+demo: $(VENV)/.installed
+	$(BIN)/python examples/demo.py
+
+test: lint types pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+pytest: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+reference: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/reference.py
+
+benchmark: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/run.py
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "imac_torch needs Python 3.10 or newer; $(PYTHON) is `$(PYTHON) --version 2>&1`." >&2; \
+	  echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "$(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; \
+	  exit 1; }
+
+# An editable install follows changes of the sources by itself: only new requirements need pip.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing imac_torch and what it needs into $(VENV) (a minute or two the first time) ..."
+	$(INSTALL) hatchling editables
+	$(INSTALL) --no-build-isolation --editable '.[examples]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(INSTALL) --no-build-isolation --editable '.[examples,dev,benchmarks]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist runs
+	find imac_torch tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
