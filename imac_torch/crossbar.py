@@ -1,0 +1,158 @@
+"""How a layer is cut into partitions, and everything its crossbars are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imac_torch.config import Config
+from imac_torch.errors import CircuitError
+from imac_torch.mapping import ConductancePair
+from imac_torch.wires import segments
+
+
+def partition_ends(count: int, parts: int) -> tuple[int, ...]:
+    """Last line (1-based) of every part when ``count`` lines are cut into ``parts``.
+
+    Part k ends at ``int(count·k/parts + min((count mod parts)/k, 1))``: IMAC-Sim's rule, which
+    makes the first parts one line longer, evaluated in integers.
+
+    Raises:
+        CircuitError: There are more parts than lines.
+    """
+    if not 1 <= parts <= count:
+        raise CircuitError(f"{count} lines cannot be cut into {parts} partitions")
+    remainder = count % parts
+    ends = []
+    for k in range(1, parts + 1):
+        # int(count·k/parts + min(remainder/k, 1)) over the common denominator parts·k
+        addend = min(remainder * parts, parts * k)
+        ends.append((count * k * k + addend) // (parts * k))
+    return tuple(ends)
+
+
+@dataclass(frozen=True)
+class CrossbarSpec:
+    """The crossbars of one layer with their wires and amplifiers.
+
+    Shapes: M outputs, N inputs, C = N+1 columns (the bias last), H and V partitions.
+
+    Attributes:
+        conductances: Pairs of shape (..., M, N+1), S; leading dimensions are samples.
+        column_ends: Last column (1-based) of each of the H horizontal partitions.
+        row_ends: Last row (1-based) of each of the V vertical partitions.
+        input_segment: Ω (0-dimensional float64), per cell on an input line; 0 is an ideal wire.
+        output_segment: Ω (0-dimensional float64), per cell on an I± line; 0 is an ideal wire.
+        gain: Of the differential amplifiers (0-dimensional float64).
+        amplifier_resistance: R1 = R2, Ω (0-dimensional float64).
+        output_resistance: Ω, from every amplifier to the neuron input (0-dimensional float64).
+        combine: ``average`` or ``sum`` over horizontal partitions.
+    """
+
+    conductances: ConductancePair
+    column_ends: tuple[int, ...]
+    row_ends: tuple[int, ...]
+    input_segment: Tensor
+    output_segment: Tensor
+    gain: Tensor
+    amplifier_resistance: Tensor
+    output_resistance: Tensor
+    combine: str
+
+    def __post_init__(self) -> None:
+        """Check that shapes chain and values are physical.
+
+        Raises:
+            CircuitError: They do not.
+        """
+        positive, negative = self.conductances.positive, self.conductances.negative
+        if positive.shape != negative.shape or positive.ndim < 2:
+            raise CircuitError(
+                "conductances must be two tensors of the same (..., M, N+1) shape, got "
+                f"{tuple(positive.shape)} and {tuple(negative.shape)}"
+            )
+        for name, ends, count in (
+            ("column_ends", self.column_ends, positive.shape[-1]),
+            ("row_ends", self.row_ends, positive.shape[-2]),
+        ):
+            if not ends or ends[-1] != count or any(a >= b for a, b in zip((0, *ends), ends)):
+                raise CircuitError(f"{name} = {ends} does not cut {count} lines")
+        for name, tensor in (("positive", positive), ("negative", negative)):
+            if not bool((torch.isfinite(tensor) & (tensor >= 0)).all()):
+                raise CircuitError(
+                    f"{name} conductances must be finite and >= 0 (0 is an open cell), got "
+                    f"{float(tensor.min())} to {float(tensor.max())} S"
+                )
+        for name in ("input_segment", "output_segment", "output_resistance"):
+            value = float(getattr(self, name))
+            if not 0 <= value < float("inf"):
+                raise CircuitError(f"{name} = {value} Ω must be finite and >= 0")
+        for name in ("gain", "amplifier_resistance"):
+            value = float(getattr(self, name))
+            if not 0 < value < float("inf"):
+                raise CircuitError(f"{name} = {value} must be finite and > 0")
+
+    @property
+    def outputs(self) -> int:
+        """M."""
+        return int(self.conductances.positive.shape[-2])
+
+    @property
+    def inputs(self) -> int:
+        """N, the bias not counted."""
+        return int(self.conductances.positive.shape[-1]) - 1
+
+    @property
+    def column_ranges(self) -> tuple[tuple[int, int], ...]:
+        """Half-open 0-based column range of every horizontal partition."""
+        return tuple(zip((0, *self.column_ends), self.column_ends))
+
+    @property
+    def row_ranges(self) -> tuple[tuple[int, int], ...]:
+        """Half-open 0-based row range of every vertical partition."""
+        return tuple(zip((0, *self.row_ends), self.row_ends))
+
+    @property
+    def series_resistance(self) -> Tensor:
+        """Ω, of the ideal combined source that the neuron input sees (0-dimensional)."""
+        if self.combine == "sum":
+            return torch.zeros_like(self.output_resistance)
+        return self.output_resistance / len(self.column_ends)
+
+
+def build_crossbar(conductances: ConductancePair, config: Config, gain: float) -> CrossbarSpec:
+    """Cut a layer and give it the wires and amplifiers of its (per-layer) configuration.
+
+    Args:
+        conductances: Pairs of shape (..., M, N+1), S.
+        config: From :meth:`Config.for_layer`; partitions and resistances are read.
+        gain: Of the amplifiers.
+
+    Raises:
+        CircuitError: The layer cannot be cut as asked, or values are not physical.
+    """
+    outputs, columns = conductances.positive.shape[-2:]
+    size = config.crossbar
+    horizontal = -(-columns // size.columns) if size.horizontal is None else size.horizontal
+    vertical = -(-outputs // size.rows) if size.vertical is None else size.vertical
+    if not isinstance(horizontal, int) or not isinstance(vertical, int):
+        raise CircuitError("build_crossbar needs a per-layer configuration (Config.for_layer)")
+    wire = segments(config.interconnect)
+    device = conductances.positive.device
+
+    def scalar(value: float) -> Tensor:
+        return torch.tensor(value, dtype=torch.float64, device=device)
+
+    return CrossbarSpec(
+        conductances=conductances,
+        column_ends=partition_ends(columns, horizontal),
+        row_ends=partition_ends(outputs, vertical),
+        input_segment=scalar(wire.input_line),
+        output_segment=scalar(wire.output_line),
+        gain=scalar(gain),
+        amplifier_resistance=scalar(config.amplifier.input_resistance),
+        output_resistance=scalar(config.amplifier.output_resistance),
+        combine=config.amplifier.combine,
+    )

@@ -1,0 +1,85 @@
+"""Every error the package raises on purpose; each message says what, where and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class ImacError(Exception):
+    """Base class of all errors raised by ``imac_torch``."""
+
+
+class ConfigError(ImacError, ValueError):
+    """A configuration value is missing, of the wrong type, or physically impossible."""
+
+
+class ConversionError(ImacError, ValueError):
+    """A PyTorch model cannot be turned into circuits; the message carries the module path."""
+
+
+class MappingError(ConversionError):
+    """Weights cannot be mapped to memristor conductances."""
+
+
+class CircuitError(ImacError, ValueError):
+    """A circuit is malformed: shapes do not chain, or element values are not physical."""
+
+
+class DataError(ImacError, ValueError):
+    """Input data (files, loaders, labels) are malformed; file and line are named."""
+
+
+class ModelCardError(DataError):
+    """A SPICE model card is malformed or asks for something that is not implemented."""
+
+
+class NetlistError(ImacError, ValueError):
+    """A netlist cannot be written or read back."""
+
+
+class SolverError(ImacError, RuntimeError):
+    """The native solver was asked for something it cannot do, or failed on every sample."""
+
+
+class SimulatorError(ImacError, RuntimeError):
+    """An external simulator failed.
+
+    Attributes:
+        directory: Run directory with the netlist and every log, kept for inspection.
+        stdout: What the simulator printed, or an empty string.
+        stderr: What the simulator printed as errors, or an empty string.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        directory: Path | None = None,
+        stdout: str = "",
+        stderr: str = "",
+    ) -> None:
+        """Store the message together with everything needed to look into the failure."""
+        super().__init__(message)
+        self.directory = directory
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+class SimulatorNotFoundError(SimulatorError):
+    """The simulator's executable was not found."""
+
+
+class SimulatorTimeoutError(SimulatorError):
+    """The simulator did not finish in the time allowed."""
+
+
+class SimulatorLicenceError(SimulatorError):
+    """The simulator could not check out a licence."""
+
+
+class SimulatorConvergenceError(SimulatorError):
+    """The simulator did not converge."""
+
+
+class MeasureError(SimulatorError):
+    """A measure is missing from the simulator's results or was reported as failed."""

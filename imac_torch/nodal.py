@@ -1,0 +1,124 @@
+"""The stamped circuit: nodal analysis of one layer's linear part, node by node.
+
+This is the slow, obvious way; the native solver is tested against it, and it serves where every
+node voltage of a small circuit is wanted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imac_torch.circuit import GROUND, SUPPLY, LayerCircuit
+from imac_torch.errors import SolverError
+
+DENSE_LIMIT = 20_000
+"""Unknowns above which a dense solve is refused."""
+
+
+@dataclass(frozen=True)
+class NodalSystem:
+    """Currents of a layer's linear part as a function of its node voltages.
+
+    Attributes:
+        rows: (K,) int64, node whose current a coefficient belongs to.
+        columns: (K,) int64, node whose voltage it multiplies.
+        values: (K,) float64, S; duplicates add up.
+        node_count: Ground and vdd included.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    values: Tensor
+    node_count: int
+
+    def dense(self) -> Tensor:
+        """(nodes, nodes) float64 conductance matrix, S: current out of each node."""
+        matrix = torch.zeros(self.node_count, self.node_count, dtype=torch.float64)
+        return matrix.index_put_((self.rows, self.columns), self.values, accumulate=True)
+
+
+def stamp(layer: LayerCircuit) -> NodalSystem:
+    """Conductances of resistors and the input side of amplifiers.
+
+    Amplifier outputs, level shifts and neurons are not in it: outputs are ideal sources, given by
+    the voltages of the line ends.
+
+    Returns:
+        The system; rows sum to the current leaving a node into the linear elements.
+    """
+    rows, columns, values = [], [], []
+
+    def couple(first: np.ndarray, second: np.ndarray, conductance: np.ndarray) -> None:
+        rows.extend([first, first, second, second])
+        columns.extend([first, second, second, first])
+        values.extend([conductance, -conductance, conductance, -conductance])
+
+    for element in layer.elements:
+        if element.kind == "resistor" and element.name != "ro":
+            couple(element.nodes[:, 0], element.nodes[:, 1], 1.0 / element.values)
+    amplifier = layer.amplifiers
+    plus, minus = amplifier.nodes[:, 0], amplifier.nodes[:, 1]
+    load = np.full(len(plus), 1.0 / (amplifier.resistance * (1.0 + amplifier.gain)))
+    couple(plus, np.full_like(plus, GROUND), load)
+    # R1 from the I- end to the virtual node at alpha times the I+ end; the op-amp takes the rest.
+    alpha = amplifier.gain / (1.0 + amplifier.gain)
+    input_conductance = np.full(len(minus), 1.0 / amplifier.resistance)
+    rows.extend([minus, minus])
+    columns.extend([minus, plus])
+    values.extend([input_conductance, -alpha * input_conductance])
+    return NodalSystem(
+        torch.from_numpy(np.concatenate(rows)),
+        torch.from_numpy(np.concatenate(columns)),
+        torch.from_numpy(np.concatenate(values)),
+        layer.node_count,
+    )
+
+
+def solve_layer(layer: LayerCircuit, inputs: Tensor, vdd: float) -> Tensor:
+    """Every node voltage of a layer's linear part for given input pin voltages, densely.
+
+    Args:
+        layer: The layer; wire capacitances are open.
+        inputs: (B, N) float64, V.
+        vdd: V.
+
+    Returns:
+        (B, nodes) float64, V. Amplifier outputs and neuron inputs are filled in as for an
+        unloaded neuron input; neuron outputs are NaN, because neurons are not part of it.
+
+    Raises:
+        SolverError: The layer is too large for a dense solve.
+    """
+    if layer.node_count > DENSE_LIMIT:
+        raise SolverError(
+            f"{layer.name} has {layer.node_count} nodes; a dense solve is limited to {DENSE_LIMIT}"
+        )
+    matrix = stamp(layer).dense()
+    voltages = torch.full((inputs.shape[0], layer.node_count), torch.nan, dtype=torch.float64)
+    amplifier = layer.amplifiers
+    plus, minus, out = (torch.from_numpy(amplifier.nodes[:, k].copy()) for k in range(3))
+    neuron_inputs = torch.from_numpy(layer.neurons.nodes[:, 0].copy())
+    known = torch.cat([torch.tensor([GROUND, SUPPLY]), torch.from_numpy(layer.inputs)])
+    excluded = torch.cat([known, out, neuron_inputs, torch.from_numpy(layer.outputs)])
+    unknown_mask = torch.ones(layer.node_count, dtype=torch.bool)
+    unknown_mask[excluded] = False
+    unknown = torch.nonzero(unknown_mask).squeeze(1)
+    voltages[:, GROUND] = 0.0
+    voltages[:, SUPPLY] = vdd
+    voltages[:, torch.from_numpy(layer.inputs)] = inputs
+    right = -(voltages[:, known] @ matrix[unknown][:, known].T)
+    voltages[:, unknown] = torch.linalg.solve(matrix[unknown][:, unknown], right.T).T
+    voltages[:, out] = amplifier.gain * (voltages[:, plus] - voltages[:, minus])
+    if layer.sums is not None:
+        terms = torch.from_numpy(layer.sums.terms)
+        voltages[:, torch.from_numpy(layer.sums.outputs)] = voltages[:, terms].sum(dim=-1)
+    else:
+        row = torch.from_numpy(amplifier.labels[:, 0] - 1)
+        total = torch.zeros(inputs.shape[0], len(neuron_inputs), dtype=torch.float64)
+        total.index_add_(1, row, voltages[:, out])
+        voltages[:, neuron_inputs] = total / (len(out) // len(neuron_inputs))
+    return voltages

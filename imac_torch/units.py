@@ -1,0 +1,89 @@
+"""Physical constants and the numbers of SPICE: exact printing, tolerant reading."""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal
+from typing import Final
+
+from imac_torch.errors import NetlistError
+
+# CODATA 2018; k, q, h are exact by the SI definition.
+BOLTZMANN: Final = 1.380649e-23
+"""Boltzmann constant, J/K."""
+ELEMENTARY_CHARGE: Final = 1.602176634e-19
+"""Elementary charge, C."""
+VACUUM_PERMITTIVITY: Final = 8.8541878128e-12
+"""Vacuum permittivity, F/m."""
+ZERO_CELSIUS: Final = 273.15
+"""0 degrees Celsius, K."""
+
+# Scale factors of SPICE (HSPICE Reference Manual, "Numbers"; ngspice manual, "Some naming
+# conventions"). They are not SI: m and M are both 1e-3, mega is "meg" or "x".
+_SCALE: Final = {
+    "t": Decimal("1e12"),
+    "g": Decimal("1e9"),
+    "meg": Decimal("1e6"),
+    "x": Decimal("1e6"),
+    "k": Decimal("1e3"),
+    "mil": Decimal("25.4e-6"),
+    "m": Decimal("1e-3"),
+    "u": Decimal("1e-6"),
+    "n": Decimal("1e-9"),
+    "p": Decimal("1e-12"),
+    "f": Decimal("1e-15"),
+    "a": Decimal("1e-18"),
+}
+_NUMBER: Final = re.compile(
+    r"^(?P<mantissa>[+-]?(?:\d+\.?\d*|\.\d+)(?:[ed][+-]?\d+)?)(?P<suffix>[a-z]*)$"
+)
+
+
+def parse_spice_number(text: str) -> float:
+    """Read a number as SPICE writes it: ``12.3456f`` is 1.23456e-14, ``3meg`` is 3e6.
+
+    Letters after the scale factor are a unit and are ignored, as every SPICE does (``10kohm``).
+
+    Args:
+        text: The number, surrounding white space allowed.
+
+    Returns:
+        The value, in the unit that the text implies.
+
+    Raises:
+        NetlistError: The text is not a number (HSPICE's ``failed`` included).
+    """
+    stripped = text.strip().lower()
+    match = _NUMBER.match(stripped)
+    if match is None:
+        try:
+            special = float(stripped)
+        except ValueError:
+            raise NetlistError(f"not a SPICE number: {text!r}") from None
+        return special  # inf and nan, which simulators do print
+    mantissa = Decimal(match["mantissa"].replace("d", "e"))
+    suffix = match["suffix"]
+    for scale in ("meg", "mil"):
+        if suffix.startswith(scale):
+            return float(mantissa * _SCALE[scale])
+    # Decimal, so that "12.3456f" is the double nearest to 1.23456e-14, not a rounded product.
+    return float(mantissa * _SCALE[suffix[0]] if suffix[:1] in _SCALE else mantissa)
+
+
+def spice_number(value: float) -> str:
+    """Print a finite number so that reading it back gives the same double.
+
+    Args:
+        value: Any finite number.
+
+    Returns:
+        The shortest decimal text that round-trips, never with a scale factor.
+
+    Raises:
+        NetlistError: The value is infinite or not a number.
+    """
+    number = float(value)
+    if not math.isfinite(number):
+        raise NetlistError(f"a netlist can only hold finite numbers, got {number!r}")
+    return repr(number)
