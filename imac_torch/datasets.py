@@ -293,16 +293,18 @@ def _check_idx(file: Path, shown: Path) -> None:
         if len(header) < 4 or header[:2] != b"\0\0" or header[2] not in item_size:
             raise DataError(f"{shown}: not an IDX file, it starts with {header.hex(' ')}")
         sizes = stream.read(4 * header[3])
+    if len(sizes) < 4 * header[3]:
+        raise DataError(f"{shown}: truncated within its header")
     shape = [int.from_bytes(sizes[k : k + 4], "big") for k in range(0, len(sizes), 4)]
-    if 0 in shape:
-        raise DataError(f"{shown}: empty, its header says {'x'.join(map(str, shape))}")
-    expected = 4 + 4 * header[3] + math.prod(shape) * item_size[header[2]]
+    text = "x".join(map(str, shape))
+    if not shape or 0 in shape:
+        raise DataError(f"{shown}: empty, its header says shape ({text})")
+    expected = 4 + 4 * len(shape) + math.prod(shape) * item_size[header[2]]
     actual = file.stat().st_size
-    if len(shape) != header[3] or actual != expected:
-        problem = "truncated" if actual < expected or len(shape) != header[3] else "too long"
+    if actual != expected:
         raise DataError(
-            f"{shown}: {problem}: {actual} bytes, but its header, shape "
-            f"{'x'.join(map(str, shape))}, promises {expected}"
+            f"{shown}: {'truncated' if actual < expected else 'too long'}: {actual} bytes, but its "
+            f"header, shape {text}, promises {expected}"
         )
 
 
