@@ -1,0 +1,1 @@
+"""Netlists of a circuit for HSPICE and ngspice."""

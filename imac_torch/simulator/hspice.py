@@ -1,0 +1,126 @@
+"""Driver of HSPICE."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from imac_torch.errors import (
+    SimulatorConvergenceError,
+    SimulatorError,
+    SimulatorLicenceError,
+)
+from imac_torch.netlist.job import SimulationJob
+from imac_torch.simulator.base import Simulator
+from imac_torch.simulator.hspice_post import read_post
+from imac_torch.simulator.hspice_text import name_measures, parse_listing, read_measure_file
+from imac_torch.simulator.process import ProcessOutput
+from imac_torch.simulator.result import FloatArray
+
+_VERSION: Final = re.compile(r"\b([A-Z]-\d{4}\.\d{2}(?:-SP\d+)?(?:-\d+)?|\d{4}\.\d+)\b")
+
+
+class HSpice(Simulator):
+    """HSPICE, started as ``hspice -i netlist -o prefix``.
+
+    Values of measures come from the measure file (``prefix.mt0`` of a transient, ``prefix.ms0``
+    of a DC sweep); the listing ``prefix.lis`` is read for what failed, and for values if there
+    is no measure file. Values of row k of a sweep are named ``name[k]``.
+    """
+
+    name = "hspice"
+    install_hint = (
+        "HSPICE is a commercial program of Synopsys: install it, set its environment "
+        "(LM_LICENSE_FILE or SNPSLMD_LICENSE_FILE, PATH), or use ngspice or the native solver,"
+    )
+
+    def __init__(
+        self,
+        executable: str = "hspice",
+        *,
+        timeout: float | None = 3600.0,
+        licences: int | None = None,
+    ) -> None:
+        """Store the settings; nothing is started or looked for yet.
+
+        Args:
+            executable: Program name or path.
+            timeout: Time limit of one run in s, None for no limit.
+            licences: Number of licences to use at once, None for no limit.
+        """
+        super().__init__(executable, timeout=timeout, licences=licences)
+
+    def _version_arguments(self) -> list[str]:
+        return ["-v"]
+
+    def _parse_version(self, text: str) -> str | None:
+        match = _VERSION.search(text) if "hspice" in text.lower() else None
+        return match[1] if match else None
+
+    def _run_arguments(self, job: SimulationJob) -> list[str]:
+        return ["-i", job.netlist.name, "-o", job.netlist.stem]
+
+    def _log_path(self, job: SimulationJob) -> Path:
+        return job.directory / f"{job.netlist.stem}.lis"
+
+    def _output_files(self, job: SimulationJob) -> Iterable[Path]:
+        suffixes = ("lis", "mt0", "ms0", "tr0", "sw0", "st0", "ic0")
+        stem = job.netlist.stem
+        return [
+            *(job.directory / f"{stem}.{suffix}" for suffix in suffixes),
+            *(job.directory / name for name in job.waveform_files),
+        ]
+
+    def _diagnose(
+        self, job: SimulationJob, output: ProcessOutput, log: str
+    ) -> SimulatorError | None:
+        listing = parse_listing(f"{log}\n{output.stdout}\n{output.stderr}")
+        if output.returncode == 0 and listing.concluded and not (listing.aborted or listing.errors):
+            return None
+        kind: type[SimulatorError] = SimulatorError
+        if listing.licence is not None:
+            kind = SimulatorLicenceError
+            reason = f"no licence: {listing.licence}"
+        elif listing.convergence is not None:
+            kind = SimulatorConvergenceError
+            reason = f"no convergence: {listing.convergence}"
+        elif listing.errors:
+            reason = listing.errors[0]
+        elif listing.aborted:
+            reason = "the job was aborted without a message"
+        elif not listing.concluded:
+            reason = "the listing does not say that the job concluded"
+        else:
+            reason = "it reported success but returned an error code"
+        return kind(
+            f"HSPICE failed on {job.netlist} (exit code {output.returncode}): {reason}; see "
+            f"{self._log_path(job)}",
+            directory=job.directory,
+            stdout=output.stdout,
+            stderr=output.stderr,
+        )
+
+    def _read_measures(self, job: SimulationJob, log: str) -> tuple[dict[str, float], set[str]]:
+        values: dict[str, float] = {}
+        failed: set[str] = set()
+        files = [job.directory / f"{job.netlist.stem}.{suffix}" for suffix in ("mt0", "ms0")]
+        for path in files:
+            if path.is_file():
+                more, more_failed = name_measures(read_measure_file(path))
+                values |= more
+                failed |= more_failed
+        if not values and not failed:
+            listing = parse_listing(log)
+            values, failed = listing.measures, listing.failed
+        wanted = set(job.measures)
+        return {name: value for name, value in values.items() if name in wanted}, failed
+
+    def _read_waveforms(self, path: Path) -> dict[str, FloatArray]:
+        tables = read_post(path)
+        if len(tables) != 1:
+            raise SimulatorError(
+                f"{path} holds {len(tables)} sweep tables, one expected", directory=path.parent
+            )
+        return tables[0]

@@ -1,0 +1,133 @@
+"""Driver of ngspice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from imac_torch.errors import SimulatorConvergenceError, SimulatorError
+from imac_torch.netlist.job import SimulationJob
+from imac_torch.simulator.base import Simulator
+from imac_torch.simulator.process import ProcessOutput
+from imac_torch.simulator.rawfile import read_raw
+from imac_torch.simulator.result import FloatArray
+from imac_torch.units import parse_spice_number
+
+_VERSION: Final = re.compile(r"ngspice[- ](\d[\w.+-]*)")
+# "name = value", as `meas` prints it (seven digits) and as `print` does (`numdgt` digits).
+_VALUE: Final = re.compile(
+    r"^[ \t]*([a-z_]\w*)[ \t]*=[ \t]*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)(?=\s|$)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_FAILED: Final = re.compile(
+    r"^\s*\.?meas(?:ure)?\s+\w+\s+(\S+)\s.*failed", re.IGNORECASE | re.MULTILINE
+)
+# ngspice prints these once an analysis is given up; before that it may well report single
+# failures of its stepping algorithms, which are not errors.
+_CONVERGENCE: Final = re.compile(
+    r"^(?:doAnalyses:.*|.*simulation\(s\) aborted.*|DC solution failed.*)$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_ERROR: Final = re.compile(
+    r"^.*(?:\bError\b:?(?!: measure)|fatal|Simulation interrupted|No such file|not found|"
+    r"can't find|unknown (?:subckt|model)|circuit not parsed).*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_FINISHED: Final = re.compile(r"ngspice-\S+ done")
+
+
+class NgSpice(Simulator):
+    """ngspice in batch mode, run on netlists with a ``.control`` block.
+
+    The netlist's control block runs the analyses, evaluates and prints measures and writes the
+    result files. Three habits of ngspice 39 matter: in batch mode with ``-r`` it does not evaluate
+    ``.measure`` at all; `meas` rounds to seven digits, also in the vector it leaves behind, so
+    that anything needed in full precision comes from a (binary) waveform file; and it exits
+    with 0 after a failed analysis, so that the log decides.
+    """
+
+    name = "ngspice"
+    install_hint = (
+        "Install it (Debian, Ubuntu: apt-get install ngspice; macOS: brew install ngspice; "
+        "Windows: https://ngspice.sourceforge.io)"
+    )
+
+    def __init__(
+        self,
+        executable: str = "ngspice",
+        *,
+        timeout: float | None = 3600.0,
+        licences: int | None = None,
+    ) -> None:
+        """Store the settings; nothing is started or looked for yet.
+
+        Args:
+            executable: Program name or path.
+            timeout: Time limit of one run in s, None for no limit.
+            licences: Largest number of simultaneous runs, None for no limit.
+        """
+        super().__init__(executable, timeout=timeout, licences=licences)
+
+    def _version_arguments(self) -> list[str]:
+        return ["--version"]
+
+    def _parse_version(self, text: str) -> str | None:
+        match = _VERSION.search(text)
+        return match[1] if match else None
+
+    def _run_arguments(self, job: SimulationJob) -> list[str]:
+        # -n: the user's .spiceinit must not change results.
+        return ["-b", "-n", "-o", self._log_path(job).name, job.netlist.name]
+
+    def _log_path(self, job: SimulationJob) -> Path:
+        return job.netlist.with_suffix(".log")
+
+    def _output_files(self, job: SimulationJob) -> Iterable[Path]:
+        return [self._log_path(job), *(job.directory / name for name in job.waveform_files)]
+
+    def _diagnose(
+        self, job: SimulationJob, output: ProcessOutput, log: str
+    ) -> SimulatorError | None:
+        text = f"{output.stdout}\n{output.stderr}\n{log}"
+        found = _CONVERGENCE.search(text)
+        if found is not None:
+            return SimulatorConvergenceError(
+                f"ngspice did not converge on {job.netlist}: {found[0].strip()}; see "
+                f"{self._log_path(job)}",
+                directory=job.directory,
+                stdout=output.stdout,
+                stderr=output.stderr,
+            )
+        if output.returncode == 0 and _FINISHED.search(text):
+            return None
+        found = _ERROR.search(text)
+        reason = found[0].strip() if found else "it stopped without a message"
+        return SimulatorError(
+            f"ngspice failed on {job.netlist} (exit code {output.returncode}): {reason}; see "
+            f"{self._log_path(job)}",
+            directory=job.directory,
+            stdout=output.stdout,
+            stderr=output.stderr,
+        )
+
+    def _read_measures(self, job: SimulationJob, log: str) -> tuple[dict[str, float], set[str]]:
+        wanted = set(job.measures)
+        values = {
+            name.lower(): parse_spice_number(text)
+            for name, text in _VALUE.findall(log)
+            if name.lower() in wanted
+        }
+        failed = {name.lower() for name in _FAILED.findall(log)}
+        for name in failed:
+            values.pop(name, None)
+        return values, failed
+
+    def _read_waveforms(self, path: Path) -> dict[str, FloatArray]:
+        plots = read_raw(path)
+        if len(plots) != 1:
+            raise SimulatorError(
+                f"{path} holds {len(plots)} plots, one expected", directory=path.parent
+            )
+        return plots[0]
