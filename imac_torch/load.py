@@ -1,0 +1,137 @@
+"""The next layer as a load on neurons, and linear systems with it: (diag(d) + Y)·x = r."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imac_torch.blocks import BlockLayout
+from imac_torch.ports import PortNetwork
+
+POWER_ITERATIONS = 30
+INNER_LIMIT = 60
+
+
+@dataclass(frozen=True)
+class Load:
+    """Currents that a layer's input lines draw from what drives them.
+
+    Attributes:
+        admittance: (S, H, K, K) S, bias row and column zero.
+        offset: (S, M) A, current due to the bias line.
+        layout: Where the M inputs (and the bias, last) lie in the H blocks.
+        left: (S, H, K) and
+        right: (S, H, K): Y is close to a diagonal plus ``left·rightᵀ`` per block, because the
+            I± lines float near a weighted mean of their inputs.
+    """
+
+    admittance: Tensor
+    offset: Tensor
+    layout: BlockLayout
+    left: Tensor
+    right: Tensor
+
+    @classmethod
+    def of(cls, network: PortNetwork, vdd: Tensor) -> Load:
+        """The load of a layer; ``network`` has one leading sample dimension S."""
+        layout = network.layout
+        admittance = network.admittance
+        bias = torch.zeros(network.inputs + 1, dtype=admittance.dtype, device=admittance.device)
+        bias[-1] = vdd.detach()
+        drawn = admittance @ layout.gather_inputs(bias)[..., None]
+        offset = layout.scatter_inputs(drawn.squeeze(-1))[..., :-1]
+        if vdd.requires_grad:
+            offset = offset / vdd.detach() * vdd
+        keep = layout.gather_inputs((bias == 0).to(admittance.dtype))
+        admittance = admittance * keep[..., :, None] * keep[..., None, :]
+        left, right = _rank_one(admittance.detach())
+        return cls(admittance, offset, layout, left, right)
+
+    def matrix(self, *, transpose: bool = False) -> Tensor:
+        """(S, H, K, K) S."""
+        return self.admittance.transpose(-1, -2) if transpose else self.admittance
+
+    def currents(self, voltages: Tensor) -> Tensor:
+        """(S, B, M) A for (S, B, M) V, the bias included."""
+        return self.product(voltages) + self.offset[:, None, :]
+
+    def product(self, voltages: Tensor, *, transpose: bool = False) -> Tensor:
+        """(S, B, M): Y times vectors."""
+        blocks = self._gather(voltages)
+        matrix = self.matrix(transpose=transpose)
+        return self._scatter(blocks @ matrix.transpose(-1, -2))
+
+    def _gather(self, vectors: Tensor) -> Tensor:
+        """(S, B, M) → (S, H, B, K)."""
+        padded = torch.nn.functional.pad(vectors, (0, 1))
+        return self.layout.gather_inputs(padded).transpose(-3, -2)
+
+    def _scatter(self, blocks: Tensor) -> Tensor:
+        """(S, H, B, K) → (S, B, M)."""
+        return self.layout.scatter_inputs(blocks.transpose(-3, -2))[..., :-1]
+
+    def solve(
+        self, diagonal: Tensor, right: Tensor, *, tolerance: float, transpose: bool = False
+    ) -> Tensor:
+        """Solve (diag(d) + Y)·x = r for every sample.
+
+        Richardson iterations preconditioned with the diagonal plus rank one; where they do not
+        reach ``tolerance`` a dense factorisation finishes.
+
+        Args:
+            diagonal: (S, B, M) S, positive.
+            right: (S, B, M) A.
+            tolerance: Of the residual relative to the largest right side of the sample.
+            transpose: Solve with Yᵀ.
+
+        Returns:
+            (S, B, M) V.
+        """
+        matrix = self.matrix(transpose=transpose).detach()
+        left, across = (self.right, self.left) if transpose else (self.left, self.right)
+        blocks = self._gather(right)
+        shift = self._gather(diagonal)
+        shift = torch.where(shift == 0, torch.ones_like(shift), shift)  # padding
+        own = matrix.diagonal(dim1=-2, dim2=-1) - left * across
+        inverse = 1.0 / (shift + own[..., None, :])
+        scaled = left[..., None, :] * inverse
+        denominator = 1.0 + (across[..., None, :] * scaled).sum(-1, keepdim=True)
+
+        def precondition(vector: Tensor) -> Tensor:
+            partial = vector * inverse
+            weight = (across[..., None, :] * partial).sum(-1, keepdim=True) / denominator
+            return partial - scaled * weight
+
+        solution = precondition(blocks)
+        bound = tolerance * blocks.abs().amax(-1, keepdim=True)
+        previous = torch.inf
+        for _ in range(INNER_LIMIT):
+            defect = blocks - shift * solution - solution @ matrix.transpose(-1, -2)
+            excess = float((defect.abs() - bound).amax())
+            if excess <= 0.0:
+                return self._scatter(solution)
+            if not excess < 0.7 * previous:
+                break
+            previous = excess
+            solution = solution + precondition(defect)
+        dense = matrix[..., None, :, :] + torch.diag_embed(shift)
+        return self._scatter(torch.linalg.solve(dense, blocks[..., None]).squeeze(-1))
+
+
+def _rank_one(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors whose outer product fits the off-diagonal part of each matrix.
+
+    Alternating least squares (power iterations) in which the diagonal is completed by the fit.
+    """
+    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+    off = matrix - torch.diag_embed(diagonal)
+    right = torch.ones_like(diagonal)
+    left = off.sum(-1)
+    for _ in range(POWER_ITERATIONS):
+        norm = right.square().sum(-1, keepdim=True).clamp(min=1e-300)
+        left = ((off @ right[..., None]).squeeze(-1) + left * right * right) / norm
+        norm = left.square().sum(-1, keepdim=True).clamp(min=1e-300)
+        right = ((off.transpose(-1, -2) @ left[..., None]).squeeze(-1) + right * left * left) / norm
+    return left, right
