@@ -1,0 +1,308 @@
+"""FinFET: terminal currents, charges and capacitances of BSIM-CMG at any bias."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imac_torch.errors import ModelCardError
+from imac_torch.finfet.card import ModelCard, normalise_version
+from imac_torch.finfet.channel import Channel
+from imac_torch.finfet.geometry import build_geometry
+from imac_torch.finfet.intrinsic import Intrinsic
+from imac_torch.finfet.junction import build_junction
+from imac_torch.finfet.parameters import check_parameters, resolve_parameters
+from imac_torch.finfet.resistance import InternalNodes, jacobian, solve_internal_nodes
+from imac_torch.finfet.temperature import build_thermal
+from imac_torch.finfet.tunnelling import Tunnelling
+
+Voltage = Tensor | float
+
+
+@dataclass(frozen=True)
+class TerminalCurrents:
+    """Currents into the terminals, A; they sum to zero.
+
+    Attributes:
+        drain: Into the drain.
+        gate: Into the gate.
+        source: Into the source.
+        bulk: Into the bulk.
+    """
+
+    drain: Tensor
+    gate: Tensor
+    source: Tensor
+    bulk: Tensor
+
+
+@dataclass(frozen=True)
+class TerminalCharges:
+    """Quasi-static charges at the terminals, C; they sum to zero.
+
+    Attributes:
+        drain: At the drain.
+        gate: At the gate.
+        source: At the source.
+        bulk: At the bulk.
+    """
+
+    drain: Tensor
+    gate: Tensor
+    source: Tensor
+    bulk: Tensor
+
+
+class FinFET:
+    """A multi-gate transistor after BSIM-CMG, behind its series resistances.
+
+    Every method broadcasts its voltages (tensors of any shape and device, or numbers) and returns
+    float64 tensors of the broadcast shape. Results are differentiable with respect to voltages,
+    temperature and overridden parameters, through the solution for the internal nodes (implicit
+    function theorem, first derivatives).
+
+    Args:
+        card: Model card.
+        nfin: Number of fins of the instance.
+        length: Designed gate length of the instance, m; the card's ``l`` if not given.
+        temperature: Temperature, K.
+        version: ``"105.03"`` (as HSPICE runs it: TNOM read in °C as in 107, multiplicative
+            temperature coefficients of mobility, channel length modulation against VASAT,
+            extension resistance) or ``"107"``; the card's version if not given.
+        overrides: Parameters to replace, by name. Tensors may require gradients, and may have
+            batch dimensions, which broadcast with the voltages.
+
+    Raises:
+        ModelCardError: The card asks for something not implemented, or a dimension is not
+            physical.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        *,
+        nfin: Tensor | float = 1.0,
+        length: Tensor | float | None = None,
+        temperature: Tensor | float = 298.15,
+        version: str | None = None,
+        overrides: Mapping[str, Tensor | float] | None = None,
+    ) -> None:
+        self.card = card
+        self.version = card.version if version is None else normalise_version(version, card.name)
+        where = f"model card {card.name!r}"
+        check_parameters(card.parameters, where)
+        replaced = {name.lower(): value for name, value in (overrides or {}).items()}
+        for name in ("nfin", "l"):
+            if name in replaced:
+                raise ModelCardError(
+                    f"{where}: {name} cannot be overridden; use the argument "
+                    f"{'length' if name == 'l' else name}"
+                )
+        replaced["nfin"] = nfin
+        if length is not None:
+            replaced["l"] = length
+        p = resolve_parameters(card.parameters, replaced, where)
+        kelvin = torch.as_tensor(temperature, dtype=torch.float64) + p["dtemp"]
+        self._sign = 1 if card.polarity == "n" else -1
+        early = self.version == "105.03"
+        sdterm = card.parameters.get("sdterm", 0.0) == 1.0
+        g = build_geometry(p, self._sign, extension=early, sdterm=sdterm)
+        for name, value in (("gate length", g.length), ("length for charges", g.length_cv),
+                            ("width", g.width), ("nfin", g.nfin), ("temperature", kelvin)):  # fmt: skip
+            if not bool((value > 0.0).all()):
+                raise ModelCardError(
+                    f"{where}: {name} must be positive, got {value.min().item():g}"
+                )
+        t = build_thermal(p, g, kelvin, multiplicative=early)
+        flags = card.parameters
+        self._intrinsic = Intrinsic(
+            p=p,
+            g=g,
+            t=t,
+            channel=Channel(p, g, t, fixed_vasat=early),
+            tunnelling=Tunnelling(
+                p, g, t,
+                to_channel=flags.get("igcmod", 0.0) == 1.0,
+                to_bulk=flags.get("igbmod", 0.0) == 1.0,
+            ),
+            source_junction=build_junction(p, g, t, kelvin, "s"),
+            drain_junction=build_junction(p, g, t, kelvin, "d"),
+        )  # fmt: skip
+        self._batched = kelvin.numel() > 1 or any(value.numel() > 1 for value in p.values())
+        self._differentiable = kelvin.requires_grad or any(v.requires_grad for v in p.values())
+
+    @property
+    def source_resistance(self) -> Tensor:
+        """Source series resistance at zero bias, all fins, Ω."""
+        return self._zero_bias_resistances()[1]
+
+    @property
+    def drain_resistance(self) -> Tensor:
+        """Drain series resistance at zero bias, all fins, Ω."""
+        return self._zero_bias_resistances()[0]
+
+    def _zero_bias_resistances(self) -> tuple[Tensor, Tensor]:
+        zero = torch.zeros((), dtype=torch.float64)
+        return self._intrinsic.resistances(zero, zero, zero)
+
+    def currents(
+        self, drain: Voltage, gate: Voltage, source: Voltage = 0.0, bulk: Voltage = 0.0
+    ) -> TerminalCurrents:
+        """DC currents into all terminals.
+
+        Args:
+            drain: Drain voltage, V (real sign, also for p devices).
+            gate: Gate voltage, V.
+            source: Source voltage, V.
+            bulk: Bulk voltage, V.
+
+        Returns:
+            The currents, NaN where the internal nodes were not found (never seen within ±10 V;
+            :meth:`internal_nodes` tells).
+        """
+        vd, vg, vs, vb = self._bias(drain, gate, source, bulk)
+        x, y = self._inner(vd, vg, vs, vb)
+        i = self._intrinsic.currents(x, vg, y, vb)
+        sign = self._sign
+        return TerminalCurrents(sign * i.drain, sign * i.gate, sign * i.source, sign * i.bulk)
+
+    def charges(
+        self, drain: Voltage, gate: Voltage, source: Voltage = 0.0, bulk: Voltage = 0.0
+    ) -> TerminalCharges:
+        """Quasi-static charges at the terminals; those at internal nodes count at theirs.
+
+        Args:
+            drain: Drain voltage, V.
+            gate: Gate voltage, V.
+            source: Source voltage, V.
+            bulk: Bulk voltage, V.
+
+        Returns:
+            The charges.
+        """
+        vd, vg, vs, vb = self._bias(drain, gate, source, bulk)
+        x, y = self._inner(vd, vg, vs, vb)
+        q = self._intrinsic.charges(x, vg, y, vb)
+        direct = self._intrinsic.p["cdsp"] * (vd - vs)
+        sign = self._sign
+        return TerminalCharges(
+            sign * (q.drain + direct), sign * q.gate, sign * (q.source - direct), sign * q.bulk
+        )
+
+    def capacitances(
+        self, drain: Voltage, gate: Voltage, source: Voltage = 0.0, bulk: Voltage = 0.0
+    ) -> Tensor:
+        """Small-signal capacitance matrix C[i, j] = ∂Q_i/∂V_j, series resistances included.
+
+        Args:
+            drain: Drain voltage, V.
+            gate: Gate voltage, V.
+            source: Source voltage, V.
+            bulk: Bulk voltage, V.
+
+        Returns:
+            Capacitances, F, shape (..., 4, 4), terminals in the order drain, gate, source, bulk;
+            rows and columns sum to zero. Detached: without gradients of its own.
+        """
+        with torch.enable_grad():
+            terminals = [v.detach().requires_grad_() for v in self._volts(drain, gate, source, bulk)]
+            q = self.charges(*terminals)
+            rows = []
+            for charge in (q.drain, q.gate, q.source, q.bulk):
+                row = torch.autograd.grad(
+                    charge.sum(), terminals, retain_graph=True, materialize_grads=True
+                )
+                rows.append(torch.stack(row, dim=-1))
+        return torch.stack(rows, dim=-2).detach()
+
+    def internal_nodes(
+        self, drain: Voltage, gate: Voltage, source: Voltage = 0.0, bulk: Voltage = 0.0
+    ) -> InternalNodes:
+        """Voltages behind the series resistances, with residual and status per bias point.
+
+        Args:
+            drain: Drain voltage, V.
+            gate: Gate voltage, V.
+            source: Source voltage, V.
+            bulk: Bulk voltage, V.
+
+        Returns:
+            The solution, detached.
+        """
+        nodes = self._solve(*self._bias(drain, gate, source, bulk))
+        sign = self._sign
+        return InternalNodes(
+            sign * nodes.drain, sign * nodes.source, nodes.residual, nodes.converged
+        )
+
+    def _volts(self, *terminals: Voltage) -> tuple[Tensor, ...]:
+        """Broadcast the terminals to one shape and device."""
+        tensors = [v for v in terminals if isinstance(v, Tensor)]
+        device = tensors[0].device if tensors else None
+        return torch.broadcast_tensors(
+            *(torch.as_tensor(v, dtype=torch.float64, device=device) for v in terminals)
+        )
+
+    def _bias(self, *terminals: Voltage) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Terminal voltages of the n-type frame, all of the shape of the result."""
+        vd, vg, vs, vb = (self._sign * v for v in self._volts(*terminals))
+        if self._batched:
+            shape = torch.broadcast_shapes(
+                vd.shape, *(v.shape for v in self._intrinsic.p.values()), self._intrinsic.t.vt.shape
+            )
+            vd, vg, vs, vb = (v.expand(shape) for v in (vd, vg, vs, vb))
+        return vd, vg, vs, vb
+
+    def _residual(
+        self, x: Tensor, y: Tensor, drain: Tensor, gate: Tensor, source: Tensor, bulk: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        i = self._intrinsic.currents(x, gate, y, bulk)
+        rd, rs = self._intrinsic.resistances(x, gate, y)
+        return drain - x - rd * i.drain, source - y - rs * i.source
+
+    def _solve(self, *bias: Tensor) -> InternalNodes:
+        detached = [v.detach() for v in bias]
+        return solve_internal_nodes(
+            self._residual, *detached, pointwise=not self._batched
+        )
+
+    def _inner(self, *bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Internal drain and source voltage, with their gradient."""
+        nodes = self._solve(*bias)
+        nan = float("nan")
+        x = torch.where(nodes.converged, nodes.drain, nan)
+        y = torch.where(nodes.converged, nodes.source, nan)
+        if not torch.is_grad_enabled() or not (
+            self._differentiable or any(v.requires_grad for v in bias)
+        ):
+            return x, y
+        # x − J⁻¹·F with J held constant: one more Newton step in value, and in gradient
+        # −J⁻¹·∂F/∂θ, the derivative of the implicit function.
+        _, _, ax, ay, bx, by = jacobian(self._residual, x, y, bias)
+        fx, fy = self._residual(x, y, *bias)
+        det = ax * by - ay * bx
+        return x + (ay * fy - by * fx) / det, y + (bx * fx - ax * fy) / det
+
+
+def inverter_currents(
+    n: FinFET, p: FinFET, gate: Tensor, out: Tensor, vdd: Voltage
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Currents of a CMOS inverter with forced gate and output.
+
+    Args:
+        n: Pull-down transistor, source and bulk at 0 V.
+        p: Pull-up transistor, source and bulk at ``vdd``.
+        gate: Gate voltage, V.
+        out: Output voltage, V, broadcasts with ``gate``.
+        vdd: Supply voltage, V.
+
+    Returns:
+        Output current delivered into the load, gate current into the gates, supply current drawn
+        from ``vdd``, all A.
+    """
+    down = n.currents(out, gate, 0.0, 0.0)
+    up = p.currents(out, gate, vdd, vdd)
+    return -(down.drain + up.drain), down.gate + up.gate, up.source + up.bulk
