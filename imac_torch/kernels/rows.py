@@ -1,0 +1,278 @@
+"""Row recursion in compiled code: one block at a time, everything in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from imac_torch.kernels.dense import (
+    PADDING,
+    add_product,
+    add_transposed_product,
+    insert_series,
+    total,
+)
+from imac_torch.kernels.lines import (
+    FACTORS,
+    INPUT_SEGMENT,
+    add_admittance,
+    factor,
+    row_gradients,
+    write_ends,
+)
+
+Array = NDArray[np.float64]
+STACK_LIMIT = 4
+"""Rows per column above which voltages are carried down instead of transfers up."""
+
+
+def run_blocks(kernel: Callable[..., None], blocks: int, threads: int, *arguments: Any) -> None:
+    """Call ``kernel(first, last, *arguments)`` over ranges of blocks, on threads without the GIL.
+
+    Python threads and not numba's own: they need no threading layer, follow torch's thread count,
+    and may be called from several threads at once.
+    """
+    if blocks == 0:
+        return
+    threads = min(threads, blocks)
+    if threads == 1:
+        kernel(0, blocks, *arguments)
+        return
+    tasks = min(blocks, 8 * threads)
+    ends = [blocks * k // tasks for k in range(tasks + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        jobs = [pool.submit(kernel, a, b, *arguments) for a, b in zip(ends, ends[1:])]
+        for job in jobs:
+            job.result()
+
+
+def padded(columns: int) -> int:
+    """Width of the kernels' matrices."""
+    return -(-columns // PADDING) * PADDING
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _reduce_rows(
+    positive: Array,
+    negative: Array,
+    scalars: Array,
+    reduced: Array,
+    plus: Array,
+    minus: Array,
+    buffers: Array,
+    coefficients: Array,
+) -> None:
+    """reduced[r]: admittance of rows r.. of a block, with the segments above row r, for all r."""
+    count = positive.shape[0]
+    width = reduced.shape[2]
+    for r in range(count - 1, -1, -1):
+        if r == count - 1:
+            reduced[r] = 0.0
+        else:
+            reduced[r] = reduced[r + 1]
+        factor(positive[r], negative[r], scalars, plus, minus)
+        add_admittance(positive[r], negative[r], scalars, plus, minus, reduced[r], buffers)
+        insert_series(reduced[r], width, width, scalars[INPUT_SEGMENT], coefficients, buffers)
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def eliminate_stacked(
+    first: int,
+    last: int,
+    positive: Array,
+    negative: Array,
+    scalars: Array,
+    admittance: Array,
+    positive_end: Array,
+    negative_end: Array,
+) -> None:
+    """Blocks to ports, transfers carried up with the admittance: the least memory.
+
+    Args:
+        first: Blocks first..last are done.
+        last: See ``first``.
+        positive: (B, R, K) S.
+        negative: (B, R, K) S.
+        scalars: See :mod:`imac_torch.kernels.lines`.
+        admittance: (B, K, K), written.
+        positive_end: (B, R, K), written.
+        negative_end: (B, R, K), written.
+    """
+    count, columns = positive.shape[1:]
+    width = (columns + 7) // 8 * 8
+    work = np.empty((width + 2 * count, width))
+    plus, minus = np.empty((FACTORS, width)), np.empty((FACTORS, width))
+    buffers = np.empty((4, width))
+    coefficients = np.empty((width + 2 * count, 4))
+    for b in range(first, last):
+        work[:] = 0.0
+        rows = width
+        for r in range(count - 1, -1, -1):
+            factor(positive[b, r], negative[b, r], scalars, plus, minus)
+            add_admittance(positive[b, r], negative[b, r], scalars, plus, minus, work, buffers)
+            write_ends(scalars, plus, minus, work[rows], work[rows + 1], columns)
+            rows += 2
+            insert_series(work, width, rows, scalars[INPUT_SEGMENT], coefficients, buffers)
+        admittance[b] = work[:columns, :columns]
+        for r in range(count):
+            row = width + 2 * (count - 1 - r)
+            positive_end[b, r] = work[row, :columns]
+            negative_end[b, r] = work[row + 1, :columns]
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def eliminate_down(
+    first: int,
+    last: int,
+    positive: Array,
+    negative: Array,
+    scalars: Array,
+    admittance: Array,
+    positive_end: Array,
+    negative_end: Array,
+    saved: Array,
+) -> None:
+    """Blocks to ports, voltages carried down: what gradients need is kept.
+
+    Args:
+        first: Blocks first..last are done.
+        last: See ``first``.
+        positive: (B, R, K) S.
+        negative: (B, R, K) S.
+        scalars: See :mod:`imac_torch.kernels.lines`.
+        admittance: (B, K, K), written.
+        positive_end: (B, R, K), written.
+        negative_end: (B, R, K), written.
+        saved: (B, R, W, W) reduced admittances, written; without blocks, nothing is kept.
+    """
+    count, columns = positive.shape[1:]
+    width = (columns + 7) // 8 * 8
+    plus, minus = np.empty((FACTORS, width)), np.empty((FACTORS, width))
+    buffers = np.empty((4, width))
+    coefficients = np.empty((width, 4))
+    keep = saved.shape[0] > 0
+    own = np.empty((0 if keep else count, width, width))
+    voltages, currents = np.empty((width, width)), np.empty((width, width))
+    ends = np.zeros((4, width))
+    for b in range(first, last):
+        reduced = saved[b] if keep else own
+        _reduce_rows(positive[b], negative[b], scalars, reduced, plus, minus, buffers, coefficients)
+        admittance[b] = reduced[0, :columns, :columns]
+        voltages[:] = 0.0
+        for i in range(columns):
+            voltages[i, i] = 1.0
+        for r in range(count):
+            currents[:] = 0.0
+            add_product(reduced[r], voltages, currents, width)
+            for i in range(width):
+                for j in range(width):
+                    voltages[i, j] -= scalars[INPUT_SEGMENT] * currents[i, j]
+            factor(positive[b, r], negative[b, r], scalars, plus, minus)
+            write_ends(scalars, plus, minus, ends[0], ends[1], columns)
+            ends[2:] = 0.0
+            for i in range(columns):
+                for j in range(width):
+                    ends[2, j] += ends[0, i] * voltages[i, j]
+                    ends[3, j] += ends[1, i] * voltages[i, j]
+            positive_end[b, r] = ends[2, :columns]
+            negative_end[b, r] = ends[3, :columns]
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def eliminate_backward(
+    first: int,
+    last: int,
+    positive: Array,
+    negative: Array,
+    scalars: Array,
+    saved: Array,
+    grad_admittance: Array,
+    grad_positive_end: Array,
+    grad_negative_end: Array,
+    grad_positive: Array,
+    grad_negative: Array,
+    grad_scalars: Array,
+) -> None:
+    """The adjoint of the elimination; see :class:`imac_torch.rows.RowRecursion` for the algebra.
+
+    Args:
+        first: Blocks first..last are done.
+        last: See ``first``.
+        positive: (B, R, K) S.
+        negative: (B, R, K) S.
+        scalars: See :mod:`imac_torch.kernels.lines`.
+        saved: (B, R, W, W) from :func:`eliminate_down`; without blocks, they are recomputed.
+        grad_admittance: (B, K, K).
+        grad_positive_end: (B, R, K).
+        grad_negative_end: (B, R, K).
+        grad_positive: (B, R, K), written.
+        grad_negative: (B, R, K), written.
+        grad_scalars: (B, SCALARS), written.
+    """
+    count, columns = positive.shape[1:]
+    width = (columns + 7) // 8 * 8
+    segment = scalars[INPUT_SEGMENT]
+    plus, minus = np.empty((FACTORS, width)), np.empty((FACTORS, width))
+    buffers = np.empty((4, width))
+    coefficients = np.empty((width, 4))
+    keep = saved.shape[0] > 0
+    own = np.empty((0 if keep else count, width, width))
+    upward = np.empty((count, width, width))
+    source = np.empty((width, width))
+    voltages, adjoints = np.empty((width, width)), np.empty((width, width))
+    currents, adjoint_currents = np.empty((width, width)), np.empty((width, width))
+    ends, grad_ends = np.zeros((2, width)), np.zeros((2, width))
+    sums = np.empty((4, columns, width))
+    vectors = np.empty((8, width))
+    products = np.empty(width)
+    for b in range(first, last):
+        reduced = saved[b] if keep else own
+        if not keep:
+            _reduce_rows(
+                positive[b], negative[b], scalars, reduced, plus, minus, buffers, coefficients
+            )
+        grad_scalars[b] = 0.0
+        source[:] = 0.0
+        for r in range(count - 1, -1, -1):
+            factor(positive[b, r], negative[b, r], scalars, plus, minus)
+            write_ends(scalars, plus, minus, ends[0], ends[1], columns)
+            for i in range(columns):
+                p, q = ends[0, i], ends[1, i]
+                for j in range(columns):
+                    source[i, j] += p * grad_positive_end[b, r, j] + q * grad_negative_end[b, r, j]
+            currents[:] = 0.0
+            add_transposed_product(reduced[r], source, currents, width)
+            for i in range(width):
+                for j in range(width):
+                    source[i, j] -= segment * currents[i, j]
+            upward[r] = source
+        voltages[:] = 0.0
+        adjoints[:] = 0.0
+        for i in range(columns):
+            voltages[i, i] = 1.0
+            adjoints[i, :columns] = grad_admittance[b, i]
+        products[:] = 0.0
+        for r in range(count):
+            currents[:] = 0.0
+            add_product(reduced[r], voltages, currents, width)
+            adjoint_currents[:] = upward[r]
+            add_transposed_product(reduced[r], adjoints, adjoint_currents, width)
+            for i in range(width):
+                for j in range(width):
+                    products[j] -= currents[i, j] * adjoint_currents[i, j]
+                    voltages[i, j] -= segment * currents[i, j]
+                    adjoints[i, j] -= segment * adjoint_currents[i, j]
+            factor(positive[b, r], negative[b, r], scalars, plus, minus)
+            grad_ends[0, :columns] = grad_positive_end[b, r]
+            grad_ends[1, :columns] = grad_negative_end[b, r]
+            row_gradients(
+                positive[b, r], negative[b, r], scalars, plus, minus, voltages, adjoints,
+                grad_ends[0], grad_ends[1], sums, vectors, grad_positive[b, r],
+                grad_negative[b, r], grad_scalars[b],
+            )
+        grad_scalars[b, INPUT_SEGMENT] = total(products)
