@@ -97,7 +97,6 @@ class Channel:
         esat_length = 2.0 * t.vsat / t.u0 * self.mobility_degradation(qis) * g.length
         overdrive = p["ksativ"] * (qis + qbs + 2.0 * t.vt)
         vdsat = esat_length * overdrive / (esat_length + overdrive)
-        vdsat = smooth_positive(vdsat - 1e-3, 1e-5) + 1e-3
         vdseff = vds / power(1.0 + power(vds / vdsat, t.mexp), 1.0 / t.mexp)
         qid = volts * inversion_charge(drive - vdseff * scale, r1, s0)  # eq. 3.298
         qia = 0.5 * (qis + qid)
