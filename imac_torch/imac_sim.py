@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from imac_torch.activations import InverterSigmoid
 from imac_torch.csvfile import line_of_row, read_csv
 from imac_torch.errors import DataError
 
@@ -66,29 +67,28 @@ class ImacSimData:
         """
         return replace(self, inputs=self.inputs.sign())
 
-    def model(self, *, dtype: torch.dtype = torch.float32) -> nn.Sequential:
-        """The network in software.
+    def model(self, *, slope: float = 1.0, dtype: torch.dtype = torch.float32) -> nn.Sequential:
+        """The network in software, with the files' own signs.
 
         IMAC-Sim's neuron is a CMOS inverter: its output falls from vdd to 0 as the weighted sum
-        rises, and the weights in the files were trained for that. sigmoid(-(W x + b)) is
-        sigmoid((-W) x + (-b)), so the linear layers get the negated weights and ordinary sigmoids
-        follow. IMAC-Sim stores no slope for the sigmoid; it is 1 here. (Its shipped network, as
-        read, classifies 97.9 % of the MNIST test images with a falling sigmoid, 0.4 % with a rising
-        one.)
+        rises, and the weights in the files were trained for that. (Its shipped network, as read,
+        classifies 97.9 % of the MNIST test images with a falling sigmoid, 0.4 % with a rising one.)
 
         Args:
+            slope: Steepness of the sigmoids, for sums of inputs in [-1, 1]. IMAC-Sim stores none:
+                in its circuit it follows from gain, resistances and the inverter.
             dtype: Floating dtype of the parameters.
 
         Returns:
-            Linear, Sigmoid, Linear, Sigmoid, ... for inputs of shape (B, N).
+            Linear, InverterSigmoid, Linear, InverterSigmoid, ... for inputs of shape (B, N).
         """
         modules: list[nn.Module] = []
         for weight, bias in zip(self.weights, self.biases, strict=True):
             linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], dtype=dtype)
             with torch.no_grad():
-                linear.weight.copy_(-weight)
-                linear.bias.copy_(-bias)
-            modules += [linear, nn.Sigmoid()]
+                linear.weight.copy_(weight)
+                linear.bias.copy_(bias)
+            modules += [linear, InverterSigmoid(slope)]
         return nn.Sequential(*modules)
 
     def dataset(self, *, dtype: torch.dtype = torch.float32) -> TensorDataset:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from imac_torch.activations import InverterSigmoid
 from imac_torch.batches import labelled_batches
 from imac_torch.errors import DataError
 from imac_torch.imac_sim import read_imac_sim
@@ -57,12 +58,13 @@ def test_everything_arrives_in_its_place(directory: Path) -> None:
 
 def test_the_model_is_the_inverting_circuit(directory: Path) -> None:
     data = read_imac_sim(directory)
-    model = data.model(dtype=torch.float64)
-    assert [type(module) for module in model] == [nn.Linear, nn.Sigmoid, nn.Linear, nn.Sigmoid]
+    model = data.model(slope=0.5, dtype=torch.float64)
+    assert [type(module) for module in model] == [nn.Linear, InverterSigmoid] * 2
+    assert torch.equal(model[0].weight, data.weights[0])
     value = data.inputs
     for layer in (1, 2):
         total = value @ numbers(directory / f"W{layer}.csv") + numbers(directory / f"B{layer}.csv")
-        value = 1.0 / (1.0 + total.exp())  # falls as the sum rises
+        value = 1.0 / (1.0 + (0.5 * total).exp())  # falls as the sum rises
     # Values below 1, some 30 operations of one rounding each.
     torch.testing.assert_close(model(data.inputs), value, rtol=0, atol=1e-14)
 

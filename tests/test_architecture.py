@@ -1,0 +1,245 @@
+"""The import graph points one way, importing does nothing, and public names exist."""
+
+import ast
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import imac_torch
+
+PACKAGE = "imac_torch"
+ROOT = Path(imac_torch.__file__).parent
+
+# The layers of the package, lowest first. A module imports from lower layers, or from its own as
+# long as no cycle arises. A new module gets a place here; a sub-package has the place of its name.
+LAYERS = (
+    ("errors",),
+    ("units", "solution", "config", "resources", "activations"),
+    ("torchvision_compat", "csvfile", "batches"),
+    ("wires", "finfet", "encode"),
+    ("mapping", "crossbar"),
+    ("circuit",),
+    ("netlist", "blocks", "chain", "rows", "ports", "neuron", "nodal", "load"),
+    ("kernels", "newton", "simulator", "dc", "transient"),
+    ("datasets", "imac_sim"),
+    ("layers",),
+    ("convert",),
+    ("evaluate", "sweep", "report"),
+    ("cli", "__main__"),
+    ("",),  # the package's own __init__
+)
+# The two sides of a circuit. They meet above, in layers: neither imports the other, so that each
+# checks the other's arithmetic and the package works without any SPICE.
+NATIVE = {
+    "blocks", "chain", "kernels", "rows", "ports", "neuron", "nodal", "load", "newton", "dc",
+    "transient",
+}  # fmt: skip
+TEXT = {"netlist", "simulator"}
+
+Graph = dict[str, set[str]]
+
+
+def noun(module: str) -> str:
+    """The name below the package: ``imac_torch.netlist.layer`` → ``netlist``."""
+    return module.removeprefix(PACKAGE).lstrip(".").partition(".")[0]
+
+
+def module_files(root: Path) -> dict[str, Path]:
+    files = {}
+    for path in sorted(root.rglob("*.py")):
+        parts = (PACKAGE, *path.relative_to(root).with_suffix("").parts)
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return files
+
+
+def import_graph(root: Path) -> Graph:
+    """Which module of the package imports which, wherever in a module the import stands."""
+    files = module_files(root)
+    graph: Graph = {}
+    for module, path in files.items():
+        base = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+        targets = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                targets |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                prefix = base[: len(base) - node.level + 1] if node.level else []
+                source = ".".join([*prefix, *([node.module] if node.module else [])])
+                for alias in node.names:
+                    name = f"{source}.{alias.name}"
+                    targets.add(name if name in files else source)
+        graph[module] = {
+            target
+            for target in targets
+            if target != module and (target == PACKAGE or target.startswith(f"{PACKAGE}."))
+        }
+    return graph
+
+
+def wrong_way(graph: Graph) -> list[str]:
+    """Imports of a higher layer, and modules without a place."""
+    rank = {name: level for level, names in enumerate(LAYERS) for name in names}
+    found = [
+        f"{module}: give {noun(module)!r} a place in LAYERS of {Path(__file__).name}"
+        for module in graph
+        if noun(module) not in rank
+    ]
+    for module, targets in graph.items():
+        for target in sorted(targets):
+            if rank.get(noun(target), 0) > rank.get(noun(module), len(LAYERS)):
+                found.append(f"{module} imports {target}, which is in a higher layer")
+    return found
+
+
+def cycle(graph: Graph) -> list[str]:
+    """Modules that import each other in a circle, or an empty list."""
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in done:
+            return []
+        for target in sorted(graph.get(module, ())):
+            if circle := visit(target, [*path, module]):
+                return circle
+        done.add(module)
+        return []
+
+    for module in graph:
+        if circle := visit(module, []):
+            return circle
+    return []
+
+
+def crossings(graph: Graph) -> list[str]:
+    """Ways, direct or not, from one side of the circuit to the other."""
+    found = []
+    for module in graph:
+        forbidden = TEXT if noun(module) in NATIVE else NATIVE if noun(module) in TEXT else set()
+        reached: set[str] = set()
+        pending = [module]
+        while pending:
+            for target in graph.get(pending.pop(), set()) - reached:
+                reached.add(target)
+                pending.append(target)
+        found += [f"{module} reaches {t}" for t in sorted(reached) if noun(t) in forbidden]
+    return found
+
+
+def test_imports_point_downwards() -> None:
+    assert wrong_way(import_graph(ROOT)) == []
+
+
+def test_there_are_no_import_cycles() -> None:
+    assert cycle(import_graph(ROOT)) == []
+
+
+def test_text_and_native_side_do_not_know_each_other() -> None:
+    assert crossings(import_graph(ROOT)) == []
+
+
+def fake_package(root: Path, **modules: str) -> Graph:
+    for name, text in modules.items():
+        path = root.joinpath(*name.split("__")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / "__init__.py").touch()
+        path.write_text(text)
+    return import_graph(root)
+
+
+def test_the_checks_see_what_they_look_for(tmp_path: Path) -> None:
+    graph = fake_package(
+        tmp_path,
+        errors="def f():\n    from imac_torch.circuit import Circuit",
+        circuit="from imac_torch import wires, errors",
+        wires="import imac_torch.errors",
+        netlist__text="from ..blocks import x\nfrom . import other",
+        netlist__other="from .text import y",
+        blocks="import imac_torch.chain",
+        chain="from imac_torch.nodal import z",
+        nodal="from imac_torch.netlist.other import w",
+        novelty="",
+    )
+    assert graph["imac_torch.circuit"] == {"imac_torch.wires", "imac_torch.errors"}
+    assert graph["imac_torch.netlist.text"] == {"imac_torch.blocks", "imac_torch.netlist.other"}
+    problems = wrong_way(graph)
+    assert any("errors imports imac_torch.circuit" in problem for problem in problems)
+    assert any("give 'novelty' a place" in problem for problem in problems)
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+    assert cycle(graph)[0] == cycle(graph)[-1]
+    reached = crossings(graph)
+    assert "imac_torch.chain reaches imac_torch.netlist.other" in reached  # not directly
+    assert "imac_torch.netlist.text reaches imac_torch.blocks" in reached
+
+
+def run(code: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+STATE = """
+import logging, os, random, sys, warnings
+import numpy, torch
+
+def state():
+    return {
+        "dtype": torch.get_default_dtype(),
+        "device": torch.get_default_device(),
+        "threads": torch.get_num_threads(),
+        "interop": torch.get_num_interop_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "gradients": torch.is_grad_enabled(),
+        "torch seed": torch.random.get_rng_state().tolist(),
+        "numpy seed": numpy.random.get_state()[1].tolist(),
+        "python seed": random.getstate(),
+        "environment": dict(os.environ),
+        "directory": os.getcwd(),
+        "handlers": list(logging.getLogger().handlers),
+        "numpy errors": numpy.geterr(),
+    }
+"""
+
+
+def test_importing_the_package_is_light_and_changes_nothing() -> None:
+    heavy = ["numba", "torchvision", "matplotlib", "sklearn", "scipy", "hypothesis"]
+    output = run(
+        f"""{STATE}
+before = state()
+import imac_torch
+changed = [key for key, value in state().items() if value != before[key]]
+print(changed, [name for name in {heavy} if name in sys.modules])
+"""
+    )
+    assert output == "[] []"
+
+
+def test_importing_every_module_changes_nothing_and_needs_no_extras() -> None:
+    modules = [name for name in module_files(ROOT) if not name.endswith("__main__")]
+    output = run(
+        f"""{STATE}
+import importlib
+before = state()
+for name in {modules}:
+    importlib.import_module(name)
+changed = [key for key, value in state().items() if value != before[key]]
+print(changed, [name for name in ("torchvision", "matplotlib", "sklearn") if name in sys.modules])
+"""
+    )
+    assert output == "[] []"
+
+
+@pytest.mark.parametrize("module", sorted(m for m in module_files(ROOT) if "__main__" not in m))
+def test_public_names_exist(module: str) -> None:
+    __import__(module)
+    loaded = sys.modules[module]
+    names = getattr(loaded, "__all__", [])
+    assert len(set(names)) == len(names), "a name is listed twice"
+    assert [name for name in names if not hasattr(loaded, name)] == []
