@@ -1,1 +1,27 @@
 """Netlists of a circuit for HSPICE and ngspice."""
+
+from imac_torch.netlist.hspice import HSpiceWriter
+from imac_torch.netlist.job import SimulationJob
+from imac_torch.netlist.ngspice import NgSpiceWriter
+from imac_torch.netlist.parse import ParsedNetlist, ParsedSubcircuit, parse_netlist
+from imac_torch.netlist.run import NetlistBatch, NetlistRun, write_netlists
+from imac_torch.netlist.settings import NetlistSettings
+from imac_torch.netlist.subcircuits import Subcircuit, read_subcircuit
+from imac_torch.netlist.writer import Deck, NetlistWriter
+
+__all__ = [
+    "Deck",
+    "HSpiceWriter",
+    "NetlistBatch",
+    "NetlistRun",
+    "NetlistSettings",
+    "NetlistWriter",
+    "NgSpiceWriter",
+    "ParsedNetlist",
+    "ParsedSubcircuit",
+    "SimulationJob",
+    "Subcircuit",
+    "parse_netlist",
+    "read_subcircuit",
+    "write_netlists",
+]

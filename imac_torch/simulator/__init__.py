@@ -15,6 +15,7 @@ from imac_torch.simulator.ngspice import NgSpice
 from imac_torch.simulator.process import ProcessOutput, run_process
 from imac_torch.simulator.rawfile import read_raw
 from imac_torch.simulator.result import SimulationOutcome, SimulationResult
+from imac_torch.simulator.solve import SpiceSolution, check, solve_netlists
 
 __all__ = [
     "HSpice",
@@ -27,6 +28,8 @@ __all__ = [
     "SimulationOutcome",
     "SimulationResult",
     "Simulator",
+    "SpiceSolution",
+    "check",
     "content_digest",
     "parse_listing",
     "read_measure_file",
@@ -34,4 +37,5 @@ __all__ = [
     "read_raw",
     "run_jobs",
     "run_process",
+    "solve_netlists",
 ]

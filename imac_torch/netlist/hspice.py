@@ -1,0 +1,147 @@
+"""The HSPICE dialect."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from imac_torch.circuit import NeuronSpec
+from imac_torch.errors import NetlistError
+from imac_torch.netlist.layer import wrap
+from imac_torch.netlist.subcircuits import INVERTER_PORTS, Subcircuit, packaged, quoted_path
+from imac_torch.netlist.writer import (
+    NEURON_POWER,
+    SUPPLY_POWER,
+    Deck,
+    NetlistWriter,
+    pwl_sources,
+    transient_line,
+)
+from imac_torch.units import spice_number
+
+
+class HSpiceWriter(NetlistWriter):
+    """Netlists for HSPICE.
+
+    Every image's power is measured from its sources' voltages and currents, not with ``POWER``,
+    so that it is known what is in it. Operating points are a sweep over a ``.data`` table; to
+    measure at each, a dummy source is swept inside.
+    """
+
+    name = "hspice"
+    suffix = ".sp"
+
+    def own_inverter(self, spec: NeuronSpec) -> tuple[Subcircuit, tuple[str, ...]]:
+        """See :class:`NetlistWriter`: the user's ``models`` library with PTM-MG wrappers."""
+        options = spec.options
+        if options.model_directory is None:
+            raise NetlistError(
+                "a netlist with FinFET neurons needs transistor models: set "
+                "Neuron.model_directory to the directory with the PTM-MG library 'models', or "
+                "give the writer an inverter sub-circuit (inverter=<file>, ports g out vdd)"
+            )
+        library = Path(options.model_directory).expanduser().resolve() / "models"
+        section = f"ptm{options.transistor_node}{options.flavour}"
+        try:
+            text = library.read_text(errors="replace")
+        except OSError as error:
+            raise NetlistError(f"the model library {library} cannot be read: {error}") from error
+        if re.search(rf"^\s*\.lib\s+['\"]?{section}\b", text, re.I | re.M) is None:
+            raise NetlistError(f"the model library {library} has no section {section}")
+        inverter = packaged("inverter_finfet", INVERTER_PORTS, name="inverter")
+        return inverter, (f".lib {quoted_path(library)} {section}",)
+
+    def options(self, deck: Deck) -> list[str]:
+        """See :class:`NetlistWriter`."""
+        relative = spice_number(deck.settings.relative)
+        voltage = spice_number(deck.settings.absolute_voltage)
+        return [
+            ".option ingold=2 numdgt=10 measdgt=10 runlvl=6 measform=0 post=0 nomod",
+            f".option relv={relative} relvdc={relative} absv={voltage} absvdc={voltage} "
+            f"abstol={spice_number(deck.settings.abstol)}",
+        ]
+
+    def input_sources(self, deck: Deck) -> list[str]:
+        """See :class:`NetlistWriter`."""
+        if deck.settings.analysis == "transient":
+            return pwl_sources(deck)
+        names = [f"value_{node}" for node in deck.input_nodes]
+        return [
+            "Vscan scan 0 0",
+            *(f".param {name}=0" for name in names),
+            *(
+                f"V{node} {node} 0 dc='{name}'"
+                for node, name in zip(deck.input_nodes, names, strict=True)
+            ),
+            wrap(names, ".data images"),
+            *(
+                wrap([spice_number(value) for value in image], "+")
+                for image in deck.inputs.tolist()
+            ),
+            ".enddata",
+        ]
+
+    def measures(self, deck: Deck) -> tuple[str, ...]:
+        """See :class:`NetlistWriter`."""
+        names = self._quantities(deck)
+        if deck.settings.analysis == "dc":
+            return tuple(f"{name}[{k}]" for k in range(deck.images) for name in names)
+        names = [*names, "e_supply"]
+        return tuple(f"{name}_{k}" for k in range(deck.images) for name in names)
+
+    def waveform_files(self, deck: Deck) -> tuple[str, ...]:
+        """See :class:`NetlistWriter`."""
+        return ()
+
+    @staticmethod
+    def _quantities(deck: Deck) -> list[str]:
+        chunks = range(len(deck.input_power_terms()))
+        return [
+            *deck.output_nodes,
+            *(f"p_inputs{chunk}" for chunk in chunks),
+            "p_supply",
+            "p_neurons",
+        ]
+
+    @staticmethod
+    def _powers(deck: Deck) -> list[tuple[str, str]]:
+        return [
+            *((f"p_inputs{c}", term) for c, term in enumerate(deck.input_power_terms())),
+            ("p_supply", SUPPLY_POWER),
+            ("p_neurons", NEURON_POWER),
+        ]
+
+    def analysis(self, deck: Deck) -> list[str]:
+        """See :class:`NetlistWriter`."""
+        return self._transient(deck) if deck.settings.analysis == "transient" else self._dc(deck)
+
+    def _transient(self, deck: Deck) -> list[str]:
+        lines = [transient_line(deck, with_limit=False)]
+        transition = deck.circuit.timing.transition
+        if deck.settings.max_step is not None:
+            lines.append(f".option delmax={spice_number(deck.settings.max_step)}")
+        for k, (start, end) in enumerate(zip(deck.starts, deck.ends, strict=True)):
+            until = spice_number(end)
+            settled = f"from={spice_number(start + transition)} to={until}"
+            lines += [
+                f".measure tran {node}_{k} find v({node}) at={until}" for node in deck.output_nodes
+            ]
+            lines += [
+                f".measure tran {name}_{k} avg par('{expression}') {settled}"
+                for name, expression in self._powers(deck)
+            ]
+            lines.append(
+                f".measure tran e_supply_{k} integral par('{SUPPLY_POWER}') "
+                f"from={spice_number(start)} to={until}"
+            )
+        return lines
+
+    def _dc(self, deck: Deck) -> list[str]:
+        return [
+            ".dc Vscan 0 1 1 sweep data=images",
+            *(f".measure dc {node} find v({node}) at=0" for node in deck.output_nodes),
+            *(
+                f".measure dc {name} find par('{expression}') at=0"
+                for name, expression in self._powers(deck)
+            ),
+        ]

@@ -1,0 +1,137 @@
+"""The ngspice dialect."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from imac_torch.circuit import NeuronSpec
+from imac_torch.errors import NetlistError
+from imac_torch.netlist.layer import wrap
+from imac_torch.netlist.subcircuits import Subcircuit
+from imac_torch.netlist.writer import (
+    NEURON_POWER,
+    SUPPLY_POWER,
+    Deck,
+    NetlistWriter,
+    pwl_sources,
+    transient_line,
+)
+from imac_torch.units import spice_number
+
+# Charge below which ngspice does not control the time step. Its default, 1e-14 C, is more than
+# all the charge of a wire segment (0.05 fF at 0.8 V is 4e-17 C): steps would not be controlled.
+_CHARGE_TOLERANCE: Final = 1e-21
+
+
+class NgSpiceWriter(NetlistWriter):
+    """Netlists for ngspice, with a ``.control`` block that runs and writes everything.
+
+    Accuracy: the linear part needs no tolerance, it is solved directly. ``reltol`` and ``vntol``
+    decide when Newton's method stops; since it converges quadratically, voltages that moved by
+    less than 1e-9 in the last step are exact to rounding. ``abstol`` must not be as small: currents
+    through the 1 mΩ resistors between amplifiers carry rounding noise of 1e-16 V/1 mΩ and more,
+    which would never pass a test of 1e-12 A. ``gmin`` acts on nothing but semiconductors.
+
+    Precision: ngspice's `meas` rounds to seven digits, also in the vector that it leaves behind.
+    Outputs are measured with it all the same, so that a user sees them in the log, but results
+    are taken from binary waveform files, which hold doubles.
+    """
+
+    name = "ngspice"
+    suffix = ".cir"
+
+    def own_inverter(self, spec: NeuronSpec) -> tuple[Subcircuit, tuple[str, ...]]:
+        """See :class:`NetlistWriter`; ngspice has no BSIM-CMG model of its own."""
+        raise NetlistError(
+            "ngspice has no model for PTM-MG FinFETs (level 72); give the writer an inverter "
+            "sub-circuit (inverter=<file>, ports g out vdd), use HSPICE, the native solver, or a "
+            "behavioural neuron such as 'logistic'"
+        )
+
+    def options(self, deck: Deck) -> list[str]:
+        """See :class:`NetlistWriter`."""
+        settings = deck.settings
+        return [
+            f".options reltol={spice_number(settings.relative)} "
+            f"vntol={spice_number(settings.absolute_voltage)} "
+            f"abstol={spice_number(settings.abstol)} gmin=1e-15 "
+            f"chgtol={spice_number(_CHARGE_TOLERANCE)} itl1=500 nomod"
+        ]
+
+    def input_sources(self, deck: Deck) -> list[str]:
+        """See :class:`NetlistWriter`."""
+        if deck.settings.analysis == "transient":
+            return pwl_sources(deck)
+        first = deck.inputs[0].tolist()
+        return [
+            f"V{node} {node} 0 {spice_number(value)}"
+            for node, value in zip(deck.input_nodes, first, strict=True)
+        ]
+
+    def measures(self, deck: Deck) -> tuple[str, ...]:
+        """See :class:`NetlistWriter`."""
+        if deck.settings.analysis == "dc":
+            return ()
+        return tuple(f"{node}_{k}" for k in range(deck.images) for node in deck.output_nodes)
+
+    def waveform_files(self, deck: Deck) -> tuple[str, ...]:
+        """See :class:`NetlistWriter`."""
+        if deck.settings.analysis == "transient":
+            return (f"{deck.stem}.raw",)
+        return tuple(f"{deck.stem}_{k}.raw" for k in range(deck.images))
+
+    def analysis(self, deck: Deck) -> list[str]:
+        """See :class:`NetlistWriter`."""
+        control = self._transient(deck) if deck.settings.analysis == "transient" else self._dc(deck)
+        return [
+            *self._saved(deck),
+            *([transient_line(deck, with_limit=True)] if self.measures(deck) else []),
+            ".control",
+            "set filetype=binary",
+            *control,
+            "quit 0",
+            ".endc",
+        ]
+
+    @staticmethod
+    def _saved(deck: Deck) -> list[str]:
+        if deck.settings.save == "all":
+            return []
+        vectors = [f"v({node})" for node in ["vdd", *deck.output_nodes, *deck.input_nodes]]
+        vectors += ["i(vdd)", "i(vneurons)", *(f"i(v{node})" for node in deck.input_nodes)]
+        return [wrap(vectors, ".save")]
+
+    def _transient(self, deck: Deck) -> list[str]:
+        lines = ["run"]
+        for k, end in enumerate(deck.ends):
+            lines += [
+                f"meas tran {node}_{k} find v({node}) at={spice_number(end)}"
+                for node in deck.output_nodes
+            ]
+        lines.append("let p_inputs = 0*v(vdd)")
+        lines += [f"let p_inputs = p_inputs{term}" for term in deck.input_power_terms()]
+        lines += [f"let p_supply = {SUPPLY_POWER}", f"let p_neurons = {NEURON_POWER}"]
+        vectors = (
+            ["all"]
+            if deck.settings.save == "all"
+            else [
+                *(f"v({node})" for node in deck.output_nodes),
+                "p_inputs",
+                "p_supply",
+                "p_neurons",
+            ]
+        )
+        return [*lines, wrap(vectors, f"write {deck.stem}.raw")]
+
+    def _dc(self, deck: Deck) -> list[str]:
+        lines = []
+        values = deck.inputs.tolist()
+        for k, image in enumerate(values):
+            before = values[k - 1] if k else image
+            lines += [
+                f"alter v{node} dc={spice_number(value)}"
+                for node, value, old in zip(deck.input_nodes, image, before, strict=True)
+                if value != old
+            ]
+            lines += ["op", f"write {deck.stem}_{k}.raw all"]
+        return lines

@@ -1,0 +1,108 @@
+"""A run: the circuit's files and one netlist per batch of images, in a run directory."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imac_torch.circuit import Circuit
+from imac_torch.errors import NetlistError
+from imac_torch.netlist.job import SimulationJob
+from imac_torch.netlist.rundir import write_run_directory
+from imac_torch.netlist.settings import NetlistSettings
+from imac_torch.netlist.writer import Deck, NetlistWriter
+
+
+@dataclass(frozen=True)
+class NetlistBatch:
+    """One netlist of a run.
+
+    Attributes:
+        deck: What is in it.
+        first: Index of its first image.
+        job: How to run it.
+    """
+
+    deck: Deck
+    first: int
+    job: SimulationJob
+
+
+@dataclass(frozen=True)
+class NetlistRun:
+    """Netlists on disk, ready to be run.
+
+    Attributes:
+        directory: The run directory.
+        dialect: ``ngspice`` or ``hspice``.
+        settings: Analysis and tolerances.
+        circuit: The circuit.
+        images: Number of images, B.
+        batches: The netlists in order.
+    """
+
+    directory: Path
+    dialect: str
+    settings: NetlistSettings
+    circuit: Circuit
+    images: int
+    batches: tuple[NetlistBatch, ...]
+
+
+def write_netlists(
+    circuit: Circuit,
+    inputs: Tensor,
+    directory: Path,
+    writer: NetlistWriter,
+    settings: NetlistSettings | None = None,
+) -> NetlistRun:
+    """Write the netlists of a circuit for a sequence of input vectors.
+
+    Args:
+        circuit: The circuit.
+        inputs: (B, N) V, at the input lines.
+        directory: Run directory: new, empty, or of an earlier run of ours.
+        writer: The dialect.
+        settings: Analysis and tolerances; None: a transient with ten images per netlist.
+
+    Returns:
+        The run.
+
+    Raises:
+        NetlistError: The inputs do not fit the circuit, something cannot be written, or the
+            directory holds files that are not ours.
+    """
+    settings = settings or NetlistSettings()
+    values = inputs.detach().cpu().to(torch.float64).numpy()
+    expected = len(circuit.layers[0].inputs)
+    if values.ndim != 2 or values.shape[1] != expected or values.shape[0] < 1:
+        raise NetlistError(
+            f"inputs must be (B, {expected}) voltages for this circuit with B >= 1, got shape "
+            f"{tuple(inputs.shape)}"
+        )
+    if not np.isfinite(values).all():
+        image, line = np.argwhere(~np.isfinite(values))[0].tolist()
+        raise NetlistError(f"inputs[{image}, {line}] is {values[image, line]} V; inputs are finite")
+    directory = Path(directory).absolute()
+    circuit_files = writer.circuit_files(circuit)
+    files = dict(circuit_files)
+    batches = []
+    for number, first in enumerate(range(0, len(values), settings.images_per_netlist)):
+        folder = f"batch_{number:05d}"
+        part = values[first : first + settings.images_per_netlist]
+        deck = Deck(circuit, part, settings, "batch")
+        name = f"{folder}/{deck.stem}{writer.suffix}"
+        files[name] = writer.deck_text(deck, circuit_files)
+        job = SimulationJob(directory / name, writer.measures(deck), writer.waveform_files(deck))
+        batches.append(NetlistBatch(deck, first, job))
+    description = {
+        "dialect": writer.name,
+        "images": len(values),
+        "settings": asdict(settings),
+    }
+    write_run_directory(directory, files, description)
+    return NetlistRun(directory, writer.name, settings, circuit, len(values), tuple(batches))

@@ -1,0 +1,132 @@
+"""Run directories: new or ours, described by a manifest, never overwriting anything else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from imac_torch.errors import NetlistError
+
+MANIFEST: Final = "imac_torch_run.json"
+"""Name of the manifest in a run directory."""
+_FORMAT: Final = 1
+
+
+def write_run_directory(
+    directory: Path, files: Mapping[str, str], description: Mapping[str, Any]
+) -> None:
+    """Write files into a run directory and describe them in its manifest.
+
+    A directory that already exists must be empty or hold a manifest of ours. Files that are there
+    with the same contents are left alone, so that finished batches stay finished; files of an
+    earlier run that the user has not touched are replaced or removed; simulators' results are
+    left where they are.
+
+    Args:
+        directory: The run directory; created if needed.
+        files: Text by path relative to the directory, with ``/`` as separator.
+        description: Whatever else belongs into the manifest (JSON values).
+
+    Raises:
+        NetlistError: The directory is somebody else's, holds files that were edited by hand, or
+            cannot be written.
+    """
+    for name in files:
+        parts = PurePosixPath(name).parts
+        if not parts or name.startswith("/") or ".." in parts or name == MANIFEST:
+            raise NetlistError(f"{name!r} is not a file name inside a run directory")
+    hashes = {name: _hash(text.encode()) for name, text in files.items()}
+    try:
+        earlier = _read_manifest(directory)
+        for name in {*earlier, *files}:
+            _check_untouched(directory / name, {*earlier.get(name, ()), hashes.get(name)})
+        directory.mkdir(parents=True, exist_ok=True)
+        # The manifest goes first and lists old and new: were writing interrupted, every file that
+        # is there would still be recognised as ours the next time.
+        both = {
+            name: [*earlier.get(name, ()), *([hashes[name]] if name in hashes else [])]
+            for name in {*earlier, *files}
+        }
+        _write_manifest(directory, both, description, complete=False)
+        for name in earlier:
+            if name not in files:
+                (directory / name).unlink(missing_ok=True)
+        for name, text in files.items():
+            path = directory / name
+            if path.is_file() and _hash(path.read_bytes()) == hashes[name]:
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(path, text)
+        new = {name: [value] for name, value in hashes.items()}
+        _write_manifest(directory, new, description, complete=True)
+    except OSError as error:
+        raise NetlistError(f"the run directory {directory} cannot be written: {error}") from error
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(text.encode())
+    temporary.replace(path)
+
+
+def _write_manifest(
+    directory: Path,
+    hashes: Mapping[str, list[str]],
+    description: Mapping[str, Any],
+    *,
+    complete: bool,
+) -> None:
+    content = {
+        "tool": "imac_torch",
+        "format": _FORMAT,
+        "complete": complete,
+        **description,
+        "files": dict(sorted(hashes.items())),
+    }
+    _replace(directory / MANIFEST, json.dumps(content, indent=1) + "\n")
+
+
+def _read_manifest(directory: Path) -> dict[str, list[str]]:
+    """Hashes of an earlier run's files; empty for a new directory."""
+    if not directory.exists():
+        return {}
+    if not directory.is_dir():
+        raise NetlistError(f"{directory} is not a directory; choose another run directory")
+    path = directory / MANIFEST
+    if not path.is_file():
+        if any(directory.iterdir()):
+            raise NetlistError(
+                f"{directory} is not empty and is not a run directory of imac_torch (no "
+                f"{MANIFEST}); choose a new or empty directory"
+            )
+        return {}
+    try:
+        content = json.loads(path.read_text())
+        files = content["files"]
+        usable = content["tool"] == "imac_torch" and content["format"] == _FORMAT
+        if not usable or not all(isinstance(v, list) for v in files.values()):
+            raise ValueError("not written by this version of imac_torch")
+        names = {str(name): [str(value) for value in values] for name, values in files.items()}
+        if any(name.startswith("/") or ".." in PurePosixPath(name).parts for name in names):
+            raise ValueError("it names files outside the directory")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NetlistError(f"{path} cannot be used: {error}; choose another directory") from error
+    return names
+
+
+def _check_untouched(path: Path, ours: set[str | None]) -> None:
+    """Refuse to replace or remove a file that we did not write as it is now."""
+    if not path.exists():
+        return
+    if not path.is_file() or _hash(path.read_bytes()) not in ours:
+        raise NetlistError(
+            f"{path} was changed since imac_torch wrote it, or was written by somebody else; "
+            "move it away or choose another run directory"
+        )

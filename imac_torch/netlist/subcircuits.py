@@ -1,0 +1,193 @@
+"""Sub-circuit files: the package's, or the user's with the same ports."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from imac_torch.circuit import NeuronSpec
+from imac_torch.errors import NetlistError
+from imac_torch.units import spice_number
+
+AMPLIFIER_PORTS: Final = ("plus", "minus", "out")
+NEURON_PORTS: Final = ("z", "out", "vdd")
+INVERTER_PORTS: Final = ("g", "out", "vdd")
+
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_]\w*")
+_RELATIVE_INCLUDE: Final = re.compile(
+    r"^[ \t]*\.(?:include|inc|lib)[ \t]+(?P<quote>['\"])(?!/)[^'\"]*(?P=quote)|"
+    r"^[ \t]*\.(?:include|inc)[ \t]+(?!['\"/])\S+",
+    re.IGNORECASE | re.MULTILINE,
+)
+# Statements that would let a file replaced by the user take over the run.
+_FORBIDDEN: Final = re.compile(
+    r"^[ \t]*\.(control|endc|end|alter|tran|dc|ac|op|csparam|system)\b", re.I | re.M
+)
+
+
+@dataclass(frozen=True)
+class Subcircuit:
+    """A sub-circuit in a file.
+
+    Attributes:
+        name: Name to call it by.
+        ports: Its ports, lower case.
+        parameters: Names of the parameters it declares, lower case.
+        text: Contents of the file.
+        source: Where the file came from.
+    """
+
+    name: str
+    ports: tuple[str, ...]
+    parameters: frozenset[str]
+    text: str
+    source: Path
+
+    def call(self, instance: str, nodes: Sequence[str], values: Mapping[str, float]) -> str:
+        """One instance line; parameters that the sub-circuit does not declare are left out."""
+        return f"X{instance} {' '.join(nodes)} {self.name}{self.arguments(values)}"
+
+    def arguments(self, values: Mapping[str, float]) -> str:
+        """``" name=value …"`` for every declared parameter among ``values``."""
+        return "".join(
+            f" {name}={spice_number(value)}"
+            for name, value in values.items()
+            if name in self.parameters
+        )
+
+
+def package_directory() -> Path:
+    """Directory of the package's own sub-circuit files.
+
+    Raises:
+        NetlistError: The installation is broken.
+    """
+    package = Path(__file__).resolve().parent.parent
+    for place in (package / "_spice", package.parent / "spice"):
+        if (place / "amplifier.sp").is_file():
+            return place
+    raise NetlistError(
+        f"the package's sub-circuit files are missing beside {package}; reinstall imac_torch"
+    )
+
+
+def packaged(stem: str, ports: Sequence[str], *, name: str | None = None) -> Subcircuit:
+    """The package's sub-circuit ``name`` (None: as the file) from the file ``stem``."""
+    return read_subcircuit(package_directory() / f"{stem}.sp", ports, name=name or stem)
+
+
+def read_subcircuit(path: Path, ports: Sequence[str], *, name: str | None = None) -> Subcircuit:
+    """Read a sub-circuit file and check its ports.
+
+    Args:
+        path: The file. It must be self-contained or include by absolute paths, since it is copied
+            into the run directory.
+        ports: Names that the ports must have, in this order.
+        name: Name of the sub-circuit; None: the first in the file with these ports.
+
+    Returns:
+        The sub-circuit.
+
+    Raises:
+        NetlistError: The file cannot be read, has no such sub-circuit, or its ports differ.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise NetlistError(f"sub-circuit file {path} cannot be read: {error}") from error
+    match = _FORBIDDEN.search(text)
+    if match is not None:
+        raise NetlistError(
+            f"sub-circuit file {path} holds a .{match[1]} statement; it may hold definitions only"
+        )
+    match = _RELATIVE_INCLUDE.search(text)
+    if match is not None:
+        raise NetlistError(
+            f"sub-circuit file {path} includes by a relative path ({match[0].strip()}); it is "
+            "copied into the run directory, so give absolute paths"
+        )
+    wanted = tuple(port.lower() for port in ports)
+    declared = subcircuit_headers(text)
+    named = [item for item in declared if name is None or item[0].lower() == name.lower()]
+    fitting = [item for item in named if item[1] == wanted]
+    if not fitting:
+        found = "; ".join(f"{item[0]} ({' '.join(item[1])})" for item in declared) or "none"
+        called = f" called {name}" if name else ""
+        raise NetlistError(
+            f"{path} has no sub-circuit{called} with the ports ({' '.join(wanted)}); it declares: "
+            f"{found}"
+        )
+    called, _, parameters = fitting[0]
+    if _IDENTIFIER.fullmatch(called) is None:
+        raise NetlistError(f"{path}: {called!r} is not a usable sub-circuit name")
+    return Subcircuit(called, wanted, parameters, text, path)
+
+
+def subcircuit_headers(text: str) -> list[tuple[str, tuple[str, ...], frozenset[str]]]:
+    """Name, ports and parameter names of every ``.subckt`` in a text, all but names lower case."""
+    joined = re.sub(r"\r?\n[ \t]*\+", " ", text)
+    headers = []
+    for line in joined.splitlines():
+        words = re.sub(r"\s*=\s*", "=", line.split("$")[0]).split()
+        if len(words) < 2 or words[0].lower() != ".subckt":
+            continue
+        ports = tuple(
+            word.lower() for word in words[2:] if "=" not in word and word.lower() != "params:"
+        )
+        parameters = frozenset(word.split("=")[0].lower() for word in words if "=" in word)
+        headers.append((words[1], ports, parameters))
+    return headers
+
+
+def neuron_subcircuit(spec: NeuronSpec) -> Subcircuit:
+    """The sub-circuit that stands for a neuron in netlists.
+
+    Raises:
+        NetlistError: The kind has no sub-circuit, or the resistors do not fit the kind.
+    """
+    if spec.options.subcircuit is not None:
+        return read_subcircuit(Path(spec.options.subcircuit), NEURON_PORTS)
+    if spec.kind == "table":
+        raise NetlistError(
+            "a neuron of kind 'table' has no netlist of its own; name the sub-circuit file it was "
+            "characterised from (Neuron.subcircuit)"
+        )
+    subcircuit = packaged(f"neuron_{spec.kind}", NEURON_PORTS)
+    if spec.kind != "finfet" and (
+        spec.input_resistance != 0.0 or spec.feedback_resistance != float("inf")
+    ):
+        raise NetlistError(
+            f"the behavioural neuron {spec.kind!r} has no input or feedback resistor, got "
+            f"{spec.input_resistance} and {spec.feedback_resistance} Ω"
+        )
+    return subcircuit
+
+
+def neuron_arguments(spec: NeuronSpec) -> dict[str, float]:
+    """Values of every parameter that a neuron sub-circuit may declare."""
+    values: dict[str, float] = {
+        "shift": spec.level_shift,
+        "slope": spec.options.slope,
+        "rout": spec.options.output_resistance,
+        "fins": float(spec.options.fins),
+    }
+    if spec.input_resistance > 0.0:
+        values["rin"] = spec.input_resistance
+    if spec.feedback_resistance != float("inf"):
+        values["rfb"] = spec.feedback_resistance
+    return values
+
+
+def quoted_path(path: Path) -> str:
+    """A path as an include statement takes it.
+
+    Raises:
+        NetlistError: The path holds a quote or a control character.
+    """
+    text = str(path)
+    if re.search(r"['\"\x00-\x1f]", text):
+        raise NetlistError(f"the path {text!r} cannot be written into a netlist; rename it")
+    return f"'{text}'"

@@ -1,0 +1,275 @@
+"""From a circuit and input voltages to the text of netlists; dialects differ in syntax only."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imac_torch.circuit import Circuit, NeuronSpec
+from imac_torch.errors import NetlistError
+from imac_torch.netlist.layer import layer_text, wrap
+from imac_torch.netlist.settings import NetlistSettings
+from imac_torch.netlist.subcircuits import (
+    AMPLIFIER_PORTS,
+    INVERTER_PORTS,
+    Subcircuit,
+    neuron_subcircuit,
+    packaged,
+    read_subcircuit,
+)
+from imac_torch.units import ZERO_CELSIUS, spice_number
+
+FloatArray = NDArray[np.float64]
+
+CIRCUIT_FOLDER: Final = "circuit"
+"""Folder of a run directory with everything that does not depend on the inputs."""
+
+# Terms of one power expression. HSPICE limits a line to 1024 characters.
+_TERMS: Final = 12
+
+
+@dataclass(frozen=True)
+class Deck:
+    """One netlist: the circuit with a batch of images.
+
+    Attributes:
+        circuit: The circuit.
+        inputs: (b, N) V.
+        settings: Analysis and tolerances.
+        stem: Name of the netlist file without suffix.
+    """
+
+    circuit: Circuit
+    inputs: FloatArray
+    settings: NetlistSettings
+    stem: str
+
+    @property
+    def images(self) -> int:
+        """Number of images, b."""
+        return int(self.inputs.shape[0])
+
+    @property
+    def input_nodes(self) -> list[str]:
+        """Nodes of the input sources; the source at ``x1`` is called ``Vx1``."""
+        return [f"x{n}" for n in range(1, self.inputs.shape[1] + 1)]
+
+    @property
+    def output_nodes(self) -> list[str]:
+        """Nodes of the last layer's outputs."""
+        return [f"y{m}" for m in range(1, len(self.circuit.layers[-1].outputs) + 1)]
+
+    @property
+    def ends(self) -> list[float]:
+        """End of every image's period, s."""
+        return [(k + 1) * self.circuit.timing.period for k in range(self.images)]
+
+    @property
+    def starts(self) -> list[float]:
+        """Start of every image's period, s."""
+        return [k * self.circuit.timing.period for k in range(self.images)]
+
+    def input_power_terms(self) -> list[str]:
+        """Expressions that add up to the power delivered by all input sources."""
+        terms = [f"v({node})*i(v{node})" for node in self.input_nodes]
+        return [f"-({'+'.join(terms[i : i + _TERMS])})" for i in range(0, len(terms), _TERMS)]
+
+
+SUPPLY_POWER: Final = "-(v(vdd)*i(vdd))"
+"""Power delivered by vdd to bias lines and neurons."""
+NEURON_POWER: Final = "v(vdd)*i(vneurons)"
+"""Power that passes the ammeter in the neurons' supply."""
+
+
+class NetlistWriter(ABC):
+    """Writes netlists in one dialect.
+
+    Attributes:
+        name: The dialect: ``ngspice`` or ``hspice``.
+        suffix: Of netlist files.
+    """
+
+    name: ClassVar[str]
+    suffix: ClassVar[str]
+
+    def __init__(self, *, amplifier: Path | None = None, inverter: Path | None = None) -> None:
+        """Read the sub-circuits that replace the package's.
+
+        Args:
+            amplifier: File with a sub-circuit of ports ``plus minus out``; None: the package's.
+            inverter: File with a sub-circuit ``inverter`` of ports ``g out vdd``, the transistors
+                of FinFET neurons; None: the dialect's own.
+
+        Raises:
+            NetlistError: A file cannot be read, or its ports differ.
+        """
+        self.amplifier = (
+            packaged("amplifier", AMPLIFIER_PORTS)
+            if amplifier is None
+            else read_subcircuit(amplifier, AMPLIFIER_PORTS)
+        )
+        self._inverter = (
+            None if inverter is None else read_subcircuit(inverter, INVERTER_PORTS, name="inverter")
+        )
+
+    # What a dialect has to provide
+
+    @abstractmethod
+    def own_inverter(self, spec: NeuronSpec) -> tuple[Subcircuit, tuple[str, ...]]:
+        """The dialect's inverter for FinFET neurons, and lines that select its models.
+
+        Raises:
+            NetlistError: There is none.
+        """
+
+    @abstractmethod
+    def options(self, deck: Deck) -> list[str]:
+        """Option and temperature-independent control lines."""
+
+    @abstractmethod
+    def input_sources(self, deck: Deck) -> list[str]:
+        """Sources of the input lines and whatever they need."""
+
+    @abstractmethod
+    def analysis(self, deck: Deck) -> list[str]:
+        """Analysis, measures and output lines."""
+
+    @abstractmethod
+    def measures(self, deck: Deck) -> tuple[str, ...]:
+        """Names of the measures that the simulator must report."""
+
+    @abstractmethod
+    def waveform_files(self, deck: Deck) -> tuple[str, ...]:
+        """Names of the result files that the simulator writes, in order."""
+
+    # What is common
+
+    def circuit_files(self, circuit: Circuit) -> dict[str, str]:
+        """Files that do not depend on the inputs, by path relative to the run directory.
+
+        Raises:
+            NetlistError: Something of the circuit cannot be written.
+        """
+        neurons = {layer.name: neuron_subcircuit(layer.neurons.spec) for layer in circuit.layers}
+        files = {f"{CIRCUIT_FOLDER}/amplifier.sp": self.amplifier.text}
+        folder: dict[str, Subcircuit] = {self.amplifier.name.lower(): self.amplifier}
+        for subcircuit in neurons.values():
+            known = folder.setdefault(subcircuit.name.lower(), subcircuit)
+            if known.text != subcircuit.text:
+                raise NetlistError(
+                    f"two different files declare the sub-circuit {subcircuit.name}: "
+                    f"{known.source} and {subcircuit.source}; rename one"
+                )
+            files[f"{CIRCUIT_FOLDER}/{_file_name(subcircuit)}"] = subcircuit.text
+        inverter = self._find_inverter(circuit)
+        if inverter is not None:
+            files[f"{CIRCUIT_FOLDER}/inverter.sp"] = inverter[0].text
+        names = [layer.name.lower() for layer in circuit.layers]
+        if len(set(names)) != len(names) or set(names) & set(folder):
+            raise NetlistError(f"layer names must differ from each other and from {sorted(folder)}")
+        for layer in circuit.layers:
+            files[f"{CIRCUIT_FOLDER}/{layer.name}.sp"] = layer_text(
+                layer, self.amplifier, neurons[layer.name]
+            )
+        return files
+
+    def _find_inverter(self, circuit: Circuit) -> tuple[Subcircuit, tuple[str, ...]] | None:
+        specs = [
+            layer.neurons.spec
+            for layer in circuit.layers
+            if layer.neurons.spec.kind == "finfet" and layer.neurons.spec.options.subcircuit is None
+        ]
+        if not specs:
+            return None
+        if self._inverter is not None:
+            return self._inverter, ()
+        inverters = [self.own_inverter(spec) for spec in specs]
+        if any(inverter != inverters[0] for inverter in inverters):
+            raise NetlistError("all FinFET neurons of a netlist must use the same transistors")
+        return inverters[0]
+
+    def deck_text(self, deck: Deck, circuit_files: Mapping[str, str]) -> str:
+        """The netlist of one batch, to be placed in a folder of the run directory.
+
+        Args:
+            deck: The batch.
+            circuit_files: From :meth:`circuit_files`; they are included.
+        """
+        circuit = deck.circuit
+        inverter = self._find_inverter(circuit)
+        lines = [
+            f"* imac_torch, {self.name}: {deck.stem}, {deck.images} images, "
+            f"{deck.settings.analysis} analysis",
+            *self.options(deck),
+            f".temp {spice_number(_temperature(circuit) - ZERO_CELSIUS)}",
+            *(inverter[1] if inverter is not None else ()),
+            *(f".include '../{name}'" for name in circuit_files),
+            f"Vdd vdd 0 {spice_number(circuit.vdd)}",
+            "* ammeter: what of the supply goes to the neurons",
+            "Vneurons vdd vddn 0",
+            *self.input_sources(deck),
+        ]
+        nodes = deck.input_nodes
+        for k, layer in enumerate(circuit.layers):
+            last = k == len(circuit.layers) - 1
+            following = (
+                deck.output_nodes
+                if last
+                else [f"{layer.name}_{m}" for m in range(1, len(layer.outputs) + 1)]
+            )
+            lines.append(wrap([*nodes, *following, "vdd", "vddn", layer.name], f"X{layer.name}"))
+            nodes = following
+        lines.extend(self.analysis(deck))
+        lines.append(".end")
+        return "\n".join(lines) + "\n"
+
+
+def _file_name(subcircuit: Subcircuit) -> str:
+    return f"{subcircuit.name.lower()}.sp"
+
+
+def _temperature(circuit: Circuit) -> float:
+    temperatures = {layer.neurons.spec.temperature for layer in circuit.layers}
+    if len(temperatures) != 1:
+        raise NetlistError(f"a netlist has one temperature, the layers have {temperatures} K")
+    return temperatures.pop()
+
+
+def pwl(voltages: Sequence[float], period: float, transition: float) -> list[str]:
+    """Corner points of one input line: time and voltage words, alternating.
+
+    The line starts at 0 V, ramps to each voltage within ``transition`` at the start of its
+    period, and holds it to the end.
+    """
+    words = ["0", "0"]
+    for k, voltage in enumerate(voltages):
+        value = spice_number(voltage)
+        if k:
+            # Corner at the end of the previous period: the previous voltage holds until here.
+            words += [spice_number(k * period), spice_number(voltages[k - 1])]
+        words += [spice_number(k * period + transition), value]
+    return [*words, spice_number(len(voltages) * period), spice_number(voltages[-1])]
+
+
+def pwl_sources(deck: Deck) -> list[str]:
+    """The input sources of a transient; both dialects write them alike."""
+    timing = deck.circuit.timing
+    return [
+        wrap([*pwl(values, timing.period, timing.transition), ")"], f"V{node} {node} 0 pwl(")
+        for node, values in zip(deck.input_nodes, deck.inputs.T.tolist(), strict=True)
+    ]
+
+
+def transient_line(deck: Deck, *, with_limit: bool) -> str:
+    """The ``.tran`` line, with the largest step where the dialect takes it."""
+    timing, settings = deck.circuit.timing, deck.settings
+    step = timing.transition / 5 if settings.step is None else settings.step
+    limit = timing.period / 40 if settings.max_step is None else settings.max_step
+    line = f".tran {spice_number(step)} {spice_number(deck.ends[-1])}"
+    return f"{line} 0 {spice_number(limit)}" if with_limit else line
