@@ -22,8 +22,8 @@ LAYERS = (
     ("wires", "finfet", "encode"),
     ("mapping", "crossbar"),
     ("circuit",),
-    ("netlist", "blocks", "chain", "rows", "ports", "neuron", "nodal", "load"),
-    ("kernels", "newton", "simulator", "dc", "transient"),
+    ("netlist", "blocks", "chain", "rows", "ports", "neuron", "nodal", "load", "spline"),
+    ("kernels", "newton", "cores", "simulator", "dc", "transient"),
     ("datasets", "imac_sim"),
     ("layers",),
     ("convert",),
@@ -35,7 +35,7 @@ LAYERS = (
 # checks the other's arithmetic and the package works without any SPICE.
 NATIVE = {
     "blocks", "chain", "kernels", "rows", "ports", "neuron", "nodal", "load", "newton", "dc",
-    "transient",
+    "transient", "cores", "spline",
 }  # fmt: skip
 TEXT = {"netlist", "simulator"}
 
