@@ -23,10 +23,12 @@ LAYERS = (
     ("mapping", "crossbar"),
     ("circuit",),
     ("netlist", "blocks", "chain", "rows", "ports", "neuron", "nodal", "load", "spline"),
-    ("kernels", "newton", "cores", "simulator", "dc", "transient"),
+    ("kernels", "elimination", "newton", "cores", "simulator"),
+    ("dc", "transfer", "transient"),
+    ("native",),
     ("datasets", "imac_sim"),
     ("layers",),
-    ("convert",),
+    ("analog", "conversion", "convert"),
     ("evaluate", "sweep", "report"),
     ("cli", "__main__"),
     ("",),  # the package's own __init__
@@ -34,8 +36,8 @@ LAYERS = (
 # The two sides of a circuit. They meet above, in layers: neither imports the other, so that each
 # checks the other's arithmetic and the package works without any SPICE.
 NATIVE = {
-    "blocks", "chain", "kernels", "rows", "ports", "neuron", "nodal", "load", "newton", "dc",
-    "transient", "cores", "spline",
+    "blocks", "chain", "kernels", "rows", "elimination", "ports", "neuron", "cores", "spline",
+    "nodal", "load", "newton", "dc", "transfer", "transient", "native",
 }  # fmt: skip
 TEXT = {"netlist", "simulator"}
 
