@@ -6,6 +6,8 @@ constraints with a branch current each, and runs Newton's method on the neurons.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 
@@ -33,7 +35,7 @@ def make_circuit(
         interconnect=sections.pop("interconnect", Interconnect(capacitance=False)),
     )
     layers = []
-    for k, (inputs, outputs) in enumerate(zip(sizes, sizes[1:])):
+    for k, (inputs, outputs) in enumerate(pairwise(sizes)):
         weights = torch.randint(-1, 2, (outputs, inputs + 1), generator=generator).double()
         pair = to_conductances(weights, config.device, config.mapping, where="test")
         spec = build_crossbar(pair, config, 10.0 if gains is None else gains[k])
@@ -84,12 +86,12 @@ def dense_solution(circuit, inputs):
         conductance[b, a] -= g
 
     neurons = []
-    for number, (layer, base) in enumerate(zip(circuit.layers, offsets)):
+    for number, (layer, base) in enumerate(zip(circuit.layers, offsets, strict=True)):
         sources.append((base, 0.0, {}))
         sources.append((base + 1, circuit.vdd, {}))
         for element in layer.elements:
             if element.kind == "resistor":
-                for (a, b), value in zip(element.nodes, element.values):
+                for (a, b), value in zip(element.nodes, element.values, strict=True):
                     resistor(base + a, base + b, value)
         gain, r = layer.amplifiers.gain, layer.amplifiers.resistance
         for plus, minus, out in layer.amplifiers.nodes + base:
@@ -99,8 +101,8 @@ def dense_solution(circuit, inputs):
             conductance[minus, plus] -= gain / (1.0 + gain) / r
             sources.append((out, 0.0, {plus: gain, minus: -gain}))
         if layer.sums is not None:
-            for terms, out in zip(layer.sums.terms + base, layer.sums.outputs + base):
-                sources.append((out, 0.0, {term: 1.0 for term in terms}))
+            for terms, out in zip(layer.sums.terms + base, layer.sums.outputs + base, strict=True):
+                sources.append((out, 0.0, dict.fromkeys(terms, 1.0)))
         spec = layer.neurons.spec
         for z, out in layer.neurons.nodes + base:
             neurons.append((z, out, spec))
@@ -140,14 +142,14 @@ def dense_solution(circuit, inputs):
     else:
         raise AssertionError("the oracle did not converge")
     voltages = {}
-    for layer, base in zip(circuit.layers, offsets):
+    for layer, base in zip(circuit.layers, offsets, strict=True):
         for index, name in enumerate(layer.node_names().tolist()):
             voltages[f"{layer.name}.{name}"] = state[base + index]
     currents = state[total:]
     power_inputs = power_bias = 0.0
     first = {int(pin) for pin in circuit.layers[0].inputs}
     supplies = {base + 1 for base in offsets}
-    for (node, _, _), current in zip(sources, currents):
+    for (node, _, _), current in zip(sources, currents, strict=True):
         # the branch current leaves the node into the source
         if node in first:
             power_inputs -= state[node] * current
