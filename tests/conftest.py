@@ -15,9 +15,12 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 SIMULATOR_STATES = ("auto", "required", "disabled")
 SEED = 20230605
@@ -88,4 +91,6 @@ def shared() -> Path:
 @pytest.fixture
 def generator() -> torch.Generator:
     """A freshly seeded random generator on the CPU, the same in every test."""
+    import torch  # here, so that collecting tests of text only stays quick
+
     return torch.Generator().manual_seed(SEED)
