@@ -25,6 +25,57 @@ class RowNetworks:
     negative_end: Tensor
 
 
+@dataclass(frozen=True)
+class LineEnds:
+    """What I± lines end in, as two-terminal elements; 0-dimensional tensors.
+
+    Attributes:
+        positive_end: S, from the last node of an I+ line to ground.
+        negative_end: S, from the last node of an I- line to the virtual node.
+        positive_share: Voltage of the I+ end per voltage of the last node.
+        negative_share: Likewise of the I- end, both relative to the virtual node.
+    """
+
+    positive_end: Tensor
+    negative_end: Tensor
+    positive_share: Tensor
+    negative_share: Tensor
+
+    @classmethod
+    def of(cls, wires: Termination) -> LineEnds:
+        """The last segment in series with the amplifier's input."""
+        positive_end = 1.0 / (wires.output_segment + wires.positive_load)
+        negative_end = 1.0 / (wires.output_segment + wires.negative_load)
+        return cls(
+            positive_end,
+            negative_end,
+            wires.positive_load * positive_end,
+            wires.negative_load * negative_end,
+        )
+
+
+def _chain(conductance: Tensor, segment: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., K, K) inverse, and (..., K) conductance at each node besides its own cell's."""
+    columns = conductance.shape[-1]
+    nothing = torch.zeros_like(conductance[..., 0])
+    from_left = [nothing]
+    for i in range(columns - 1):
+        own = conductance[..., i] + from_left[-1]
+        from_left.append(own / (1.0 + segment * own))
+    from_right = [nothing + end]
+    for i in range(columns - 1, 0, -1):
+        own = conductance[..., i] + from_right[-1]
+        from_right.append(own / (1.0 + segment * own))
+    left = torch.stack(from_left, dim=-1)
+    others = left + torch.stack(from_right[::-1], dim=-1)
+    diagonal = 1.0 / (conductance + others)
+    ratio = torch.log1p((conductance + left)[..., :-1] * segment)  # -log l_k
+    total = torch.nn.functional.pad(ratio.cumsum(-1), (1, 0))
+    decay = torch.exp(-(total[..., None, :] - total[..., :, None]).clamp(min=0.0))
+    upper = torch.triu(decay * diagonal[..., None, :])
+    return upper + torch.triu(upper, diagonal=1).transpose(-1, -2), others
+
+
 def chain_inverse(conductance: Tensor, segment: Tensor, end: Tensor) -> Tensor:
     """Resistance matrices of lines: node voltages per injected current.
 
@@ -37,28 +88,13 @@ def chain_inverse(conductance: Tensor, segment: Tensor, end: Tensor) -> Tensor:
 
     Args:
         conductance: (..., K) S, >= 0.
-        segment: 0-dimensional, Ω, > 0.
+        segment: 0-dimensional, Ω, >= 0.
         end: 0-dimensional, S, > 0.
 
     Returns:
         (..., K, K) Ω, symmetric.
     """
-    wire = 1.0 / segment
-    columns = conductance.shape[-1]
-    left = [conductance[..., 0]]  # conductance seen at node i with the rest of the line cut
-    for i in range(1, columns):
-        left.append(conductance[..., i] + wire * left[-1] / (wire + left[-1]))
-    right = [conductance[..., -1] + end]
-    for i in range(columns - 2, -1, -1):
-        right.append(conductance[..., i] + wire * right[-1] / (wire + right[-1]))
-    from_left = torch.stack(left, dim=-1)
-    from_right = torch.stack(right[::-1], dim=-1)
-    diagonal = 1.0 / (from_left + (from_right - conductance))
-    ratio = torch.log1p(from_left[..., :-1] * segment)  # -log l_k
-    total = torch.nn.functional.pad(ratio.cumsum(-1), (1, 0))
-    decay = torch.exp(-(total[..., None, :] - total[..., :, None]).clamp(min=0.0))
-    upper = torch.triu(decay * diagonal[..., None, :])
-    return upper + torch.triu(upper, diagonal=1).transpose(-1, -2)
+    return _chain(conductance, segment, end)[0]
 
 
 def eliminate_lines(positive: Tensor, negative: Tensor, wires: Termination) -> RowNetworks:
@@ -67,6 +103,8 @@ def eliminate_lines(positive: Tensor, negative: Tensor, wires: Termination) -> R
     With Z± the resistance matrices of the lines, G± = diag(g±), end transfers w+ (I+ end per
     input node) and α·w+ the voltage of the amplifier's virtual node, which the I- line ends in:
     A = G+ + G- - G+Z+G+ - G-Z-G- - u·α·w+ᵀ (u: current into the nodes per virtual-node voltage).
+    The diagonal g - g²Z_ii is evaluated as g·o·Z_ii, o being what else meets at the node: where
+    cells conduct well, the line floats at their voltage and the difference would cancel.
 
     Args:
         positive: (..., R, K) S.
@@ -76,36 +114,27 @@ def eliminate_lines(positive: Tensor, negative: Tensor, wires: Termination) -> R
     Returns:
         The rows' admittances and end transfers.
     """
-    identity = torch.eye(positive.shape[-1], dtype=positive.dtype, device=positive.device)
-    if float(wires.output_segment) > 0.0:
-        segment = wires.output_segment
-        positive_end = 1.0 / (segment + wires.positive_load)
-        negative_end = 1.0 / (segment + wires.negative_load)
-        z_plus = chain_inverse(positive, segment, positive_end)
-        z_minus = chain_inverse(negative, segment, negative_end)
-        share_plus = wires.positive_load * positive_end
-        share_minus = wires.negative_load * negative_end
-        reach_plus = z_plus[..., -1, :] * positive
-        reach_minus = z_minus[..., -1, :] * negative
-    else:
-        negative_end = 1.0 / wires.negative_load
-        sum_plus = positive.sum(-1, keepdim=True) + 1.0 / wires.positive_load
-        sum_minus = negative.sum(-1, keepdim=True) + negative_end
-        z_plus = (1.0 / sum_plus)[..., None].expand(*positive.shape, positive.shape[-1])
-        z_minus = (1.0 / sum_minus)[..., None].expand(*negative.shape, negative.shape[-1])
-        share_plus = share_minus = torch.ones_like(wires.alpha)
-        reach_plus = positive / sum_plus
-        reach_minus = negative / sum_minus
-    end_plus = share_plus * reach_plus
+    ends = LineEnds.of(wires)
+    z_plus, others_plus = _chain(positive, wires.output_segment, ends.positive_end)
+    z_minus, others_minus = _chain(negative, wires.output_segment, ends.negative_end)
+    reach_plus = z_plus[..., -1, :] * positive
+    reach_minus = z_minus[..., -1, :] * negative
+    end_plus = ends.positive_share * reach_plus
     # The virtual node drives the I- line through negative_end; nodes respond by Z-[:, last].
     virtual = wires.alpha * end_plus
-    last = z_minus[..., -1, -1, None]
-    driven_end = share_minus * last * negative_end + (1.0 - share_minus)
-    end_minus = share_minus * reach_minus + driven_end * virtual
+    share = ends.negative_share
+    driven_end = share * z_minus[..., -1, -1, None] * ends.negative_end + (1.0 - share)
+    end_minus = share * reach_minus + driven_end * virtual
+    diagonal = positive * others_plus * z_plus.diagonal(dim1=-2, dim2=-1)
+    diagonal = diagonal + negative * others_minus * z_minus.diagonal(dim1=-2, dim2=-1)
+    mutual = positive[..., :, None] * z_plus * positive[..., None, :]
+    mutual = mutual + negative[..., :, None] * z_minus * negative[..., None, :]
+    elsewhere = 1.0 - torch.eye(
+        positive.shape[-1], dtype=positive.dtype, device=positive.device
+    )
     admittance = (
-        identity * (positive + negative)[..., None, :]
-        - positive[..., :, None] * z_plus * positive[..., None, :]
-        - negative[..., :, None] * z_minus * negative[..., None, :]
-        - (negative_end * reach_minus)[..., :, None] * virtual[..., None, :]
+        torch.diag_embed(diagonal)
+        - mutual * elsewhere
+        - (ends.negative_end * reach_minus)[..., :, None] * virtual[..., None, :]
     )
     return RowNetworks(admittance, end_plus, end_minus)

@@ -53,7 +53,13 @@ def _subtract(
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def insert_series(
-    work: Array, ports: int, rows: int, resistance: float, coefficients: Array, pivots: Array
+    work: Array,
+    ports: int,
+    rows: int,
+    width: int,
+    resistance: float,
+    coefficients: Array,
+    pivots: Array,
 ) -> None:
     """Put a resistor in series with every port, in place.
 
@@ -67,14 +73,15 @@ def insert_series(
     Algorithms, 2nd ed., theorem 9.9).
 
     Args:
-        work: (>= rows, width) S and V/V.
+        work: (>= rows, >= width) S and V/V; columns beyond the ports stand for other excitations
+            and follow the same formula.
         ports: Multiple of 4; surplus ports have zero rows and columns.
         rows: Even, >= ports.
+        width: >= ports, columns worked on.
         resistance: Ω, >= 0.
         coefficients: (>= rows, 4), overwritten.
-        pivots: (4, width), overwritten.
+        pivots: (4, >= width), overwritten.
     """
-    width = work.shape[1]
     scale = np.empty(4)
     for k in range(0, ports, 4):
         # The four pivot rows among themselves; pivots keeps each as it is when its turn comes.
@@ -127,7 +134,7 @@ def insert_series(
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def add_product(left: Array, right: Array, result: Array, size: int) -> None:
-    """result += left·right; ``size`` (a multiple of 4) rows and terms, all columns."""
+    """Add left·right to result; ``size`` (a multiple of 4) rows and terms, all columns."""
     width = right.shape[1]
     for i in range(0, size, 2):
         for k in range(0, size, 4):
@@ -142,7 +149,7 @@ def add_product(left: Array, right: Array, result: Array, size: int) -> None:
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def add_transposed_product(left: Array, right: Array, result: Array, size: int) -> None:
-    """result += leftᵀ·right; ``size`` (a multiple of 4) rows and terms, all columns."""
+    """Add leftᵀ·right to result; ``size`` (a multiple of 4) rows and terms, all columns."""
     width = right.shape[1]
     for i in range(0, size, 2):
         for k in range(0, size, 4):

@@ -34,49 +34,59 @@ FACTORS: Final = 6
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def factor(
-    positive: Array, negative: Array, scalars: Array, plus: Array, minus: Array
+    positive: Array,
+    negative: Array,
+    segment: float,
+    beyond_plus: float,
+    beyond_minus: float,
+    plus: Array,
+    minus: Array,
 ) -> None:
     """Factor both lines of a row; sums and ratios of positive numbers only.
 
     Args:
         positive: (K,) S.
         negative: (K,) S.
-        scalars: (SCALARS,).
+        segment: Ω, >= 0.
+        beyond_plus: Ω, >= 0, from the last node of the I+ line to a fixed voltage.
+        beyond_minus: Likewise for the I- line.
         plus: (FACTORS, >= K), written.
         minus: (FACTORS, >= K), written.
     """
     count = positive.shape[0]
-    segment = scalars[OUTPUT_SEGMENT]
-    left_plus, left_minus = 0.0, 0.0
-    right_plus, right_minus = scalars[POSITIVE_END], scalars[NEGATIVE_END]
-    for i in range(count):
-        plus[DIAGONAL, i], minus[DIAGONAL, i] = 0.0, 0.0
+    left_plus, left_minus = 0.0, 0.0  # S, of everything to the left
+    right_plus, right_minus = beyond_plus, beyond_minus  # Ω, of everything to the right
     # Four independent recurrences in one loop hide each other's division.
     for i in range(count):
         j = count - 1 - i
-        plus[DIAGONAL, i] += left_plus
-        minus[DIAGONAL, i] += left_minus
-        plus[DIAGONAL, j] += right_plus
-        minus[DIAGONAL, j] += right_minus
         own = positive[i] + left_plus
         ratio = 1.0 / (1.0 + segment * own)
         plus[LEFT, i], plus[LEFT_RATIO, i], left_plus = own, ratio, own * ratio
         own = negative[i] + left_minus
         ratio = 1.0 / (1.0 + segment * own)
         minus[LEFT, i], minus[LEFT_RATIO, i], left_minus = own, ratio, own * ratio
-        own = positive[j] + right_plus
-        ratio = 1.0 / (1.0 + segment * own)
-        plus[RIGHT_RATIO, j], right_plus = ratio, own * ratio
-        own = negative[j] + right_minus
-        ratio = 1.0 / (1.0 + segment * own)
-        minus[RIGHT_RATIO, j], right_minus = ratio, own * ratio
+        plus[DIAGONAL, j], minus[DIAGONAL, j] = right_plus, right_minus
+        here = right_plus / (1.0 + positive[j] * right_plus)
+        right_plus = segment + here
+        plus[RIGHT_RATIO, j] = here
+        here = right_minus / (1.0 + negative[j] * right_minus)
+        right_minus = segment + here
+        minus[RIGHT_RATIO, j] = here
     for i in range(count):
-        others = plus[DIAGONAL, i]
-        plus[DIAGONAL, i] = 1.0 / (positive[i] + others)
-        plus[EXCESS, i] = others * plus[DIAGONAL, i]
-        others = minus[DIAGONAL, i]
-        minus[DIAGONAL, i] = 1.0 / (negative[i] + others)
-        minus[EXCESS, i] = others * minus[DIAGONAL, i]
+        left = 0.0 if i == 0 else plus[LEFT, i - 1] * plus[LEFT_RATIO, i - 1]
+        right = plus[DIAGONAL, i]
+        scale = 1.0 / (1.0 + right * plus[LEFT, i])
+        plus[DIAGONAL, i] = right * scale
+        plus[EXCESS, i] = (1.0 + right * left) * scale
+        far = segment + plus[RIGHT_RATIO, i]
+        plus[RIGHT_RATIO, i] = plus[RIGHT_RATIO, i] / far if far > 0.0 else 0.0
+        left = 0.0 if i == 0 else minus[LEFT, i - 1] * minus[LEFT_RATIO, i - 1]
+        right = minus[DIAGONAL, i]
+        scale = 1.0 / (1.0 + right * minus[LEFT, i])
+        minus[DIAGONAL, i] = right * scale
+        minus[EXCESS, i] = (1.0 + right * left) * scale
+        far = segment + minus[RIGHT_RATIO, i]
+        minus[RIGHT_RATIO, i] = minus[RIGHT_RATIO, i] / far if far > 0.0 else 0.0
     last_plus, last_minus = plus[DIAGONAL, count - 1], minus[DIAGONAL, count - 1]
     for i in range(count - 1, -1, -1):
         if i < count - 1:
@@ -90,18 +100,18 @@ def factor(
 def add_admittance(
     positive: Array,
     negative: Array,
-    scalars: Array,
+    coupling: float,
     plus: Array,
     minus: Array,
     work: Array,
     buffer: Array,
 ) -> None:
-    """work += the row's admittance, see :func:`imac_torch.chain.eliminate_lines`.
+    """Add the row's admittance to work, see :func:`imac_torch.chain.eliminate_lines`.
 
     Args:
         positive: (K,) S.
         negative: (K,) S.
-        scalars: (SCALARS,).
+        coupling: S, current into the last I- node per voltage of the last I+ node.
         plus: Factorisation of the I+ line.
         minus: Factorisation of the I- line.
         work: (>= K, >= K) S.
@@ -132,12 +142,36 @@ def add_admittance(
         buffer[1, i] = gn * minus[DIAGONAL, i]
         work[i, i] += gp * plus[EXCESS, i] + gn * minus[EXCESS, i]
     # The virtual node follows the I+ end and drives the I- line.
-    factor_virtual = scalars[NEGATIVE_END] * scalars[ALPHA] * scalars[POSITIVE_SHARE]
-    if factor_virtual != 0.0:
+    if coupling != 0.0:
         for i in range(count):
-            drive = factor_virtual * minus[REACH, i]
+            drive = coupling * minus[REACH, i]
             for j in range(count):
                 work[i, j] -= drive * plus[REACH, j]
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def factor_row(
+    positive: Array, negative: Array, scalars: Array, plus: Array, minus: Array
+) -> None:
+    """:func:`factor` of lines that end in amplifiers."""
+    segment = scalars[OUTPUT_SEGMENT]
+    beyond_plus, beyond_minus = 1.0 / scalars[POSITIVE_END], 1.0 / scalars[NEGATIVE_END]
+    factor(positive, negative, segment, beyond_plus, beyond_minus, plus, minus)
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def add_row(
+    positive: Array,
+    negative: Array,
+    scalars: Array,
+    plus: Array,
+    minus: Array,
+    work: Array,
+    buffer: Array,
+) -> None:
+    """:func:`add_admittance` of lines that end in amplifiers."""
+    coupling = scalars[NEGATIVE_END] * scalars[ALPHA] * scalars[POSITIVE_SHARE]
+    add_admittance(positive, negative, coupling, plus, minus, work, buffer)
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})

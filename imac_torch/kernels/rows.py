@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,8 +21,8 @@ from imac_torch.kernels.dense import (
 from imac_torch.kernels.lines import (
     FACTORS,
     INPUT_SEGMENT,
-    add_admittance,
-    factor,
+    add_row,
+    factor_row,
     row_gradients,
     write_ends,
 )
@@ -46,7 +47,7 @@ def run_blocks(kernel: Callable[..., None], blocks: int, threads: int, *argument
     tasks = min(blocks, 8 * threads)
     ends = [blocks * k // tasks for k in range(tasks + 1)]
     with ThreadPoolExecutor(threads) as pool:
-        jobs = [pool.submit(kernel, a, b, *arguments) for a, b in zip(ends, ends[1:])]
+        jobs = [pool.submit(kernel, a, b, *arguments) for a, b in itertools.pairwise(ends)]
         for job in jobs:
             job.result()
 
@@ -75,9 +76,11 @@ def _reduce_rows(
             reduced[r] = 0.0
         else:
             reduced[r] = reduced[r + 1]
-        factor(positive[r], negative[r], scalars, plus, minus)
-        add_admittance(positive[r], negative[r], scalars, plus, minus, reduced[r], buffers)
-        insert_series(reduced[r], width, width, scalars[INPUT_SEGMENT], coefficients, buffers)
+        factor_row(positive[r], negative[r], scalars, plus, minus)
+        add_row(positive[r], negative[r], scalars, plus, minus, reduced[r], buffers)
+        insert_series(
+            reduced[r], width, width, width, scalars[INPUT_SEGMENT], coefficients, buffers
+        )
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
@@ -113,11 +116,13 @@ def eliminate_stacked(
         work[:] = 0.0
         rows = width
         for r in range(count - 1, -1, -1):
-            factor(positive[b, r], negative[b, r], scalars, plus, minus)
-            add_admittance(positive[b, r], negative[b, r], scalars, plus, minus, work, buffers)
+            factor_row(positive[b, r], negative[b, r], scalars, plus, minus)
+            add_row(positive[b, r], negative[b, r], scalars, plus, minus, work, buffers)
             write_ends(scalars, plus, minus, work[rows], work[rows + 1], columns)
             rows += 2
-            insert_series(work, width, rows, scalars[INPUT_SEGMENT], coefficients, buffers)
+            insert_series(
+                work, width, rows, width, scalars[INPUT_SEGMENT], coefficients, buffers
+            )
         admittance[b] = work[:columns, :columns]
         for r in range(count):
             row = width + 2 * (count - 1 - r)
@@ -172,7 +177,7 @@ def eliminate_down(
             for i in range(width):
                 for j in range(width):
                     voltages[i, j] -= scalars[INPUT_SEGMENT] * currents[i, j]
-            factor(positive[b, r], negative[b, r], scalars, plus, minus)
+            factor_row(positive[b, r], negative[b, r], scalars, plus, minus)
             write_ends(scalars, plus, minus, ends[0], ends[1], columns)
             ends[2:] = 0.0
             for i in range(columns):
@@ -239,7 +244,7 @@ def eliminate_backward(
         grad_scalars[b] = 0.0
         source[:] = 0.0
         for r in range(count - 1, -1, -1):
-            factor(positive[b, r], negative[b, r], scalars, plus, minus)
+            factor_row(positive[b, r], negative[b, r], scalars, plus, minus)
             write_ends(scalars, plus, minus, ends[0], ends[1], columns)
             for i in range(columns):
                 p, q = ends[0, i], ends[1, i]
@@ -267,7 +272,7 @@ def eliminate_backward(
                     products[j] -= currents[i, j] * adjoint_currents[i, j]
                     voltages[i, j] -= segment * currents[i, j]
                     adjoints[i, j] -= segment * adjoint_currents[i, j]
-            factor(positive[b, r], negative[b, r], scalars, plus, minus)
+            factor_row(positive[b, r], negative[b, r], scalars, plus, minus)
             grad_ends[0, :columns] = grad_positive_end[b, r]
             grad_ends[1, :columns] = grad_negative_end[b, r]
             row_gradients(
