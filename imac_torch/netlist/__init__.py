@@ -1,6 +1,13 @@
 """Netlists of a circuit for HSPICE and ngspice."""
 
 from imac_torch.netlist.hspice import HSpiceWriter
+from imac_torch.netlist.inverter import (
+    Inverter,
+    card_inverter,
+    library_inverter,
+    table_error,
+    table_inverter,
+)
 from imac_torch.netlist.job import SimulationJob
 from imac_torch.netlist.ngspice import NgSpiceWriter
 from imac_torch.netlist.parse import ParsedNetlist, ParsedSubcircuit, parse_netlist
@@ -12,6 +19,7 @@ from imac_torch.netlist.writer import Deck, NetlistWriter
 __all__ = [
     "Deck",
     "HSpiceWriter",
+    "Inverter",
     "NetlistBatch",
     "NetlistRun",
     "NetlistSettings",
@@ -21,7 +29,11 @@ __all__ = [
     "ParsedSubcircuit",
     "SimulationJob",
     "Subcircuit",
+    "card_inverter",
+    "library_inverter",
     "parse_netlist",
     "read_subcircuit",
+    "table_error",
+    "table_inverter",
     "write_netlists",
 ]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from imac_torch.circuit import NeuronSpec
 from imac_torch.errors import NetlistError
+from imac_torch.netlist.inverter import Inverter, library_inverter
 from imac_torch.netlist.layer import wrap
-from imac_torch.netlist.subcircuits import INVERTER_PORTS, Subcircuit, packaged, quoted_path
 from imac_torch.netlist.writer import (
     NEURON_POWER,
     SUPPLY_POWER,
@@ -31,25 +30,19 @@ class HSpiceWriter(NetlistWriter):
     name = "hspice"
     suffix = ".sp"
 
-    def own_inverter(self, spec: NeuronSpec) -> tuple[Subcircuit, tuple[str, ...]]:
+    def own_inverter(self, spec: NeuronSpec) -> Inverter:
         """See :class:`NetlistWriter`: the user's ``models`` library with PTM-MG wrappers."""
         options = spec.options
         if options.model_directory is None:
             raise NetlistError(
                 "a netlist with FinFET neurons needs transistor models: set "
                 "Neuron.model_directory to the directory with the PTM-MG library 'models', or "
-                "give the writer an inverter sub-circuit (inverter=<file>, ports g out vdd)"
+                "give the writer its transistors (inverter=card_inverter(...), or a file with a "
+                "sub-circuit of ports g out vdd)"
             )
-        library = Path(options.model_directory).expanduser().resolve() / "models"
-        section = f"ptm{options.transistor_node}{options.flavour}"
-        try:
-            text = library.read_text(errors="replace")
-        except OSError as error:
-            raise NetlistError(f"the model library {library} cannot be read: {error}") from error
-        if re.search(rf"^\s*\.lib\s+['\"]?{section}\b", text, re.I | re.M) is None:
-            raise NetlistError(f"the model library {library} has no section {section}")
-        inverter = packaged("inverter_finfet", INVERTER_PORTS, name="inverter")
-        return inverter, (f".lib {quoted_path(library)} {section}",)
+        return library_inverter(
+            Path(options.model_directory), options.transistor_node, options.flavour
+        )
 
     def options(self, deck: Deck) -> list[str]:
         """See :class:`NetlistWriter`."""

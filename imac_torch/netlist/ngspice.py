@@ -6,8 +6,8 @@ from typing import Final
 
 from imac_torch.circuit import NeuronSpec
 from imac_torch.errors import NetlistError
+from imac_torch.netlist.inverter import Inverter
 from imac_torch.netlist.layer import wrap
-from imac_torch.netlist.subcircuits import Subcircuit
 from imac_torch.netlist.writer import (
     NEURON_POWER,
     SUPPLY_POWER,
@@ -40,12 +40,12 @@ class NgSpiceWriter(NetlistWriter):
     name = "ngspice"
     suffix = ".cir"
 
-    def own_inverter(self, spec: NeuronSpec) -> tuple[Subcircuit, tuple[str, ...]]:
+    def own_inverter(self, spec: NeuronSpec) -> Inverter:
         """See :class:`NetlistWriter`; ngspice has no BSIM-CMG model of its own."""
         raise NetlistError(
-            "ngspice has no model for PTM-MG FinFETs (level 72); give the writer an inverter "
-            "sub-circuit (inverter=<file>, ports g out vdd), use HSPICE, the native solver, or a "
-            "behavioural neuron such as 'logistic'"
+            "ngspice has no model for PTM-MG FinFETs (level 72); give the writer a table of them "
+            "(inverter=table_inverter(...)) or an inverter sub-circuit (inverter=<file>, ports g "
+            "out vdd), use HSPICE, the native solver, or a behavioural neuron such as 'logistic'"
         )
 
     def options(self, deck: Deck) -> list[str]:

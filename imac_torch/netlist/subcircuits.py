@@ -10,6 +10,7 @@ from typing import Final
 
 from imac_torch.circuit import NeuronSpec
 from imac_torch.errors import NetlistError
+from imac_torch.resources import spice_file
 from imac_torch.units import spice_number
 
 AMPLIFIER_PORTS: Final = ("plus", "minus", "out")
@@ -59,24 +60,9 @@ class Subcircuit:
         )
 
 
-def package_directory() -> Path:
-    """Directory of the package's own sub-circuit files.
-
-    Raises:
-        NetlistError: The installation is broken.
-    """
-    package = Path(__file__).resolve().parent.parent
-    for place in (package / "_spice", package.parent / "spice"):
-        if (place / "amplifier.sp").is_file():
-            return place
-    raise NetlistError(
-        f"the package's sub-circuit files are missing beside {package}; reinstall imac_torch"
-    )
-
-
 def packaged(stem: str, ports: Sequence[str], *, name: str | None = None) -> Subcircuit:
     """The package's sub-circuit ``name`` (None: as the file) from the file ``stem``."""
-    return read_subcircuit(package_directory() / f"{stem}.sp", ports, name=name or stem)
+    return read_subcircuit(spice_file(f"{stem}.sp"), ports, name=name or stem)
 
 
 def read_subcircuit(path: Path, ports: Sequence[str], *, name: str | None = None) -> Subcircuit:
@@ -98,6 +84,17 @@ def read_subcircuit(path: Path, ports: Sequence[str], *, name: str | None = None
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise NetlistError(f"sub-circuit file {path} cannot be read: {error}") from error
+    return parse_subcircuit(text, path, ports, name=name)
+
+
+def parse_subcircuit(
+    text: str, path: Path, ports: Sequence[str], *, name: str | None = None
+) -> Subcircuit:
+    """The sub-circuit in a text; ``path`` is named in errors. See :func:`read_subcircuit`.
+
+    Raises:
+        NetlistError: There is no such sub-circuit, or its ports differ.
+    """
     match = _FORBIDDEN.search(text)
     if match is not None:
         raise NetlistError(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from imac_torch.circuit import Circuit, NeuronSpec
 from imac_torch.errors import NetlistError
+from imac_torch.netlist.inverter import Inverter
 from imac_torch.netlist.layer import layer_text, wrap
 from imac_torch.netlist.settings import NetlistSettings
 from imac_torch.netlist.subcircuits import (
@@ -98,31 +99,36 @@ class NetlistWriter(ABC):
     name: ClassVar[str]
     suffix: ClassVar[str]
 
-    def __init__(self, *, amplifier: Path | None = None, inverter: Path | None = None) -> None:
+    def __init__(
+        self, *, amplifier: Path | None = None, inverter: Path | Inverter | None = None
+    ) -> None:
         """Read the sub-circuits that replace the package's.
 
         Args:
             amplifier: File with a sub-circuit of ports ``plus minus out``; None: the package's.
-            inverter: File with a sub-circuit ``inverter`` of ports ``g out vdd``, the transistors
-                of FinFET neurons; None: the dialect's own.
+            inverter: The transistors of FinFET neurons, or a file with a sub-circuit ``inverter``
+                of ports ``g out vdd`` and a parameter ``fins``; None: the dialect's own.
 
         Raises:
-            NetlistError: A file cannot be read, or its ports differ.
+            NetlistError: A file cannot be read, its ports differ, or the inverter is for another
+                dialect.
         """
         self.amplifier = (
             packaged("amplifier", AMPLIFIER_PORTS)
             if amplifier is None
             else read_subcircuit(amplifier, AMPLIFIER_PORTS)
         )
-        self._inverter = (
-            None if inverter is None else read_subcircuit(inverter, INVERTER_PORTS, name="inverter")
-        )
+        if isinstance(inverter, Path):
+            inverter = Inverter(read_subcircuit(inverter, INVERTER_PORTS, name="inverter"))
+        if inverter is not None and inverter.dialect not in (None, self.name):
+            raise NetlistError(f"this inverter is for {inverter.dialect}, not for {self.name}")
+        self._inverter = inverter
 
     # What a dialect has to provide
 
     @abstractmethod
-    def own_inverter(self, spec: NeuronSpec) -> tuple[Subcircuit, tuple[str, ...]]:
-        """The dialect's inverter for FinFET neurons, and lines that select its models.
+    def own_inverter(self, spec: NeuronSpec) -> Inverter:
+        """The dialect's inverter for FinFET neurons.
 
         Raises:
             NetlistError: There is none.
@@ -169,7 +175,8 @@ class NetlistWriter(ABC):
             files[f"{CIRCUIT_FOLDER}/{_file_name(subcircuit)}"] = subcircuit.text
         inverter = self._find_inverter(circuit)
         if inverter is not None:
-            files[f"{CIRCUIT_FOLDER}/inverter.sp"] = inverter[0].text
+            files[f"{CIRCUIT_FOLDER}/inverter.sp"] = inverter.subcircuit.text
+            files |= {f"{CIRCUIT_FOLDER}/{name}": text for name, text in inverter.files.items()}
         names = [layer.name.lower() for layer in circuit.layers]
         if len(set(names)) != len(names) or set(names) & set(folder):
             raise NetlistError(f"layer names must differ from each other and from {sorted(folder)}")
@@ -179,7 +186,7 @@ class NetlistWriter(ABC):
             )
         return files
 
-    def _find_inverter(self, circuit: Circuit) -> tuple[Subcircuit, tuple[str, ...]] | None:
+    def _find_inverter(self, circuit: Circuit) -> Inverter | None:
         specs = [
             layer.neurons.spec
             for layer in circuit.layers
@@ -187,11 +194,18 @@ class NetlistWriter(ABC):
         ]
         if not specs:
             return None
-        if self._inverter is not None:
-            return self._inverter, ()
-        inverters = [self.own_inverter(spec) for spec in specs]
-        if any(inverter != inverters[0] for inverter in inverters):
-            raise NetlistError("all FinFET neurons of a netlist must use the same transistors")
+        inverters = [self._inverter or self.own_inverter(spec) for spec in specs]
+        for inverter, spec in zip(inverters, specs, strict=True):
+            if inverter != inverters[0]:
+                raise NetlistError("all FinFET neurons of a netlist must use the same transistors")
+            for what, made_for, wanted in (
+                ("fins", inverter.fins, spec.options.fins),
+                ("vdd", inverter.vdd, spec.vdd),
+            ):
+                if made_for not in (None, wanted):
+                    raise NetlistError(
+                        f"the inverter was made for {what} = {made_for}, neurons have {wanted}"
+                    )
         return inverters[0]
 
     def deck_text(self, deck: Deck, circuit_files: Mapping[str, str]) -> str:
@@ -208,8 +222,8 @@ class NetlistWriter(ABC):
             f"{deck.settings.analysis} analysis",
             *self.options(deck),
             f".temp {spice_number(_temperature(circuit) - ZERO_CELSIUS)}",
-            *(inverter[1] if inverter is not None else ()),
-            *(f".include '../{name}'" for name in circuit_files),
+            *(inverter.lines if inverter is not None else ()),
+            *(f".include '../{name}'" for name in circuit_files if name.endswith(".sp")),
             f"Vdd vdd 0 {spice_number(circuit.vdd)}",
             "* ammeter: what of the supply goes to the neurons",
             "Vneurons vdd vddn 0",

@@ -31,8 +31,8 @@ _CONVERGENCE: Final = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _ERROR: Final = re.compile(
-    r"^.*(?:\bError\b:?(?!: measure)|fatal|Simulation interrupted|No such file|not found|"
-    r"can't find|unknown (?:subckt|model)|circuit not parsed).*$",
+    r"^.*(?:\bMismatch:|\bError\b:?(?!: measure)|fatal|Simulation interrupted|No such file|"
+    r"not found|can't find|unknown (?:subckt|model)|circuit not parsed).*$",
     re.IGNORECASE | re.MULTILINE,
 )
 _FINISHED: Final = re.compile(r"ngspice-\S+ done")

@@ -66,5 +66,8 @@ class SimulationOutcome:
         """
         if self.error is not None:
             raise self.error
-        assert self.result is not None  # an outcome without an error always has a result
+        if self.result is None:
+            raise SimulatorError(
+                f"no result of {self.job.netlist} was read", directory=self.job.directory
+            )
         return self.result
