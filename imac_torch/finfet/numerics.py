@@ -10,17 +10,16 @@ from torch import Tensor
 
 EXPONENT_LIMIT: Final = 80.0
 """Exponent beyond which the exponential is continued by its tangent (BSIM-CMG 107 reference)."""
-_MAX_EXP: Final = math.exp(EXPONENT_LIMIT)
 
 
-def limited_exp(x: Tensor) -> Tensor:
-    """Exponential that continues as its tangent above 80 and as a constant below -80.
+def limited_exp(x: Tensor, limit: float = EXPONENT_LIMIT) -> Tensor:
+    """Exponential that continues as its tangent above a limit and as a constant below -80.
 
     Once continuously differentiable above, so that Newton's method neither overflows nor stalls;
     the constant below is 2e-35.
     """
-    inner = x.clamp(-EXPONENT_LIMIT, EXPONENT_LIMIT).exp()
-    return inner + _MAX_EXP * (x - EXPONENT_LIMIT).clamp(min=0.0)
+    inner = x.clamp(-EXPONENT_LIMIT, limit).exp()
+    return inner + math.exp(limit) * (x - limit).clamp(min=0.0)
 
 
 def smooth_positive(x: Tensor, c: float) -> Tensor:

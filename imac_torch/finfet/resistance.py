@@ -21,7 +21,8 @@ Residual = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tens
 """(vd′, vs′, drain, gate, source, bulk) → (vd − vd′ − Rd·Id, vs − vs′ − Rs·Is), all V."""
 
 TOLERANCE: Final = 1e-12
-"""Largest residual of a converged point, V; one more step is taken after it is met."""
+"""Largest residual of a converged point, relative to 1 V plus its largest terminal voltage; one
+more step is taken after it is met."""
 _QUASI_NEWTON_STEPS: Final = 12
 _NEWTON_STEPS: Final = 200
 _HALVINGS: Final = 40
@@ -93,9 +94,9 @@ def solve_internal_nodes(
 
 
 def _tolerance(bias: tuple[Tensor, ...]) -> Tensor:
-    """Tolerance per point: 1e-12 V, or rounding of the largest terminal voltage if more."""
+    """Tolerance per point, relative to 1 V plus the largest terminal voltage (rounding), V."""
     largest = torch.stack([v.abs() for v in bias]).amax(dim=0)
-    return TOLERANCE * (1.0 + 1e-2 * largest)
+    return TOLERANCE * (1.0 + largest)
 
 
 def _quasi_newton(

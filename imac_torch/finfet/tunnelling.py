@@ -21,6 +21,14 @@ _VALENCE = (3.75956e-7, 9.82222e11)
 _ELECTRON = (4.97232e-7, 7.45669e11)
 _HOLE = (3.42537e-7, 1.16645e12)
 
+# The exponential is the probability to cross the barrier. Currents to channel, source and drain
+# are continued by their tangent where it would exceed one (above 8 V across the oxide for the
+# PTM-MG cards, where the fit of the barrier has lost its meaning): they flow through the series
+# resistances, whose voltages would otherwise have no reasonable solution. The current to the bulk
+# crosses no resistance and keeps the reference implementation's limit, which HSPICE's values at
+# 1.5 to 2 V contain.
+_CERTAIN = 0.0
+
 
 @dataclass(frozen=True)
 class GateCurrents:
@@ -122,7 +130,7 @@ class Tunnelling:
         a, b = _ELECTRON if self.g.polarity > 0 else _HOLE
         barrier = (t.aigc - p["bigc"] * s.qia) * (1.0 + p["cigc"] * s.qia)
         total = a * self._prefactor() * s.qia * (mean + 0.5 * s.vdsx)
-        total = total * limited_exp(-b * p["toxg"] * barrier)
+        total = total * limited_exp(-b * p["toxg"] * barrier, _CERTAIN)
         u = p["pigcd"] * ((s.vdseff * s.vdseff + 0.01).sqrt() - 0.1)
         decay = (-u).exp()
         share = total / (u * u + 2e-4)
@@ -138,7 +146,7 @@ class Tunnelling:
         smooth = (v * v + 1e-4).sqrt()
         barrier = (aig - big * smooth) * (1.0 + cig * smooth)
         factor = g.width * a * thickness * self.t.igtemp * g.nfin
-        return factor * v * smooth * limited_exp(-b * tox * barrier)
+        return factor * v * smooth * limited_exp(-b * tox * barrier, _CERTAIN)
 
 
 def _nonzero(value: Tensor) -> bool:
