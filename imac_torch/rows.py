@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from imac_torch.blocks import BlockPorts, Termination
 from imac_torch.chain import LineEnds, eliminate_lines
 from imac_torch.kernels import choose_kernel
+from imac_torch.linalg import solve
 
 CHUNK_BYTES: Final = 256 * 2**20
 """Intermediate admittances kept at a time; beyond it they are recomputed or done in parts."""
@@ -98,7 +99,7 @@ class RowRecursion(torch.autograd.Function):
         reduced = torch.empty_like(admittance)  # Y_r
         excess = admittance[:, -1]
         for r in range(count - 1, -1, -1):
-            reduced[:, r] = torch.linalg.solve(identity + segment * excess, excess)
+            reduced[:, r] = solve(identity + segment * excess, excess)
             if r > 0:
                 excess = admittance[:, r - 1] + reduced[:, r]
         transfers = torch.empty_like(ends)
