@@ -32,6 +32,10 @@ class NgSpiceWriter(NetlistWriter):
     through the 1 mΩ resistors between amplifiers carry rounding noise of 1e-16 V/1 mΩ and more,
     which would never pass a test of 1e-12 A. ``gmin`` acts on nothing but semiconductors.
 
+    Integration: Gear's method of order 2. A crossbar settles within picoseconds, far less than the
+    time steps of the rest of a period; the trapezoidal rule then rings, and outputs at the end of
+    a 4 ns period were 3e-5 V off (2e-12 V with Gear's method, 64-16-10 at crossbar 32).
+
     Precision: ngspice's `meas` rounds to seven digits, also in the vector that it leaves behind.
     Outputs are measured with it all the same, so that a user sees them in the log, but results
     are taken from binary waveform files, which hold doubles.
@@ -55,7 +59,7 @@ class NgSpiceWriter(NetlistWriter):
             f".options reltol={spice_number(settings.relative)} "
             f"vntol={spice_number(settings.absolute_voltage)} "
             f"abstol={spice_number(settings.abstol)} gmin=1e-15 "
-            f"chgtol={spice_number(_CHARGE_TOLERANCE)} itl1=500 nomod"
+            f"chgtol={spice_number(_CHARGE_TOLERANCE)} itl1=500 method=gear maxord=2 nomod"
         ]
 
     def input_sources(self, deck: Deck) -> list[str]:
