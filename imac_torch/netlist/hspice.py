@@ -50,7 +50,8 @@ class HSpiceWriter(NetlistWriter):
         relative = spice_number(deck.settings.relative)
         voltage = spice_number(deck.settings.absolute_voltage)
         return [
-            ".option ingold=2 numdgt=10 measdgt=10 runlvl=6 method=gear measform=0 post=0 nomod",
+            ".option ingold=2 numdgt=10 measdgt=10 runlvl=6 method=gear measform=0 post=0 nomod "
+            "parhier=local",
             f".option relv={relative} relvdc={relative} absv={voltage} absvdc={voltage} "
             f"abstol={spice_number(deck.settings.abstol)}",
         ]
