@@ -59,6 +59,19 @@ class BlockLayout:
             torch.nonzero(column_mask.reshape(-1)).squeeze(1).to(device),
         )
 
+    def single(self) -> BlockLayout:
+        """The layout of one cell, on the same device: one row, one input, the bias."""
+        device = self.row_index.device
+        index = torch.arange(2, device=device)
+        return BlockLayout(
+            index[None, :1],
+            torch.ones(1, 1, dtype=torch.bool, device=device),
+            index[None],
+            torch.ones(1, 2, dtype=torch.bool, device=device),
+            index[:1],
+            index,
+        )
+
     def gather(self, cells: Tensor) -> Tensor:
         """(..., M, C) → (..., H, V, R, K), zero where padded."""
         vertical, rows = self.row_index.shape

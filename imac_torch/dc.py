@@ -14,11 +14,10 @@ from imac_torch.neuron import NeuronCircuit
 from imac_torch.newton import (
     NeuronSolution,
     NewtonOptions,
-    attach_gradients,
-    solve_neurons,
+    solve_loaded,
 )
 from imac_torch.ports import PortNetwork
-from imac_torch.solution import LayerSolution, Power, Solution, Status
+from imac_torch.solution import LayerSolution, Power, Solution, Status, combine
 
 
 @dataclass(frozen=True)
@@ -91,17 +90,7 @@ def solve_dc(
     solution = Solution(
         outputs, tuple(layers), _sum_power(powers) if power else None, status, residual, iterations
     )
-    return solution if sampled else _without_samples(solution)
-
-
-def solve_loaded(
-    combined: Tensor, neuron: NeuronCircuit, load: Load | None, options: NewtonOptions
-) -> NeuronSolution:
-    """Solve neurons, with gradients if anything requires them."""
-    solved = solve_neurons(combined.detach(), neuron, load, options)
-    if torch.is_grad_enabled():
-        return attach_gradients(combined, neuron, load, solved)
-    return solved
+    return solution if sampled else combine(lambda tensor, dim: tensor[0], solution)
 
 
 def _check_inputs(stages: Sequence[Stage], inputs: Tensor) -> None:
@@ -139,9 +128,8 @@ def _layer_power(
     neuron = stage.neuron
     currents = network.input_currents(lines)
     by_inputs = (lines[..., :-1] * currents[..., :-1]).sum(-1)
-    supply = neuron.core.supply_current(solved.gates, solved.outputs).sum(-1)
-    gate = neuron.core.currents(solved.gates, solved.outputs).gate
-    drawn = gate - (solved.outputs - solved.gates) * neuron.feedback_conductance
+    core = neuron.core.values(solved.gates, solved.outputs)
+    drawn = core.gate - (solved.outputs - solved.gates) * neuron.feedback_conductance
     positive, negative = network.end_voltages(lines)
     amplifier = network.gain * (positive - negative)
     # Each amplifier drives R3 (gain·R1) towards its virtual node and its share of the neuron.
@@ -155,7 +143,7 @@ def _layer_power(
     return Power(
         inputs=by_inputs if first else torch.zeros_like(by_inputs),
         bias=lines[..., -1] * currents[..., -1],
-        neurons=stage.vdd * supply,
+        neurons=stage.vdd * core.supply.sum(-1),
         level_shift=(neuron.level_shift * drawn).sum(-1),
         amplifiers=(amplifier * current).sum((-1, -2)),
     )
@@ -167,27 +155,4 @@ def _sum_power(powers: Sequence[Power]) -> Power:
 
     return Power(
         total("inputs"), total("bias"), total("neurons"), total("level_shift"), total("amplifiers")
-    )
-
-
-def _without_samples(solution: Solution) -> Solution:
-    power = solution.power
-    return Solution(
-        solution.outputs[0],
-        tuple(
-            LayerSolution(layer.inputs[0], layer.combined[0], layer.gates[0], layer.outputs[0])
-            for layer in solution.layers
-        ),
-        None
-        if power is None
-        else Power(
-            power.inputs[0],
-            power.bias[0],
-            power.neurons[0],
-            power.level_shift[0],
-            power.amplifiers[0],
-        ),
-        solution.status[0],
-        solution.residual[0],
-        solution.iterations[0],
     )

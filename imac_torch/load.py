@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.blocks import BlockLayout
@@ -48,6 +50,17 @@ class Load:
         admittance = admittance * keep[..., :, None] * keep[..., None, :]
         left, right = _rank_one(admittance.detach())
         return cls(admittance, offset, layout, left, right)
+
+    def typical(self, voltage: float) -> Load:
+        """The load of one neuron when all others are at ``voltage`` (V), averaged."""
+        admittance = self.admittance.detach()
+        own = admittance.diagonal(dim1=-2, dim2=-1)
+        others = (admittance.sum(-1) - own).sum() * voltage + self.offset.detach().sum()
+        count = own.shape[0] * self.offset.shape[-1]
+        single = torch.zeros(1, 1, 2, 2, dtype=admittance.dtype, device=admittance.device)
+        single[0, 0, 0, 0] = own.sum() / count
+        zero = torch.zeros(1, 1, 2, dtype=admittance.dtype, device=admittance.device)
+        return Load(single, (others / count).reshape(1, 1), self.layout.single(), zero, zero)
 
     def matrix(self, *, transpose: bool = False) -> Tensor:
         """(S, H, K, K) S."""
@@ -118,6 +131,72 @@ class Load:
             solution = solution + precondition(defect)
         dense = matrix[..., None, :, :] + torch.diag_embed(shift)
         return self._scatter(torch.linalg.solve(dense, blocks[..., None]).squeeze(-1))
+
+    def solve_constant(self, conductance: Tensor, right: Tensor) -> Tensor:
+        """Solve (conductance + Y)·x = r with one factorisation for all samples of a batch.
+
+        Args:
+            conductance: 0-dimensional, S.
+            right: (S, B, M) A.
+
+        Returns:
+            (S, B, M) V.
+        """
+        size = self.admittance.shape[-1]
+        identity = torch.eye(size, dtype=right.dtype, device=right.device)
+        matrix = self.admittance.detach() + conductance * identity
+        blocks = self._gather(right).transpose(-1, -2)
+        return self._scatter(torch.linalg.solve(matrix, blocks).transpose(-1, -2))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A load as plain arrays, real columns in front, for compiled kernels.
+
+    Attributes:
+        admittance: (S, H, K, K) S.
+        offset: (S, M) A.
+        first: (H+1,) int64, neuron ranges of the partitions.
+        left: (S, H, K) and
+        right: (S, H, K): the rank-one part.
+    """
+
+    admittance: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    first: NDArray[np.int64]
+    left: NDArray[np.float64]
+    right: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, load: Load) -> Blocks:
+        """The load of a next layer."""
+        mask = load.layout.column_mask.numpy()
+        counts = mask.sum(axis=1)
+        counts[-1] -= 1  # the bias column is known
+        first = np.concatenate([[0], np.cumsum(counts)])
+        admittance, left, right = (
+            item.detach().numpy() for item in (load.admittance, load.left, load.right)
+        )
+        compact = np.zeros_like(admittance)
+        compact_left, compact_right = np.zeros_like(left), np.zeros_like(right)
+        for part, count in enumerate(counts):
+            where = slice(int(np.argmax(mask[part])), int(np.argmax(mask[part])) + int(count))
+            compact[:, part, :count, :count] = admittance[:, part, where, where]
+            compact_left[:, part, :count] = left[:, part, where]
+            compact_right[:, part, :count] = right[:, part, where]
+        return cls(
+            compact, load.offset.detach().numpy(), first, compact_left, compact_right
+        )
+
+    @classmethod
+    def unloaded(cls, samples: int, count: int) -> Blocks:
+        """No load; neurons are cut into chunks only to spread the work."""
+        first = np.unique(np.append(np.arange(0, count, 32), count))
+        parts = len(first) - 1
+        vector = np.zeros((samples, parts, 1))
+        return cls(
+            np.zeros((samples, parts, 1, 1)), np.zeros((samples, count)), first, vector, vector
+        )
 
 
 def _rank_one(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,22 @@ from imac_torch.circuit import NeuronSpec
 from imac_torch.errors import SolverError
 
 
+class CoreValues(NamedTuple):
+    """Currents of a core; all of one shape.
+
+    Attributes:
+        output: A delivered to the output node.
+        gate: A drawn from the gate node.
+        supply: A drawn from vdd.
+    """
+
+    output: Tensor
+    gate: Tensor
+    supply: Tensor
+
+
 class CoreCurrents(NamedTuple):
-    """Currents of a core and their derivatives; all of one shape.
+    """Currents of a core with their derivatives; all of one shape.
 
     Attributes:
         output: A delivered to the output node.
@@ -35,17 +49,42 @@ class CoreCurrents(NamedTuple):
 class Core(Protocol):
     """What the solver needs of an activation circuit; add your own by providing these."""
 
-    def currents(self, gate: Tensor, output: Tensor) -> CoreCurrents:
-        """Currents and derivatives at gate and output voltages (V, broadcast together)."""
+    def values(self, gate: Tensor, output: Tensor) -> CoreValues:
+        """Currents at gate and output voltages (V, one shape), differentiable in everything."""
         ...
 
-    def supply_current(self, gate: Tensor, output: Tensor) -> Tensor:
-        """Current drawn from vdd, A."""
+    def currents(self, gate: Tensor, output: Tensor) -> CoreCurrents:
+        """Currents and derivatives; derivatives need no graph."""
         ...
 
     def start(self) -> tuple[float, float, float]:
         """Where Newton's method starts: gate voltages between two bounds, an output voltage."""
         ...
+
+    def inside(self, gate: Tensor, output: Tensor) -> Tensor:
+        """Whether the core is valid at these voltages, elementwise bool."""
+        ...
+
+
+def differentiate(core: Core, gate: Tensor, output: Tensor) -> CoreCurrents:
+    """:meth:`Core.currents` by automatic differentiation of :meth:`Core.values`."""
+    tracked = torch.is_grad_enabled()
+    with torch.enable_grad():
+        gate = gate.detach().requires_grad_()
+        output = output.detach().requires_grad_()
+        values = core.values(gate, output)
+        # The sums decouple elements: each current depends on its own voltages only.
+        first = torch.autograd.grad(values.output.sum(), (gate, output), retain_graph=True)
+        second = torch.autograd.grad(
+            values.gate.sum(), (gate, output), retain_graph=tracked, allow_unused=True
+        )
+    by_gate, by_output = (
+        torch.zeros_like(gate) if item is None else item for item in second
+    )
+    outgoing, ingoing = values.output, values.gate
+    if not tracked:
+        outgoing, ingoing = outgoing.detach(), ingoing.detach()
+    return CoreCurrents(outgoing, ingoing, *first, by_gate, by_output)
 
 
 @dataclass(frozen=True)
@@ -101,9 +140,14 @@ class BehaviouralCore:
             zero,
         )
 
-    def supply_current(self, gate: Tensor, output: Tensor) -> Tensor:
-        """Zero: the source of the shape is ideal, as in the netlist."""
-        return torch.zeros_like(gate + output)
+    def values(self, gate: Tensor, output: Tensor) -> CoreValues:
+        """See :class:`Core`; vdd gives nothing: the source of the shape is ideal."""
+        zero = torch.zeros_like(gate + output)
+        return CoreValues((self.shape(gate)[0] - output) / self.output_resistance, zero, zero)
+
+    def inside(self, gate: Tensor, output: Tensor) -> Tensor:
+        """See :class:`Core`: everywhere."""
+        return torch.isfinite(gate) & torch.isfinite(output)
 
     def start(self) -> tuple[float, float, float]:
         """See :class:`Core`: the gate is known, the output is linear."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from imac_torch.cores import TableCore
 from imac_torch.errors import SolverError
-from imac_torch.load import Load
-from imac_torch.neuron import NeuronCircuit
+from imac_torch.load import Blocks, Load
+from imac_torch.neuron import BehaviouralCore, NeuronCircuit
 from imac_torch.solution import Status
 
 LINEAR_TOLERANCE = 1e-4
 """Relative accuracy of each Newton step; the error it leaves is this fraction of the step."""
-LARGEST_STEP = 0.3
-"""V. Steps are shortened to this; a few times the voltage over which a neuron switches."""
+LARGEST_STEP = 0.1
+"""V. Steps are shortened to this, the voltage over which a neuron switches."""
+START_NODES = 513
+"""Nodes of the table that iterations start from."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,12 @@ class NewtonOptions:
     Attributes:
         tolerance: V, largest update of a converged sample's last step.
         max_iterations: Limit of steps.
+        kernel: ``numba`` (compiled, tabulated neurons on the CPU), ``torch`` (any) or ``auto``.
     """
 
     tolerance: float = 1e-9
     max_iterations: int = 60
+    kernel: str = "auto"
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -42,6 +48,8 @@ class NewtonOptions:
                 f"tolerance = {self.tolerance} V must be in (0, 1) and max_iterations = "
                 f"{self.max_iterations} at least 1"
             )
+        if self.kernel not in {"auto", "numba", "torch"}:
+            raise SolverError(f"kernel = {self.kernel!r}: 'auto', 'numba' or 'torch'")
 
 
 @dataclass(frozen=True)
@@ -121,41 +129,160 @@ def solve_neurons(
         combined: (S, B, M) V, combined amplifier voltage.
         neuron: The activation circuit.
         load: The next layer, or None for unloaded outputs.
-        options: Tolerance and limit.
+        options: Tolerance, limit and kernel.
+
+    Raises:
+        SolverError: The compiled kernel was asked for where it cannot serve.
     """
     with torch.no_grad():
-        outputs, gates = _start(combined, neuron)
-        shape = combined.shape[:-1]
-        status = torch.full(
-            shape, int(Status.MAX_ITERATIONS), dtype=torch.int64, device=combined.device
+        if isinstance(neuron.core, BehaviouralCore) and float(neuron.feedback_conductance) == 0.0:
+            return _solve_direct(combined, neuron, neuron.core, load)
+        if _use_compiled(combined, neuron, options):
+            return _solve_compiled(combined, neuron, load, options)
+        return _solve_batched(combined, neuron, load, options)
+
+
+def _use_compiled(combined: Tensor, neuron: NeuronCircuit, options: NewtonOptions) -> bool:
+    able = isinstance(neuron.core, TableCore) and combined.device.type == "cpu"
+    if options.kernel == "numba" and not able:
+        raise SolverError(
+            "the numba kernel solves tabulated neurons on the CPU only; use kernel='auto'"
         )
-        iterations = torch.zeros(shape, dtype=torch.int64, device=combined.device)
-        active = torch.ones(shape, dtype=torch.bool, device=combined.device)
-        merit = torch.full(shape, torch.inf, dtype=combined.dtype, device=combined.device)
-        damping = torch.ones(shape, dtype=combined.dtype, device=combined.device)
-        for _ in range(options.max_iterations):
-            system = _linearise(neuron, load, combined, gates, outputs)
-            step = _solve_linear(load, system, LINEAR_TOLERANCE)
-            gate_step = system.gate_step + system.gate_by_output * step
-            size = torch.maximum(step.abs().amax(-1), gate_step.abs().amax(-1))
-            finite = torch.isfinite(size)
-            status = torch.where(active & ~finite, int(Status.NOT_FINITE), status)
-            active = active & finite
-            # Steps that grow mean oscillation: go half as far until they shrink again.
-            damping = torch.where(size < 0.9 * merit, (2 * damping).clamp(max=1.0), damping / 2)
-            damping = damping.clamp(min=1.0 / 64)
-            merit = size
-            factor = damping * (LARGEST_STEP / size.clamp(min=LARGEST_STEP))
-            factor = torch.where(active, factor, torch.zeros_like(factor))[..., None]
-            outputs = torch.where(active[..., None], outputs + factor * step, outputs)
-            gates = torch.where(active[..., None], gates + factor * gate_step, gates)
-            iterations += active
-            done = active & (size <= options.tolerance)
-            status = torch.where(done, int(Status.CONVERGED), status)
-            active = active & ~done
-            if not bool(active.any()):
-                break
-        residual = kirchhoff_residual(combined, neuron, load, gates, outputs)
+    return able and options.kernel != "torch"
+
+
+def _solve_direct(
+    combined: Tensor, neuron: NeuronCircuit, core: BehaviouralCore, load: Load | None
+) -> NeuronSolution:
+    """Without feedback the gate is known and the output is linear: one factorisation for all."""
+    gates = combined + neuron.level_shift
+    value, _ = core.shape(gates)
+    conductance = 1.0 / core.output_resistance
+    if load is None:
+        outputs = value
+    else:
+        outputs = load.solve_constant(conductance, value * conductance - load.offset[:, None, :])
+    residual = kirchhoff_residual(combined, neuron, load, gates, outputs)
+    finite = torch.isfinite(outputs).all(dim=-1)
+    status = torch.where(finite, int(Status.CONVERGED), int(Status.NOT_FINITE))
+    return NeuronSolution(outputs, gates, status, residual, torch.ones_like(status))
+
+
+def _solve_compiled(
+    combined: Tensor, neuron: NeuronCircuit, load: Load | None, options: NewtonOptions
+) -> NeuronSolution:
+    """Tiles in a compiled kernel; what it leaves unconverged goes the batched way."""
+    from imac_torch.kernels.newton import solve_tiles
+
+    core = neuron.core
+    assert isinstance(core, TableCore)  # noqa: S101 - narrows the type only
+    samples, batch, count = combined.shape
+    outputs, gates = torch.empty_like(combined), torch.empty_like(combined)
+    start = _start_table(combined, neuron, load)
+    blocks = Blocks.of(load) if load is not None else Blocks.unloaded(samples, count)
+    parts = len(blocks.first) - 1
+    residual = np.zeros((samples, batch, parts))
+    iterations = np.zeros((samples, batch, parts), dtype=np.int64)
+    converged = np.zeros((samples, batch, parts), dtype=np.bool_)
+    table = core.table
+    axes = [(table.start[k], table.end[k], 1.0 / table.step[k]) for k in range(2)]
+    grid = np.array([*axes[0], *axes[1], core.gate_scale])
+    circuit = np.array([
+        float(neuron.input_resistance),
+        float(neuron.feedback_conductance),
+        float(neuron.level_shift),
+    ])
+    solve_tiles(
+        combined.contiguous().numpy(),
+        gates.numpy(),
+        outputs.numpy(),
+        residual,
+        iterations,
+        converged,
+        blocks.admittance,
+        blocks.offset,
+        blocks.first,
+        blocks.left,
+        blocks.right,
+        load is not None,
+        table.coefficients[..., :2].contiguous().numpy(),
+        grid,
+        circuit,
+        start.voltages.numpy(),
+        np.array([start.low, 1.0 / start.step]),
+        options.tolerance,
+        options.max_iterations,
+        LARGEST_STEP,
+    )
+    good = torch.from_numpy(converged.all(axis=-1))
+    status = torch.where(good, int(Status.CONVERGED), int(Status.MAX_ITERATIONS))
+    solution = NeuronSolution(
+        outputs,
+        gates,
+        status,
+        torch.from_numpy(residual.max(axis=-1)),
+        torch.from_numpy(iterations.max(axis=-1)),
+    )
+    if bool(good.all()):
+        return solution
+    again = torch.nonzero(~good.all(dim=0)).squeeze(1)
+    slow = _solve_batched(combined[:, again], neuron, load, options)
+    return NeuronSolution(*(
+        getattr(solution, part.name).index_copy(1, again, getattr(slow, part.name))
+        for part in fields(NeuronSolution)
+    ))
+
+
+def _solve_batched(
+    combined: Tensor, neuron: NeuronCircuit, load: Load | None, options: NewtonOptions
+) -> NeuronSolution:
+    """Newton's method in torch, on any device."""
+    start = _start_table(combined, neuron, load)
+    return _iterate(combined, neuron, load, options, *start.interpolate(combined))
+
+
+def _iterate(
+    combined: Tensor,
+    neuron: NeuronCircuit,
+    load: Load | None,
+    options: NewtonOptions,
+    outputs: Tensor,
+    gates: Tensor,
+) -> NeuronSolution:
+    """Damped Newton steps from given voltages."""
+    shape = combined.shape[:-1]
+    status = torch.full(
+        shape, int(Status.MAX_ITERATIONS), dtype=torch.int64, device=combined.device
+    )
+    iterations = torch.zeros(shape, dtype=torch.int64, device=combined.device)
+    active = torch.ones(shape, dtype=torch.bool, device=combined.device)
+    damping = torch.ones(shape, dtype=combined.dtype, device=combined.device)
+    last = torch.zeros_like(combined)
+    for _ in range(options.max_iterations):
+        system = _linearise(neuron, load, combined, gates, outputs)
+        step = _solve_linear(load, system, LINEAR_TOLERANCE)
+        gate_step = system.gate_step + system.gate_by_output * step
+        size = torch.maximum(step.abs().amax(-1), gate_step.abs().amax(-1))
+        finite = torch.isfinite(size)
+        status = torch.where(active & ~finite, int(Status.NOT_FINITE), status)
+        active = active & finite
+        # A step back means the last one went too far: half as far until the way is straight.
+        # (Steps of constant size are no reason: that is how exponentials are descended.)
+        turned = (step * last).sum(-1) < 0.0
+        damping = torch.where(turned, damping / 2, (2 * damping).clamp(max=1.0))
+        damping = damping.clamp(min=1.0 / 64)
+        last = step
+        factor = damping * (LARGEST_STEP / size.clamp(min=LARGEST_STEP))
+        factor = torch.where(active, factor, torch.zeros_like(factor))[..., None]
+        outputs = torch.where(active[..., None], outputs + factor * step, outputs)
+        gates = torch.where(active[..., None], gates + factor * gate_step, gates)
+        iterations += active
+        done = active & (size <= options.tolerance)
+        status = torch.where(done, int(Status.CONVERGED), status)
+        active = active & ~done
+        if not bool(active.any()):
+            break
+    residual = kirchhoff_residual(combined, neuron, load, gates, outputs)
     return NeuronSolution(outputs, gates, status, residual, iterations)
 
 
@@ -169,12 +296,56 @@ def kirchhoff_residual(
     return torch.maximum(system.output_defect.abs(), gate).amax(-1)
 
 
-def _start(combined: Tensor, neuron: NeuronCircuit) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class _StartTable:
+    """Neuron voltages by combined amplifier voltage, for a typical load: where to start.
+
+    Attributes:
+        voltages: (P, 2) V, output and gate.
+        low: V, first node.
+        step: V, node distance.
+    """
+
+    voltages: Tensor
+    low: float
+    step: float
+
+    def interpolate(self, combined: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs and gates, linear between nodes."""
+        scaled = (combined - self.low) / self.step
+        index = scaled.floor().clamp(0, len(self.voltages) - 2)
+        part = (scaled - index)[..., None]
+        where = index.to(torch.int64)
+        value = self.voltages[where] * (1 - part) + self.voltages[where + 1] * part
+        return value[..., 0].contiguous(), value[..., 1].contiguous()
+
+
+def _start_table(combined: Tensor, neuron: NeuronCircuit, load: Load | None) -> _StartTable:
     low, high, output = neuron.core.start()
-    outputs = torch.full_like(combined, output)
+    smallest, largest = combined.aminmax()
+    first, last = float(smallest), float(largest)
+    if not torch.isfinite(largest - smallest):
+        first, last = -1.0, 1.0  # samples that are not finite get their status from the iteration
+    step = max((last - first) / (START_NODES - 1), 1e-6)
+    grid = first + step * torch.arange(
+        START_NODES, dtype=combined.dtype, device=combined.device
+    )
     share = neuron.input_resistance * neuron.feedback_conductance
-    gates = (combined + neuron.level_shift + share * outputs) / (1.0 + share)
-    return outputs, gates.clamp(low, high)
+    outputs = torch.full_like(grid, output)
+    gates = ((grid + neuron.level_shift + share * outputs) / (1.0 + share)).clamp(low, high)
+    solved = _iterate(
+        grid[None, :, None],
+        neuron,
+        None if load is None else load.typical(output),
+        NewtonOptions(tolerance=1e-3, max_iterations=100),
+        outputs[None, :, None],
+        gates[None, :, None],
+    )
+    voltages = torch.cat([solved.outputs[0], solved.gates[0]], dim=-1)
+    # A node that is not finite must not spoil its neighbours' start.
+    fallback = torch.stack([outputs, gates], dim=-1)
+    voltages = torch.where(torch.isfinite(voltages), voltages, fallback)
+    return _StartTable(voltages.contiguous(), first, step)
 
 
 class _ImplicitSolve(torch.autograd.Function):
@@ -231,3 +402,13 @@ def _detached(load: Load) -> Load:
     return Load(
         load.admittance.detach(), load.offset.detach(), load.layout, load.left, load.right
     )
+
+
+def solve_loaded(
+    combined: Tensor, neuron: NeuronCircuit, load: Load | None, options: NewtonOptions
+) -> NeuronSolution:
+    """Solve neurons, with gradients if anything requires them."""
+    solved = solve_neurons(combined.detach(), neuron, load, options)
+    if torch.is_grad_enabled():
+        return attach_gradients(combined, neuron, load, solved)
+    return solved

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from imac_torch.blocks import BlockLayout, BlockPorts
+from imac_torch.blocks import BlockLayout, BlockPorts, Termination
 from imac_torch.crossbar import CrossbarSpec
+from imac_torch.elimination import EliminationInfo, Kernel, Method, eliminate
 
 
 @dataclass(frozen=True)
@@ -93,3 +94,27 @@ class PortNetwork:
         blocks = self.layout.gather_inputs(inputs)
         currents = torch.einsum("...hij,...bhj->...bhi", self.admittance, blocks)
         return self.layout.scatter_inputs(currents)
+
+
+def eliminate_layer(
+    spec: CrossbarSpec, *, method: Method = "auto", kernel: Kernel = "auto"
+) -> tuple[PortNetwork, EliminationInfo]:
+    """Eliminate every inner node of a layer's crossbars, exactly.
+
+    Args:
+        spec: The crossbars; conductances may have leading sample dimensions.
+        method: ``rows``, ``tiles`` or ``auto``.
+        kernel: ``numba``, ``torch`` or ``auto``.
+
+    Returns:
+        The ports, differentiable, and what was used.
+    """
+    layout = BlockLayout.of(spec)
+    ports, info = eliminate(
+        layout.gather(spec.conductances.positive),
+        layout.gather(spec.conductances.negative),
+        Termination.of(spec),
+        method=method,
+        kernel=kernel,
+    )
+    return PortNetwork.of(spec, layout, ports), info

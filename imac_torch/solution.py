@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 
@@ -94,31 +95,48 @@ class Solution:
         return self.status == int(Status.CONVERGED)
 
 
-def concatenate(parts: list[Solution]) -> Solution:
-    """Join solutions of consecutive batches along the sample dimension."""
+def combine(function: Callable[..., Tensor], *solutions: Solution) -> Solution:
+    """Apply a function to corresponding tensors of solutions.
 
-    def join(tensors: list[Tensor], dim: int) -> Tensor:
-        return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=dim)
-
-    first = parts[0]
+    Args:
+        function: Takes one tensor per solution, and ``dim``, the sample dimension counted from
+            the end.
+        solutions: With the same layers; power is kept only where all have it.
+    """
+    first = solutions[0]
     layers = tuple(
         LayerSolution(*(
-            join([getattr(part.layers[k], field.name) for part in parts], -2)
-            for field in fields(LayerSolution)
+            function(*(getattr(item.layers[k], part.name) for item in solutions), dim=-2)
+            for part in fields(LayerSolution)
         ))
         for k in range(len(first.layers))
     )
+    powers = [item.power for item in solutions if item.power is not None]
     power = None
-    powers = [part.power for part in parts if part.power is not None]
-    if len(powers) == len(parts):
+    if len(powers) == len(solutions):
         power = Power(*(
-            join([getattr(item, field.name) for item in powers], -1) for field in fields(Power)
+            function(*(getattr(item, part.name) for item in powers), dim=-1)
+            for part in fields(Power)
         ))
     return Solution(
-        outputs=join([part.outputs for part in parts], -2),
+        outputs=function(*(item.outputs for item in solutions), dim=-2),
         layers=layers,
         power=power,
-        status=join([part.status for part in parts], -1),
-        residual=join([part.residual for part in parts], -1),
-        iterations=join([part.iterations for part in parts], -1),
+        status=function(*(item.status for item in solutions), dim=-1),
+        residual=function(*(item.residual for item in solutions), dim=-1),
+        iterations=function(*(item.iterations for item in solutions), dim=-1),
+    )
+
+
+def concatenate(parts: Sequence[Solution]) -> Solution:
+    """Join solutions of consecutive batches along the sample dimension."""
+    if len(parts) == 1:
+        return parts[0]
+    return combine(lambda *tensors, dim: torch.cat(tensors, dim=dim), *parts)
+
+
+def replace_samples(solution: Solution, index: Tensor, other: Solution) -> Solution:
+    """A solution with the samples at ``index`` (int64) taken from another one, in order."""
+    return combine(
+        lambda tensor, new, dim: tensor.index_copy(tensor.ndim + dim, index, new), solution, other
     )

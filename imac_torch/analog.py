@@ -1,0 +1,264 @@
+"""IMACNetwork: a converted model, its analog layers solved together as one circuit."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from imac_torch.circuit import Circuit, NeuronSpec, build_layer
+from imac_torch.config import Config, Supplies
+from imac_torch.crossbar import CrossbarSpec
+from imac_torch.errors import CircuitError, ConversionError, SolverError
+from imac_torch.layers import IMACLinear
+from imac_torch.native import Native, Prepared
+from imac_torch.solution import Solution
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """One row of the conversion table.
+
+    Attributes:
+        path: Module path in the original model.
+        module: What it was, with its shape.
+        target: ``analog``, ``folded``, ``dropped`` or ``digital``.
+        detail: What became of it, and why.
+    """
+
+    path: str
+    module: str
+    target: str
+    detail: str
+
+
+@dataclass
+class _Cache:
+    """Ports of the current conductances; a copy or a pickle starts empty."""
+
+    key: tuple[Any, ...] | None = None
+    prepared: Prepared | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Cache:
+        return _Cache()
+
+    def __reduce__(self) -> tuple[type[_Cache], tuple[()]]:
+        return _Cache, ()
+
+
+class IMACNetwork(nn.Module):
+    """A model whose fully connected tail is an analog circuit.
+
+    ``forward`` is a drop-in for the original model: software units in and out, circuit-accurate
+    in between, differentiable. :meth:`solve` gives volts, watts and statuses.
+
+    Args:
+        digital: What runs before the circuit (feature extraction), in software.
+        layers: The analog layers, in order.
+        tail: What runs after it in software (for example LogSoftmax).
+        config: The network's configuration.
+        records: The conversion table.
+        engine: The native solver's settings.
+
+    Raises:
+        ConversionError: There is no analog layer, or shapes do not chain.
+    """
+
+    def __init__(
+        self,
+        digital: nn.Module,
+        layers: Sequence[IMACLinear],
+        tail: nn.Module,
+        config: Config,
+        records: Sequence[LayerRecord] = (),
+        engine: Native | None = None,
+    ) -> None:
+        super().__init__()
+        if not layers:
+            raise ConversionError("the model has no layer that can be analog")
+        for before, after in zip(layers, layers[1:]):
+            if before.out_features != after.in_features:
+                raise ConversionError(
+                    f"{before.name} has {before.out_features} outputs, {after.name} takes "
+                    f"{after.in_features}"
+                )
+        self.digital = digital
+        self.layers = nn.ModuleList(layers)
+        self.tail = tail
+        self.config = config
+        self.records = tuple(records)
+        self.engine = Native() if engine is None else engine
+        self._cache = _Cache()
+
+    def analog_layers(self) -> Iterator[IMACLinear]:
+        """The analog layers, in order."""
+        for layer in self.layers:
+            assert isinstance(layer, IMACLinear)  # noqa: S101 - narrows the type only
+            yield layer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.analog_layers()).weight.device
+
+    def voltages(self, x: Tensor) -> Tensor:
+        """Input voltages of the circuit for model inputs.
+
+        Args:
+            x: (B, …) as the original model takes it.
+
+        Returns:
+            (B, N) float64, V.
+
+        Raises:
+            CircuitError: An input is not finite or beyond full scale.
+        """
+        first = next(self.analog_layers())
+        features = self.digital(x)
+        if features.ndim != 2 or features.shape[1] != first.in_features:
+            raise CircuitError(
+                f"{first.name} takes (B, {first.in_features}), the digital part gives "
+                f"{tuple(features.shape)} for inputs {tuple(x.shape)}"
+            )
+        return encode(
+            features.to(torch.float64), self.config.supplies, first.scaling.input_scale
+        )
+
+    def prepare(self) -> Prepared:
+        """The eliminated circuit of the present conductances, cached until they change.
+
+        With gradients enabled and a layer that requires them, it is built anew with its graph.
+        """
+        tracked = torch.is_grad_enabled() and any(
+            parameter.requires_grad for parameter in self.layers.parameters()
+        )
+        if tracked:
+            return self.engine.prepare(self._parts())
+        tensors = [*self.layers.parameters(), *self.layers.buffers()]
+        # The tensor itself is kept in the key: an address alone could be reused.
+        key = (
+            self.engine,
+            tuple((layer.config, layer.scaling) for layer in self.analog_layers()),
+            tuple((tensor, tensor._version) for tensor in tensors),
+        )
+        if self._cache.key is None or not _same_key(self._cache.key, key):
+            with torch.no_grad():
+                self._cache.prepared = self.engine.prepare(self._parts())
+            self._cache.key = key
+        if self._cache.prepared is None:
+            raise SolverError("the circuit was not prepared")
+        return self._cache.prepared
+
+    def _parts(self) -> list[tuple[CrossbarSpec, NeuronSpec]]:
+        return [(layer.crossbar(), layer.neuron_spec()) for layer in self.analog_layers()]
+
+    def solve(self, x: Tensor, *, power: bool = True) -> Solution:
+        """The circuit's DC solution for model inputs.
+
+        Args:
+            x: (B, …) as the original model takes it.
+            power: Whether to compute the power of every source.
+
+        Returns:
+            Voltages, powers and a status per sample.
+        """
+        return self.engine.solve(self.prepare(), self.voltages(x), power=power)
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        """Output voltages (…, M) in the software units of the original model's outputs."""
+        last = list(self.analog_layers())[-1]
+        return outputs / self.config.supplies.vdd * last.scaling.output_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Circuit-accurate outputs in the original model's units.
+
+        Args:
+            x: (B, …).
+
+        Returns:
+            (B, M) float64; NaN in rows of samples that did not converge.
+        """
+        return self.tail(self.decode(self.solve(x, power=False).outputs))
+
+    def summary(self) -> str:
+        """The conversion table as text: what was mapped, folded and left digital, and why."""
+        table = Table(title="imac_torch conversion", show_lines=False)
+        for heading in ("path", "module", "becomes", "detail"):
+            table.add_column(heading, overflow="fold")
+        for record in self.records:
+            table.add_row(record.path, record.module, record.target, record.detail)
+        console = Console(width=120, file=io.StringIO(), force_terminal=False)
+        console.print(table)
+        assert isinstance(console.file, io.StringIO)  # noqa: S101 - narrows the type only
+        return console.file.getvalue()
+
+    def circuit(self) -> Circuit:
+        """The neutral circuit of the present conductances: what netlists are written from."""
+        layers = []
+        for index, layer in enumerate(self.analog_layers()):
+            layers.append(
+                build_layer(
+                    f"layer{index + 1}", layer.crossbar(), layer.neuron_spec(), layer.config
+                )
+            )
+        return Circuit(tuple(layers), self.config.supplies.vdd, self.config.timing)
+
+    def get_extra_state(self) -> Tensor:
+        """The network's configuration as bytes, so that safetensors can hold it."""
+        content = {"config": self.config.to_dict()}
+        return torch.frombuffer(bytearray(json.dumps(content).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Any) -> None:  # noqa: ANN401 - torch's signature
+        """Restore :meth:`get_extra_state`.
+
+        Raises:
+            ConversionError: The state is not one of ours.
+        """
+        if not isinstance(state, Tensor) or state.dtype != torch.uint8:
+            raise ConversionError("the state holds no configuration")
+        self.config = Config.from_dict(json.loads(bytes(state.cpu().tolist()).decode())["config"])
+
+
+def _same_key(one: tuple[Any, ...], two: tuple[Any, ...]) -> bool:
+    """Keys are equal if tensors are the same objects at the same version."""
+    if one[:2] != two[:2] or len(one[2]) != len(two[2]):
+        return False
+    return all(
+        a is b and version_a == version_b
+        for (a, version_a), (b, version_b) in zip(one[2], two[2])
+    )
+
+
+def encode(inputs: Tensor, supplies: Supplies, scale: float) -> Tensor:
+    """Software inputs as voltages: +scale is vdd, 0 is 0 V, -scale is vss, linear between.
+
+    Args:
+        inputs: (B, N) float64.
+        supplies: Supplies and the kind of coding.
+        scale: Software input that is full scale.
+
+    Returns:
+        (B, N) V.
+
+    Raises:
+        CircuitError: An input is not finite or, with the linear coding, beyond full scale.
+    """
+    if not bool(torch.isfinite(inputs).all()):
+        row = int(torch.nonzero(~torch.isfinite(inputs))[0, 0])
+        raise CircuitError(f"input {row} of the batch is not finite")
+    relative = inputs / scale
+    if supplies.encoding == "sign":
+        relative = torch.sign(relative)
+    elif bool((relative.abs() > 1.0 + 1e-9).any()):
+        raise CircuitError(
+            f"inputs reach {float(inputs.abs().max()):g}, full scale is {scale:g}: voltages would "
+            "leave the supplies. Scale the data, or set supplies.input_scale"
+        )
+    return torch.where(relative >= 0, relative * supplies.vdd, -relative * supplies.vss)

@@ -1,0 +1,365 @@
+"""From a trained model to an analog network: an ordered list of passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from imac_torch.activations import Activation, InverterSigmoid, activation_of
+from imac_torch.analog import IMACNetwork, LayerRecord
+from imac_torch.config import Config
+from imac_torch.errors import ConversionError
+from imac_torch.layers import IMACLinear, Scaling
+from imac_torch.native import Native
+
+DIGITAL_TAIL: tuple[type[nn.Module], ...] = (nn.LogSoftmax, nn.Softmax)
+"""Modules after the last linear layer that stay software: they only normalise scores."""
+
+
+SUPPORTED = (
+    "supported is an nn.Sequential that ends in Linear layers with Sigmoid, Tanh, ReLU, "
+    "InverterSigmoid or no activation, BatchNorm1d before the activation, Dropout, Flatten, and a "
+    "final (Log)Softmax"
+)
+
+
+@dataclass
+class _Leaf:
+    """A module of the flattened model, with its path."""
+
+    path: str
+    module: nn.Module
+
+    @property
+    def label(self) -> str:
+        module = self.module
+        if isinstance(module, nn.Linear | IMACLinear):
+            return f"{type(module).__name__} {module.in_features}→{module.out_features}"
+        return type(module).__name__
+
+
+def _leaves(model: nn.Module, prefix: str = "") -> Iterator[_Leaf]:
+    """Modules in order of execution: only nested Sequentials have a known one."""
+    if type(model) is nn.Sequential:
+        for name, child in model.named_children():
+            yield from _leaves(child, f"{prefix}.{name}" if prefix else name)
+    else:
+        yield _Leaf(prefix or type(model).__name__, model)
+
+
+def _fold_batch_norm(leaf: _Leaf, linear: nn.Linear, where: str) -> nn.Linear:
+    """The linear layer with a following BatchNorm1d in its weights.
+
+    In evaluation mode batch normalisation is y = γ·(x - μ)/√(σ² + ε) + β per output.
+    """
+    norm = leaf.module
+    if not isinstance(norm, nn.BatchNorm1d):
+        raise ConversionError(f"{where} is not a BatchNorm1d")
+    if norm.running_mean is None or norm.running_var is None:
+        raise ConversionError(
+            f"{where}: without running statistics its output depends on the batch and cannot be "
+            "folded; train with track_running_stats=True"
+        )
+    if norm.num_features != linear.out_features:
+        raise ConversionError(
+            f"{where}: normalises {norm.num_features} features, the layer before it has "
+            f"{linear.out_features}"
+        )
+    scale = 1.0 / torch.sqrt(norm.running_var.to(torch.float64) + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight.detach().to(torch.float64)
+    mean = norm.running_mean.to(torch.float64)
+    shift = -mean * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias.detach().to(torch.float64)
+    weight = linear.weight.detach().to(torch.float64)
+    folded = nn.Linear(
+        linear.in_features, linear.out_features, dtype=torch.float64, device=weight.device
+    )
+    with torch.no_grad():
+        folded.weight.copy_(weight * scale[:, None])
+        bias = shift
+        if linear.bias is not None:
+            bias = bias + linear.bias.detach().to(torch.float64) * scale
+        folded.bias.copy_(bias)
+    return folded
+
+
+@dataclass
+class _Plan:
+    """What the passes have found so far."""
+
+    digital: list[_Leaf]
+    layers: list[tuple[_Leaf, nn.Linear | IMACLinear, Activation]]
+    tail: list[_Leaf]
+    records: list[LayerRecord]
+
+    def record(self, leaf: _Leaf, target: str, detail: str) -> None:
+        self.records.append(LayerRecord(leaf.path, leaf.label, target, detail))
+
+
+def _first_analog(leaves: Sequence[_Leaf], keep_digital: Callable[[str], bool]) -> int:
+    """Index of the first leaf of the longest tail that can be analog."""
+    start = len(leaves)
+    found = len(leaves)
+    for index in range(len(leaves) - 1, -1, -1):
+        module = leaves[index].module
+        linear = isinstance(module, nn.Linear | IMACLinear)
+        if linear and not keep_digital(leaves[index].path):
+            start = found = index
+        elif linear or not _belongs(module, after_linear=found < len(leaves)):
+            break
+    return start
+
+
+def _belongs(module: nn.Module, *, after_linear: bool) -> bool:
+    """Whether a module may stand between or after analog layers."""
+    if isinstance(module, nn.Dropout | nn.BatchNorm1d | nn.Flatten):
+        return True
+    if activation_of(module) is not None:
+        return True
+    return not after_linear and isinstance(module, DIGITAL_TAIL)
+
+
+def _check_front(front: Sequence[_Leaf], keep_digital: Callable[[str], bool]) -> None:
+    """Refuse to leave linear layers in software that nobody excluded."""
+    linear = [leaf for leaf in front if isinstance(leaf.module, nn.Linear | IMACLinear)]
+    if not linear or any(keep_digital(leaf.path) for leaf in linear):
+        return
+    blocker = front[-1]
+    raise ConversionError(
+        f"{blocker.path} ({blocker.label}) has no circuit and stands after {linear[-1].path} "
+        f"({linear[-1].label}); {SUPPORTED}. To keep the layers up to it in software, pass "
+        f"exclude=[{linear[-1].path!r}]"
+    )
+
+
+def _plan(leaves: Sequence[_Leaf], keep_digital: Callable[[str], bool]) -> _Plan:
+    start = _first_analog(leaves, keep_digital)
+    _check_front(leaves[:start], keep_digital)
+    plan = _Plan([], [], [], [])
+    for leaf in leaves[:start]:
+        plan.digital.append(leaf)
+        why = "excluded by name" if keep_digital(leaf.path) else "before the analog tail"
+        plan.record(leaf, "digital", why)
+    index = start
+    while index < len(leaves):
+        leaf = leaves[index]
+        module = leaf.module
+        if isinstance(module, nn.Linear | IMACLinear):
+            index = _plan_layer(plan, leaves, index)
+            continue
+        _plan_other(plan, leaf)
+        index += 1
+    return plan
+
+
+def _plan_layer(plan: _Plan, leaves: Sequence[_Leaf], index: int) -> int:
+    """One linear layer with what follows it up to the next; returns where to go on."""
+    leaf = leaves[index]
+    linear = leaf.module
+    assert isinstance(linear, nn.Linear | IMACLinear)  # noqa: S101 - narrows the type only
+    position = len(plan.records)
+    activation = linear.activation if isinstance(linear, IMACLinear) else None
+    index += 1
+    while index < len(leaves):
+        after = leaves[index]
+        where = f"{after.path} ({after.label})"
+        if isinstance(after.module, nn.Dropout):
+            plan.record(after, "dropped", "Dropout is the identity in evaluation mode")
+        elif isinstance(after.module, nn.BatchNorm1d) and activation is None:
+            if not isinstance(linear, nn.Linear):
+                raise ConversionError(f"{where}: cannot fold into an IMACLinear; remove it")
+            linear = _fold_batch_norm(after, linear, where)
+            plan.record(after, "folded", f"into {leaf.path}")
+        elif activation is None and (found := activation_of(after.module)) is not None:
+            activation = found
+            plan.record(after, "analog", f"activation circuit of {leaf.path}")
+        else:
+            break
+        index += 1
+    activation = Activation("identity") if activation is None else activation
+    plan.layers.append((leaf, linear, activation))
+    plan.records.insert(position, LayerRecord(leaf.path, leaf.label, "analog", ""))
+    return index
+
+
+def _plan_other(plan: _Plan, leaf: _Leaf) -> None:
+    where = f"{leaf.path} ({leaf.label})"
+    if isinstance(leaf.module, nn.Flatten):
+        plan.record(leaf, "dropped", "vectors are flat already")
+    elif isinstance(leaf.module, DIGITAL_TAIL):
+        plan.tail.append(leaf)
+        plan.record(leaf, "digital", "normalises the circuit's outputs in software")
+    elif isinstance(leaf.module, nn.BatchNorm1d):
+        raise ConversionError(
+            f"{where}: batch normalisation after an activation cannot be folded into the layer "
+            "before it; place it before the activation"
+        )
+    else:
+        raise ConversionError(f"{where}: a second activation in a row has no circuit; remove it")
+
+
+def _describe(layer: IMACLinear) -> str:
+    spec = layer.crossbar()
+    mapping = layer.config.mapping
+    return (
+        f"{len(spec.column_ends)}×{len(spec.row_ends)} partitions of up to "
+        f"{layer.config.crossbar.columns}×{layer.config.crossbar.rows}, mapping "
+        f"{mapping.levels}/{mapping.scheme} (error {100 * layer.quantized().error:.2g} %), "
+        f"gain {layer.gain():.4g}, neuron {layer.neuron_spec().kind}"
+    )
+
+
+def convert(
+    model: nn.Module,
+    config: Config | None = None,
+    *,
+    exclude: Iterable[str] | Callable[[str], bool] = (),
+    generator: torch.Generator | None = None,
+    engine: Native | None = None,
+) -> IMACNetwork:
+    """Turn a trained model into an analog network.
+
+    The longest fully connected tail becomes analog: Linear (and :class:`IMACLinear`), with
+    BatchNorm1d folded, Dropout dropped and activations as circuits. What comes before stays as
+    it is, in software; so does a final (Log)Softmax. The model itself is not changed.
+
+    Args:
+        model: An ``nn.Sequential`` (nested ones too), in any mode.
+        config: Of the circuit; per-layer overrides by module path are in ``config.layers``.
+        exclude: Paths of linear layers to keep in software (all layers before an excluded one
+            stay in software too), or a function that says so for a path.
+        generator: Randomness of the devices' spread; needed if ``device.variation`` > 0.
+        engine: Settings of the native solver.
+
+    Returns:
+        A new module with :class:`IMACLinear` layers; ``print(network.summary())`` shows what was
+        mapped, folded and left in software, and why.
+
+    Raises:
+        ConversionError: A module cannot be converted; its path and what is supported are named.
+    """
+    config = Config() if config is None else config
+    excluded = exclude if callable(exclude) else frozenset(exclude).__contains__
+    leaves = list(_leaves(model))
+    if not callable(exclude):
+        unknown = set(exclude) - {leaf.path for leaf in leaves}
+        if unknown:
+            raise ConversionError(f"exclude names no module: {', '.join(sorted(unknown))}")
+    plan = _plan(leaves, excluded)
+    if not plan.layers:
+        last = leaves[-1] if leaves else _Leaf("model", model)
+        raise ConversionError(
+            f"{last.path} ({last.label}): nothing to convert; {SUPPORTED}"
+        )
+    _check_names(config, plan)
+    layers = []
+    for index, (leaf, linear, activation) in enumerate(plan.layers):
+        layers.append(_analog_layer(leaf, linear, activation, config, index, len(plan.layers)))
+    _check_chain(layers)
+    for layer in layers:
+        if layer.config.device.variation > 0.0:
+            if generator is None:
+                raise ConversionError(
+                    f"{layer.name}: device.variation = {layer.config.device.variation} needs a "
+                    "torch.Generator: convert(..., generator=torch.Generator().manual_seed(0))"
+                )
+            layer.spread(generator)
+    details = {layer.name: _describe(layer) for layer in layers}
+    records = [
+        LayerRecord(item.path, item.module, item.target, details.get(item.path, item.detail))
+        if item.target == "analog" and not item.detail
+        else item
+        for item in plan.records
+    ]
+    return IMACNetwork(
+        nn.Sequential(*(leaf.module for leaf in plan.digital)),
+        layers,
+        nn.Sequential(*(leaf.module for leaf in plan.tail)),
+        config,
+        records,
+        engine,
+    )
+
+
+def _check_names(config: Config, plan: _Plan) -> None:
+    paths = {leaf.path for leaf, _, _ in plan.layers}
+    unknown = set(config.layers) - paths
+    if unknown:
+        raise ConversionError(
+            f"Config.layers names {', '.join(sorted(unknown))}; the analog layers are "
+            f"{', '.join(sorted(paths))}"
+        )
+
+
+def _analog_layer(
+    leaf: _Leaf,
+    linear: nn.Linear | IMACLinear,
+    activation: Activation,
+    config: Config,
+    index: int,
+    count: int,
+) -> IMACLinear:
+    scaling = linear.scaling if isinstance(linear, IMACLinear) else Scaling(
+        input_scale=config.supplies.input_scale if index == 0 else 1.0
+    )
+    layer = IMACLinear(
+        linear.in_features,
+        linear.out_features,
+        bias=linear.bias is not None,
+        activation=activation,
+        config=config.for_layer(index, leaf.path, count),
+        scaling=scaling,
+        name=leaf.path,
+    )
+    with torch.no_grad():
+        layer.weight.copy_(linear.weight)
+        if layer.bias is not None and linear.bias is not None:
+            layer.bias.copy_(linear.bias)
+        if isinstance(linear, IMACLinear):
+            layer.positive_factor.copy_(linear.positive_factor)
+            layer.negative_factor.copy_(linear.negative_factor)
+    return layer.to(linear.weight.device)
+
+
+def _check_chain(layers: Sequence[IMACLinear]) -> None:
+    for before, after in zip(layers, layers[1:]):
+        if before.out_features != after.in_features:
+            raise ConversionError(
+                f"{after.name} takes {after.in_features} inputs, {before.name} before it has "
+                f"{before.out_features} outputs"
+            )
+
+
+def to_software(network: IMACNetwork) -> nn.Sequential:
+    """The way back: a software model with the effective weights of the devices.
+
+    Args:
+        network: A converted model.
+
+    Returns:
+        The digital part, Linear layers (float64) with activations, the tail; wires and loading
+        are not in it.
+    """
+    modules: list[nn.Module] = [network.digital]
+    for layer in network.analog_layers():
+        weight, bias = layer.effective_weights()
+        linear = nn.Linear(layer.in_features, layer.out_features, dtype=torch.float64)
+        with torch.no_grad():
+            linear.weight.copy_(weight)
+            linear.bias.copy_(bias)
+        modules.append(linear.to(weight.device))
+        activation = layer.activation
+        if activation.kind == "sigmoid":
+            falling = activation.slope < 0
+            modules.append(InverterSigmoid(-activation.slope) if falling else nn.Sigmoid())
+        elif activation.kind == "tanh":
+            modules.append(nn.Tanh())
+        elif activation.kind == "relu":
+            modules.append(nn.ReLU())
+    modules.append(network.tail)
+    return nn.Sequential(*modules)

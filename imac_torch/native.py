@@ -1,0 +1,112 @@
+"""The native engine: exact DC solution of the netlist's circuit, batched in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from imac_torch.circuit import NeuronSpec
+from imac_torch.cores import build_core, tabulated_core
+from imac_torch.crossbar import CrossbarSpec
+from imac_torch.dc import Stage, solve_dc
+from imac_torch.elimination import EliminationInfo, Kernel, Method
+from imac_torch.errors import SolverError
+from imac_torch.neuron import NeuronCircuit
+from imac_torch.newton import NewtonOptions
+from imac_torch.ports import eliminate_layer
+from imac_torch.solution import Solution, concatenate, replace_samples
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network eliminated to its ports.
+
+    Attributes:
+        stages: One per layer.
+        exact: The same with exact device models instead of tables.
+        methods: What eliminated each layer.
+    """
+
+    stages: tuple[Stage, ...]
+    exact: tuple[Stage, ...]
+    methods: tuple[EliminationInfo, ...]
+
+
+@dataclass(frozen=True)
+class Native:
+    """Settings of the native engine.
+
+    Attributes:
+        method: Elimination: ``rows``, ``tiles`` or ``auto``.
+        kernel: ``numba`` (compiled, CPU), ``torch`` (any device) or ``auto``.
+        device_model: ``table`` (bicubic spline of the transistors, nanovolts from the model) or
+            ``exact``.
+        newton: Tolerance and limit of Newton's method.
+        batch_size: Samples solved at a time, which bounds memory.
+    """
+
+    method: Method = "auto"
+    kernel: Kernel = "auto"
+    device_model: str = "table"
+    newton: NewtonOptions = field(default_factory=NewtonOptions)
+    batch_size: int = 4096
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            SolverError: One is not valid.
+        """
+        if self.device_model not in {"table", "exact"}:
+            raise SolverError(f"device_model = {self.device_model!r}: 'table' or 'exact'")
+        if self.batch_size < 1:
+            raise SolverError(f"batch_size = {self.batch_size} must be at least 1")
+
+    @property
+    def name(self) -> str:
+        """For reports."""
+        return "native"
+
+    def prepare(self, layers: Sequence[tuple[CrossbarSpec, NeuronSpec]]) -> Prepared:
+        """Eliminate the layers' crossbars and build their neurons."""
+        stages, exact, methods = [], [], []
+        for crossbar, spec in layers:
+            ports, info = eliminate_layer(crossbar, method=self.method, kernel=self.kernel)
+            device = crossbar.gain.device
+            model = build_core(spec, device=device)
+            core = model if self.device_model == "exact" else tabulated_core(spec, device=device)
+            vdd = torch.tensor(spec.vdd, dtype=torch.float64, device=device)
+            neuron = NeuronCircuit.of(spec, core, crossbar.series_resistance)
+            stages.append(Stage(ports, neuron, vdd))
+            exact.append(Stage(ports, replace(neuron, core=model), vdd))
+            methods.append(info)
+        return Prepared(tuple(stages), tuple(exact), tuple(methods))
+
+    def solve(self, prepared: Prepared, inputs: Tensor, *, power: bool = True) -> Solution:
+        """Solve input voltages (B, N), in batches of bounded size.
+
+        Samples that leave the tabulated range of a device are solved again with the exact model.
+        """
+        parts = [
+            self._solve(prepared, batch, power=power) for batch in inputs.split(self.batch_size)
+        ]
+        return concatenate(parts)
+
+    def _solve(self, prepared: Prepared, inputs: Tensor, *, power: bool) -> Solution:
+        solution = solve_dc(prepared.stages, inputs, options=self.newton, power=power)
+        if self.device_model == "exact":
+            return solution
+        outside = torch.zeros_like(solution.converged)
+        for stage, layer in zip(prepared.stages, solution.layers):
+            inside = stage.neuron.core.inside(layer.gates, layer.outputs)
+            outside = outside | ~inside.all(dim=-1)
+        outside = outside | ~solution.converged
+        again = outside.reshape(-1, outside.shape[-1]).any(dim=0)
+        if not bool(again.any()):
+            return solution
+        index = torch.nonzero(again).squeeze(1)
+        exact = solve_dc(prepared.exact, inputs[index], options=self.newton, power=power)
+        return replace_samples(solution, index, exact)
