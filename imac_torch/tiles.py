@@ -25,10 +25,13 @@ two-sided descriptions: Redheffer, J. Math. Phys. 41 (1962) 1.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.blocks import BlockPorts, Termination
@@ -39,6 +42,8 @@ from imac_torch.strips import strip_matrix
 
 BASE: Final = 16
 """Least rows and columns of the tiles that are not cut further."""
+STRIP_NUMBERS: Final = 2**22
+"""Numbers in the matrices of single rows that the torch kernel makes at a time."""
 
 Pieces = list[tuple[int, str]]
 
@@ -72,6 +77,16 @@ class Tiles:
     def slices(self, *, inputs: bool) -> dict[str, slice]:
         """Where each edge is in the matrix."""
         return _consecutive(self.sizes(inputs=inputs))
+
+    def without_bottom(self) -> Tiles:
+        """The tiles at the lower edge: no current leaves there, the voltages are not needed."""
+        matrix = self.matrix
+        for dimension, inputs in ((1, False), (2, True)):
+            gone = self.slices(inputs=inputs)["j"]
+            sizes = [gone.start, gone.stop - gone.start, matrix.shape[dimension] - gone.stop]
+            parts = matrix.split(sizes, dimension)
+            matrix = torch.cat([parts[0], parts[2]], dimension)
+        return Tiles(matrix, self.rows, self.columns, True, self.left, self.right)
 
     def __getitem__(self, part: slice) -> Tiles:
         """Some of the tiles."""
@@ -176,6 +191,7 @@ class _Dissection:
         self.negative = torch.nn.functional.pad(negative, padding)
         self.wires = wires
         self.kernel = kernel
+        self.ready: dict[int, list[Tiles]] = {}  # rows of smallest tiles made ahead
 
     def ports(self) -> BlockPorts:
         """The block seen from its input lines and amplifiers."""
@@ -203,22 +219,38 @@ class _Dissection:
 
     def _base(self, index: int) -> list[Tiles]:
         """The smallest tiles of one row: leftmost, middle and rightmost."""
+        if index not in self.ready:
+            tiles = 1 << self.row_levels
+            cells = (self.base_columns + 2) ** 2 * 4 * self.base_rows << self.column_levels
+            step = max(1, STRIP_NUMBERS // cells) if self.kernel == "torch" else 1
+            self.ready = self._base_rows(index, min(tiles, index + step))
+        return self.ready.pop(index)
+
+    def _base_rows(self, first: int, last: int) -> dict[int, list[Tiles]]:
+        """Rows first..last of smallest tiles."""
         r, c = self.base_rows, self.base_columns
         tiles = 1 << self.column_levels
-        bottom = index == (1 << self.row_levels) - 1
         positive, negative = (
-            cells[index * r : (index + 1) * r].reshape(r, tiles, c).transpose(0, 1)
+            cells[first * r : last * r].reshape(last - first, r, tiles, c).transpose(1, 2)
             for cells in (self.positive, self.negative)
         )
+        make = _compiled_base if self.kernel == "numba" else _torch_base
         edges = sorted({0, 1, max(tiles - 1, 1), tiles})
-        row = []
-        for first, last in zip(edges, edges[1:]):
-            left, right = first == 0, last == tiles
-            make = _compiled_base if self.kernel == "numba" else _torch_base
-            row.append(
-                make(positive[first:last], negative[first:last], self.wires, bottom, left, right)
+        rows: dict[int, list[Tiles]] = {index: [] for index in range(first, last)}
+        for begin, end in itertools.pairwise(edges):
+            left, right = begin == 0, end == tiles
+            made = make(
+                positive[:, begin:end].reshape(-1, r, c),
+                negative[:, begin:end].reshape(-1, r, c),
+                self.wires,
+                left,
+                right,
             )
-        return row
+            for index in range(first, last):
+                part = made[(index - first) * (end - begin) : (index - first + 1) * (end - begin)]
+                lowest = index == (1 << self.row_levels) - 1
+                rows[index].append(part.without_bottom() if lowest else part)
+        return rows
 
 
 def _merge_row(row: list[Tiles]) -> list[Tiles]:
@@ -279,7 +311,7 @@ def _join(tiles: tuple[Tiles, Tiles], edges: tuple[str, str], pieces: Pieces) ->
 
     def place(sizes: list[int]) -> list[slice]:
         ends = torch.tensor([0, *sizes]).cumsum(0).tolist()
-        return [slice(a, b) for a, b in zip(ends, ends[1:])]
+        return [slice(a, b) for a, b in itertools.pairwise(ends)]
 
     columns = place([ins[n][edge].stop - ins[n][edge].start for n, edge in pieces])
     rows = place([outs[n][edge].stop - outs[n][edge].start for n, edge in pieces])
@@ -312,46 +344,53 @@ def _join(tiles: tuple[Tiles, Tiles], edges: tuple[str, str], pieces: Pieces) ->
 
 
 def _torch_base(
-    positive: Tensor, negative: Tensor, wires: Termination, bottom: bool, left: bool, right: bool
+    positive: Tensor, negative: Tensor, wires: Termination, left: bool, right: bool
 ) -> Tiles:
-    """Tiles from single rows, merged one by one."""
+    """Tiles from single rows, merged in pairs."""
     count, columns = positive.shape[-2:]
-    merged: Tiles | None = None
-    for r in range(count - 1, -1, -1):
-        lowest = bottom and merged is None
-        matrix = strip_matrix(positive[:, r], negative[:, r], wires, terminated=right)
-        inputs = _present(columns, lowest, left, right)
-        outputs = _present(columns, lowest, left, False)
-        strip = Tiles(
-            matrix[:, outputs][:, :, inputs], 1, columns, lowest, left, right
-        )
-        merged = strip if merged is None else merge_vertically(strip, merged)
-    if merged is None:
-        raise SolverError("a tile has at least one row")
-    return merged
-
-
-def _present(columns: int, bottom: bool, left: bool, right: bool) -> list[int]:
-    """Which ports of a single row with all of them a tile at an edge has."""
     everything = _consecutive(edge_sizes(1, columns, False, False, False))
-    kept = edge_sizes(1, columns, bottom, left, right)
-    return [i for name in kept if kept[name] for i in range(*everything[name].indices(10**9))]
+    start, stop = everything["s"].start, everything["k"].start
+    kept = range(stop) if left else range(2 * columns + 4)
+    outputs = torch.tensor(list(kept), device=positive.device)
+    inputs = torch.tensor(
+        [i for i in kept if not (right and start <= i < stop)], device=positive.device
+    )
+    rows = []
+    for r in range(count):
+        matrix = strip_matrix(positive[:, r], negative[:, r], wires, terminated=right)
+        rows.append(matrix.index_select(1, outputs).index_select(2, inputs))
+    height, odd = 1, None
+    merged = Tiles(torch.stack(rows), 1, columns, False, left, right)
+    # (rows, T, …): halves are merged as one batch; a last odd one waits below.
+    while merged.matrix.shape[0] > 1:
+        matrix = merged.matrix
+        if matrix.shape[0] % 2:
+            rest = Tiles(matrix[-1], height, columns, False, left, right)
+            odd = rest if odd is None else merge_vertically(rest, odd)
+        upper, lower = (
+            Tiles(part.flatten(0, 1), height, columns, False, left, right)
+            for part in (matrix[:-1:2] if matrix.shape[0] % 2 else matrix[::2], matrix[1::2])
+        )
+        pair = merge_vertically(upper, lower)
+        height *= 2
+        shape = (matrix.shape[0] // 2, matrix.shape[1], *pair.matrix.shape[1:])
+        merged = Tiles(pair.matrix.reshape(shape), height, columns, False, left, right)
+    whole = Tiles(merged.matrix[0], height, columns, False, left, right)
+    return whole if odd is None else merge_vertically(whole, odd)
 
 
 def _compiled_base(
-    positive: Tensor, negative: Tensor, wires: Termination, bottom: bool, left: bool, right: bool
+    positive: Tensor, negative: Tensor, wires: Termination, left: bool, right: bool
 ) -> Tiles:
     """The same in compiled code, tile by tile."""
-    import numpy as np
-
     from imac_torch.kernels.rows import run_blocks
     from imac_torch.kernels.tiles import base_tiles
 
     tiles, count, columns = positive.shape
     width = -(-columns // 4) * 4
 
-    def internal(end: bool) -> "np.ndarray[tuple[int, ...], np.dtype[np.int64]]":
-        sizes = edge_sizes(count, columns, bottom, left, end)
+    def internal(end: bool) -> NDArray[np.int64]:
+        sizes = edge_sizes(count, columns, False, left, end)
         index = list(range(sizes["u"])) + [width + i for i in range(sizes["j"])]
         for name, offset in (("s", 0), ("k", 2)):
             for line in range(sizes[name]):
@@ -377,4 +416,4 @@ def _compiled_base(
         inputs,
         result,
     )
-    return Tiles(torch.from_numpy(result), count, columns, bottom, left, right)
+    return Tiles(torch.from_numpy(result), count, columns, False, left, right)
