@@ -202,9 +202,7 @@ def write_model_card(card: ModelCard) -> str:
     return "\n".join(lines) + "\n"
 
 
-def load_ptm(
-    directory: str | Path, node: int, flavour: str = "hp"
-) -> tuple[ModelCard, ModelCard]:
+def load_ptm(directory: str | Path, node: int, flavour: str = "hp") -> tuple[ModelCard, ModelCard]:
     """Read a pair of PTM-MG cards from a user's directory.
 
     Args:

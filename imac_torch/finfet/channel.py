@@ -32,8 +32,8 @@ class ChannelState:
         vdsat: Saturation voltage, V.
         vdseff: Effective drain-source voltage, V.
         nvt: n·kT/q, V.
+        esat_length: Critical field at the source end times channel length, V.
         mean_drive: (2 − η)·n·kT/q + qia, the current over dqi in units of β, V.
-        eeff: Effective field of mobility degradation, MV/cm.
     """
 
     qis: Tensor
@@ -45,6 +45,7 @@ class ChannelState:
     vdsat: Tensor
     vdseff: Tensor
     nvt: Tensor
+    esat_length: Tensor
     mean_drive: Tensor
 
 
@@ -104,7 +105,7 @@ class Channel:
         q0 = 5.0 * nvt * g.csi / g.cox + 2.0 * qbs
         mean_drive = qia + (2.0 - q0 / (q0 + qia)) * nvt
         return ChannelState(
-            qis, qid, qia, qis - qid, vds, vdsx, vdsat, vdseff, nvt, mean_drive
+            qis, qid, qia, qis - qid, vds, vdsx, vdsat, vdseff, nvt, esat_length, mean_drive
         )
 
     def mobility_degradation(self, charge: Tensor, eta: Tensor | float | None = None) -> Tensor:
@@ -129,9 +130,8 @@ class Channel:
         dvsat = saturation_factor(x, p["deltavsat"], t.psat)
         dvsat = dvsat + 0.5 * t.ptwg * s.qia * s.dqi * s.dqi
         # output conductance (eqs. 3.332 to 3.337)
-        esat_length = 2.0 * t.vsat / t.u0 * self.mobility_degradation(s.qis) * g.length
         excess = s.vds - s.vdseff
-        pvag = p["pvag"] * s.qia / esat_length
+        pvag = p["pvag"] * s.qia / s.esat_length
         pvag = torch.where(p["pvag"] > 0.0, 1.0 + pvag, 1.0 / (1.0 - pvag.clamp(max=0.0)))
         swing = s.qia + 2.0 * t.vt
         va_dibl = swing * swing / (s.vdsat + swing) * pvag / t.theta_rout
@@ -139,11 +139,9 @@ class Channel:
         if self.fixed_vasat:
             saturation = p["vasat"]
         else:
-            saturation = s.vdsat + esat_length
+            saturation = s.vdsat + s.esat_length
         clm = p["pclmg"] * s.qia
-        clm = torch.where(
-            p["pclmg"] < 0.0, 1.0 / (1.0 / t.pclm - clm.clamp(max=0.0)), t.pclm + clm
-        )
+        clm = torch.where(p["pclmg"] < 0.0, 1.0 / (1.0 / t.pclm - clm.clamp(max=0.0)), t.pclm + clm)
         enhancement = enhancement * (1.0 + clm * torch.log1p(excess / (clm * saturation)))
         factor = g.nfin * beta * p["ids0mult"]
         return factor * s.mean_drive * s.dqi * enhancement / (dmob * dvsat)

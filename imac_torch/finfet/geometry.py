@@ -162,9 +162,7 @@ def _diffusion_resistance(
     resistance = contact + spreading
     side = p["rhoc"] / (nfin * (-hepi).clamp(min=1e-30) * tfin)  # eq. 3.421
     # eq. 3.423
-    resistance = torch.where(
-        hepi < -1e-10, resistance * side / (resistance + side), resistance
-    )
+    resistance = torch.where(hepi < -1e-10, resistance * side / (resistance + side), resistance)
     if extension:
         # BSIM-CMG 105.03 (removed later): constant doping under the spacer, then a lateral
         # gradient of LDG per decade from NSD down to NSDE.
@@ -222,7 +220,9 @@ def _fringe_2d(
     plates = eps * (torch.minimum(contact, reach) - spacer / (slope + 1.0)) / spacer
     plates = softplus(steep * plates) / steep
     ratio = 0.5 * torch.minimum(contact / reach, reach / contact)
-    arc = eps * 2.0 / math.pi * torch.log1p(0.5 * math.pi * (reach - contact).abs() * ratio / spacer)
+    arc = (
+        eps * 2.0 / math.pi * torch.log1p(0.5 * math.pi * (reach - contact).abs() * ratio / spacer)
+    )
     # fin to gate side: logarithmic law, limited by the contact
     x = limit / gate
     c1 = 4.0 / ((2.0 * (x + 1.0)).sqrt() * math.pi)

@@ -119,9 +119,7 @@ class Intrinsic:
             bulk=q.bulk + bs + bd - gb,
         )
 
-    def resistances(
-        self, drain: Tensor, gate: Tensor, source: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def resistances(self, drain: Tensor, gate: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
         """Drain and source series resistance of all fins (eqs. 3.398 to 3.405), Ω.
 
         Args:

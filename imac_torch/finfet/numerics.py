@@ -38,8 +38,8 @@ def smooth_max(x: Tensor, minimum: Tensor, c: float) -> Tensor:
 
 
 def softplus(x: Tensor) -> Tensor:
-    """ln(1 + eˣ), exact for every finite x."""
-    return torch.logaddexp(x, torch.zeros((), dtype=x.dtype, device=x.device))
+    """ln(1 + eˣ) to rounding for every x: above 40 it is x."""
+    return torch.nn.functional.softplus(x, threshold=40.0)
 
 
 def screening(x: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ DEFAULTS: Final[Mapping[str, float | str | None]] = MappingProxyType(
         "psatcv": "psat", "apsatcv": "apsat", "bpsatcv": "bpsat",
         "ptwg": 0.0, "aptwg": 0.0, "bptwg": 100e-9,
         "pclm": 0.013, "apclm": 0.0, "bpclm": 100e-9, "pclmg": 0.0, "pclmcv": "pclm",
-        "vasat": 0.2,
+        "vasat": None,  # version 105.03 only, which has to give it
         "pdibl1": 1.3, "pdibl2": 2e-4, "drout": 1.06, "pvag": 1.0,
         # series resistance
         "rswmin": 0.0, "rsw": 50.0, "arsw": 0.0, "brsw": 100e-9,
@@ -195,7 +195,7 @@ def resolve_parameters(
 
     Returns:
         Every modelled parameter that has a value; those whose default depends on the geometry
-        (``lsp``, ``rhorsd``, ``cgso``, ``cgdo``) are absent unless given.
+        (``lsp``, ``rhorsd``, ``cgso``, ``cgdo``) and ``vasat`` are absent unless given.
 
     Raises:
         ModelCardError: An override's name is not a modelled parameter.

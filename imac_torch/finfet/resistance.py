@@ -137,6 +137,11 @@ def _quasi_newton(
                 norm = torch.where(done, size, norm)
                 if not bool(norm.isinf().any()):
                     break
+        # Saturation ends abruptly: do not let the channel's voltage fall below a quarter at once.
+        across, change = x - y, sx - sy
+        short = (across + change) * across.sign() < 0.25 * across.abs()
+        scale = torch.where(short, -0.75 * across / change, 1.0)
+        sx, sy = scale * sx, scale * sy
         x, y = x + sx, y + sy
         gx, gy = residual(x, y, *bias)
         # H ← H + (s − H·Δ)·(sᵀH)/(sᵀH·Δ), Δ = F_old − F_new (H maps the residual to the step)

@@ -106,7 +106,9 @@ def band_gap(p: Parameters, temperature: Tensor) -> Tensor:
     return p["bg0sub"] - p["tbgasub"] * temperature**2 / (temperature + p["tbgbsub"])
 
 
-def build_thermal(p: Parameters, g: Geometry, temperature: Tensor, *, multiplicative: bool) -> Thermal:
+def build_thermal(
+    p: Parameters, g: Geometry, temperature: Tensor, *, multiplicative: bool
+) -> Thermal:
     """Evaluate the temperature section of the model.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,7 @@ from imac_torch.finfet.temperature import build_thermal
 from imac_torch.finfet.tunnelling import Tunnelling
 
 Voltage = Tensor | float
+_CHUNK = 16384
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ class FinFET:
         if length is not None:
             replaced["l"] = length
         p = resolve_parameters(card.parameters, replaced, where)
+        if self.version == "105.03" and "vasat" not in p:
+            raise ModelCardError(f"{where}: version 105.03 needs the parameter vasat")
         kelvin = torch.as_tensor(temperature, dtype=torch.float64) + p["dtemp"]
         self._sign = 1 if card.polarity == "n" else -1
         early = self.version == "105.03"
@@ -163,11 +166,7 @@ class FinFET:
             The currents, NaN where the internal nodes were not found (never seen within ±10 V;
             :meth:`internal_nodes` tells).
         """
-        vd, vg, vs, vb = self._bias(drain, gate, source, bulk)
-        x, y = self._inner(vd, vg, vs, vb)
-        i = self._intrinsic.currents(x, vg, y, vb)
-        sign = self._sign
-        return TerminalCurrents(sign * i.drain, sign * i.gate, sign * i.source, sign * i.bulk)
+        return TerminalCurrents(*self._in_chunks(self._currents, drain, gate, source, bulk))
 
     def charges(
         self, drain: Voltage, gate: Voltage, source: Voltage = 0.0, bulk: Voltage = 0.0
@@ -183,14 +182,7 @@ class FinFET:
         Returns:
             The charges.
         """
-        vd, vg, vs, vb = self._bias(drain, gate, source, bulk)
-        x, y = self._inner(vd, vg, vs, vb)
-        q = self._intrinsic.charges(x, vg, y, vb)
-        direct = self._intrinsic.p["cdsp"] * (vd - vs)
-        sign = self._sign
-        return TerminalCharges(
-            sign * (q.drain + direct), sign * q.gate, sign * (q.source - direct), sign * q.bulk
-        )
+        return TerminalCharges(*self._in_chunks(self._charges, drain, gate, source, bulk))
 
     def capacitances(
         self, drain: Voltage, gate: Voltage, source: Voltage = 0.0, bulk: Voltage = 0.0
@@ -208,7 +200,9 @@ class FinFET:
             rows and columns sum to zero. Detached: without gradients of its own.
         """
         with torch.enable_grad():
-            terminals = [v.detach().requires_grad_() for v in self._volts(drain, gate, source, bulk)]
+            terminals = [
+                v.detach().requires_grad_() for v in self._volts(drain, gate, source, bulk)
+            ]
             q = self.charges(*terminals)
             rows = []
             for charge in (q.drain, q.gate, q.source, q.bulk):
@@ -256,6 +250,37 @@ class FinFET:
             vd, vg, vs, vb = (v.expand(shape) for v in (vd, vg, vs, vb))
         return vd, vg, vs, vb
 
+    def _in_chunks(
+        self, function: Callable[..., tuple[Tensor, ...]], *terminals: Voltage
+    ) -> tuple[Tensor, ...]:
+        """Evaluate in pieces that stay in the processor's cache (twice as fast for many points)."""
+        bias = self._bias(*terminals)
+        whole = bias[0].numel() <= _CHUNK or bias[0].device.type != "cpu"
+        if whole or self._batched or self._records_gradient(bias):
+            results = function(*bias)
+        else:
+            shape = bias[0].shape
+            pieces = zip(*(v.reshape(-1).split(_CHUNK) for v in bias), strict=True)
+            parts = [function(*piece) for piece in pieces]
+            results = tuple(torch.cat(part).reshape(shape) for part in zip(*parts, strict=True))
+        return tuple(self._sign * result for result in results)
+
+    def _currents(self, vd: Tensor, vg: Tensor, vs: Tensor, vb: Tensor) -> tuple[Tensor, ...]:
+        x, y = self._inner(vd, vg, vs, vb)
+        i = self._intrinsic.currents(x, vg, y, vb)
+        return i.drain, i.gate, i.source, i.bulk
+
+    def _charges(self, vd: Tensor, vg: Tensor, vs: Tensor, vb: Tensor) -> tuple[Tensor, ...]:
+        x, y = self._inner(vd, vg, vs, vb)
+        q = self._intrinsic.charges(x, vg, y, vb)
+        direct = self._intrinsic.p["cdsp"] * (vd - vs)
+        return q.drain + direct, q.gate, q.source - direct, q.bulk
+
+    def _records_gradient(self, bias: tuple[Tensor, ...]) -> bool:
+        return torch.is_grad_enabled() and (
+            self._differentiable or any(v.requires_grad for v in bias)
+        )
+
     def _residual(
         self, x: Tensor, y: Tensor, drain: Tensor, gate: Tensor, source: Tensor, bulk: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -265,9 +290,7 @@ class FinFET:
 
     def _solve(self, *bias: Tensor) -> InternalNodes:
         detached = [v.detach() for v in bias]
-        return solve_internal_nodes(
-            self._residual, *detached, pointwise=not self._batched
-        )
+        return solve_internal_nodes(self._residual, *detached, pointwise=not self._batched)
 
     def _inner(self, *bias: Tensor) -> tuple[Tensor, Tensor]:
         """Internal drain and source voltage, with their gradient."""
@@ -275,9 +298,7 @@ class FinFET:
         nan = float("nan")
         x = torch.where(nodes.converged, nodes.drain, nan)
         y = torch.where(nodes.converged, nodes.source, nan)
-        if not torch.is_grad_enabled() or not (
-            self._differentiable or any(v.requires_grad for v in bias)
-        ):
+        if not self._records_gradient(bias):
             return x, y
         # x − J⁻¹·F with J held constant: one more Newton step in value, and in gradient
         # −J⁻¹·∂F/∂θ, the derivative of the implicit function.
