@@ -136,10 +136,7 @@ class Channel:
         swing = s.qia + 2.0 * t.vt
         va_dibl = swing * swing / (s.vdsat + swing) * pvag / t.theta_rout
         enhancement = 1.0 + excess / va_dibl
-        if self.fixed_vasat:
-            saturation = p["vasat"]
-        else:
-            saturation = s.vdsat + s.esat_length
+        saturation = p["vasat"] if self.fixed_vasat else s.vdsat + s.esat_length
         clm = p["pclmg"] * s.qia
         clm = torch.where(p["pclmg"] < 0.0, 1.0 / (1.0 / t.pclm - clm.clamp(max=0.0)), t.pclm + clm)
         enhancement = enhancement * (1.0 + clm * torch.log1p(excess / (clm * saturation)))

@@ -130,25 +130,26 @@ REQUIRED: Final[Mapping[str, float]] = MappingProxyType(
 # Parameters that BSIM-CMG knows and that cannot change DC or quasi-static results with the flags
 # above: other model selections, noise, NQS, self-heating, binning limits, switched-off effects.
 WITHOUT_EFFECT: Final[frozenset[str]] = frozenset(
-    """
-    lmin lmax nfinmin nfinmax d nseg dlbin dlcacc eotacc tnoimod gidlclamp
-    covs covd cgsp cgdp cfs cfd cgeo1sw nrs nrd rshs rshd rgfin rgext rhoext
-    rdsw rdswmin ardsw brdsw
-    aqmtcen bqmtcen etaqm qm0 pqm qm0acc pqmacc qmtcencva alphaqm
-    k0si k0si1 k1si k1si1 phibe uc1 dvtp1 prsdr prddr trsdr trddr
-    agidl bgidl cgidl egidl pgidl agisl bgisl cgisl egisl pgisl tgidl
-    alpha0 alpha01 alpha1 alpha11 alphaii alphaii0 alphaii01 alphaii1 alphaii11 beta0 iit
-    betaii0 betaii1 betaii2 esatii lii sii0 sii1 sii2 siid tii
-    rth0 cth0 wth0 xrcrg1 xrcrg2 ef em noia noib noic ntnoi lintnoi
-    mjs2 mjd2 mjsws2 mjswd2 mjswgs2 mjswgd2
-    jtweff njts njtsd njtssw njtsswd njtsswg njtsswgd vtss vtsd vtssws vtsswd vtsswgs vtsswgd
-    xtss xtsd xtssws xtsswd xtsswgs xtsswgd tnjts tnjtsd tnjtssw tnjtsswd tnjtsswg tnjtsswgd
-    phign2 eta0n2 cdscn2 cdscdn2 nbodyn2 vsatn2 vsat1n2 u0n2
-    cdscdr cdscdrn1 cdscdrn2 eta0r teta0r vsat1r vsat1rn1 vsat1rn2 mexpr amexpr bmexpr tmexpr
-    ptwgr pdibl1r rsdrr rddrr
-    nigc vasatcv pclmgcv
-    """.split()
-)
+    {
+        "lmin", "lmax", "nfinmin", "nfinmax", "d", "nseg", "dlbin", "dlcacc", "eotacc", "tnoimod",
+        "gidlclamp", "covs", "covd", "cgsp", "cgdp", "cfs", "cfd", "cgeo1sw", "nrs", "nrd", "rshs",
+        "rshd", "rgfin", "rgext", "rhoext", "rdsw", "rdswmin", "ardsw", "brdsw", "aqmtcen",
+        "bqmtcen", "etaqm", "qm0", "pqm", "qm0acc", "pqmacc", "qmtcencva", "alphaqm", "k0si",
+        "k0si1", "k1si", "k1si1", "phibe", "uc1", "dvtp1", "prsdr", "prddr", "trsdr", "trddr",
+        "agidl", "bgidl", "cgidl", "egidl", "pgidl", "agisl", "bgisl", "cgisl", "egisl", "pgisl",
+        "tgidl", "alpha0", "alpha01", "alpha1", "alpha11", "alphaii", "alphaii0", "alphaii01",
+        "alphaii1", "alphaii11", "beta0", "iit", "betaii0", "betaii1", "betaii2", "esatii", "lii",
+        "sii0", "sii1", "sii2", "siid", "tii", "rth0", "cth0", "wth0", "xrcrg1", "xrcrg2", "ef",
+        "em", "noia", "noib", "noic", "ntnoi", "lintnoi", "mjs2", "mjd2", "mjsws2", "mjswd2",
+        "mjswgs2", "mjswgd2", "jtweff", "njts", "njtsd", "njtssw", "njtsswd", "njtsswg",
+        "njtsswgd", "vtss", "vtsd", "vtssws", "vtsswd", "vtsswgs", "vtsswgd", "xtss", "xtsd",
+        "xtssws", "xtsswd", "xtsswgs", "xtsswgd", "tnjts", "tnjtsd", "tnjtssw", "tnjtsswd",
+        "tnjtsswg", "tnjtsswgd", "phign2", "eta0n2", "cdscn2", "cdscdn2", "nbodyn2", "vsatn2",
+        "vsat1n2", "u0n2", "cdscdr", "cdscdrn1", "cdscdrn2", "eta0r", "teta0r", "vsat1r",
+        "vsat1rn1", "vsat1rn2", "mexpr", "amexpr", "bmexpr", "tmexpr", "ptwgr", "pdibl1r", "rsdrr",
+        "rddrr", "nigc", "vasatcv", "pclmgcv",
+    }
+)  # fmt: skip
 
 
 def check_parameters(values: Mapping[str, float], where: str) -> None:

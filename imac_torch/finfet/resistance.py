@@ -70,7 +70,7 @@ def solve_internal_nodes(
         The internal nodes, shaped like the arguments.
     """
     with torch.no_grad():
-        bias = (drain, gate, source, bulk)
+        bias: tuple[Tensor, ...] = (drain, gate, source, bulk)
         shape = drain.shape
         if pointwise:
             bias = tuple(v.reshape(-1) for v in bias)

@@ -113,8 +113,14 @@ class FinFET:
         early = self.version == "105.03"
         sdterm = card.parameters.get("sdterm", 0.0) == 1.0
         g = build_geometry(p, self._sign, extension=early, sdterm=sdterm)
-        for name, value in (("gate length", g.length), ("length for charges", g.length_cv),
-                            ("width", g.width), ("nfin", g.nfin), ("temperature", kelvin)):  # fmt: skip
+        physical = {
+            "gate length": g.length,
+            "length for charges": g.length_cv,
+            "width": g.width,
+            "nfin": g.nfin,
+            "temperature": kelvin,
+        }
+        for name, value in physical.items():
             if not bool((value > 0.0).all()):
                 raise ModelCardError(
                     f"{where}: {name} must be positive, got {value.min().item():g}"
