@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from imac_torch.blocks import BlockPorts, Termination
 from imac_torch.chain import LineEnds, eliminate_lines
+from imac_torch.errors import SolverError
 from imac_torch.kernels import choose_kernel
 from imac_torch.linalg import solve
 
@@ -40,7 +40,8 @@ def eliminate_rows(
         Ports with the same leading dimensions. Differentiable once in everything.
 
     Raises:
-        SolverError: The kernel is unknown or cannot be used here.
+        SolverError: The kernel is unknown or cannot be used here, or (in backward) second
+            derivatives are asked for.
     """
     batch = positive.shape[:-2]
     count, columns = positive.shape[-2:]
@@ -78,6 +79,14 @@ def eliminate_rows(
     )
 
 
+def _refuse_second_derivatives() -> None:
+    if torch.is_grad_enabled():
+        raise SolverError(
+            "the row elimination has no second derivatives: do not use create_graph=True through "
+            'it, or eliminate with method = "tiles"'
+        )
+
+
 class RowRecursion(torch.autograd.Function):
     """The recursion over rows, with its adjoint.
 
@@ -111,11 +120,11 @@ class RowRecursion(torch.autograd.Function):
         return reduced[:, 0].clone(), transfers
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any, grad_admittance: Tensor, grad_transfers: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Cotangents of the ports to those of the rows and of the segment."""
+        _refuse_second_derivatives()
         reduced, ends, segment = ctx.saved_tensors
         blocks, count, columns, _ = reduced.shape
         upward = torch.empty_like(reduced)
@@ -194,11 +203,11 @@ class CompiledElimination(torch.autograd.Function):
         return _run_forward(positive, negative, scalars, ctx.reduced if fits else None)
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any, grad_admittance: Tensor, grad_positive_end: Tensor, grad_negative_end: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Cotangents of the ports to those of conductances and scalars."""
+        _refuse_second_derivatives()
         from imac_torch.kernels import rows as kernels
 
         positive, negative, scalars = ctx.saved_tensors
