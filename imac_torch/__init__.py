@@ -1,3 +1,76 @@
 """Circuit-accurate simulation of in-memory analog computing circuits for PyTorch models."""
 
+from imac_torch.activations import Activation, InverterSigmoid
+from imac_torch.analog import IMACNetwork, LayerRecord
+from imac_torch.config import (
+    BIT_CELL_LENGTHS,
+    DEVICES,
+    NODES,
+    Amplifier,
+    Config,
+    Crossbar,
+    Interconnect,
+    LayerConfig,
+    Memristor,
+    Neuron,
+    Supplies,
+    Timing,
+    WeightMapping,
+)
+from imac_torch.conversion import convert, to_software
+from imac_torch.datasets import load_dataset
+from imac_torch.deck import Deck, compile
+from imac_torch.engine import Spice
+from imac_torch.errors import ImacError
+from imac_torch.evaluation import evaluate
+from imac_torch.imac_sim import read_imac_sim
+from imac_torch.layers import IMACLinear, Scaling
+from imac_torch.native import Native
+from imac_torch.netlist import NetlistSettings
+from imac_torch.newton import NewtonOptions
+from imac_torch.report import Report
+from imac_torch.simulator import HSpice, NgSpice
+from imac_torch.solution import LayerSolution, Power, Solution, Status
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "BIT_CELL_LENGTHS",
+    "DEVICES",
+    "NODES",
+    "Activation",
+    "Amplifier",
+    "Config",
+    "Crossbar",
+    "Deck",
+    "HSpice",
+    "IMACLinear",
+    "IMACNetwork",
+    "ImacError",
+    "Interconnect",
+    "InverterSigmoid",
+    "LayerConfig",
+    "LayerRecord",
+    "LayerSolution",
+    "Memristor",
+    "Native",
+    "NetlistSettings",
+    "Neuron",
+    "NewtonOptions",
+    "NgSpice",
+    "Power",
+    "Report",
+    "Scaling",
+    "Solution",
+    "Spice",
+    "Status",
+    "Supplies",
+    "Timing",
+    "WeightMapping",
+    "compile",
+    "convert",
+    "evaluate",
+    "load_dataset",
+    "read_imac_sim",
+    "to_software",
+]

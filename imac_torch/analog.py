@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from imac_torch.circuit import Circuit, NeuronSpec, build_layer
 from imac_torch.config import Config, Supplies
 from imac_torch.crossbar import CrossbarSpec
-from imac_torch.errors import CircuitError, ConversionError, SolverError
+from imac_torch.errors import CircuitError, ConversionError
 from imac_torch.layers import IMACLinear
 from imac_torch.native import Native, Prepared
 from imac_torch.solution import Solution
@@ -131,29 +131,31 @@ class IMACNetwork(nn.Module):
             features.to(torch.float64), self.config.supplies, first.scaling.input_scale
         )
 
-    def prepare(self) -> Prepared:
+    def prepare(self, engine: Native | None = None) -> Prepared:
         """The eliminated circuit of the present conductances, cached until they change.
 
         With gradients enabled and a layer that requires them, it is built anew with its graph.
+
+        Args:
+            engine: Settings of the native solver; None: the network's.
         """
+        engine = self.engine if engine is None else engine
         tracked = torch.is_grad_enabled() and any(
             parameter.requires_grad for parameter in self.layers.parameters()
         )
         if tracked:
-            return self.engine.prepare(self._parts())
+            return engine.prepare(self._parts())
         tensors = [*self.layers.parameters(), *self.layers.buffers()]
         # The tensor itself is kept in the key: an address alone could be reused.
         key = (
-            self.engine,
+            engine,
             tuple((layer.config, layer.scaling) for layer in self.analog_layers()),
             tuple((tensor, tensor._version) for tensor in tensors),
         )
-        if self._cache.key is None or not _same_key(self._cache.key, key):
+        if self._cache.prepared is None or not _same_key(self._cache.key, key):
             with torch.no_grad():
-                self._cache.prepared = self.engine.prepare(self._parts())
+                self._cache.prepared = engine.prepare(self._parts())
             self._cache.key = key
-        if self._cache.prepared is None:
-            raise SolverError("the circuit was not prepared")
         return self._cache.prepared
 
     def _parts(self) -> list[tuple[CrossbarSpec, NeuronSpec]]:
@@ -226,9 +228,9 @@ class IMACNetwork(nn.Module):
         self.config = Config.from_dict(json.loads(bytes(state.cpu().tolist()).decode())["config"])
 
 
-def _same_key(one: tuple[Any, ...], two: tuple[Any, ...]) -> bool:
+def _same_key(one: tuple[Any, ...] | None, two: tuple[Any, ...]) -> bool:
     """Keys are equal if tensors are the same objects at the same version."""
-    if one[:2] != two[:2] or len(one[2]) != len(two[2]):
+    if one is None or one[:2] != two[:2] or len(one[2]) != len(two[2]):
         return False
     return all(
         a is b and version_a == version_b

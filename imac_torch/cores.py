@@ -10,8 +10,7 @@ from torch import Tensor
 
 from imac_torch.circuit import NeuronSpec
 from imac_torch.errors import ConfigError
-from imac_torch.finfet.card import load_ptm
-from imac_torch.finfet.transistor import FinFET, inverter_currents
+from imac_torch.finfet import FinFET, builtin_14nm_hp, inverter_currents, load_ptm
 from imac_torch.neuron import (
     BehaviouralCore,
     Core,
@@ -201,7 +200,6 @@ def _transistors(
     if directory is not None:
         cards = load_ptm(directory, node, flavour)
     elif (node, flavour) == (14, "hp"):
-        from imac_torch.finfet import builtin_14nm_hp
         cards = builtin_14nm_hp()
     else:
         raise ConfigError(

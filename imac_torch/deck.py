@@ -1,0 +1,237 @@
+"""Compile a network into netlists, run them, get tensors back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from imac_torch.analog import IMACNetwork
+from imac_torch.batches import labelled_batches
+from imac_torch.circuit import NeuronSpec
+from imac_torch.cores import build_core, transistors
+from imac_torch.errors import DataError, NetlistError
+from imac_torch.finfet import write_model_card
+from imac_torch.netlist import (
+    HSpiceWriter,
+    Inverter,
+    NetlistRun,
+    NetlistSettings,
+    NetlistWriter,
+    NgSpiceWriter,
+    card_inverter,
+    library_inverter,
+    table_inverter,
+    write_netlists,
+)
+from imac_torch.progress import progress_bar
+from imac_torch.simulator import (
+    HSpice,
+    NgSpice,
+    SimulationOutcome,
+    Simulator,
+    SpiceSolution,
+    solve_netlists,
+)
+
+Dialect = Literal["ngspice", "hspice"]
+
+
+@dataclass(frozen=True)
+class Deck:
+    """Netlists of a network for a set of samples, on disk.
+
+    Attributes:
+        run_files: The netlists and how to run them.
+        labels: (B,) int64, in the loader's order.
+    """
+
+    run_files: NetlistRun
+    labels: Tensor
+
+    @property
+    def directory(self) -> Path:
+        """The run directory."""
+        return self.run_files.directory
+
+    def run(
+        self,
+        simulator: Simulator | None = None,
+        *,
+        workers: int = 1,
+        resume: bool = True,
+        progress: bool = True,
+    ) -> SpiceSolution:
+        """Run every netlist.
+
+        A netlist that failed leaves NaN outputs for its samples and its error in
+        ``.errors``; ``simulator.check(solution)`` raises the first.
+
+        Args:
+            simulator: A driver for the dialect; None: the program of that name on the path.
+            workers: Simultaneous runs.
+            resume: Read netlists that were completed earlier back instead of running them.
+            progress: Show a progress bar.
+
+        Returns:
+            Outputs, powers, supply energies, in the loader's order.
+
+        Raises:
+            SimulatorNotFoundError: The simulator is not installed.
+            NetlistError: The driver is for another dialect.
+        """
+        if simulator is None:
+            simulator = HSpice() if self.run_files.dialect == "hspice" else NgSpice()
+        batches = len(self.run_files.batches)
+        with progress_bar(simulator.name, batches, "netlists", shown=progress) as advance:
+
+            def report(done: int, total: int, outcome: SimulationOutcome) -> None:
+                advance(1)
+
+            return solve_netlists(
+                self.run_files, simulator, workers=workers, resume=resume, progress=report
+            )
+
+
+def compile(  # noqa: A001 - the public name of this step
+    network: IMACNetwork,
+    loader: Iterable[object],
+    directory: str | Path,
+    *,
+    dialect: Dialect = "ngspice",
+    settings: NetlistSettings | None = None,
+    first: int = 0,
+    limit: int | None = None,
+    amplifier: str | Path | None = None,
+) -> Deck:
+    """Write netlists and PWL sources for the samples of a loader.
+
+    Args:
+        network: A converted model; its present conductances are written.
+        loader: Yields pairs (inputs, labels).
+        directory: Run directory: new, empty, or of an earlier run of ours.
+        dialect: ``ngspice`` or ``hspice``.
+        settings: Analysis, samples per netlist, tolerances; None: a transient, ten per netlist.
+        first: Samples to skip (IMAC-Sim: firstimage).
+        limit: Samples to take, None for all (IMAC-Sim: testnum).
+        amplifier: File with a sub-circuit that replaces the amplifier's; same ports.
+
+    Returns:
+        The deck; ``deck.run()`` runs it.
+
+    Raises:
+        DataError: The loader gives no labels, or too few samples.
+        NetlistError: Something cannot be written, or the directory is somebody else's.
+    """
+    inputs, labels = collect(network, loader, first=first, limit=limit)
+    return write_deck(
+        network,
+        inputs,
+        labels,
+        Path(directory),
+        dialect=dialect,
+        settings=settings,
+        amplifier=None if amplifier is None else Path(amplifier),
+    )
+
+
+def write_deck(
+    network: IMACNetwork,
+    inputs: Tensor,
+    labels: Tensor,
+    directory: Path,
+    *,
+    dialect: Dialect,
+    settings: NetlistSettings | None = None,
+    amplifier: Path | None = None,
+) -> Deck:
+    """:func:`compile` for input voltages (B, N) at hand."""
+    circuit = network.circuit()
+    settings = settings or NetlistSettings()
+    specs = [layer.neurons.spec for layer in circuit.layers]
+    writer = netlist_writer(specs, dialect, settings, amplifier=amplifier)
+    return Deck(write_netlists(circuit, inputs, directory, writer, settings), labels)
+
+
+def collect(
+    network: IMACNetwork, loader: Iterable[object], *, first: int = 0, limit: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Input voltages (B, N) and labels (B,) of a range of a loader's samples.
+
+    Raises:
+        DataError: The range is not there, or the loader gives no labels.
+    """
+    if first < 0 or (limit is not None and limit < 1):
+        raise DataError(f"first = {first} must be >= 0 and limit = {limit} >= 1")
+    voltages, classes, seen = [], [], 0
+    with torch.no_grad():
+        for batch, labels in labelled_batches(loader):
+            start = max(0, first - seen)
+            stop = len(labels) if limit is None else min(len(labels), first + limit - seen)
+            seen += len(labels)
+            if start < stop:
+                voltages.append(network.voltages(batch[start:stop].to(network.device)).cpu())
+                classes.append(labels[start:stop])
+            if limit is not None and seen >= first + limit:
+                break
+    found = sum(len(item) for item in classes)
+    if found == 0 or (limit is not None and found < limit):
+        raise DataError(
+            f"the loader has {seen} samples; samples {first} to "
+            f"{'the end' if limit is None else first + limit - 1} were asked for"
+        )
+    return torch.cat(voltages), torch.cat(classes)
+
+
+def netlist_writer(
+    specs: list[NeuronSpec],
+    dialect: Dialect,
+    settings: NetlistSettings,
+    *,
+    amplifier: Path | None = None,
+) -> NetlistWriter:
+    """The writer of a dialect, with the transistors that the neurons need.
+
+    Raises:
+        NetlistError: The dialect is unknown, layers have different transistors, or the table
+            that stands for a FinFET in ngspice cannot do the analysis.
+    """
+    if dialect not in ("ngspice", "hspice"):
+        raise NetlistError(f"dialect must be 'ngspice' or 'hspice', got {dialect!r}")
+    finfets = [spec for spec in specs if spec.kind == "finfet" and spec.options.subcircuit is None]
+    inverter = None if not finfets else _inverter(finfets, dialect, settings)
+    kind = HSpiceWriter if dialect == "hspice" else NgSpiceWriter
+    return kind(amplifier=amplifier, inverter=inverter)
+
+
+def _inverter(specs: list[NeuronSpec], dialect: Dialect, settings: NetlistSettings) -> Inverter:
+    first = specs[0]
+    # Resistances may differ per layer, they are outside the inverter.
+    same = replace(first, input_resistance=0.0, feedback_resistance=0.0, level_shift=0.0)
+    for spec in specs[1:]:
+        plain = replace(spec, input_resistance=0.0, feedback_resistance=0.0, level_shift=0.0)
+        options = {"rlow": None, "rhigh": None, "level_shift": 0.0}
+        if replace(plain, options=plain.options.replace(**options)) != replace(
+            same, options=same.options.replace(**options)
+        ):
+            raise NetlistError("a netlist holds one kind of transistor; layers ask for several")
+    options_ = first.options
+    if dialect == "hspice":
+        directory = options_.model_directory
+        if directory is not None and (Path(directory) / "models").is_file():
+            return library_inverter(Path(directory), options_.transistor_node, options_.flavour)
+        n, p = transistors(first)
+        return card_inverter(
+            write_model_card(n.card), write_model_card(p.card), float(n.card.parameters["l"])
+        )
+    if settings.analysis != "dc":
+        raise NetlistError(
+            "ngspice has no FinFET of HSPICE's level 72; it gets a table of ours, which has no "
+            "charges and serves operating points: pass settings=NetlistSettings(analysis='dc'), "
+            "or your own sub-circuit in neuron.subcircuit"
+        )
+    return table_inverter(build_core(first).values, vdd=first.vdd, fins=options_.fins)

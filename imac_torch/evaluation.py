@@ -1,0 +1,149 @@
+"""Evaluate a network on labelled data: accuracy against software, agreement, power."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from imac_torch.analog import IMACNetwork
+from imac_torch.batches import labelled_batches
+from imac_torch.engine import Engine, bind
+from imac_torch.errors import DataError, SolverError
+from imac_torch.progress import progress_bar
+from imac_torch.report import Report, environment
+from imac_torch.solution import Solution, Status, combine, concatenate
+
+
+@dataclass
+class _Collected:
+    solutions: list[Solution]
+    predictions: list[Tensor]
+    reference: list[Tensor]
+    labels: list[Tensor]
+
+
+def evaluate(
+    network: IMACNetwork,
+    loader: Iterable[object],
+    *,
+    reference: nn.Module | None = None,
+    engine: Engine | None = None,
+    first: int = 0,
+    limit: int | None = None,
+    seed: int | None = None,
+    progress: bool = True,
+) -> Report:
+    """Run labelled data through the circuit and compare with software.
+
+    Streams over the loader, in the memory of one batch plus the results. Samples that did not
+    converge are counted and reported, never averaged in.
+
+    Args:
+        network: A converted model.
+        loader: Yields pairs (inputs, labels).
+        reference: The software model to compare with (it is run in evaluation mode); None: no
+            comparison.
+        engine: None for the network's native engine; ``Native(...)``, ``NgSpice(...)``,
+            ``HSpice(...)`` or ``Spice(simulator, directory, …)``.
+        first: Samples to skip (IMAC-Sim: firstimage).
+        limit: Samples to take, None for all (IMAC-Sim: testnum).
+        seed: Seed that the run's randomness came from, for the record.
+        progress: Show a progress bar.
+
+    Returns:
+        The report; ``print(report)``, ``report.save(directory)``.
+
+    Raises:
+        DataError: The loader gives no labels, labels outside the outputs, or too few samples.
+        SolverError: Not a single sample converged.
+    """
+    if first < 0 or (limit is not None and limit < 1):
+        raise DataError(f"first = {first} must be >= 0 and limit = {limit} >= 1")
+    started = time.perf_counter()
+    bound = bind(network, engine)
+    description = bound.description()
+    total = _length(loader, first, limit)
+    outputs = list(network.analog_layers())[-1].out_features
+    collected = _Collected([], [], [], [])
+    seen = 0
+    was_training = reference is not None and reference.training
+    if reference is not None:
+        reference.eval()
+    with torch.no_grad(), progress_bar(
+        description["name"], total, "samples", shown=progress
+    ) as advance:
+        for inputs, labels in labelled_batches(loader, classes=outputs):
+            start = max(0, first - seen)
+            stop = len(labels) if limit is None else min(len(labels), first + limit - seen)
+            seen += len(labels)
+            if start < stop:
+                batch = inputs[start:stop].to(network.device)
+                solution = bound.solve(network.voltages(batch))
+                collected.solutions.append(_without_layers(solution))
+                scores = network.tail(network.decode(solution.outputs))
+                collected.predictions.append(scores.argmax(dim=-1).cpu())
+                collected.labels.append(labels[start:stop])
+                if reference is not None:
+                    collected.reference.append(reference(batch).argmax(dim=-1).cpu())
+                advance(stop - start)
+            if limit is not None and seen >= first + limit:
+                break
+    if reference is not None and was_training:
+        reference.train()
+    if not collected.labels or (
+        limit is not None and sum(map(len, collected.labels)) < limit
+    ):
+        raise DataError(
+            f"the loader has {seen} samples; {limit if limit else 'some'} from {first} on were "
+            "asked for"
+        )
+    return _report(network, collected, description, seed, time.perf_counter() - started)
+
+
+def _length(loader: Iterable[object], first: int, limit: int | None) -> int | None:
+    dataset = getattr(loader, "dataset", None)
+    try:
+        size = len(dataset) - first  # type: ignore[arg-type]
+    except TypeError:
+        return limit
+    return size if limit is None else min(size, limit)
+
+
+def _without_layers(solution: Solution) -> Solution:
+    """Results only: the voltages inside are not kept for a whole data set."""
+    return combine(lambda tensor, dim: tensor.cpu(), replace(solution, layers=()))
+
+
+def _report(
+    network: IMACNetwork,
+    collected: _Collected,
+    engine: dict[str, str],
+    seed: int | None,
+    seconds: float,
+) -> Report:
+    solution = concatenate(collected.solutions)
+    labels, predictions = torch.cat(collected.labels), torch.cat(collected.predictions)
+    converged = solution.converged
+    if not bool(converged.any()):
+        names = ", ".join(sorted({Status(int(code)).name for code in solution.status.unique()}))
+        raise SolverError(
+            f"none of {len(labels)} samples was solved ({names}); look at one with "
+            "network.solve(x) and its residual"
+        )
+    return Report(
+        labels=labels,
+        predictions=torch.where(converged, predictions, torch.full_like(predictions, -1)),
+        reference=torch.cat(collected.reference) if collected.reference else None,
+        solution=solution,
+        period=network.config.timing.period,
+        config=network.config,
+        layers=network.records,
+        engine=engine,
+        environment=environment(),
+        seed=seed,
+        seconds=seconds,
+    )

@@ -1,0 +1,254 @@
+"""The result of an evaluation: figures, per-sample tensors, and everything to repeat it."""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+from dataclasses import asdict, dataclass, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from imac_torch.analog import LayerRecord
+from imac_torch.config import Config
+from imac_torch.errors import DataError
+from imac_torch.solution import Power, Solution
+
+FORMAT = 1
+"""Version of saved reports."""
+
+
+def environment() -> dict[str, str]:
+    """Versions that a result depends on."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in ("imac_torch", "torch", "numpy", "numba"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@dataclass(frozen=True)
+class Report:
+    """Evaluation of a network.
+
+    Shapes: B samples, M outputs.
+
+    Attributes:
+        labels: (B,) int64.
+        predictions: (B,) int64 of the circuit; -1 where a sample was not solved.
+        reference: (B,) int64 of the software model, or None.
+        solution: Output voltages, powers and statuses, per sample.
+        period: s, time per sample; energy is power times period.
+        config: The complete configuration.
+        layers: The conversion table.
+        engine: What solved, in words.
+        environment: Versions.
+        seed: Of the run's randomness, or None.
+        seconds: Wall time of the evaluation.
+    """
+
+    labels: Tensor
+    predictions: Tensor
+    reference: Tensor | None
+    solution: Solution
+    period: float
+    config: Config
+    layers: tuple[LayerRecord, ...]
+    engine: dict[str, str]
+    environment: dict[str, str]
+    seed: int | None
+    seconds: float
+
+    @property
+    def solved(self) -> Tensor:
+        """(B,) bool; figures are over these samples only."""
+        return self.solution.converged
+
+    @property
+    def failures(self) -> int:
+        """Samples that were not solved."""
+        return int((~self.solved).sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of solved samples that the circuit classifies as labelled."""
+        return float((self.predictions == self.labels)[self.solved].double().mean())
+
+    @property
+    def reference_accuracy(self) -> float | None:
+        """Share of the same samples that software classifies as labelled."""
+        if self.reference is None:
+            return None
+        return float((self.reference == self.labels)[self.solved].double().mean())
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of solved samples on which circuit and software agree."""
+        if self.reference is None:
+            return None
+        return float((self.predictions == self.reference)[self.solved].double().mean())
+
+    @property
+    def outputs(self) -> Tensor:
+        """(B, M) V."""
+        return self.solution.outputs
+
+    def mean_power(self) -> dict[str, float]:
+        """W, averaged over solved samples, by part; ``total`` is inputs + bias + neurons."""
+        power = self.solution.power
+        if power is None:
+            return {}
+        names = [part.name for part in fields(Power)]
+        means = {name: float(getattr(power, name)[self.solved].mean()) for name in names}
+        return {"total": float(power.total[self.solved].mean()), **means}
+
+    @property
+    def energy(self) -> Tensor | None:
+        """(B,) J per inference: total power times the period; None without powers."""
+        power = self.solution.power
+        return None if power is None else power.total * self.period
+
+    def figures(self) -> dict[str, Any]:
+        """The scalar results."""
+        energy = self.energy
+        return {
+            "samples": len(self.labels),
+            "failures": self.failures,
+            "accuracy": self.accuracy,
+            "reference_accuracy": self.reference_accuracy,
+            "agreement": self.agreement,
+            "mean_power": self.mean_power(),
+            "mean_energy": None if energy is None else float(energy[self.solved].mean()),
+            "period": self.period,
+            "largest_residual": float(self.solution.residual[self.solved].max()),
+            "seconds": self.seconds,
+        }
+
+    def __str__(self) -> str:
+        """A table of the figures."""
+        table = Table(title="imac_torch report", show_header=False)
+        table.add_column("figure")
+        table.add_column("value")
+        for name, value in self._rows():
+            table.add_row(name, value)
+        console = Console(width=100, file=io.StringIO(), force_terminal=False)
+        console.print(table)
+        stream = console.file
+        assert isinstance(stream, io.StringIO)  # noqa: S101 - narrows the type only
+        return stream.getvalue()
+
+    def _rows(self) -> list[tuple[str, str]]:
+        figures = self.figures()
+        rows = [
+            ("engine", ", ".join(f"{key} {value}" for key, value in self.engine.items())),
+            ("samples", f"{figures['samples']} ({self.failures} not solved)"),
+            ("accuracy of the circuit", f"{100 * self.accuracy:.2f} %"),
+        ]
+        if self.reference is not None:
+            rows.append(("accuracy of software", f"{100 * (self.reference_accuracy or 0):.2f} %"))
+            rows.append(("agreement", f"{100 * (self.agreement or 0):.2f} %"))
+        for name, value in figures["mean_power"].items():
+            note = " (artefact of ideal sources)" if name == "amplifiers" else ""
+            rows.append((f"power, {name.replace('_', ' ')}", f"{value:.4g} W{note}"))
+        if figures["mean_energy"] is not None:
+            text = f"{figures['mean_energy']:.4g} J at {self.period:g} s per sample"
+            rows.append(("energy per inference", text))
+        rows.append(("largest Kirchhoff residual", f"{figures['largest_residual']:.2g} A"))
+        rows.append(("wall time", f"{self.seconds:.2f} s"))
+        return rows
+
+    def save(self, directory: str | Path) -> Path:
+        """Write ``report.json`` and ``report.safetensors`` into a new directory.
+
+        Raises:
+            DataError: The directory holds a report already, or cannot be written.
+        """
+        directory = Path(directory)
+        if (directory / "report.json").exists():
+            raise DataError(f"{directory} holds a report already; choose another directory")
+        content = {
+            "format": FORMAT,
+            "figures": self.figures(),
+            "engine": self.engine,
+            "environment": self.environment,
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "period": self.period,
+            "layers": [asdict(record) for record in self.layers],
+            "config": self.config.to_dict(),
+        }
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            save_file(self._tensors(), directory / "report.safetensors")
+            text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=True)
+            (directory / "report.json").write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"cannot write the report to {directory}: {error}") from None
+        return directory
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {
+            "labels": self.labels,
+            "predictions": self.predictions,
+            "outputs": self.solution.outputs,
+            "status": self.solution.status,
+            "residual": self.solution.residual,
+            "iterations": self.solution.iterations,
+        }
+        if self.reference is not None:
+            tensors["reference"] = self.reference
+        if self.solution.power is not None:
+            for part in fields(Power):
+                tensors[f"power.{part.name}"] = getattr(self.solution.power, part.name)
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Report:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            DataError: The files are missing or of another version.
+        """
+        directory = Path(directory)
+        try:
+            content = json.loads((directory / "report.json").read_text(encoding="utf-8"))
+            tensors = load_file(directory / "report.safetensors")
+        except (OSError, ValueError) as error:
+            raise DataError(f"{directory} holds no readable report: {error}") from None
+        if content.get("format") != FORMAT:
+            raise DataError(
+                f"{directory}: report format {content.get('format')!r}, this version reads {FORMAT}"
+            )
+        power = None
+        if "power.inputs" in tensors:
+            power = Power(*(tensors[f"power.{part.name}"] for part in fields(Power)))
+        solution = Solution(
+            tensors["outputs"],
+            (),
+            power,
+            tensors["status"],
+            tensors["residual"],
+            tensors["iterations"],
+        )
+        return cls(
+            labels=tensors["labels"],
+            predictions=tensors["predictions"],
+            reference=tensors.get("reference"),
+            solution=solution,
+            period=content["period"],
+            config=Config.from_dict(content["config"]),
+            layers=tuple(LayerRecord(**record) for record in content["layers"]),
+            engine=content["engine"],
+            environment=content["environment"],
+            seed=content["seed"],
+            seconds=content["seconds"],
+        )
