@@ -138,7 +138,8 @@ class Channel:
         enhancement = 1.0 + excess / va_dibl
         saturation = p["vasat"] if self.fixed_vasat else s.vdsat + s.esat_length
         clm = p["pclmg"] * s.qia
-        clm = torch.where(p["pclmg"] < 0.0, 1.0 / (1.0 / t.pclm - clm.clamp(max=0.0)), t.pclm + clm)
+        pclm = t.pclm.clamp(min=1e-30)  # the term vanishes with PCLM
+        clm = torch.where(p["pclmg"] < 0.0, 1.0 / (1.0 / pclm - clm.clamp(max=0.0)), pclm + clm)
         enhancement = enhancement * (1.0 + clm * torch.log1p(excess / (clm * saturation)))
         factor = g.nfin * beta * p["ids0mult"]
         return factor * s.mean_drive * s.dqi * enhancement / (dmob * dvsat)

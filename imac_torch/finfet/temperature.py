@@ -115,14 +115,13 @@ def build_thermal(
         p: Resolved parameters.
         g: Geometry.
         temperature: Device temperature, K.
-        multiplicative: UTL, UA1 and AT as version 105.03 has them (see below).
+        multiplicative: UTL and UA1 as version 105.03 has them (see below).
 
     Returns:
         The temperature-dependent quantities.
 
     Version 105.03 as HSPICE runs it multiplies U0·(T/TNOM)^UTE by 1 + UTL·ΔT and UA by 1 + UA1·ΔT
-    where 107 adds UTL·ΔT and UA1·ΔT, and its saturation velocity goes as 1 + AT·ΔT where 107 has
-    1 − AT·ΔT (eqs. 3.84 to 3.87). In both, TNOM is in °C.
+    where 107 adds UTL·ΔT and UA1·ΔT. In both TNOM is in °C: the PTM-MG cards' 300.15 is 573.30 K.
     """
     tnom = p["tnom"] + ZERO_CELSIUS
     ratio = temperature / tnom
@@ -167,15 +166,15 @@ def build_thermal(
     u0 = p["u0"] * (1.0 - p["up"] * length ** (-p["lpa"].clamp(min=0.0)))  # eq. 3.52
     ua = p["ua"] + p["aua"] * (-length / p["bua"]).exp()  # eq. 3.55
     u0 = u0.clamp(min=0.0) * ratio ** p["ute"]
-    floor = smooth_positive(0.9 + 0.0 * dt, 1e-3)
     if multiplicative:
-        u0_t = u0 * (1.0 + p["utl"] * dt)
-        ua_t = ua.clamp(min=0.0) * (1.0 + p["ua1"] * dt)
-        velocity = 1.0 + smooth_positive(0.9 - p["at"] * dt, 1e-3) - floor
+        u0_t = u0 * (1.0 + p["utl"] * dt).clamp(min=0.1)
+        ua_t = ua.clamp(min=0.0) * (1.0 + p["ua1"] * dt).clamp(min=0.0)
     else:
         u0_t = u0 + smooth_max(p["utl"] * dt, -0.9 * u0, 1e-4)  # eq. 3.78
         ua_t = ua + smooth_max(p["ua1"] * dt, -ua, 1e-6)  # eq. 3.80
-        velocity = 1.0 + smooth_positive(0.9 - p["at"] * dt, 1e-3) - floor  # eq. 3.84
+    # eq. 3.84; both versions have 1 − AT·ΔT, which with AT < 0 falls below TNOM
+    velocity = smooth_positive(0.9 - p["at"] * dt, 1e-3) - smooth_positive(0.9 + 0.0 * dt, 1e-3)
+    velocity = 1.0 + velocity
 
     def saturation(v: str, a: str, b: str, channel: Tensor) -> Tensor:
         # eqs. 3.62 to 3.65 and 3.84 to 3.87, at least 1000 m/s
