@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from imac_torch.finfet.geometry import CHARGE, Geometry
-from imac_torch.finfet.numerics import power, smooth_positive
+from imac_torch.finfet.numerics import choose, power, smooth_positive
 from imac_torch.finfet.parameters import Parameters
 from imac_torch.finfet.potential import inversion_charge
 from imac_torch.finfet.temperature import Thermal, body_charge
@@ -132,14 +132,14 @@ class Channel:
         # output conductance (eqs. 3.332 to 3.337)
         excess = s.vds - s.vdseff
         pvag = p["pvag"] * s.qia / s.esat_length
-        pvag = torch.where(p["pvag"] > 0.0, 1.0 + pvag, 1.0 / (1.0 - pvag.clamp(max=0.0)))
+        pvag = choose(p["pvag"] > 0.0, 1.0 + pvag, 1.0 / (1.0 - pvag.clamp(max=0.0)))
         swing = s.qia + 2.0 * t.vt
         va_dibl = swing * swing / (s.vdsat + swing) * pvag / t.theta_rout
         enhancement = 1.0 + excess / va_dibl
         saturation = p["vasat"] if self.fixed_vasat else s.vdsat + s.esat_length
         clm = p["pclmg"] * s.qia
         pclm = t.pclm.clamp(min=1e-30)  # the term vanishes with PCLM
-        clm = torch.where(p["pclmg"] < 0.0, 1.0 / (1.0 / pclm - clm.clamp(max=0.0)), pclm + clm)
+        clm = choose(p["pclmg"] < 0.0, 1.0 / (1.0 / pclm - clm.clamp(max=0.0)), pclm + clm)
         enhancement = enhancement * (1.0 + clm * torch.log1p(excess / (clm * saturation)))
         factor = g.nfin * beta * p["ids0mult"]
         return factor * s.mean_drive * s.dqi * enhancement / (dmob * dvsat)

@@ -68,3 +68,10 @@ def power(base: Tensor, exponent: Tensor) -> Tensor:
         if value == 0.0:
             return torch.ones_like(base)
     return base.pow(exponent)
+
+
+def choose(condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """``torch.where`` for a parameter's condition: a single one works on any device."""
+    if condition.numel() == 1:
+        return yes if bool(condition) else no
+    return torch.where(condition, yes, no)
