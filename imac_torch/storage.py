@@ -1,0 +1,280 @@
+"""Save a network to one safetensors file, and load it back; nothing is ever unpickled.
+
+The file holds every tensor of the network, the configuration (inside the state, as text), and in
+its header what is needed to build the modules again: standard torch modules before and after the
+circuit are rebuilt from their arguments, others are asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from imac_torch.activations import Activation, InverterSigmoid
+from imac_torch.analog import IMACNetwork, LayerRecord
+from imac_torch.config import Config
+from imac_torch.errors import ConversionError, DataError, ImacError
+from imac_torch.files import atomic_path
+from imac_torch.layers import IMACLinear, Scaling
+
+__all__ = ["FORMAT", "load", "save"]
+
+FORMAT: Final = 1
+"""Version of the file format; newer files are refused."""
+
+_KIND: Final = "imac_torch network"
+
+_CONVOLUTION = (
+    "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups",
+    "padding_mode",
+)  # fmt: skip
+_NORM = ("num_features", "eps", "momentum", "affine", "track_running_stats")
+_POOL = ("kernel_size", "stride", "padding")
+_REBUILT: Final[Mapping[type[nn.Module], tuple[str, ...]]] = {
+    nn.Identity: (),
+    nn.Flatten: ("start_dim", "end_dim"),
+    nn.Linear: ("in_features", "out_features"),
+    nn.Conv1d: _CONVOLUTION,
+    nn.Conv2d: _CONVOLUTION,
+    nn.BatchNorm1d: _NORM,
+    nn.BatchNorm2d: _NORM,
+    nn.MaxPool2d: (*_POOL, "dilation", "ceil_mode"),
+    nn.AvgPool2d: (*_POOL, "ceil_mode", "count_include_pad", "divisor_override"),
+    nn.AdaptiveAvgPool2d: ("output_size",),
+    nn.Dropout: ("p",),
+    nn.Dropout2d: ("p",),
+    nn.ReLU: (),
+    nn.Sigmoid: (),
+    nn.Tanh: (),
+    nn.LeakyReLU: ("negative_slope",),
+    nn.GELU: ("approximate",),
+    nn.Hardtanh: ("min_val", "max_val"),
+    nn.Softmax: ("dim",),
+    nn.LogSoftmax: ("dim",),
+    InverterSigmoid: ("slope",),
+}
+"""Modules that are built again from their own attributes."""
+
+_TYPES: Final = {kind.__name__: kind for kind in _REBUILT}
+
+
+def save(network: IMACNetwork, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a converted network into one safetensors file.
+
+    The file appears under its name only when it is complete.
+
+    Args:
+        network: The network; gradients and the engine's settings are not stored.
+        path: Of the new file, ending in ``.safetensors``.
+        overwrite: Whether an existing file may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: The suffix is another one, the file exists, or it cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise DataError(f"{path}: networks are .safetensors files; name it {path.stem}.safetensors")
+    if path.exists() and not overwrite:
+        raise DataError(f"{path} exists; choose another name or allow overwriting")
+    header = {
+        "kind": _KIND,
+        "format": str(FORMAT),
+        "layers": json.dumps([_layer_header(layer) for layer in network.analog_layers()]),
+        "digital": json.dumps([_module_header(item) for item in _leaves(network.digital)]),
+        "tail": json.dumps([_module_header(item) for item in _leaves(network.tail)]),
+        "records": json.dumps([asdict(record) for record in network.records]),
+    }
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in network.state_dict().items()
+    }
+    try:
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata=header)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"cannot write {path}: {error}") from None
+    return path
+
+
+def load(
+    path: str | Path, digital: nn.Module | Callable[[], nn.Module] | None = None
+) -> IMACNetwork:
+    """Read a network written by :func:`save`.
+
+    Args:
+        path: The file.
+        digital: The software modules before the circuit, or a function that makes them; the whole
+            original model will do. Only needed where they are not standard torch modules. Their
+            weights come from the file.
+
+    Returns:
+        The network in evaluation mode, on the CPU, with the native engine's default settings.
+
+    Raises:
+        DataError: The file is missing, damaged, of another kind or newer; a module has to be
+            given, or the one given does not fit.
+        ConfigError: The configuration inside is not valid.
+    """
+    path = Path(path)
+    header, tensors = _read(path)
+    layers = [
+        _build_layer(path, item, tensors, index)
+        for index, item in enumerate(_json(path, header, "layers"))
+    ]
+    front = _front(path, _json(path, header, "digital"), digital)
+    tail = [_build_module(path, item, "after the circuit") for item in _json(path, header, "tail")]
+    try:
+        records = [LayerRecord(**record) for record in _json(path, header, "records")]
+        network = IMACNetwork(
+            nn.Sequential(*front), layers, nn.Sequential(*tail), Config(), records
+        )
+        network.load_state_dict(tensors, strict=True)
+    except ImacError:
+        raise
+    except (RuntimeError, TypeError) as error:
+        raise DataError(f"{path}: tensors do not fit the modules: {error}") from None
+    return network.eval()
+
+
+def _layer_header(layer: IMACLinear) -> dict[str, Any]:
+    return {
+        "in_features": layer.in_features,
+        "out_features": layer.out_features,
+        "bias": layer.bias is not None,
+    }
+
+
+def _module_header(module: nn.Module) -> dict[str, Any]:
+    """How to build a module again; no arguments where that is not known."""
+    kind = type(module)
+    if kind not in _REBUILT:
+        return {"type": f"{kind.__module__}.{kind.__qualname__}"}
+    arguments = {name: getattr(module, name) for name in _REBUILT[kind]}
+    if "bias" in module.__dict__.get("_parameters", {}) and kind not in (
+        nn.BatchNorm1d,
+        nn.BatchNorm2d,
+    ):
+        arguments["bias"] = getattr(module, "bias", None) is not None
+    dtype = next((str(p.dtype).removeprefix("torch.") for p in module.parameters()), None)
+    if dtype is not None:
+        arguments["dtype"] = dtype
+    return {"type": kind.__name__, "arguments": arguments}
+
+
+def _leaves(module: nn.Module) -> Iterator[nn.Module]:
+    """Modules in order of execution: nested Sequentials flattened."""
+    if type(module) is nn.Sequential:
+        for child in module:
+            yield from _leaves(child)
+    else:
+        yield module
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path} is no readable safetensors file (truncated?): {error}") from None
+    if header.get("kind") != _KIND:
+        raise DataError(
+            f"{path} holds no network of imac_torch (a plain set of weights?); convert the model "
+            "first and save the result"
+        )
+    version = header.get("format", "")
+    if not version.isdigit() or not 1 <= int(version) <= FORMAT:
+        raise DataError(
+            f"{path}: file format {version!r}, this version reads up to {FORMAT}; update imac_torch"
+        )
+    return header, tensors
+
+
+def _json(path: Path, header: Mapping[str, str], name: str) -> list[dict[str, Any]]:
+    try:
+        value = json.loads(header[name])
+    except (KeyError, ValueError):
+        raise DataError(f"{path}: the header's {name!r} is missing or damaged") from None
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise DataError(f"{path}: the header's {name!r} is not a list of tables")
+    return value
+
+
+def _build_layer(
+    path: Path, header: dict[str, Any], tensors: Mapping[str, Tensor], index: int
+) -> IMACLinear:
+    try:
+        state = tensors[f"layers.{index}._extra_state"]
+        content = json.loads(bytes(state.tolist()).decode())
+        layer = IMACLinear(
+            int(header["in_features"]),
+            int(header["out_features"]),
+            bias=bool(header["bias"]),
+            activation=Activation(**content["activation"]),
+            config=Config.from_dict(content["config"]),
+            scaling=Scaling(**content["scaling"]),
+            name=str(content["name"]),
+            dtype=tensors[f"layers.{index}.weight"].dtype,
+        )
+    except ConversionError as error:
+        raise DataError(f"{path}: layer {index}: {error}") from None
+    except ImacError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: layer {index} is damaged: {error}") from None
+    return layer
+
+
+def _build_module(path: Path, header: dict[str, Any], where: str) -> nn.Module:
+    kind = _TYPES.get(str(header.get("type")))
+    if kind is None or "arguments" not in header:
+        raise DataError(f"{path}: {header.get('type')} {where} is no standard torch module")
+    arguments = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in header["arguments"].items()
+    }
+    dtype = arguments.pop("dtype", None)
+    try:
+        module = kind(**arguments)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: {header['type']} {where} cannot be built: {error}") from None
+    return module if dtype is None else module.to(getattr(torch, str(dtype)))
+
+
+def _front(
+    path: Path,
+    headers: list[dict[str, Any]],
+    digital: nn.Module | Callable[[], nn.Module] | None,
+) -> list[nn.Module]:
+    """The modules before the circuit: rebuilt, or the first of those given."""
+    if digital is None:
+        unknown = [str(item.get("type")) for item in headers if "arguments" not in item]
+        if unknown:
+            raise DataError(
+                f"{path}: before the circuit stands {', '.join(unknown)}, which only your own code "
+                "can build; pass it (or a function that makes it) as load(path, digital=...)"
+            )
+        return [_build_module(path, item, "before the circuit") for item in headers]
+    module = digital if isinstance(digital, nn.Module) else digital()
+    found = list(_leaves(module))[: len(headers)]
+    names = [type(item).__name__ for item in found]
+    wanted = [str(item.get("type")).rpartition(".")[2] for item in headers]
+    if names != wanted:
+        raise DataError(
+            f"{path}: the file was saved with {', '.join(wanted) or 'nothing'} before the circuit, "
+            f"the module given has {', '.join(names) or 'nothing'} there"
+        )
+    return found
