@@ -15,7 +15,7 @@ within threads and returns wrong results, often without an error (pytorch/pytorc
 reported from order 151 on, also seen in 2.13).
 """
 INVERTED: Final = 128
-"""Order up to which an inverse and one product are faster than substitution."""
+"""Order up to which an inverse and a product are faster than substitution in many right sides."""
 
 
 def solve(matrix: Tensor, right: Tensor) -> Tensor:
@@ -31,6 +31,6 @@ def solve(matrix: Tensor, right: Tensor) -> Tensor:
     if matrix.device.type == "cpu" and matrix.shape[0] > 1 and matrix.shape[-1] > THREADED:
         pairs = zip(matrix, right, strict=True)
         return torch.stack([solve(a[None], b[None])[0] for a, b in pairs])
-    if matrix.shape[-1] <= INVERTED < 2 * right.shape[-1]:
+    if matrix.shape[-1] <= min(INVERTED, right.shape[-1]):
         return torch.linalg.inv(matrix) @ right
     return torch.linalg.solve(matrix, right)

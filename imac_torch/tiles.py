@@ -316,11 +316,12 @@ def _join(tiles: tuple[Tiles, Tiles], edges: tuple[str, str], pieces: Pieces) ->
     columns = place([ins[n][edge].stop - ins[n][edge].start for n, edge in pieces])
     rows = place([outs[n][edge].stop - outs[n][edge].start for n, edge in pieces])
     right_side = impedance.new_empty(batch, lines, columns[-1].stop)
-    currents = torch.zeros_like(right_side)
+    currents = torch.empty_like(right_side)
     for (n, edge), column in zip(pieces, columns, strict=True):
         direct = shared_out[n][:, :, ins[n][edge]]
         if n == 0:
             right_side[:, :, column] = direct
+            currents[:, :, column] = 0.0
         else:
             right_side[:, :, column] = impedance @ direct
             currents[:, :, column] = direct
@@ -330,15 +331,15 @@ def _join(tiles: tuple[Tiles, Tiles], edges: tuple[str, str], pieces: Pieces) ->
     del right_side, system
     currents = torch.baddbmm(currents, admittance, voltages)
     arriving = (currents, voltages)
-    result = impedance.new_zeros(batch, rows[-1].stop, columns[-1].stop)
+    result = impedance.new_empty(batch, rows[-1].stop, columns[-1].stop)
     for (n, edge), row in zip(pieces, rows, strict=True):
         out = outs[n][edge]
         if out.start == out.stop:
             continue
         block = result[:, row]
         for (other, input_edge), column in zip(pieces, columns, strict=True):
-            if other == n:
-                block[:, :, column] = matrices[n][:, out, ins[n][input_edge]]
+            own = matrices[n][:, out, ins[n][input_edge]] if other == n else 0.0
+            block[:, :, column] = own
         block.baddbmm_(shared_in[n][:, out], arriving[n])
     return result
 

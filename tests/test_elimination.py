@@ -460,6 +460,13 @@ def test_choice_is_reported() -> None:
     assert str(eliminate(*wanted, termination(), method="tiles")[1]) == "tiles (torch)"
 
 
+def test_torch_serves_where_numba_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert str(eliminate(*cells(2, 3), termination())[1]) == "rows (torch)"
+    with pytest.raises(SolverError, match="numba is not installed"):
+        eliminate(*cells(2, 3), termination(), kernel="numba")
+
+
 def test_errors_say_what_is_wrong() -> None:
     positive, negative = cells(2, 3)
     wires = termination()
