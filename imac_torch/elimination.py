@@ -14,7 +14,10 @@ from imac_torch.kernels import Kernel, choose_kernel
 from imac_torch.rows import eliminate_rows
 from imac_torch.tiles import eliminate_tiles
 
-Method: TypeAlias = Literal["rows", "tiles"]
+__all__ = ["CROSSOVER", "EliminationInfo", "Kernel", "Method", "eliminate"]
+
+Method: TypeAlias = Literal["auto", "rows", "tiles"]
+"""How to eliminate; "auto" decides by size."""
 
 CROSSOVER: Final = 144
 """Columns above which merging tiles beats the row recursion.
@@ -34,8 +37,8 @@ class EliminationInfo:
         kernel: What ran: "numba" or "torch".
     """
 
-    method: Method
-    kernel: Kernel
+    method: Literal["rows", "tiles"]
+    kernel: Literal["torch", "numba"]
 
     def __str__(self) -> str:
         return f"{self.method} ({self.kernel})"
@@ -46,8 +49,8 @@ def eliminate(
     negative: Tensor,
     wires: Termination,
     *,
-    method: str = "auto",
-    kernel: str = "auto",
+    method: Method = "auto",
+    kernel: Kernel = "auto",
 ) -> tuple[BlockPorts, EliminationInfo]:
     """Eliminate every inner node of a batch of blocks, exactly.
 
@@ -70,11 +73,11 @@ def eliminate(
     if method not in ("auto", "rows", "tiles"):
         raise SolverError(f'method = {method!r} is not one of "auto", "rows", "tiles"')
     _check(positive, negative, wires)
-    chosen: Method
+    chosen: Literal["rows", "tiles"]
     if method == "auto":
         chosen = "rows" if positive.shape[-1] <= CROSSOVER else "tiles"
     else:
-        chosen = "rows" if method == "rows" else "tiles"
+        chosen = method
     runs = choose_kernel(kernel, positive)
     if chosen == "tiles" and kernel == "auto" and torch.is_grad_enabled():
         tensors = (positive, negative, *vars(wires).values())

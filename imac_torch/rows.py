@@ -12,7 +12,7 @@ from torch import Tensor
 from imac_torch.blocks import BlockPorts, Termination
 from imac_torch.chain import LineEnds, eliminate_lines
 from imac_torch.errors import SolverError
-from imac_torch.kernels import choose_kernel
+from imac_torch.kernels import Kernel, choose_kernel
 from imac_torch.linalg import solve
 
 CHUNK_BYTES: Final = 256 * 2**20
@@ -20,7 +20,7 @@ CHUNK_BYTES: Final = 256 * 2**20
 
 
 def eliminate_rows(
-    positive: Tensor, negative: Tensor, wires: Termination, *, kernel: str = "auto"
+    positive: Tensor, negative: Tensor, wires: Termination, *, kernel: Kernel = "auto"
 ) -> BlockPorts:
     """Eliminate every inner node of a batch of blocks.
 

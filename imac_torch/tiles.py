@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from torch import Tensor
 
 from imac_torch.blocks import BlockPorts, Termination
 from imac_torch.errors import SolverError
-from imac_torch.kernels import choose_kernel
+from imac_torch.kernels import Kernel, choose_kernel
 from imac_torch.linalg import solve
 from imac_torch.strips import strip_matrix
 
@@ -116,7 +116,7 @@ def _consecutive(sizes: dict[str, int]) -> dict[str, slice]:
 
 
 def eliminate_tiles(
-    positive: Tensor, negative: Tensor, wires: Termination, *, kernel: str = "auto"
+    positive: Tensor, negative: Tensor, wires: Termination, *, kernel: Kernel = "auto"
 ) -> BlockPorts:
     """Eliminate every inner node of blocks of any size, about 300·n³ operations for n×n.
 
@@ -177,7 +177,11 @@ class _Dissection:
     """One block, cut and merged depth first, so that little is alive at a time."""
 
     def __init__(
-        self, positive: Tensor, negative: Tensor, wires: Termination, kernel: str
+        self,
+        positive: Tensor,
+        negative: Tensor,
+        wires: Termination,
+        kernel: Literal["torch", "numba"],
     ) -> None:
         self.rows, self.columns = positive.shape
         self.row_levels, self.column_levels = _levels(self.rows), _levels(self.columns)

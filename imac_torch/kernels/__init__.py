@@ -10,11 +10,11 @@ from torch import Tensor
 
 from imac_torch.errors import SolverError
 
-Kernel: TypeAlias = Literal["torch", "numba"]
-"""What runs the arithmetic."""
+Kernel: TypeAlias = Literal["auto", "torch", "numba"]
+"""What shall run the arithmetic; "auto" takes the faster one that can."""
 
 
-def choose_kernel(kernel: str, tensor: Tensor) -> Kernel:
+def choose_kernel(kernel: Kernel, tensor: Tensor) -> Literal["torch", "numba"]:
     """What ``kernel`` ("auto", "torch" or "numba") means for a tensor's device and dtype.
 
     "auto" is numba for float64 on the CPU where numba is installed, and torch otherwise.
