@@ -1,0 +1,326 @@
+"""Silicon area of a network by part; models are values with documented, sourced constants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from imac_torch.analog import IMACNetwork
+from imac_torch.errors import ConfigError
+
+__all__ = [
+    "AREA_MODELS",
+    "FIN_PITCH",
+    "GATE_PITCH",
+    "Area",
+    "AreaModel",
+    "ImacSimArea",
+    "LayerShape",
+    "LayoutArea",
+    "NetworkArea",
+    "layer_shapes",
+    "network_area",
+]
+
+# Published pitches (m) of the foundry technology that each PTM-MG node stands for.
+# 7: ASAP7 (Clark et al., Microelectron. J. 53, 105, 2016); 10: Auth et al., IEDM 2017;
+# 14: Natarajan et al., IEDM 2014; 16: Wu et al., IEDM 2013; 20: the 22 nm generation,
+# Auth et al., VLSI Technology 2012.
+FIN_PITCH: Final[Mapping[int, float]] = MappingProxyType(
+    {7: 27e-9, 10: 34e-9, 14: 42e-9, 16: 48e-9, 20: 60e-9}
+)
+"""Fin pitch (m) by node (nm)."""
+GATE_PITCH: Final[Mapping[int, float]] = MappingProxyType(
+    {7: 54e-9, 10: 54e-9, 14: 70e-9, 16: 90e-9, 20: 90e-9}
+)
+"""Contacted gate pitch (m) by node (nm)."""
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """What area models need to know of one layer.
+
+    Attributes:
+        name: The layer's path.
+        inputs: N, the bias not counted.
+        outputs: M.
+        horizontal: H, partitions of the I± lines.
+        vertical: V, partitions of the input lines.
+        rows: Rows of one physical array.
+        columns: Columns of one physical array, the bias included.
+        cell: m², of one bit cell: its width times its length.
+        gain: Of the amplifiers.
+        amplifier_resistance: Ω, R1 = R2; R3 = R4 are the gain times it.
+        neuron: Kind of activation circuit.
+        fins: Of each transistor of a FinFET neuron.
+        node: Technology node of the transistors, nm.
+    """
+
+    name: str
+    inputs: int
+    outputs: int
+    horizontal: int
+    vertical: int
+    rows: int
+    columns: int
+    cell: float
+    gain: float
+    amplifier_resistance: float
+    neuron: str
+    fins: int
+    node: int
+
+    @property
+    def arrays(self) -> int:
+        """Physical arrays: H·V."""
+        return self.horizontal * self.vertical
+
+
+@dataclass(frozen=True)
+class Area:
+    """Area by part, m²; None where the model says nothing about a part."""
+
+    cells: float | None
+    amplifiers: float | None
+    neurons: float | None
+    switches: float | None
+
+    @property
+    def total(self) -> float:
+        """Sum of the parts that are modelled, m²."""
+        return sum(value for value in self.parts().values() if value is not None)
+
+    def parts(self) -> dict[str, float | None]:
+        """The parts by name."""
+        return {
+            "cells": self.cells,
+            "amplifiers": self.amplifiers,
+            "neurons": self.neurons,
+            "switches": self.switches,
+        }
+
+    @classmethod
+    def sum(cls, areas: Sequence[Area]) -> Area:
+        """The sum of layers; a part is None if it is for some layer."""
+
+        def add(values: list[float | None]) -> float | None:
+            known = [value for value in values if value is not None]
+            return sum(known) if len(known) == len(values) else None
+
+        return cls(
+            add([area.cells for area in areas]),
+            add([area.amplifiers for area in areas]),
+            add([area.neurons for area in areas]),
+            add([area.switches for area in areas]),
+        )
+
+
+class AreaModel(Protocol):
+    """Area of one layer; give your own by providing these."""
+
+    @property
+    def name(self) -> str:
+        """For reports."""
+        ...
+
+    def layer(self, shape: LayerShape) -> Area:
+        """Area of one layer."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImacSimArea:
+    """IMAC-Sim's formula: whole physical arrays and the switches of their lines.
+
+    W·L·rows·columns + ``switch``·(rows + columns) for each of the H·V arrays, filled or not;
+    amplifiers and neurons are not in it (testIMAC.py of https://github.com/iCAS-Lab/IMAC-Sim,
+    "Area Calculation").
+
+    Attributes:
+        switch: m² per line. The 0.56 µm² is written there without a source, and it does not
+            scale with the technology.
+    """
+
+    switch: float = 0.56e-12
+
+    @property
+    def name(self) -> str:
+        """For reports."""
+        return "imac-sim"
+
+    def layer(self, shape: LayerShape) -> Area:
+        """Area of one layer."""
+        return Area(
+            cells=shape.cell * shape.rows * shape.columns * shape.arrays,
+            amplifiers=None,
+            neurons=None,
+            switches=self.switch * (shape.rows + shape.columns) * shape.arrays,
+        )
+
+
+@dataclass(frozen=True)
+class LayoutArea:
+    """An estimate of every part from layout rules; factors are fields, to be replaced by yours.
+
+    A transistor of n fins takes n·fin pitch by ``gate_pitches`` contacted gate pitches (its own
+    gate, and half of the dummy gate on either side).
+    Amplifier: an operational amplifier of ``opamp_fins`` and R1…R4 as resistors of sheet
+    resistance ``sheet_resistance`` and width ``resistor_width``, 2·(1 + gain)·R/Rs squares, with
+    ``resistor_fill`` for ends and spacing.
+    Neuron: two transistors of the configuration's fins, and two bit cells: the resistors are
+    memory devices (Amin et al., GLSVLSI 2022, 10.1145/3526241.3530376). Behavioural neurons have
+    no layout: their area is None.
+    Switches: a transmission gate of two transistors of ``switch_fins`` on each input line and
+    each I± line of an array.
+
+    Attributes:
+        whole_arrays: Count cells and switches of whole physical arrays (as built), or only of
+            the lines that are used.
+        gate_pitches: Width of a transistor in contacted gate pitches.
+        opamp_fins: Fins of all transistors of one operational amplifier together. The default is
+            a two-stage amplifier of eight transistors (Allen and Holberg, "CMOS Analog Circuit
+            Design", ch. 6) of 20 fins on average: an assumption, not a design.
+        switch_fins: Fins of each transistor of a switch.
+        sheet_resistance: Ω per square. Unsilicided polysilicon has 50 to 400 (Weste and Harris,
+            "CMOS VLSI Design"): the middle is taken.
+        resistor_width: m.
+        resistor_fill: Area per resistor square relative to width².
+    """
+
+    whole_arrays: bool = True
+    gate_pitches: float = 2.0
+    opamp_fins: int = 160
+    switch_fins: int = 4
+    sheet_resistance: float = 200.0
+    resistor_width: float = 100e-9
+    resistor_fill: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Check that every factor is positive.
+
+        Raises:
+            ConfigError: One is not.
+        """
+        for name, value in vars(self).items():
+            if not isinstance(value, bool) and not (value > 0 and math.isfinite(value)):
+                raise ConfigError(f"LayoutArea.{name} = {value} must be positive and finite")
+
+    @property
+    def name(self) -> str:
+        """For reports."""
+        return "layout" if self.whole_arrays else "layout, used lines only"
+
+    def transistor(self, node: int, fins: int) -> float:
+        """Area of one transistor, m².
+
+        Raises:
+            ConfigError: There are no pitches for the node.
+        """
+        if node not in FIN_PITCH:
+            known = ", ".join(map(str, FIN_PITCH))
+            raise ConfigError(f"no pitches of a {node} nm node; there are {known} nm")
+        return fins * FIN_PITCH[node] * self.gate_pitches * GATE_PITCH[node]
+
+    def layer(self, shape: LayerShape) -> Area:
+        """Area of one layer."""
+        if self.whole_arrays:
+            cells = shape.rows * shape.columns * shape.arrays
+            lines = (shape.columns + 2 * shape.rows) * shape.arrays
+        else:
+            cells = shape.outputs * (shape.inputs + 1)
+            lines = (shape.inputs + 1) * shape.vertical + 2 * shape.outputs * shape.horizontal
+        squares = 2.0 * (1.0 + shape.gain) * shape.amplifier_resistance / self.sheet_resistance
+        resistors = squares * self.resistor_width**2 * self.resistor_fill
+        opamp = self.transistor(shape.node, self.opamp_fins)
+        neuron = None
+        if shape.neuron == "finfet":
+            neuron = 2.0 * self.transistor(shape.node, shape.fins) + 2.0 * shape.cell
+        elif shape.neuron == "identity":
+            neuron = 0.0  # nothing stands there
+        return Area(
+            cells=shape.cell * cells,
+            amplifiers=(opamp + resistors) * shape.outputs * shape.horizontal,
+            neurons=None if neuron is None else neuron * shape.outputs,
+            switches=2.0 * self.transistor(shape.node, self.switch_fins) * lines,
+        )
+
+
+AREA_MODELS: Final[Mapping[str, AreaModel]] = MappingProxyType(
+    {
+        "imac-sim": ImacSimArea(),
+        "layout": LayoutArea(),
+        "layout-used": LayoutArea(whole_arrays=False),
+    }
+)
+"""Models by name, with their default constants."""
+
+
+@dataclass(frozen=True)
+class NetworkArea:
+    """Area of a network.
+
+    Attributes:
+        model: Name of the model.
+        layers: Area by layer path.
+    """
+
+    model: str
+    layers: Mapping[str, Area] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Area:
+        """Sum over layers."""
+        return Area.sum(list(self.layers.values()))
+
+
+def layer_shapes(network: IMACNetwork) -> list[LayerShape]:
+    """What area models need to know of a network's layers."""
+    shapes = []
+    for layer in network.analog_layers():
+        spec, config = layer.crossbar(), layer.config
+        # Explicit partitions may make arrays larger than the configured size.
+        rows = max(last - first for first, last in spec.row_ranges)
+        columns = max(last - first for first, last in spec.column_ranges)
+        shapes.append(
+            LayerShape(
+                name=layer.name,
+                inputs=spec.inputs,
+                outputs=spec.outputs,
+                horizontal=len(spec.column_ends),
+                vertical=len(spec.row_ends),
+                rows=max(rows, config.crossbar.rows),
+                columns=max(columns, config.crossbar.columns),
+                cell=config.interconnect.cell_width * config.interconnect.cell_length,
+                gain=float(spec.gain),
+                amplifier_resistance=float(spec.amplifier_resistance),
+                neuron=layer.neuron_spec().kind,
+                fins=config.neuron.fins,
+                node=config.neuron.transistor_node,
+            )
+        )
+    return shapes
+
+
+def network_area(network: IMACNetwork, model: AreaModel | str = "imac-sim") -> NetworkArea:
+    """Area of every layer of a network.
+
+    Args:
+        network: A converted model.
+        model: A model, or the name of one in :data:`AREA_MODELS`.
+
+    Returns:
+        m² by layer and part.
+
+    Raises:
+        ConfigError: There is no model of that name, or it lacks the technology node.
+    """
+    if isinstance(model, str):
+        if model not in AREA_MODELS:
+            raise ConfigError(f"no area model {model!r}; there are {', '.join(AREA_MODELS)}")
+        model = AREA_MODELS[model]
+    return NetworkArea(
+        model.name, {shape.name: model.layer(shape) for shape in layer_shapes(network)}
+    )
