@@ -1,0 +1,72 @@
+"""Voltages inside crossbars, against the dense nodal analysis of the same circuit."""
+
+import pytest
+import torch
+
+from imac_torch import Config, Crossbar, Interconnect, Memristor, Neuron, convert
+from imac_torch.analog import IMACNetwork
+from imac_torch.crossbar import CrossbarSpec
+from imac_torch.errors import SolverError
+from imac_torch.ir_drop import cell_voltages
+from imac_torch.nodal import solve_layer
+
+# Condition of the nodal matrix: at most gv/g_min ~ (1/9 Ω)/(1/202 kΩ) times the square of a
+# line's length, ~1e6; times 2^-53 and 0.8 V that is 1e-10 V.
+TOLERANCE = 1e-10
+
+
+def network(generator: torch.Generator, **sections: object) -> IMACNetwork:
+    model = torch.nn.Sequential(torch.nn.Linear(9, 7), torch.nn.Sigmoid()).double()
+    torch.nn.init.uniform_(model[0].weight, -1, 1, generator=generator)
+    config = Config(
+        neuron=Neuron(kind="logistic"),
+        **{"crossbar": Crossbar(rows=3, columns=4), **sections},  # type: ignore[arg-type]
+    )
+    return convert(model, config, generator=generator)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"device": Memristor(rlow=500.0, rhigh=5e3, variation=0.2)},
+        {"crossbar": Crossbar(rows=64, columns=64)},
+        {"crossbar": Crossbar(rows=1, columns=2)},
+    ],
+)
+def test_every_node_equals_the_dense_solution(
+    generator: torch.Generator, sections: dict[str, object]
+) -> None:
+    net = network(generator, **sections)
+    inputs = torch.rand(3, 9, generator=generator, dtype=torch.float64) * 1.6 - 0.8
+    circuit = net.circuit().layers[0]
+    dense = solve_layer(circuit, inputs, 0.8)
+    layer = next(net.analog_layers())
+    lines = torch.cat([inputs, inputs.new_full((3, 1), 0.8)], dim=1)
+    found = cell_voltages(layer.crossbar(), lines)
+    for name, ours in (("a", found.cell), ("p", found.positive), ("n", found.negative)):
+        index = torch.from_numpy(circuit.array(name).index)
+        torch.testing.assert_close(ours, dense[:, index], rtol=0, atol=TOLERANCE)
+    ends = torch.from_numpy(circuit.array("pe").index)
+    last = [stop - 1 for stop in layer.crossbar().column_ends]
+    torch.testing.assert_close(
+        found.positive_end[:, :, last], dense[:, ends], rtol=0, atol=TOLERANCE
+    )
+    ends = torch.from_numpy(circuit.array("ne").index)
+    torch.testing.assert_close(
+        found.negative_end[:, :, last], dense[:, ends], rtol=0, atol=TOLERANCE
+    )
+
+
+def test_ideal_wires_drop_nothing(generator: torch.Generator) -> None:
+    net = network(generator, interconnect=Interconnect(resistance=False))
+    lines = torch.rand(2, 10, generator=generator, dtype=torch.float64)
+    found = cell_voltages(next(net.analog_layers()).crossbar(), lines)
+    assert float(found.input_drop.abs().max()) == 0.0
+    assert float(found.output_drop.abs().max()) < 1e-14
+
+
+def test_what_does_not_fit_is_refused(generator: torch.Generator) -> None:
+    spec: CrossbarSpec = next(network(generator).analog_layers()).crossbar()
+    with pytest.raises(SolverError, match=r"\(2, 9\)"):
+        cell_voltages(spec, torch.zeros(2, 9, dtype=torch.float64))
