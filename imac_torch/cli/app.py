@@ -1,0 +1,130 @@
+"""The application: its commands, its exit codes, its errors."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from imac_torch.errors import ImacError, SimulatorError, SolverError
+
+__all__ = ["ExitCode", "app", "main"]
+
+
+class ExitCode(IntEnum):
+    """What the program's exit code means."""
+
+    OK = 0
+    CRASH = 1
+    """An error nobody foresaw, with a traceback: please report it."""
+    USAGE = 2
+    """The command line is wrong."""
+    INPUT = 3
+    """Configuration, model, weights or data are wrong."""
+    UNSOLVED = 4
+    """The circuit was not solved, for all samples or for some."""
+    SIMULATOR = 5
+    """The external simulator is missing, failed, or had no licence."""
+    DIFFERENT = 6
+    """verify: the engines differ by more than the tolerance."""
+    INTERRUPTED = 130
+    """Stopped by Ctrl-C."""
+
+
+def exit_code(error: ImacError) -> ExitCode:
+    """The exit code of an error."""
+    if isinstance(error, SimulatorError):
+        return ExitCode.SIMULATOR
+    return ExitCode.UNSOLVED if isinstance(error, SolverError) else ExitCode.INPUT
+
+
+class _Group(TyperGroup):
+    """Turns the package's errors into messages on standard error and exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - the library's signature
+        try:
+            return super().invoke(ctx)
+        except ImacError as error:
+            console = Console(stderr=True, soft_wrap=True)
+            console.print("[bold red]error:[/]", end=" ")
+            console.print(str(error), markup=False, highlight=False)
+            if isinstance(error, SimulatorError) and error.directory is not None:
+                console.print(f"the run is kept in {error.directory}", markup=False)
+            raise typer.Exit(int(exit_code(error))) from None
+        except KeyboardInterrupt:
+            Console(stderr=True).print("stopped")
+            raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
+
+
+_HELP = """
+Trained PyTorch networks as in-memory analog circuits: solved natively, or by SPICE.
+
+A MODEL is one of
+
+* a network that `imac-torch convert` wrote (`network.safetensors`);
+* `module:factory`, a function in a Python file or package that returns the trained model, with
+  its weights in `--weights weights.safetensors`;
+* a directory of IMAC-Sim: its top (with `testIMAC.py`, whose inputs are read) or its `data/`.
+
+DATA is the name of a data set (`digits`, `MNIST`, ...), a directory of IMAC-Sim, or
+`module:factory` for a PyTorch data set of your own.
+
+Every command takes a configuration file (`--config circuit.toml`) and changes to it
+(`--set amplifier.gain=30`); `imac-torch config` writes a file to start from.
+
+A first session:
+
+    imac-torch simulate path/to/IMAC-Sim --testnum 100
+
+    imac-torch convert mymodel:trained --weights mymodel.safetensors -o net.safetensors
+
+    imac-torch simulate net.safetensors --data MNIST --data-root ~/data --output run
+
+    imac-torch verify net.safetensors --data MNIST --data-root ~/data --samples 3
+"""
+
+_EPILOG = (
+    "Exit codes: 0 done; 1 crash (please report); 2 wrong command line; 3 wrong configuration, "
+    "model or data; 4 circuit not solved (for some samples at least); 5 simulator missing or "
+    "failed; 6 verify found a difference; 130 interrupted."
+)
+
+app = typer.Typer(
+    name="imac-torch",
+    cls=_Group,
+    help=_HELP,
+    epilog=_EPILOG,
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    add_completion=False,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from imac_torch import __version__
+
+        typer.echo(f"imac-torch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    del version
+
+
+def main() -> None:
+    """Run the command line of this process and exit."""
+    from imac_torch.cli import commands
+
+    commands.register(app)
+    app()

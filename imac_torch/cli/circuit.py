@@ -1,0 +1,238 @@
+"""Commands about the circuit itself: config, convert, netlist, characterize, area."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from imac_torch.area import AREA_MODELS, network_area
+from imac_torch.characterization import characterize_neuron
+from imac_torch.cli import options as o
+from imac_torch.cli.opening import open_loader, open_network
+from imac_torch.config import DEVICES, Config, Interconnect, Memristor
+from imac_torch.deck import compile as compile_deck
+from imac_torch.errors import ConfigError
+from imac_torch.files import write_text
+from imac_torch.netlist import NetlistSettings
+from imac_torch.overrides import apply_overrides, field_paths, parse_assignment
+from imac_torch.storage import save
+
+__all__ = ["area", "characterize", "config", "convert", "netlist"]
+
+
+def config(
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="New file (.toml or .json); default: print TOML."),
+    ] = None,
+    changes: o.SetOption = None,
+    device: Annotated[
+        str | None, typer.Option(help=f"Start from a device: {', '.join(DEVICES)}.")
+    ] = None,
+    tech_node: Annotated[
+        float | None, typer.Option(help="Start from the wires of a node, in nm: 7, 9, ... 45.")
+    ] = None,
+    bit_cell: Annotated[str, typer.Option(help="With --tech-node: 1T1R, 2T1R, 1TG1R.")] = "1T1R",
+    imac_sim: Annotated[bool, typer.Option("--imac-sim", help="IMAC-Sim's set-up.")] = False,
+    fields: Annotated[
+        bool, typer.Option("--fields", help="List every field with its unit and meaning.")
+    ] = False,
+) -> None:
+    """Write a configuration to start from, or explain its fields.
+
+    Example: `imac-torch config --device MRAM --tech-node 14 -o circuit.toml`
+    """
+    if fields:
+        table = Table("field", "meaning", show_lines=False)
+        for path, text in field_paths():
+            table.add_row(path, text)
+        Console().print(table)
+        return
+    made = Config.imac_sim() if imac_sim else Config()
+    if device is not None:
+        made = made.replace(device=Memristor.preset(device))
+    if tech_node is not None:
+        made = made.replace(interconnect=Interconnect.preset(tech_node * 1e-9, bit_cell))
+    made = apply_overrides(made, dict(parse_assignment(text) for text in changes or ()))
+    if output is not None:
+        made.save(output)
+        typer.echo(f"wrote {output}")
+        return
+    import tomli_w
+
+    typer.echo(tomli_w.dumps(made.to_dict()), nl=False)
+
+
+def convert(
+    model: o.ModelSource,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The network's new file (.safetensors).")
+    ],
+    weights: o.WeightsOption = None,
+    config: o.ConfigOption = None,
+    changes: o.SetOption = None,
+    exclude: o.ExcludeOption = None,
+    seed: o.SeedOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Turn a trained model into an analog network and save it.
+
+    Prints what was mapped, folded and left in software. The file holds devices and configuration.
+    """
+    opened = open_network(
+        model,
+        weights=weights,
+        digital=None,
+        config=config,
+        changes=changes,
+        seed=seed,
+        exclude=exclude,
+    )
+    path = save(opened.network, output, overwrite=force)
+    typer.echo(opened.network.summary())
+    typer.echo(f"wrote {path}")
+
+
+def netlist(
+    model: o.ModelSource,
+    output: Annotated[Path, typer.Option("--output", "-o", help="New run directory.")],
+    dialect: Annotated[o.Dialect, typer.Option(help="Simulator to write for.")] = o.Dialect.HSPICE,
+    analysis: o.AnalysisOption = o.Analysis.TRANSIENT,
+    data: o.DataOption = None,
+    data_root: o.DataRootOption = None,
+    train_split: o.TrainSplitOption = False,
+    testnum: o.TestnumOption = None,
+    testnum_per_batch: o.PerBatchOption = None,
+    firstimage: o.FirstimageOption = None,
+    weights: o.WeightsOption = None,
+    digital: o.DigitalOption = None,
+    config: o.ConfigOption = None,
+    changes: o.SetOption = None,
+    exclude: o.ExcludeOption = None,
+    seed: o.SeedOption = None,
+) -> None:
+    """Write the netlists of a network and its inputs, for a simulator of your own.
+
+    Run them where you like; `imac-torch simulate --engine ... --run-directory` does both steps.
+    """
+    opened = open_network(
+        model,
+        weights=weights,
+        digital=digital,
+        config=config,
+        changes=changes,
+        seed=seed,
+        exclude=exclude,
+    )
+    loader, count = open_loader(
+        opened,
+        data,
+        root=data_root,
+        train=train_split,
+        first=firstimage,
+        count=testnum,
+        batch_size=None,
+    )
+    per_netlist = testnum_per_batch or opened.source.per_batch or 10
+    deck = compile_deck(
+        opened.network,
+        loader,
+        output,
+        dialect=dialect.value,
+        settings=NetlistSettings(
+            analysis="dc" if analysis is o.Analysis.DC else "transient",
+            images_per_netlist=per_netlist,
+        ),
+    )
+    files = len(deck.run_files.batches)
+    typer.echo(f"wrote {files} netlists for {count} samples to {deck.directory}")
+
+
+def characterize(
+    config: o.ConfigOption = None,
+    changes: o.SetOption = None,
+    low: Annotated[float, typer.Option("--from", help="V. First input.")] = -1.0,
+    high: Annotated[float, typer.Option("--to", help="V. Last input.")] = 1.0,
+    points: Annotated[int, typer.Option(min=2, help="Number of inputs.")] = 201,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="New CSV file with the curves.")
+    ] = None,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Transfer curve, threshold, slope and power of the neuron.
+
+    Example: `imac-torch characterize --set device.rlow=8.5e3 --set device.rhigh=25.5e3`
+    """
+    built = o.build_config(config, changes)
+    curve = characterize_neuron(built, low=low, high=high, points=points)
+    figures = curve.figures()
+    if output is not None:
+        if output.exists():
+            raise ConfigError(f"{output} exists; choose another name or remove it first")
+        write_text(output, curve.to_csv())
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    units = {
+        "vdd": "V", "threshold": "V", "slope": "1/V", "steepest_gain": "V/V", "output_high": "V",
+        "output_low": "V", "mean_power": "W", "largest_power": "W", "sigmoid_rms_error": "V",
+    }  # fmt: skip
+    table = Table("figure", "value", title=f"{curve.spec.kind} neuron, {low:g} V to {high:g} V")
+    for name, value in figures.items():
+        table.add_row(name.replace("_", " "), f"{value:.6g} {units[name]}")
+    Console().print(table)
+    if output is not None:
+        typer.echo(f"wrote {output}")
+
+
+def area(
+    model: o.ModelSource,
+    area_model: Annotated[
+        str, typer.Option("--model", "-m", help=f"One of {', '.join(AREA_MODELS)}.")
+    ] = "imac-sim",
+    weights: o.WeightsOption = None,
+    digital: o.DigitalOption = None,
+    config: o.ConfigOption = None,
+    changes: o.SetOption = None,
+    exclude: o.ExcludeOption = None,
+    seed: o.SeedOption = None,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Silicon area by layer and part: cells, amplifiers, neurons, switches.
+
+    `imac-sim` is IMAC-Sim's formula (whole arrays and switches only); `layout` estimates every
+    part from layout rules; `layout-used` counts only the lines that are used.
+    """
+    opened = open_network(
+        model,
+        weights=weights,
+        digital=digital,
+        config=config,
+        changes=changes,
+        seed=seed,
+        exclude=exclude,
+    )
+    found = network_area(opened.network, area_model)
+    if as_json:
+        content = {
+            "model": found.model,
+            "unit": "m²",
+            "layers": {name: item.parts() for name, item in found.layers.items()},
+            "total": found.total.total,
+        }
+        typer.echo(json.dumps(content, ensure_ascii=False))
+        return
+    table = Table(title=f"area by the model {found.model!r}, µm²")
+    for heading in ("layer", "cells", "amplifiers", "neurons", "switches", "total"):
+        table.add_column(heading, justify="left" if heading == "layer" else "right")
+    for name, item in (*found.layers.items(), ("total", found.total)):
+        values = (*item.parts().values(), item.total)
+        table.add_row(
+            name, *("not modelled" if v is None else f"{v * 1e12:.4g}" for v in values)
+        )
+    Console().print(table)

@@ -1,0 +1,26 @@
+"""All commands, added to the application."""
+
+from __future__ import annotations
+
+import typer
+
+from imac_torch.cli import circuit, simulation
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add every command that is not there yet, in the order of a project's life."""
+    if app.registered_commands:
+        return
+    for command in (
+        circuit.config,
+        circuit.convert,
+        simulation.simulate,
+        simulation.verify,
+        simulation.report,
+        circuit.netlist,
+        circuit.characterize,
+        circuit.area,
+    ):
+        app.command()(command)

@@ -1,0 +1,143 @@
+"""Changes to a configuration given as text: ``section.field = value``."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from imac_torch.config import Config
+from imac_torch.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover - the same parser under its name on Python 3.10
+    import tomli as tomllib
+
+__all__ = ["apply_overrides", "field_paths", "parse_assignment", "set_field"]
+
+UNSET = ("none", "auto", "None")
+"""Values that put a field back to its default (``None`` where that means: derived)."""
+
+
+def field_paths(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every path that an override may name, with the field's description.
+
+    Layers are left out: their fields are ``layers."path".section.field``.
+    """
+    for name, info in section.model_fields.items():
+        path = f"{prefix}{name}"
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from field_paths(kind, f"{path}.")
+        elif path != "layers":
+            yield path, info.description or ""
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Split ``path=value``; the value is written as in TOML, plain words need no quotes.
+
+    Returns:
+        The path and the value; None for ``none`` and ``auto``.
+
+    Raises:
+        ConfigError: There is no ``=``, or no path.
+
+    Example:
+        >>> parse_assignment("amplifier.gain=[30, 30, 10]")
+        ('amplifier.gain', [30, 30, 10])
+        >>> parse_assignment("neuron.kind=logistic")
+        ('neuron.kind', 'logistic')
+    """
+    path, equals, value = text.partition("=")
+    path, value = path.strip(), value.strip()
+    if not equals or not path or not value:
+        raise ConfigError(f"{text!r}: write section.field=value, for example amplifier.gain=30")
+    if value in UNSET:
+        return path, None
+    try:
+        return path, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return path, value
+
+
+def _keys(path: str) -> list[str]:
+    """Parts of a dotted path by TOML's rules, so that quoted parts may hold dots."""
+    try:
+        table = tomllib.loads(f"{path} = 0")
+    except tomllib.TOMLDecodeError:
+        raise ConfigError(
+            f'{path!r} is no path of a field; write section.field, or layers."0.2".section.field'
+        ) from None
+    keys = []
+    while isinstance(table, dict):
+        (key,) = table
+        keys.append(key)
+        table = table[key]
+    return keys
+
+
+def _check(path: str, keys: list[str]) -> None:
+    known = {name for name, _ in field_paths()}
+    if keys[0] == "layers" and len(keys) == 4:
+        tail = ".".join(keys[2:])
+        per_layer = {n for n in known if n.partition(".")[0] in _layer_sections()}
+        if tail in per_layer:
+            return
+        raise ConfigError(_unknown(tail, per_layer, f"layer {keys[1]!r} has no field {tail!r}"))
+    if ".".join(keys) not in known:
+        raise ConfigError(_unknown(".".join(keys), known, f"there is no field {path!r}"))
+
+
+def _layer_sections() -> set[str]:
+    from imac_torch.config import LayerConfig
+
+    return set(LayerConfig.model_fields)
+
+
+def _unknown(path: str, known: set[str], message: str) -> str:
+    close = difflib.get_close_matches(path, sorted(known), n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    return f"{message}{hint} (`imac-torch config --fields` lists all)"
+
+
+def set_field(values: dict[str, Any], path: str, value: object) -> None:
+    """Set one field in a configuration's nested dictionary, in place.
+
+    Args:
+        values: As :meth:`Config.to_dict` gives it.
+        path: ``section.field``, ``temperature`` or ``layers."path".section.field``.
+        value: None removes it: the default then holds.
+
+    Raises:
+        ConfigError: There is no such field; similar ones are named.
+    """
+    keys = _keys(path)
+    _check(path, keys)
+    table = values
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+    if value is None:
+        table.pop(keys[-1], None)
+    else:
+        table[keys[-1]] = json.loads(json.dumps(value))
+
+
+def apply_overrides(config: Config, changes: Mapping[str, object]) -> Config:
+    """A configuration with some fields changed, validated as a whole.
+
+    Args:
+        config: The base.
+        changes: Values by path.
+
+    Raises:
+        ConfigError: A path is unknown or a value is not allowed.
+    """
+    values = config.to_dict()
+    for path, value in changes.items():
+        set_field(values, path, value)
+    return Config.from_dict(values)
