@@ -6,6 +6,9 @@ package does about twice the work that the circuit needs. Times include everythi
 to output currents. Errors are the largest difference of an output current from SuperLU's, relative
 to the largest current.
 
+On a machine that others use too, take --threads 1: OpenMP threads that wait for each other lose far
+more time than they gain as soon as one of them does not get its core.
+
     python benchmarks/bare_array.py            # up to 64×64, half a minute
     python benchmarks/bare_array.py --full     # up to 512×512
 """

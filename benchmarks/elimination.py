@@ -4,6 +4,9 @@ The 67 blocks of a 400-120-84-10 network in 32×32 crossbars, forward and backwa
 arrays of growing size. Errors are relative to SuperLU's ports of the same blocks (largest
 difference over largest entry).
 
+On a machine that others use too, take --threads 1: OpenMP threads that wait for each other lose far
+more time than they gain as soon as one of them does not get its core.
+
     python benchmarks/elimination.py                # network, and arrays up to 256
     python benchmarks/elimination.py --full         # arrays up to 1024
     python benchmarks/elimination.py --crossover    # where tiles overtake rows
