@@ -118,6 +118,13 @@ class Memristor(_Section):
         description="Uniform relative spread of each resistance: R·(1 ± variation), drawn once "
         "from the generator given to convert. IMAC-Sim: weight_var, a percentage.",
     )
+    states: int | None = Field(
+        None,
+        ge=2,
+        description="Conductances a device can be programmed to, equally spaced from 1/rhigh to "
+        "1/rlow; None: any. Read by the mapping scheme 'matched'; the others use the conductances "
+        "of their weight levels.",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -349,21 +356,40 @@ class Timing(_Section):
 class WeightMapping(_Section):
     """From software weights to conductance pairs."""
 
-    levels: Literal["binary", "ternary", "continuous"] | int = Field(
+    levels: Literal["binary", "ternary", "continuous"] | int | tuple[float, ...] = Field(
         "ternary",
-        description="Values a weight can take: binary {-1, 1}, ternary {-1, 0, 1}, an odd number "
-        "of equally spaced levels in [-1, 1], or continuous.",
+        description="Values a weight can take: binary {-1, 1}, ternary {-1, 0, 1}, a number of "
+        "equally spaced levels in [-1, 1] (0 is one of them if it is odd), a list of levels in "
+        "[-1, 1] in ascending order, or continuous.",
     )
-    scheme: Literal["unilateral", "balanced"] = Field(
+    scheme: Literal["unilateral", "balanced", "matched"] = Field(
         "unilateral",
         description="unilateral: the weaker side of the pair leaves rlow (IMAC-Sim: 0 is "
-        "(rlow, rlow)); balanced: both sides move around the middle.",
+        "(rlow, rlow)); balanced: both sides move around the middle; matched: conductances are "
+        "solved for row by row so that the read-out, divider included, computes what the software "
+        "layer meant, the neuron's threshold folded into the bias.",
+    )
+    scale: Literal["layer", "row"] = Field(
+        "layer",
+        description="One full scale for the weight levels of a layer, or one per row. Rows share "
+        "an amplifier gain, so only the scheme 'matched' can have one per row.",
     )
 
     @model_validator(mode="after")
     def _valid(self) -> Self:
         if isinstance(self.levels, int) and self.levels < 2:
             raise ValueError(f"levels = {self.levels}: at least 2 levels are needed")
+        if isinstance(self.levels, tuple):
+            ascending = all(a < b for a, b in zip(self.levels, self.levels[1:], strict=False))
+            if len(self.levels) < 2 or not ascending or max(map(abs, self.levels)) > 1.0:
+                raise ValueError(
+                    f"levels = {self.levels}: a list needs at least 2 values in [-1, 1], ascending"
+                )
+        if self.scale == "row" and self.scheme != "matched":
+            raise ValueError(
+                f"scale = 'row' needs scheme = 'matched': with {self.scheme!r} all rows of a layer "
+                "share the scale that their amplifiers' gain gives them"
+            )
         return self
 
 

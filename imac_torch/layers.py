@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from imac_torch.activations import Activation, circuit_kind
 from imac_torch.circuit import NeuronSpec
-from imac_torch.config import Config, Interconnect
-from imac_torch.crossbar import CrossbarSpec, build_crossbar
+from imac_torch.config import Config
+from imac_torch.crossbar import CrossbarSpec, build_crossbar, partition_ends
 from imac_torch.errors import ConversionError
 from imac_torch.mapping import (
     ConductancePair,
@@ -23,8 +24,20 @@ from imac_torch.mapping import (
     to_values,
     vary,
 )
-from imac_torch.ports import PortNetwork, eliminate_layer
+from imac_torch.matching import Match, ReadOut, match
+from imac_torch.shape import fitted_threshold_and_slope
+from imac_torch.states import RANK, InputStatistics
 from imac_torch.transfer import threshold_and_slope
+
+GAINS = (1.0, 2.0, 4.0, 7.0, 10.0, 15.0, 20.0, 30.0, 40.0, 55.0, 75.0, 100.0, 150.0, 250.0, 500.0)
+"""Amplifier gains that the scheme 'matched' chooses from where none is given."""
+GAIN_TOLERANCE = 1.05
+"""The smallest gain whose error is within this factor of the least is taken: it uses most of the
+devices' window, so spread and noise weigh least."""
+NEGLIGIBLE = 1e-4
+"""Relative error of a layer's output below which gains count as equally good."""
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,40 @@ class Scaling:
 
     input_scale: float = 1.0
     output_scale: float = 1.0
+
+
+class _Memory(Generic[Result]):
+    """Latest results by settings, kept while the tensors they came from are equal.
+
+    Only an economy: results are functions of their arguments. A copy or a pickle starts empty.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, tuple[tuple[Tensor, ...], Result]] = {}
+
+    def get(
+        self, tensors: tuple[Tensor, ...], settings: Hashable, compute: Callable[[], Result]
+    ) -> Result:
+        """The known result of equal tensors and settings, or a computed one."""
+        entry = self._entries.get(settings)
+        if entry is not None and all(map(_equal, entry[0], tensors)):
+            return entry[1]
+        with torch.no_grad():
+            result = compute()
+        if len(self._entries) > 2 * len(GAINS):
+            self._entries.clear()
+        self._entries[settings] = (tuple(item.detach().clone() for item in tensors), result)
+        return result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Memory[Result]:
+        return _Memory()
+
+    def __reduce__(self) -> tuple[type[_Memory[Result]], tuple[()]]:
+        return _Memory, ()
+
+
+def _equal(one: Tensor, two: Tensor) -> bool:
+    return one.device == two.device and torch.equal(one, two)
 
 
 class IMACLinear(nn.Module):
@@ -67,6 +114,11 @@ class IMACLinear(nn.Module):
 
     positive_factor: Tensor
     negative_factor: Tensor
+    trim: Tensor
+    matched_gain: Tensor
+    input_mean: Tensor
+    input_variance: Tensor
+    input_factor: Tensor
 
     def __init__(
         self,
@@ -95,6 +147,14 @@ class IMACLinear(nn.Module):
         # What spread and faults make of the nominal conductances; 1 is ideal.
         self.register_buffer("positive_factor", torch.ones(shape, dtype=torch.float64))
         self.register_buffer("negative_factor", torch.ones(shape, dtype=torch.float64))
+        # Read by the scheme 'matched'. Volts at the neuron per volt on a line, added to what the
+        # weights ask for; set by calibration.
+        self.register_buffer("trim", torch.zeros(shape, dtype=torch.float64))
+        # NaN until it is first needed: amplifiers are built once, training must not move them.
+        self.register_buffer("matched_gain", torch.tensor(math.nan, dtype=torch.float64))
+        self.set_input_statistics(InputStatistics.independent(in_features))
+        self._matches: _Memory[Match] = _Memory()
+        self._quantized: _Memory[QuantizedWeights] = _Memory()
         circuit_kind(self.activation, self.config.neuron.kind, where=name)
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
@@ -126,35 +186,139 @@ class IMACLinear(nn.Module):
         """κ: change of the neuron's input voltage per unit of ``weight·x + bias``."""
         if self.activation.kind == "identity" or self.activation.kind == "relu":
             return self.config.supplies.vdd / self.scaling.output_scale
-        _, slope = threshold_and_slope(self.neuron_spec())
+        _, slope = self._threshold_and_slope()
         # The neuron is vdd·sigmoid(slope·(z - z0)), or vdd·tanh(slope·(z - z0)).
         return self.activation.slope / slope
+
+    @property
+    def matched(self) -> bool:
+        """Whether conductances are solved for row by row (scheme 'matched')."""
+        return self.config.mapping.scheme == "matched"
+
+    def _threshold_and_slope(self) -> tuple[float, float]:
+        spec = self.neuron_spec()
+        return fitted_threshold_and_slope(spec) if self.matched else threshold_and_slope(spec)
+
+    @property
+    def statistics(self) -> InputStatistics:
+        """What is known of the lines' voltages; independent and uniform unless calibrated."""
+        return InputStatistics(self.input_mean, self.input_variance, self.input_factor)
+
+    @torch.no_grad()
+    def set_input_statistics(self, statistics: InputStatistics) -> None:
+        """Tell the mapping what the inputs are like (see :mod:`imac_torch.calibration`)."""
+        missing = RANK - statistics.factor.shape[1]
+        factor = torch.nn.functional.pad(statistics.factor, (0, missing))
+        self.register_buffer("input_mean", statistics.mean.clone())
+        self.register_buffer("input_variance", statistics.variance.clone())
+        self.register_buffer("input_factor", factor)
 
     def quantized(self) -> QuantizedWeights:
         """Weights and bias in units of the device's full scale, and what rounding cost."""
         weight = self.weight.to(torch.float64) * self.scaling.input_scale
         bias = None if self.bias is None else self.bias.to(torch.float64)
-        return quantize(join_bias(weight, bias), self.config.mapping, where=self.name)
+        joined = join_bias(weight, bias)
+        if joined.requires_grad and torch.is_grad_enabled():
+            return quantize(joined, self.config.mapping, where=self.name)
+        return self._quantized.get(
+            (joined,),
+            self.config.mapping,
+            lambda: quantize(joined.detach(), self.config.mapping, where=self.name),
+        )
+
+    def wanted_transfer(self) -> Tensor:
+        """(M, N+1): combined amplifier voltage per line voltage that the software layer means.
+
+        The bias line, last, is at vdd; the neuron's threshold is in its column, and so is what
+        calibration has trimmed.
+        """
+        vdd = self.config.supplies.vdd
+        quantized = self.quantized()
+        wanted = self.volts_per_unit() / vdd * quantized.scale * quantized.values
+        threshold, _ = self._threshold_and_slope()
+        column = torch.zeros_like(self.trim)
+        column[:, -1] = threshold / vdd
+        return wanted + column + self.trim
+
+    def read_out(self, gain: float) -> ReadOut:
+        """What the rows end in, for a given gain."""
+        size, amplifier = self.config.crossbar, self.config.amplifier
+        columns = self.in_features + 1
+        parts = -(-columns // size.columns) if size.horizontal is None else size.horizontal
+        if not isinstance(parts, int):
+            raise ConversionError(f"{self.name}: crossbar.horizontal is not resolved for one layer")
+        return ReadOut(
+            gain,
+            amplifier.input_resistance,
+            partition_ends(columns, parts),
+            amplifier.combine == "average",
+        )
+
+    def match(self, gain: float | None = None) -> Match:
+        """Conductances of the scheme 'matched', and what range and states cost.
+
+        Args:
+            gain: Of the amplifiers; None: the layer's.
+        """
+        gain = self.gain() if gain is None else gain
+        target = self.wanted_transfer()
+        arguments = (self.config.device, self.read_out(gain), self.statistics)
+        if target.requires_grad and torch.is_grad_enabled():
+            return match(target, *arguments, where=self.name)
+        moments = self.statistics
+        return self._matches.get(
+            (target, moments.mean, moments.variance, moments.factor),
+            arguments[:2],
+            lambda: match(target.detach(), *arguments, where=self.name),
+        )
+
+    def nominal_conductances(self) -> ConductancePair:
+        """(M, N+1) S, as programmed without error; differentiable in weights and bias."""
+        if self.matched:
+            return self.match().pair
+        values = self.quantized().values
+        sign = -1.0 if self.volts_per_unit() < 0.0 else 1.0
+        return to_conductances(
+            sign * values, self.config.device, self.config.mapping, where=self.name
+        )
 
     def conductances(self) -> ConductancePair:
         """(M, N+1) S, spread and faults included; differentiable in weights and bias."""
-        values = self.quantized().values
-        sign = -1.0 if self.volts_per_unit() < 0.0 else 1.0
-        pair = to_conductances(
-            sign * values, self.config.device, self.config.mapping, where=self.name
-        )
+        pair = self.nominal_conductances()
         return ConductancePair(
             pair.positive * self.positive_factor, pair.negative * self.negative_factor
         )
 
     def gain(self) -> float:
-        """The amplifiers' gain: the configuration's, or matched to the software layer."""
+        """The amplifiers' gain: the configuration's, or matched to the software layer.
+
+        With the scheme 'matched' it is determined once, when it is first needed, and then kept:
+        :meth:`choose_gain` determines it again.
+        """
         gain = self.config.amplifier.gain
         if gain is None:
-            return self._matched_gain()
+            if not self.matched:
+                return self._matched_gain()
+            if bool(torch.isnan(self.matched_gain)):
+                self.choose_gain()
+            return float(self.matched_gain)
         if not isinstance(gain, float):
             raise ConversionError(f"{self.name}: gain = {gain} is not resolved for one layer")
         return gain
+
+    @torch.no_grad()
+    def choose_gain(self) -> float:
+        """Determine the gain of the scheme 'matched' for the present weights and statistics.
+
+        Much gain uses little of the devices' window, so that their states and spread weigh more;
+        little gain cannot reach large weights. Of those with the least error the smallest is
+        taken.
+        """
+        errors = [self.match(gain).error for gain in GAINS]
+        bound = max(GAIN_TOLERANCE * min(errors), NEGLIGIBLE)
+        chosen = next(gain for gain, error in zip(GAINS, errors, strict=True) if error <= bound)
+        self.matched_gain.fill_(chosen)
+        return chosen
 
     @torch.no_grad()
     def _matched_gain(self) -> float:
@@ -173,7 +337,7 @@ class IMACLinear(nn.Module):
             return gain
         pair = self.conductances()
         for _ in range(50):
-            transfer = self._ideal_ports(pair, gain).transfer
+            transfer = self.read_out(gain).transfer(pair)
             found = float((transfer * wanted).sum()) / power
             if found <= 0.0:
                 raise ConversionError(
@@ -189,10 +353,6 @@ class IMACLinear(nn.Module):
         """The layer's crossbars as they are built, wires included."""
         return build_crossbar(self.conductances(), self.config, self.gain())
 
-    def _ideal_ports(self, pair: ConductancePair, gain: float) -> PortNetwork:
-        wireless = self.config.replace(interconnect=Interconnect(resistance=False))
-        return eliminate_layer(build_crossbar(pair, wireless, gain))[0]
-
     def forward(self, x: Tensor) -> Tensor:
         """The ideal circuit in software units, for training.
 
@@ -202,12 +362,12 @@ class IMACLinear(nn.Module):
         Returns:
             (..., M) in the dtype of ``x``.
         """
-        ports = self._ideal_ports(self.conductances(), self.gain())
+        transfer = self.read_out(self.gain()).transfer(self.conductances())
         lines = x.to(torch.float64) / self.scaling.input_scale
         lines = torch.cat([lines, lines.new_ones(*lines.shape[:-1], 1)], dim=-1)
         vdd = self.config.supplies.vdd
-        combined = vdd * (lines @ ports.transfer.transpose(-1, -2))
-        threshold, slope = threshold_and_slope(self.neuron_spec())
+        combined = vdd * (lines @ transfer.transpose(-1, -2))
+        threshold, slope = self._threshold_and_slope()
         kind = self.activation.kind
         if kind == "sigmoid":
             result = torch.sigmoid(slope * (combined - threshold))
@@ -234,6 +394,13 @@ class IMACLinear(nn.Module):
         Returns:
             (M, N) and (M,) float64, in the software layer's units, spread included, wires not.
         """
+        if self.matched:
+            # Here the meaning of a cell depends on its row: it is the ideal transfer.
+            vdd = self.config.supplies.vdd
+            joined = self.read_out(self.gain()).transfer(self.conductances()) - self.trim
+            joined[:, -1] -= self._threshold_and_slope()[0] / vdd
+            joined = joined * vdd / self.volts_per_unit()
+            return joined[:, :-1] / self.scaling.input_scale, joined[:, -1]
         sign = -1.0 if self.volts_per_unit() < 0.0 else 1.0
         values = sign * to_values(self.conductances(), self.config.device)
         joined = values * self.quantized().scale

@@ -10,10 +10,6 @@ from torch import Tensor
 from imac_torch.config import Memristor, WeightMapping
 from imac_torch.errors import MappingError
 
-TERNARY_THRESHOLD = 0.7
-"""Weights below this fraction of the mean magnitude become 0 (Li et al., Ternary Weight
-Networks, arXiv:1605.04711, eq. 6)."""
-
 
 @dataclass(frozen=True)
 class ConductancePair:
@@ -35,7 +31,8 @@ class QuantizedWeights:
     Attributes:
         values: (M, N+1) float64 in [-1, 1], the bias in the last column; differentiable with
             respect to the weights by the straight-through estimator.
-        scale: Software weight that full scale stands for, 0-dimensional float64.
+        scale: Software weight that full scale stands for, float64: 0-dimensional, or (M, 1) with
+            one scale per row.
         error: Root-mean-square error of ``scale·values`` relative to the weights' rms.
     """
 
@@ -54,6 +51,8 @@ def levels(mapping: WeightMapping) -> Tensor | None:
     """The values a mapped weight can take, ascending in [-1, 1]; None for continuous."""
     if mapping.levels == "continuous":
         return None
+    if isinstance(mapping.levels, tuple):
+        return torch.tensor(mapping.levels, dtype=torch.float64)
     count = {"binary": 2, "ternary": 3}.get(str(mapping.levels))
     count = int(mapping.levels) if count is None else count
     return torch.linspace(-1.0, 1.0, count, dtype=torch.float64)
@@ -92,8 +91,11 @@ def quantize(weights: Tensor, mapping: WeightMapping, *, where: str) -> Quantize
         scale = magnitude.max()
         values = detached / scale
     else:
-        scale = _best_scale(detached, allowed.to(detached.device))
-        values = _nearest(detached / scale, allowed.to(detached.device))
+        allowed = allowed.to(detached.device)
+        groups = detached if mapping.scale == "row" else detached.reshape(1, -1)
+        scale = _best_scale(groups, allowed)[:, None]
+        scale = scale if mapping.scale == "row" else scale[0, 0]
+        values = _nearest(detached / scale, allowed)
     error = (scale * values - detached).square().mean().sqrt() / detached.square().mean().sqrt()
     relative = weights / scale
     straight_through = values + (relative - relative.detach())
@@ -101,37 +103,40 @@ def quantize(weights: Tensor, mapping: WeightMapping, *, where: str) -> Quantize
 
 
 def _nearest(values: Tensor, allowed: Tensor) -> Tensor:
+    count = len(allowed)
+    step = (allowed[-1] - allowed[0]) / (count - 1)
+    even = allowed[0] + step * torch.arange(count, dtype=allowed.dtype, device=allowed.device)
+    if torch.allclose(even, allowed, rtol=0.0, atol=1e-14):
+        # Half way between two levels the lower one is taken, as bucketize does.
+        index = torch.ceil((values - allowed[0]) / step - 0.5).clamp(0, count - 1)
+        return allowed[index.to(torch.int64)]
     midpoints = (allowed[1:] + allowed[:-1]) / 2
-    return allowed[torch.bucketize(values.clamp(-1.0, 1.0), midpoints)]
+    return allowed[torch.bucketize(values, midpoints)]
+
+
+CANDIDATES = 33
+"""Full scales tried, from 5 % of the largest weight to all of it, each refined by least squares."""
 
 
 def _best_scale(weights: Tensor, allowed: Tensor) -> Tensor:
-    """Full scale with the least squared error: the best of a grid, refined by least squares."""
-    largest = weights.abs().max()
-    candidates = torch.cat([
-        largest[None],
-        largest * torch.linspace(0.05, 1.0, 60, dtype=weights.dtype, device=weights.device),
-        (weights.abs().mean() * 1.0)[None],
-    ])
-    best, best_error = largest, torch.inf
-    for candidate in candidates:
-        scale = candidate
-        for _ in range(3):  # Lloyd's alternation: levels fixed, then scale by least squares
-            values = _nearest(weights / scale, allowed)
-            power = values.square().sum()
-            if float(power) == 0.0:
-                break
-            fitted = (weights * values).sum() / power
-            if float(fitted) <= 0.0:
-                break
-            scale = fitted
-        values = _nearest(weights / scale, allowed)
-        error = float((scale * values - weights).square().sum())
-        if error < best_error:
-            best, best_error = scale, error
+    """Full scale of every group (P, K) with the least squared error, (P,)."""
+    largest = weights.abs().amax(-1, keepdim=True)
+    largest = torch.where(largest == 0.0, torch.ones_like(largest), largest)
+    grid = torch.linspace(0.05, 1.0, CANDIDATES, dtype=weights.dtype, device=weights.device)
+    mean = weights.abs().mean(-1, keepdim=True).clamp(min=1e-3 * largest)
+    scale = torch.cat([largest * grid, mean], dim=-1)[..., None]  # (P, candidates, 1)
+    points = weights[:, None, :]
+    for _ in range(3):  # Lloyd's alternation: levels fixed, then scale by least squares
+        values = _nearest(points / scale, allowed)
+        power = values.square().sum(-1, keepdim=True)
+        fitted = (points * values).sum(-1, keepdim=True) / power.clamp(min=1e-300)
+        scale = torch.where((power > 0.0) & (fitted > 0.0), fitted, scale)
+    error = (scale * _nearest(points / scale, allowed) - points).square().sum(-1)
+    best = scale[..., 0].gather(-1, error.argmin(-1, keepdim=True))
     # Weights that already are levels must come out untouched, free of the fit's rounding.
     exact = _nearest(weights / largest, allowed) * largest
-    return largest if torch.equal(exact, weights) else best
+    same = (exact == weights).all(-1, keepdim=True)
+    return torch.where(same, largest, best)[:, 0]
 
 
 def to_conductances(
@@ -159,6 +164,11 @@ def to_conductances(
         )
     high, low = 1.0 / device.rlow, 1.0 / device.rhigh
     window = high - low
+    if mapping.scheme == "matched":
+        raise MappingError(
+            f"{where}: the scheme 'matched' solves for conductances of a whole row and its "
+            "read-out; use imac_torch.matching.match, or IMACLinear.conductances"
+        )
     if mapping.scheme == "balanced":
         middle = (high + low) / 2
         return ConductancePair(middle + window * values / 2, middle - window * values / 2)
