@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.circuit import NeuronSpec
@@ -86,6 +88,11 @@ class TableCore:
     gate_scale: float
     supply_scale: float
 
+    @cached_property
+    def newton_table(self) -> NDArray[np.float64]:
+        """Coefficients of output and gate current, one after the other, for the compiled kernel."""
+        return self.table.coefficients[..., :2].movedim(-1, 0).reshape(-1).contiguous().numpy()
+
     @classmethod
     def of(
         cls,
@@ -115,15 +122,16 @@ class TableCore:
 
     def values(self, gate: Tensor, output: Tensor) -> CoreValues:
         """See :class:`imac_torch.neuron.Core`."""
-        frozen = self.table(gate.detach(), output.detach())
-        value = frozen.value
         if torch.is_grad_enabled() and (gate.requires_grad or output.requires_grad):
+            frozen = self.table(gate.detach(), output.detach())
             # Value and slope at the point: exact first derivatives without a graph of gathers.
             value = (
-                value
+                frozen.value
                 + frozen.by_first * (gate - gate.detach())[..., None]
                 + frozen.by_second * (output - output.detach())[..., None]
             )
+        else:
+            value = self.table.values(gate, output)
         current, tunnel, supply = value.unbind(-1)
         return CoreValues(
             current,

@@ -28,11 +28,30 @@ class Stage:
         ports: The linear part; either no or one leading sample dimension S.
         neuron: The activation circuit of its outputs.
         vdd: V, 0-dimensional, what bias lines are driven with.
+        load: The next layer as its outputs see it, None for the last.
     """
 
     ports: PortNetwork
     neuron: NeuronCircuit
     vdd: Tensor
+    load: Load | None
+
+
+def chain_stages(
+    layers: Sequence[tuple[PortNetwork, NeuronCircuit]], vdd: Tensor
+) -> tuple[Stage, ...]:
+    """Stages in series, each loaded by the next.
+
+    Args:
+        layers: Eliminated crossbars and neurons; crossbars have no or one sample dimension.
+        vdd: V, 0-dimensional.
+    """
+    networks = [_with_samples(network) for network, _ in layers]
+    loads = [Load.of(network, vdd) for network in networks[1:]]
+    return tuple(
+        Stage(network, neuron, vdd, load)
+        for (network, neuron), load in zip(layers, [*loads, None], strict=True)
+    )
 
 
 def solve_dc(
@@ -72,17 +91,15 @@ def solve_dc(
     layers: list[LayerSolution] = []
     powers: list[Power] = []
     for k, (stage, network) in enumerate(zip(stages, networks)):
-        bias = stage.vdd.expand(*voltages.shape[:-1], 1)
-        lines = torch.cat([voltages, bias], dim=-1)
-        combined = lines @ network.transfer.transpose(-1, -2)
-        following = networks[k + 1] if k + 1 < len(networks) else None
-        load = None if following is None else Load.of(following, stages[k + 1].vdd)
-        solved = solve_loaded(combined, stage.neuron, load, options)
+        transfer = network.transfer
+        constant = (stage.vdd * transfer[..., -1])[..., None, :]
+        combined = voltages @ transfer[..., :-1].transpose(-1, -2) + constant
+        solved = solve_loaded(combined, stage.neuron, stage.load, options)
         status = torch.maximum(status, solved.status)
         residual = torch.maximum(residual, solved.residual)
         iterations = iterations + solved.iterations
         if power:
-            powers.append(_layer_power(stage, network, lines, combined, solved, first=k == 0))
+            powers.append(_layer_power(stage, network, voltages, combined, solved, first=k == 0))
         layers.append(LayerSolution(voltages, combined, solved.gates, solved.outputs))
         voltages = solved.outputs
     failed = (status != int(Status.CONVERGED))[..., None]
@@ -118,7 +135,7 @@ def _with_samples(network: PortNetwork) -> PortNetwork:
 def _layer_power(
     stage: Stage,
     network: PortNetwork,
-    lines: Tensor,
+    voltages: Tensor,
     combined: Tensor,
     solved: NeuronSolution,
     *,
@@ -126,26 +143,32 @@ def _layer_power(
 ) -> Power:
     """Power of the sources that belong to one layer, (S, B) each."""
     neuron = stage.neuron
-    currents = network.input_currents(lines)
-    by_inputs = (lines[..., :-1] * currents[..., :-1]).sum(-1)
     core = neuron.core.values(solved.gates, solved.outputs)
     drawn = core.gate - (solved.outputs - solved.gates) * neuron.feedback_conductance
-    positive, negative = network.end_voltages(lines)
-    amplifier = network.gain * (positive - negative)
-    # Each amplifier drives R3 (gain·R1) towards its virtual node and its share of the neuron.
-    resistance = network.amplifier_resistance
-    virtual = network.gain / (1.0 + network.gain) * positive
-    current = (amplifier - virtual) / (network.gain * resistance)
+    lines = torch.cat([voltages, stage.vdd.expand(*voltages.shape[:-1], 1)], dim=-1)
+    blocks = network.layout.gather_inputs(lines).transpose(-3, -2)  # (S, H, B, K)
+    by_inputs = torch.zeros_like(combined[..., 0])
+    if first:
+        currents = blocks @ network.admittance.transpose(-1, -2)
+        everything = (blocks * currents).sum((-3, -1))
+        bias = stage.vdd * currents[..., -1, :, -1]
+        by_inputs = everything - bias
+    else:
+        current = blocks[..., -1, :, :] @ network.admittance[..., -1, -1, :, None]
+        bias = stage.vdd * current.squeeze(-1)
+    # Amplifiers: a quadratic form per partition, and what flows between them through the neuron
+    # input (averaged partitions only).
+    amplifiers = (blocks * (blocks @ network.amplifier_form)).sum((-3, -1))
     if network.averaged:
-        series = network.series_resistance
-        meeting = combined - drawn * series
-        current = current + (amplifier - meeting[..., None]) / (series * network.partitions)
+        conductance = 1.0 / network.series_resistance
+        meeting = combined - drawn * network.series_resistance
+        amplifiers = amplifiers - conductance * (combined * meeting).sum(-1)
     return Power(
-        inputs=by_inputs if first else torch.zeros_like(by_inputs),
-        bias=lines[..., -1] * currents[..., -1],
+        inputs=by_inputs,
+        bias=bias,
         neurons=stage.vdd * core.supply.sum(-1),
         level_shift=(neuron.level_shift * drawn).sum(-1),
-        amplifiers=(amplifier * current).sum((-1, -2)),
+        amplifiers=amplifiers,
     )
 
 

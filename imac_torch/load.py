@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -51,6 +53,11 @@ class Load:
         left, right = _rank_one(admittance.detach())
         return cls(admittance, offset, layout, left, right)
 
+    @cached_property
+    def blocks(self) -> Blocks:
+        """The load as plain arrays, for compiled kernels on the CPU."""
+        return Blocks.of(self)
+
     def typical(self, voltage: float) -> Load:
         """The load of one neuron when all others are at ``voltage`` (V), averaged."""
         admittance = self.admittance.detach()
@@ -72,9 +79,33 @@ class Load:
 
     def product(self, voltages: Tensor, *, transpose: bool = False) -> Tensor:
         """(S, B, M): Y times vectors."""
-        blocks = self._gather(voltages)
         matrix = self.matrix(transpose=transpose)
-        return self._scatter(blocks @ matrix.transpose(-1, -2))
+        return torch.cat(
+            [
+                voltages[..., first:last] @ block.transpose(-1, -2)
+                for (first, last), block in self._parts(matrix)
+            ],
+            dim=-1,
+        )
+
+    def _parts(self, matrices: Tensor) -> Iterator[tuple[tuple[int, int], Tensor]]:
+        """Neuron range and the part of (S, H, K, K) matrices that belongs to each partition."""
+        for part, (first, last, start) in enumerate(self.ranges):
+            where = slice(start, start + last - first)
+            yield (first, last), matrices[:, part, where, where]
+
+    @cached_property
+    def ranges(self) -> tuple[tuple[int, int, int], ...]:
+        """Per partition: first and last neuron, and the first neuron's column in the block."""
+        mask = self.layout.column_mask.cpu()
+        counts = mask.sum(dim=1).tolist()
+        counts[-1] -= 1  # the bias column is known
+        starts = mask.to(torch.int64).argmax(dim=1).tolist()
+        ends = [sum(counts[: part + 1]) for part in range(len(counts))]
+        return tuple(
+            (end - count, end, start)
+            for end, count, start in zip(ends, counts, starts, strict=True)
+        )
 
     def _gather(self, vectors: Tensor) -> Tensor:
         """(S, B, M) → (S, H, B, K)."""
@@ -144,9 +175,14 @@ class Load:
         """
         size = self.admittance.shape[-1]
         identity = torch.eye(size, dtype=right.dtype, device=right.device)
-        matrix = self.admittance.detach() + conductance * identity
-        blocks = self._gather(right).transpose(-1, -2)
-        return self._scatter(torch.linalg.solve(matrix, blocks).transpose(-1, -2))
+        inverse = torch.linalg.inv(self.admittance.detach() + conductance * identity)
+        return torch.cat(
+            [
+                right[..., first:last] @ block.transpose(-1, -2)
+                for (first, last), block in self._parts(inverse)
+            ],
+            dim=-1,
+        )
 
 
 @dataclass(frozen=True)
@@ -170,17 +206,15 @@ class Blocks:
     @classmethod
     def of(cls, load: Load) -> Blocks:
         """The load of a next layer."""
-        mask = load.layout.column_mask.numpy()
-        counts = mask.sum(axis=1)
-        counts[-1] -= 1  # the bias column is known
-        first = np.concatenate([[0], np.cumsum(counts)])
+        first = np.array([0, *(last for _, last, _ in load.ranges)])
         admittance, left, right = (
             item.detach().numpy() for item in (load.admittance, load.left, load.right)
         )
         compact = np.zeros_like(admittance)
         compact_left, compact_right = np.zeros_like(left), np.zeros_like(right)
-        for part, count in enumerate(counts):
-            where = slice(int(np.argmax(mask[part])), int(np.argmax(mask[part])) + int(count))
+        for part, (begin, end, start) in enumerate(load.ranges):
+            count = end - begin
+            where = slice(start, start + count)
             compact[:, part, :count, :count] = admittance[:, part, where, where]
             compact_left[:, part, :count] = left[:, part, where]
             compact_right[:, part, :count] = right[:, part, where]

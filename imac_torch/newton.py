@@ -52,6 +52,9 @@ class NewtonOptions:
             raise SolverError(f"kernel = {self.kernel!r}: 'auto', 'numba' or 'torch'")
 
 
+_START_OPTIONS = NewtonOptions(tolerance=1e-4, max_iterations=100)
+
+
 @dataclass(frozen=True)
 class NeuronSolution:
     """Neurons of one layer.
@@ -160,9 +163,12 @@ def _solve_direct(
     conductance = 1.0 / core.output_resistance
     if load is None:
         outputs = value
+        residual = torch.zeros_like(value[..., 0])
     else:
-        outputs = load.solve_constant(conductance, value * conductance - load.offset[:, None, :])
-    residual = kirchhoff_residual(combined, neuron, load, gates, outputs)
+        driven = value * conductance - load.offset[:, None, :]
+        outputs = load.solve_constant(conductance, driven)
+        defect = driven - conductance * outputs - load.product(outputs)
+        residual = defect.abs().amax(-1)
     finite = torch.isfinite(outputs).all(dim=-1)
     status = torch.where(finite, int(Status.CONVERGED), int(Status.NOT_FINITE))
     return NeuronSolution(outputs, gates, status, residual, torch.ones_like(status))
@@ -172,26 +178,40 @@ def _solve_compiled(
     combined: Tensor, neuron: NeuronCircuit, load: Load | None, options: NewtonOptions
 ) -> NeuronSolution:
     """Tiles in a compiled kernel; what it leaves unconverged goes the batched way."""
+    grid, start, typical = _start_problem(combined, neuron, load)
+    nodes = _run_tiles(grid, neuron, typical, _START_OPTIONS, start)
+    table = _StartTable.of(grid, nodes, start)
+    solution = _run_tiles(combined, neuron, load, options, table)
+    good = solution.status == int(Status.CONVERGED)
+    if bool(good.all()):
+        return solution
+    again = torch.nonzero(~good.all(dim=0)).squeeze(1)
+    slow = _solve_batched(combined[:, again], neuron, load, options)
+    return NeuronSolution(*(
+        getattr(solution, part.name).index_copy(1, again, getattr(slow, part.name))
+        for part in fields(NeuronSolution)
+    ))
+
+
+def _run_tiles(
+    combined: Tensor,
+    neuron: NeuronCircuit,
+    load: Load | None,
+    options: NewtonOptions,
+    start: _StartTable,
+) -> NeuronSolution:
     from imac_torch.kernels.newton import solve_tiles
 
     core = neuron.core
     assert isinstance(core, TableCore)  # noqa: S101 - narrows the type only
     samples, batch, count = combined.shape
     outputs, gates = torch.empty_like(combined), torch.empty_like(combined)
-    start = _start_table(combined, neuron, load)
-    blocks = Blocks.of(load) if load is not None else Blocks.unloaded(samples, count)
+    blocks = load.blocks if load is not None else Blocks.unloaded(samples, count)
     parts = len(blocks.first) - 1
     residual = np.zeros((samples, batch, parts))
     iterations = np.zeros((samples, batch, parts), dtype=np.int64)
     converged = np.zeros((samples, batch, parts), dtype=np.bool_)
-    table = core.table
-    axes = [(table.start[k], table.end[k], 1.0 / table.step[k]) for k in range(2)]
-    grid = np.array([*axes[0], *axes[1], core.gate_scale])
-    circuit = np.array([
-        float(neuron.input_resistance),
-        float(neuron.feedback_conductance),
-        float(neuron.level_shift),
-    ])
+    circuit = [neuron.input_resistance, neuron.feedback_conductance, neuron.level_shift]
     solve_tiles(
         combined.contiguous().numpy(),
         gates.numpy(),
@@ -205,9 +225,10 @@ def _solve_compiled(
         blocks.left,
         blocks.right,
         load is not None,
-        table.coefficients[..., :2].contiguous().numpy(),
-        grid,
-        circuit,
+        core.newton_table,
+        tuple(core.table.coefficients.shape[:2]),
+        np.append(core.table.grid(), core.gate_scale),
+        np.array([float(value) for value in circuit]),
         start.voltages.numpy(),
         np.array([start.low, 1.0 / start.step]),
         options.tolerance,
@@ -215,30 +236,23 @@ def _solve_compiled(
         LARGEST_STEP,
     )
     good = torch.from_numpy(converged.all(axis=-1))
-    status = torch.where(good, int(Status.CONVERGED), int(Status.MAX_ITERATIONS))
-    solution = NeuronSolution(
+    return NeuronSolution(
         outputs,
         gates,
-        status,
+        torch.where(good, int(Status.CONVERGED), int(Status.MAX_ITERATIONS)),
         torch.from_numpy(residual.max(axis=-1)),
         torch.from_numpy(iterations.max(axis=-1)),
     )
-    if bool(good.all()):
-        return solution
-    again = torch.nonzero(~good.all(dim=0)).squeeze(1)
-    slow = _solve_batched(combined[:, again], neuron, load, options)
-    return NeuronSolution(*(
-        getattr(solution, part.name).index_copy(1, again, getattr(slow, part.name))
-        for part in fields(NeuronSolution)
-    ))
 
 
 def _solve_batched(
     combined: Tensor, neuron: NeuronCircuit, load: Load | None, options: NewtonOptions
 ) -> NeuronSolution:
     """Newton's method in torch, on any device."""
-    start = _start_table(combined, neuron, load)
-    return _iterate(combined, neuron, load, options, *start.interpolate(combined))
+    grid, start, typical = _start_problem(combined, neuron, load)
+    nodes = _iterate(grid, neuron, typical, _START_OPTIONS, *start.interpolate(grid))
+    table = _StartTable.of(grid, nodes, start)
+    return _iterate(combined, neuron, load, options, *table.interpolate(combined))
 
 
 def _iterate(
@@ -310,42 +324,45 @@ class _StartTable:
     low: float
     step: float
 
+    @classmethod
+    def of(cls, grid: Tensor, nodes: NeuronSolution, fallback: _StartTable) -> _StartTable:
+        """From neurons solved on a grid (1, P, 1); a node that is not finite keeps its start."""
+        voltages = torch.cat([nodes.outputs[0], nodes.gates[0]], dim=-1)
+        voltages = torch.where(torch.isfinite(voltages), voltages, fallback.voltages)
+        return cls(voltages.contiguous(), fallback.low, fallback.step)
+
     def interpolate(self, combined: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs and gates, linear between nodes."""
         scaled = (combined - self.low) / self.step
         index = scaled.floor().clamp(0, len(self.voltages) - 2)
         part = (scaled - index)[..., None]
-        where = index.to(torch.int64)
+        where = index.nan_to_num(0.0).to(torch.int64)
         value = self.voltages[where] * (1 - part) + self.voltages[where + 1] * part
         return value[..., 0].contiguous(), value[..., 1].contiguous()
 
 
-def _start_table(combined: Tensor, neuron: NeuronCircuit, load: Load | None) -> _StartTable:
+def _start_problem(
+    combined: Tensor, neuron: NeuronCircuit, load: Load | None
+) -> tuple[Tensor, _StartTable, Load | None]:
+    """One neuron with a typical load, on a grid over the batch's range of voltages.
+
+    Returns:
+        Voltages (1, P, 1), where to start on them, and the load.
+    """
     low, high, output = neuron.core.start()
     smallest, largest = combined.aminmax()
     first, last = float(smallest), float(largest)
-    if not torch.isfinite(largest - smallest):
+    if not bool(torch.isfinite(largest - smallest)):
         first, last = -1.0, 1.0  # samples that are not finite get their status from the iteration
     step = max((last - first) / (START_NODES - 1), 1e-6)
-    grid = first + step * torch.arange(
-        START_NODES, dtype=combined.dtype, device=combined.device
-    )
-    share = neuron.input_resistance * neuron.feedback_conductance
+    index = torch.arange(START_NODES, dtype=combined.dtype, device=combined.device)
+    grid = first + step * index
+    share = neuron.input_resistance.detach() * neuron.feedback_conductance.detach()
     outputs = torch.full_like(grid, output)
-    gates = ((grid + neuron.level_shift + share * outputs) / (1.0 + share)).clamp(low, high)
-    solved = _iterate(
-        grid[None, :, None],
-        neuron,
-        None if load is None else load.typical(output),
-        NewtonOptions(tolerance=1e-3, max_iterations=100),
-        outputs[None, :, None],
-        gates[None, :, None],
-    )
-    voltages = torch.cat([solved.outputs[0], solved.gates[0]], dim=-1)
-    # A node that is not finite must not spoil its neighbours' start.
-    fallback = torch.stack([outputs, gates], dim=-1)
-    voltages = torch.where(torch.isfinite(voltages), voltages, fallback)
-    return _StartTable(voltages.contiguous(), first, step)
+    gates = (grid + neuron.level_shift.detach() + share * outputs) / (1.0 + share)
+    voltages = torch.stack([outputs, gates.clamp(low, high)], dim=-1)
+    typical = None if load is None else load.typical(output)
+    return grid[None, :, None], _StartTable(voltages, first, step), typical
 
 
 class _ImplicitSolve(torch.autograd.Function):

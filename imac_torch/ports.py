@@ -73,6 +73,24 @@ class PortNetwork:
         scale = self.gain / self.partitions if self.averaged else self.gain
         return scale * (self.positive_end - self.negative_end)
 
+    @property
+    def amplifier_form(self) -> Tensor:
+        """(..., H, K, K) S: power of the amplifiers' outputs per input voltage squared.
+
+        An amplifier at A drives R3 = gain·R1 towards its virtual node at α·pe, and, averaged,
+        its output resistance towards the neuron input (whose voltage is left to the caller).
+        """
+        ends = [
+            self.layout.gather_inputs(end).transpose(-3, -2)  # (..., H, M, K)
+            for end in (self.positive_end, self.negative_end)
+        ]
+        output = self.gain * (ends[0] - ends[1])
+        virtual = self.gain / (1.0 + self.gain) * ends[0]
+        current = (output - virtual) / (self.gain * self.amplifier_resistance)
+        if self.averaged:
+            current = current + output / (self.series_resistance * self.partitions)
+        return output.transpose(-1, -2) @ current
+
     def end_voltages(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Voltages of the I+ and I- ends of every partition.
 

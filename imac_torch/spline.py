@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.errors import SolverError
@@ -93,6 +95,22 @@ class SplineTable:
             self.start[0] + (count[0] - 1) * self.step[0],
             self.start[1] + (count[1] - 1) * self.step[1],
         )
+
+    def grid(self) -> NDArray[np.float64]:
+        """Start, end and inverse step of both axes, (6,), for compiled kernels."""
+        axes = [(self.start[k], self.end[k], 1.0 / self.step[k]) for k in range(2)]
+        return np.array([*axes[0], *axes[1]])
+
+    def values(self, first: Tensor, second: Tensor) -> Tensor:
+        """Values (..., T) without derivatives and without a graph; compiled on the CPU."""
+        if first.device.type != "cpu":
+            return self(first, second).value
+        from imac_torch.kernels.table import evaluate
+
+        result = first.new_empty(first.numel(), self.coefficients.shape[2])
+        points = [item.detach().reshape(-1).contiguous().numpy() for item in (first, second)]
+        evaluate(self.coefficients.numpy(), self.grid(), *points, result.numpy())
+        return result.reshape(*first.shape, -1)
 
     def inside(self, first: Tensor, second: Tensor) -> Tensor:
         """Elementwise: whether points are on the grid's area."""
