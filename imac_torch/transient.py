@@ -1,0 +1,732 @@
+"""The whole network in time: a sequence of inputs, batched, with step control.
+
+All layers advance together on one grid of time points, which all samples of a batch share; within
+a stage they are solved in order, because nothing flows back through the amplifiers. What couples
+neurons of one layer is the load of the next, as in :mod:`imac_torch.dc`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from imac_torch.charges import Charges, LinearCharges, build_charges
+from imac_torch.circuit import NeuronSpec
+from imac_torch.config import Interconnect, Timing
+from imac_torch.crossbar import CrossbarSpec
+from imac_torch.dc import Stage, solve_dc
+from imac_torch.drive import Drive, DrivePoint, RampDrive, Sequence, StepDrive
+from imac_torch.dynamics import DynamicBlocks, LaguerreModel, LineCapacitances
+from imac_torch.energy import Energy
+from imac_torch.errors import SolverError
+from imac_torch.integrator import (
+    GAMMA,
+    StepControl,
+    first_history,
+    ladder,
+    local_error,
+    quadrature,
+    second_history,
+    shift,
+)
+from imac_torch.lines import ExactLines, LineHistory, Lines, LineState, ReducedLines
+from imac_torch.load import Load
+from imac_torch.newton import NewtonOptions
+from imac_torch.solution import Power, Status
+
+LARGEST_CHANGE = 0.1
+"""V. Newton's updates are shortened to this."""
+NEWTON_SHARE = 1e-3
+"""Newton's method stops at this part of the step control's tolerance."""
+LINEAR_TOLERANCE = 1e-4
+"""Relative accuracy of the linear systems within Newton's method."""
+
+
+@dataclass(frozen=True)
+class TransientOptions:
+    """Settings of the transient engine.
+
+    Attributes:
+        control: Tolerance and limits of time steps.
+        wires: What represents crossbars with wire capacitances: ``reduced`` (a series with
+            ``order`` + 1 terms per input line whose first neglected term is reported in V),
+            ``exact`` (every node), or ``auto``: exact for up to ``EXACT_NODES`` nodes, else
+            reduced.
+        order: Of the series.
+        load_capacitance: F, from every output of the last layer to ground.
+        neuron: Capacitances added to every neuron (behavioural ones have none of their own).
+        amplifier_pole: Hz, of the amplifiers' closed loop; None: ideal. Their output resistance
+            is ``Amplifier.output_resistance`` of the configuration.
+        amplifiers: Whether to integrate the amplifiers' power, which costs memory.
+        save: ``outputs`` or ``all``: waveforms of every layer's neurons.
+        max_iterations: Of Newton's method; beyond it a step is halved.
+    """
+
+    control: StepControl = field(default_factory=StepControl)
+    wires: Literal["auto", "reduced", "exact"] = "auto"
+    order: int = 4
+    load_capacitance: float = 0.0
+    neuron: LinearCharges = field(default_factory=LinearCharges)
+    amplifier_pole: float | None = None
+    amplifiers: bool = True
+    save: Literal["outputs", "all"] = "outputs"
+    max_iterations: int = 20
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            SolverError: One is not valid.
+        """
+        if self.wires not in {"auto", "reduced", "exact"}:
+            raise SolverError(f"wires = {self.wires!r}: 'auto', 'reduced' or 'exact'")
+        if self.save not in {"outputs", "all"}:
+            raise SolverError(f"save = {self.save!r}: 'outputs' or 'all'")
+        if self.order < 1 or self.max_iterations < 1:
+            raise SolverError(
+                f"order = {self.order} and max_iterations = {self.max_iterations} must be >= 1"
+            )
+        if not 0.0 <= self.load_capacitance < float("inf"):
+            raise SolverError(f"load_capacitance = {self.load_capacitance} F must be >= 0")
+        if self.amplifier_pole is not None and not 0.0 < self.amplifier_pole < float("inf"):
+            raise SolverError(f"amplifier_pole = {self.amplifier_pole} Hz must be positive")
+
+
+EXACT_NODES = 20_000
+"""Cells times three above which ``auto`` reduces crossbars."""
+
+
+@dataclass(frozen=True)
+class DynamicStage:
+    """One layer in time.
+
+    Attributes:
+        static: Its DC description.
+        lines: Its crossbars.
+        charges: Of its neurons.
+        capacitance: (M,) F besides, from every output to ground: neuron, load, and pins of the
+            next layer whose lines have no resistance.
+    """
+
+    static: Stage
+    lines: ReducedLines | ExactLines
+    charges: Charges
+    capacitance: Tensor
+
+
+@dataclass(frozen=True)
+class TransientResult:
+    """A batch of sequences in time.
+
+    Attributes:
+        time: (T,) s from the start of the first period: its start, then two points per step, the
+            stage and the end; corners of the inputs are in it.
+        outputs: (T, B, M) V, of the last layer.
+        layers: (T, B, M) V of every layer's neurons, if they were saved.
+        power: (T, B) W of every source.
+        periods: (L+1,) int64, where in ``time`` periods begin and end.
+        energy: (B, L) J, per period, by part.
+        static: (B, L) J, what the powers at the ends of periods make of a whole period each:
+            where a period is long enough, the power of the DC solution.
+        timing: Period and transition.
+        status: (B,) int64, a :class:`imac_torch.solution.Status` of the initial DC solution.
+        steps: Accepted time steps.
+        rejected: Rejected ones.
+        wires: How each layer's crossbars were represented.
+        reduction_error: (B,) V, largest value of the first neglected term of the reduced models
+            at any amplifier's combined output; 0 where nothing was neglected.
+        inside: (B,) bool, whether all neurons stayed within their tables.
+    """
+
+    time: Tensor
+    outputs: Tensor
+    layers: tuple[Tensor, ...]
+    power: Power
+    periods: Tensor
+    energy: Energy
+    static: Energy
+    timing: Timing
+    status: Tensor
+    steps: int
+    rejected: int
+    wires: tuple[str, ...]
+    reduction_error: Tensor
+    inside: Tensor
+
+    @property
+    def switching(self) -> Energy:
+        """(B, L) J: what the change of inputs costs besides the static power."""
+        return self.energy - self.static
+
+
+def prepare_transient(
+    layers: Items[tuple[CrossbarSpec, NeuronSpec]],
+    interconnects: Items[Interconnect],
+    stages: Items[Stage],
+    options: TransientOptions | None = None,
+) -> tuple[DynamicStage, ...]:
+    """Everything that does not depend on inputs.
+
+    Args:
+        layers: Crossbars and neurons.
+        interconnects: Wires of every layer: whether they have capacitance, and how much.
+        stages: The DC description of the same layers.
+        options: Settings.
+
+    Raises:
+        SolverError: Conductances have sample dimensions, or numbers of layers differ.
+    """
+    options = TransientOptions() if options is None else options
+    if not len(layers) == len(interconnects) == len(stages) > 0:
+        raise SolverError(
+            f"{len(layers)} layers, {len(interconnects)} interconnects, {len(stages)} stages"
+        )
+    lines: list[ReducedLines | ExactLines] = []
+    for (spec, _), interconnect, stage in zip(layers, interconnects, stages, strict=True):
+        if spec.conductances.positive.ndim != 2:
+            raise SolverError("transients take conductances without sample dimensions; select one")
+        capacitances = LineCapacitances.of(interconnect, spec)
+        if capacitances is None:
+            lines.append(ReducedLines(LaguerreModel.static(stage.ports), stage.ports))
+            continue
+        blocks = DynamicBlocks.of(spec, capacitances)
+        nodes = 3 * spec.conductances.positive.numel()
+        exact = options.wires == "exact" or (options.wires == "auto" and nodes <= EXACT_NODES)
+        lines.append(
+            ExactLines(blocks, stage.ports)
+            if exact
+            else ReducedLines(LaguerreModel.of(blocks, stage.ports, options.order), stage.ports)
+        )
+    result = []
+    for k, ((_, spec), stage) in enumerate(zip(layers, stages, strict=True)):
+        device = stage.ports.admittance.device
+        capacitance = torch.zeros(stage.ports.outputs, dtype=torch.float64, device=device)
+        if k + 1 < len(layers):
+            capacitance = capacitance + _pins(lines[k + 1])[:-1]
+        else:
+            capacitance = capacitance + options.load_capacitance
+        result.append(
+            DynamicStage(stage, lines[k], build_charges(spec, device=device), capacitance)
+        )
+    return tuple(result)
+
+
+def _pins(lines: ReducedLines | ExactLines) -> Tensor:
+    if isinstance(lines, ReducedLines):
+        return lines.model.port_capacitance
+    return lines.blocks.port_capacitance
+
+
+class _Neurons(NamedTuple):
+    """A layer's neurons at one time, (B, M) each: V, C, A.
+
+    ``pole`` is the combined voltage behind the amplifiers' pole.
+    """
+
+    gates: Tensor
+    outputs: Tensor
+    gate_charge: Tensor
+    output_charge: Tensor
+    supply_charge: Tensor
+    gate_rate: Tensor
+    output_rate: Tensor
+    supply_rate: Tensor
+    pole: Tensor
+    pole_rate: Tensor
+
+
+class _Linearised(NamedTuple):
+    """The last Newton system of a stage, for the error estimate."""
+
+    diagonal: Tensor
+    transfer: Tensor
+    by_gate: Tensor
+    gate_by_output: Tensor
+    converged: Tensor
+
+
+class _Amplifiers(NamedTuple):
+    """Amplifier outputs per partition behind the pole, (B, M, H) V, and their rates."""
+
+    values: Tensor
+    rates: Tensor
+
+
+def solve_transient(
+    stages: Items[DynamicStage],
+    inputs: Tensor,
+    timing: Timing,
+    *,
+    initial: Tensor | None = None,
+    options: TransientOptions | None = None,
+) -> TransientResult:
+    """Waveforms, powers and energies for sequences of inputs.
+
+    Args:
+        stages: From :func:`prepare_transient`.
+        inputs: (B, L, N) float64, V: B independent sequences of L vectors.
+        timing: Each vector's period begins with a ramp of ``transition`` from the one before.
+        initial: (B, N) or (N,) V, whose DC solution is the start; None: all inputs at 0 V.
+        options: Settings, the same as for the stages.
+
+    Raises:
+        SolverError: Shapes do not fit, or the steps became too small.
+    """
+    options = TransientOptions() if options is None else options
+    expected = stages[0].static.ports.inputs
+    if inputs.ndim != 3 or inputs.shape[2] != expected or inputs.numel() == 0:
+        raise SolverError(
+            f"inputs must be (B, L, {expected}) voltages, got {tuple(inputs.shape)}"
+        )
+    if inputs.dtype != torch.float64:
+        raise SolverError(f"circuit quantities are float64, inputs are {inputs.dtype}")
+    if not bool(torch.isfinite(inputs).all()):
+        raise SolverError("inputs must be finite")
+    begin = torch.zeros_like(inputs[:, 0]) if initial is None else initial.expand_as(inputs[:, 0])
+    sequence = Sequence(torch.cat([begin[:, None], inputs], dim=1), timing)
+    with torch.no_grad():
+        return _Integration(stages, sequence, options).run()
+
+
+class _Integration:
+    """One run."""
+
+    def __init__(
+        self, stages: Items[DynamicStage], sequence: Sequence, options: TransientOptions
+    ) -> None:
+        self.stages, self.sequence, self.options = stages, sequence, options
+        self.vdd = float(stages[0].static.vdd)
+        first = stages[0].lines
+        self.drive: Drive = (
+            RampDrive(first, sequence, self.vdd, ends=options.amplifiers)
+            if isinstance(first, ReducedLines)
+            else StepDrive(first, sequence, self.vdd, ends=options.amplifiers)
+        )
+        self.omega = (
+            None if options.amplifier_pole is None else 2.0 * torch.pi * options.amplifier_pole
+        )
+        self.tolerance = options.control.tolerance * NEWTON_SHARE
+        solution = solve_dc(
+            [stage.static for stage in stages],
+            sequence.vectors[:, 0],
+            options=NewtonOptions(tolerance=min(1e-9, self.tolerance)),
+            power=False,
+        )
+        self.status = solution.status
+        self.lines: list[LineState | None] = [None]
+        self.neurons: list[_Neurons] = []
+        for k, layer in enumerate(solution.layers):
+            self.neurons.append(self._settled(k, layer.combined, layer.gates, layer.outputs))
+            if k + 1 < len(stages):
+                self.lines.append(stages[k + 1].lines.start(self._with_bias(layer.outputs)))
+        batch = len(solution.status)
+        self.reduction_error = solution.outputs.new_zeros(batch)
+        self.inside = torch.ones(batch, dtype=torch.bool, device=solution.outputs.device)
+        self.drive.begin(0)
+        self.point = self.drive.at_start()
+        self.amplifiers: list[_Amplifiers] | None = None
+
+    def _with_bias(self, voltages: Tensor) -> Tensor:
+        return torch.nn.functional.pad(voltages, (0, 1), value=self.vdd)
+
+    def _charge(self, k: int, gates: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        stage = self.stages[k]
+        own = stage.charges.values(gates, outputs)
+        added = self.options.neuron.values(gates, outputs)
+        return (
+            own.gate + added.gate,
+            own.output + added.output + stage.capacitance * outputs,
+            own.supply,
+        )
+
+    def _settled(self, k: int, combined: Tensor, gates: Tensor, outputs: Tensor) -> _Neurons:
+        zero = torch.zeros_like(gates)
+        charges = self._charge(k, gates, outputs)
+        return _Neurons(gates, outputs, *charges, zero, zero, zero, combined, zero)
+
+    def run(self) -> TransientResult:
+        """Integrate all periods."""
+        timing, control = self.sequence.timing, self.options.control
+        longest = timing.period / 10 if control.largest is None else control.largest
+        times = [0.0]
+        outputs = [self.neurons[-1].outputs]
+        layers: list[list[Tensor]] = [[item.outputs] for item in self.neurons]
+        powers = [self._power(self.point, self.lines, self.neurons)]
+        periods, energies = [0], []
+        steps = rejected = 0
+        for period in range(self.sequence.periods):
+            if period:
+                self.drive.begin(period)
+                self.point = self.drive.at_start()
+            before = self._power(self.point, self.lines, self.neurons)
+            energy = torch.zeros_like(before)
+            time = 0.0
+            wanted = ladder(min(timing.transition / 32, longest))
+            if control.fixed is not None:
+                wanted = control.fixed
+            while time < timing.period * (1.0 - 1e-12):
+                corner = timing.transition if time < timing.transition else timing.period
+                remaining = corner - time
+                step = remaining if wanted > 0.999 * remaining else wanted
+                tried = self._try(time, step)
+                if tried is None or (tried.error > 1.0 and control.fixed is None):
+                    rejected += 1
+                    wanted = (
+                        ladder(step / 4)
+                        if tried is None
+                        else min(ladder(step / 1.5), control.proposal(step, tried.error, longest))
+                    )
+                    if control.fixed is not None or wanted < control.smallest:
+                        raise SolverError(
+                            f"at {period * timing.period + time:.4g} s a step of {step:.3g} s "
+                            f"failed ({'no convergence' if tried is None else 'error'}); "
+                            "raise control.tolerance or max_iterations, or look at the circuit"
+                        )
+                    continue
+                steps += 1
+                self._accept(tried)
+                energy = energy + quadrature(step, before, tried.powers[0], tried.powers[1])
+                before = tried.powers[1]
+                at_corner, began = step == remaining, time
+                time = corner if at_corner else time + step
+                if at_corner and corner < timing.period:
+                    before = self._power(self.drive.at_start(), self.lines, self.neurons)
+                wanted = max(control.proposal(step, tried.error, longest), ladder(step)
+                             if at_corner and step < wanted else 0.0)
+                stage_time = period * timing.period + began + GAMMA * step
+                times += [stage_time, period * timing.period + time]
+                outputs += [tried.middle[-1].outputs, self.neurons[-1].outputs]
+                powers += list(tried.powers)
+                if self.options.save == "all":
+                    for kept, *items in zip(layers, tried.middle, self.neurons, strict=True):
+                        kept += [item.outputs for item in items]
+            periods.append(len(times) - 1)
+            energies.append(energy)
+        return self._result(times, outputs, layers, powers, periods, energies, steps, rejected)
+
+    def _result(
+        self,
+        times: list[float],
+        outputs: list[Tensor],
+        layers: list[list[Tensor]],
+        powers: list[Tensor],
+        periods: list[int],
+        energies: list[Tensor],
+        steps: int,
+        rejected: int,
+    ) -> TransientResult:
+        device = outputs[0].device
+        power = torch.stack(powers)  # (T, 5, B)
+        energy = torch.stack(energies, dim=-1)  # (5, B, L)
+        ends = torch.tensor(periods, dtype=torch.int64, device=device)
+        static = power[ends[1:]].permute(1, 2, 0) * self.sequence.timing.period
+        return TransientResult(
+            time=torch.tensor(times, dtype=torch.float64, device=device),
+            outputs=torch.stack(outputs),
+            layers=tuple(torch.stack(kept) for kept in layers)
+            if self.options.save == "all"
+            else (),
+            power=Power(*power.unbind(dim=1)),
+            periods=ends,
+            energy=Energy(*energy.unbind(0)),
+            static=Energy(*static.unbind(0)),
+            timing=self.sequence.timing,
+            status=self.status,
+            steps=steps,
+            rejected=rejected,
+            wires=tuple(stage.lines.name for stage in self.stages),
+            reduction_error=self.reduction_error,
+            inside=self.inside,
+        )
+
+    # One step
+
+    def _try(self, time: float, step: float) -> _Tried | None:
+        middle_point, end_point, error = self.drive.try_step(time, step)
+        middle = self._stage(step, middle_point, None)
+        if middle is None:
+            return None
+        end = self._stage(step, end_point, middle)
+        if end is None:
+            return None
+        worst = error / self.options.control.tolerance
+        for k, layer in enumerate(self.neurons):
+            found = self._error(k, step, layer, middle.neurons[k], end)
+            worst = torch.maximum(worst, found / self.options.control.tolerance)
+            lines = self.lines[k]
+            if lines is not None:
+                states = (lines, middle.lines[k], end.lines[k])
+                of_lines = self.stages[k].lines.error(step, *states)
+                worst = torch.maximum(worst, of_lines / self.options.control.tolerance)
+        # A sample whose initial point failed must not hold the others up.
+        alive = self.status == int(Status.CONVERGED)
+        worst = torch.where(alive, worst, 0.0)
+        return _Tried(
+            float(worst.max()),
+            end_point,
+            middle.neurons,
+            end.neurons,
+            end.lines,
+            (
+                self._power(middle_point, middle.lines, middle.neurons),
+                self._power(end_point, end.lines, end.neurons),
+            ),
+        )
+
+    def _accept(self, tried: _Tried) -> None:
+        self.drive.accept()
+        self.point, self.neurons, self.lines = tried.point, tried.neurons, tried.lines
+        for k, layer in enumerate(self.neurons):
+            core = self.stages[k].static.neuron.core
+            self.inside &= core.inside(layer.gates, layer.outputs).all(dim=-1)
+            state, lines = self.lines[k], self.stages[k].lines
+            if state is not None and isinstance(lines, ReducedLines):
+                voltages = self._with_bias(self.neurons[k - 1].outputs)
+                self.reduction_error = torch.maximum(
+                    self.reduction_error, lines.left_out(state, voltages)
+                )
+
+    def _stage(self, step: float, point: DrivePoint, middle: _StageState | None) -> (
+        _StageState | None
+    ):
+        sigma = shift(step)
+        neurons: list[_Neurons] = []
+        lines: list[LineState | None] = [None]
+        systems: list[_Linearised] = []
+        combined = point.combined
+        for k, stage in enumerate(self.stages):
+            start = self.neurons[k]
+
+            def history(name: str, start: _Neurons = start, k: int = k) -> Tensor:
+                if middle is None:
+                    return first_history(
+                        step, getattr(start, f"{name}"), getattr(start, _RATES[name])
+                    )
+                return second_history(step, getattr(start, name), getattr(middle.neurons[k], name))
+
+            past: LineHistory | None = None
+            load: Load | None = None
+            offset = torch.zeros_like(combined)
+            if k + 1 < len(self.stages):
+                following: Lines = self.stages[k + 1].lines
+                state = self.lines[k + 1]
+                if state is None:
+                    raise SolverError("a layer's lines have no state")
+                past = (
+                    following.first(state, step)
+                    if middle is None
+                    else following.second(state, middle.lines[k + 1], step)  # type: ignore[arg-type]
+                )
+                matrices = following.matrices(step)
+                load = matrices.load
+                bias = self._with_bias(torch.zeros_like(combined))
+                from imac_torch.lines import _products
+
+                offset = _products(matrices.admittance, following.ports.layout, bias)
+                offset = (offset + past.currents)[:, :-1]
+            pole_rate = torch.zeros_like(combined)
+            if self.omega is not None:
+                pole_history = history("pole")
+                combined = (self.omega * combined + pole_history) / (sigma + self.omega)
+                pole_rate = sigma * combined - pole_history
+            guess = start if middle is None else middle.neurons[k]
+            solved = self._newton(
+                k, sigma, combined, offset, load, history("gate_charge"),
+                history("output_charge"), guess,
+            )
+            if solved is None:
+                return None
+            gates, outputs, system = solved
+            charges = self._charge(k, gates, outputs)
+            rates = [
+                sigma * charge - history(name)
+                for charge, name in zip(
+                    charges, ("gate_charge", "output_charge", "supply_charge"), strict=True
+                )
+            ]
+            neurons.append(_Neurons(gates, outputs, *charges, *rates, combined, pole_rate))
+            systems.append(system)
+            if past is not None:
+                following = self.stages[k + 1].lines
+                voltages = self._with_bias(outputs)
+                lines.append(following.close(past, voltages))
+                combined = voltages @ following.matrices(step).transfer.T + past.combined
+        return _StageState(neurons, lines, systems, sigma)
+
+    def _newton(
+        self,
+        k: int,
+        sigma: float,
+        combined: Tensor,
+        offset: Tensor,
+        load: Load | None,
+        gate_history: Tensor,
+        output_history: Tensor,
+        guess: _Neurons,
+    ) -> tuple[Tensor, Tensor, _Linearised] | None:
+        stage = self.stages[k]
+        neuron = stage.static.neuron
+        resistance, feedback = neuron.input_resistance, neuron.feedback_conductance
+        gates, outputs = guess.gates, guess.outputs
+        for _ in range(self.options.max_iterations):
+            current = neuron.core.currents(gates, outputs)
+            own = stage.charges.values(gates, outputs)
+            added = self.options.neuron.values(gates, outputs)
+            gate_rate = sigma * (own.gate + added.gate) - gate_history
+            output_rate = (
+                sigma * (own.output + added.output + stage.capacitance * outputs) - output_history
+            )
+            gate_defect = (
+                combined + neuron.level_shift - gates
+                + resistance * ((outputs - gates) * feedback - current.gate - gate_rate)
+            )
+            drawn = offset if load is None else offset + load.product(outputs[None])[0]
+            output_defect = current.output + (gates - outputs) * feedback - drawn - output_rate
+            by_gate = 1.0 + resistance * (
+                feedback + current.gate_by_gate + sigma * (own.gate_by_gate + added.gate_by_gate)
+            )
+            by_output = resistance * (
+                feedback - current.gate_by_output
+                - sigma * (own.gate_by_output + added.gate_by_output)
+            )
+            transfer = (
+                current.output_by_gate + feedback
+                - sigma * (own.output_by_gate + added.output_by_gate)
+            )
+            gate_step = gate_defect / by_gate
+            gate_by_output = by_output / by_gate
+            diagonal = (
+                feedback - current.output_by_output
+                + sigma * (own.output_by_output + added.output_by_output + stage.capacitance)
+                - transfer * gate_by_output
+            )
+            right = output_defect + transfer * gate_step
+            change = (
+                right / diagonal
+                if load is None
+                else load.solve(diagonal[None], right[None], tolerance=LINEAR_TOLERANCE)[0]
+            )
+            gate_change = gate_step + gate_by_output * change
+            size = torch.maximum(change.abs().amax(-1), gate_change.abs().amax(-1))
+            if not bool(torch.isfinite(size).all()):
+                return None
+            factor = LARGEST_CHANGE / size.clamp(min=LARGEST_CHANGE)
+            outputs = outputs + factor[:, None] * change
+            gates = gates + factor[:, None] * gate_change
+            converged = size <= self.tolerance
+            if bool(converged.all()):
+                return gates, outputs, _Linearised(
+                    diagonal, transfer, by_gate, gate_by_output, converged
+                )
+        return None
+
+    def _error(
+        self, k: int, step: float, start: _Neurons, middle: _Neurons, end: _StageState
+    ) -> Tensor:
+        """(B,) V: local errors of charges, seen through the circuit's own response."""
+        sigma, system, last = end.sigma, end.systems[k], end.neurons[k]
+        gate = local_error(step, start.gate_rate, middle.gate_rate, last.gate_rate)
+        output = local_error(step, start.output_rate, middle.output_rate, last.output_rate)
+        resistance = self.stages[k].static.neuron.input_resistance
+        gate_step = resistance * sigma * gate / system.by_gate
+        right = sigma * output + system.transfer * gate_step
+        if k + 1 < len(self.stages):
+            load = self.stages[k + 1].lines.matrices(step).load
+            change = load.solve(system.diagonal[None], right[None], tolerance=1e-2)[0]
+        else:
+            change = right / system.diagonal
+        gate_change = gate_step + system.gate_by_output * change
+        worst = torch.maximum(change.abs().amax(-1), gate_change.abs().amax(-1))
+        if self.omega is not None:
+            pole = local_error(step, start.pole_rate, middle.pole_rate, last.pole_rate)
+            damped = pole * sigma / (sigma + self.omega)
+            worst = torch.maximum(worst, damped.abs().amax(-1))
+        return worst
+
+    # Powers
+
+    def _power(
+        self, point: DrivePoint, lines: Items[LineState | None], neurons: Items[_Neurons]
+    ) -> Tensor:
+        """(5, B) W: inputs, bias, neurons, level shift, amplifiers."""
+        bias = point.bias
+        supply = torch.zeros_like(bias)
+        shifts = torch.zeros_like(bias)
+        amplifiers = torch.zeros_like(bias)
+        for k, (stage, state) in enumerate(zip(self.stages, neurons, strict=True)):
+            neuron = stage.static.neuron
+            core = neuron.core.values(state.gates, state.outputs)
+            supply = supply + self.vdd * (core.supply + state.supply_rate).sum(-1)
+            feedback = (state.outputs - state.gates) * neuron.feedback_conductance
+            drawn = core.gate + state.gate_rate - feedback
+            shifts = shifts + (neuron.level_shift * drawn).sum(-1)
+            ends = (point.positive_end, point.negative_end)
+            if k:
+                own = lines[k]
+                if own is None:
+                    raise SolverError("a layer's lines have no state")
+                voltages = self._with_bias(neurons[k - 1].outputs)
+                bias = bias + self.vdd * stage.lines.bias_current(own, voltages)
+                if self.options.amplifiers:
+                    ends = stage.lines.end_voltages(own, voltages)
+            if self.options.amplifiers:
+                amplifiers = amplifiers + _amplifier_power(stage, ends, state.pole, drawn)
+        if not self.options.amplifiers:
+            amplifiers = torch.full_like(bias, torch.nan)
+        return torch.stack([point.inputs, bias, supply, shifts, amplifiers])
+
+
+def _amplifier_power(
+    stage: DynamicStage, ends: tuple[Tensor | None, Tensor | None], combined: Tensor, drawn: Tensor
+) -> Tensor:
+    """(B,) W, as :mod:`imac_torch.dc` counts it.
+
+    Behind a pole all partitions of a row lag alike: their differences are taken without it.
+    """
+    positive, negative = ends
+    if positive is None or negative is None:
+        raise SolverError("the ends of the first layer's lines are missing")
+    network = stage.static.ports
+    amplifier = network.gain * (positive - negative)
+    lag = combined - (amplifier.mean(-1) if network.averaged else amplifier.sum(-1))
+    amplifier = amplifier + lag[..., None] / (1 if network.averaged else network.partitions)
+    resistance = network.amplifier_resistance
+    virtual = network.gain / (1.0 + network.gain) * positive
+    current = (amplifier - virtual) / (network.gain * resistance)
+    if network.averaged:
+        series = network.series_resistance
+        meeting = combined - drawn * series
+        current = current + (amplifier - meeting[..., None]) / (series * network.partitions)
+    return (amplifier * current).sum((-1, -2))
+
+
+class _StageState(NamedTuple):
+    """All layers at the end of a stage."""
+
+    neurons: list[_Neurons]
+    lines: list[LineState | None]
+    systems: list[_Linearised]
+    sigma: float
+
+
+class _Tried(NamedTuple):
+    """A step: error relative to the tolerance, its end, powers at its stage and its end."""
+
+    error: float
+    point: DrivePoint
+    middle: list[_Neurons]
+    neurons: list[_Neurons]
+    lines: list[LineState | None]
+    powers: tuple[Tensor, Tensor]
+
+
+_RATES = {
+    "gate_charge": "gate_rate",
+    "output_charge": "output_rate",
+    "supply_charge": "supply_rate",
+    "pole": "pole_rate",
+}
