@@ -88,7 +88,7 @@ def check_with_ngspice(sample: Sample, loader: DataLoader[Any], directory: Path,
     """
     simulator = imac.NgSpice()
     if not simulator.available():
-        return f"ngspice is not installed, so nothing was verified with it. {simulator.install_hint}"
+        return f"ngspice is not installed: nothing was verified with it. {simulator.install_hint}"
     config = sample.config.replace(neuron=imac.Neuron(kind="logistic"))
     network = imac.convert(sample.ternary, config)
     started = time.perf_counter()

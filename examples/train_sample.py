@@ -3,7 +3,9 @@
 First an ordinary float network, then the same one as a circuit: ternary weights (two memristors
 each), floating read-out lines, CMOS inverters as neurons. ``IMACLinear`` layers compute the ideal
 circuit and pass gradients straight through the rounding of weights, so training sees what the
-devices can store. The result is compared with the circuit, wires and loading included.
+devices can store. Weights are made ternary by a parametrisation (:class:`Ternary`), which costs
+less per step than the search for the best scale that conversion does once. The result is compared
+with the circuit, wires and loading included.
 
     python examples/train_sample.py --out my_network.safetensors
 
@@ -23,6 +25,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader, Dataset
 
 import imac_torch as imac
@@ -40,7 +43,7 @@ class Sample:
 
     Attributes:
         floating: Trained as software.
-        ternary: Trained as the ideal circuit; every weight is -s, 0 or s with one s per layer.
+        ternary: Trained as the ideal circuit; every weight and bias is -1, 0 or 1.
         config: The circuit that ``ternary`` was trained for.
         figures: Test accuracies at the time of training, by name.
     """
@@ -49,6 +52,21 @@ class Sample:
     ternary: nn.Sequential
     config: imac.Config
     figures: dict[str, float] = field(default_factory=dict)
+
+
+class Ternary(nn.Module):
+    """Parametrisation of a tensor by {-1, 0, 1} with straight-through gradients.
+
+    Values below 0.7 times the mean magnitude become 0 (Li et al., Ternary Weight Networks,
+    arXiv:1605.04711, eq. 6).
+    """
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Any shape to the same shape."""
+        magnitude = latent.detach().abs()
+        mean = magnitude.mean().clamp(min=1e-12)
+        levels = torch.where(magnitude > 0.7 * mean, latent.detach().sign(), 0.0)
+        return levels + (latent - latent.detach()) / mean
 
 
 def circuit_config() -> imac.Config:
@@ -116,18 +134,13 @@ def initialise(model: nn.Sequential, generator: torch.Generator) -> None:
 
 
 def as_software(network: imac.IMACNetwork, like: nn.Sequential) -> nn.Sequential:
-    """The trained network as plain Linear layers, every weight replaced by its level.
-
-    Weights that are exactly levels map to the same devices without any more rounding.
-    """
+    """The network trained with ternary weights as plain Linear layers."""
     model = mlp([like[1].in_features, *(m.out_features for m in like if isinstance(m, nn.Linear))])
     linears = [module for module in model if isinstance(module, nn.Linear)]
     with torch.no_grad():
         for linear, layer in zip(linears, network.analog_layers(), strict=True):
-            quantized = layer.quantized()
-            levels = quantized.values * quantized.scale
-            linear.weight.copy_(levels[:, :-1])
-            linear.bias.copy_(levels[:, -1])
+            linear.weight.copy_(layer.weight)
+            linear.bias.copy_(layer.bias)
     return model
 
 
@@ -140,8 +153,13 @@ def make_sample(*, float_steps: int = 1000, circuit_steps: int = 1000, seed: int
     initialise(floating, generator)
     train(floating, inputs, labels, steps=float_steps, generator=generator, label="float network")
     config = circuit_config()
-    network = imac.convert(floating, config)
     rounded = imac.convert(floating, config)
+    # The parametrisation rounds, so the mapping need not: ternary weights use its end points.
+    unrounded = config.replace(mapping=config.mapping.replace(levels="continuous"))
+    network = imac.convert(floating, unrounded)
+    for layer in network.analog_layers():
+        parametrize.register_parametrization(layer, "weight", Ternary())
+        parametrize.register_parametrization(layer, "bias", Ternary())
     train(
         ideal_circuit(network),
         inputs,
