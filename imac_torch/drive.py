@@ -11,7 +11,8 @@ from torch import Tensor
 
 from imac_torch.config import Timing
 from imac_torch.errors import SolverError
-from imac_torch.lines import ExactLines, LineState, ReducedLines, _products
+from imac_torch.integrator import GAMMA
+from imac_torch.lines import ExactLines, LineState, ReducedLines, input_currents
 
 FORGOTTEN = 36.0
 """Time constants after which a ramp's transient is below rounding (e^-36 = 2e-16)."""
@@ -80,8 +81,13 @@ class Drive(Protocol):
         """The present time's values, slopes those after a corner."""
         ...
 
-    def try_step(self, time: float, step: float) -> tuple[DrivePoint, DrivePoint, Tensor]:
-        """Values at the two stages of a step, and (B,) V estimated local error."""
+    def try_step(
+        self, time: float, step: float, *, trapezoidal: bool = False
+    ) -> tuple[DrivePoint, DrivePoint, Tensor]:
+        """Values at the two stages of a step, and (B,) V estimated local error.
+
+        With ``trapezoidal`` the first stage alone spans the step, and there is no estimate.
+        """
         ...
 
     def accept(self) -> None:
@@ -120,8 +126,8 @@ class RampDrive:
         orders = range(model.order + 1)
         self._combined = old @ self.lines.transfers[0].T
         self._changes = torch.stack([change @ self.lines.transfers[k].T for k in orders])
-        currents = _products(model.admittance[0], layout, old)
-        moved = torch.stack([_products(model.admittance[k], layout, change) for k in orders])
+        currents = input_currents(model.admittance[0], layout, old)
+        moved = torch.stack([input_currents(model.admittance[k], layout, change) for k in orders])
         self._bias = self.vdd * currents[:, -1]
         self._bias_changes = self.vdd * moved[..., -1]
         self._power = (
@@ -175,13 +181,13 @@ class RampDrive:
         """See :class:`Drive`."""
         return self.at(self._time, after=True)
 
-    def try_step(self, time: float, step: float) -> tuple[DrivePoint, DrivePoint, Tensor]:
+    def try_step(
+        self, time: float, step: float, *, trapezoidal: bool = False
+    ) -> tuple[DrivePoint, DrivePoint, Tensor]:
         """See :class:`Drive`."""
-        from imac_torch.integrator import GAMMA
-
         self._tried = time + step
-        middle = self.at(time + GAMMA * step, after=True)
         end = self.at(time + step, after=False)
+        middle = end if trapezoidal else self.at(time + GAMMA * step, after=True)
         return middle, end, torch.zeros_like(end.inputs)
 
     def accept(self) -> None:
@@ -254,10 +260,16 @@ class StepDrive:
         """See :class:`Drive`."""
         return self._point(self._time, self._state, after=True)
 
-    def try_step(self, time: float, step: float) -> tuple[DrivePoint, DrivePoint, Tensor]:
+    def try_step(
+        self, time: float, step: float, *, trapezoidal: bool = False
+    ) -> tuple[DrivePoint, DrivePoint, Tensor]:
         """See :class:`Drive`."""
-        from imac_torch.integrator import GAMMA
-
+        if trapezoidal:
+            history = self.lines.first(self._state, step / GAMMA)
+            self._next = self.lines.close(history, self._voltages(time + step))
+            self._tried = time + step
+            point = self._point(self._tried, self._next, after=False)
+            return point, point, torch.zeros_like(point.inputs)
         first = self.lines.first(self._state, step)
         middle = self.lines.close(first, self._voltages(time + GAMMA * step))
         second = self.lines.second(self._state, middle, step)

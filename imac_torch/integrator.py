@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
@@ -65,12 +65,19 @@ class StepControl:
         smallest: s; a step that would be shorter is an error.
         largest: s, or None for a tenth of the period.
         fixed: s; equal steps of this size instead (convergence studies).
+        grid: s, ascending; steps end at these times instead, and are not controlled (comparison
+            with another simulator on its own points).
+        method: ``tr-bdf2``, or ``trapezoidal`` for comparison with a simulator that uses it: with
+            ideal sources it does not damp, and its error is not estimated, so that it needs
+            ``fixed`` or ``grid``.
     """
 
     tolerance: float = 1e-4
     smallest: float = 1e-16
     largest: float | None = None
     fixed: float | None = None
+    grid: tuple[float, ...] | None = None
+    method: Literal["tr-bdf2", "trapezoidal"] = "tr-bdf2"
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -82,6 +89,28 @@ class StepControl:
             value = getattr(self, name)
             if value is not None and not 0.0 < value < math.inf:
                 raise SolverError(f"{name} = {value} must be positive and finite")
+        if self.method not in {"tr-bdf2", "trapezoidal"}:
+            raise SolverError(f"method = {self.method!r}: 'tr-bdf2' or 'trapezoidal'")
+        if self.method == "trapezoidal" and self.adaptive:
+            raise SolverError("the trapezoidal rule needs fixed steps or a grid")
+        if self.grid is not None and (
+            len(self.grid) < 1 or any(b <= a for a, b in zip(self.grid, self.grid[1:]))
+        ):
+            raise SolverError("the grid must ascend and not be empty")
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether steps follow the estimated error."""
+        return self.fixed is None and self.grid is None
+
+    def within(self, start: float, duration: float) -> list[float]:
+        """Grid times after ``start`` up to its ``duration`` later, relative to ``start``, s."""
+        margin = 1e-9 * duration
+        return [
+            time - start
+            for time in self.grid or ()
+            if margin < time - start < duration + margin
+        ]
 
     def proposal(self, step: float, error: float, longest: float) -> float:
         """The next step after one of ``step`` with the given error relative to the tolerance.

@@ -18,6 +18,7 @@ from imac_torch.blocks import BlockLayout
 from imac_torch.dynamics import CellVoltages, DynamicBlocks, Elimination, LaguerreModel
 from imac_torch.integrator import first_history, local_error, second_history, shift
 from imac_torch.load import Load, _rank_one
+from imac_torch.neuronstage import StageLoad
 from imac_torch.ports import PortNetwork
 
 
@@ -51,12 +52,12 @@ class LineMatrices:
     """One stage's matrices.
 
     Attributes:
-        load: Admittance of inputs without the bias, S = 1 sample, no offset.
+        load: Admittance of inputs without the bias, no offset.
         admittance: (H, K, K) S, the bias included.
         transfer: (M, C).
     """
 
-    load: Load
+    load: StageLoad
     admittance: Tensor
     transfer: Tensor
 
@@ -110,7 +111,7 @@ def _as_load(admittance: Tensor, layout: BlockLayout) -> Load:
     return Load(masked, offset, layout, left, right)
 
 
-def _products(admittance: Tensor, layout: BlockLayout, voltages: Tensor) -> Tensor:
+def input_currents(admittance: Tensor, layout: BlockLayout, voltages: Tensor) -> Tensor:
     """(B, C) A for (B, C) V."""
     blocks = layout.gather_inputs(voltages).transpose(0, 1)  # (H, B, K)
     return layout.scatter_inputs((blocks @ admittance.transpose(-1, -2)).transpose(0, 1))
@@ -155,7 +156,7 @@ class ReducedLines:
             )
             admittance = torch.tensordot(powers, self.model.admittance[:-1], dims=1)
             transfer = torch.tensordot(powers, self.transfers[:-1], dims=1)
-            load = _as_load(admittance, self.ports.layout)
+            load = StageLoad(_as_load(admittance, self.ports.layout), self.ports.inputs)
             self._cache[step] = LineMatrices(load, admittance, transfer)
         return self._cache[step]
 
@@ -170,7 +171,7 @@ class ReducedLines:
         for k in range(order):
             # f_k = (p·u_{k-1} + h)/(σ + p), so u_k = ratio·u_{k-1} - h/(σ + p).
             past = ratio * past - history[k] * (ratio / shift(step))
-            currents = currents + _products(
+            currents = currents + input_currents(
                 self.model.admittance[k + 1], self.ports.layout, past
             )
             combined = combined + past @ self.transfers[k + 1].T
@@ -285,7 +286,7 @@ class ExactLines:
             unit = torch.eye(columns, dtype=admittance.dtype, device=admittance.device)
             _, seen = elimination.solve(self.blocks.spread(unit), None)
             transfer = self._combine(seen.positive_end, seen.negative_end).T
-            load = _as_load(admittance, self.ports.layout)
+            load = StageLoad(_as_load(admittance, self.ports.layout), self.ports.inputs)
             self._cache[step] = LineMatrices(load, admittance, transfer), elimination
         return self._cache[step]
 

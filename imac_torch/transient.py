@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from imac_torch.charges import Charges, LinearCharges, build_charges
+from imac_torch.charges import LinearCharges, build_charges
 from imac_torch.circuit import NeuronSpec
 from imac_torch.config import Interconnect, Timing
 from imac_torch.crossbar import CrossbarSpec
@@ -33,17 +33,27 @@ from imac_torch.integrator import (
     second_history,
     shift,
 )
-from imac_torch.lines import ExactLines, LineHistory, Lines, LineState, ReducedLines
-from imac_torch.load import Load
+from imac_torch.lines import (
+    ExactLines,
+    LineHistory,
+    Lines,
+    LineState,
+    ReducedLines,
+    input_currents,
+)
+from imac_torch.neuronstage import (
+    DynamicNeurons,
+    Linearised,
+    StageInputs,
+    StageLoad,
+    propagate,
+    solve_stage,
+)
 from imac_torch.newton import NewtonOptions
 from imac_torch.solution import Power, Status
 
-LARGEST_CHANGE = 0.1
-"""V. Newton's updates are shortened to this."""
 NEWTON_SHARE = 1e-3
 """Newton's method stops at this part of the step control's tolerance."""
-LINEAR_TOLERANCE = 1e-4
-"""Relative accuracy of the linear systems within Newton's method."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,8 @@ class TransientOptions:
             is ``Amplifier.output_resistance`` of the configuration.
         amplifiers: Whether to integrate the amplifiers' power, which costs memory.
         save: ``outputs`` or ``all``: waveforms of every layer's neurons.
-        max_iterations: Of Newton's method; beyond it a step is halved.
+        kernel: ``numba`` (compiled, tabulated neurons on the CPU), ``torch`` or ``auto``.
+        max_iterations: Of Newton's method; beyond it a step is shortened.
     """
 
     control: StepControl = field(default_factory=StepControl)
@@ -74,6 +85,7 @@ class TransientOptions:
     amplifier_pole: float | None = None
     amplifiers: bool = True
     save: Literal["outputs", "all"] = "outputs"
+    kernel: str = "auto"
     max_iterations: int = 20
 
     def __post_init__(self) -> None:
@@ -86,6 +98,8 @@ class TransientOptions:
             raise SolverError(f"wires = {self.wires!r}: 'auto', 'reduced' or 'exact'")
         if self.save not in {"outputs", "all"}:
             raise SolverError(f"save = {self.save!r}: 'outputs' or 'all'")
+        if self.kernel not in {"auto", "numba", "torch"}:
+            raise SolverError(f"kernel = {self.kernel!r}: 'auto', 'numba' or 'torch'")
         if self.order < 1 or self.max_iterations < 1:
             raise SolverError(
                 f"order = {self.order} and max_iterations = {self.max_iterations} must be >= 1"
@@ -107,15 +121,13 @@ class DynamicStage:
     Attributes:
         static: Its DC description.
         lines: Its crossbars.
-        charges: Of its neurons.
-        capacitance: (M,) F besides, from every output to ground: neuron, load, and pins of the
-            next layer whose lines have no resistance.
+        neurons: With what holds charge at them; their output capacitance includes the load and
+            pins of the next layer whose lines have no resistance.
     """
 
     static: Stage
     lines: ReducedLines | ExactLines
-    charges: Charges
-    capacitance: Tensor
+    neurons: DynamicNeurons
 
 
 @dataclass(frozen=True)
@@ -209,9 +221,14 @@ def prepare_transient(
             capacitance = capacitance + _pins(lines[k + 1])[:-1]
         else:
             capacitance = capacitance + options.load_capacitance
-        result.append(
-            DynamicStage(stage, lines[k], build_charges(spec, device=device), capacitance)
+        neurons = DynamicNeurons.of(
+            stage.neuron,
+            build_charges(spec, device=device),
+            options.neuron,
+            capacitance,
+            kernel=options.kernel,
         )
+        result.append(DynamicStage(stage, lines[k], neurons))
     return tuple(result)
 
 
@@ -235,25 +252,10 @@ class _Neurons(NamedTuple):
     gate_rate: Tensor
     output_rate: Tensor
     supply_rate: Tensor
+    gate_current: Tensor
+    supply_current: Tensor
     pole: Tensor
     pole_rate: Tensor
-
-
-class _Linearised(NamedTuple):
-    """The last Newton system of a stage, for the error estimate."""
-
-    diagonal: Tensor
-    transfer: Tensor
-    by_gate: Tensor
-    gate_by_output: Tensor
-    converged: Tensor
-
-
-class _Amplifiers(NamedTuple):
-    """Amplifier outputs per partition behind the pole, (B, M, H) V, and their rates."""
-
-    values: Tensor
-    rates: Tensor
 
 
 def solve_transient(
@@ -317,6 +319,7 @@ class _Integration:
             power=False,
         )
         self.status = solution.status
+        self.alive = solution.status == int(Status.CONVERGED)
         self.lines: list[LineState | None] = [None]
         self.neurons: list[_Neurons] = []
         for k, layer in enumerate(solution.layers):
@@ -328,25 +331,21 @@ class _Integration:
         self.inside = torch.ones(batch, dtype=torch.bool, device=solution.outputs.device)
         self.drive.begin(0)
         self.point = self.drive.at_start()
-        self.amplifiers: list[_Amplifiers] | None = None
+        self.unloaded = StageLoad(None, stages[-1].static.ports.outputs)
 
     def _with_bias(self, voltages: Tensor) -> Tensor:
         return torch.nn.functional.pad(voltages, (0, 1), value=self.vdd)
 
-    def _charge(self, k: int, gates: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        stage = self.stages[k]
-        own = stage.charges.values(gates, outputs)
-        added = self.options.neuron.values(gates, outputs)
-        return (
-            own.gate + added.gate,
-            own.output + added.output + stage.capacitance * outputs,
-            own.supply,
-        )
+    def _load(self, k: int, step: float) -> StageLoad:
+        if k + 1 < len(self.stages):
+            return self.stages[k + 1].lines.matrices(step).load
+        return self.unloaded
 
     def _settled(self, k: int, combined: Tensor, gates: Tensor, outputs: Tensor) -> _Neurons:
         zero = torch.zeros_like(gates)
-        charges = self._charge(k, gates, outputs)
-        return _Neurons(gates, outputs, *charges, zero, zero, zero, combined, zero)
+        neurons = self.stages[k].neurons
+        charges, currents = neurons.state(gates, outputs), neurons.static(gates, outputs)
+        return _Neurons(gates, outputs, *charges, zero, zero, zero, *currents, combined, zero)
 
     def run(self) -> TransientResult:
         """Integrate all periods."""
@@ -368,19 +367,23 @@ class _Integration:
             wanted = ladder(min(timing.transition / 32, longest))
             if control.fixed is not None:
                 wanted = control.fixed
+            grid = control.within(period * timing.period, timing.period)
             while time < timing.period * (1.0 - 1e-12):
                 corner = timing.transition if time < timing.transition else timing.period
                 remaining = corner - time
-                step = remaining if wanted > 0.999 * remaining else wanted
+                if grid:
+                    step = min(grid.pop(0) - time, remaining)
+                else:
+                    step = remaining if wanted > 0.999 * remaining else wanted
                 tried = self._try(time, step)
-                if tried is None or (tried.error > 1.0 and control.fixed is None):
+                if tried is None or (tried.error > 1.0 and control.adaptive):
                     rejected += 1
                     wanted = (
                         ladder(step / 4)
                         if tried is None
                         else min(ladder(step / 1.5), control.proposal(step, tried.error, longest))
                     )
-                    if control.fixed is not None or wanted < control.smallest:
+                    if not control.adaptive or wanted < control.smallest:
                         raise SolverError(
                             f"at {period * timing.period + time:.4g} s a step of {step:.3g} s "
                             f"failed ({'no convergence' if tried is None else 'error'}); "
@@ -389,21 +392,29 @@ class _Integration:
                     continue
                 steps += 1
                 self._accept(tried)
-                energy = energy + quadrature(step, before, tried.powers[0], tried.powers[1])
+                energy = energy + (
+                    step / 2 * (before + tried.powers[1])
+                    if control.method == "trapezoidal"
+                    else quadrature(step, before, *tried.powers)
+                )
                 before = tried.powers[1]
-                at_corner, began = step == remaining, time
+                at_corner, began = step > 0.999999 * remaining, time
                 time = corner if at_corner else time + step
                 if at_corner and corner < timing.period:
                     before = self._power(self.drive.at_start(), self.lines, self.neurons)
                 wanted = max(control.proposal(step, tried.error, longest), ladder(step)
                              if at_corner and step < wanted else 0.0)
-                stage_time = period * timing.period + began + GAMMA * step
-                times += [stage_time, period * timing.period + time]
-                outputs += [tried.middle[-1].outputs, self.neurons[-1].outputs]
-                powers += list(tried.powers)
+                if control.method == "tr-bdf2":
+                    times.append(period * timing.period + began + GAMMA * step)
+                    outputs.append(tried.middle[-1].outputs)
+                    powers.append(tried.powers[0])
+                times.append(period * timing.period + time)
+                outputs.append(self.neurons[-1].outputs)
+                powers.append(tried.powers[1])
                 if self.options.save == "all":
                     for kept, *items in zip(layers, tried.middle, self.neurons, strict=True):
-                        kept += [item.outputs for item in items]
+                        keep = items if control.method == "tr-bdf2" else items[1:]
+                        kept += [item.outputs for item in keep]
             periods.append(len(times) - 1)
             energies.append(energy)
         return self._result(times, outputs, layers, powers, periods, energies, steps, rejected)
@@ -446,10 +457,16 @@ class _Integration:
     # One step
 
     def _try(self, time: float, step: float) -> _Tried | None:
-        middle_point, end_point, error = self.drive.try_step(time, step)
-        middle = self._stage(step, middle_point, None)
+        trapezoidal = self.options.control.method == "trapezoidal"
+        middle_point, end_point, error = self.drive.try_step(time, step, trapezoidal=trapezoidal)
+        middle = self._stage(step / GAMMA if trapezoidal else step, middle_point, None)
         if middle is None:
             return None
+        if trapezoidal:
+            power = self._power(end_point, middle.lines, middle.neurons)
+            return _Tried(
+                0.0, end_point, middle.neurons, middle.neurons, middle.lines, (power, power)
+            )
         end = self._stage(step, end_point, middle)
         if end is None:
             return None
@@ -463,8 +480,7 @@ class _Integration:
                 of_lines = self.stages[k].lines.error(step, *states)
                 worst = torch.maximum(worst, of_lines / self.options.control.tolerance)
         # A sample whose initial point failed must not hold the others up.
-        alive = self.status == int(Status.CONVERGED)
-        worst = torch.where(alive, worst, 0.0)
+        worst = torch.where(self.alive, worst, 0.0)
         return _Tried(
             float(worst.max()),
             end_point,
@@ -496,7 +512,7 @@ class _Integration:
         sigma = shift(step)
         neurons: list[_Neurons] = []
         lines: list[LineState | None] = [None]
-        systems: list[_Linearised] = []
+        systems: list[Linearised] = []
         combined = point.combined
         for k, stage in enumerate(self.stages):
             start = self.neurons[k]
@@ -509,7 +525,7 @@ class _Integration:
                 return second_history(step, getattr(start, name), getattr(middle.neurons[k], name))
 
             past: LineHistory | None = None
-            load: Load | None = None
+            load = self._load(k, step)
             offset = torch.zeros_like(combined)
             if k + 1 < len(self.stages):
                 following: Lines = self.stages[k + 1].lines
@@ -519,14 +535,11 @@ class _Integration:
                 past = (
                     following.first(state, step)
                     if middle is None
-                    else following.second(state, middle.lines[k + 1], step)  # type: ignore[arg-type]
+                    else following.second(state, _present(middle.lines[k + 1]), step)
                 )
-                matrices = following.matrices(step)
-                load = matrices.load
                 bias = self._with_bias(torch.zeros_like(combined))
-                from imac_torch.lines import _products
-
-                offset = _products(matrices.admittance, following.ports.layout, bias)
+                admittance = following.matrices(step).admittance
+                offset = input_currents(admittance, following.ports.layout, bias)
                 offset = (offset + past.currents)[:, :-1]
             pole_rate = torch.zeros_like(combined)
             if self.omega is not None:
@@ -534,22 +547,33 @@ class _Integration:
                 combined = (self.omega * combined + pole_history) / (sigma + self.omega)
                 pole_rate = sigma * combined - pole_history
             guess = start if middle is None else middle.neurons[k]
-            solved = self._newton(
-                k, sigma, combined, offset, load, history("gate_charge"),
-                history("output_charge"), guess,
+            reach = 0.0 if middle is None else (1.0 - GAMMA) / GAMMA
+            solved = solve_stage(
+                stage.neurons,
+                StageInputs(
+                    sigma,
+                    combined,
+                    offset,
+                    history("gate_charge"),
+                    history("output_charge"),
+                    guess.gates + reach * (guess.gates - start.gates),
+                    guess.outputs + reach * (guess.outputs - start.outputs),
+                ),
+                load,
+                tolerance=self.tolerance,
+                limit=self.options.max_iterations,
             )
-            if solved is None:
+            if not bool((solved.converged | ~self.alive).all()):
                 return None
-            gates, outputs, system = solved
-            charges = self._charge(k, gates, outputs)
+            outputs = solved.outputs
             rates = [
-                sigma * charge - history(name)
-                for charge, name in zip(
-                    charges, ("gate_charge", "output_charge", "supply_charge"), strict=True
-                )
+                sigma * getattr(solved, name) - history(name)
+                for name in ("gate_charge", "output_charge", "supply_charge")
             ]
-            neurons.append(_Neurons(gates, outputs, *charges, *rates, combined, pole_rate))
-            systems.append(system)
+            neurons.append(
+                _Neurons(*solved[:5], *rates, *solved[5:7], combined, pole_rate)
+            )
+            systems.append(solved.system)
             if past is not None:
                 following = self.stages[k + 1].lines
                 voltages = self._with_bias(outputs)
@@ -557,93 +581,19 @@ class _Integration:
                 combined = voltages @ following.matrices(step).transfer.T + past.combined
         return _StageState(neurons, lines, systems, sigma)
 
-    def _newton(
-        self,
-        k: int,
-        sigma: float,
-        combined: Tensor,
-        offset: Tensor,
-        load: Load | None,
-        gate_history: Tensor,
-        output_history: Tensor,
-        guess: _Neurons,
-    ) -> tuple[Tensor, Tensor, _Linearised] | None:
-        stage = self.stages[k]
-        neuron = stage.static.neuron
-        resistance, feedback = neuron.input_resistance, neuron.feedback_conductance
-        gates, outputs = guess.gates, guess.outputs
-        for _ in range(self.options.max_iterations):
-            current = neuron.core.currents(gates, outputs)
-            own = stage.charges.values(gates, outputs)
-            added = self.options.neuron.values(gates, outputs)
-            gate_rate = sigma * (own.gate + added.gate) - gate_history
-            output_rate = (
-                sigma * (own.output + added.output + stage.capacitance * outputs) - output_history
-            )
-            gate_defect = (
-                combined + neuron.level_shift - gates
-                + resistance * ((outputs - gates) * feedback - current.gate - gate_rate)
-            )
-            drawn = offset if load is None else offset + load.product(outputs[None])[0]
-            output_defect = current.output + (gates - outputs) * feedback - drawn - output_rate
-            by_gate = 1.0 + resistance * (
-                feedback + current.gate_by_gate + sigma * (own.gate_by_gate + added.gate_by_gate)
-            )
-            by_output = resistance * (
-                feedback - current.gate_by_output
-                - sigma * (own.gate_by_output + added.gate_by_output)
-            )
-            transfer = (
-                current.output_by_gate + feedback
-                - sigma * (own.output_by_gate + added.output_by_gate)
-            )
-            gate_step = gate_defect / by_gate
-            gate_by_output = by_output / by_gate
-            diagonal = (
-                feedback - current.output_by_output
-                + sigma * (own.output_by_output + added.output_by_output + stage.capacitance)
-                - transfer * gate_by_output
-            )
-            right = output_defect + transfer * gate_step
-            change = (
-                right / diagonal
-                if load is None
-                else load.solve(diagonal[None], right[None], tolerance=LINEAR_TOLERANCE)[0]
-            )
-            gate_change = gate_step + gate_by_output * change
-            size = torch.maximum(change.abs().amax(-1), gate_change.abs().amax(-1))
-            if not bool(torch.isfinite(size).all()):
-                return None
-            factor = LARGEST_CHANGE / size.clamp(min=LARGEST_CHANGE)
-            outputs = outputs + factor[:, None] * change
-            gates = gates + factor[:, None] * gate_change
-            converged = size <= self.tolerance
-            if bool(converged.all()):
-                return gates, outputs, _Linearised(
-                    diagonal, transfer, by_gate, gate_by_output, converged
-                )
-        return None
-
     def _error(
         self, k: int, step: float, start: _Neurons, middle: _Neurons, end: _StageState
     ) -> Tensor:
         """(B,) V: local errors of charges, seen through the circuit's own response."""
-        sigma, system, last = end.sigma, end.systems[k], end.neurons[k]
+        last = end.neurons[k]
         gate = local_error(step, start.gate_rate, middle.gate_rate, last.gate_rate)
         output = local_error(step, start.output_rate, middle.output_rate, last.output_rate)
-        resistance = self.stages[k].static.neuron.input_resistance
-        gate_step = resistance * sigma * gate / system.by_gate
-        right = sigma * output + system.transfer * gate_step
-        if k + 1 < len(self.stages):
-            load = self.stages[k + 1].lines.matrices(step).load
-            change = load.solve(system.diagonal[None], right[None], tolerance=1e-2)[0]
-        else:
-            change = right / system.diagonal
-        gate_change = gate_step + system.gate_by_output * change
-        worst = torch.maximum(change.abs().amax(-1), gate_change.abs().amax(-1))
+        worst = propagate(
+            self.stages[k].neurons, end.systems[k], self._load(k, step), end.sigma, gate, output
+        )
         if self.omega is not None:
             pole = local_error(step, start.pole_rate, middle.pole_rate, last.pole_rate)
-            damped = pole * sigma / (sigma + self.omega)
+            damped = pole * end.sigma / (end.sigma + self.omega)
             worst = torch.maximum(worst, damped.abs().amax(-1))
         return worst
 
@@ -659,10 +609,9 @@ class _Integration:
         amplifiers = torch.zeros_like(bias)
         for k, (stage, state) in enumerate(zip(self.stages, neurons, strict=True)):
             neuron = stage.static.neuron
-            core = neuron.core.values(state.gates, state.outputs)
-            supply = supply + self.vdd * (core.supply + state.supply_rate).sum(-1)
+            supply = supply + self.vdd * (state.supply_current + state.supply_rate).sum(-1)
             feedback = (state.outputs - state.gates) * neuron.feedback_conductance
-            drawn = core.gate + state.gate_rate - feedback
+            drawn = state.gate_current + state.gate_rate - feedback
             shifts = shifts + (neuron.level_shift * drawn).sum(-1)
             ends = (point.positive_end, point.negative_end)
             if k:
@@ -709,7 +658,7 @@ class _StageState(NamedTuple):
 
     neurons: list[_Neurons]
     lines: list[LineState | None]
-    systems: list[_Linearised]
+    systems: list[Linearised]
     sigma: float
 
 
@@ -722,6 +671,12 @@ class _Tried(NamedTuple):
     neurons: list[_Neurons]
     lines: list[LineState | None]
     powers: tuple[Tensor, Tensor]
+
+
+def _present(state: LineState | None) -> LineState:
+    if state is None:
+        raise SolverError("a layer's lines have no state")
+    return state
 
 
 _RATES = {

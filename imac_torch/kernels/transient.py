@@ -1,0 +1,338 @@
+"""Compiled Newton's method of one layer's neurons within a stage of a time step.
+
+The equations of :mod:`imac_torch.transient` for tabulated neurons, fused per tile of images as in
+:mod:`imac_torch.kernels.newton`: neurons that load each other are those of one partition of the
+next layer, and a tile of a few images of them stays in the first-level cache.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+LANES = 8
+"""Images per tile: two AVX2 or one AVX-512 register."""
+CORRECTIONS = 2
+"""Richardson steps per linear system, after the preconditioner's own."""
+FUNCTIONS = 6
+"""Of the table: output, gate and supply current; gate, output and supply charge."""
+
+
+@njit(cache=True, inline="always", fastmath={"contract"})
+def _weights(t, half):  # type: ignore[no-untyped-def]
+    """Cubic B-spline weights and slopes at t in [0, 1]; ``half`` is half the inverse step."""
+    s = 1.0 - t
+    return (
+        (
+            s * s * s / 6.0,
+            (3.0 * t * t * t - 6.0 * t * t + 4.0) / 6.0,
+            (3.0 * s * s * s - 6.0 * s * s + 4.0) / 6.0,
+            t * t * t / 6.0,
+        ),
+        (
+            -s * s * half,
+            (3.0 * t * t - 4.0 * t) * half,
+            (4.0 * s - 3.0 * s * s) * half,
+            t * t * half,
+        ),
+    )
+
+
+@njit(cache=True, inline="always", fastmath={"contract"})
+def _cell(position, low, high, inverse_step, cells):  # type: ignore[no-untyped-def]
+    within = min(max(position, low), high)
+    scaled = (within - low) * inverse_step
+    index = min(int(scaled), cells - 1)
+    return index, scaled - index, position - within
+
+
+@njit(cache=True, fastmath={"contract"})
+def _evaluate(table, grid, gate, output, value, by_gate, by_output):  # type: ignore[no-untyped-def]
+    """All functions of the table with their derivatives, linear outside the grid."""
+    i, t, over_gate = _cell(gate, grid[0], grid[1], grid[2], table.shape[0] - 3)
+    j, p, over_output = _cell(output, grid[3], grid[4], grid[5], table.shape[1] - 3)
+    a, da = _weights(t, 0.5 * grid[2])
+    b, db = _weights(p, 0.5 * grid[5])
+    for f in range(FUNCTIONS):
+        value[f] = 0.0
+        by_gate[f] = 0.0
+        by_output[f] = 0.0
+    for k in range(4):
+        row = table[i + k]
+        for m in range(4):
+            cell = row[j + m]
+            weight, along_gate, along_output = a[k] * b[m], da[k] * b[m], a[k] * db[m]
+            for f in range(FUNCTIONS):
+                value[f] += weight * cell[f]
+                by_gate[f] += along_gate * cell[f]
+                by_output[f] += along_output * cell[f]
+    for f in range(FUNCTIONS):
+        value[f] += by_gate[f] * over_gate + by_output[f] * over_output
+
+
+@njit(cache=True, fastmath={"contract"})
+def _solve(matrix, loaded, diagonal, right, left, across, own, step, error, size):  # type: ignore[no-untyped-def]
+    """(diag + Y)·step = right for a tile, by the rank-one preconditioner and corrections."""
+    for row in range(size):
+        for lane in range(LANES):
+            step[row, lane] = 0.0
+            error[row, lane] = right[row, lane]
+    if not loaded:
+        for row in range(size):
+            for lane in range(LANES):
+                step[row, lane] = right[row, lane] / diagonal[row, lane]
+        return
+    weight = np.empty(LANES)
+    scale = np.empty(LANES)
+    for turn in range(CORRECTIONS + 1):
+        if turn:
+            for row in range(size):
+                for lane in range(LANES):
+                    error[row, lane] = right[row, lane] - diagonal[row, lane] * step[row, lane]
+                for column in range(size):
+                    value = matrix[row, column]
+                    for lane in range(LANES):
+                        error[row, lane] -= value * step[column, lane]
+        for lane in range(LANES):
+            weight[lane] = 0.0
+            scale[lane] = 1.0
+        for row in range(size):
+            for lane in range(LANES):
+                inverse = 1.0 / (diagonal[row, lane] + own[row])
+                weight[lane] += across[row] * error[row, lane] * inverse
+                scale[lane] += across[row] * left[row] * inverse
+        for lane in range(LANES):
+            weight[lane] /= scale[lane]
+        for row in range(size):
+            for lane in range(LANES):
+                step[row, lane] += (error[row, lane] - left[row] * weight[lane]) / (
+                    diagonal[row, lane] + own[row]
+                )
+
+
+@njit(cache=True, parallel=True, fastmath={"contract"})
+def solve_stage(  # type: ignore[no-untyped-def]
+    combined,
+    offset,
+    gate_history,
+    output_history,
+    gates,
+    outputs,
+    results,
+    system,
+    converged,
+    admittance,
+    first,
+    left,
+    across,
+    loaded,
+    table,
+    grid,
+    circuit,
+    capacitance,
+    tolerance,
+    limit,
+    largest,
+):
+    """Solve in place.
+
+    Args:
+        combined: (B, M) V.
+        offset: (B, M) A drawn besides admittance times outputs.
+        gate_history: (B, M) A.
+        output_history: (B, M) A.
+        gates: (B, M) V, guess and result.
+        outputs: (B, M) V, guess and result.
+        results: (5, B, M), written: gate, output and supply charge (C), gate and supply current.
+        system: (4, B, M), written: diagonal, transfer, gate and coupling of the last Newton step.
+        converged: (B, parts) bool, written.
+        admittance: (parts, K, K) S.
+        first: (parts + 1,) int64, neuron ranges of the partitions.
+        left: (parts, K) and
+        across: (parts, K): rank-one part of the admittance.
+        loaded: Whether there is a next layer.
+        table: (P+2, Q+2, 6) spline coefficients; gate and supply current as asinh(current/scale),
+            charges in units of the scale.
+        grid: (9,) start, end and inverse step of both axes; scales of gate current (A), supply
+            current (A) and charges (C).
+        circuit: (7,) input resistance Ω, feedback conductance S, level shift V, shift 1/s; added
+            capacitance of gate, output and between them, F.
+        capacitance: (M,) F from outputs to ground.
+        tolerance: V.
+        limit: Largest number of iterations.
+        largest: V, longest step.
+    """
+    batch = combined.shape[0]
+    parts = len(first) - 1
+    tiles = (batch + LANES - 1) // LANES
+    resistance, feedback, level, sigma = circuit[0], circuit[1], circuit[2], circuit[3]
+    of_gate, of_output, mutual = circuit[4], circuit[5], circuit[6]
+    gate_scale, supply_scale, charge_scale = grid[6], grid[7], grid[8]
+    for work in prange(parts * tiles):
+        part = work // tiles
+        head = (work % tiles) * LANES
+        lanes = min(LANES, batch - head)
+        begin = first[part]
+        size = first[part + 1] - begin
+        value, by_gate, by_output = np.empty(FUNCTIONS), np.empty(FUNCTIONS), np.empty(FUNCTIONS)
+        u, g = np.empty((size, LANES)), np.empty((size, LANES))
+        drawn, diagonal = np.empty((size, LANES)), np.empty((size, LANES))
+        right, step = np.empty((size, LANES)), np.empty((size, LANES))
+        error = np.empty((size, LANES))
+        gate_step, coupling = np.empty((size, LANES)), np.empty((size, LANES))
+        own = np.zeros(size)
+        moved = np.empty(LANES)
+        done = np.zeros(LANES, dtype=np.bool_)
+        matrix, a, b = admittance[part], left[part], across[part]
+        if loaded:
+            for row in range(size):
+                own[row] = matrix[row, row] - a[row] * b[row]
+        for row in range(size):
+            for lane in range(LANES):
+                image = head + min(lane, lanes - 1)  # pad the last tile with its last image
+                u[row, lane] = outputs[image, begin + row]
+                g[row, lane] = gates[image, begin + row]
+        for turn in range(limit + 1):
+            finished = turn == limit
+            if not finished:
+                finished = True
+                for lane in range(LANES):
+                    finished = finished and done[lane]
+            if finished:
+                break
+            for row in range(size):
+                for lane in range(LANES):
+                    drawn[row, lane] = offset[head + min(lane, lanes - 1), begin + row]
+                if loaded:
+                    for column in range(size):
+                        factor = matrix[row, column]
+                        for lane in range(LANES):
+                            drawn[row, lane] += factor * u[column, lane]
+            for row in range(size):
+                neuron = begin + row
+                outer = of_output + mutual + capacitance[neuron]
+                for lane in range(LANES):
+                    image = head + min(lane, lanes - 1)
+                    gate, output = g[row, lane], u[row, lane]
+                    _evaluate(table, grid, gate, output, value, by_gate, by_output)
+                    rising = math.exp(value[1])
+                    tunnel = gate_scale * 0.5 * (rising - 1.0 / rising)
+                    steep = gate_scale * 0.5 * (rising + 1.0 / rising)
+                    across_pair = mutual * (gate - output)
+                    gate_charge = charge_scale * value[3] + of_gate * gate + across_pair
+                    output_charge = (
+                        charge_scale * value[4]
+                        + (of_output + capacitance[neuron]) * output
+                        - across_pair
+                    )
+                    gate_rate = sigma * gate_charge - gate_history[image, neuron]
+                    output_rate = sigma * output_charge - output_history[image, neuron]
+                    gate_defect = (
+                        combined[image, neuron] + level - gate
+                        + resistance * ((output - gate) * feedback - tunnel - gate_rate)
+                    )
+                    output_defect = (
+                        value[0] + (gate - output) * feedback - drawn[row, lane] - output_rate
+                    )
+                    divisor = 1.0 + resistance * (
+                        feedback + steep * by_gate[1]
+                        + sigma * (charge_scale * by_gate[3] + of_gate + mutual)
+                    )
+                    transfer = (
+                        by_gate[0] + feedback - sigma * (charge_scale * by_gate[4] - mutual)
+                    )
+                    coupling[row, lane] = resistance * (
+                        feedback - steep * by_output[1]
+                        - sigma * (charge_scale * by_output[3] - mutual)
+                    ) / divisor
+                    gate_step[row, lane] = gate_defect / divisor
+                    diagonal[row, lane] = (
+                        feedback - by_output[0]
+                        + sigma * (charge_scale * by_output[4] + outer)
+                        - transfer * coupling[row, lane]
+                    )
+                    right[row, lane] = output_defect + transfer * gate_step[row, lane]
+                    if lane < lanes and not done[lane]:
+                        system[0, image, neuron] = diagonal[row, lane]
+                        system[1, image, neuron] = transfer
+                        system[2, image, neuron] = divisor
+                        system[3, image, neuron] = coupling[row, lane]
+            _solve(matrix, loaded, diagonal, right, a, b, own, step, error, size)
+            for lane in range(LANES):
+                moved[lane] = 0.0
+            for row in range(size):
+                for lane in range(LANES):
+                    gate_step[row, lane] += coupling[row, lane] * step[row, lane]
+                    longest = max(abs(step[row, lane]), abs(gate_step[row, lane]))
+                    # a NaN must not hide behind max
+                    moved[lane] = longest if not longest <= moved[lane] else moved[lane]
+            for row in range(size):
+                for lane in range(LANES):
+                    factor = 0.0 if done[lane] else largest / max(moved[lane], largest)
+                    u[row, lane] += factor * step[row, lane]
+                    g[row, lane] += factor * gate_step[row, lane]
+            for lane in range(LANES):
+                if moved[lane] <= tolerance:
+                    done[lane] = True
+        for lane in range(lanes):
+            image = head + lane
+            converged[image, part] = done[lane]
+            for row in range(size):
+                neuron = begin + row
+                gate, output = g[row, lane], u[row, lane]
+                gates[image, neuron] = gate
+                outputs[image, neuron] = output
+                _evaluate(table, grid, gate, output, value, by_gate, by_output)
+                across_pair = mutual * (gate - output)
+                results[0, image, neuron] = charge_scale * value[3] + of_gate * gate + across_pair
+                results[1, image, neuron] = (
+                    charge_scale * value[4] + (of_output + capacitance[neuron]) * output
+                    - across_pair
+                )
+                results[2, image, neuron] = charge_scale * value[5]
+                results[3, image, neuron] = gate_scale * math.sinh(value[1])
+                results[4, image, neuron] = supply_scale * math.sinh(value[2])
+
+
+@njit(cache=True, parallel=True, fastmath={"contract"})
+def solve_linear(  # type: ignore[no-untyped-def]
+    diagonal, right, admittance, first, left, across, loaded, solution
+):
+    """(diag(d) + Y)·x = r for all images with the corrections of a Newton step.
+
+    Args:
+        diagonal: (B, M) S.
+        right: (B, M) A.
+        admittance: (parts, K, K) S.
+        first: (parts + 1,) int64.
+        left: (parts, K).
+        across: (parts, K).
+        loaded: Whether there is a next layer.
+        solution: (B, M) V, written.
+    """
+    batch = diagonal.shape[0]
+    parts = len(first) - 1
+    tiles = (batch + LANES - 1) // LANES
+    for work in prange(parts * tiles):
+        part = work // tiles
+        head = (work % tiles) * LANES
+        lanes = min(LANES, batch - head)
+        begin = first[part]
+        size = first[part + 1] - begin
+        d, r = np.empty((size, LANES)), np.empty((size, LANES))
+        step, error = np.empty((size, LANES)), np.empty((size, LANES))
+        own = np.zeros(size)
+        if loaded:
+            for row in range(size):
+                own[row] = admittance[part, row, row] - left[part, row] * across[part, row]
+        for row in range(size):
+            for lane in range(LANES):
+                image = head + min(lane, lanes - 1)
+                d[row, lane] = diagonal[image, begin + row]
+                r[row, lane] = right[image, begin + row]
+        _solve(admittance[part], loaded, d, r, left[part], across[part], own, step, error, size)
+        for row in range(size):
+            for lane in range(lanes):
+                solution[head + lane, begin + row] = step[row, lane]
