@@ -4,6 +4,8 @@ The options have IMAC-Sim's names and units (weight_var in percent, tsampling in
 Without ``--data_dir`` the sample network of this package is written in IMAC-Sim's format first,
 into a new directory below ``./runs/imac_sim``.
 
+IMAC-Sim stores no steepness of its sigmoids, so the software it is compared with takes 1.
+
     python examples/imac_sim_directory.py --data_dir data --testnum 100 --gain 30 30 10
 """
 

@@ -2,8 +2,9 @@
 
     python examples/mlp_mnist.py --dataset FashionMNIST --root ~/data --download
 
-``--dataset digits`` (the default) needs no files. The network is trained as software with four
-states between -1 and 1 per weight pair left to the mapping; ``--levels`` says how fine.
+``--dataset digits`` (the default) needs no files. The network is trained as ordinary software;
+conversion rounds its weights to ``--levels`` levels per row, solves for conductances with which
+the read-out computes the layer, and calibrates them on 256 training images, without labels.
 """
 
 from __future__ import annotations
