@@ -31,11 +31,10 @@ from imac_torch.transfer import threshold_and_slope
 
 GAINS = (1.0, 2.0, 4.0, 7.0, 10.0, 15.0, 20.0, 30.0, 40.0, 55.0, 75.0, 100.0, 150.0, 250.0, 500.0)
 """Amplifier gains that the scheme 'matched' chooses from where none is given."""
-GAIN_TOLERANCE = 1.05
-"""The smallest gain whose error is within this factor of the least is taken: it uses most of the
-devices' window, so spread and noise weigh least."""
-NEGLIGIBLE = 1e-4
-"""Relative error of a layer's output below which gains count as equally good."""
+TYPICAL_SPREAD = 0.02
+"""Relative spread of conductances that the choice of a gain allows for at least."""
+DRIVER_RESISTANCE = 500.0
+"""Ω. Source resistance of what drives the lines, as far as the choice of a gain is concerned."""
 
 Result = TypeVar("Result")
 
@@ -186,7 +185,7 @@ class IMACLinear(nn.Module):
         """κ: change of the neuron's input voltage per unit of ``weight·x + bias``."""
         if self.activation.kind == "identity" or self.activation.kind == "relu":
             return self.config.supplies.vdd / self.scaling.output_scale
-        _, slope = self._threshold_and_slope()
+        _, slope = self.threshold_and_slope()
         # The neuron is vdd·sigmoid(slope·(z - z0)), or vdd·tanh(slope·(z - z0)).
         return self.activation.slope / slope
 
@@ -195,7 +194,8 @@ class IMACLinear(nn.Module):
         """Whether conductances are solved for row by row (scheme 'matched')."""
         return self.config.mapping.scheme == "matched"
 
-    def _threshold_and_slope(self) -> tuple[float, float]:
+    def threshold_and_slope(self) -> tuple[float, float]:
+        """z0 (V) and k (1/V) of the sigmoid or tanh that the neuron is taken for."""
         spec = self.neuron_spec()
         return fitted_threshold_and_slope(spec) if self.matched else threshold_and_slope(spec)
 
@@ -235,7 +235,7 @@ class IMACLinear(nn.Module):
         vdd = self.config.supplies.vdd
         quantized = self.quantized()
         wanted = self.volts_per_unit() / vdd * quantized.scale * quantized.values
-        threshold, _ = self._threshold_and_slope()
+        threshold, _ = self.threshold_and_slope()
         column = torch.zeros_like(self.trim)
         column[:, -1] = threshold / vdd
         return wanted + column + self.trim
@@ -310,15 +310,22 @@ class IMACLinear(nn.Module):
     def choose_gain(self) -> float:
         """Determine the gain of the scheme 'matched' for the present weights and statistics.
 
-        Much gain uses little of the devices' window, so that their states and spread weigh more;
-        little gain cannot reach large weights. Of those with the least error the smallest is
-        taken.
+        Little gain cannot reach large weights and asks for conductances that load what drives the
+        lines; much gain uses little of the devices' window, so that states and spread weigh more.
+        The least root of the sum of squares is taken.
         """
-        errors = [self.match(gain).error for gain in GAINS]
-        bound = max(GAIN_TOLERANCE * min(errors), NEGLIGIBLE)
-        chosen = next(gain for gain, error in zip(GAINS, errors, strict=True) if error <= bound)
+        chosen = min(GAINS, key=lambda gain: self._shortcoming(self.match(gain)))
         self.matched_gain.fill_(chosen)
         return chosen
+
+    def _shortcoming(self, found: Match) -> float:
+        """What speaks against a match: its error, its sensitivity to spread, its load."""
+        positive, negative = found.pair.positive, found.pair.negative
+        signal = (positive - negative).square().mean().sqrt()
+        noise = (positive.square() + negative.square()).mean().sqrt()
+        spread = max(self.config.device.variation, TYPICAL_SPREAD) * float(noise / signal)
+        load = float((positive + negative).sum(dim=0).mean()) * DRIVER_RESISTANCE
+        return math.sqrt(found.error**2 + spread**2 + load**2)
 
     @torch.no_grad()
     def _matched_gain(self) -> float:
@@ -367,7 +374,7 @@ class IMACLinear(nn.Module):
         lines = torch.cat([lines, lines.new_ones(*lines.shape[:-1], 1)], dim=-1)
         vdd = self.config.supplies.vdd
         combined = vdd * (lines @ transfer.transpose(-1, -2))
-        threshold, slope = self._threshold_and_slope()
+        threshold, slope = self.threshold_and_slope()
         kind = self.activation.kind
         if kind == "sigmoid":
             result = torch.sigmoid(slope * (combined - threshold))
@@ -398,7 +405,7 @@ class IMACLinear(nn.Module):
             # Here the meaning of a cell depends on its row: it is the ideal transfer.
             vdd = self.config.supplies.vdd
             joined = self.read_out(self.gain()).transfer(self.conductances()) - self.trim
-            joined[:, -1] -= self._threshold_and_slope()[0] / vdd
+            joined[:, -1] -= self.threshold_and_slope()[0] / vdd
             joined = joined * vdd / self.volts_per_unit()
             return joined[:, :-1] / self.scaling.input_scale, joined[:, -1]
         sign = -1.0 if self.volts_per_unit() < 0.0 else 1.0

@@ -21,7 +21,7 @@ Shapes: M rows, C columns (bias last), H partitions of up to K columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -31,7 +31,7 @@ from torch import Tensor
 from imac_torch.config import Memristor
 from imac_torch.errors import MappingError
 from imac_torch.mapping import ConductancePair
-from imac_torch.states import InputStatistics, RowProblem, choose_states
+from imac_torch.states import InputStatistics, RowProblem, improve
 
 FIXED_POINT_LIMIT: Final = 200
 FIXED_POINT_TOLERANCE: Final = 1e-15
@@ -156,23 +156,31 @@ def match(
         corrected[:, -1] = corrected[:, -1] - offset
         solution = _solve(corrected, low, high, read_out, statistics)
     pair = solution.cells()
-    range_error = statistics.relative_error(read_out.transfer(pair), wanted)
-    error = range_error
-    if device.states is not None:
-        problem = RowProblem(
-            low=low,
-            high=high,
-            states=device.states,
-            gain=read_out.gain / (len(read_out.column_ends) if read_out.averaged else 1),
-            line_load=read_out.line_load,
-            input_conductance=1.0 / read_out.input_resistance,
-        )
-        pair = choose_states(pair, wanted, problem, read_out.gather, read_out.scatter, statistics)
-        error = statistics.relative_error(read_out.transfer(pair), wanted)
     exact = solution.exact.all(dim=-1)
+    problem = RowProblem(
+        low=low,
+        high=high,
+        states=None,
+        gain=read_out.gain / (len(read_out.column_ends) if read_out.averaged else 1),
+        line_load=read_out.line_load,
+        input_conductance=1.0 / read_out.input_resistance,
+        column_ends=read_out.column_ends,
+    )
+    if not bool(exact.all()):
+        bad = torch.nonzero(~exact)[:, 0]
+        rows = ConductancePair(pair.positive[bad], pair.negative[bad])
+        better = improve(rows, wanted[bad], problem, statistics)
+        pair = ConductancePair(
+            pair.positive.index_copy(0, bad, better.positive),
+            pair.negative.index_copy(0, bad, better.negative),
+        )
+    error = range_error = statistics.relative_error(read_out.transfer(pair), wanted)
+    if device.states is not None:
+        pair = improve(pair, wanted, replace(problem, states=device.states), statistics)
+        error = statistics.relative_error(read_out.transfer(pair), wanted)
     if target.requires_grad and torch.is_grad_enabled():
         smooth = solution.with_gradient(target + (corrected - wanted))
-        # Straight through the rounding to states.
+        # Straight through the descent and the rounding to states.
         pair = ConductancePair(
             pair.positive + (smooth.positive - smooth.positive.detach()),
             pair.negative + (smooth.negative - smooth.negative.detach()),

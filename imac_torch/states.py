@@ -1,23 +1,27 @@
-"""Devices with a limited number of states: which state of which cell serves a row best.
+"""Rows that cannot be exact: which conductances, or which states, serve them best.
 
 Rounding every cell to its nearest state leaves an error per cell and, through the row's sums, an
-error common to all cells. Both are minimised together by coordinate descent on the output error
-that the inputs' statistics expect.
+error common to all cells; so does a row that leaves the devices' window. What counts is the error
+of the row's output for the inputs that occur: their first and second moments are the metric.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from imac_torch.mapping import ConductancePair
 
-SWEEPS: Final = 3
-"""Passes over the cells of a row; a fourth changes less than 1 % of the remaining error."""
+SWEEPS: Final = 4
+"""Passes over the cells of a row when there are states."""
+CONTINUOUS_SWEEPS: Final = 14
+"""Passes without states; each halves the steps, the last are 1e-4 of the window."""
+VARIANCE_FLOOR: Final = 1e-6
+"""Least variance of a line, in vdd²: what data show as constant may yet move a little."""
 RANK: Final = 8
 """Principal components of the inputs' covariance that are kept per partition."""
 
@@ -88,149 +92,66 @@ class RowProblem:
     Attributes:
         low: Smallest conductance, S.
         high: Largest conductance, S.
-        states: Equally spaced conductances from low to high.
+        states: Equally spaced conductances from low to high, or None for any between.
         gain: G, over the number of partitions where they are averaged.
         line_load: g_L, S.
         input_conductance: 1/R, S.
+        column_ends: Last column (1-based) of every partition.
     """
 
     low: float
     high: float
-    states: int
+    states: int | None
     gain: float
     line_load: float
     input_conductance: float
+    column_ends: tuple[int, ...]
 
 
-Rearrange = Callable[[Tensor], Tensor]
-
-
-def choose_states(
-    start: ConductancePair,
-    target: Tensor,
-    problem: RowProblem,
-    gather: Callable[[Tensor], tuple[Tensor, Tensor]],
-    scatter: Rearrange,
-    statistics: InputStatistics,
+def improve(
+    start: ConductancePair, target: Tensor, problem: RowProblem, statistics: InputStatistics
 ) -> ConductancePair:
-    """Round conductances to states so that the rows' transfer stays closest to the wanted one.
+    """The conductances, or states, whose transfer comes closest to the wanted one.
+
+    Coordinate descent from ``start`` on the output error that the statistics expect, the
+    covariance of inputs across partitions included: a local minimum.
 
     Args:
-        start: (M, C) S, conductances before rounding.
+        start: (M, C) S.
         target: (M, C), wanted transfer.
         problem: Constants of the rows.
-        gather: (..., C) → (..., H, K) and a mask.
-        scatter: Its inverse.
         statistics: Of the inputs; they are what "closest" means.
 
     Returns:
-        (M, C) S, every value one of the states.
+        (M, C) S, every value one of the states if there are such.
     """
-    with torch.no_grad():
-        positive, mask = gather(start.positive)
-        negative, _ = gather(start.negative)
-        wanted, _ = gather(target)
+    from imac_torch.kernels.states import descend  # imports numba
+
+    device = start.positive.device
+    positive, negative = (
+        np.array(side.detach().cpu().numpy(), order="C")
+        for side in (start.positive, start.negative)
+    )
+    if problem.states is not None:
         step = (problem.high - problem.low) / (problem.states - 1)
-
-        def rounded(conductance: Tensor) -> Tensor:
-            index = ((conductance - problem.low) / step).round().clamp(0, problem.states - 1)
-            return torch.where(mask, problem.low + step * index, torch.zeros_like(conductance))
-
-        positive, negative = rounded(positive), rounded(negative)
-        mean, _ = gather(statistics.mean)
-        variance, _ = gather(statistics.variance.clamp(min=1e-9))
-        factors, _ = gather(statistics.factor.T)  # (F, H, K)
-        vectors = torch.cat([factors, mean[None]]).movedim(0, -1)  # (H, K, F+1)
-        descent = _Descent(positive, negative, wanted, variance, vectors, problem, step)
-        for _ in range(SWEEPS):
-            descent.sweep(mask)
-            # The bias, in the last partition, takes what the others' means have left over.
-            descent.balance()
-        return ConductancePair(scatter(descent.positive), scatter(descent.negative))
-
-
-class _Descent:
-    """Coordinate descent on all rows of all partitions at once.
-
-    The error of cell c is e_c = A·(ρ·g+_c - g-_c) - t_c and the cost e·(diag(m) + V·Vᵀ)·e. For a
-    change in one cell everything follows from a few sums per row.
-    """
-
-    def __init__(
-        self,
-        positive: Tensor,
-        negative: Tensor,
-        target: Tensor,
-        variance: Tensor,
-        vectors: Tensor,
-        problem: RowProblem,
-        step: float,
-    ) -> None:
-        self.positive, self.negative, self.target = positive, negative, target
-        self.variance, self.vectors, self.problem, self.step = variance, vectors, problem, step
-        # What the last column of vectors, the mean, should amount to besides the own target.
-        self.offset = torch.zeros(positive.shape[:2], dtype=positive.dtype, device=positive.device)
-
-    def sums(self) -> tuple[Tensor, ...]:
-        p, n, t, m = self.positive, self.negative, self.target, self.variance
-        return (
-            p.sum(-1), n.sum(-1),
-            (m * p * p).sum(-1), (m * p * n).sum(-1), (m * n * n).sum(-1),
-            (m * t * p).sum(-1), (m * t * n).sum(-1),
-            torch.einsum("mhk,hkf->mhf", p, self.vectors),
-            torch.einsum("mhk,hkf->mhf", n, self.vectors),
-            torch.einsum("mhk,hkf->mhf", t, self.vectors),
-        )  # fmt: skip
-
-    def scale_and_ratio(self, sum_plus: Tensor, sum_minus: Tensor) -> tuple[Tensor, Tensor]:
-        load = self.problem.line_load
-        scale = self.problem.gain / (sum_minus + self.problem.input_conductance)
-        return scale, (sum_minus + load) / (sum_plus + load)
-
-    def balance(self) -> None:
-        """Ask the last partition for what the means of the others are off by."""
-        sum_plus, sum_minus, *_, along_p, along_n, along_t = self.sums()
-        scale, ratio = self.scale_and_ratio(sum_plus, sum_minus)
-        mean = scale * (ratio * along_p[..., -1] - along_n[..., -1]) - along_t[..., -1]
-        self.offset[:, -1] = -mean[:, :-1].sum(-1)
-
-    def sweep(self, mask: Tensor) -> None:
-        problem, step = self.problem, self.step
-        grid = problem.low + step * torch.arange(
-            problem.states, dtype=self.positive.dtype, device=self.positive.device
-        )
-        for cell in range(self.positive.shape[-1]):
-            own = mask[:, cell]
-            (plus, minus, pp, pn, nn_, tp, tn, along_p, along_n, along_t) = self.sums()
-            m, t, v = self.variance[:, cell], self.target[..., cell], self.vectors[:, cell]
-            p, n = self.positive[..., cell], self.negative[..., cell]
-            scale, ratio = self.scale_and_ratio(plus, minus)
-            # Candidates: every g+ with the two g- around the line, and the present pair.
-            line = ratio[..., None] * grid - (t / scale)[..., None]
-            index = ((line - problem.low) / step).floor().clamp(0, problem.states - 2)
-            lower = problem.low + step * index
-            ones = torch.ones_like(lower)
-            new_p = torch.cat([grid * ones, grid * ones, p[..., None]], dim=-1)
-            new_n = torch.cat([lower, lower + step, n[..., None]], dim=-1)
-            dp, dn = new_p - p[..., None], new_n - n[..., None]
-            m_, t_ = m[:, None], t[..., None]
-            a, r = self.scale_and_ratio(plus[..., None] + dp, minus[..., None] + dn)
-            square = (
-                r * r * (pp[..., None] + m_ * (new_p**2 - p[..., None] ** 2))
-                - 2 * r * (pn[..., None] + m_ * (new_p * new_n - (p * n)[..., None]))
-                + nn_[..., None] + m_ * (new_n**2 - n[..., None] ** 2)
-            )  # fmt: skip
-            cross = r * (tp[..., None] + m_ * t_ * dp) - (tn[..., None] + m_ * t_ * dn)
-            cost = a * a * square - 2 * a * cross
-            for f in range(v.shape[-1]):
-                vf = v[:, None, f]
-                along = a * (
-                    r * (along_p[..., f, None] + vf * dp) - (along_n[..., f, None] + vf * dn)
-                ) - along_t[..., f, None]
-                if f == v.shape[-1] - 1:
-                    along = along - self.offset[..., None]
-                cost = cost + along * along
-            best = cost.argmin(-1, keepdim=True)
-            keep = own.expand_as(p)
-            self.positive[..., cell] = torch.where(keep, new_p.gather(-1, best)[..., 0], p)
-            self.negative[..., cell] = torch.where(keep, new_n.gather(-1, best)[..., 0], n)
+        for side in (positive, negative):
+            index = np.clip(np.rint((side - problem.low) / step), 0, problem.states - 1)
+            side[:] = problem.low + step * index
+    vectors = torch.cat([statistics.factor.T, statistics.mean[None]]).cpu()
+    used = vectors.abs().amax(-1) > 0
+    descend(
+        positive,
+        negative,
+        np.ascontiguousarray(target.detach().cpu().numpy()),
+        (statistics.variance.cpu() + VARIANCE_FLOOR).numpy(),
+        np.ascontiguousarray(vectors[used].numpy()),
+        np.array([0, *problem.column_ends], dtype=np.int64),
+        np.array([
+            problem.low, problem.high, problem.gain, problem.line_load, problem.input_conductance,
+        ]),
+        0 if problem.states is None else problem.states,
+        SWEEPS if problem.states is not None else CONTINUOUS_SWEEPS,
+    )  # fmt: skip
+    return ConductancePair(
+        torch.from_numpy(positive).to(device), torch.from_numpy(negative).to(device)
+    )
