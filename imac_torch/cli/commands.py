@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from imac_torch.cli import circuit, simulation
+from imac_torch.cli import circuit, simulation, sweeps
 
 __all__ = ["register"]
 
@@ -22,5 +22,7 @@ def register(app: typer.Typer) -> None:
         circuit.netlist,
         circuit.characterize,
         circuit.area,
+        sweeps.sweep,
+        sweeps.search,
     ):
         app.command()(command)

@@ -21,8 +21,8 @@ __all__ = [
     "Analysis",
     "EngineName",
     "ModelSource",
-    "build_engine",
     "build_config",
+    "build_engine",
 ]
 
 

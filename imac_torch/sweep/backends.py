@@ -1,0 +1,314 @@
+"""Where points are evaluated: in this process, in processes beside it, or on a Dask cluster."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait as wait_for
+from typing import Any, Final, Protocol
+
+from imac_torch.errors import ConfigError
+from imac_torch.sweep.evaluator import Evaluator
+from imac_torch.sweep.tasks import Bench, Outcome, Task, run_task
+
+__all__ = ["Backend", "Dask", "InProcess", "Processes"]
+
+ATTEMPTS: Final = 3
+"""Times that a point may take its worker with it before it counts as failed."""
+
+
+class Backend(Protocol):
+    """Evaluates tasks and yields outcomes as they come, in any order."""
+
+    def run(
+        self, evaluator: Evaluator, tasks: Sequence[Task], *, at_once: int | None = None
+    ) -> Iterator[Outcome]:
+        """Evaluate every task once.
+
+        Args:
+            evaluator: What to compute.
+            tasks: Points.
+            at_once: Most evaluations at the same time, None for as many as there are workers.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """One after the other, here."""
+
+    def run(
+        self, evaluator: Evaluator, tasks: Sequence[Task], *, at_once: int | None = None
+    ) -> Iterator[Outcome]:
+        """See :class:`Backend`."""
+        del at_once  # never more than one
+        bench = evaluator.bench()
+        for task in tasks:
+            yield run_task(bench, task)
+
+
+@dataclass
+class _Worker:
+    """What a worker process holds; one instance per process, filled when it starts."""
+
+    bench: Bench | None = None
+
+
+_WORKER: Final = _Worker()
+
+
+def _start_worker(evaluator: Evaluator, threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    _end_with_parent()
+    _WORKER.bench = evaluator.bench()
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone, also if that was killed: no orphans."""
+    parent = multiprocessing.parent_process()
+    if parent is None:  # pragma: no cover - only ever called in a child
+        return
+
+    def watch() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _run_in_worker(task: Task) -> Outcome:
+    if _WORKER.bench is None:  # pragma: no cover - the pool starts workers before it uses them
+        raise RuntimeError("the worker was not started")
+    return run_task(_WORKER.bench, task)
+
+
+def _gave_up(task: Task) -> Outcome:
+    error = f"its worker died {ATTEMPTS} times (out of memory?)"
+    return Outcome(task.key, None, error, 0.0, "")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Local processes; one that dies is replaced and its point run again.
+
+    Attributes:
+        workers: How many; None: one per core.
+    """
+
+    workers: int | None = None
+
+    def run(
+        self, evaluator: Evaluator, tasks: Sequence[Task], *, at_once: int | None = None
+    ) -> Iterator[Outcome]:
+        """See :class:`Backend`.
+
+        Raises:
+            ConfigError: The number of workers is not positive.
+        """
+        cores = os.cpu_count() or 1
+        workers = cores if self.workers is None else self.workers
+        if workers < 1:
+            raise ConfigError(f"workers = {workers} must be at least 1")
+        limit = workers if at_once is None else min(workers, at_once)
+        waiting, deaths = deque(tasks), Counter[str]()
+        while waiting:
+            with ProcessPoolExecutor(
+                limit,
+                # Fork would copy locks of threads that other libraries have started.
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(evaluator, max(1, cores // limit)),
+            ) as pool:
+                yield from self._drain(pool, waiting, deaths, limit)
+
+    def _drain(
+        self,
+        pool: ProcessPoolExecutor,
+        waiting: deque[Task],
+        deaths: Counter[str],
+        limit: int,
+    ) -> Iterator[Outcome]:
+        """Run until all is done or the pool is broken; what it did not do waits again."""
+        running: dict[Future[Outcome], Task] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < 2 * limit:
+                    running[pool.submit(_run_in_worker, waiting[0])] = waiting.popleft()
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    outcome = future.result()
+                    del running[future]
+                    yield outcome
+        except BrokenProcessPool:
+            again = []
+            for future, task in running.items():
+                if future.done() and future.exception() is None:
+                    yield future.result()
+                    continue
+                deaths[task.key] += 1
+                if deaths[task.key] >= ATTEMPTS:
+                    yield _gave_up(task)
+                else:
+                    again.append(task)
+            waiting.extendleft(reversed(again))
+
+
+@dataclass(frozen=True)
+class Dask:
+    """A Dask cluster: given by address, or one on this machine for the time of the sweep.
+
+    Dask's scheduler replaces workers that die and moves their points. Kubernetes and SLURM
+    clusters come from its own packages (``dask-kubernetes``, ``dask-jobqueue``): start one and
+    give its scheduler's address.
+
+    Attributes:
+        address: Of the scheduler, such as ``tcp://host:8786``; None: a local cluster.
+        workers: Of the local cluster; None: one per core.
+        on_start: Called with the client when the cluster is there (to look at it, or to log).
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    on_start: Any = field(default=None, compare=False)
+
+    def run(
+        self, evaluator: Evaluator, tasks: Sequence[Task], *, at_once: int | None = None
+    ) -> Iterator[Outcome]:
+        """See :class:`Backend`.
+
+        Raises:
+            ConfigError: Dask is not installed, or the cluster cannot be reached.
+        """
+        try:
+            import distributed
+        except ImportError:
+            raise ConfigError(
+                "Dask distributed is not installed: pip install 'imac_torch[cluster]'"
+            ) from None
+        with _client(distributed, self) as client:
+            if self.on_start is not None:
+                self.on_start(client)
+            yield from _run_on_dask(distributed, client, evaluator, tasks, at_once)
+
+
+def _client(distributed: Any, backend: Dask) -> Any:  # noqa: ANN401 - an optional package's
+    if backend.address is None:
+        cluster = distributed.LocalCluster(
+            n_workers=backend.workers or os.cpu_count() or 1,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+        )
+        return _OwnCluster(distributed.Client(cluster), cluster)
+    try:
+        return distributed.Client(backend.address, timeout="30s")
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ConfigError(f"no Dask scheduler at {backend.address}: {error}") from None
+
+
+class _OwnCluster:
+    """A client that closes its local cluster with itself."""
+
+    def __init__(self, client: Any, cluster: Any) -> None:  # noqa: ANN401
+        self.client, self.cluster = client, cluster
+
+    def __enter__(self) -> Any:  # noqa: ANN401
+        return self.client
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+        self.cluster.close()
+
+
+class _Holder:
+    """What Dask keeps on every worker, new ones included: the evaluator and its bench."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+        self.bench: Bench | None = None
+
+    def run(self, task: Task) -> Outcome:
+        """Evaluate on this worker; the bench is made at the first point."""
+        if self.bench is None:
+            self.bench = self.evaluator.bench()
+        return run_task(self.bench, task)
+
+
+PLUGIN: Final = "imac_torch-evaluator"
+
+
+def _plugin(distributed: Any, holder: _Holder) -> Any:  # noqa: ANN401
+    """A worker plugin; its class is made here because its base may not be installed."""
+
+    class EvaluatorPlugin(distributed.WorkerPlugin):  # type: ignore[misc, name-defined]
+        """Brings the evaluator to every worker."""
+
+        def __init__(self) -> None:
+            self.holder = holder
+
+        def setup(self, worker: Any) -> None:  # noqa: ANN401
+            """Called on every worker; with one per core, more threads would be in the way."""
+            import torch
+
+            torch.set_num_threads(max(1, worker.state.nthreads))
+
+    return EvaluatorPlugin()
+
+
+def _run_on_dask_worker(task: Task) -> Outcome:
+    from distributed import get_worker
+
+    outcome: Outcome = get_worker().plugins[PLUGIN].holder.run(task)
+    return outcome
+
+
+def _run_on_dask(
+    distributed: Any,  # noqa: ANN401
+    client: Any,  # noqa: ANN401
+    evaluator: Evaluator,
+    tasks: Sequence[Task],
+    at_once: int | None,
+) -> Iterator[Outcome]:
+    client.register_plugin(_plugin(distributed, _Holder(evaluator)), name=PLUGIN)
+    waiting = deque(tasks)
+    running: dict[str, Task] = {}
+    done = distributed.as_completed([], with_results=False)
+
+    def window() -> int:
+        threads = sum(client.nthreads().values()) or 1
+        # Twice as many as run: a worker never waits, and a kill loses few.
+        return 2 * threads if at_once is None else max(1, min(2 * threads, at_once))
+
+    def fill() -> None:
+        room = window() - len(running)
+        for _ in range(min(room, len(waiting))):
+            task = waiting.popleft()
+            future = client.submit(
+                _run_on_dask_worker, task, key=f"imac_torch-{task.key}", pure=False, retries=0
+            )
+            running[future.key] = task
+            done.add(future)
+
+    fill()
+    while running:
+        future = next(done)
+        task = running.pop(future.key)
+        if future.status == "finished":
+            yield future.result()
+        else:
+            error = future.exception()
+            if isinstance(error, distributed.scheduler.KilledWorker):
+                yield _gave_up(task)
+            else:
+                text = f"{type(error).__name__}: {error}"
+                yield Outcome(task.key, None, text, 0.0, "")
+        future.release()
+        fill()

@@ -1,0 +1,224 @@
+"""What a sweep computes at a point, and what neighbouring points share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from imac_torch.analog import IMACNetwork
+from imac_torch.area import network_area
+from imac_torch.batches import labelled_batches
+from imac_torch.config import Config
+from imac_torch.conversion import convert
+from imac_torch.engine import Engine, Spice
+from imac_torch.errors import DataError
+from imac_torch.evaluation import evaluate
+from imac_torch.native import Native
+from imac_torch.report import Report, environment
+from imac_torch.simulator import HSpice, Simulator
+from imac_torch.sweep.points import Point, configure, seed_of
+from imac_torch.sweep.tasks import Bench
+
+__all__ = ["Evaluator", "NetworkEvaluator"]
+
+KEPT_NETWORKS = 4
+"""Converted and eliminated networks that a worker keeps for the points that follow."""
+
+
+class Evaluator(Protocol):
+    """What a sweep needs; it travels to workers by pickle, once each."""
+
+    def key(self, point: Point) -> str:
+        """Name of the point's content: equal keys mean equal results.
+
+        Raises:
+            ConfigError: The point is not valid.
+        """
+        ...
+
+    def bench(self) -> Bench:
+        """Called once in every worker."""
+        ...
+
+    def licences(self) -> int:
+        """Simulator licences that one evaluation holds; 0 for none."""
+        ...
+
+
+@dataclass(frozen=True)
+class NetworkEvaluator:
+    """Convert a model at a point's configuration and seed, and run data through it.
+
+    Metrics: ``accuracy``, ``reference_accuracy``, ``agreement``, ``samples``, ``failures``,
+    ``power`` and its parts (W), ``energy`` (J), ``period`` (s), ``area`` (m²), ``residual`` (A).
+
+    Attributes:
+        model: The trained software model.
+        inputs: (B, …) samples.
+        labels: (B,) int64.
+        base: Configuration that points change.
+        engine: What solves.
+        area_model: A name of :data:`imac_torch.area.AREA_MODELS`.
+        exclude: Paths of linear layers that stay in software.
+        batch_size: Samples per solve.
+    """
+
+    model: nn.Module
+    inputs: Tensor
+    labels: Tensor
+    base: Config = field(default_factory=Config)
+    engine: Engine = field(default_factory=Native)
+    area_model: str = "imac-sim"
+    exclude: Sequence[str] = ()
+    batch_size: int = 1000
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, loader: Iterable[object], base: Config, **options: Any
+    ) -> NetworkEvaluator:
+        """With all samples of a loader.
+
+        Raises:
+            DataError: It has none.
+        """
+        batches = list(labelled_batches(loader))
+        if not batches:
+            raise DataError("the loader has no samples")
+        inputs = torch.cat([batch[0] for batch in batches])
+        labels = torch.cat([batch[1] for batch in batches])
+        return cls(model, inputs, labels, base, **options)
+
+    def fingerprint(self) -> str:
+        """Digest of everything that is the same for all points."""
+        digest = hashlib.sha256()
+        digest.update(str(self.model).encode())
+        for name, tensor in (
+            *self.model.state_dict().items(),
+            ("inputs", self.inputs),
+            ("labels", self.labels),
+        ):
+            data = tensor.detach().cpu().contiguous()
+            digest.update(f"{name} {data.dtype} {tuple(data.shape)}".encode())
+            digest.update(data.reshape(-1).view(torch.uint8).numpy().tobytes())
+        settings = (
+            _engine_text(self.engine),
+            self.area_model,
+            tuple(self.exclude),
+            environment()["imac_torch"],
+        )
+        digest.update(repr(settings).encode())
+        return digest.hexdigest()
+
+    def key(self, point: Point) -> str:
+        """See :class:`Evaluator`; a seed that nothing depends on is not part of the content."""
+        config, seed = configure(self.base, point), seed_of(point)
+        content = {
+            "evaluator": self._fingerprint(),
+            "config": config.to_dict(),
+            "seed": seed if _random(config) else None,
+        }
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _fingerprint(self) -> str:
+        found = self.__dict__.get("_digest")
+        if found is None:
+            found = self.fingerprint()
+            # Frozen for its users; hashing megabytes of data again for every key would be waste.
+            object.__setattr__(self, "_digest", found)
+        return str(found)
+
+    def bench(self) -> Bench:
+        """See :class:`Evaluator`."""
+        return _NetworkBench(self)
+
+    def licences(self) -> int:
+        """See :class:`Evaluator`."""
+        engine = self.engine
+        if isinstance(engine, Spice):
+            return engine.workers if isinstance(engine.simulator, HSpice) else 0
+        return 1 if isinstance(engine, HSpice) else 0
+
+
+def _engine_text(engine: Engine) -> str:
+    """An engine by its settings, not its address in memory or its place on disk."""
+    if isinstance(engine, Spice):
+        return f"{engine.simulator.name} {engine.settings}"
+    return engine.name if isinstance(engine, Simulator) else repr(engine)
+
+
+def _random(config: Config) -> bool:
+    """Whether anything of a configuration is drawn at random."""
+    spreads = [config.device.variation]
+    spreads += [layer.device.get("variation", 0.0) for layer in config.layers.values()]
+    return any(value > 0 for value in spreads)
+
+
+class _NetworkBench:
+    """Evaluates in one process; keeps software's answers and the latest circuits' solutions.
+
+    Transistor tables are kept by the devices themselves. Points that differ only in what the
+    circuit's DC solution does not see (timing, capacitances) share the whole solution.
+    """
+
+    def __init__(self, evaluator: NetworkEvaluator) -> None:
+        self.evaluator = evaluator
+        self.batches = list(
+            zip(
+                evaluator.inputs.split(evaluator.batch_size),
+                evaluator.labels.split(evaluator.batch_size),
+                strict=True,
+            )
+        )
+        model = evaluator.model.eval()
+        with torch.no_grad():
+            self.software = torch.cat([model(inputs).argmax(-1) for inputs, _ in self.batches])
+        self.kept: OrderedDict[str, tuple[IMACNetwork, Report]] = OrderedDict()
+
+    def __call__(self, point: Point) -> dict[str, float]:
+        config, seed = configure(self.evaluator.base, point), seed_of(point)
+        network, report = self._solve(config, seed)
+        solved, period = report.solved, config.timing.period
+        power = report.mean_power()
+        metrics = {
+            "accuracy": report.accuracy,
+            "reference_accuracy": float((self.software == report.labels)[solved].double().mean()),
+            "agreement": float((self.software == report.predictions)[solved].double().mean()),
+            "samples": float(len(report.labels)),
+            "failures": float(report.failures),
+            "period": period,
+            "area": network_area(network, self.evaluator.area_model).total.total,
+            "residual": report.figures()["largest_residual"],
+        }
+        if power:
+            metrics["power"] = power["total"]
+            metrics.update({f"power_{name}": power[name] for name in ("inputs", "bias", "neurons")})
+            metrics["energy"] = power["total"] * period
+        return metrics
+
+    def _solve(self, config: Config, seed: int | None) -> tuple[IMACNetwork, Report]:
+        content = config.to_dict()
+        if isinstance(self.evaluator.engine, Native):
+            content.pop("timing")
+        text = json.dumps([content, seed if _random(config) else None], sort_keys=True)
+        if text in self.kept:
+            self.kept.move_to_end(text)
+            return self.kept[text]
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        network = convert(
+            self.evaluator.model, config, exclude=self.evaluator.exclude, generator=generator
+        ).eval()
+        report = evaluate(
+            network, self.batches, engine=self.evaluator.engine, seed=seed, progress=False
+        )
+        self.kept[text] = (network, report)
+        while len(self.kept) > KEPT_NETWORKS:
+            self.kept.popitem(last=False)
+        return network, report

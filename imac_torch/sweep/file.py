@@ -1,0 +1,188 @@
+"""A sweep described in a TOML file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from imac_torch.config import Config
+from imac_torch.errors import ConfigError
+from imac_torch.overrides import apply_overrides
+from imac_torch.sweep.points import grid, product
+from imac_torch.sweep.search import Choices, Range
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover - the same parser under its name on Python 3.10
+    import tomli as tomllib
+
+__all__ = ["EXAMPLE", "SweepFile", "read_sweep"]
+
+EXAMPLE: Final = '''\
+[model]
+source = "mymodel:build"            # or network directory of IMAC-Sim
+weights = "mymodel.safetensors"
+
+[data]
+source = "digits"                   # a data set's name, a directory of IMAC-Sim, module:factory
+testnum = 200
+
+[base]
+config = "circuit.toml"             # optional; [set] then changes single fields
+
+[set]
+"mapping.levels" = 15
+
+[grid]                              # every combination, the last field changing fastest
+"interconnect.tech_node" = [7e-9, 14e-9, 22e-9]
+"device.variation" = [0.0, 0.1]
+seed = [0, 1, 2]
+
+[objectives]
+accuracy = "max"
+energy = "min"
+area = "min"
+'''
+"""What a file looks like."""
+
+_TABLES: Final = {
+    "model": {"source", "weights", "exclude"},
+    "data": {"source", "root", "train", "testnum", "firstimage"},
+    "base": {"config", "imac_sim"},
+    "run": {"area_model", "engine", "analysis", "timeout", "workers"},
+}
+_OTHER: Final = {"set", "grid", "points", "objectives", "search"}
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """What a file asks for; paths are relative to it.
+
+    Attributes:
+        path: The file.
+        model: ``source``, ``weights``, ``exclude``.
+        data: ``source``, ``root``, ``train``, ``testnum``, ``firstimage``.
+        config: Configuration that points change; None: the model's own, or the defaults.
+        changes: Fields set for all points.
+        points: The sweep.
+        objectives: ``max`` or ``min`` by metric.
+        space: Of a search, by field.
+        trials: Of a search.
+        run: ``area_model``, ``engine``, ``analysis``, ``timeout``, ``workers``.
+    """
+
+    path: Path
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    config: Config | None
+    changes: Mapping[str, Any]
+    points: tuple[Mapping[str, Any], ...]
+    objectives: Mapping[str, str]
+    space: Mapping[str, Range | Choices] = field(default_factory=dict)
+    trials: int = 0
+    run: Mapping[str, Any] = field(default_factory=dict)
+
+    def base(self, suggested: Config | None) -> Config:
+        """The configuration that points change.
+
+        Args:
+            suggested: By the model, where the file names none.
+        """
+        config = self.config or suggested or Config()
+        return apply_overrides(config, self.changes)
+
+    def relative(self, name: str) -> str:
+        """A path of the file, from here; names of modules and data sets stay as they are."""
+        place = self.path.parent / Path(name).expanduser()
+        return str(place) if place.exists() else name
+
+
+def read_sweep(path: str | Path) -> SweepFile:
+    """Read a sweep's file; see :data:`EXAMPLE`.
+
+    Raises:
+        ConfigError: It cannot be read, has unknown entries, or misses some.
+    """
+    path = Path(path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the sweep {path}: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    try:
+        return _parse(path, content)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _parse(path: Path, content: dict[str, Any]) -> SweepFile:
+    unknown = set(content) - set(_TABLES) - _OTHER
+    if unknown:
+        known = ", ".join(sorted([*_TABLES, *_OTHER]))
+        raise ConfigError(f"unknown table {', '.join(sorted(unknown))}; there are {known}")
+    for table, names in _TABLES.items():
+        if extra := set(content.get(table, {})) - names:
+            raise ConfigError(
+                f"[{table}] has no {', '.join(sorted(extra))}; there are {', '.join(sorted(names))}"
+            )
+    if "source" not in content.get("model", {}):
+        raise ConfigError("[model] source is missing")
+    base = content.get("base", {})
+    config = None
+    if "config" in base:
+        config = Config.load(path.parent / base["config"])
+    elif base.get("imac_sim"):
+        config = Config.imac_sim()
+    space, trials = _search(content.get("search", {}))
+    points = product(content.get("points", [{}]), grid(content.get("grid", {})))
+    return SweepFile(
+        path=path,
+        model=content["model"],
+        data=content.get("data", {}),
+        config=config,
+        changes=_flat(content.get("set", {})),
+        points=tuple(points),
+        objectives=content.get("objectives", {"accuracy": "max", "energy": "min"}),
+        space=space,
+        trials=trials,
+        run=content.get("run", {}),
+    )
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"device": {"rlow": 1}}`` and ``{"device.rlow": 1}`` alike."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            found.update(_flat(value, f"{prefix}{name}."))
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _search(table: Mapping[str, Any]) -> tuple[dict[str, Range | Choices], int]:
+    if not table:
+        return {}, 0
+    if extra := set(table) - {"trials", "space"}:
+        raise ConfigError(f"[search] has no {', '.join(sorted(extra))}; there are trials, space")
+    trials = table.get("trials", 100)
+    if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
+        raise ConfigError(f"[search] trials = {trials!r} must be an integer of at least 1")
+    space: dict[str, Range | Choices] = {}
+    for name, item in table.get("space", {}).items():
+        if isinstance(item, list):
+            space[name] = Choices(tuple(item))
+        elif isinstance(item, Mapping) and {"low", "high"} <= set(item) <= {"low", "high", "log"}:
+            space[name] = Range(item["low"], item["high"], bool(item.get("log", False)))
+        else:
+            raise ConfigError(
+                f"[search.space] {name!r} = {item!r}: give a list of choices, or "
+                "{ low = ..., high = ..., log = true }"
+            )
+    if not space:
+        raise ConfigError("[search.space] is empty")
+    return space, trials
