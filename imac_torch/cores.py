@@ -90,8 +90,8 @@ class TableCore:
 
     @cached_property
     def newton_table(self) -> NDArray[np.float64]:
-        """Coefficients of output and gate current, one after the other, for the compiled kernel."""
-        return self.table.coefficients[..., :2].movedim(-1, 0).reshape(-1).contiguous().numpy()
+        """Coefficients of output and gate current, interleaved, for the compiled kernel."""
+        return self.table.coefficients[..., :2].contiguous().numpy().reshape(-1)
 
     @classmethod
     def of(

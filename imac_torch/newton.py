@@ -180,7 +180,7 @@ def _solve_compiled(
     """Tiles in a compiled kernel; what it leaves unconverged goes the batched way."""
     grid, start, typical = _start_problem(combined, neuron, load)
     nodes = _run_tiles(grid, neuron, typical, _START_OPTIONS, start)
-    table = _StartTable.of(grid, nodes, start)
+    table = _StartTable.of(grid, nodes, start, neuron, typical)
     solution = _run_tiles(combined, neuron, load, options, table)
     good = solution.status == int(Status.CONVERGED)
     if bool(good.all()):
@@ -200,7 +200,8 @@ def _run_tiles(
     options: NewtonOptions,
     start: _StartTable,
 ) -> NeuronSolution:
-    from imac_torch.kernels.newton import solve_tiles
+    from imac_torch.kernels.newton import solve_tiles, tile_count
+    from imac_torch.kernels.rows import run_blocks
 
     core = neuron.core
     assert isinstance(core, TableCore)  # noqa: S101 - narrows the type only
@@ -212,7 +213,10 @@ def _run_tiles(
     iterations = np.zeros((samples, batch, parts), dtype=np.int64)
     converged = np.zeros((samples, batch, parts), dtype=np.bool_)
     circuit = [neuron.input_resistance, neuron.feedback_conductance, neuron.level_shift]
-    solve_tiles(
+    run_blocks(
+        solve_tiles,
+        tile_count(samples, batch, parts),
+        torch.get_num_threads(),
         combined.contiguous().numpy(),
         gates.numpy(),
         outputs.numpy(),
@@ -229,11 +233,13 @@ def _run_tiles(
         tuple(core.table.coefficients.shape[:2]),
         np.append(core.table.grid(), core.gate_scale),
         np.array([float(value) for value in circuit]),
-        start.voltages.numpy(),
+        start.columns.numpy(),
         np.array([start.low, 1.0 / start.step]),
+        np.array(start.typical),
         options.tolerance,
         options.max_iterations,
         LARGEST_STEP,
+        8,
     )
     good = torch.from_numpy(converged.all(axis=-1))
     return NeuronSolution(
@@ -251,7 +257,7 @@ def _solve_batched(
     """Newton's method in torch, on any device."""
     grid, start, typical = _start_problem(combined, neuron, load)
     nodes = _iterate(grid, neuron, typical, _START_OPTIONS, *start.interpolate(grid))
-    table = _StartTable.of(grid, nodes, start)
+    table = _StartTable.of(grid, nodes, start, neuron, typical)
     return _iterate(combined, neuron, load, options, *table.interpolate(combined))
 
 
@@ -315,29 +321,46 @@ class _StartTable:
     """Neuron voltages by combined amplifier voltage, for a typical load: where to start.
 
     Attributes:
-        voltages: (P, 2) V, output and gate.
+        columns: (P, 4): output and gate, V; conductance of the output node without load, S;
+            change of the gate with the output.
         low: V, first node.
         step: V, node distance.
+        typical: Conductance, S, and current at 0 V, A, of the load that they belong to.
     """
 
-    voltages: Tensor
+    columns: Tensor
     low: float
     step: float
+    typical: tuple[float, float]
 
     @classmethod
-    def of(cls, grid: Tensor, nodes: NeuronSolution, fallback: _StartTable) -> _StartTable:
+    def of(
+        cls,
+        grid: Tensor,
+        nodes: NeuronSolution,
+        fallback: _StartTable,
+        neuron: NeuronCircuit,
+        typical: Load | None,
+    ) -> _StartTable:
         """From neurons solved on a grid (1, P, 1); a node that is not finite keeps its start."""
-        voltages = torch.cat([nodes.outputs[0], nodes.gates[0]], dim=-1)
-        voltages = torch.where(torch.isfinite(voltages), voltages, fallback.voltages)
-        return cls(voltages.contiguous(), fallback.low, fallback.step)
+        system = _linearise(neuron, typical, grid, nodes.gates, nodes.outputs)
+        columns = torch.stack(
+            [nodes.outputs, nodes.gates, system.diagonal, system.gate_by_output], dim=-1
+        ).reshape(-1, 4)
+        usable = torch.isfinite(columns).all(dim=-1, keepdim=True) & (columns[:, 2:3] > 0.0)
+        columns = torch.where(usable, columns, fallback.columns)
+        load = (0.0, 0.0)
+        if typical is not None:
+            load = float(typical.admittance[0, 0, 0, 0]), float(typical.offset)
+        return cls(columns.contiguous(), fallback.low, fallback.step, load)
 
     def interpolate(self, combined: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs and gates, linear between nodes."""
         scaled = (combined - self.low) / self.step
-        index = scaled.floor().clamp(0, len(self.voltages) - 2)
+        index = scaled.floor().clamp(0, len(self.columns) - 2)
         part = (scaled - index)[..., None]
         where = index.nan_to_num(0.0).to(torch.int64)
-        value = self.voltages[where] * (1 - part) + self.voltages[where + 1] * part
+        value = self.columns[where] * (1 - part) + self.columns[where + 1] * part
         return value[..., 0].contiguous(), value[..., 1].contiguous()
 
 
@@ -360,9 +383,11 @@ def _start_problem(
     share = neuron.input_resistance.detach() * neuron.feedback_conductance.detach()
     outputs = torch.full_like(grid, output)
     gates = (grid + neuron.level_shift.detach() + share * outputs) / (1.0 + share)
-    voltages = torch.stack([outputs, gates.clamp(low, high)], dim=-1)
+    # Nothing is known of the core yet: a conductance so large that the first step is small.
+    stiff, still = torch.full_like(grid, 1.0), torch.zeros_like(grid)
+    columns = torch.stack([outputs, gates.clamp(low, high), stiff, still], dim=-1)
     typical = None if load is None else load.typical(output)
-    return grid[None, :, None], _StartTable(voltages, first, step), typical
+    return grid[None, :, None], _StartTable(columns, first, step, (0.0, 0.0)), typical
 
 
 class _ImplicitSolve(torch.autograd.Function):

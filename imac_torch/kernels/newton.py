@@ -3,303 +3,519 @@
 The same equations as :mod:`imac_torch.newton`, fused per tile of images: neurons that load each
 other are those of one partition of the next layer, so a tile of a few images times a few dozen
 neurons stays in the first-level cache through all iterations.
+
+Written for the vectoriser: a tile's images are the innermost dimension, intermediate results go
+through one flat scratch array (so that the compiler can tell that rows of it do not overlap), and
+indices are unsigned where their sign is not plain.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
-
-from imac_torch.kernels.table import locate, slopes, weights
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-LANES = 8
-"""Images per tile: two AVX2 or one AVX-512 register."""
-CORRECTIONS = 1
+LANES: Final = 32
+"""Images per tile: whole vector registers, and enough of them to outweigh each loop's overhead."""
+CORRECTIONS: Final = 1
 """Richardson steps per Newton step, after the preconditioner's own, which leaves about 1 %."""
-FAST = {"contract", "nsz", "arcp"}
-"""Fused multiply-add and reciprocals; nothing that assumes finite numbers or reorders sums."""
+FAST: Final = {"contract", "nsz", "arcp"}
+"""Fused multiply-add and reciprocals; nothing that reorders sums."""
+_LOOKUP: Final = {"contract", "nsz", "arcp", "nnan", "ninf"}
+"""Where positions have been clamped to the table: no NaN can be there."""
+
+# Rows of the scratch array, LANES wide each.
+_GATE, _OUTPUT, _COMBINED, _DRAWN = 0, 1, 2, 3
+_AXES = 4  # twice eleven rows: weights, slopes, cell, excess, of the gate and of the output
+_CURRENT, _TUNNEL = 26, 29  # three rows each: value and both derivatives
+_EXP, _POWER = 32, 33
+_GATE_STEP, _GATE_SLOPE, _DIAGONAL, _DEFECT = 34, 35, 36, 37
+_WORST, _LARGEST, _LEAK, _NORM, _FACTOR = 38, 39, 40, 41, 42
+_ROWS = 43
+
+# Rows of a tile's matrix, in units of its number of neurons.
+_U, _G, _Z, _Y, _GS, _GL, _D, _R, _I, _S, _E = range(11)
+_FIELDS = 11
+
+_LOG2_E = 1.0 / math.log(2.0)
+_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # their sum is ln 2
 
 
-@njit(cache=True, inline="always", fastmath=FAST)
-def _patch(table, corner, columns, a, da, b, db):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Value and both derivatives from 4×4 coefficients; straight-line code, unsigned indices.
+@njit(cache=True, inline="always", fastmath=_LOOKUP)
+def _locate(
+    scratch: FloatArray, source: int, row: int, low: float, high: float, inverse: float, cells: float
+) -> None:
+    """Cubic B-splines and their slopes on the cells that the positions lie in."""
+    half = 0.5 * inverse
+    for lane in range(LANES):
+        position = scratch[source * LANES + lane]
+        within = min(max(position, low), high)
+        scaled = (within - low) * inverse
+        cell = min(math.floor(scaled), cells - 1.0)
+        t = scaled - cell
+        s = 1.0 - t
+        scratch[row * LANES + lane] = s * s * s * (1.0 / 6.0)
+        scratch[(row + 1) * LANES + lane] = (3.0 * t * t * t - 6.0 * t * t + 4.0) * (1.0 / 6.0)
+        scratch[(row + 2) * LANES + lane] = (3.0 * s * s * s - 6.0 * s * s + 4.0) * (1.0 / 6.0)
+        scratch[(row + 3) * LANES + lane] = t * t * t * (1.0 / 6.0)
+        scratch[(row + 4) * LANES + lane] = -s * s * half
+        scratch[(row + 5) * LANES + lane] = (3.0 * t * t - 4.0 * t) * half
+        scratch[(row + 6) * LANES + lane] = (4.0 * s - 3.0 * s * s) * half
+        scratch[(row + 7) * LANES + lane] = t * t * half
+        scratch[(row + 8) * LANES + lane] = cell
+        scratch[(row + 9) * LANES + lane] = position - within
 
-    Loops and signed indices cost twice the time here: they keep the compiler from using vectors.
+
+@njit(cache=True, inline="always", fastmath=_LOOKUP)
+def _patch(
+    table: FloatArray, corner: int, step: int, scratch: FloatArray, lane: int, sums: FloatArray,
+    width: int,
+) -> None:
+    """Both tables' values and derivatives from 4×4 coefficients, interleaved by table.
+
+    ``width`` is 8; a constant would make the compiler unroll the loop instead of using vectors.
     """
-    one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
-    w, x = corner, corner + columns
-    y, z = x + columns, x + columns + columns
-    w0, w1, w2, w3 = table[w], table[w + one], table[w + two], table[w + three]
-    x0, x1, x2, x3 = table[x], table[x + one], table[x + two], table[x + three]
-    y0, y1, y2, y3 = table[y], table[y + one], table[y + two], table[y + three]
-    z0, z1, z2, z3 = table[z], table[z + one], table[z + two], table[z + three]
-    v0 = a[0] * w0 + a[1] * x0 + a[2] * y0 + a[3] * z0
-    v1 = a[0] * w1 + a[1] * x1 + a[2] * y1 + a[3] * z1
-    v2 = a[0] * w2 + a[1] * x2 + a[2] * y2 + a[3] * z2
-    v3 = a[0] * w3 + a[1] * x3 + a[2] * y3 + a[3] * z3
-    s0 = da[0] * w0 + da[1] * x0 + da[2] * y0 + da[3] * z0
-    s1 = da[0] * w1 + da[1] * x1 + da[2] * y1 + da[3] * z1
-    s2 = da[0] * w2 + da[1] * x2 + da[2] * y2 + da[3] * z2
-    s3 = da[0] * w3 + da[1] * x3 + da[2] * y3 + da[3] * z3
-    value = v0 * b[0] + v1 * b[1] + v2 * b[2] + v3 * b[3]
-    by_first = s0 * b[0] + s1 * b[1] + s2 * b[2] + s3 * b[3]
-    by_second = v0 * db[0] + v1 * db[1] + v2 * db[2] + v3 * db[3]
-    return value, by_first, by_second
-
-
-@njit(cache=True, inline="always", fastmath=FAST)
-def _core(table, shape, grid, gate, output):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Output and gate current with their derivatives."""
-    i, t, over_gate = locate(gate, grid[0], grid[1], grid[2], shape[0] - 3)
-    j, p, over_output = locate(output, grid[3], grid[4], grid[5], shape[1] - 3)
-    a, da = weights(t), slopes(t, grid[2])
-    b, db = weights(p), slopes(p, grid[5])
-    corner, columns = np.uint64(i * shape[1] + j), np.uint64(shape[1])
-    current, by_gate, by_output = _patch(table, corner, columns, a, da, b, db)
-    second = corner + np.uint64(shape[0] * shape[1])
-    tunnel, tunnel_by_gate, tunnel_by_output = _patch(table, second, columns, a, da, b, db)
-    current += by_gate * over_gate + by_output * over_output
-    tunnel += tunnel_by_gate * over_gate + tunnel_by_output * over_output
-    # The second table is asinh(current/scale).
-    if abs(tunnel) < 0.25:
-        square = tunnel * tunnel
-        sinh = tunnel * (
-            1.0
-            + square / 6.0
-            * (
-                1.0
-                + square / 20.0
-                * (1.0 + square / 42.0 * (1.0 + square / 72.0 * (1.0 + square / 110.0)))
-            )
-        )
-        cosh = math.sqrt(1.0 + sinh * sinh)
-    else:
-        rising = math.exp(tunnel)
-        sinh, cosh = 0.5 * (rising - 1.0 / rising), 0.5 * (rising + 1.0 / rising)
-    scale = grid[6]
-    return (
-        current,
-        by_gate,
-        by_output,
-        scale * sinh,
-        scale * cosh * tunnel_by_gate,
-        scale * cosh * tunnel_by_output,
+    a = _AXES * LANES + lane
+    b = (_AXES + 11) * LANES + lane
+    a0, a1, a2, a3 = (
+        scratch[a], scratch[a + LANES], scratch[a + 2 * LANES], scratch[a + 3 * LANES]
     )
+    e0, e1, e2, e3 = (
+        scratch[a + 4 * LANES], scratch[a + 5 * LANES],
+        scratch[a + 6 * LANES], scratch[a + 7 * LANES],
+    )
+    second = corner + step
+    third = second + step
+    fourth = third + step
+    for m in range(width):
+        k = np.uint64(m)
+        w, x, y, z = table[corner + k], table[second + k], table[third + k], table[fourth + k]
+        sums[m] = a0 * w + a1 * x + a2 * y + a3 * z
+        sums[8 + m] = e0 * w + e1 * x + e2 * y + e3 * z
+    b0, b1, b2, b3 = (
+        scratch[b], scratch[b + LANES], scratch[b + 2 * LANES], scratch[b + 3 * LANES]
+    )
+    d0, d1, d2, d3 = (
+        scratch[b + 4 * LANES], scratch[b + 5 * LANES],
+        scratch[b + 6 * LANES], scratch[b + 7 * LANES],
+    )
+    for k, row in ((0, _CURRENT), (1, _TUNNEL)):
+        v0, v1, v2, v3 = sums[k], sums[k + 2], sums[k + 4], sums[k + 6]
+        s0, s1, s2, s3 = sums[k + 8], sums[k + 10], sums[k + 12], sums[k + 14]
+        scratch[row * LANES + lane] = v0 * b0 + v1 * b1 + v2 * b2 + v3 * b3
+        scratch[(row + 1) * LANES + lane] = s0 * b0 + s1 * b1 + s2 * b2 + s3 * b3
+        scratch[(row + 2) * LANES + lane] = v0 * d0 + v1 * d1 + v2 * d2 + v3 * d3
 
 
-@njit(cache=True, inline="always", fastmath=FAST)
-def _multiply(matrix, vectors, result, size):  # type: ignore[no-untyped-def]
-    """result += matrix·vectors for a tile (size, LANES)."""
+@njit(cache=True, inline="always", fastmath=_LOOKUP)
+def _exponential(scratch: FloatArray, bits: IntArray, powers: FloatArray) -> None:
+    """exp of asinh(gate current/scale): 2^k·exp(r) with a Taylor polynomial, |r| < ln 2/2.
+
+    The first neglected term is r^12/12! < 7e-15. Arguments are clamped, because outside the table
+    a linear continuation could reach anything.
+    """
+    for lane in range(LANES):
+        over_gate = scratch[(_AXES + 9) * LANES + lane]
+        over_output = scratch[(_AXES + 20) * LANES + lane]
+        x = (
+            scratch[_TUNNEL * LANES + lane]
+            + scratch[(_TUNNEL + 1) * LANES + lane] * over_gate
+            + scratch[(_TUNNEL + 2) * LANES + lane] * over_output
+        )
+        x = min(max(x, -300.0), 300.0)
+        k = math.floor(x * _LOG2_E + 0.5)
+        r = (x - k * _LN2_HIGH) - k * _LN2_LOW
+        p = 1.0 / 39916800.0
+        p = p * r + 1.0 / 3628800.0
+        p = p * r + 1.0 / 362880.0
+        p = p * r + 1.0 / 40320.0
+        p = p * r + 1.0 / 5040.0
+        p = p * r + 1.0 / 720.0
+        p = p * r + 1.0 / 120.0
+        p = p * r + 1.0 / 24.0
+        p = p * r + 1.0 / 6.0
+        p = p * r + 0.5
+        p = p * r + 1.0
+        scratch[_EXP * LANES + lane] = p * r + 1.0
+        scratch[_POWER * LANES + lane] = (k + 1023.0) * 4503599627370496.0  # exponent field: 2^52
+    for lane in range(LANES):
+        bits[lane] = np.int64(scratch[_POWER * LANES + lane])
+    for lane in range(LANES):
+        scratch[_EXP * LANES + lane] *= powers[lane]
+
+
+@njit(cache=True, fastmath=FAST)
+def _linearise(  # noqa: PLR0913
+    tile: FloatArray, size: int, table: FloatArray, shape: tuple[int, int], grid: FloatArray,
+    circuit: FloatArray, matrix: FloatArray, left: FloatArray, right: FloatArray, loaded: bool,
+    scratch: FloatArray, bits: IntArray, powers: FloatArray, sums: FloatArray, width: int,
+) -> None:
+    """Newton's equations with the gate eliminated, for a tile; see ``newton._linearise``."""
+    resistance, feedback, scale = circuit[0], circuit[1], grid[6]
+    weigh = 1.0 / max(resistance, 1.0)
+    step = np.uint64(2 * shape[1])
+    columns = float(shape[1])
+    for lane in range(LANES):
+        scratch[_WORST * LANES + lane] = 0.0
+        scratch[_LARGEST * LANES + lane] = 0.0
     for row in range(size):
-        for column in range(size):
-            value = matrix[row, column]
+        own = matrix[row, row] - left[row] * right[row] if loaded else 0.0
+        for lane in range(LANES):
+            scratch[_GATE * LANES + lane] = tile[_G * size + row, lane]
+            scratch[_OUTPUT * LANES + lane] = tile[_U * size + row, lane]
+            scratch[_COMBINED * LANES + lane] = tile[_Z * size + row, lane]
+            scratch[_DRAWN * LANES + lane] = tile[_Y * size + row, lane]
+        _locate(scratch, _GATE, _AXES, grid[0], grid[1], grid[2], shape[0] - 3.0)
+        _locate(scratch, _OUTPUT, _AXES + 11, grid[3], grid[4], grid[5], columns - 3.0)
+        for lane in range(LANES):
+            cell = scratch[(_AXES + 8) * LANES + lane] * columns
+            corner = np.uint64(2.0 * (cell + scratch[(_AXES + 19) * LANES + lane]))
+            _patch(table, corner, step, scratch, lane, sums, width)
+        _exponential(scratch, bits, powers)
+        for lane in range(LANES):
+            over_gate = scratch[(_AXES + 9) * LANES + lane]
+            over_output = scratch[(_AXES + 20) * LANES + lane]
+            gate, output = scratch[_GATE * LANES + lane], scratch[_OUTPUT * LANES + lane]
+            by_gate = scratch[(_CURRENT + 1) * LANES + lane]
+            by_output = scratch[(_CURRENT + 2) * LANES + lane]
+            current = (
+                scratch[_CURRENT * LANES + lane] + by_gate * over_gate + by_output * over_output
+            )
+            rising = scratch[_EXP * LANES + lane]
+            falling = 1.0 / rising
+            tunnel = 0.5 * scale * (rising - falling)
+            slope = 0.5 * scale * (rising + falling)
+            tunnel_by_gate = slope * scratch[(_TUNNEL + 1) * LANES + lane]
+            tunnel_by_output = slope * scratch[(_TUNNEL + 2) * LANES + lane]
+            gate_defect = (
+                scratch[_COMBINED * LANES + lane]
+                - gate
+                + resistance * ((output - gate) * feedback - tunnel)
+            )
+            output_defect = current + (gate - output) * feedback - scratch[_DRAWN * LANES + lane]
+            divisor = 1.0 / (1.0 + resistance * (feedback + tunnel_by_gate))
+            transfer = by_gate + feedback
+            gate_step = gate_defect * divisor
+            gate_slope = resistance * (feedback - tunnel_by_output) * divisor
+            diagonal = feedback - by_output - transfer * gate_slope
+            defect = output_defect + transfer * gate_step
+            scratch[_GATE_STEP * LANES + lane] = gate_step
+            scratch[_GATE_SLOPE * LANES + lane] = gate_slope
+            scratch[_DIAGONAL * LANES + lane] = diagonal
+            scratch[_DEFECT * LANES + lane] = defect
+            inverse = 1.0 / (diagonal + own)
+            scratch[_FACTOR * LANES + lane] = inverse
+            found = max(abs(output_defect), abs(gate_defect) * weigh)
+            move = max(abs(defect * inverse), abs(gate_step))
+            # Written so that a NaN does not hide behind a maximum.
+            worst, largest = scratch[_WORST * LANES + lane], scratch[_LARGEST * LANES + lane]
+            scratch[_WORST * LANES + lane] = worst if found <= worst else found
+            scratch[_LARGEST * LANES + lane] = largest if move <= largest else move
+        for lane in range(LANES):
+            tile[_GS * size + row, lane] = scratch[_GATE_STEP * LANES + lane]
+            tile[_GL * size + row, lane] = scratch[_GATE_SLOPE * LANES + lane]
+            tile[_D * size + row, lane] = scratch[_DIAGONAL * LANES + lane]
+            tile[_R * size + row, lane] = scratch[_DEFECT * LANES + lane]
+            tile[_I * size + row, lane] = scratch[_FACTOR * LANES + lane]
+
+
+@njit(cache=True, fastmath=FAST)
+def _multiply(
+    matrix: FloatArray, tile: FloatArray, source: int, target: int, size: int, scratch: FloatArray
+) -> None:
+    """tile[target] += matrix·tile[source]; two rows and four columns at a time.
+
+    The sums live in memory, so several terms per visit hide the latency of getting there.
+    """
+    first, second = _LEAK * LANES, _NORM * LANES
+    for row in range(0, size, 2):
+        other = min(row + 1, size - 1)
+        for lane in range(LANES):
+            scratch[first + lane] = 0.0
+            scratch[second + lane] = 0.0
+        for column in range(0, size - 3, 4):
+            a0, a1, a2, a3 = (
+                matrix[row, column], matrix[row, column + 1],
+                matrix[row, column + 2], matrix[row, column + 3],
+            )
+            b0, b1, b2, b3 = (
+                matrix[other, column], matrix[other, column + 1],
+                matrix[other, column + 2], matrix[other, column + 3],
+            )
+            place = source * size + column
             for lane in range(LANES):
-                result[row, lane] += value * vectors[column, lane]
+                w, x = tile[place, lane], tile[place + 1, lane]
+                y, z = tile[place + 2, lane], tile[place + 3, lane]
+                scratch[first + lane] += (a0 * w + a1 * x) + (a2 * y + a3 * z)
+                scratch[second + lane] += (b0 * w + b1 * x) + (b2 * y + b3 * z)
+        for column in range(size - size % 4, size):
+            a0, b0 = matrix[row, column], matrix[other, column]
+            for lane in range(LANES):
+                scratch[first + lane] += a0 * tile[source * size + column, lane]
+                scratch[second + lane] += b0 * tile[source * size + column, lane]
+        for lane in range(LANES):
+            tile[target * size + row, lane] += scratch[first + lane]
+        if other > row:
+            for lane in range(LANES):
+                tile[target * size + other, lane] += scratch[second + lane]
 
 
-@njit(cache=True, inline="always", fastmath=FAST)
-def _precondition(vector, inverse, left, right, weight, result, size):  # type: ignore[no-untyped-def]
-    """result += (diag + left·rightᵀ)⁻¹·vector; ``weight`` is scratch (2, LANES)."""
+@njit(cache=True, fastmath=FAST)
+def _precondition(
+    tile: FloatArray, source: int, size: int, left: FloatArray, right: FloatArray,
+    scratch: FloatArray,
+) -> None:
+    """Step += (diagonal + left·rightᵀ)⁻¹·tile[source]."""
     for lane in range(LANES):
-        weight[0, lane] = 0.0
-        weight[1, lane] = 1.0
+        scratch[_LEAK * LANES + lane] = 0.0
+        scratch[_NORM * LANES + lane] = 1.0
+    for row in range(size):
+        across, along = right[row], left[row] * right[row]
+        for lane in range(LANES):
+            inverse = tile[_I * size + row, lane]
+            scratch[_LEAK * LANES + lane] += across * tile[source * size + row, lane] * inverse
+            scratch[_NORM * LANES + lane] += along * inverse
+    for lane in range(LANES):
+        scratch[_LEAK * LANES + lane] /= scratch[_NORM * LANES + lane]
     for row in range(size):
         for lane in range(LANES):
-            weight[0, lane] += right[row] * vector[row, lane] * inverse[row, lane]
-            weight[1, lane] += right[row] * left[row] * inverse[row, lane]
-    for lane in range(LANES):
-        weight[0, lane] /= weight[1, lane]
-    for row in range(size):
-        for lane in range(LANES):
-            result[row, lane] += inverse[row, lane] * (
-                vector[row, lane] - left[row] * weight[0, lane]
+            tile[_S * size + row, lane] += tile[_I * size + row, lane] * (
+                tile[source * size + row, lane] - left[row] * scratch[_LEAK * LANES + lane]
             )
 
 
-@njit(cache=True, parallel=True, fastmath=FAST)
-def solve_tiles(  # type: ignore[no-untyped-def]
-    combined,
-    gates,
-    outputs,
-    residual,
-    iterations,
-    converged,
-    admittance,
-    offset,
-    first,
-    left,
-    right,
-    loaded,
-    table,
-    shape,
-    grid,
-    circuit,
-    start_table,
-    start_axis,
-    tolerance,
-    limit,
-    largest_step,
-):
-    """Solve in place; see :func:`imac_torch.newton.solve_neurons` for the mathematics.
+@njit(cache=True, fastmath=FAST)
+def _step(
+    tile: FloatArray, size: int, matrix: FloatArray, left: FloatArray, right: FloatArray,
+    loaded: bool, scratch: FloatArray,
+) -> None:
+    """Solve the linearised equations; sizes of the steps go to the scratch array."""
+    if loaded:
+        tile[_S * size : (_S + 1) * size] = 0.0
+        _precondition(tile, _R, size, left, right, scratch)
+        for _ in range(CORRECTIONS):
+            tile[_E * size : (_E + 1) * size] = 0.0
+            _multiply(matrix, tile, _S, _E, size, scratch)
+            for row in range(size):
+                for lane in range(LANES):
+                    tile[_E * size + row, lane] = (
+                        tile[_R * size + row, lane]
+                        - tile[_D * size + row, lane] * tile[_S * size + row, lane]
+                        - tile[_E * size + row, lane]
+                    )
+            _precondition(tile, _E, size, left, right, scratch)
+    else:
+        for row in range(size):
+            for lane in range(LANES):
+                tile[_S * size + row, lane] = (
+                    tile[_R * size + row, lane] / tile[_D * size + row, lane]
+                )
+    for lane in range(LANES):
+        scratch[_LARGEST * LANES + lane] = 0.0
+    for row in range(size):
+        for lane in range(LANES):
+            step = tile[_S * size + row, lane]
+            gate = tile[_GS * size + row, lane] + tile[_GL * size + row, lane] * step
+            tile[_GS * size + row, lane] = gate
+            move = max(abs(step), abs(gate))
+            largest = scratch[_LARGEST * LANES + lane]
+            scratch[_LARGEST * LANES + lane] = largest if move <= largest else move
+
+
+@njit(cache=True, fastmath=FAST)
+def _begin(
+    tile: FloatArray, size: int, combined: FloatArray, begin: int, head: int, lanes: int,
+    shift: float, table: FloatArray, low: float, inverse: float,
+) -> None:
+    """Load a tile with its combined voltages and start values by linear interpolation."""
+    for row in range(size):
+        for lane in range(LANES):
+            # The last tile is filled up with its last image.
+            value = combined[head + min(lane, lanes - 1), begin + row]
+            scaled = (value - low) * inverse
+            node = min(max(int(scaled), 0), len(table) - 2)
+            part = scaled - node
+            tile[_U * size + row, lane] = table[node, 0] + part * (
+                table[node + 1, 0] - table[node, 0]
+            )
+            tile[_G * size + row, lane] = table[node, 1] + part * (
+                table[node + 1, 1] - table[node, 1]
+            )
+            tile[_D * size + row, lane] = table[node, 2]
+            tile[_GL * size + row, lane] = table[node, 3]
+            tile[_GS * size + row, lane] = 0.0
+            tile[_Z * size + row, lane] = value + shift
+
+
+@njit(cache=True, fastmath=FAST)
+def _adapt(
+    tile: FloatArray, size: int, matrix: FloatArray, left: FloatArray, right: FloatArray,
+    typical: FloatArray, scratch: FloatArray,
+) -> None:
+    """Move start values from the typical load to this image's: a step without the core.
+
+    At the start the core delivers what the typical load draws, so the defect is the difference
+    of the loads; ``_Y`` holds what this image's load draws.
+    """
+    for row in range(size):
+        own = matrix[row, row] - left[row] * right[row]
+        for lane in range(LANES):
+            tile[_R * size + row, lane] = (
+                typical[0] * tile[_U * size + row, lane]
+                + typical[1]
+                - tile[_Y * size + row, lane]
+            )
+            tile[_I * size + row, lane] = 1.0 / (tile[_D * size + row, lane] + own)
+    _step(tile, size, matrix, left, right, True, scratch)
+    for row in range(size):
+        for lane in range(LANES):
+            step = min(max(tile[_S * size + row, lane], -0.1), 0.1)
+            tile[_U * size + row, lane] += step
+            tile[_G * size + row, lane] += tile[_GL * size + row, lane] * step
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def solve_tiles(  # noqa: PLR0913
+    work_first: int,
+    work_last: int,
+    combined: FloatArray,
+    gates: FloatArray,
+    outputs: FloatArray,
+    residual: FloatArray,
+    iterations: IntArray,
+    converged: NDArray[np.bool_],
+    admittance: FloatArray,
+    offset: FloatArray,
+    first: IntArray,
+    left: FloatArray,
+    right: FloatArray,
+    loaded: bool,
+    table: FloatArray,
+    shape: tuple[int, int],
+    grid: FloatArray,
+    circuit: FloatArray,
+    start_table: FloatArray,
+    start_axis: FloatArray,
+    typical: FloatArray,
+    tolerance: float,
+    limit: int,
+    largest_step: float,
+    width: int,
+) -> None:
+    """Solve a range of tiles in place; see :mod:`imac_torch.newton` for the mathematics.
 
     Args:
+        work_first: First tile; tile = (sample·H + partition)·tiles per partition + tile of images.
+        work_last: Tile after the last.
         combined: (S, B, M) V.
         gates: (S, B, M) V, written.
         outputs: (S, B, M) V, written.
         residual: (S, B, H) A, written.
-        iterations: (S, B, H) int64, written.
-        converged: (S, B, H) bool, written.
+        iterations: (S, B, H), written.
+        converged: (S, B, H), written.
         admittance: (S, H, K, K) S, partition blocks, first column in front.
         offset: (S, M) A.
-        first: (H+1,) int64, neuron ranges of the partitions.
+        first: (H+1,) neuron ranges of the partitions.
         left: (S, H, K) and
         right: (S, H, K): rank-one part of the admittance.
         loaded: Whether there is a next layer.
-        table: Spline coefficients of the output current, then of asinh(gate current/scale),
-            each (P+2)·(Q+2) row-major.
+        table: (P+2)·(Q+2)·2 spline coefficients, row-major, of the output current and of
+            asinh(gate current/scale), interleaved.
         shape: P+2 and Q+2.
         grid: (7,) start, end and inverse step of both axes, scale of the gate current, A.
         circuit: (3,) input resistance Ω, feedback conductance S, level shift V.
-        start_table: (P, 2) V, output and gate to start from, by combined voltage.
+        start_table: (P, 4) by combined voltage: output and gate to start from, V, conductance of
+            the output there, S, and change of the gate with the output.
         start_axis: (2,) first node V and inverse node distance 1/V.
+        typical: (2,) the load that they belong to: conductance S and current A.
         tolerance: V.
         limit: Largest number of iterations.
         largest_step: V.
+        width: 8.
     """
-    samples, batch, _ = combined.shape
+    batch = combined.shape[1]
     partitions = len(first) - 1
     tiles = (batch + LANES - 1) // LANES
-    resistance, feedback, shift = circuit[0], circuit[1], circuit[2]
-    for work in prange(samples * partitions * tiles):
+    scratch = np.zeros(_ROWS * LANES)
+    bits = np.zeros(LANES, dtype=np.int64)
+    powers = bits.view(np.float64)
+    sums = np.zeros(16)
+    before = np.empty(LANES)
+    damping = np.empty(LANES)
+    done = np.empty(LANES, dtype=np.bool_)
+    for work in range(work_first, work_last):
         sample = work // (partitions * tiles)
         part = (work // tiles) % partitions
         head = (work % tiles) * LANES
         lanes = min(LANES, batch - head)
         begin = first[part]
         size = first[part + 1] - begin
-        u = np.empty((size, LANES))
-        g = np.empty((size, LANES))
-        z = np.empty((size, LANES))
-        diagonal = np.empty((size, LANES))
-        inverse = np.empty((size, LANES))
-        defect = np.empty((size, LANES))
-        drawn = np.empty((size, LANES))
-        step = np.empty((size, LANES))
-        gate_step = np.empty((size, LANES))
-        gate_slope = np.empty((size, LANES))
-        error = np.empty((size, LANES))
-        weight = np.empty((2, LANES))
-        largest = np.empty(LANES)
-        before = np.full(LANES, np.inf)
-        damping = np.ones(LANES)
-        done = np.zeros(LANES, dtype=np.bool_)
-        worst = np.zeros(LANES)
+        tile = np.empty((_FIELDS * size, LANES))
         matrix = admittance[sample, part]
         a, b = left[sample, part], right[sample, part]
-        for row in range(size):
-            for lane in range(LANES):
-                image = head + min(lane, lanes - 1)  # pad the last tile with its last image
-                value = combined[sample, image, begin + row]
-                scaled = (value - start_axis[0]) * start_axis[1]
-                node = min(max(int(scaled), 0), len(start_table) - 2)
-                part_of = scaled - node
-                u[row, lane] = start_table[node, 0] + part_of * (
-                    start_table[node + 1, 0] - start_table[node, 0]
-                )
-                g[row, lane] = start_table[node, 1] + part_of * (
-                    start_table[node + 1, 1] - start_table[node, 1]
-                )
-                z[row, lane] = value + shift
+        _begin(
+            tile, size, combined[sample], begin, head, lanes, circuit[2], start_table,
+            start_axis[0], start_axis[1],
+        )
+        before[:] = np.inf
+        damping[:] = 1.0
+        done[:] = False
         for turn in range(limit + 1):
             for row in range(size):
                 for lane in range(LANES):
-                    drawn[row, lane] = offset[sample, begin + row]
+                    tile[_Y * size + row, lane] = offset[sample, begin + row]
             if loaded:
-                _multiply(matrix, u, drawn, size)
-            for lane in range(LANES):
-                worst[lane] = 0.0
-                largest[lane] = 0.0
-            for row in range(size):
-                own = matrix[row, row] - a[row] * b[row] if loaded else 0.0
-                for lane in range(LANES):
-                    gate, output = g[row, lane], u[row, lane]
-                    current, by_gate, by_output, tunnel, tunnel_by_gate, tunnel_by_output = (
-                        _core(table, shape, grid, gate, output)
-                    )
-                    gate_defect = (
-                        z[row, lane] - gate + resistance * ((output - gate) * feedback - tunnel)
-                    )
-                    output_defect = current + (gate - output) * feedback - drawn[row, lane]
-                    divisor = 1.0 / (1.0 + resistance * (feedback + tunnel_by_gate))
-                    transfer = by_gate + feedback
-                    gate_step[row, lane] = gate_defect * divisor
-                    gate_slope[row, lane] = resistance * (feedback - tunnel_by_output) * divisor
-                    diagonal[row, lane] = feedback - by_output - transfer * gate_slope[row, lane]
-                    defect[row, lane] = output_defect + transfer * gate_step[row, lane]
-                    found = max(abs(output_defect), abs(gate_defect) / max(resistance, 1.0))
-                    worst[lane] = max(worst[lane], found)
-                    inverse[row, lane] = 1.0 / (diagonal[row, lane] + own)
-                    move = max(
-                        abs(defect[row, lane] * inverse[row, lane]), abs(gate_step[row, lane])
-                    )
-                    # a NaN must not hide behind max
-                    largest[lane] = move if not move <= largest[lane] else largest[lane]
+                _multiply(matrix, tile, _U, _Y, size, scratch)
+                if turn == 0:
+                    _adapt(tile, size, matrix, a, b, typical, scratch)
+                    for row in range(size):
+                        for lane in range(LANES):
+                            tile[_Y * size + row, lane] = offset[sample, begin + row]
+                    _multiply(matrix, tile, _U, _Y, size, scratch)
+            _linearise(
+                tile, size, table, shape, grid, circuit, matrix, a, b, loaded, scratch, bits,
+                powers, sums, width,
+            )
             finished = True
             for lane in range(LANES):
                 # The next step (without coupling: hence the margin) would be too small to take.
-                done[lane] = done[lane] or largest[lane] <= 0.1 * tolerance
+                done[lane] = done[lane] or scratch[_LARGEST * LANES + lane] <= 0.1 * tolerance
                 finished = finished and done[lane]
             if finished or turn == limit:
                 break
-            if loaded:
-                step[:] = 0.0
-                _precondition(defect, inverse, a, b, weight, step, size)
-                for _ in range(CORRECTIONS):
-                    error[:] = 0.0
-                    _multiply(matrix, step, error, size)
-                    for row in range(size):
-                        for lane in range(LANES):
-                            error[row, lane] = (
-                                defect[row, lane]
-                                - diagonal[row, lane] * step[row, lane]
-                                - error[row, lane]
-                            )
-                    _precondition(error, inverse, a, b, weight, step, size)
-            else:
-                for row in range(size):
-                    for lane in range(LANES):
-                        step[row, lane] = defect[row, lane] / diagonal[row, lane]
+            worst = scratch[_WORST * LANES : (_WORST + 1) * LANES].copy()
+            _step(tile, size, matrix, a, b, loaded, scratch)
+            scratch[_WORST * LANES : (_WORST + 1) * LANES] = worst
             for lane in range(LANES):
-                largest[lane] = 0.0
-            for row in range(size):
-                for lane in range(LANES):
-                    gate_step[row, lane] += gate_slope[row, lane] * step[row, lane]
-                    moved = max(abs(step[row, lane]), abs(gate_step[row, lane]))
-                    # a NaN must not hide behind max
-                    largest[lane] = moved if not moved <= largest[lane] else largest[lane]
-            for lane in range(LANES):
-                if largest[lane] <= 1.2 * before[lane]:
+                size_of_step = scratch[_LARGEST * LANES + lane]
+                if size_of_step <= 1.2 * before[lane]:
                     damping[lane] = min(1.0, 2.0 * damping[lane])
                 else:
                     damping[lane] = max(1.0 / 64.0, damping[lane] / 2.0)
-                before[lane] = largest[lane]
-                factor = damping[lane] * largest_step / max(largest[lane], largest_step)
-                weight[0, lane] = 0.0 if done[lane] else factor
+                before[lane] = size_of_step
+                factor = damping[lane] * largest_step / max(size_of_step, largest_step)
+                scratch[_FACTOR * LANES + lane] = 0.0 if done[lane] else factor
                 if lane < lanes and not done[lane]:
                     iterations[sample, head + lane, part] += 1
             for row in range(size):
                 for lane in range(LANES):
-                    u[row, lane] += weight[0, lane] * step[row, lane]
-                    g[row, lane] += weight[0, lane] * gate_step[row, lane]
+                    factor = scratch[_FACTOR * LANES + lane]
+                    tile[_U * size + row, lane] += factor * tile[_S * size + row, lane]
+                    tile[_G * size + row, lane] += factor * tile[_GS * size + row, lane]
         for lane in range(lanes):
-            residual[sample, head + lane, part] = worst[lane]
+            residual[sample, head + lane, part] = scratch[_WORST * LANES + lane]
             converged[sample, head + lane, part] = done[lane]
             for row in range(size):
-                outputs[sample, head + lane, begin + row] = u[row, lane]
-                gates[sample, head + lane, begin + row] = g[row, lane]
+                outputs[sample, head + lane, begin + row] = tile[_U * size + row, lane]
+                gates[sample, head + lane, begin + row] = tile[_G * size + row, lane]
+
+
+def tile_count(samples: int, batch: int, partitions: int) -> int:
+    """Number of tiles of a batch."""
+    return samples * partitions * (-(-batch // LANES))
