@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, Literal
 
 import numpy as np
@@ -208,7 +209,7 @@ class Circuit:
         """
         if not self.layers:
             raise CircuitError("a circuit has at least one layer")
-        for before, after in zip(self.layers, self.layers[1:]):
+        for before, after in pairwise(self.layers):
             if len(before.outputs) != len(after.inputs):
                 raise CircuitError(
                     f"{before.name} has {len(before.outputs)} outputs, {after.name} has "

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 from typing_extensions import Self
 
 from imac_torch.errors import ConfigError
@@ -41,6 +49,9 @@ DEVICES: Final[Mapping[str, tuple[float, float]]] = {
 }
 """Low and high resistance (Ω) of the four devices that the IMAC papers compare."""
 
+UNSET: Final = "none"
+"""How files write an override that puts a field back to None."""
+
 NODES: Final[tuple[float, ...]] = (7e-9, 9e-9, 10e-9, 14e-9, 16e-9, 20e-9, 22e-9, 32e-9, 45e-9)
 """Technology nodes (λ, m) with a preset; any other positive value is accepted too."""
 
@@ -50,7 +61,8 @@ class _Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=False)
 
-    def __init__(self, **values: Any) -> None:  # noqa: ANN401 - pydantic's own signature
+    # Positional-only, so that a file with a field called "self" gets the error of any unknown one.
+    def __init__(self, /, **values: Any) -> None:  # noqa: ANN401 - pydantic's own signature
         """Validate the fields.
 
         Raises:
@@ -75,7 +87,11 @@ def _config_error(section: str, error: ValidationError) -> ConfigError:
     lines = []
     for item in error.errors():
         path = ".".join(str(part) for part in item["loc"]) or section
-        lines.append(f"{path}: {item['msg']} (got {item['input']!r})")
+        reason = item.get("ctx", {}).get("error")
+        if isinstance(reason, ValueError):  # a check of ours, which says what it got
+            lines.append(f"{path}: {reason}")
+        else:
+            lines.append(f"{path}: {item['msg']} (got {item['input']!r})")
     return ConfigError(f"invalid {section}: " + "; ".join(lines))
 
 
@@ -87,23 +103,19 @@ class Supplies(_Section):
     )
     vss: float = Field(
         -0.8,
-        description="V. Input voltage of a software input of -1 (an input of +1 is vdd; linear in "
-        "between). IMAC-Sim declares vss and ignores it. IMAC-Sim: vss.",
+        le=0,
+        description="V. Input voltage of a software input of -1. An input of +1 is vdd, 0 is 0 V; "
+        "linear between them, so that the circuit computes what software meant for negative "
+        "inputs only if vss = -vdd. IMAC-Sim declares vss and ignores it. IMAC-Sim: vss.",
     )
     encoding: Literal["linear", "sign"] = Field(
         "linear",
-        description="How software inputs become voltages: linear between vss and vdd, or by sign "
-        "only (what IMAC-Sim does silently).",
+        description="How software inputs become voltages: linear between vss, 0 V and vdd, or by "
+        "sign only (what IMAC-Sim does silently).",
     )
     input_scale: float = Field(
         1.0, gt=0, description="Software input that is coded as vdd (full scale)."
     )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.vss >= self.vdd:
-            raise ValueError(f"vss = {self.vss} V must be below vdd = {self.vdd} V")
-        return self
 
 
 class Memristor(_Section):
@@ -393,14 +405,38 @@ class WeightMapping(_Section):
         return self
 
 
+def _plain_override(value: object) -> object:
+    """A field of an override as it comes back from a file: see :class:`LayerConfig`."""
+    if isinstance(value, list | tuple):
+        return tuple(_plain_override(item) for item in value)
+    return None if value == UNSET else value
+
+
 class LayerConfig(_Section):
-    """Overrides for one layer, by section; fields left out keep the network's value."""
+    """Overrides for one layer, by section; fields left out keep the network's value.
+
+    None puts a field back to what it follows from (``amplifier={"gain": None}`` chooses this
+    layer's gain although the network has a fixed one). Files write it as the word ``"none"``,
+    because TOML has no null.
+    """
 
     device: dict[str, Any] = Field(default_factory=dict, description="Fields of Memristor.")
     crossbar: dict[str, Any] = Field(default_factory=dict, description="Fields of Crossbar.")
     amplifier: dict[str, Any] = Field(default_factory=dict, description="Fields of Amplifier.")
     neuron: dict[str, Any] = Field(default_factory=dict, description="Fields of Neuron.")
     mapping: dict[str, Any] = Field(default_factory=dict, description="Fields of mapping.")
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _plain(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {name: _plain_override(value) for name, value in values.items()}
+
+    @field_serializer("*")
+    def _without_null(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: UNSET if value is None else list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
 
 
 class Config(_Section):
@@ -484,7 +520,7 @@ class Config(_Section):
         """
         content = dict(values)
         schema = content.pop("schema", None)
-        if schema != SCHEMA:
+        if type(schema) is not int or schema != SCHEMA:  # true == 1 in Python
             raise ConfigError(
                 f"configuration has schema = {schema!r}, this version reads schema = {SCHEMA}; "
                 "add the line, or update imac_torch"
@@ -514,15 +550,20 @@ class Config(_Section):
         """Write a ``.toml`` or ``.json`` file; an existing file is not overwritten.
 
         Raises:
-            ConfigError: The suffix is neither, or the file exists.
+            ConfigError: The suffix is neither, the file exists, or it cannot be written.
         """
         path = Path(path)
         if path.suffix not in {".toml", ".json"}:
             raise ConfigError(f"{path}: a configuration is a .toml or .json file")
-        if path.exists():
-            raise ConfigError(f"{path} exists; choose another name or remove it first")
         text = self.to_json() if path.suffix == ".json" else tomli_w.dumps(self.to_dict())
-        path.write_text(text, encoding="utf-8")
+        try:
+            # Exclusive: whatever has been written meanwhile is not lost either.
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError:
+            raise ConfigError(f"{path} exists; choose another name or remove it first") from None
+        except OSError as error:
+            raise ConfigError(f"cannot write the configuration {path}: {error.strerror}") from None
 
     @classmethod
     def load(cls, path: str | Path) -> Config:
@@ -536,6 +577,8 @@ class Config(_Section):
             text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path} is not a text file in UTF-8") from None
         try:
             if path.suffix == ".json":
                 return cls.from_json(text)

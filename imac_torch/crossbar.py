@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -77,7 +78,8 @@ class CrossbarSpec:
             ("column_ends", self.column_ends, positive.shape[-1]),
             ("row_ends", self.row_ends, positive.shape[-2]),
         ):
-            if not ends or ends[-1] != count or any(a >= b for a, b in zip((0, *ends), ends)):
+            ascending = all(a < b for a, b in pairwise((0, *ends)))
+            if not ends or ends[-1] != count or not ascending:
                 raise CircuitError(f"{name} = {ends} does not cut {count} lines")
         for name, tensor in (("positive", positive), ("negative", negative)):
             if not bool((torch.isfinite(tensor) & (tensor >= 0)).all()):
@@ -89,6 +91,12 @@ class CrossbarSpec:
             value = float(getattr(self, name))
             if not 0 <= value < float("inf"):
                 raise CircuitError(f"{name} = {value} Ω must be finite and >= 0")
+        if self.combine not in ("average", "sum"):
+            raise CircuitError(f"combine = {self.combine!r}: 'average' or 'sum'")
+        if self.combine == "average" and float(self.output_resistance) == 0.0:
+            raise CircuitError(
+                "averaging partitions needs output_resistance > 0 Ω: ideal sources cannot be tied"
+            )
         for name in ("gain", "amplifier_resistance"):
             value = float(getattr(self, name))
             if not 0 < value < float("inf"):
@@ -107,12 +115,12 @@ class CrossbarSpec:
     @property
     def column_ranges(self) -> tuple[tuple[int, int], ...]:
         """Half-open 0-based column range of every horizontal partition."""
-        return tuple(zip((0, *self.column_ends), self.column_ends))
+        return tuple(pairwise((0, *self.column_ends)))
 
     @property
     def row_ranges(self) -> tuple[tuple[int, int], ...]:
         """Half-open 0-based row range of every vertical partition."""
-        return tuple(zip((0, *self.row_ends), self.row_ends))
+        return tuple(pairwise((0, *self.row_ends)))
 
     @property
     def series_resistance(self) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from imac_torch.config import Interconnect
+from imac_torch.errors import CircuitError
 
 # Electron mean free path and scattering parameters of copper at room temperature, as in
 # IMAC-Sim; surface scattering after Fuchs (Proc. Camb. Phil. Soc. 34, 100, 1938) and Sondheimer
@@ -111,6 +112,9 @@ def input_line_capacitances(interconnect: Interconnect, count: int) -> Tensor:
 
     Returns:
         (count,) float64, F. All coupling is lumped to ground, as in IMAC-Sim.
+
+    Raises:
+        CircuitError: The geometry is outside what the formulas describe.
     """
     index = torch.arange(count, dtype=torch.float64)
     order = (index[:, None] - index[None, :]).abs()
@@ -119,14 +123,32 @@ def input_line_capacitances(interconnect: Interconnect, count: int) -> Tensor:
     pitch = interconnect.cell_width if imac_sim else interconnect.cell_length
     distance = torch.where(order > 0, order * pitch, torch.full_like(order, math.inf))
     coupling = coupling_capacitance(interconnect, distance).sum(dim=1)
-    return (ground_capacitance(interconnect) + coupling) * interconnect.cell_width
+    total = (ground_capacitance(interconnect) + coupling) * interconnect.cell_width
+    _check_positive(interconnect, float(total.min()) if count else 1.0, "an input line")
+    return total
 
 
 def output_line_capacitance(interconnect: Interconnect) -> float:
-    """Capacitance (F) of one segment of an I+ or I- line: the plane and its partner line."""
+    """Capacitance (F) of one segment of an I+ or I- line: the plane and its partner line.
+
+    Raises:
+        CircuitError: The geometry is outside what the formulas describe.
+    """
     partner = torch.tensor(interconnect.line_spacing, dtype=torch.float64)
     per_length = ground_capacitance(interconnect) + float(
         coupling_capacitance(interconnect, partner)
     )
+    _check_positive(interconnect, per_length, "an I± line")
     imac_sim = interconnect.imac_sim_capacitance
     return per_length * (interconnect.cell_width if imac_sim else interconnect.cell_length)
+
+
+def _check_positive(interconnect: Interconnect, capacitance: float, line: str) -> None:
+    """The formulas are fits: for thin metal far above the plane the coupling turns negative."""
+    if not capacitance > 0.0:
+        ratio = interconnect.thickness / interconnect.height
+        raise CircuitError(
+            f"the capacitance of {line} comes out negative for thickness/height = {ratio:.2g}: "
+            "Sakurai and Tamaru's formulas are fits for ratios from 0.3 to 10; change "
+            "interconnect.height or thickness, or switch interconnect.capacitance off"
+        )
