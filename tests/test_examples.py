@@ -1,0 +1,221 @@
+"""Examples and the README's code are run at a small size and must reach their numbers."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture(autouse=True)
+def in_empty_directory(tmp_path, monkeypatch):
+    """Run where nothing is; examples are importable as they find each other as scripts."""
+    directory = tmp_path / "cwd"
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "matplotlib"))
+    yield directory
+    for name in [path.stem for path in EXAMPLES.glob("*.py")]:
+        sys.modules.pop(name, None)
+
+
+def state_of(directory: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(directory)): path.stat().st_mtime_ns
+        for path in directory.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+@pytest.fixture
+def sample():
+    import train_sample
+
+    return train_sample.load_sample(ROOT / "data" / "digits_mlp.safetensors")
+
+
+def test_shipped_sample_is_ternary_and_as_good_as_it_says(sample):
+    import train_sample
+
+    import imac_torch as imac
+
+    for module in sample.ternary:
+        if isinstance(module, torch.nn.Linear):
+            for parameter in (module.weight, module.bias):
+                assert set(parameter.unique().tolist()) <= {-1.0, 0.0, 1.0}
+    network = imac.convert(sample.ternary, sample.config)
+    assert all(layer.quantized().error == 0.0 for layer in network.analog_layers())
+    inputs, labels = train_sample.tensors(imac.load_dataset("digits", train=False))
+    found = {
+        "float software": train_sample.accuracy(sample.floating, inputs, labels),
+        "ternary, ideal circuit": train_sample.accuracy(
+            train_sample.ideal_circuit(network), inputs, labels
+        ),
+        "ternary, circuit": train_sample.accuracy(network, inputs, labels),
+    }
+    # One image is 0.28 %; another platform's rounding may turn over a tie, no more.
+    for name, value in found.items():
+        assert value == pytest.approx(sample.figures[name], abs=1.5 / 360), name
+    assert min(found.values()) > 0.97
+
+
+def test_training_makes_a_ternary_circuit_better_than_rounding(in_empty_directory):
+    import train_sample
+
+    made = train_sample.main(
+        ["--out", "new/sample.safetensors", "--float-steps", "300", "--circuit-steps", "80"]
+    )
+    figures = made.figures
+    assert figures["float software"] > 0.9
+    # Ten classes: 10 % is chance. 80 of the sample's 1000 steps get most of the way.
+    assert figures["ternary, ideal circuit"] > 0.8
+    assert figures["ternary, circuit"] > figures["ternary, ideal circuit"] - 0.05
+    again = train_sample.load_sample(Path("new/sample.safetensors"))
+    assert again.config == made.config
+    assert again.figures == figures
+    for one, other in ((again.ternary, made.ternary), (again.floating, made.floating)):
+        for name, value in other.state_dict().items():
+            assert torch.equal(one.state_dict()[name], value)
+    with pytest.raises(SystemExit, match="exists"):
+        train_sample.save_sample(made, Path("new/sample.safetensors"))
+
+
+def test_demo_without_ngspice(in_empty_directory, capsys, monkeypatch):
+    import demo
+
+    before = state_of(ROOT / "data")
+    monkeypatch.setenv("PATH", str(in_empty_directory))  # no ngspice there
+    report = demo.main(["--samples", "60"])
+    assert report.failures == 0
+    assert report.accuracy > 0.95
+    assert report.agreement is not None and report.agreement > 0.95
+    written = set(state_of(in_empty_directory))
+    assert written == {
+        "runs/demo/1/demo.png",
+        "runs/demo/1/report/report.json",
+        "runs/demo/1/report/report.safetensors",
+    }
+    assert state_of(ROOT / "data") == before
+    text = capsys.readouterr().out
+    assert "ngspice is not installed" in text
+    assert "where accuracy goes" in text
+    assert Path("runs/demo/1/demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_demo_directories_are_never_reused(in_empty_directory):
+    import demo
+
+    found = [demo.new_directory(Path("runs")) for _ in range(3)]
+    assert found == [Path("runs/1"), Path("runs/2"), Path("runs/3")]
+
+
+@pytest.mark.ngspice
+def test_demo_check_with_ngspice(sample, in_empty_directory):
+    import demo
+    import train_sample
+    from torch.utils.data import DataLoader, TensorDataset
+
+    # A small network in place of the sample's 64-48-24-10, which takes ngspice many seconds.
+    small = train_sample.mlp((12, 6, 4))
+    generator = torch.Generator().manual_seed(0)
+    train_sample.initialise(small, generator)
+    one = train_sample.Sample(small, small, sample.config.replace(amplifier={"gain": 20.0}))
+    inputs = 2 * torch.rand(2, 12, generator=generator) - 1
+    loader = DataLoader(TensorDataset(inputs, torch.zeros(2, dtype=torch.int64)))
+    text = demo.check_with_ngspice(one, loader, in_empty_directory, 2)
+    volts, power = map(float, re.findall(r"within (\S+) (?:V|relative)", text))
+    # ngspice's dc tolerances are 1e-9 relative, 1e-12 V.
+    assert volts < 1e-8
+    assert power < 1e-7
+
+
+def test_any_image_set(in_empty_directory):
+    import mlp_mnist
+
+    report = mlp_mnist.main(["--steps", "200", "--hidden", "24", "--limit", "120"])
+    assert report.reference_accuracy is not None and report.reference_accuracy > 0.9
+    assert report.accuracy > report.reference_accuracy - 0.1
+    assert not state_of(in_empty_directory)
+
+
+def test_cnn_coprocessor(in_empty_directory):
+    import cnn_coprocessor
+
+    report = cnn_coprocessor.main(["--steps", "150", "--limit", "120"])
+    assert report.reference_accuracy is not None and report.reference_accuracy > 0.9
+    assert report.agreement is not None and report.agreement > 0.9
+    assert [record.target for record in report.layers[:7]] == ["digital"] * 7
+    assert not state_of(in_empty_directory)
+
+
+def test_imac_sim_directory(in_empty_directory):
+    import imac_sim_directory
+
+    report = imac_sim_directory.main(["--testnum", "100"])
+    assert report.accuracy > 0.95  # the sample network, its inputs as grey levels
+    spread = imac_sim_directory.main(
+        ["--data_dir", "runs/imac_sim/1", "--testnum", "100", "--weight_var", "5"]
+    )
+    assert spread.config.device.variation == 0.05
+    difference = (spread.outputs - report.outputs).abs().max()
+    assert 1e-4 < float(difference) < 0.8
+    assert all(name.startswith("runs/imac_sim/1/") for name in state_of(in_empty_directory))
+
+
+def readme_blocks() -> list[tuple[int, str]]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return [
+        (text[: match.start()].count("\n") + 2, match[1])
+        for match in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    ]
+
+
+def test_readme_code_runs_from_top_to_bottom(in_empty_directory):
+    import imac_sim_directory
+
+    directory = in_empty_directory / "imac_sim_data"  # a reader's own data
+    directory.mkdir()
+    imac_sim_directory.write_sample(directory)
+    blocks = readme_blocks()
+    assert len(blocks) >= 9
+    names: dict[str, object] = {"__name__": "readme"}
+    for line, source in blocks:
+        code = compile("\n" * (line - 1) + source, str(ROOT / "README.md"), "exec")
+        exec(code, names)
+    report = names["report"]
+    assert report.accuracy > 0.7  # binarised digits on a network trained with grey levels
+
+
+def test_readme_names_files_and_fields_that_exist():
+    from imac_torch import Config
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (ROOT / link).is_file(), link
+    config = Config()
+    fields = re.findall(
+        r"`(supplies|device|interconnect|crossbar|amplifier|neuron|timing|mapping)\.(\w+)`", text
+    )
+    assert len(fields) > 15
+    for section, field in fields:
+        assert field in type(getattr(config, section)).model_fields, f"{section}.{field}"
+
+
+def test_readme_covers_every_input_of_imac_sim():
+    # The names in the documentation of IMAC-Sim's testIMAC.py.
+    names = """data_dir spice_dir dataset_file label_file weight_var vdd vss testnum
+        testnum_per_batch firstimage tsampling nodes xbar hpar vpar gain tech_node metal T H L W D
+        eps rho rlow rhigh"""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = "\n".join(
+        line.split("|")[1] for line in text.splitlines() if line.startswith("| `")
+    )
+    missing = [name for name in names.split() if f"`{name}`" not in table]
+    assert not missing
