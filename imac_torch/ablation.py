@@ -1,0 +1,278 @@
+"""Why accuracy was lost: from the software model to the circuit in named steps.
+
+Each step adds one thing to the one before, so that differences between neighbours are what that
+thing costs:
+
+====================  ============================================================================
+``software``          the model that was converted
+``mapping``           conductances without states or levels limiting them, no wires, no loading
+``quantisation``      weight levels and device states as configured
+``variation``         spread and faults of the devices
+``neuron``            the activation circuit's own curve instead of the ideal one, unloaded
+``loading``           neurons loaded by the next layer: the whole circuit without wires
+``wires``             wire resistances, arrays not partitioned
+``partitioning``      arrays cut as configured, partitions averaged: the circuit
+====================  ============================================================================
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imac_torch.analog import IMACNetwork
+from imac_torch.calibration import software_activations
+from imac_torch.config import Config, Crossbar, Interconnect
+from imac_torch.crossbar import build_crossbar
+from imac_torch.errors import ConversionError
+from imac_torch.layers import IMACLinear
+from imac_torch.ports import eliminate_layer
+from imac_torch.solution import Solution
+from imac_torch.transfer import transfer_curve
+
+STEPS = (
+    "software",
+    "mapping",
+    "quantisation",
+    "variation",
+    "neuron",
+    "loading",
+    "wires",
+    "partitioning",
+)
+"""Names of the steps, in order."""
+
+
+@dataclass(frozen=True)
+class AblationStep:
+    """The network up to one effect.
+
+    Attributes:
+        name: One of :data:`STEPS`.
+        accuracy: Share of correct labels, NaN without labels.
+        output_error: Rms difference of the last layer's outputs from the software model's,
+            relative to the rms of those about their mean.
+        layer_errors: The same for every layer, inputs being what the step's circuit gives.
+        failed: Samples that did not converge; they count as wrong and not in errors.
+    """
+
+    name: str
+    accuracy: float
+    output_error: float
+    layer_errors: tuple[float, ...]
+    failed: int
+
+
+@dataclass(frozen=True)
+class LayerEffect:
+    """What became of one layer's weights in the circuit.
+
+    Attributes:
+        layer: Path.
+        wanted: (M, N+1) software weights, bias last.
+        effective: (M, N+1) weights of the circuit's linear part, wires, spread and partitions
+            included.
+        error: Rms difference relative to the rms of the wanted weights.
+        gain: Slope of the effective on the wanted weights by least squares: below 1 the signal
+            is attenuated.
+        worst: Row, column and difference of the cells that are furthest off.
+    """
+
+    layer: str
+    wanted: Tensor
+    effective: Tensor
+    error: float
+    gain: float
+    worst: tuple[tuple[int, int, float], ...]
+
+
+@torch.no_grad()
+def ablate(
+    network: IMACNetwork, inputs: Tensor, labels: Tensor | None = None
+) -> tuple[AblationStep, ...]:
+    """Accuracy and output error in every step from software to the circuit.
+
+    Args:
+        network: A converted (and perhaps calibrated) model. It is not changed.
+        inputs: (B, …) as the original model takes it.
+        labels: (B,) int64 classes, or None.
+    """
+    software = software_activations(network, network.digital(inputs))
+    free = _copy(network, levels="continuous", states=None, spread=False)
+    nominal = _copy(network, spread=False)
+    results = [_step("software", network, software[1:], software, labels, 0)]
+    for name, variant, real in (
+        ("mapping", free, False),
+        ("quantisation", nominal, False),
+        ("variation", network, False),
+        ("neuron", network, True),
+    ):
+        outputs = _unloaded(variant, software[0], circuit_curve=real)
+        results.append(_step(name, network, outputs, software, labels, 0))
+    ideal = Interconnect(resistance=False)
+    for name, wires, whole in (("loading", ideal, False), ("wires", None, True),
+                               ("partitioning", None, False)):  # fmt: skip
+        solution = _solve(network, inputs, wires, whole)
+        outputs = [_software_units(layer, state.outputs) for layer, state in zip(
+            network.analog_layers(), solution.layers, strict=True)]  # fmt: skip
+        failed = ~solution.converged
+        results.append(_step(name, network, outputs, software, labels, int(failed.sum()), failed))
+    return tuple(results)
+
+
+def _step(
+    name: str,
+    network: IMACNetwork,
+    outputs: list[Tensor],
+    software: list[Tensor],
+    labels: Tensor | None,
+    failures: int,
+    failed: Tensor | None = None,
+) -> AblationStep:
+    good = torch.ones(len(outputs[-1]), dtype=torch.bool) if failed is None else ~failed
+    errors = []
+    for found, wanted in zip(outputs, software[1:], strict=True):
+        spread = (wanted - wanted.mean(0))[good].square().mean().sqrt()
+        errors.append(float((found - wanted)[good].square().mean().sqrt() / spread))
+    accuracy = float("nan")
+    if labels is not None:
+        correct = (network.tail(outputs[-1]).argmax(-1) == labels) & good
+        accuracy = float(correct.to(torch.float64).mean())
+    return AblationStep(name, accuracy, errors[-1], tuple(errors), failures)
+
+
+def _copy(
+    network: IMACNetwork,
+    *,
+    levels: str | None = None,
+    states: int | str | None = "keep",
+    spread: bool = True,
+) -> IMACNetwork:
+    """The same network with other mappings; amplifier gains are kept."""
+    result = copy.deepcopy(network)
+    for layer in result.analog_layers():
+        config = layer.config
+        gain = layer.gain()
+        if levels is not None:
+            config = config.replace(mapping=config.mapping.replace(levels=levels))
+            if not layer.matched:
+                # Another full scale goes with other levels, and the gain with it.
+                gain = gain * _full_scale_ratio(layer)
+        if states != "keep":
+            config = config.replace(device=config.device.replace(states=states))
+        layer.config = config.replace(amplifier=config.amplifier.replace(gain=gain))
+        if not spread:
+            layer.positive_factor.fill_(1.0)
+            layer.negative_factor.fill_(1.0)
+    return result
+
+
+def _full_scale_ratio(layer: IMACLinear) -> float:
+    before = layer.quantized().scale
+    other = copy.deepcopy(layer)
+    other.config = layer.config.replace(
+        mapping=layer.config.mapping.replace(levels="continuous")
+    )
+    return float(other.quantized().scale / before)
+
+
+def _unloaded(network: IMACNetwork, features: Tensor, *, circuit_curve: bool) -> list[Tensor]:
+    """Outputs of every layer, no wires, no loading; the circuit's own curve or the ideal one."""
+    found = []
+    value = features
+    for layer in network.analog_layers():
+        value = _through_curve(layer, value) if circuit_curve else layer(value)
+        found.append(value)
+    return found
+
+
+def _through_curve(layer: IMACLinear, value: Tensor) -> Tensor:
+    vdd = layer.config.supplies.vdd
+    lines = torch.nn.functional.pad(value / layer.scaling.input_scale, (0, 1), value=1.0)
+    combined = vdd * lines @ layer.read_out(layer.gain()).transfer(layer.conductances()).T
+    curve = transfer_curve(layer.neuron_spec(), combined.reshape(-1))
+    return _software_units(layer, curve.reshape(combined.shape))
+
+
+def _software_units(layer: IMACLinear, volts: Tensor) -> Tensor:
+    return volts / layer.config.supplies.vdd * layer.scaling.output_scale
+
+
+def _parts_config(layer: IMACLinear, wires: Interconnect | None, whole: bool) -> Config:
+    config = layer.config
+    if wires is not None:
+        config = config.replace(interconnect=wires)
+    if whole:
+        size = Crossbar(rows=layer.out_features, columns=layer.in_features + 1)
+        config = config.replace(crossbar=size)
+    return config
+
+
+def _solve(
+    network: IMACNetwork, inputs: Tensor, wires: Interconnect | None, whole: bool
+) -> Solution:
+    parts = []
+    for layer in network.analog_layers():
+        pair, gain = layer.conductances(), layer.gain()
+        if whole and layer.matched:
+            # One array instead of several: conductances that mean the same there.
+            single = copy.deepcopy(layer)
+            single.config = _parts_config(layer, None, whole=True)
+            single.config = single.config.replace(
+                amplifier=layer.config.amplifier.replace(gain=None)
+            )
+            single.choose_gain()
+            pair, gain = single.conductances(), single.gain()
+        parts.append((
+            build_crossbar(pair, _parts_config(layer, wires, whole), gain), layer.neuron_spec(),
+        ))  # fmt: skip
+    engine = network.engine
+    return engine.solve(engine.prepare(parts), network.voltages(inputs), power=False)
+
+
+@torch.no_grad()
+def layer_effects(network: IMACNetwork, worst: int = 10) -> tuple[LayerEffect, ...]:
+    """Effective weights of every layer's crossbars against the wanted ones.
+
+    Args:
+        network: A converted model.
+        worst: How many cells to name.
+
+    Raises:
+        ConversionError: ``worst`` is not positive.
+    """
+    if worst < 1:
+        raise ConversionError(f"worst = {worst} must be at least 1")
+    effects = []
+    for layer in network.analog_layers():
+        ports, _ = eliminate_layer(layer.crossbar())
+        vdd = layer.config.supplies.vdd
+        transfer = ports.transfer - layer.trim
+        if layer.matched:
+            transfer[:, -1] -= layer.threshold_and_slope()[0] / vdd
+        effective = transfer * vdd / layer.volts_per_unit()
+        effective[:, :-1] /= layer.scaling.input_scale
+        bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias
+        wanted = torch.cat([layer.weight, bias[:, None]], dim=1).to(torch.float64)
+        difference = effective - wanted
+        power = wanted.square().sum().clamp(min=1e-300)
+        order = difference.abs().reshape(-1).argsort(descending=True)[:worst].tolist()
+        columns = wanted.shape[1]
+        named = tuple(
+            (index // columns, index % columns, float(difference.reshape(-1)[index]))
+            for index in order
+        )
+        effects.append(
+            LayerEffect(
+                layer.name,
+                wanted,
+                effective,
+                float((difference.square().sum() / power).sqrt()),
+                float((effective * wanted).sum() / power),
+                named,
+            )
+        )
+    return tuple(effects)
