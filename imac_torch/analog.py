@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -41,10 +43,29 @@ class LayerRecord:
 
 @dataclass
 class _Cache:
-    """Ports of the current conductances; a copy or a pickle starts empty."""
+    """Ports of the current conductances; a copy or a pickle starts empty.
 
-    key: tuple[Any, ...] | None = None
+    Tensors are compared by value: neither addresses nor version counters see everything that
+    can be done to a tensor (``weight.data = …`` changes neither).
+    """
+
+    settings: tuple[Any, ...] | None = None
+    tensors: tuple[Tensor, ...] = ()
     prepared: Prepared | None = None
+
+    def find(self, settings: tuple[Any, ...], tensors: Sequence[Tensor]) -> Prepared | None:
+        """What was prepared for the same settings and equal tensors, or None."""
+        if self.settings != settings or len(self.tensors) != len(tensors):
+            return None
+        same = all(map(_equal, self.tensors, tensors))
+        return self.prepared if same else None
+
+    def store(
+        self, settings: tuple[Any, ...], tensors: Sequence[Tensor], prepared: Prepared
+    ) -> None:
+        self.settings = settings
+        self.tensors = tuple(tensor.detach().clone() for tensor in tensors)
+        self.prepared = prepared
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Cache:
         return _Cache()
@@ -83,7 +104,7 @@ class IMACNetwork(nn.Module):
         super().__init__()
         if not layers:
             raise ConversionError("the model has no layer that can be analog")
-        for before, after in zip(layers, layers[1:]):
+        for before, after in pairwise(layers):
             if before.out_features != after.in_features:
                 raise ConversionError(
                     f"{before.name} has {before.out_features} outputs, {after.name} takes "
@@ -146,19 +167,33 @@ class IMACNetwork(nn.Module):
         if tracked:
             return engine.prepare(self._parts())
         tensors = [*self.layers.parameters(), *self.layers.buffers()]
-        # The tensor itself is kept in the key: an address alone could be reused.
-        key = (
+        settings = (
             engine,
-            tuple((layer.config, layer.scaling) for layer in self.analog_layers()),
-            tuple((tensor, tensor._version) for tensor in tensors),
+            self.config.supplies.vdd,
+            tuple(
+                (layer.config, layer.scaling, layer.activation) for layer in self.analog_layers()
+            ),
         )
-        if self._cache.prepared is None or not _same_key(self._cache.key, key):
+        prepared = self._cache.find(settings, tensors)
+        if prepared is None:
             with torch.no_grad():
-                self._cache.prepared = engine.prepare(self._parts())
-            self._cache.key = key
-        return self._cache.prepared
+                prepared = engine.prepare(self._parts())
+            # Gains that are determined on demand are in buffers now.
+            self._cache.store(settings, tensors, prepared)
+        return prepared
+
+    def _check_supplies(self) -> None:
+        """One vdd feeds the circuit, and inputs and outputs are coded relative to it."""
+        vdd = self.config.supplies.vdd
+        for layer in self.analog_layers():
+            if layer.config.supplies.vdd != vdd:
+                raise CircuitError(
+                    f"{layer.name} has vdd = {layer.config.supplies.vdd} V, the network "
+                    f"{vdd} V; convert the model again with the supplies you want"
+                )
 
     def _parts(self) -> list[tuple[CrossbarSpec, NeuronSpec]]:
+        self._check_supplies()
         return [(layer.crossbar(), layer.neuron_spec()) for layer in self.analog_layers()]
 
     def solve(self, x: Tensor, *, power: bool = True) -> Solution:
@@ -203,6 +238,7 @@ class IMACNetwork(nn.Module):
 
     def circuit(self) -> Circuit:
         """The neutral circuit of the present conductances: what netlists are written from."""
+        self._check_supplies()
         layers = []
         for index, layer in enumerate(self.analog_layers()):
             layers.append(
@@ -225,17 +261,36 @@ class IMACNetwork(nn.Module):
         """
         if not isinstance(state, Tensor) or state.dtype != torch.uint8:
             raise ConversionError("the state holds no configuration")
-        self.config = Config.from_dict(json.loads(bytes(state.cpu().tolist()).decode())["config"])
+        try:
+            content = json.loads(bytes(state.cpu().tolist()).decode())["config"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConversionError(f"the state's configuration is damaged: {error}") from None
+        self.config = Config.from_dict(content)
 
 
-def _same_key(one: tuple[Any, ...] | None, two: tuple[Any, ...]) -> bool:
-    """Keys are equal if tensors are the same objects at the same version."""
-    if one is None or one[:2] != two[:2] or len(one[2]) != len(two[2]):
+def _equal(one: Tensor, two: Tensor) -> bool:
+    """Same place, type and values; NaN (a gain that is not determined yet) equals NaN."""
+    if one.device != two.device or one.dtype != two.dtype or one.shape != two.shape:
         return False
-    return all(
-        a is b and version_a == version_b
-        for (a, version_a), (b, version_b) in zip(one[2], two[2])
-    )
+    return torch.equal(one, two) or bool(((one == two) | (one.isnan() & two.isnan())).all())
+
+
+@contextmanager
+def evaluating(*modules: nn.Module | None) -> Iterator[None]:
+    """Put modules into evaluation mode, and every one of their parts back into its own mode.
+
+    Args:
+        modules: None is left out.
+    """
+    parts = [part for module in modules if module is not None for part in module.modules()]
+    modes = [(part, part.training) for part in parts]
+    try:
+        for part in parts:
+            part.training = False
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def encode(inputs: Tensor, supplies: Supplies, scale: float) -> Tensor:

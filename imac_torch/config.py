@@ -86,12 +86,13 @@ class _Section(BaseModel):
 def _config_error(section: str, error: ValidationError) -> ConfigError:
     lines = []
     for item in error.errors():
-        path = ".".join(str(part) for part in item["loc"]) or section
+        path = ".".join(str(part) for part in item["loc"])
+        place = f"{path}: " if path else ""
         reason = item.get("ctx", {}).get("error")
         if isinstance(reason, ValueError):  # a check of ours, which says what it got
-            lines.append(f"{path}: {reason}")
+            lines.append(f"{place}{reason}")
         else:
-            lines.append(f"{path}: {item['msg']} (got {item['input']!r})")
+            lines.append(f"{place}{item['msg']} (got {item['input']!r})")
     return ConfigError(f"invalid {section}: " + "; ".join(lines))
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import nn
 
 from imac_torch.activations import Activation, InverterSigmoid, activation_of
 from imac_torch.analog import IMACNetwork, LayerRecord
-from imac_torch.config import Config
-from imac_torch.errors import ConversionError
+from imac_torch.config import Config, LayerConfig
+from imac_torch.errors import CircuitError, ConversionError
 from imac_torch.layers import IMACLinear, Scaling
 from imac_torch.native import Native
 
@@ -21,8 +23,8 @@ DIGITAL_TAIL: tuple[type[nn.Module], ...] = (nn.LogSoftmax, nn.Softmax)
 
 SUPPORTED = (
     "supported is an nn.Sequential that ends in Linear layers with Sigmoid, Tanh, ReLU, "
-    "InverterSigmoid or no activation, BatchNorm1d before the activation, Dropout, Flatten, and a "
-    "final (Log)Softmax"
+    "InverterSigmoid or no activation, BatchNorm1d before the activation, Dropout, Identity, "
+    "Flatten, and a final (Log)Softmax"
 )
 
 
@@ -44,7 +46,10 @@ class _Leaf:
 def _leaves(model: nn.Module, prefix: str = "") -> Iterator[_Leaf]:
     """Modules in order of execution: only nested Sequentials have a known one."""
     if type(model) is nn.Sequential:
-        for name, child in model.named_children():
+        # Not named_children(), which leaves out a module that stands in two places.
+        for name, child in model._modules.items():
+            if child is None:
+                continue
             yield from _leaves(child, f"{prefix}.{name}" if prefix else name)
     else:
         yield _Leaf(prefix or type(model).__name__, model)
@@ -78,7 +83,7 @@ def _fold_batch_norm(leaf: _Leaf, linear: nn.Linear, where: str) -> nn.Linear:
     weight = linear.weight.detach().to(torch.float64)
     folded = nn.Linear(
         linear.in_features, linear.out_features, dtype=torch.float64, device=weight.device
-    )
+    ).requires_grad_(linear.weight.requires_grad)
     with torch.no_grad():
         folded.weight.copy_(weight * scale[:, None])
         bias = shift
@@ -101,8 +106,10 @@ class _Plan:
         self.records.append(LayerRecord(leaf.path, leaf.label, target, detail))
 
 
-def _first_analog(leaves: Sequence[_Leaf], keep_digital: Callable[[str], bool]) -> int:
-    """Index of the first leaf of the longest tail that can be analog."""
+def _first_analog(
+    leaves: Sequence[_Leaf], keep_digital: Callable[[str], bool]
+) -> tuple[int, _Leaf | None]:
+    """Index of the first leaf of the longest tail that can be analog, and what ends it."""
     start = len(leaves)
     found = len(leaves)
     for index in range(len(leaves) - 1, -1, -1):
@@ -111,25 +118,38 @@ def _first_analog(leaves: Sequence[_Leaf], keep_digital: Callable[[str], bool]) 
         if linear and not keep_digital(leaves[index].path):
             start = found = index
         elif linear or not _belongs(module, after_linear=found < len(leaves)):
-            break
-    return start
+            return start, leaves[index]
+    return start, None
 
 
 def _belongs(module: nn.Module, *, after_linear: bool) -> bool:
     """Whether a module may stand between or after analog layers."""
-    if isinstance(module, nn.Dropout | nn.BatchNorm1d | nn.Flatten):
+    if isinstance(module, nn.BatchNorm1d) or _no_operation(module) is not None:
         return True
     if activation_of(module) is not None:
         return True
     return not after_linear and isinstance(module, DIGITAL_TAIL)
 
 
-def _check_front(front: Sequence[_Leaf], keep_digital: Callable[[str], bool]) -> None:
+def _no_operation(module: nn.Module) -> str | None:
+    """Why a module does nothing between analog layers; None if it does something."""
+    if isinstance(module, nn.Dropout):
+        return "Dropout is the identity in evaluation mode"
+    if type(module) is nn.Identity:
+        return "does nothing"
+    # From dimension 0 on it would mix samples.
+    if isinstance(module, nn.Flatten) and module.start_dim in (1, -1):
+        return "vectors are flat already"
+    return None
+
+
+def _check_front(
+    front: Sequence[_Leaf], blocker: _Leaf | None, keep_digital: Callable[[str], bool]
+) -> None:
     """Refuse to leave linear layers in software that nobody excluded."""
     linear = [leaf for leaf in front if isinstance(leaf.module, nn.Linear | IMACLinear)]
-    if not linear or any(keep_digital(leaf.path) for leaf in linear):
+    if not linear or blocker is None or any(keep_digital(leaf.path) for leaf in linear):
         return
-    blocker = front[-1]
     raise ConversionError(
         f"{blocker.path} ({blocker.label}) has no circuit and stands after {linear[-1].path} "
         f"({linear[-1].label}); {SUPPORTED}. To keep the layers up to it in software, pass "
@@ -138,8 +158,8 @@ def _check_front(front: Sequence[_Leaf], keep_digital: Callable[[str], bool]) ->
 
 
 def _plan(leaves: Sequence[_Leaf], keep_digital: Callable[[str], bool]) -> _Plan:
-    start = _first_analog(leaves, keep_digital)
-    _check_front(leaves[:start], keep_digital)
+    start, blocker = _first_analog(leaves, keep_digital)
+    _check_front(leaves[:start], blocker, keep_digital)
     plan = _Plan([], [], [], [])
     for leaf in leaves[:start]:
         plan.digital.append(leaf)
@@ -168,8 +188,8 @@ def _plan_layer(plan: _Plan, leaves: Sequence[_Leaf], index: int) -> int:
     while index < len(leaves):
         after = leaves[index]
         where = f"{after.path} ({after.label})"
-        if isinstance(after.module, nn.Dropout):
-            plan.record(after, "dropped", "Dropout is the identity in evaluation mode")
+        if (reason := _no_operation(after.module)) is not None:
+            plan.record(after, "dropped", reason)
         elif isinstance(after.module, nn.BatchNorm1d) and activation is None:
             if not isinstance(linear, nn.Linear):
                 raise ConversionError(f"{where}: cannot fold into an IMACLinear; remove it")
@@ -189,8 +209,8 @@ def _plan_layer(plan: _Plan, leaves: Sequence[_Leaf], index: int) -> int:
 
 def _plan_other(plan: _Plan, leaf: _Leaf) -> None:
     where = f"{leaf.path} ({leaf.label})"
-    if isinstance(leaf.module, nn.Flatten):
-        plan.record(leaf, "dropped", "vectors are flat already")
+    if (reason := _no_operation(leaf.module)) is not None:
+        plan.record(leaf, "dropped", reason)
     elif isinstance(leaf.module, DIGITAL_TAIL):
         plan.tail.append(leaf)
         plan.record(leaf, "digital", "normalises the circuit's outputs in software")
@@ -226,13 +246,16 @@ def convert(
 
     The longest fully connected tail becomes analog: Linear (and :class:`IMACLinear`), with
     BatchNorm1d folded, Dropout dropped and activations as circuits. What comes before stays as
-    it is, in software; so does a final (Log)Softmax. The model itself is not changed.
+    it is, in software; so does a final (Log)Softmax. The model itself is not changed, and shares
+    nothing with the network: modules that stay are copied.
 
     Args:
         model: An ``nn.Sequential`` (nested ones too), in any mode.
-        config: Of the circuit; per-layer overrides by module path are in ``config.layers``.
-        exclude: Paths of linear layers to keep in software (all layers before an excluded one
-            stay in software too), or a function that says so for a path.
+        config: Of the circuit; per-layer overrides by module path are in ``config.layers``. None:
+            what the model's :class:`IMACLinear` layers were trained with, or the default.
+        exclude: Paths of linear layers, or of modules that hold them, to keep in software (all
+            layers before an excluded one stay in software too), or a function that says so for a
+            path.
         generator: Randomness of the devices' spread; needed if ``device.variation`` > 0.
         engine: Settings of the native solver.
 
@@ -243,19 +266,16 @@ def convert(
     Raises:
         ConversionError: A module cannot be converted; its path and what is supported are named.
     """
-    config = Config() if config is None else config
-    excluded = exclude if callable(exclude) else frozenset(exclude).__contains__
     leaves = list(_leaves(model))
-    if not callable(exclude):
-        unknown = set(exclude) - {leaf.path for leaf in leaves}
-        if unknown:
-            raise ConversionError(f"exclude names no module: {', '.join(sorted(unknown))}")
+    excluded = exclude if callable(exclude) else _named(exclude, leaves)
     plan = _plan(leaves, excluded)
     if not plan.layers:
         last = leaves[-1] if leaves else _Leaf("model", model)
         raise ConversionError(
-            f"{last.path} ({last.label}): nothing to convert; {SUPPORTED}"
+            f"{last.path} ({last.label}): nothing to convert; {SUPPORTED}. What is excluded, and "
+            "all before it, stays in software"
         )
+    config = _trained_config(plan) if config is None else config
     _check_names(config, plan)
     layers = []
     for index, (leaf, linear, activation) in enumerate(plan.layers):
@@ -269,21 +289,78 @@ def convert(
                     "torch.Generator: convert(..., generator=torch.Generator().manual_seed(0))"
                 )
             layer.spread(generator)
-    details = {layer.name: _describe(layer) for layer in layers}
+    details = {}
+    for layer in layers:
+        try:
+            details[layer.name] = _describe(layer)
+        except CircuitError as error:
+            raise ConversionError(f"{layer.name}: {error}") from None
     records = [
         LayerRecord(item.path, item.module, item.target, details.get(item.path, item.detail))
         if item.target == "analog" and not item.detail
         else item
         for item in plan.records
     ]
-    return IMACNetwork(
-        nn.Sequential(*(leaf.module for leaf in plan.digital)),
+    network = IMACNetwork(
+        nn.Sequential(*copy.deepcopy([leaf.module for leaf in plan.digital])),
         layers,
-        nn.Sequential(*(leaf.module for leaf in plan.tail)),
+        nn.Sequential(*copy.deepcopy([leaf.module for leaf in plan.tail])),
         config,
         records,
         engine,
     )
+    # The copies keep the modes of their originals, one by one.
+    for module in (network, network.digital, network.layers, *network.layers, network.tail):
+        module.training = model.training
+    return network
+
+
+def _named(exclude: Iterable[str], leaves: Sequence[_Leaf]) -> Callable[[str], bool]:
+    """Whether a path is one of those named, or inside one.
+
+    Raises:
+        ConversionError: A name stands for no linear layer.
+    """
+    names = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+
+    def inside(path: str, name: str) -> bool:
+        return path == name or path.startswith(f"{name}.")
+
+    linear = [leaf.path for leaf in leaves if isinstance(leaf.module, nn.Linear | IMACLinear)]
+    for name in names:
+        if not any(inside(path, name) for path in linear):
+            raise ConversionError(
+                f"exclude names {name!r}, which is no linear layer and holds none; there are "
+                f"{', '.join(linear) or 'none'}"
+            )
+    return lambda path: any(inside(path, name) for name in names)
+
+
+def _trained_config(plan: _Plan) -> Config:
+    """What the model's IMACLinear layers were built with; the default if there are none.
+
+    Raises:
+        ConversionError: They disagree on what a circuit has only one of.
+    """
+    trained = [(leaf, item) for leaf, item, _ in plan.layers if isinstance(item, IMACLinear)]
+    if not trained:
+        return Config()
+    first, common = trained[0][0], trained[0][1].config
+    overrides = {}
+    for leaf, layer in trained:
+        for name in ("supplies", "interconnect", "timing", "temperature"):
+            if getattr(layer.config, name) != getattr(common, name):
+                raise ConversionError(
+                    f"{leaf.path} and {first.path} were built with different {name}; pass a config"
+                )
+        changed = {
+            name: getattr(layer.config, name).model_dump()
+            for name in LayerConfig.model_fields
+            if getattr(layer.config, name) != getattr(common, name)
+        }
+        if changed:
+            overrides[leaf.path] = LayerConfig(**changed)
+    return common.replace(layers=overrides)
 
 
 def _check_names(config: Config, plan: _Plan) -> None:
@@ -317,17 +394,20 @@ def _analog_layer(
         name=leaf.path,
     )
     with torch.no_grad():
-        layer.weight.copy_(linear.weight)
+        layer.weight.copy_(linear.weight).requires_grad_(linear.weight.requires_grad)
         if layer.bias is not None and linear.bias is not None:
-            layer.bias.copy_(linear.bias)
+            layer.bias.copy_(linear.bias).requires_grad_(linear.bias.requires_grad)
         if isinstance(linear, IMACLinear):
             layer.positive_factor.copy_(linear.positive_factor)
             layer.negative_factor.copy_(linear.negative_factor)
+            if linear.config == layer.config:  # calibration holds for the same circuit only
+                for name, buffer in linear.named_buffers():
+                    layer.get_buffer(name).copy_(buffer)
     return layer.to(linear.weight.device)
 
 
 def _check_chain(layers: Sequence[IMACLinear]) -> None:
-    for before, after in zip(layers, layers[1:]):
+    for before, after in pairwise(layers):
         if before.out_features != after.in_features:
             raise ConversionError(
                 f"{after.name} takes {after.in_features} inputs, {before.name} before it has "
@@ -342,18 +422,21 @@ def to_software(network: IMACNetwork) -> nn.Sequential:
         network: A converted model.
 
     Returns:
-        The digital part, Linear layers (float64) with activations, the tail; wires and loading
-        are not in it.
+        Copies of the digital part and the tail, Linear layers with activations between them;
+        wires and loading are not in it. All of it is float64: give it ``x.double()``, or turn it
+        into another type with ``.float()``.
     """
-    modules: list[nn.Module] = [network.digital]
+    modules: list[nn.Module] = [copy.deepcopy(network.digital)]
     for layer in network.analog_layers():
         weight, bias = layer.effective_weights()
+        activation = layer.activation
+        if activation.kind == "sigmoid" and activation.slope > 0.0:
+            weight, bias = activation.slope * weight, activation.slope * bias
         linear = nn.Linear(layer.in_features, layer.out_features, dtype=torch.float64)
         with torch.no_grad():
             linear.weight.copy_(weight)
             linear.bias.copy_(bias)
         modules.append(linear.to(weight.device))
-        activation = layer.activation
         if activation.kind == "sigmoid":
             falling = activation.slope < 0
             modules.append(InverterSigmoid(-activation.slope) if falling else nn.Sigmoid())
@@ -361,5 +444,7 @@ def to_software(network: IMACNetwork) -> nn.Sequential:
             modules.append(nn.Tanh())
         elif activation.kind == "relu":
             modules.append(nn.ReLU())
-    modules.append(network.tail)
-    return nn.Sequential(*modules)
+    modules.append(copy.deepcopy(network.tail))
+    software = nn.Sequential(*modules).double()
+    software.training = network.training
+    return software
