@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from imac_torch.analog import IMACNetwork
+from imac_torch.analog import IMACNetwork, evaluating
 from imac_torch.batches import labelled_batches
 from imac_torch.circuit import NeuronSpec
 from imac_torch.cores import build_core, transistors
@@ -37,6 +37,7 @@ from imac_torch.simulator import (
     SpiceSolution,
     solve_netlists,
 )
+from imac_torch.userneuron import check_table
 
 Dialect = Literal["ngspice", "hspice"]
 
@@ -97,7 +98,7 @@ class Deck:
             )
 
 
-def compile(  # noqa: A001 - the public name of this step
+def compile(
     network: IMACNetwork,
     loader: Iterable[object],
     directory: str | Path,
@@ -163,13 +164,15 @@ def collect(
     """Input voltages (B, N) and labels (B,) of a range of a loader's samples.
 
     Raises:
-        DataError: The range is not there, or the loader gives no labels.
+        DataError: The range is not there, or the loader gives no labels, or labels of classes
+            that the network does not have.
     """
     if first < 0 or (limit is not None and limit < 1):
         raise DataError(f"first = {first} must be >= 0 and limit = {limit} >= 1")
     voltages, classes, seen = [], [], 0
-    with torch.no_grad():
-        for batch, labels in labelled_batches(loader):
+    outputs = list(network.analog_layers())[-1].out_features
+    with torch.no_grad(), evaluating(network):
+        for batch, labels in labelled_batches(loader, classes=outputs):
             start = max(0, first - seen)
             stop = len(labels) if limit is None else min(len(labels), first + limit - seen)
             seen += len(labels)
@@ -197,11 +200,15 @@ def netlist_writer(
     """The writer of a dialect, with the transistors that the neurons need.
 
     Raises:
-        NetlistError: The dialect is unknown, layers have different transistors, or the table
-            that stands for a FinFET in ngspice cannot do the analysis.
+        NetlistError: The dialect is unknown, layers have different transistors, the table
+            that stands for a FinFET in ngspice cannot do the analysis, or a sub-circuit is not
+            the one that its table was characterised from.
     """
     if dialect not in ("ngspice", "hspice"):
         raise NetlistError(f"dialect must be 'ngspice' or 'hspice', got {dialect!r}")
+    for spec in specs:
+        if spec.kind == "table":
+            check_table(spec)
     finfets = [spec for spec in specs if spec.kind == "finfet" and spec.options.subcircuit is None]
     inverter = None if not finfets else _inverter(finfets, dialect, settings)
     kind = HSpiceWriter if dialect == "hspice" else NgSpiceWriter
@@ -210,20 +217,26 @@ def netlist_writer(
 
 def _inverter(specs: list[NeuronSpec], dialect: Dialect, settings: NetlistSettings) -> Inverter:
     first = specs[0]
-    # Resistances may differ per layer, they are outside the inverter.
-    same = replace(first, input_resistance=0.0, feedback_resistance=0.0, level_shift=0.0)
-    for spec in specs[1:]:
-        plain = replace(spec, input_resistance=0.0, feedback_resistance=0.0, level_shift=0.0)
-        options = {"rlow": None, "rhigh": None, "level_shift": 0.0}
-        if replace(plain, options=plain.options.replace(**options)) != replace(
-            same, options=same.options.replace(**options)
-        ):
-            raise NetlistError("a netlist holds one kind of transistor; layers ask for several")
-    options_ = first.options
+    options = first.options
+    # Resistances and level shifts may differ per layer, they are outside the inverter; so may
+    # fins, except where one table stands for all inverters.
+    kinds = {
+        (
+            spec.options.model_directory,
+            spec.options.transistor_node,
+            spec.options.flavour,
+            spec.options.fins if dialect == "ngspice" else None,
+            spec.temperature,
+            spec.vdd,
+        )
+        for spec in specs
+    }
+    if len(kinds) > 1:
+        raise NetlistError("a netlist holds one kind of transistor; layers ask for several")
     if dialect == "hspice":
-        directory = options_.model_directory
+        directory = options.model_directory
         if directory is not None and (Path(directory) / "models").is_file():
-            return library_inverter(Path(directory), options_.transistor_node, options_.flavour)
+            return library_inverter(Path(directory), options.transistor_node, options.flavour)
         n, p = transistors(first)
         return card_inverter(
             write_model_card(n.card), write_model_card(p.card), float(n.card.parameters["l"])
@@ -234,4 +247,4 @@ def _inverter(specs: list[NeuronSpec], dialect: Dialect, settings: NetlistSettin
             "charges and serves operating points: pass settings=NetlistSettings(analysis='dc'), "
             "or your own sub-circuit in neuron.subcircuit"
         )
-    return table_inverter(build_core(first).values, vdd=first.vdd, fins=options_.fins)
+    return table_inverter(build_core(first).values, vdd=first.vdd, fins=options.fins)

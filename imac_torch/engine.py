@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from imac_torch.analog import IMACNetwork
 from imac_torch.deck import write_deck
+from imac_torch.errors import SimulatorError
 from imac_torch.native import Native
 from imac_torch.netlist import NetlistSettings
-from imac_torch.simulator import Simulator, check
+from imac_torch.simulator import Simulator, SpiceSolution, check
 from imac_torch.solution import Solution
 
 
@@ -36,8 +38,9 @@ class Spice:
 
     Attributes:
         simulator: ``NgSpice()`` or ``HSpice()``.
-        directory: Where to keep the run; None: a temporary directory, removed when done.
-        settings: Analysis; None: exact operating points.
+        directory: Where to keep the run; None: a temporary directory, removed when done unless
+            something failed in it.
+        settings: Analysis; by default exact operating points.
         workers: Simultaneous runs.
     """
 
@@ -77,25 +80,38 @@ class _BoundSpice:
     network: IMACNetwork
     engine: Spice
     calls: int = 0
+    solved: int = 0
+    errors: list[SimulatorError] = field(default_factory=list)
 
     def solve(self, inputs: Tensor, *, power: bool = True) -> Solution:
-        labels = torch.full((len(inputs),), -1)
-        with tempfile.TemporaryDirectory(prefix="imac_torch_") as temporary:
-            root = Path(temporary) if self.engine.directory is None else self.engine.directory
-            directory = root / f"samples_{self.calls:06d}"
-            self.calls += 1
-            deck = write_deck(
-                self.network,
-                inputs.cpu(),
-                labels,
-                directory,
-                dialect="hspice" if self.engine.simulator.name == "hspice" else "ngspice",
-                settings=self.engine.settings,
-            )
-            spice = deck.run(self.engine.simulator, workers=self.engine.workers, progress=False)
-            if bool((~spice.solution.converged).all()):
-                check(spice)  # nothing came back: the error says why
-            return spice.solution
+        if self.engine.directory is not None:
+            spice = self._run(inputs, Path(self.engine.directory))
+        else:
+            temporary = Path(tempfile.mkdtemp(prefix="imac_torch_"))
+            keep = False
+            try:
+                spice = self._run(inputs, temporary)
+                keep = bool(spice.errors)  # they name files in it
+            finally:
+                if not keep:
+                    shutil.rmtree(temporary)
+        self.errors.extend(spice.errors)
+        self.solved += int(spice.solution.converged.sum())
+        if not self.solved:
+            check(spice)  # nothing has come back so far: the error says why
+        return spice.solution
+
+    def _run(self, inputs: Tensor, root: Path) -> SpiceSolution:
+        deck = write_deck(
+            self.network,
+            inputs.cpu(),
+            torch.full((len(inputs),), -1),
+            root / f"samples_{self.calls:06d}",
+            dialect="hspice" if self.engine.simulator.name == "hspice" else "ngspice",
+            settings=self.engine.settings,
+        )
+        self.calls += 1
+        return deck.run(self.engine.simulator, workers=self.engine.workers, progress=False)
 
     def description(self) -> dict[str, str]:
         simulator = self.engine.simulator
@@ -103,6 +119,7 @@ class _BoundSpice:
             "name": simulator.name,
             "version": simulator.version(),
             "analysis": self.engine.settings.analysis,
+            **({"first failure": str(self.errors[0])} if self.errors else {}),
         }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from imac_torch.analog import IMACNetwork
+from imac_torch.analog import IMACNetwork, evaluating
 from imac_torch.batches import labelled_batches
 from imac_torch.engine import Engine, bind
 from imac_torch.errors import DataError, SolverError
@@ -70,10 +70,7 @@ def evaluate(
     outputs = list(network.analog_layers())[-1].out_features
     collected = _Collected([], [], [], [])
     seen = 0
-    was_training = reference is not None and reference.training
-    if reference is not None:
-        reference.eval()
-    with torch.no_grad(), progress_bar(
+    with torch.no_grad(), evaluating(network, reference), progress_bar(
         description["name"], total, "samples", shown=progress
     ) as advance:
         for inputs, labels in labelled_batches(loader, classes=outputs):
@@ -88,12 +85,10 @@ def evaluate(
                 collected.predictions.append(scores.argmax(dim=-1).cpu())
                 collected.labels.append(labels[start:stop])
                 if reference is not None:
-                    collected.reference.append(reference(batch).argmax(dim=-1).cpu())
+                    collected.reference.append(_scores(reference, batch).argmax(dim=-1).cpu())
                 advance(stop - start)
             if limit is not None and seen >= first + limit:
                 break
-    if reference is not None and was_training:
-        reference.train()
     if not collected.labels or (
         limit is not None and sum(map(len, collected.labels)) < limit
     ):
@@ -101,7 +96,26 @@ def evaluate(
             f"the loader has {seen} samples; {limit if limit else 'some'} from {first} on were "
             "asked for"
         )
+    description = bound.description()  # once more: an engine may tell what went wrong
     return _report(network, collected, description, seed, time.perf_counter() - started)
+
+
+def _scores(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Outputs (B, classes) of a software model, inputs in the type that its weights have.
+
+    Raises:
+        DataError: There are no scores by class.
+    """
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    if dtype is not None and inputs.is_floating_point():
+        inputs = inputs.to(dtype)
+    scores: Tensor = model(inputs)
+    if scores.ndim != 2 or len(scores) != len(inputs):
+        raise DataError(
+            f"the reference gives {tuple(scores.shape)} for {len(inputs)} samples, expected "
+            f"({len(inputs)}, classes)"
+        )
+    return scores
 
 
 def _length(loader: Iterable[object], first: int, limit: int | None) -> int | None:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import platform
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from imac_torch.analog import LayerRecord
 from imac_torch.config import Config
 from imac_torch.errors import DataError
+from imac_torch.files import atomic_path, write_text
 from imac_torch.solution import Power, Solution
 
 FORMAT = 1
 """Version of saved reports."""
+_TEXT = "report.json"
+_TENSORS = "report.safetensors"
 
 
 def environment() -> dict[str, str]:
@@ -103,7 +107,10 @@ class Report:
         return self.solution.outputs
 
     def mean_power(self) -> dict[str, float]:
-        """W, averaged over solved samples, by part; ``total`` is inputs + bias + neurons."""
+        """W, averaged over solved samples, by part; ``total`` is inputs + bias + neurons.
+
+        Parts that an engine does not measure are NaN.
+        """
         power = self.solution.power
         if power is None:
             return {}
@@ -157,27 +164,33 @@ class Report:
             rows.append(("accuracy of software", f"{100 * (self.reference_accuracy or 0):.2f} %"))
             rows.append(("agreement", f"{100 * (self.agreement or 0):.2f} %"))
         for name, value in figures["mean_power"].items():
+            if math.isnan(value):
+                continue  # not measured
             note = " (artefact of ideal sources)" if name == "amplifiers" else ""
             rows.append((f"power, {name.replace('_', ' ')}", f"{value:.4g} W{note}"))
         if figures["mean_energy"] is not None:
             text = f"{figures['mean_energy']:.4g} J at {self.period:g} s per sample"
             rows.append(("energy per inference", text))
-        rows.append(("largest Kirchhoff residual", f"{figures['largest_residual']:.2g} A"))
+        if not math.isnan(figures["largest_residual"]):  # simulators do not tell
+            rows.append(("largest Kirchhoff residual", f"{figures['largest_residual']:.2g} A"))
         rows.append(("wall time", f"{self.seconds:.2f} s"))
         return rows
 
     def save(self, directory: str | Path) -> Path:
-        """Write ``report.json`` and ``report.safetensors`` into a new directory.
+        """Write ``report.json`` and ``report.safetensors`` into a directory.
+
+        Figures that were not measured are null in the JSON file.
 
         Raises:
             DataError: The directory holds a report already, or cannot be written.
         """
         directory = Path(directory)
-        if (directory / "report.json").exists():
-            raise DataError(f"{directory} holds a report already; choose another directory")
+        for name in (_TEXT, _TENSORS):
+            if (directory / name).exists():
+                raise DataError(f"{directory} holds a {name} already; choose another directory")
         content = {
             "format": FORMAT,
-            "figures": self.figures(),
+            "figures": _without_nan(self.figures()),
             "engine": self.engine,
             "environment": self.environment,
             "seed": self.seed,
@@ -187,11 +200,11 @@ class Report:
             "config": self.config.to_dict(),
         }
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            save_file(self._tensors(), directory / "report.safetensors")
-            text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=True)
-            (directory / "report.json").write_text(text, encoding="utf-8")
-        except OSError as error:
+            with atomic_path(directory / _TENSORS) as temporary:
+                save_file(self._tensors(), temporary)
+            text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+            write_text(directory / _TEXT, text)
+        except (OSError, SafetensorError) as error:
             raise DataError(f"cannot write the report to {directory}: {error}") from None
         return directory
 
@@ -216,18 +229,27 @@ class Report:
         """Read what :meth:`save` wrote.
 
         Raises:
-            DataError: The files are missing or of another version.
+            DataError: The files are missing, damaged or of another version.
         """
         directory = Path(directory)
         try:
-            content = json.loads((directory / "report.json").read_text(encoding="utf-8"))
-            tensors = load_file(directory / "report.safetensors")
-        except (OSError, ValueError) as error:
+            content = json.loads((directory / _TEXT).read_text(encoding="utf-8"))
+            tensors = load_file(directory / _TENSORS)
+        except (OSError, ValueError, SafetensorError) as error:
             raise DataError(f"{directory} holds no readable report: {error}") from None
-        if content.get("format") != FORMAT:
+        if not isinstance(content, dict) or "format" not in content:
+            raise DataError(f"{directory / _TEXT} is no report of imac_torch")
+        if content["format"] != FORMAT:
             raise DataError(
                 f"{directory}: report format {content.get('format')!r}, this version reads {FORMAT}"
             )
+        try:
+            return cls._read(content, tensors)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{directory}: the report is damaged: {error!r}") from None
+
+    @classmethod
+    def _read(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Report:
         power = None
         if "power.inputs" in tensors:
             power = Power(*(tensors[f"power.{part.name}"] for part in fields(Power)))
@@ -252,3 +274,10 @@ class Report:
             seed=content["seed"],
             seconds=content["seconds"],
         )
+
+
+def _without_nan(value: Any) -> Any:
+    """The same figures with None for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
