@@ -27,10 +27,12 @@ from imac_torch.imac_sim import read_imac_sim
 from imac_torch.layers import IMACLinear, Scaling
 from imac_torch.native import Native
 from imac_torch.netlist import NetlistSettings
+from imac_torch.neurontable import NeuronTable
 from imac_torch.newton import NewtonOptions
 from imac_torch.report import Report
 from imac_torch.simulator import HSpice, NgSpice
 from imac_torch.solution import LayerSolution, Power, Solution, Status
+from imac_torch.userneuron import characterize
 
 __version__ = "0.1.0"
 
@@ -56,6 +58,7 @@ __all__ = [
     "Native",
     "NetlistSettings",
     "Neuron",
+    "NeuronTable",
     "NewtonOptions",
     "NgSpice",
     "Power",
@@ -67,6 +70,7 @@ __all__ = [
     "Supplies",
     "Timing",
     "WeightMapping",
+    "characterize",
     "compile",
     "convert",
     "evaluate",

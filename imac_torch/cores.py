@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from imac_torch.neuron import (
     CoreValues,
     differentiate,
 )
+from imac_torch.neurontable import NeuronTable
 from imac_torch.spline import SplineTable
 
 GATE_MARGIN = 0.75
@@ -120,6 +122,13 @@ class TableCore:
             table = SplineTable.fit(gate, output, functions)
             return cls(table, core.start(), gate_scale, supply_scale)
 
+    @classmethod
+    def measured(cls, table: NeuronTable) -> TableCore:
+        """The core of a characterised neuron: its gate is the neuron's input."""
+        # Nothing bounds a start: the gate follows the amplifiers, and the output is monotonic.
+        starts = (-torch.inf, torch.inf, table.vdd / 2)
+        return cls(table.spline(), starts, table.input_scale, table.supply_scale)
+
     def values(self, gate: Tensor, output: Tensor) -> CoreValues:
         """See :class:`imac_torch.neuron.Core`."""
         if torch.is_grad_enabled() and (gate.requires_grad or output.requires_grad):
@@ -169,7 +178,9 @@ def build_core(spec: NeuronSpec, *, device: torch.device | None = None) -> Core:
         device: Where its tensors live.
 
     Raises:
-        ConfigError: The kind has no native core, or model cards are missing.
+        ConfigError: The kind has no native core, model cards are missing, or a table is not
+            named or holds for other conditions.
+        DataError: A table cannot be read.
     """
     options = spec.options
 
@@ -183,6 +194,8 @@ def build_core(spec: NeuronSpec, *, device: torch.device | None = None) -> Core:
     if spec.kind == "finfet":
         n, p = transistors(spec)
         return InverterCore(n, p, scalar(spec.vdd))
+    if spec.kind == "table":
+        return _moved(_measured_core(spec), device)
     raise ConfigError(f"neuron kind {spec.kind!r} has no native model")
 
 
@@ -231,11 +244,39 @@ def tabulated_core(spec: NeuronSpec, *, device: torch.device | None = None) -> C
         spec.temperature,
         spec.vdd,
     )
+    return _moved(core, device)
+
+
+def _moved(core: TableCore, device: torch.device | None) -> TableCore:
     if device is None or device.type == "cpu":
         return core
     table = core.table
     moved = SplineTable(table.coefficients.to(device), table.start, table.step)
     return replace(core, table=moved)
+
+
+def _measured_core(spec: NeuronSpec) -> TableCore:
+    """A characterised sub-circuit; its gate is the neuron's input."""
+    name = spec.options.table
+    if name is None:
+        raise ConfigError(
+            "a neuron of kind 'table' needs neuron.table, the file that "
+            "imac_torch.characterize(...).save(...) wrote"
+        )
+    path = Path(name).expanduser()
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise ConfigError(f"neuron.table = {name!r} cannot be read: {error.strerror}") from None
+    table, core = _read_table(str(path), state.st_mtime_ns, state.st_size)
+    table.check(vdd=spec.vdd, temperature=spec.temperature, where=name)
+    return core
+
+
+@lru_cache(maxsize=16)  # by modification time and size: a replaced file is read again
+def _read_table(path: str, modified: int, size: int) -> tuple[NeuronTable, TableCore]:
+    table = NeuronTable.load(path)
+    return table, TableCore.measured(table)
 
 
 @lru_cache(maxsize=16)  # a pure function of its arguments that takes about a second

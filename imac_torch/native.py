@@ -17,7 +17,7 @@ from imac_torch.errors import SolverError
 from imac_torch.neuron import NeuronCircuit
 from imac_torch.newton import NewtonOptions
 from imac_torch.ports import eliminate_layer
-from imac_torch.solution import Solution, concatenate, replace_samples
+from imac_torch.solution import Solution, Status, concatenate, replace_samples
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,9 @@ class Native:
     def solve(self, prepared: Prepared, inputs: Tensor, *, power: bool = True) -> Solution:
         """Solve input voltages (B, N), in batches of bounded size.
 
-        Samples that leave the tabulated range of a device are solved again with the exact model.
+        Samples that leave the tabulated range of a device are solved again with the exact model;
+        outside the range of that one (a characterised sub-circuit has no other) they fail with
+        ``Status.OUTSIDE``.
         """
         parts = [
             self._solve(prepared, batch, power=power) for batch in inputs.split(self.batch_size)
@@ -101,19 +103,41 @@ class Native:
     def _solve(self, prepared: Prepared, inputs: Tensor, *, power: bool) -> Solution:
         solution = solve_dc(prepared.stages, inputs, options=self.newton, power=power)
         if self.device_model == "exact":
-            return solution
-        outside = ~solution.converged
-        for stage, layer in zip(prepared.stages, solution.layers, strict=True):
-            core = stage.neuron.core
-            # The corners of what occurs are inside for almost every batch: one look decides.
-            gates, outputs = (
-                torch.stack(item.detach().aminmax()) for item in (layer.gates, layer.outputs)
-            )
-            if not bool(core.inside(gates, outputs).all()):
-                outside = outside | ~core.inside(layer.gates, layer.outputs).all(dim=-1)
-        again = outside.reshape(-1, outside.shape[-1]).any(dim=0)
+            return _outside_fail(solution, prepared.exact)
+        outside = _outside(solution, prepared.stages)
+        again = _any_sample(outside | ~solution.converged)
         if not bool(again.any()):
             return solution
         index = torch.nonzero(again).squeeze(1)
         exact = solve_dc(prepared.exact, inputs[index], options=self.newton, power=power)
-        return replace_samples(solution, index, exact)
+        return replace_samples(solution, index, _outside_fail(exact, prepared.exact))
+
+
+def _outside(solution: Solution, stages: tuple[Stage, ...]) -> Tensor:
+    """(…, B): whether a neuron of a sample left the range of its model."""
+    outside = torch.zeros_like(solution.converged)
+    for stage, layer in zip(stages, solution.layers, strict=True):
+        core = stage.neuron.core
+        # The corners of what occurs are inside for almost every batch: one look decides.
+        gates, outputs = (
+            torch.stack(item.detach().aminmax()) for item in (layer.gates, layer.outputs)
+        )
+        if not bool(core.inside(gates, outputs).all()):
+            outside = outside | ~core.inside(layer.gates, layer.outputs).all(dim=-1)
+    return outside
+
+
+def _any_sample(marked: Tensor) -> Tensor:
+    """(B,): marked in any of the conductance samples."""
+    return marked.reshape(-1, marked.shape[-1]).any(dim=0)
+
+
+def _outside_fail(solution: Solution, stages: tuple[Stage, ...]) -> Solution:
+    outside = _outside(solution, stages) & solution.converged
+    if not bool(outside.any()):
+        return solution
+    return replace(
+        solution,
+        outputs=torch.where(outside[..., None], torch.nan, solution.outputs),
+        status=torch.where(outside, int(Status.OUTSIDE), solution.status),
+    )

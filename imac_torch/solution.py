@@ -20,6 +20,8 @@ class Status(IntEnum):
     """A voltage or current is not finite; look at the inputs of this sample."""
     FAILED = 3
     """The external simulator gave no result for this sample; see its log."""
+    OUTSIDE = 4
+    """A neuron left the range in which its model holds; characterise it over a wider range."""
 
 
 @dataclass(frozen=True)

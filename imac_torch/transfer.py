@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from imac_torch.circuit import NeuronSpec
-from imac_torch.cores import tabulated_core
+from imac_torch.cores import TableCore, tabulated_core
 from imac_torch.errors import SolverError
 from imac_torch.neuron import NeuronCircuit
 from imac_torch.newton import NewtonOptions, solve_loaded
@@ -55,10 +55,18 @@ def threshold_and_slope(spec: NeuronSpec) -> tuple[float, float]:
     return _measured(spec)
 
 
+def _search_range(spec: NeuronSpec) -> tuple[float, float]:
+    """V. Inputs among which the threshold is looked for."""
+    core = tabulated_core(spec)
+    if spec.kind == "table" and isinstance(core, TableCore):
+        return core.table.start[0], core.table.end[0]
+    return -2.0, 2.0
+
+
 @lru_cache(maxsize=64)  # a pure function of a frozen specification
 def _measured(spec: NeuronSpec) -> tuple[float, float]:
     middle = spec.vdd / 2
-    low, high = -2.0, 2.0
+    low, high = _search_range(spec)
     with torch.no_grad():
         for _ in range(8):  # bracketing by 33 points: 4 V/32^8 is below rounding
             points = torch.linspace(low, high, 33, dtype=torch.float64)
@@ -67,7 +75,7 @@ def _measured(spec: NeuronSpec) -> tuple[float, float]:
             if len(crossing) == 0:
                 raise SolverError(
                     f"the {spec.kind} neuron does not cross {middle} V for inputs in "
-                    f"[{low}, {high}] V; its mapping to an activation is undefined"
+                    f"[{low:g}, {high:g}] V; its mapping to an activation is undefined"
                 )
             index = int(crossing[0])
             low, high = float(points[index]), float(points[index + 1])

@@ -1,0 +1,214 @@
+"""Bring your own neuron: a sub-circuit file, characterised by SPICE into a table."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from imac_torch.circuit import NeuronSpec
+from imac_torch.config import Neuron
+from imac_torch.errors import ConfigError, NetlistError, SimulatorError
+from imac_torch.netlist import NetlistSettings
+from imac_torch.netlist.job import SimulationJob
+from imac_torch.netlist.rundir import write_run_directory
+from imac_torch.netlist.subcircuits import NEURON_PORTS, Subcircuit, read_subcircuit
+from imac_torch.netlist.testbench import CURRENTS, NEURON_FILE, TestBench, subcircuit_digest
+from imac_torch.neurontable import NeuronTable, measure_interpolation
+from imac_torch.simulator import SimulationResult, Simulator, run_jobs
+
+__all__ = ["characterize", "check_table"]
+
+INPUT_RANGE: Final = (-6.0, 6.0)
+"""V. What amplifiers with low-resistance devices reach."""
+OUTPUT_MARGIN: Final = 0.1
+"""V. Outputs this far beyond the supplies are measured too."""
+NODES: Final = (1201, 161)
+"""Inputs 10 mV apart, outputs 6 mV at vdd = 0.8 V; about two seconds in ngspice."""
+SETTINGS: Final = NetlistSettings(analysis="dc", abstol=1e-13)
+"""Tolerances; currents are the result here, so theirs is tighter than in networks."""
+
+
+def characterize(
+    path: str | Path,
+    simulator: Simulator,
+    *,
+    vdd: float = 0.8,
+    input_range: tuple[float, float] = INPUT_RANGE,
+    output_range: tuple[float, float] | None = None,
+    nodes: tuple[int, int] = NODES,
+    temperature: float = 298.15,
+    neuron: Neuron | None = None,
+    settings: NetlistSettings = SETTINGS,
+    directory: str | Path | None = None,
+) -> NeuronTable:
+    """Measure a neuron's static currents over input and output voltage.
+
+    The sub-circuit stands between three voltage sources, and output, input and supply current
+    are measured at every node of a grid and, to know what interpolation costs, in the middle of
+    every cell. Where its curves have kinks the error falls with the square of the node distance
+    only; narrow the ranges, or take more nodes.
+
+    Use the result: ``table.save("mine.safetensors")``, then ``Neuron(kind="table",
+    table="mine.safetensors", subcircuit=path)``: native engine and netlists have the same neuron.
+
+    Args:
+        path: File with a sub-circuit of ports ``z out vdd``; any name; self-contained, or
+            including by absolute paths.
+        simulator: ``NgSpice()`` or ``HSpice()``.
+        vdd: V.
+        input_range: V, of the neuron input. Samples whose neurons leave it are reported as
+            ``Status.OUTSIDE``.
+        output_range: V, of the output; None: the supplies and 0.1 V beyond.
+        nodes: Grid points of input and output, at least 5 each.
+        temperature: K.
+        neuron: Values of the parameters ``slope``, ``rout`` and ``fins``, for sub-circuits that
+            declare them; None: the defaults of :class:`imac_torch.Neuron`.
+        settings: Tolerances of the simulator.
+        directory: Where to keep the netlists and results; None: a temporary directory.
+
+    Returns:
+        The table.
+
+    Raises:
+        ConfigError: A range is empty, or there are too few nodes.
+        NetlistError: The file cannot be used.
+        SimulatorError: The simulator failed; with ``directory`` everything is kept.
+    """
+    low, high = (-OUTPUT_MARGIN, vdd + OUTPUT_MARGIN) if output_range is None else output_range
+    for name, (first, last), count in (
+        ("input_range", input_range, nodes[0]),
+        ("output_range", (low, high), nodes[1]),
+    ):
+        if not (math.isfinite(first) and math.isfinite(last) and first < last) or count < 5:
+            raise ConfigError(
+                f"{name} = ({first}, {last}) V with {count} nodes is not a sweep; give an "
+                "ascending range and at least 5 nodes"
+            )
+    subcircuit = read_subcircuit(Path(path), NEURON_PORTS)
+    options = Neuron(kind="table") if neuron is None else neuron.replace(kind="table")
+    spec = NeuronSpec("table", 0.0, math.inf, 0.0, vdd, temperature, options)
+    inputs = np.linspace(*input_range, nodes[0])
+    outputs = np.linspace(low, high, nodes[1])
+    whole = TestBench(subcircuit, spec, inputs, outputs, settings, "nodes")
+    middle = replace(whole, inputs=_middle(inputs), outputs=_middle(outputs), stem="middle")
+    with _directory(directory) as folder:
+        found = _simulate([whole, middle], simulator, folder)
+    axes = torch.from_numpy(inputs), torch.from_numpy(outputs)
+    input_scale, supply_scale, error = measure_interpolation(*axes, *found)
+    return NeuronTable(
+        inputs=axes[0],
+        outputs=axes[1],
+        currents=found[0],
+        vdd=vdd,
+        temperature=temperature,
+        input_scale=input_scale,
+        supply_scale=supply_scale,
+        error=error,
+        subcircuit=subcircuit.name,
+        digest=subcircuit_digest(subcircuit, spec),
+        simulator=f"{simulator.name} {simulator.version()}",
+    )
+
+
+def check_table(spec: NeuronSpec) -> None:
+    """Make sure that a netlist's sub-circuit is the one the native table was measured of.
+
+    Args:
+        spec: A neuron of kind ``table`` with ``subcircuit`` and ``table`` set.
+
+    Raises:
+        NetlistError: One of them is not set, or the file has changed since.
+        ConfigError: The table holds for another supply or temperature.
+        DataError: The table cannot be read.
+    """
+    options = spec.options
+    if options.subcircuit is None:
+        raise NetlistError(
+            "a neuron of kind 'table' has no netlist of its own; name the sub-circuit file it was "
+            "characterised from (neuron.subcircuit)"
+        )
+    if options.table is None:
+        raise NetlistError("a neuron of kind 'table' needs neuron.table, the file with its table")
+    table = NeuronTable.load(options.table)
+    table.check(vdd=spec.vdd, temperature=spec.temperature, where=options.table)
+    subcircuit: Subcircuit = read_subcircuit(Path(options.subcircuit), NEURON_PORTS)
+    if subcircuit_digest(subcircuit, spec) != table.digest:
+        raise NetlistError(
+            f"{options.subcircuit} or its parameters are not those that {options.table} was "
+            "characterised from; characterise it again (imac_torch.characterize)"
+        )
+
+
+def _middle(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (values[1:] + values[:-1]) / 2
+
+
+@contextmanager
+def _directory(directory: str | Path | None) -> Iterator[Path]:
+    if directory is not None:
+        yield Path(directory).absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="imac_torch_") as temporary:
+        yield Path(temporary) / "characterize"
+
+
+def _simulate(benches: list[TestBench], simulator: Simulator, folder: Path) -> list[Tensor]:
+    """(P, Q, 3) A per bench."""
+    dialect = simulator.name
+    suffix = ".cir" if dialect == "ngspice" else ".sp"
+    files = {NEURON_FILE: benches[0].subcircuit.text}
+    jobs = []
+    for bench in benches:
+        name = f"{bench.stem}{suffix}"
+        files[name] = bench.text(dialect)
+        jobs.append(
+            SimulationJob(folder / name, bench.measures(dialect), bench.waveform_files(dialect))
+        )
+    write_run_directory(folder, files, {"dialect": dialect, "subcircuit": benches[0].spec.kind})
+    outcomes = run_jobs(simulator, jobs, workers=2)
+    return [
+        _currents(bench, outcome.unwrap(), dialect)
+        for bench, outcome in zip(benches, outcomes, strict=True)
+    ]
+
+
+def _currents(bench: TestBench, result: SimulationResult, dialect: str) -> Tensor:
+    rows, columns = len(bench.inputs), len(bench.outputs)
+    if dialect == "hspice":
+        values = [result.measures[name] for name in bench.measures(dialect)]
+        return torch.tensor(values, dtype=torch.float64).reshape(rows, columns, len(CURRENTS))
+    data = result.waveforms or {}
+    if "v(z)" not in data or len(data["v(z)"]) != rows * columns:
+        raise SimulatorError(
+            f"{_points(data)} of {rows * columns} points came back from the sweep of "
+            f"{bench.subcircuit.name}; see {result.log}",
+            directory=result.log.parent,
+        )
+    # The input is swept inside, the output outside.
+    grid = {name: value.reshape(columns, rows).T for name, value in data.items()}
+    off = max(
+        float(np.abs(grid["v(z)"] - bench.inputs[:, None]).max()),
+        float(np.abs(grid["v(out)"] - bench.outputs).max()),
+    )
+    if off > 1e-9:  # a sweep accumulates its steps: 1e-13 V over a thousand of them
+        raise SimulatorError(
+            f"the sweep of {bench.subcircuit.name} is {off:g} V off its grid; see {result.log}",
+            directory=result.log.parent,
+        )
+    currents = np.stack([grid["i(vout)"], -grid["i(vz)"], -grid["i(vdd)"]], axis=-1)
+    return torch.from_numpy(np.ascontiguousarray(currents))
+
+
+def _points(data: dict[str, NDArray[np.float64]]) -> int:
+    """How many points a sweep left."""
+    return max((len(value) for value in data.values()), default=0)
