@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +14,7 @@ from rich.table import Table
 from imac_torch.analysis import Analysis
 from imac_torch.area import AREA_MODELS, network_area
 from imac_torch.cli import options as o
-from imac_torch.cli.app import ExitCode
+from imac_torch.cli.exits import ExitCode
 from imac_torch.cli.opening import Opened, open_loader, open_network
 from imac_torch.deck import collect
 from imac_torch.engine import Engine, bind
@@ -203,7 +204,8 @@ def verify(
     )  # fmt: skip
     spice = bind(opened.network, other)  # fails at once where the simulator is missing
     inputs, _ = collect(opened.network, loader)
-    ours = bind(opened.network, Native()).solve(inputs.to(opened.network.device))
+    with torch.no_grad():
+        ours = bind(opened.network, Native()).solve(inputs.to(opened.network.device))
     with Console(stderr=True).status(f"{engine.value} solves {count} samples ..."):
         theirs = spice.solve(inputs)
     both = ours.converged.cpu() & theirs.converged

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from imac_torch.cli import options as o
-from imac_torch.cli.app import ExitCode
+from imac_torch.cli.exits import ExitCode
 from imac_torch.cli.opening import NATIVE_BATCH
 from imac_torch.errors import ConfigError, DataError
 from imac_torch.files import write_text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import threading
@@ -141,7 +142,12 @@ class Processes:
         try:
             while waiting or running:
                 while waiting and len(running) < 2 * limit:
-                    running[pool.submit(_run_in_worker, waiting[0])] = waiting.popleft()
+                    # What was under way when a worker died runs alone: then it is known which.
+                    suspects = (waiting[0], *running.values())
+                    if running and any(deaths[task.key] for task in suspects):
+                        break
+                    task = waiting.popleft()
+                    running[pool.submit(_run_in_worker, task)] = task
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     outcome = future.result()
@@ -206,6 +212,7 @@ def _client(distributed: Any, backend: Dask) -> Any:  # noqa: ANN401 - an option
             threads_per_worker=1,
             processes=True,
             dashboard_address=None,
+            silence_logs=logging.ERROR,  # dying workers are replaced, and reported by their points
         )
         return _OwnCluster(distributed.Client(cluster), cluster)
     try:
@@ -266,7 +273,8 @@ def _plugin(distributed: Any, holder: _Holder) -> Any:  # noqa: ANN401
 def _run_on_dask_worker(task: Task) -> Outcome:
     from distributed import get_worker
 
-    outcome: Outcome = get_worker().plugins[PLUGIN].holder.run(task)
+    plugin: Any = get_worker().plugins[PLUGIN]
+    outcome: Outcome = plugin.holder.run(task)
     return outcome
 
 

@@ -203,9 +203,10 @@ class Store:
         table = self.table()
 
         def column(source: str, name: str) -> str:
-            path = "$." + json.dumps(name)  # SQLite's JSON paths quote names like JSON
-            quoted, title = path.replace("'", "''"), name.replace('"', '""')
-            return f"json_extract({source}, '{quoted}') AS \"{title}\""
+            # json_each, because JSON paths of SQLite cannot name keys with quotes in them.
+            quoted, title = name.replace("'", "''"), name.replace('"', '""')
+            value = f"SELECT value FROM json_each({source}) WHERE key = '{quoted}'"  # noqa: S608
+            return f'({value}) AS "{title}"'
 
         columns = [column("settings", name) for name in table.settings]
         columns += [column("metrics", name) for name in table.metrics]
