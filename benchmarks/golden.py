@@ -6,6 +6,7 @@ environment variable ``IMAC_TORCH_SHARED`` names.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from dataclasses import dataclass
@@ -182,7 +183,7 @@ def circuit_r(
     for weight, bias, gain in zip(network.weights, network.biases, gains, strict=True):
         ports, ends = circuit_r_ports(weight, bias, gain, config)
         lines = []
-        for start, end in zip(ends, ends[1:], strict=False):
+        for start, end in itertools.pairwise(ends):
             grounded = signals.new_zeros(len(signals), CROSSBAR_INPUTS - (end - start))
             lines += [signals[:, start:end], grounded, signals.new_full((len(signals), 1), vdd)]
         summed = torch.cat(lines, dim=1) @ ports.transfer.T

@@ -15,8 +15,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-import imac_torch as it
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -81,7 +79,8 @@ def compare() -> tuple[list[Comparison], str]:
         rows.append(Comparison(name, ours, hspice, *bounds))
         if "position_in_batch" in content:
             first = torch.from_numpy(content["position_in_batch"]) == 0
-            rows.append(Comparison(f"{name}, first in batch", ours[first], hspice[first], 2e-4, 2e-3))
+            early = f"{name}, first in batch"
+            rows.append(Comparison(early, ours[first], hspice[first], 2e-4, 2e-3))
     content = load(shared, "hspice_flat_0_999.npz")
     hspice = torch.from_numpy(content["output_voltage"])
     circuit = network.circuit_f()

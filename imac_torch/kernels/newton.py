@@ -49,7 +49,8 @@ _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # 
 
 @njit(cache=True, inline="always", fastmath=_LOOKUP)
 def _locate(
-    scratch: FloatArray, source: int, row: int, low: float, high: float, inverse: float, cells: float
+    scratch: FloatArray, source: int, row: int, low: float, high: float, inverse: float,
+    cells: float,
 ) -> None:
     """Cubic B-splines and their slopes on the cells that the positions lie in."""
     half = 0.5 * inverse
@@ -115,7 +116,7 @@ def _patch(
 
 @njit(cache=True, inline="always", fastmath=_LOOKUP)
 def _exponential(scratch: FloatArray, bits: IntArray, powers: FloatArray) -> None:
-    """exp of asinh(gate current/scale): 2^k·exp(r) with a Taylor polynomial, |r| < ln 2/2.
+    """Exponential of asinh(gate current/scale): 2^k·exp(r) with a Taylor polynomial, |r| < ln 2/2.
 
     The first neglected term is r^12/12! < 7e-15. Arguments are clamped, because outside the table
     a linear continuation could reach anything.
@@ -151,7 +152,7 @@ def _exponential(scratch: FloatArray, bits: IntArray, powers: FloatArray) -> Non
 
 
 @njit(cache=True, fastmath=FAST)
-def _linearise(  # noqa: PLR0913
+def _linearise(
     tile: FloatArray, size: int, table: FloatArray, shape: tuple[int, int], grid: FloatArray,
     circuit: FloatArray, matrix: FloatArray, left: FloatArray, right: FloatArray, loaded: bool,
     scratch: FloatArray, bits: IntArray, powers: FloatArray, sums: FloatArray, width: int,
@@ -381,7 +382,7 @@ def _adapt(
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def solve_tiles(  # noqa: PLR0913
+def solve_tiles(
     work_first: int,
     work_last: int,
     combined: FloatArray,

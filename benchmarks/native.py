@@ -1,0 +1,205 @@
+"""The native engine beside what it replaces: time, ratio and error of each in one run.
+
+1. 10,000 samples of a 400-120-84-10 network, logistic and FinFET neurons, against the forward
+   pass of the plain float64 MLP.
+2. Gradients of the same network against its forward pass.
+3. The same netlist in ngspice, per sample, cold and in bulk, over network sizes.
+
+Interleaved repetitions, medians. ``--samples``, ``--sizes`` and ``--repeat`` change the effort.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+import imac_torch as it
+from imac_torch.engine import bind
+
+NETWORK = (400, 120, 84, 10)
+
+
+def random_model(sizes: Sequence[int], generator: torch.Generator) -> nn.Sequential:
+    """An MLP of ±1 weights with falling sigmoids, as IMAC-Sim's."""
+    modules: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(sizes):
+        linear = nn.Linear(inputs, outputs, dtype=torch.float64)
+        with torch.no_grad():
+            for tensor in (linear.weight, linear.bias):
+                signs = torch.randint(0, 2, tensor.shape, generator=generator)
+                tensor.copy_(2.0 * signs - 1.0)
+        modules += [linear, it.InverterSigmoid()]
+    return nn.Sequential(*modules)
+
+
+def random_inputs(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """(count, size) of ±1, float64."""
+    return 2.0 * torch.randint(0, 2, (count, size), generator=generator).double() - 1.0
+
+
+def config(layers: int, kind: str) -> it.Config:
+    """IMAC-Sim's circuit with one kind of neuron."""
+    return it.Config(
+        amplifier=it.Amplifier(gain=(*[30.0] * (layers - 1), 10.0)),
+        neuron=it.Neuron(kind="finfet" if kind == "finfet" else "logistic"),
+    )
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call: median over repetitions, and all of them."""
+
+    median: float
+    smallest: float
+
+
+def interleave(tasks: dict[str, Callable[[], object]], repeat: int) -> dict[str, Timing]:
+    """Time tasks in turn, so that a drifting machine treats all alike; one warm-up each."""
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(repeat + 1):
+        for name, task in tasks.items():
+            started = time.perf_counter()
+            task()
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: Timing(statistics.median(s), min(s)) for name, s in seconds.items()}
+
+
+def bulk(samples: int, repeat: int, console: Console) -> None:
+    """Part 1: samples in bulk against the plain MLP."""
+    generator = torch.Generator().manual_seed(0)
+    model = random_model(NETWORK, generator)
+    inputs = random_inputs(samples, NETWORK[0], generator)
+    tasks: dict[str, Callable[[], object]] = {"plain MLP, float64": lambda: model(inputs)}
+    errors: dict[str, float] = {}
+    exact = it.Native(device_model="exact")
+    for kind in ("logistic", "finfet"):
+        network = it.convert(model, config(len(NETWORK) - 1, kind))
+        voltages, engine = network.voltages(inputs), network.engine
+        prepared = network.prepare()
+        few = slice(0, min(samples, 200))
+        reference = exact.solve(prepared_exact(network), voltages[few], power=False)
+        solution = engine.solve(prepared, voltages[few], power=False)
+        errors[kind] = float((solution.outputs - reference.outputs).abs().max())
+        for power in (False, True):
+            name = f"circuit, {kind}" + (", with powers" if power else "")
+            tasks[name] = lambda e=engine, p=prepared, v=voltages, w=power: e.solve(p, v, power=w)
+    timings = interleave(tasks, repeat)
+    table = Table(title=f"{samples} samples of {'-'.join(map(str, NETWORK))}")
+    for heading in ("what", "median / s", "least / s", "ratio to the MLP", "error / V"):
+        table.add_column(heading, justify="left" if heading == "what" else "right")
+    base = timings["plain MLP, float64"].median
+    for name, timing in timings.items():
+        kind = name.split(", ")[1]
+        error = f"{errors[kind]:.1e}" if kind in errors else ""
+        table.add_row(
+            name, f"{timing.median:.3f}", f"{timing.smallest:.3f}",
+            f"{timing.median / base:.1f}", error,
+        )  # fmt: skip
+    console.print(table)
+
+
+def prepared_exact(network: it.IMACNetwork) -> object:
+    """The network prepared with exact device models."""
+    return it.Native(device_model="exact").prepare(network._parts())
+
+
+def gradients(samples: int, repeat: int, console: Console) -> None:
+    """Part 2: a training step against its forward pass."""
+    generator = torch.Generator().manual_seed(0)
+    network = it.convert(random_model(NETWORK, generator), config(len(NETWORK) - 1, "finfet"))
+    inputs = random_inputs(samples, NETWORK[0], generator)
+
+    def forward() -> None:
+        with torch.no_grad():
+            network.engine.solve(network.engine.prepare(network._parts()), network.voltages(inputs))
+
+    def step() -> None:
+        network.zero_grad()
+        network(inputs).square().mean().backward()
+
+    timings = interleave({"forward": forward, "forward and backward": step}, repeat)
+    ratio = timings["forward and backward"].median / timings["forward"].median
+    console.print(
+        f"gradients, {samples} samples, elimination included: forward "
+        f"{timings['forward'].median:.3f} s, with backward "
+        f"{timings['forward and backward'].median:.3f} s, ratio {ratio:.1f}"
+    )
+
+
+def against_ngspice(sizes: Sequence[Sequence[int]], repeat: int, console: Console) -> None:
+    """Part 3: the same netlist in ngspice, operating points."""
+    simulator = it.NgSpice()
+    if not simulator.available():
+        console.print("ngspice is not installed: no comparison with it")
+        return
+    table = Table(title=f"per sample, against ngspice {simulator.version()}, logistic neurons")
+    for heading in (
+        "network", "ngspice first / s", "ngspice next / s", "native cold / s", "native bulk / s",
+        "cold ratio", "bulk ratio", "error / V",
+    ):  # fmt: skip
+        table.add_column(heading, justify="right")
+    for layers in sizes:
+        generator = torch.Generator().manual_seed(0)
+        network = it.convert(random_model(layers, generator), config(len(layers) - 1, "logistic"))
+        few = network.voltages(random_inputs(3, layers[0], generator))
+        many = network.voltages(random_inputs(2000, layers[0], generator))
+        spice = bind(network, simulator)
+        seconds = []
+        for count in (1, 3):
+            started = time.perf_counter()
+            theirs = spice.solve(few[:count]).outputs
+            seconds.append(time.perf_counter() - started)
+        parts = network._parts()
+        timings = interleave(
+            {
+                "cold": lambda n=network, p=parts, f=few: n.engine.solve(
+                    n.engine.prepare(p), f[:1]
+                ),
+                "bulk": lambda n=network, m=many: n.engine.solve(n.prepare(), m),
+            },
+            repeat,
+        )
+        ours = network.engine.solve(network.prepare(), few).outputs
+        bulk_time = timings["bulk"].median / len(many)
+        following = max(seconds[1] - seconds[0], 0.0) / 2
+        table.add_row(
+            "-".join(map(str, layers)),
+            f"{seconds[0]:.2f}",
+            f"{following:.2f}",
+            f"{timings['cold'].median:.4f}",
+            f"{bulk_time:.2e}",
+            f"{seconds[0] / timings['cold'].median:.0f}",
+            f"{following / bulk_time:.0f}",
+            f"{float((ours - theirs).abs().max()):.1e}",
+        )
+    console.print(table)
+
+
+def main() -> None:
+    """Run all three parts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--sizes", nargs="*", default=["32-10", "64-32-10", "128-32-10"])
+    arguments = parser.parse_args()
+    console = Console()
+    console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    with torch.no_grad():
+        bulk(arguments.samples, arguments.repeat, console)
+        sizes = [[int(part) for part in size.split("-")] for size in arguments.sizes]
+        against_ngspice(sizes, arguments.repeat, console)
+    gradients(min(arguments.samples, 256), arguments.repeat, console)
+
+
+if __name__ == "__main__":
+    main()
