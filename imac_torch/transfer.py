@@ -67,10 +67,14 @@ def _search_range(spec: NeuronSpec) -> tuple[float, float]:
 def _measured(spec: NeuronSpec) -> tuple[float, float]:
     middle = spec.vdd / 2
     low, high = _search_range(spec)
+    ends: tuple[bool, bool] | None = None
     with torch.no_grad():
         for _ in range(8):  # bracketing by 33 points: 4 V/32^8 is below rounding
             points = torch.linspace(low, high, 33, dtype=torch.float64)
             above = transfer_curve(spec, points) > middle
+            if ends is not None:
+                # At a point solved before, rounding must not lose the crossing again.
+                above[0], above[-1] = ends
             crossing = torch.nonzero(above[1:] != above[:-1])
             if len(crossing) == 0:
                 raise SolverError(
@@ -79,9 +83,10 @@ def _measured(spec: NeuronSpec) -> tuple[float, float]:
                 )
             index = int(crossing[0])
             low, high = float(points[index]), float(points[index + 1])
+            ends = bool(above[index]), bool(above[index + 1])
     threshold = torch.tensor([(low + high) / 2], dtype=torch.float64, requires_grad=True)
     with torch.enable_grad():
         output = transfer_curve(spec, threshold)
         (slope,) = torch.autograd.grad(output.sum(), threshold)
     # vdd·sigmoid has slope vdd·k/4 at its middle.
-    return float(threshold), 4.0 * float(slope) / spec.vdd
+    return float(threshold.detach()), 4.0 * float(slope) / spec.vdd
