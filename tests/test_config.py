@@ -1,0 +1,470 @@
+"""Configuration: validated, round-tripped, and without a field that does nothing."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pickle
+import typing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import torch
+from pydantic import BaseModel
+from small_networks import mlp, signs
+
+from imac_torch import (
+    DEVICES,
+    Amplifier,
+    Config,
+    Crossbar,
+    Interconnect,
+    LayerConfig,
+    Memristor,
+    Neuron,
+    Supplies,
+    Timing,
+    WeightMapping,
+    convert,
+)
+from imac_torch.area import network_area
+from imac_torch.config import SCHEMA
+from imac_torch.deck import write_deck
+from imac_torch.errors import ConfigError
+from imac_torch.finfet import builtin_14nm_hp, write_model_card
+from imac_torch.neurontable import InterpolationError, NeuronTable
+
+FILES = ("toml", "json")
+
+
+# Every field changes some output
+
+
+@dataclass(frozen=True)
+class Change:
+    """A field put to ``value`` in a configuration where it matters, and the output that shows it.
+
+    Values of ``given`` and ``value`` that name a fixture file are replaced by its path.
+    """
+
+    value: Any
+    output: str
+    given: dict[str, Any] = field(default_factory=dict)
+
+
+CAPACITIVE = {"interconnect.capacitance": True}
+FINFET = {"neuron.kind": "finfet"}
+TRANSISTORS = {**FINFET, "neuron.model_directory": "cards"}
+MATCHED = {"mapping.scheme": "matched", "mapping.levels": "continuous"}
+
+CHANGES = {
+    "supplies.vdd": Change(0.9, "voltages"),
+    "supplies.vss": Change(-0.6, "voltages"),
+    "supplies.encoding": Change("sign", "voltages"),
+    "supplies.input_scale": Change(2.0, "inputs"),
+    "device.rlow": Change(50e3, "voltages", {"amplifier.gain": 10.0}),
+    "device.rhigh": Change(400e3, "voltages", {"amplifier.gain": 10.0}),
+    "device.variation": Change(0.1, "voltages"),
+    "device.states": Change(4, "voltages", MATCHED),
+    "interconnect.tech_node": Change(14e-9, "voltages"),
+    "interconnect.metal": Change(40e-9, "voltages"),
+    "interconnect.thickness": Change(30e-9, "voltages"),
+    "interconnect.height": Change(30e-9, "netlist", CAPACITIVE),
+    "interconnect.length": Change(200e-9, "voltages"),
+    "interconnect.width": Change(200e-9, "voltages"),
+    "interconnect.spacing": Change(90e-9, "netlist", CAPACITIVE),
+    "interconnect.resistivity": Change(3e-8, "voltages"),
+    "interconnect.permittivity": Change(4e-11, "netlist", CAPACITIVE),
+    "interconnect.resistance": Change(False, "voltages"),
+    "interconnect.capacitance": Change(True, "netlist"),
+    "interconnect.imac_sim_capacitance": Change(True, "netlist", CAPACITIVE),
+    "crossbar.rows": Change(2, "voltages"),
+    "crossbar.columns": Change(3, "voltages"),
+    "crossbar.horizontal": Change(2, "voltages"),
+    "crossbar.vertical": Change(2, "voltages"),
+    "amplifier.gain": Change(7.0, "voltages"),
+    "amplifier.input_resistance": Change(2e3, "voltages"),
+    "amplifier.output_resistance": Change(1e3, "voltages", FINFET),
+    "amplifier.combine": Change("sum", "voltages", {"crossbar.columns": 3}),
+    "neuron.kind": Change("finfet", "voltages"),
+    "neuron.rlow": Change(50e3, "voltages", FINFET),
+    "neuron.rhigh": Change(400e3, "voltages", FINFET),
+    "neuron.level_shift": Change(0.5, "voltages", {**FINFET, "amplifier.gain": 10.0}),
+    "neuron.fins": Change(4, "voltages", FINFET),
+    "neuron.transistor_node": Change(7, "voltages", TRANSISTORS),
+    "neuron.flavour": Change("lstp", "voltages", TRANSISTORS),
+    "neuron.model_directory": Change("cards", "voltages", FINFET),
+    "neuron.slope": Change(6.0, "voltages", {"amplifier.gain": 10.0}),
+    "neuron.output_resistance": Change(5e3, "voltages"),
+    "neuron.table": Change(
+        "steep.safetensors", "voltages",
+        {"neuron.kind": "table", "neuron.table": "flat.safetensors"},
+    ),
+    "neuron.subcircuit": Change("mine.sp", "netlist"),
+    "timing.period": Change(5e-9, "netlist"),
+    "timing.transition": Change(2e-10, "netlist"),
+    "mapping.levels": Change("binary", "voltages"),
+    "mapping.scheme": Change("balanced", "voltages"),
+    "mapping.scale": Change("row", "voltages", {**MATCHED, "mapping.levels": "ternary"}),
+    "temperature": Change(350.0, "voltages", FINFET),
+    "layers.device": Change({"rlow": 50e3}, "voltages", {"amplifier.gain": 10.0}),
+    "layers.crossbar": Change({"columns": 3}, "voltages"),
+    "layers.amplifier": Change({"gain": 7.0}, "voltages"),
+    "layers.neuron": Change({"output_resistance": 5e3}, "voltages"),
+    "layers.mapping": Change({"levels": "binary"}, "voltages"),
+}  # fmt: skip
+
+
+def nested_model(annotation):
+    """The model in a field's type, or None: ``LayerConfig`` of ``dict[str, LayerConfig]``."""
+    for kind in (annotation, *typing.get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+def walk(model, prefix=""):
+    """Every field of a model, recursively."""
+    for name, info in model.model_fields.items():
+        nested = nested_model(info.annotation)
+        if nested is None:
+            yield f"{prefix}{name}"
+        else:
+            yield from walk(nested, f"{prefix}{name}.")
+
+
+def test_every_field_is_perturbed():
+    """A new field needs an entry, and with it an output that it changes."""
+    assert sorted(walk(Config)) == sorted(CHANGES)
+
+
+def neuron_table(slope):
+    """A logistic behind 1 kΩ, as a table: what characterising one would give.
+
+    It falls at 0.05 V, so that half of vdd is not at a node of anything.
+    """
+    inputs = torch.linspace(-6, 6, 601, dtype=torch.float64)
+    outputs = torch.linspace(-0.1, 0.9, 21, dtype=torch.float64)
+    curve = 0.8 * torch.sigmoid(-slope * (inputs - 0.05))
+    currents = torch.zeros(601, 21, 3, dtype=torch.float64)
+    currents[..., 0] = (curve[:, None] - outputs) / 1e3
+    nothing = InterpolationError(0, 0, 0, 0, 0, 0)
+    return NeuronTable(
+        inputs, outputs, currents, 0.8, 298.15, 1e-9, 1e-9, nothing, "mine", "0", "by hand"
+    )
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Files that fields name: model cards, neuron tables, a sub-circuit."""
+    directory = tmp_path_factory.mktemp("files")
+    for node, flavour, mobility in ((14, "hp", 0.8), (7, "hp", 0.6), (14, "lstp", 0.4)):
+        (directory / "cards" / flavour).mkdir(parents=True, exist_ok=True)
+        for card in builtin_14nm_hp():
+            weak = {**card.parameters, "u0": mobility * card.parameters["u0"]}
+            path = directory / "cards" / flavour / f"{node}{card.polarity}fet.pm"
+            path.write_text(write_model_card(replace(card, parameters=weak)))
+    neuron_table(11.0).save(directory / "flat.safetensors")
+    neuron_table(22.0).save(directory / "steep.safetensors")
+    (directory / "mine.sp").write_text(
+        ".subckt mine z out vdd\nR1 z out 1k\nR2 out 0 1k\n.ends mine\n"
+    )
+    return directory
+
+
+def build(given, files):
+    """A configuration with values by dotted path; names of files become paths."""
+    sections: dict[str, Any] = {"neuron": {"kind": "logistic"}}
+    for path, value in given.items():
+        if isinstance(value, str) and (files / value).exists():
+            value = str(files / value)
+        section, _, name = path.partition(".")
+        if section == "layers":
+            sections["layers"] = {"0": {name: value}}
+        elif name:
+            sections.setdefault(section, {})[name] = value
+        else:
+            sections[section] = value
+    return Config(**sections)
+
+
+def observe(output, config, tmp_path):
+    """One output of a 6-4-2 network: text, or a tensor.
+
+    The hidden layer feeds another one, so that neurons are loaded and their resistance shows.
+    """
+    generator = torch.Generator().manual_seed(1)
+    network = convert(mlp(6, 4, 2), config, generator=generator)
+    inputs = 0.7 * signs(3, 6)
+    if output == "inputs":
+        return network.voltages(inputs)
+    if output == "voltages":
+        with torch.no_grad():
+            solution = network.solve(inputs, power=False)
+        assert bool(solution.converged.all())
+        return solution.outputs
+    deck = write_deck(
+        network, network.voltages(inputs), torch.zeros(3, dtype=torch.int64), tmp_path,
+        dialect="ngspice",
+    )  # fmt: skip
+    texts = sorted(p for p in deck.directory.rglob("*") if p.suffix in (".sp", ".cir"))
+    return "\n".join(path.read_text() for path in texts)
+
+
+@pytest.mark.parametrize("path", CHANGES)
+def test_field_changes_an_output(path, files, tmp_path):
+    change = CHANGES[path]
+    before = build(change.given, files)
+    after = build({**change.given, path: change.value}, files)
+    first = observe(change.output, before, tmp_path / "before")
+    second = observe(change.output, after, tmp_path / "after")
+    if isinstance(first, str):
+        assert first != second
+    else:
+        # Newton's method stops at 1e-9 V: a difference of 1e-6 V is not its doing.
+        assert float((first - second).abs().max()) > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "model"),
+    [
+        ("interconnect.tech_node", 14e-9, "imac-sim"),
+        ("crossbar.rows", 64, "imac-sim"),
+        ("crossbar.columns", 64, "imac-sim"),
+        ("interconnect.length", 300e-9, "layout"),
+        ("amplifier.gain", 20.0, "layout"),
+        ("amplifier.input_resistance", 2e3, "layout"),
+        ("neuron.transistor_node", 7, "layout"),
+    ],
+)
+def test_field_changes_the_area(path, value, model, files):
+    given = {"amplifier.gain": 10.0}
+    first, second = (
+        network_area(convert(mlp(6, 4, 2), build(values, files)), model).total
+        for values in (given, {**given, path: value})
+    )
+    assert first != second
+
+
+# Round trips
+
+CONFIGS = {
+    "default": Config(),
+    "imac-sim": Config.imac_sim(),
+    "full": Config(
+        supplies=Supplies(vdd=0.7, vss=0.0, encoding="sign", input_scale=1 / 3),
+        device=Memristor(rlow=1e4 / 3, rhigh=1e6, variation=0.05, states=16),
+        interconnect=Interconnect(
+            tech_node=7e-9, metal=1e-8, length=1 / 7e7, width=None, spacing=1e-7,
+            capacitance=True, imac_sim_capacitance=True, permittivity=20 * 8.854e-12,
+        ),
+        crossbar=Crossbar(rows=16, columns=8, horizontal=(13, 4, 3), vertical=(4, 3, 1)),
+        amplifier=Amplifier(gain=(30.0, 0.1, 10.0), output_resistance=0.0, combine="sum"),
+        neuron=Neuron(kind="finfet", rlow=None, rhigh=1e5, model_directory="/a b/ü", fins=3),
+        timing=Timing(period=1e-9, transition=1e-12),
+        mapping=WeightMapping(levels=(-1.0, -0.1, 0.3, 1.0), scheme="matched", scale="row"),
+        temperature=273.15,
+        layers={
+            "0.2": LayerConfig(
+                amplifier={"gain": None, "input_resistance": 2e3},
+                mapping={"levels": [-1.0, 1.0]},
+                crossbar={"horizontal": (1, 2, 3)},
+                neuron={"rhigh": None, "kind": "logistic"},
+            ),
+            "head.out": LayerConfig(device={"rlow": 1e3, "states": None}),
+        },
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", FILES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_file_round_trip(name, suffix, tmp_path):
+    config = CONFIGS[name]
+    path = tmp_path / f"config.{suffix}"
+    config.save(path)
+    assert Config.load(path) == config
+    assert Config.from_dict(config.to_dict()) == config
+    assert config.to_dict()["schema"] == SCHEMA
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_copies_are_equal(name):
+    config = CONFIGS[name]
+    assert copy.deepcopy(config) == config
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert Config.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize("suffix", FILES)
+def test_none_in_an_override_frees_the_field(suffix, tmp_path):
+    config = Config(
+        amplifier=Amplifier(gain=30.0), layers={"2": LayerConfig(amplifier={"gain": None})}
+    )
+    config.save(tmp_path / f"c.{suffix}")
+    again = Config.load(tmp_path / f"c.{suffix}")
+    assert again.for_layer(0, "0", 2).amplifier.gain == 30.0
+    assert again.for_layer(1, "2", 2).amplifier.gain is None
+
+
+def test_overrides_reach_their_layer_only():
+    config = CONFIGS["full"]
+    first, second, third = (config.for_layer(k, name, 3) for k, name in
+                            enumerate(("0.2", "1", "head.out")))  # fmt: skip
+    assert first.amplifier.input_resistance == 2e3
+    assert first.mapping.levels == (-1.0, 1.0)
+    assert (first.neuron.kind, first.neuron.rhigh) == ("logistic", None)
+    assert second.amplifier.gain == 0.1
+    assert second.neuron.kind == "finfet"
+    assert (third.device.rlow, third.device.states) == (1e3, None)
+    assert [item.crossbar.horizontal for item in (first, second, third)] == [1, 4, 3]
+    assert [item.crossbar.vertical for item in (first, second, third)] == [4, 3, 1]
+    assert not any(item.layers for item in (first, second, third))
+
+
+@pytest.mark.parametrize("schema", [None, 0, SCHEMA + 1, "1", True, 1.5])
+def test_other_versions_are_refused(schema, tmp_path):
+    values = {**Config().to_dict(), "schema": schema}
+    if schema is None:
+        del values["schema"]
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match=r"config\.json: .*schema"):
+        Config.load(path)
+
+
+# Files that cannot be read or written
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.toml", b"schema = = 1", "not valid TOML.*line 1"),
+        ("a.json", b'{"schema": 1,', "not valid JSON.*line 1"),
+        ("a.json", b"[1]", "one table"),
+        ("a.toml", b"\xff\xfe\x00", "not a text file"),
+        ("a.toml", b"schema = 1\nvoltage = 1", "voltage: Extra inputs"),
+        ("a.toml", b"schema = 1\nself = 1", "self: Extra inputs"),
+        ("a.toml", b"schema = 1\n[supplies]\nvdd = -1", "supplies: .*vdd: .*greater than 0"),
+        ("a.json", b'{"schema": 1, "temperature": NaN}', "temperature: .*finite"),
+        ("a.toml", b"schema = 1\ntemperature = inf", "temperature: .*finite"),
+        ("a.toml", b'schema = 1\nsupplies = "high"', "supplies"),
+        ("a.toml", b"schema = 1\n[layers.a.device]\nrlow = 1e9", "layers.a: .*rlow = .*rhigh"),
+        ("a.toml", b"schema = 1\n[layers.a.device]\nrlov = 1", "layers.a: .*rlov: Extra inputs"),
+        ("a.toml", b"schema = 1\n[layers.a.devices]\nrlow = 1", "layers.a: .*devices: Extra inputs"),
+    ],
+)
+def test_unusable_files_name_file_and_field(name, content, message, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"{name}.*{message}"):
+        Config.load(path)
+
+
+def test_missing_file_and_directory(tmp_path):
+    for path in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(ConfigError, match="cannot read the configuration"):
+            Config.load(path)
+
+
+@pytest.mark.parametrize("suffix", FILES)
+def test_nothing_is_overwritten(suffix, tmp_path):
+    path = tmp_path / f"mine.{suffix}"
+    path.write_text("precious")
+    with pytest.raises(ConfigError, match="exists"):
+        Config().save(path)
+    assert path.read_text() == "precious"
+
+
+def test_unwritable_directory(tmp_path):
+    with pytest.raises(ConfigError, match="cannot write the configuration"):
+        Config().save(tmp_path / "missing" / "a.toml")
+    with pytest.raises(ConfigError, match=r"\.toml or \.json"):
+        Config().save(tmp_path / "a.yaml")
+    if os.geteuid() != 0:  # root may write anywhere
+        (tmp_path / "locked").mkdir(mode=0o500)
+        with pytest.raises(ConfigError, match="cannot write the configuration"):
+            Config().save(tmp_path / "locked" / "a.toml")
+
+
+# Values that make no sense
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Supplies(vdd=0), "vdd: .*greater than 0"),
+        (lambda: Supplies(vdd=float("nan")), "vdd: .*finite"),
+        (lambda: Supplies(vss=0.1), "vss: .*less than or equal to 0"),
+        (lambda: Supplies(encoding="digital"), "encoding"),
+        (lambda: Supplies(input_scale=-1), "input_scale"),
+        (lambda: Memristor(rlow=2e5, rhigh=1e5), r"rlow = 200000.0 Ω must be below rhigh"),
+        (lambda: Memristor(rlow=1e5, rhigh=1e5), "must be below"),
+        (lambda: Memristor(variation=1.0), "variation"),
+        (lambda: Memristor(states=1), "states"),
+        (lambda: Memristor.preset("DRAM"), "no device preset 'DRAM'"),
+        (lambda: Interconnect(tech_node=0), "tech_node"),
+        (lambda: Interconnect(metal=-1e-9), "metal"),
+        (lambda: Interconnect(length=float("inf")), "length"),
+        (lambda: Interconnect.preset(8e-9), "no preset for tech_node"),
+        (lambda: Interconnect.preset(9e-9, "3T1R"), "no bit cell '3T1R'"),
+        (lambda: Crossbar(rows=0), "rows"),
+        (lambda: Crossbar(columns=3.5), "columns"),
+        (lambda: Crossbar(horizontal=(1, 0)), "number of partitions must be >= 1"),
+        (lambda: Amplifier(gain=0.0), "every gain must be positive"),
+        (lambda: Amplifier(gain=(1.0, -1.0)), "every gain must be positive"),
+        (lambda: Amplifier(output_resistance=0.0), "ideal sources cannot be tied"),
+        (lambda: Amplifier(combine="max"), "combine"),
+        (lambda: Neuron(kind="step"), "kind"),
+        (lambda: Neuron(fins=0), "fins"),
+        (lambda: Timing(transition=5e-9), "must be shorter than period"),
+        (lambda: WeightMapping(levels=1), "at least 2 levels"),
+        (lambda: WeightMapping(levels=(1.0, -1.0)), "ascending"),
+        (lambda: WeightMapping(levels=(-2.0, 2.0)), r"\[-1, 1\]"),
+        (lambda: WeightMapping(levels="quaternary"), "levels"),
+        (lambda: WeightMapping(scale="row"), "scale = 'row' needs scheme = 'matched'"),
+        (lambda: Config(temperature=0), "temperature"),
+        (lambda: Config(voltage=1), "voltage: Extra inputs"),
+        (lambda: Config().replace(device=Memristor().replace(rlow=1e9)), "must be below"),
+        (lambda: Config(layers={"1": {"crossbar": {"rows": 0}}}), "layers.1: .*rows"),
+    ],
+)  # fmt: skip
+def test_impossible_values_are_refused(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_frozen():
+    config = Config()
+    with pytest.raises(ValueError, match="frozen"):
+        config.temperature = 300.0
+    with pytest.raises(ValueError, match="frozen"):
+        config.device.rlow = 1.0
+
+
+def test_per_layer_values_need_one_per_layer():
+    config = Config.imac_sim()
+    with pytest.raises(ConfigError, match=r"amplifier.gain = .* 3 entries for 2 analog layers"):
+        config.for_layer(0, "0", 2)
+    assert [config.for_layer(k, str(k), 3).amplifier.gain for k in range(3)] == [30.0, 30.0, 10.0]
+
+
+# Presets: the published numbers
+
+
+def test_presets():
+    # M. H. Amin et al., IMAC-Sim (GLSVLSI 2023), and the issue's list
+    assert dict(DEVICES) == {
+        "MRAM": (8.5e3, 25.5e3), "RRAM": (2.5e3, 100e3), "CBRAM": (10e3, 1e6), "PCM": (78e3, 202e3),
+    }  # fmt: skip
+    for name, (rlow, rhigh) in DEVICES.items():
+        assert (Memristor.preset(name).rlow, Memristor.preset(name).rhigh) == (rlow, rhigh)
+    for node in (7, 9, 10, 14, 16, 20, 22, 32, 45):
+        for cell, length in (("1T1R", 15), ("2T1R", 23), ("1TG1R", 48)):
+            wires = Interconnect.preset(node * 1e-9, cell)
+            assert wires.cell_length == pytest.approx(length * node * 1e-9)
+            assert wires.cell_width == pytest.approx(12 * node * 1e-9)
+            assert wires.line_spacing == pytest.approx(5 * node * 1e-9)
+            assert wires.metal_width == pytest.approx(3 * node * 1e-9)
