@@ -30,7 +30,8 @@ __all__ = ["FORMAT", "load", "save"]
 FORMAT: Final = 1
 """Version of the file format; newer files are refused."""
 
-_KIND: Final = "imac_torch network"
+_ENTRY: Final = "imac_torch network"
+"""Where in the file's metadata our header is."""
 
 _CONVOLUTION = (
     "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups",
@@ -88,12 +89,11 @@ def save(network: IMACNetwork, path: str | Path, *, overwrite: bool = False) -> 
     if path.exists() and not overwrite:
         raise DataError(f"{path} exists; choose another name or allow overwriting")
     header = {
-        "kind": _KIND,
-        "format": str(FORMAT),
-        "layers": json.dumps([_layer_header(layer) for layer in network.analog_layers()]),
-        "digital": json.dumps([_module_header(item) for item in _leaves(network.digital)]),
-        "tail": json.dumps([_module_header(item) for item in _leaves(network.tail)]),
-        "records": json.dumps([asdict(record) for record in network.records]),
+        "format": FORMAT,
+        "layers": [_layer_header(layer) for layer in network.analog_layers()],
+        "digital": [_module_header(item) for item in _leaves(network.digital)],
+        "tail": [_module_header(item) for item in _leaves(network.tail)],
+        "records": [asdict(record) for record in network.records],
     }
     tensors = {
         name: tensor.detach().cpu().contiguous().clone()
@@ -101,7 +101,8 @@ def save(network: IMACNetwork, path: str | Path, *, overwrite: bool = False) -> 
     }
     try:
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata=header)
+            # One entry: safetensors writes several in random order, files would differ.
+            save_file(tensors, temporary, metadata={_ENTRY: json.dumps(header)})
     except (OSError, SafetensorError) as error:
         raise DataError(f"cannot write {path}: {error}") from None
     return path
@@ -130,12 +131,12 @@ def load(
     header, tensors = _read(path)
     layers = [
         _build_layer(path, item, tensors, index)
-        for index, item in enumerate(_json(path, header, "layers"))
+        for index, item in enumerate(_list(path, header, "layers"))
     ]
-    front = _front(path, _json(path, header, "digital"), digital)
-    tail = [_build_module(path, item, "after the circuit") for item in _json(path, header, "tail")]
+    front = _front(path, _list(path, header, "digital"), digital)
+    tail = [_build_module(path, item, "after the circuit") for item in _list(path, header, "tail")]
     try:
-        records = [LayerRecord(**record) for record in _json(path, header, "records")]
+        records = [LayerRecord(**record) for record in _list(path, header, "records")]
         network = IMACNetwork(
             nn.Sequential(*front), layers, nn.Sequential(*tail), Config(), records
         )
@@ -181,35 +182,36 @@ def _leaves(module: nn.Module) -> Iterator[nn.Module]:
         yield module
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path} is no readable safetensors file (truncated?): {error}") from None
-    if header.get("kind") != _KIND:
+    if _ENTRY not in metadata:
         raise DataError(
             f"{path} holds no network of imac_torch (a plain set of weights?); convert the model "
             "first and save the result"
         )
-    version = header.get("format", "")
-    if not version.isdigit() or not 1 <= int(version) <= FORMAT:
+    try:
+        header = json.loads(metadata[_ENTRY])
+        version = int(header["format"])
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{path}: the header is damaged") from None
+    if not 1 <= version <= FORMAT:
         raise DataError(
-            f"{path}: file format {version!r}, this version reads up to {FORMAT}; update imac_torch"
+            f"{path}: file format {version}, this version reads up to {FORMAT}; update imac_torch"
         )
     return header, tensors
 
 
-def _json(path: Path, header: Mapping[str, str], name: str) -> list[dict[str, Any]]:
-    try:
-        value = json.loads(header[name])
-    except (KeyError, ValueError):
-        raise DataError(f"{path}: the header's {name!r} is missing or damaged") from None
+def _list(path: Path, header: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    value = header.get(name)
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise DataError(f"{path}: the header's {name!r} is not a list of tables")
+        raise DataError(f"{path}: the header's {name!r} is missing or damaged")
     return value
 
 
