@@ -8,7 +8,7 @@ neurons of one layer is the load of the next, as in :mod:`imac_torch.dc`.
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
@@ -52,7 +52,7 @@ from imac_torch.neuronstage import (
 from imac_torch.newton import NewtonOptions
 from imac_torch.solution import Power, Status
 
-NEWTON_SHARE = 1e-3
+NEWTON_SHARE = 1e-2
 """Newton's method stops at this part of the step control's tolerance."""
 
 
@@ -64,8 +64,8 @@ class TransientOptions:
         control: Tolerance and limits of time steps.
         wires: What represents crossbars with wire capacitances: ``reduced`` (a series with
             ``order`` + 1 terms per input line whose first neglected term is reported in V),
-            ``exact`` (every node), or ``auto``: exact for up to ``EXACT_NODES`` nodes, else
-            reduced.
+            ``exact`` (every node), or ``auto``: exact for networks of up to
+            :data:`EXACT_NODES` nodes, else reduced.
         order: Of the series.
         load_capacitance: F, from every output of the last layer to ground.
         neuron: Capacitances added to every neuron (behavioural ones have none of their own).
@@ -110,8 +110,8 @@ class TransientOptions:
             raise SolverError(f"amplifier_pole = {self.amplifier_pole} Hz must be positive")
 
 
-EXACT_NODES = 20_000
-"""Cells times three above which ``auto`` reduces crossbars."""
+EXACT_NODES = 2_000
+"""Nodes of all crossbars (three per cell) above which ``auto`` reduces them."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +197,8 @@ def prepare_transient(
         raise SolverError(
             f"{len(layers)} layers, {len(interconnects)} interconnects, {len(stages)} stages"
         )
+    nodes = sum(3 * spec.conductances.positive.numel() for spec, _ in layers)
+    exact = options.wires == "exact" or (options.wires == "auto" and nodes <= EXACT_NODES)
     lines: list[ReducedLines | ExactLines] = []
     for (spec, _), interconnect, stage in zip(layers, interconnects, stages, strict=True):
         if spec.conductances.positive.ndim != 2:
@@ -206,8 +208,6 @@ def prepare_transient(
             lines.append(ReducedLines(LaguerreModel.static(stage.ports), stage.ports))
             continue
         blocks = DynamicBlocks.of(spec, capacitances)
-        nodes = 3 * spec.conductances.positive.numel()
-        exact = options.wires == "exact" or (options.wires == "auto" and nodes <= EXACT_NODES)
         lines.append(
             ExactLines(blocks, stage.ports)
             if exact
@@ -331,6 +331,8 @@ class _Integration:
         self.inside = torch.ones(batch, dtype=torch.bool, device=solution.outputs.device)
         self.drive.begin(0)
         self.point = self.drive.at_start()
+        # Neurons a while before, and how long: the slope that guesses start from.
+        self.before: tuple[list[_Neurons], float] | None = None
         self.unloaded = StageLoad(None, stages[-1].static.ports.outputs)
 
     def _with_bias(self, voltages: Tensor) -> Tensor:
@@ -368,6 +370,8 @@ class _Integration:
             if control.fixed is not None:
                 wanted = control.fixed
             grid = control.within(period * timing.period, timing.period)
+            if control.grid is not None and not (grid and grid[-1] > 0.999999 * timing.period):
+                raise SolverError(f"the grid must reach the end of period {period + 1}")
             while time < timing.period * (1.0 - 1e-12):
                 corner = timing.transition if time < timing.transition else timing.period
                 remaining = corner - time
@@ -391,7 +395,7 @@ class _Integration:
                         )
                     continue
                 steps += 1
-                self._accept(tried)
+                self._accept(tried, step)
                 energy = energy + (
                     step / 2 * (before + tried.powers[1])
                     if control.method == "trapezoidal"
@@ -493,8 +497,12 @@ class _Integration:
             ),
         )
 
-    def _accept(self, tried: _Tried) -> None:
+    def _accept(self, tried: _Tried, step: float) -> None:
         self.drive.accept()
+        trapezoidal = self.options.control.method == "trapezoidal"
+        self.before = (
+            (self.neurons, step) if trapezoidal else (tried.middle, (1.0 - GAMMA) * step)
+        )
         self.point, self.neurons, self.lines = tried.point, tried.neurons, tried.lines
         for k, layer in enumerate(self.neurons):
             core = self.stages[k].static.neuron.core
@@ -546,8 +554,7 @@ class _Integration:
                 pole_history = history("pole")
                 combined = (self.omega * combined + pole_history) / (sigma + self.omega)
                 pole_rate = sigma * combined - pole_history
-            guess = start if middle is None else middle.neurons[k]
-            reach = 0.0 if middle is None else (1.0 - GAMMA) / GAMMA
+            gates, outputs = self._guess(k, step, None if middle is None else middle.neurons[k])
             solved = solve_stage(
                 stage.neurons,
                 StageInputs(
@@ -556,8 +563,8 @@ class _Integration:
                     offset,
                     history("gate_charge"),
                     history("output_charge"),
-                    guess.gates + reach * (guess.gates - start.gates),
-                    guess.outputs + reach * (guess.outputs - start.outputs),
+                    gates,
+                    outputs,
                 ),
                 load,
                 tolerance=self.tolerance,
@@ -580,6 +587,24 @@ class _Integration:
                 lines.append(following.close(past, voltages))
                 combined = voltages @ following.matrices(step).transfer.T + past.combined
         return _StageState(neurons, lines, systems, sigma)
+
+    def _guess(self, k: int, step: float, middle: _Neurons | None) -> tuple[Tensor, Tensor]:
+        """Gates and outputs at the end of a stage, extrapolated linearly."""
+        start = self.neurons[k]
+        if middle is not None:
+            reach = (1.0 - GAMMA) / GAMMA
+            return (
+                middle.gates + reach * (middle.gates - start.gates),
+                middle.outputs + reach * (middle.outputs - start.outputs),
+            )
+        if self.before is None:
+            return start.gates, start.outputs
+        earlier, length = self.before
+        reach = min(GAMMA * step / length, 2.0)
+        return (
+            start.gates + reach * (start.gates - earlier[k].gates),
+            start.outputs + reach * (start.outputs - earlier[k].outputs),
+        )
 
     def _error(
         self, k: int, step: float, start: _Neurons, middle: _Neurons, end: _StageState

@@ -1,0 +1,137 @@
+"""Latency and sampling on waveforms whose answers are known."""
+
+import math
+
+import pytest
+import torch
+
+from imac_torch.errors import SolverError
+from imac_torch.latency import (
+    Latency,
+    SamplingWarning,
+    decision_time,
+    measure_latency,
+    sampling_cost,
+    settling_time,
+)
+from imac_torch.waveform import integral, sample
+
+TAU = 1e-10
+
+
+def exponential(points=401, end=4e-9):
+    time = torch.linspace(0, end, points, dtype=torch.float64)
+    return time, 0.6 - 0.4 * torch.exp(-time / TAU)
+
+
+def test_exponential_settles_after_its_logarithm():
+    time, wave = exponential()
+    found = settling_time(time, wave, 0.0, 4e-9)
+    # Points 10 ps apart, a tenth of the time constant: a monotone cubic is off by some 1e-3 of a
+    # step; refined linear crossings by (h/4)²/8·f''/f' = 0.1 % of τ.
+    assert float(found) == pytest.approx(TAU * math.log(10.0), rel=2e-3)
+    finer = settling_time(time, wave, 0.0, 4e-9, fraction=0.01)
+    assert float(finer) == pytest.approx(TAU * math.log(100.0), rel=2e-3)
+
+
+def test_latency_does_not_depend_on_the_time_points():
+    time, wave = exponential()
+    keep = torch.ones_like(time, dtype=torch.bool)
+    keep[3:40:2] = False
+    keep[100:-1:3] = False
+    one = settling_time(time, wave, 0.0, 4e-9)
+    other = settling_time(time[keep], wave[keep], 0.0, 4e-9)
+    assert float(other) == pytest.approx(float(one), rel=0.01)
+
+
+def test_leaving_the_band_again_counts():
+    time, wave = exponential()
+    bump = 0.2 * torch.exp(-(((time - 2e-9) / 5e-11) ** 2))
+    found = settling_time(time, wave + bump, 0.0, 4e-9)
+    # The bump re-enters the band of 0.04 V where 0.2·exp(-x²) = 0.04.
+    expected = 2e-9 + 5e-11 * math.sqrt(math.log(5.0))
+    assert float(found) == pytest.approx(expected, rel=2e-3)
+
+
+def test_unsettled_is_infinite():
+    time, wave = exponential()
+    settled = torch.tensor(0.6, dtype=torch.float64)
+    assert math.isinf(float(settling_time(time, wave, 0.0, 2e-10, final=settled)))
+    # Without a settled value the end of the period is taken for it, which hides the fact.
+    assert math.isfinite(float(settling_time(time, wave, 0.0, 2e-10)))
+
+
+def test_still_outputs_need_no_time():
+    time, wave = exponential()
+    assert float(settling_time(time, 0.5 + 1e-6 * wave, 0.0, 4e-9)) == 0.0
+
+
+def test_decision():
+    time = torch.linspace(0, 1e-9, 101, dtype=torch.float64)
+    ramp = time / 1e-9
+    outputs = torch.stack([torch.full_like(ramp, 0.25), ramp, torch.zeros_like(ramp)], dim=-1)
+    assert float(decision_time(time, outputs, 0.0, 1e-9)) == pytest.approx(0.25e-9, rel=1e-3)
+    still = torch.stack([torch.full_like(ramp, 2.0), ramp], dim=-1)
+    assert float(decision_time(time, still, 0.0, 1e-9)) == 0.0
+    wrong = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    assert math.isinf(float(decision_time(time, outputs, 0.0, 1e-9, final=wrong)))
+
+
+def test_sequences_are_measured_period_by_period():
+    time, wave = exponential(801, 4e-9)
+    # The second period starts at 2 ns and goes back as it came, half as fast.
+    back = torch.where(time > 2e-9, 0.2 + 0.4 * torch.exp(-(time - 2e-9) / (2 * TAU)), wave)
+    found = measure_latency(time, back[:, None, None], 2e-9)
+    assert found.outputs.shape == (1, 2, 1)
+    assert float(found.outputs[0, 0, 0]) == pytest.approx(TAU * math.log(10), rel=5e-3)
+    # 10 % of what has passed after ten time constants of 2τ, not of all: nearly the same.
+    assert float(found.outputs[0, 1, 0]) == pytest.approx(2 * TAU * math.log(10), rel=5e-3)
+
+
+def test_sampling_cost_and_warning():
+    outputs = torch.tensor([[[1e-10, 4e-10]], [[2e-10, 1e-10]]], dtype=torch.float64)
+    latency = Latency(outputs, torch.tensor([[3e-10], [0.0]], dtype=torch.float64), 0.1)
+    assert latency.safe_period() == pytest.approx(4e-10)
+    assert latency.safe_period(decision=True) == pytest.approx(3e-10)
+    assert latency.quantiles((0.0, 1.0)) == {0.0: 2e-10, 1.0: 4e-10}
+    settled = torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]], dtype=torch.float64)
+    sampled = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]], dtype=torch.float64)
+    labels = torch.tensor([[1], [0]])
+    with pytest.warns(SamplingWarning, match=r"0\.3 ns.*50\.00%.*0\.4 ns"):
+        cost = sampling_cost(sampled, settled, latency, 3e-10, labels)
+    assert (cost.settled, cost.agreement, cost.accuracy, cost.settled_accuracy) == (
+        0.5, 0.5, 0.5, 1.0,
+    )
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert sampling_cost(settled, settled, latency, 4e-10).settled == 1.0
+
+
+def test_impossible_bands():
+    time, wave = exponential()
+    with pytest.raises(SolverError, match="fraction"):
+        settling_time(time, wave, 0.0, 4e-9, fraction=1.5)
+
+
+def test_sampling_between_points():
+    time = torch.tensor([0.0, 0.1, 0.15, 0.3, 0.42, 0.5, 0.7, 0.8, 1.0], dtype=torch.float64)
+    at = torch.linspace(0, 1, 57, dtype=torch.float64)
+    found = sample(time, torch.stack([2 * time - 1, time.exp()], dim=-1), at)
+    assert torch.allclose(found[:, 0], 2 * at - 1, atol=1e-14)  # linear: exact
+    # Third order with steps of 0.2 at most: h³/12·f''' = 2e-3.
+    assert torch.allclose(found[:, 1], at.exp(), atol=2e-3)
+    assert torch.allclose(sample(time, time**2, time), time**2, atol=1e-15)
+    corner = (time - 0.5).clamp(min=0.0)
+    between = sample(time, corner, at)
+    assert float(between.min()) >= 0.0 and float(between.max()) <= 0.5  # no overshoot
+    with pytest.raises(SolverError, match="outside"):
+        sample(time, time, torch.tensor([1.5], dtype=torch.float64))
+
+
+def test_integral():
+    time = torch.tensor([0.0, 0.4, 1.0, 2.0], dtype=torch.float64)
+    assert float(integral(time, 3 * time, 0.2, 1.7)) == pytest.approx(1.5 * (1.7**2 - 0.2**2))
+    with pytest.raises(SolverError, match="ascending"):
+        integral(time.flip(0), time, 0.0, 1.0)

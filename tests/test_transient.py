@@ -1,0 +1,311 @@
+"""Transients of small networks: invariants, options, kernels, energies."""
+
+from dataclasses import fields
+
+import pytest
+import torch
+
+from imac_torch.charges import LinearCharges, build_charges
+from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Neuron, Timing
+from imac_torch.cores import transistors
+from imac_torch.crossbar import build_crossbar
+from imac_torch.dc import solve_dc
+from imac_torch.energy import Energy
+from imac_torch.errors import ConfigError, SolverError
+from imac_torch.inference import measure_inference
+from imac_torch.integrator import StepControl
+from imac_torch.layers import IMACLinear
+from imac_torch.mapping import ConductancePair
+from imac_torch.native import Native
+from imac_torch.transient import TransientOptions, prepare_transient, solve_transient
+
+SIZES = (9, 6, 4)
+TIMING = Timing(period=2e-9)
+
+
+def build(generator, *, kind="logistic", capacitance=True, combine="average", node=9e-9,
+          resistance=True):
+    """Layers (crossbars, neurons), interconnect and DC stages."""
+    config = Config(
+        neuron=Neuron(kind=kind, output_resistance=2e4),
+        crossbar=Crossbar(rows=4, columns=5),
+        interconnect=Interconnect(capacitance=capacitance, tech_node=node, resistance=resistance),
+        amplifier=Amplifier(gain=10.0, combine=combine, output_resistance=1.0),
+    ).for_layer(0, "a", 1)
+    layers = []
+    for inputs, outputs in zip(SIZES, SIZES[1:]):
+        strong = (
+            torch.rand(outputs, inputs + 1, generator=generator, dtype=torch.float64) < 0.5
+        ).double()
+        low, high = 1 / 202e3, 1 / 78e3
+        pair = ConductancePair(low + (high - low) * strong, high + (low - high) * strong)
+        spec = IMACLinear(inputs, outputs, config=config).neuron_spec()
+        layers.append((build_crossbar(pair, config, 10.0), spec))
+    return layers, [config.interconnect] * 2, Native().prepare(layers).stages
+
+
+def vectors(generator, *shape):
+    return 0.8 * torch.sign(torch.randn(*shape, SIZES[0], generator=generator).double())
+
+
+def solve(network, inputs, timing=TIMING, *, initial=None, **settings):
+    options = TransientOptions(**settings)
+    stages = prepare_transient(*network, options)
+    return solve_transient(stages, inputs, timing, initial=initial, options=options)
+
+
+@pytest.mark.parametrize("wires", ["exact", "reduced"])
+@pytest.mark.parametrize("combine", ["average", "sum"])
+def test_settles_to_the_dc_solution_and_its_power(generator, wires, combine):
+    network = build(generator, combine=combine)
+    inputs = vectors(generator, 3, 2)
+    result = solve(network, inputs, wires=wires)
+    exact = solve_dc(network[2], inputs[:, -1])
+    # 2 ns are a dozen of the slowest time constants (20 kΩ and some fF): what remains is below
+    # the tolerance of 1e-4 V, and powers follow.
+    assert torch.allclose(result.outputs[-1], exact.outputs, atol=2e-5)
+    for part in fields(Energy):
+        mine = getattr(result.static, part.name)[:, -1] / TIMING.period
+        theirs = getattr(exact.power, part.name)
+        assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-4 * float(exact.power.total.max()))
+    start = solve_dc(network[2], torch.zeros_like(inputs[:, 0]))
+    assert torch.allclose(result.outputs[0], start.outputs, atol=1e-9)
+
+
+def test_nothing_happens_without_a_change(generator):
+    network = build(generator)
+    inputs = vectors(generator, 2, 1)
+    result = solve(network, inputs, initial=inputs[:, 0])
+    assert float((result.outputs - result.outputs[0]).abs().max()) < 1e-8
+    assert float((result.switching.total / result.energy.total).abs().max()) < 1e-9
+
+
+def test_exact_and_reduced_agree(generator):
+    network = build(generator)
+    inputs = vectors(generator, 2, 2)
+    control = StepControl(fixed=2e-12)
+    outputs, energies = [], []
+    for wires in ("exact", "reduced"):
+        result = solve(network, inputs, wires=wires, control=control)
+        outputs.append(result.outputs)
+        energies.append(result.energy)
+        assert all(("all nodes" if wires == "exact" else "series") in w for w in result.wires)
+    # The neglected term is reported; equal steps make everything else equal but for the filters'
+    # and nodes' own discretisation at the corners of the ramps.
+    assert float(result.reduction_error.max()) < 1e-4
+    assert float((outputs[0] - outputs[1]).abs().max()) < 5e-4
+    assert torch.allclose(energies[0].supply, energies[1].supply, rtol=1e-5)
+    assert torch.allclose(energies[0].inputs, energies[1].inputs, rtol=2e-3)
+
+
+def test_second_order(generator):
+    network = build(generator, capacitance=False)
+    inputs = vectors(generator, 1, 1)
+    neuron = LinearCharges(gate=1e-15, output=2e-15, mutual=0.3e-15)
+    at = []
+    for step in (1e-11, 5e-12, 2.5e-12, 6.25e-13):
+        result = solve(network, inputs, neuron=neuron, control=StepControl(fixed=step))
+        index = int((result.time - 1.5e-10).abs().argmin())
+        assert float(result.time[index]) == pytest.approx(1.5e-10)
+        at.append(result.outputs[index])
+    errors = [float((item - at[-1]).abs().max()) for item in at[:-1]]
+    # Halving the step quarters the error (the reference's own is a 16th of the last).
+    assert 3.4 < errors[0] / errors[1] < 4.6
+    assert 3.4 < errors[1] / errors[2] < 4.8
+
+
+def test_tolerance_is_kept(generator):
+    network = build(generator, capacitance=False)
+    inputs = vectors(generator, 4, 1)
+    neuron = LinearCharges(output=2e-15)
+    fine = solve(network, inputs, neuron=neuron, control=StepControl(fixed=1e-12))
+    from imac_torch.waveform import sample
+
+    for tolerance in (1e-3, 1e-4):
+        result = solve(network, inputs, neuron=neuron, control=StepControl(tolerance=tolerance))
+        error = result.outputs[::2] - sample(fine.time, fine.outputs, result.time[::2])
+        # Local errors of some ten steps add up before they decay.
+        assert float(error.abs().max()) < 10 * tolerance
+
+
+def test_batch_equals_loop(generator):
+    network = build(generator)
+    inputs = vectors(generator, 3, 1)
+    control = StepControl(fixed=1e-11)
+    together = solve(network, inputs, control=control)
+    for k in range(3):
+        alone = solve(network, inputs[k : k + 1], control=control)
+        # The start values of DC iterations come from a table over the batch: 1e-9 V.
+        assert torch.allclose(alone.outputs[:, 0], together.outputs[:, k], atol=1e-8)
+        assert torch.allclose(alone.energy.total[0], together.energy.total[k], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"load_capacitance": 5e-15}, {"amplifier_pole": 2e9},
+                 {"neuron": LinearCharges(output=5e-15)}, {"neuron": LinearCharges(gate=1e-15)}]
+)
+def test_options_slow_the_outputs_down(generator, settings):
+    from imac_torch.latency import measure_latency
+
+    network = build(generator)
+    inputs = vectors(generator, 4, 1)
+    plain = solve(network, inputs)
+    slower = solve(network, inputs, **settings)
+    times = [
+        measure_latency(item.time, item.outputs, TIMING.period).images for item in (plain, slower)
+    ]
+    if settings.get("neuron") == LinearCharges(gate=1e-15):
+        # A behavioural neuron's gate hangs on ideal sources: nothing to charge it through.
+        assert torch.allclose(times[0], times[1], rtol=1e-3)
+    else:
+        assert bool((times[1] > 1.02 * times[0]).all())
+    # Charges move, but nothing more is drawn once settled.
+    assert torch.allclose(slower.outputs[-1], plain.outputs[-1], atol=2e-4)
+
+
+def test_amplifier_pole_is_a_single_pole(generator):
+    # Only the amplifier has dynamics: the output of an identity neuron is its step response.
+    network = build(generator, kind="identity", capacitance=False)
+    inputs = vectors(generator, 2, 1)
+    pole = 1e9
+    timing = Timing(period=2e-9, transition=1e-12)
+    result = solve(network, inputs, timing, amplifier_pole=pole,
+                   control=StepControl(tolerance=1e-5), save="all")
+    begin, end = result.layers[0][0], result.layers[0][-1]
+    index = int((result.time - 0.3e-9).abs().argmin())
+    time = float(result.time[index]) - 0.5e-12  # a short ramp is a step in its middle
+    omega = 2 * torch.pi * pole
+    expected = end + (begin - end) * torch.exp(torch.tensor(-omega * time))
+    left = float(torch.exp(torch.tensor(-omega * 2e-9)))
+    swing = float((end - begin).abs().max())
+    assert torch.allclose(result.layers[0][index], expected, atol=(1e-3 + left) * swing)
+
+
+def test_latency_follows_capacitance_and_node(generator):
+    from imac_torch.latency import measure_latency
+
+    def latency(**settings):
+        network = build(torch.Generator().manual_seed(7), **settings)
+        inputs = vectors(torch.Generator().manual_seed(8), 8, 1)
+        result = solve(network, inputs)
+        return float(measure_latency(result.time, result.outputs, TIMING.period).images.mean())
+
+    assert latency(capacitance=False) < latency(capacitance=True)
+    # Larger cells are longer wires: more capacitance, at the same memristors.
+    nodes = [latency(node=node) for node in (7e-9, 14e-9, 28e-9, 45e-9)]
+    assert nodes == sorted(nodes)
+
+
+@pytest.fixture(scope="module")
+def finfet():
+    return build(torch.Generator().manual_seed(3), kind="finfet")
+
+
+def test_kernels_agree(finfet):
+    inputs = vectors(torch.Generator().manual_seed(4), 11, 1)
+    control = StepControl(fixed=1e-11, tolerance=1e-6)
+    timing = Timing(period=4e-10)
+    results = [
+        solve(finfet, inputs, timing, kernel=kernel, control=control)
+        for kernel in ("numba", "torch")
+    ]
+    # Newton stops at 1e-8 V in both; the kernel's table of charges is the same spline.
+    assert torch.allclose(results[0].outputs, results[1].outputs, atol=1e-6)
+    for part in fields(Energy):
+        one, two = (getattr(item.energy, part.name) for item in results)
+        assert torch.allclose(one, two, rtol=1e-5, atol=1e-5 * float(two.abs().max()))
+
+
+def test_charge_is_conserved(finfet):
+    # What vdd delivers beyond the static current is the change of charge on it: over a cycle that
+    # ends where it began, bias lines and neurons draw only what is dissipated, and energies are
+    # those of the integrals of the returned powers.
+    from imac_torch.waveform import integral
+
+    one = vectors(torch.Generator().manual_seed(5), 3, 1)
+    other = vectors(torch.Generator().manual_seed(6), 3, 1)
+    inputs = torch.cat([one, other, one], dim=1)
+    result = solve(finfet, inputs, initial=one[:, 0])
+    assert torch.allclose(result.outputs[-1], result.outputs[0], atol=1e-4)
+    for k in range(3):
+        span = k * TIMING.period, (k + 1) * TIMING.period
+        for part in ("inputs", "bias", "neurons"):
+            area = integral(result.time, getattr(result.power, part), *span)
+            energy = getattr(result.energy, part)[:, k]
+            assert torch.allclose(area, energy, rtol=2e-3)
+
+
+def test_inverter_charges_against_the_reference(shared):
+    import numpy as np
+
+    data = np.load(shared / "golden" / "finfet_14nm_hp.npz")
+    options = Neuron(kind="finfet", model_directory=str(shared / "ptm"))
+    config = Config(neuron=options).for_layer(0, "a", 1)
+    spec = IMACLinear(2, 2, config=config).neuron_spec()
+    gate, drain = (torch.tensor(data[f"{name}_voltage"]) for name in ("gate", "drain"))
+    g, u = torch.meshgrid(gate, drain, indexing="ij")
+    values = build_charges(spec).values(g, u)
+    # The p device at gate g and output u is at -(0.8 - g) and -(0.8 - u): the reference flipped.
+    flip = {name: torch.tensor(data[name][::-1, ::-1].copy()) for name in ("qg_p", "qd_p")}
+    scale = float(torch.tensor(data["qg_n"]).abs().max())
+    for mine, n, p in ((values.gate, "qg_n", "qg_p"), (values.output, "qd_n", "qd_p")):
+        theirs = torch.tensor(data[n]) + flip[p]
+        change = (mine - mine[0, 0]) - (theirs - theirs[0, 0])
+        assert float(change.abs().max()) < 0.03 * scale
+    assert transistors(spec)  # the same transistors that currents are made of
+
+
+def test_report_of_a_data_set(finfet):
+    options = TransientOptions(amplifiers=False)
+    stages = prepare_transient(*finfet, options)
+    inputs = vectors(torch.Generator().manual_seed(9), 7)
+    done = []
+    report = measure_inference(
+        stages, inputs, TIMING, options=options, batch_size=3, progress=done.append
+    )
+    assert done == [3, 6, 7]
+    assert report.latency.images.shape == (7, 1)
+    assert report.energy.total.shape == (7, 1)
+    assert bool(torch.isfinite(report.latency.images).all())
+    assert 0.0 < report.safe_period < TIMING.period
+    assert report.throughput == pytest.approx(1.0 / report.safe_period)
+    assert report.cost(report.settled.argmax(-1)).accuracy == 1.0
+    assert torch.isnan(report.energy.amplifiers).all()
+    # Too short a period is noticed, although waveforms look settled to themselves.
+    from imac_torch.latency import SamplingWarning
+
+    hurried = measure_inference(
+        stages, inputs, Timing(period=3e-10), options=options, batch_size=7
+    )
+    assert hurried.latency.unsettled > 0
+    with pytest.warns(SamplingWarning):
+        hurried.cost()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"wires": "none"}, {"order": 0}, {"load_capacitance": -1.0}, {"amplifier_pole": 0.0},
+     {"save": "some"}, {"kernel": "c"}],
+)
+def test_impossible_options(settings):
+    with pytest.raises(SolverError):
+        TransientOptions(**settings)
+
+
+def test_errors(generator):
+    network = build(generator)
+    with pytest.raises(SolverError, match="inputs must be"):
+        solve(network, vectors(generator, 3))
+    with pytest.raises(SolverError, match="float64"):
+        solve(network, vectors(generator, 3, 1).float())
+    with pytest.raises(SolverError, match="finite"):
+        solve(network, vectors(generator, 3, 1) * torch.nan)
+    with pytest.raises(SolverError, match="not long enough"):
+        solve(network, vectors(generator, 1, 1), Timing(period=2e-11, transition=1e-11),
+              wires="reduced")
+    with pytest.raises(SolverError, match="numba kernel"):
+        solve(network, vectors(generator, 1, 1), kernel="numba")
+    with pytest.raises(SolverError, match="grid must reach"):
+        solve(network, vectors(generator, 1, 1), control=StepControl(grid=(1e-10, 1e-9)))
+    with pytest.raises(ConfigError, match="capacitance"):
+        LinearCharges(gate=-1e-15)

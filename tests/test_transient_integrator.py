@@ -1,0 +1,136 @@
+"""The integrator on linear circuits whose solution is known."""
+
+import math
+
+import pytest
+import torch
+
+from imac_torch.drive import ramp_responses
+from imac_torch.errors import SolverError
+from imac_torch.integrator import (
+    GAMMA,
+    WEIGHTS,
+    StepControl,
+    integrate_linear,
+    ladder,
+    local_error,
+    shift,
+)
+
+
+def rc_ladder(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Conductance, capacitance and drive of a ladder of 100 kΩ and 1 fF driven at one end."""
+    resistor, capacitor = 100e3, 1e-15
+    conductance = torch.zeros(count, count, dtype=torch.float64)
+    for k in range(count):
+        conductance[k, k] += 1 / resistor
+        if k:
+            conductance[k - 1, k - 1] += 1 / resistor
+            conductance[k, k - 1] -= 1 / resistor
+            conductance[k - 1, k] -= 1 / resistor
+    drive = torch.zeros(count, dtype=torch.float64)
+    drive[0] = 1 / resistor
+    return conductance, capacitor * torch.eye(count, dtype=torch.float64), drive
+
+
+def exact_step(conductance, capacitance, drive, time):
+    """1 V switched on at 0: x = (1 - exp(-C⁻¹G·t))·G⁻¹·drive."""
+    rates = torch.linalg.solve(capacitance, conductance)
+    final = torch.linalg.solve(conductance, drive)
+    return final - torch.matrix_exp(-rates * time) @ final
+
+
+def ladder_error(steps: int) -> float:
+    conductance, capacitance, drive = rc_ladder(8)
+    time = 2e-9
+    source = drive.expand(steps + 1, -1)
+    start = torch.zeros_like(drive)
+    end = integrate_linear(conductance, capacitance, source, start, step=time / steps)[-1]
+    return float((end - exact_step(conductance, capacitance, drive, time)).abs().max())
+
+
+def test_rc_ladder_against_matrix_exponential_and_order():
+    # Second order: halving the step quarters the error; the next term of the expansion in h makes
+    # the ratio differ from 4 by about h·λ, h·λ < 0.1 for the modes that are still there at 2 ns.
+    errors = [ladder_error(steps) for steps in (100, 200, 400, 800)]
+    for coarse, fine in zip(errors, errors[1:]):
+        assert math.log2(coarse / fine) == pytest.approx(2.0, abs=0.1)
+    # 800 steps of 2.5 ps: error constant 0.04·h²·T·λ³·e^(-λT) is below 1e-6 V for every mode λ.
+    assert errors[-1] < 1e-6
+
+
+def test_stiff_modes_are_damped_at_once():
+    # L-stability: one step of 1e6 time constants leaves next to nothing of the initial voltage
+    # (the trapezoidal rule would leave all of it, with the sign changed).
+    conductance = torch.ones(1, 1, dtype=torch.float64)
+    capacitance = torch.ones(1, 1, dtype=torch.float64)
+    drive = torch.zeros(2, 1, dtype=torch.float64)
+    start = torch.ones(1, dtype=torch.float64)
+    after = integrate_linear(conductance, capacitance, drive, start, step=1e6)[-1]
+    assert abs(float(after)) < 1e-5
+
+
+def test_error_estimate_is_the_error():
+    # dx/dt = -x from 1: the estimate after one step must be the error up to O(h) of itself.
+    step = 0.05
+    rate = torch.tensor([[1.0]], dtype=torch.float64)
+    states = [torch.ones(1, dtype=torch.float64)]
+    sigma = shift(step)
+    middle = (sigma * states[0] - states[0]) / (sigma + 1.0)
+    end = integrate_linear(rate, rate, torch.zeros(2, 1, dtype=torch.float64), states[0],
+                           step=step)[-1]
+    estimate = float(local_error(step, -states[0], -middle, -end))
+    true = float(end) - math.exp(-step)
+    assert abs(estimate) == pytest.approx(abs(true), rel=5 * step)
+
+
+def test_weights_integrate_quadratics():
+    # Quadrature of t² over [0, 1] with nodes 0, γ, 1 is exact to order 2: Σ w = 1, Σ w·c = 1/2.
+    assert sum(WEIGHTS) == pytest.approx(1.0, abs=1e-15)
+    assert WEIGHTS[1] * GAMMA + WEIGHTS[2] == pytest.approx(0.5, abs=1e-15)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 5])
+def test_ramp_responses_against_integration(order):
+    # The same filters integrated as circuits: f_k' = p·(u_{k-1} - f_k), u_k = u_{k-1} - f_k.
+    pole, transition, time, steps = 3e11, 1e-11, 2.2e-11, 4400
+    matrix = torch.zeros(order, order, dtype=torch.float64)
+    for k in range(order):
+        # u_{k-1} = ramp - f_1 - … - f_{k-1}
+        matrix[k, : k + 1] = pole
+    grid = torch.linspace(0, time, steps + 1, dtype=torch.float64)
+    ramp = (grid / transition).clamp(max=1.0)
+    drive = pole * ramp[:, None].expand(-1, order)
+    start = torch.zeros(order, dtype=torch.float64)
+    filters = integrate_linear(
+        matrix, torch.eye(order, dtype=torch.float64), drive.contiguous(), start,
+        step=time / steps,
+    )[-1]
+    expected = torch.cat([torch.ones(1, dtype=torch.float64), 1.0 - filters.cumsum(0)])
+    found = ramp_responses(time, transition, pole, order)
+    # h = 5 fs, p·h = 1.5e-3: second-order error of some 0.04·(p·h)²·p·t = 6e-7 per filter.
+    assert torch.allclose(found, expected, atol=1e-5, rtol=0)
+
+
+def test_steps_are_powers_of_root_two():
+    assert ladder(1.0) == 1.0
+    assert ladder(1.99) == pytest.approx(math.sqrt(2.0))
+    for step in (3e-13, 7.1e-12):
+        assert step / math.sqrt(2.0) < ladder(step) <= step * (1 + 1e-8)
+    assert StepControl().proposal(1e-12, 0.0, 1.0) == ladder(2e-12)
+    assert StepControl().proposal(1e-12, 8.0, 1.0) < 0.5e-12
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tolerance": 0.0},
+        {"largest": -1.0},
+        {"method": "euler"},
+        {"method": "trapezoidal"},
+        {"grid": (1e-9, 1e-9)},
+    ],
+)
+def test_impossible_controls(settings):
+    with pytest.raises(SolverError):
+        StepControl(**settings)

@@ -1,0 +1,136 @@
+"""The native transient against ngspice on the same netlist."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from imac_torch.charges import LinearCharges
+from imac_torch.circuit import Circuit, NeuronSpec, build_layer
+from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Neuron, Timing
+from imac_torch.crossbar import build_crossbar
+from imac_torch.integrator import StepControl
+from imac_torch.latency import measure_latency
+from imac_torch.mapping import ConductancePair
+from imac_torch.native import Native
+from imac_torch.netlist import NetlistSettings, NgSpiceWriter, write_netlists
+from imac_torch.simulator import NgSpice, check, solve_netlists
+from imac_torch.transient import TransientOptions, prepare_transient, solve_transient
+from imac_torch.waveform import integral, sample
+
+# Written by hand: an inverting logistic stage with input and feedback resistors and three
+# capacitors, so that gates, outputs and the capacitance between them all take part.
+NEURON = """* test neuron
+.subckt neuron_test z out vdd shift=0 slope=11 rout=1000 rin=1 rfb=1
+Vshift s z 'shift'
+Rin s g 'rin'
+Rfb out g 'rfb'
+Cgate g 0 0.8f
+Cout out 0 0.4f
+Cmutual g out 0.5f
+Eshape f 0 vol='0.5*v(vdd)*(1-tanh(0.5*slope*v(g)))'
+Rout f out 'rout'
+.ends neuron_test
+"""
+CAPACITANCES = LinearCharges(gate=0.8e-15, output=0.4e-15, mutual=0.5e-15)
+SIZES = (12, 9, 5)
+PERIOD, IMAGES = 1e-9, 4
+
+
+def parts(generator, directory: Path):
+    """Two layers on 5×6 arrays, wire capacitances on."""
+    file = directory / "neuron.sp"
+    file.write_text(NEURON)
+    config = Config(
+        neuron=Neuron(kind="logistic", output_resistance=5e3, subcircuit=str(file)),
+        crossbar=Crossbar(rows=5, columns=6),
+        interconnect=Interconnect(capacitance=True),
+        amplifier=Amplifier(gain=10.0),
+        timing=Timing(period=PERIOD),
+    ).for_layer(0, "a", 1)
+    result = []
+    for inputs, outputs in zip(SIZES, SIZES[1:]):
+        weights = torch.rand(outputs, inputs + 1, generator=generator, dtype=torch.float64) < 0.5
+        strong = weights.to(torch.float64)
+        low, high = 1 / 202e3, 1 / 78e3
+        pair = ConductancePair(
+            low + (high - low) * strong, high + (low - high) * strong
+        )
+        spec = NeuronSpec(
+            "logistic", 78e3, 202e3, -0.2, 0.8, 298.15, config.neuron
+        )
+        result.append((build_crossbar(pair, config, 10.0), spec))
+    return result, config
+
+
+def ngspice_run(layers, config, voltages, directory):
+    circuit = Circuit(
+        tuple(
+            build_layer(f"layer{k + 1}", spec, neuron, config)
+            for k, (spec, neuron) in enumerate(layers)
+        ),
+        0.8,
+        config.timing,
+    )
+    settings = NetlistSettings(step=5e-13, max_step=2e-12, reltol=1e-7)
+    run = write_netlists(circuit, voltages, directory / "run", NgSpiceWriter(), settings)
+    waves = check(solve_netlists(run, NgSpice())).outcomes[0].result.waveforms
+    time = torch.tensor(waves["time"])
+    outputs = torch.stack([torch.tensor(waves[f"v(y{m + 1})"]) for m in range(SIZES[-1])], dim=1)
+    powers = {name: torch.tensor(waves[name]) for name in ("p_inputs", "p_supply", "p_neurons")}
+    return time, outputs, powers
+
+
+def test_waveforms_latency_and_energy(generator, ngspice, tmp_path):
+    layers, config = parts(generator, tmp_path)
+    voltages = 0.8 * torch.sign(torch.randn(IMAGES, SIZES[0], generator=generator).double())
+    time, outputs, powers = ngspice_run(layers, config, voltages, tmp_path)
+    swing = outputs.amax(0) - outputs.amin(0)
+    assert float(swing.min()) > 0.02  # otherwise the comparison would be of noise
+    theirs = measure_latency(time, outputs[:, None], PERIOD)
+    prepared = Native().prepare(layers)
+    for wires in ("exact", "reduced"):
+        options = TransientOptions(
+            wires=wires, neuron=CAPACITANCES, control=StepControl(tolerance=2e-5)
+        )
+        stages = prepare_transient(
+            layers, [config.interconnect] * 2, prepared.stages, options
+        )
+        result = solve_transient(stages, voltages[None], config.timing, options=options)
+        mine = sample(result.time, result.outputs[:, 0], time.clamp(max=float(result.time[-1])))
+        assert float(((mine - outputs).abs() / swing).max()) < 5e-3
+        latency = measure_latency(result.time, result.outputs, PERIOD)
+        moved = latency.outputs[0] > 0
+        ratio = latency.outputs[0][moved] / theirs.outputs[0][moved]
+        assert int(moved.sum()) > 5
+        assert float((ratio - 1).abs().max()) < 0.02
+        for k in range(IMAGES):
+            # ngspice starts and ends periods on the corners of its sources.
+            span = k * PERIOD, min((k + 1) * PERIOD, float(time[-1]))
+            for name, energy in (
+                ("p_inputs", result.energy.inputs),
+                ("p_supply", result.energy.supply),
+                ("p_neurons", result.energy.neurons),
+            ):
+                expected = float(integral(time, powers[name], *span))
+                if name == "p_neurons":  # behavioural: both draw nothing
+                    assert abs(expected) < 1e-20 and float(energy[0, k]) == 0.0
+                else:
+                    assert float(energy[0, k]) == pytest.approx(expected, rel=0.01)
+
+
+def test_neuron_capacitances_matter(generator, tmp_path):
+    """Without the capacitors of the test neuron latencies must differ: the test above has teeth."""
+    layers, config = parts(generator, tmp_path)
+    prepared = Native().prepare(layers)
+    voltages = 0.8 * torch.sign(torch.randn(2, SIZES[0], generator=generator).double())
+    images = []
+    for added in (CAPACITANCES, replace(CAPACITANCES, gate=0.0)):
+        options = TransientOptions(wires="reduced", neuron=added)
+        stages = prepare_transient(
+            layers, [config.interconnect] * 2, prepared.stages, options
+        )
+        result = solve_transient(stages, voltages[None], config.timing, options=options)
+        images.append(measure_latency(result.time, result.outputs, PERIOD).images)
+    assert float((images[0] / images[1] - 1).abs().min()) > 0.1

@@ -1,0 +1,139 @@
+"""Crossbars with wire capacitances against the stamped circuit, node by node."""
+
+import pytest
+import torch
+
+from imac_torch.circuit import NeuronSpec, build_layer
+from imac_torch.config import Amplifier, Config, Crossbar, Interconnect
+from imac_torch.crossbar import build_crossbar
+from imac_torch.dynamics import DynamicBlocks, LaguerreModel, LineCapacitances
+from imac_torch.mapping import ConductancePair
+from imac_torch.nodal import stamp
+from imac_torch.ports import eliminate_layer
+
+OUTPUTS, INPUTS, GAIN = 5, 7, 10.0
+
+
+def layer(generator, *, resistance=True, combine="average"):
+    """A layer of five rows and seven inputs on 3×4 arrays, spread over two decades."""
+    config = Config(
+        interconnect=Interconnect(capacitance=True, resistance=resistance),
+        crossbar=Crossbar(rows=3, columns=4),
+        amplifier=Amplifier(combine=combine),
+    ).for_layer(0, "a", 1)
+    shape = (2, OUTPUTS, INPUTS + 1)
+    draw = torch.rand(shape, generator=generator, dtype=torch.float64)
+    conductances = 1.0 / (1e3 * 10.0 ** (2.0 * draw))
+    conductances[0, 2, 3] = 0.0  # an open cell
+    spec = build_crossbar(ConductancePair(conductances[0], conductances[1]), config, GAIN)
+    neuron = NeuronSpec("logistic", 0.0, float("inf"), 0.0, 0.8, 300.0, config.neuron)
+    return spec, config, build_layer("layer", spec, neuron, config)
+
+
+class Stamped:
+    """The same from the neutral circuit: dense G + s·C."""
+
+    def __init__(self, circuit):
+        self.conductance = stamp(circuit).dense()
+        self.capacitance = torch.zeros_like(self.conductance)
+        for element in circuit.elements:
+            if element.kind == "capacitor":
+                for (first, second), value in zip(element.nodes, element.values):
+                    for row, column, sign in (
+                        (first, first, 1), (second, second, 1),
+                        (first, second, -1), (second, first, -1),
+                    ):
+                        self.capacitance[row, column] += sign * value
+        self.pins = torch.tensor([*circuit.inputs.tolist(), 1])
+        plus, minus, out = (torch.tensor(circuit.amplifiers.nodes[:, k]) for k in range(3))
+        self.ends = plus, minus
+        known = torch.cat([torch.tensor([0]), self.pins, out,
+                           torch.tensor(circuit.neurons.nodes.reshape(-1))])
+        mask = torch.ones(len(self.conductance), dtype=torch.bool)
+        mask[known] = False
+        self.unknown = torch.nonzero(mask).squeeze(1)
+
+    def at(self, s):
+        """Admittance (C, C), I+ ends and I- ends (M·H, C) at a complex frequency."""
+        matrix = self.conductance + s * self.capacitance
+        inner = torch.linalg.solve(
+            matrix[self.unknown][:, self.unknown], -matrix[self.unknown][:, self.pins]
+        )
+        voltages = torch.zeros(len(matrix), len(self.pins), dtype=matrix.dtype)
+        voltages[self.unknown] = inner
+        voltages[self.pins] = torch.eye(len(self.pins), dtype=matrix.dtype)
+        return matrix[self.pins] @ voltages, voltages[self.ends[0]], voltages[self.ends[1]]
+
+
+@pytest.mark.parametrize("resistance", [True, False])
+@pytest.mark.parametrize("shift", [0.0, 1e10, 1e12])
+def test_one_elimination_equals_the_stamped_circuit(generator, resistance, shift):
+    spec, config, circuit = layer(generator, resistance=resistance)
+    blocks = DynamicBlocks.of(spec, LineCapacitances.of(config.interconnect, spec))
+    admittance, plus, minus = Stamped(circuit).at(shift)
+    unit = torch.eye(INPUTS + 1, dtype=torch.float64)
+    _, seen = blocks.factor(shift).solve(blocks.spread(unit), None)
+    pins = shift * torch.diag(blocks.port_capacitance)
+    # Both are direct solutions with condition numbers around 1e4: 1e-11 is some 100 roundings.
+    found = blocks.input_currents(seen.currents).T + pins
+    assert torch.allclose(found, admittance, rtol=0, atol=1e-11 * float(admittance.abs().max()))
+    for mine, theirs in ((seen.positive_end, plus), (seen.negative_end, minus)):
+        ends = blocks.ends(mine).permute(1, 2, 0).reshape(-1, INPUTS + 1)
+        assert torch.allclose(ends, theirs, rtol=0, atol=1e-11)
+
+
+def test_injections_and_voltages_superpose(generator):
+    spec, config, _ = layer(generator)
+    blocks = DynamicBlocks.of(spec, LineCapacitances.of(config.interconnect, spec))
+    elimination = blocks.factor(3e11)
+    shape = (*blocks.positive.shape, 2)
+    inner = [1e-6 * torch.rand(shape, generator=generator, dtype=torch.float64) for _ in range(3)]
+    from imac_torch.dynamics import CellVoltages
+
+    injected = CellVoltages(*inner)
+    voltages = blocks.spread(torch.rand(2, INPUTS + 1, generator=generator, dtype=torch.float64))
+    both, seen = elimination.solve(voltages, injected)
+    one, seen_one = elimination.solve(voltages, None)
+    two, seen_two = elimination.solve(None, injected)
+    assert torch.allclose(both.negative, one.negative + two.negative, atol=1e-13)
+    total = seen_one + seen_two
+    assert torch.allclose(seen.currents, total.currents, atol=1e-16)
+    assert torch.allclose(seen.negative_end, total.negative_end, atol=1e-13)
+
+
+@pytest.mark.parametrize("resistance", [True, False])
+def test_series_converges_to_the_stamped_circuit(generator, resistance):
+    spec, config, circuit = layer(generator, resistance=resistance)
+    ports, _ = eliminate_layer(spec)
+    blocks = DynamicBlocks.of(spec, LineCapacitances.of(config.interconnect, spec))
+    order = 6
+    model = LaguerreModel.of(blocks, ports, order)
+    stamped = Stamped(circuit)
+    largest = float(stamped.at(0.0)[1].abs().max())
+    previous = None
+    # At a tenth of the slowest natural frequency |x| = 0.1: every term gains about a digit.
+    s = 0.1j * model.pole
+    _, plus, minus = stamped.at(torch.tensor(s, dtype=torch.complex128))
+    exact = (plus - minus).unflatten(0, (OUTPUTS, -1)).sum(dim=1)
+    for k in range(order + 1):
+        powers = torch.tensor(
+            [(s / (s + model.pole)) ** j for j in range(k + 1)], dtype=torch.complex128
+        )
+        ends = (model.positive_end - model.negative_end)[: k + 1].to(torch.complex128)
+        error = float((torch.tensordot(powers, ends, dims=1) - exact).abs().max()) / largest
+        if previous is not None:
+            assert error < 0.4 * previous
+        previous = error
+    assert previous < 1e-7
+    # The slowest pole is that of the stamped circuit, to the few percent that are asked for.
+    unknown = stamped.unknown
+    rates = torch.linalg.eigvals(torch.linalg.solve(
+        stamped.conductance[unknown][:, unknown], stamped.capacitance[unknown][:, unknown]
+    )).abs().max()
+    assert 1.0 / model.pole == pytest.approx(float(rates), rel=0.1)
+
+
+def test_no_capacitance_no_model(generator):
+    spec, config, _ = layer(generator)
+    off = config.interconnect.replace(capacitance=False)
+    assert LineCapacitances.of(off, spec) is None
