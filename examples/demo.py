@@ -116,7 +116,7 @@ def draw(network: imac.IMACNetwork, report: imac.Report, inputs: Tensor, path: P
     classes = report.outputs.shape[1]
     pairs = report.labels * classes + report.predictions.clamp(min=0)
     confusion = torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-    left.imshow(confusion, cmap="Blues")
+    left.imshow(confusion.numpy(), cmap="Blues")
     for row in range(classes):
         for column in range(classes):
             if confusion[row, column]:
@@ -130,9 +130,9 @@ def draw(network: imac.IMACNetwork, report: imac.Report, inputs: Tensor, path: P
         )
         drop = cell_voltages(first.crossbar(), lines).input_drop.abs().mean(0) * 1e3
     middle.plot([0, 0.8], [0, 0.8], color="grey", linewidth=0.5)
-    middle.plot(ideal.flatten(), report.outputs.flatten(), ".", markersize=2)
+    middle.plot(ideal.flatten().numpy(), report.outputs.flatten().numpy(), ".", markersize=2)
     middle.set(xlabel="ideal circuit, V", ylabel="circuit, V", title="output voltages")
-    image = right.imshow(drop)
+    image = right.imshow(drop.numpy())
     right.set(
         xlabel="input line (bias last)",
         ylabel="row",

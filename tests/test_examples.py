@@ -139,7 +139,7 @@ def test_demo_check_with_ngspice(sample, in_empty_directory):
 def test_any_image_set(in_empty_directory):
     import mlp_mnist
 
-    report = mlp_mnist.main(["--steps", "200", "--hidden", "24", "--limit", "120"])
+    report = mlp_mnist.main(["--steps", "150", "--hidden", "16", "--limit", "120"])
     assert report.reference_accuracy is not None and report.reference_accuracy > 0.9
     assert report.accuracy > report.reference_accuracy - 0.1
     assert not state_of(in_empty_directory)
@@ -148,7 +148,7 @@ def test_any_image_set(in_empty_directory):
 def test_cnn_coprocessor(in_empty_directory):
     import cnn_coprocessor
 
-    report = cnn_coprocessor.main(["--steps", "150", "--limit", "120"])
+    report = cnn_coprocessor.main(["--steps", "100", "--limit", "60"])
     assert report.reference_accuracy is not None and report.reference_accuracy > 0.9
     assert report.agreement is not None and report.agreement > 0.9
     assert [record.target for record in report.layers[:7]] == ["digital"] * 7
