@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -84,6 +84,10 @@ def solve_dc(
     sampled = any(stage.ports.admittance.ndim == 4 for stage in stages)
     networks = [_with_samples(stage.ports) for stage in stages]
     samples = max(network.admittance.shape[0] for network in networks)
+    # Zeros instead of inputs that are not finite: their samples fail, but neither the values nor
+    # the gradients of the others see them.
+    finite = torch.isfinite(inputs).all(dim=-1)
+    inputs = torch.where(finite[:, None], inputs, torch.zeros_like(inputs))
     voltages = inputs.expand(samples, *inputs.shape)
     status = torch.zeros(voltages.shape[:-1], dtype=torch.int64, device=inputs.device)
     residual = torch.zeros(voltages.shape[:-1], dtype=inputs.dtype, device=inputs.device)
@@ -102,10 +106,17 @@ def solve_dc(
             powers.append(_layer_power(stage, network, voltages, combined, solved, first=k == 0))
         layers.append(LayerSolution(voltages, combined, solved.gates, solved.outputs))
         voltages = solved.outputs
-    failed = (status != int(Status.CONVERGED))[..., None]
-    outputs = torch.where(failed, torch.full_like(voltages, torch.nan), voltages)
+    status = torch.where(finite, status, int(Status.NOT_FINITE))
     solution = Solution(
-        outputs, tuple(layers), _sum_power(powers) if power else None, status, residual, iterations
+        _unless(status != int(Status.CONVERGED), voltages),
+        tuple(
+            LayerSolution(*(_unless(~finite, getattr(layer, part.name)) for part in fields(layer)))
+            for layer in layers
+        ),
+        _sum_power(powers, status != int(Status.CONVERGED)) if power else None,
+        status,
+        torch.where(finite, residual, torch.nan),
+        iterations,
     )
     return solution if sampled else combine(lambda tensor, dim: tensor[0], solution)
 
@@ -172,10 +183,17 @@ def _layer_power(
     )
 
 
-def _sum_power(powers: Sequence[Power]) -> Power:
-    def total(name: str) -> Tensor:
-        return torch.stack([getattr(power, name) for power in powers]).sum(0)
+def _unless(failed: Tensor, voltages: Tensor) -> Tensor:
+    """Voltages (S, B, …), NaN for samples (B,) or (S, B) that failed."""
+    if not bool(failed.any()):
+        return voltages
+    return torch.where(failed[..., None], torch.nan, voltages)
 
-    return Power(
-        total("inputs"), total("bias"), total("neurons"), total("level_shift"), total("amplifiers")
-    )
+
+def _sum_power(powers: Sequence[Power], failed: Tensor) -> Power:
+    def total(name: str) -> Tensor:
+        return torch.where(
+            failed, torch.nan, torch.stack([getattr(power, name) for power in powers]).sum(0)
+        )
+
+    return Power(*(total(part.name) for part in fields(Power)))

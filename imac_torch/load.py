@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.blocks import BlockLayout
+from imac_torch.linalg import solve
 from imac_torch.ports import PortNetwork
 
 POWER_ITERATIONS = 30
 INNER_LIMIT = 60
+DENSE_BYTES = 64 * 2**20
+"""Matrices factored at a time where iterations do not converge."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,10 @@ class Load:
         drawn = admittance @ layout.gather_inputs(bias)[..., None]
         offset = layout.scatter_inputs(drawn.squeeze(-1))[..., :-1]
         if vdd.requires_grad:
-            offset = offset / vdd.detach() * vdd
-        keep = layout.gather_inputs((bias == 0).to(admittance.dtype))
+            offset = offset / vdd.detach() * vdd  # linear in vdd
+        keep = torch.ones_like(bias)
+        keep[-1] = 0.0
+        keep = layout.gather_inputs(keep)
         admittance = admittance * keep[..., :, None] * keep[..., None, :]
         left, right = _rank_one(admittance.detach())
         return cls(admittance, offset, layout, left, right)
@@ -121,8 +126,8 @@ class Load:
     ) -> Tensor:
         """Solve (diag(d) + Y)·x = r for every sample.
 
-        Richardson iterations preconditioned with the diagonal plus rank one; where they do not
-        reach ``tolerance`` a dense factorisation finishes.
+        Richardson iterations preconditioned with the diagonal plus rank one; samples for which
+        they do not reach ``tolerance`` are finished by dense factorisations.
 
         Args:
             diagonal: (S, B, M) S, positive.
@@ -153,15 +158,31 @@ class Load:
         previous = torch.inf
         for _ in range(INNER_LIMIT):
             defect = blocks - shift * solution - solution @ matrix.transpose(-1, -2)
-            excess = float((defect.abs() - bound).amax())
-            if excess <= 0.0:
+            # What is not finite stays so, and must not keep the others from being finished.
+            excess = (defect.abs() - bound).nan_to_num(nan=-1.0, posinf=-1.0).amax(-1)
+            worst = float(excess.amax())
+            if worst <= 0.0:
                 return self._scatter(solution)
-            if not excess < 0.7 * previous:
+            if not worst < 0.7 * previous:
                 break
-            previous = excess
+            previous = worst
             solution = solution + precondition(defect)
-        dense = matrix[..., None, :, :] + torch.diag_embed(shift)
-        return self._scatter(torch.linalg.solve(dense, blocks[..., None]).squeeze(-1))
+        self._factorise(matrix, shift, blocks, excess > 0.0, solution)
+        return self._scatter(solution)
+
+    @staticmethod
+    def _factorise(
+        matrix: Tensor, shift: Tensor, right: Tensor, which: Tensor, solution: Tensor
+    ) -> None:
+        """Solve the systems ``which`` (S, H, B) exactly, in place, some at a time."""
+        index = torch.nonzero(which)
+        size = matrix.shape[-1]
+        step = max(1, DENSE_BYTES // (matrix.element_size() * size * size))
+        for part in index.split(step):
+            sample, block, image = part.unbind(1)
+            dense = matrix[sample, block] + torch.diag_embed(shift[sample, block, image])
+            exact = solve(dense, right[sample, block, image][..., None])
+            solution[sample, block, image] = exact.squeeze(-1)
 
     def solve_constant(self, conductance: Tensor, right: Tensor) -> Tensor:
         """Solve (conductance + Y)·x = r with one factorisation for all samples of a batch.
@@ -175,7 +196,8 @@ class Load:
         """
         size = self.admittance.shape[-1]
         identity = torch.eye(size, dtype=right.dtype, device=right.device)
-        inverse = torch.linalg.inv(self.admittance.detach() + conductance * identity)
+        matrices = (self.admittance.detach() + conductance * identity).flatten(0, 1)
+        inverse = solve(matrices, identity.expand_as(matrices)).reshape(self.admittance.shape)
         return torch.cat(
             [
                 right[..., first:last] @ block.transpose(-1, -2)

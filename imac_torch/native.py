@@ -42,7 +42,7 @@ class Native:
     Attributes:
         method: Elimination: ``rows``, ``tiles`` or ``auto``.
         kernel: ``numba`` (compiled, CPU), ``torch`` (any device) or ``auto``.
-        device_model: ``table`` (bicubic spline of the transistors, nanovolts from the model) or
+        device_model: ``table`` (bicubic spline of the transistors, 4 nV rms from the model) or
             ``exact``.
         newton: Tolerance and limit of Newton's method.
         batch_size: Samples solved at a time, which bounds memory.
@@ -116,6 +116,8 @@ class Native:
 def _outside(solution: Solution, stages: tuple[Stage, ...]) -> Tensor:
     """(…, B): whether a neuron of a sample left the range of its model."""
     outside = torch.zeros_like(solution.converged)
+    if outside.numel() == 0:
+        return outside
     for stage, layer in zip(stages, solution.layers, strict=True):
         core = stage.neuron.core
         # The corners of what occurs are inside for almost every batch: one look decides.
@@ -129,7 +131,7 @@ def _outside(solution: Solution, stages: tuple[Stage, ...]) -> Tensor:
 
 def _any_sample(marked: Tensor) -> Tensor:
     """(B,): marked in any of the conductance samples."""
-    return marked.reshape(-1, marked.shape[-1]).any(dim=0)
+    return marked if marked.ndim == 1 else marked.flatten(0, -2).any(dim=0)
 
 
 def _outside_fail(solution: Solution, stages: tuple[Stage, ...]) -> Solution:

@@ -138,6 +138,10 @@ def solve_neurons(
         SolverError: The compiled kernel was asked for where it cannot serve.
     """
     with torch.no_grad():
+        if combined.numel() == 0:
+            none = combined.new_zeros(combined.shape[:-1])
+            count = none.to(torch.int64)
+            return NeuronSolution(combined, combined, count, none, count)
         if isinstance(neuron.core, BehaviouralCore) and float(neuron.feedback_conductance) == 0.0:
             return _solve_direct(combined, neuron, neuron.core, load)
         if _use_compiled(combined, neuron, options):
@@ -374,9 +378,11 @@ def _start_problem(
     """
     low, high, output = neuron.core.start()
     smallest, largest = combined.aminmax()
-    first, last = float(smallest), float(largest)
     if not bool(torch.isfinite(largest - smallest)):
-        first, last = -1.0, 1.0  # samples that are not finite get their status from the iteration
+        # Samples that are not finite get their status from the iteration.
+        finite = combined[torch.isfinite(combined)]
+        smallest, largest = finite.aminmax() if len(finite) else (smallest * 0, largest * 0)
+    first, last = float(smallest.nan_to_num()), float(largest.nan_to_num())
     step = max((last - first) / (START_NODES - 1), 1e-6)
     index = torch.arange(START_NODES, dtype=combined.dtype, device=combined.device)
     grid = first + step * index

@@ -78,7 +78,7 @@ class Solution:
     Attributes:
         outputs: (..., B, M) V, of the last layer; NaN where a sample did not converge.
         layers: Voltages per layer; empty where an engine does not give them.
-        power: Power per sample, or None where it was not asked for.
+        power: Power per sample, NaN where one did not converge; None where not asked for.
         status: (..., B) int64, a :class:`Status` per sample.
         residual: (..., B) A, largest violation of Kirchhoff's current law.
         iterations: (..., B) int64, of Newton's method, all layers.

@@ -140,7 +140,8 @@ class SplineTable:
         within = position.detach().clamp(low, high)
         over = position - within
         scaled = (within - low) / step
-        index = scaled.floor().clamp(0, self.nodes[axis] - 2)
+        # A position that is not a number gives no number, but must index something.
+        index = scaled.floor().clamp(0, self.nodes[axis] - 2).nan_to_num(0.0)
         t = scaled - index
         s = 1.0 - t
         weight = torch.stack(
