@@ -272,11 +272,13 @@ def parallel_coordinates(
         label: What is shown.
     """
     height, top, bottom = 360.0, 34.0, 40.0
+    # Captions are centred on their axes: the first and the last need room for half of theirs.
+    margin = max([60.0, *(3.8 * len(name) for name in columns)])
     width = max(WIDTH, 130.0 * len(columns))
     places: list[dict[int, float]] = []
     body = []
     for k, column in enumerate(columns):
-        x = 60 + k * (width - 120) / max(1, len(columns) - 1)
+        x = margin + k * (width - 2 * margin) / max(1, len(columns) - 1)
         values = [row.get(column) for row in rows]
         numbers = [float(v) for v in values if isinstance(v, int | float)]
         place: dict[int, float] = {}
@@ -311,7 +313,7 @@ def parallel_coordinates(
     emphasised: list[str] = []
     for i in range(len(rows)):
         points = " ".join(
-            f"{60 + k * (width - 120) / max(1, len(columns) - 1):.1f},"
+            f"{margin + k * (width - 2 * margin) / max(1, len(columns) - 1):.1f},"
             f"{height - bottom - place[i] * (height - top - bottom):.1f}"
             for k, place in enumerate(places)
         )

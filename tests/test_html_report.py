@@ -1,0 +1,195 @@
+"""The report as one page, what stands beside it, and the analysis behind it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from imac_torch import Config, Crossbar, IMACNetwork, Memristor, Neuron, Report, convert, evaluate
+from imac_torch.analysis import Analysis, analyse
+from imac_torch.charts import bars, heatmap, parallel_coordinates, quantity, scatter, ticks
+from imac_torch.errors import DataError
+from imac_torch.html_report import render_report, samples_csv, write_report
+from imac_torch.storage import load
+
+
+@pytest.fixture(scope="module")
+def setting() -> tuple[IMACNetwork, nn.Sequential, DataLoader, Report]:
+    generator = torch.Generator().manual_seed(8)
+    model = nn.Sequential(
+        nn.Linear(9, 7), nn.Sigmoid(), nn.Linear(7, 3), nn.LogSoftmax(dim=1)
+    ).double()
+    for parameter in model.parameters():
+        nn.init.uniform_(parameter, -1, 1, generator=generator)
+    inputs = torch.rand(30, 9, generator=generator, dtype=torch.float64) * 2 - 1
+    labels = model(inputs).argmax(1)
+    config = Config(
+        crossbar=Crossbar(rows=4, columns=5),
+        neuron=Neuron(kind="logistic"),
+        device=Memristor(variation=0.1),
+    )
+    network = convert(model, config, generator=generator).eval()
+    loader = DataLoader(TensorDataset(inputs, labels), batch_size=8)
+    report = evaluate(network, loader, reference=model, seed=8, progress=False)
+    return network, model, loader, report
+
+
+class Page(HTMLParser):
+    """Collects tags, and complains about ones that do not match."""
+
+    VOID = ("meta", "link", "br", "img")
+    DRAWN = ("line", "rect", "circle", "image", "polyline")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        assert tag in self.VOID + self.DRAWN
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_needs_nothing_else(setting) -> None:
+    network, model, loader, report = setting
+    text = render_report(report, analyse(network, model, loader), title="A <title> & more")
+    page = Page(text)
+    names = [tag for tag, _ in page.tags]
+    assert "script" not in names
+    assert "link" not in names
+    for _, attributes in page.tags:
+        for name in ("src", "href"):
+            assert (attributes.get(name) or "data:").startswith("data:")
+    assert "url(" not in text
+    assert "@import" not in text
+    assert "A &lt;title&gt; &amp; more" in text
+    assert names.count("image") == 4  # two maps for each of two layers
+    assert "nan" not in re.sub(r"<[^>]*>", "", text).lower().replace("finance", "")
+    for part in ("Accuracy", "Where accuracy is lost", "Power and energy", "Area", "IR drop",
+                 "Conversion", "How to repeat it", "variation = 0.1", "prefers-color-scheme"):
+        assert part in text  # fmt: skip
+
+
+def test_the_page_shows_the_reports_numbers(setting) -> None:
+    report = setting[3]
+    text = render_report(report)
+    figures = report.figures()
+    assert f"{100 * figures['accuracy']:.2f} %" in text
+    assert quantity(figures["mean_power"]["total"], "W") in text
+    assert quantity(figures["mean_energy"], "J") in text
+    cells = [int(n) for n in re.findall(r"transparent\)\">(\d+)</td>", text)]
+    assert sum(cells) == len(report.labels)
+
+
+def test_unsolved_samples_are_said_and_left_out(setting) -> None:
+    report = setting[3]
+    status = report.solution.status.clone()
+    status[:3] = 1
+    outputs = report.outputs.clone()
+    outputs[:3] = torch.nan
+    solution = replace(report.solution, status=status, outputs=outputs)
+    predictions = report.predictions.clone()
+    predictions[:3] = -1
+    text = render_report(replace(report, solution=solution, predictions=predictions))
+    assert "3 of 30 samples were not solved" in text
+    cells = [int(n) for n in re.findall(r"transparent\)\">(\d+)</td>", text)]
+    assert sum(cells) == 27
+
+
+def test_everything_is_written_and_read_back(setting, tmp_path: Path) -> None:
+    network, model, loader, report = setting
+    page = write_report(
+        tmp_path / "run", report, network=network, software=model, loader=loader, title="T"
+    )
+    names = sorted(item.name for item in page.parent.iterdir())
+    assert names == [
+        "analysis.json", "analysis.safetensors", "network.safetensors", "report.html",
+        "report.json", "report.safetensors", "samples.csv",
+    ]  # fmt: skip
+    details = Analysis.load(page.parent)
+    assert details is not None
+    again = render_report(Report.load(page.parent), details, title="T")
+    assert again == page.read_text(encoding="utf-8")
+    inputs = next(iter(loader))[0]
+    with torch.no_grad():
+        assert torch.equal(load(page.parent / "network.safetensors")(inputs), network(inputs))
+    assert json.loads((page.parent / "report.json").read_text())["seed"] == 8
+    with pytest.raises(DataError, match="choose another directory"):
+        write_report(page.parent, report)
+
+
+def test_samples_are_listed_with_all_digits(setting) -> None:
+    report = setting[3]
+    rows = list(csv.DictReader(samples_csv(report).splitlines()))
+    assert len(rows) == 30
+    assert [float(rows[4][f"output_{k}_V"]) for k in range(3)] == report.outputs[4].tolist()
+    assert float(rows[4]["energy_J"]) == float(report.energy[4])
+
+
+def test_the_analysis_agrees_with_the_evaluation(setting) -> None:
+    network, model, loader, report = setting
+    details = analyse(network, model, loader, samples=30)
+    total = report.mean_power()
+    for part in ("inputs", "bias", "neurons"):
+        # The same sums in another order: rounding only.
+        assert sum(layer.power[part] for layer in details.layers) == pytest.approx(
+            total[part], rel=1e-9, abs=1e-18
+        )
+    effects = [item.effect for item in details.ablation]
+    assert effects[0] == "software"
+    assert "spread of the devices" in effects
+    assert details.ablation[0].accuracy == report.reference_accuracy
+    assert details.ablation[-1].accuracy == report.accuracy
+    with torch.no_grad():
+        inputs = torch.cat([batch[0] for batch in loader])
+        torch.testing.assert_close(details.software, model[:3](inputs), rtol=0, atol=0)
+    assert details.maps["0.input"].shape == (7, 10)
+    assert details.layers[0].weight_error > 0
+
+
+def test_quantities_are_for_reading() -> None:
+    assert quantity(0.01782, "W") == "17.82 mW"
+    assert quantity(999.95, "J", 4) in ("1000 J", "999.9 J", "1 kJ")
+    assert quantity(-2.5e-10, "W") == "-250 pW"
+    assert quantity(None, "W") == quantity(float("nan")) == "–"
+    assert quantity(0.0, "V") == "0 V"
+    assert quantity(3e-21, "J") == "0.003 aJ"
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3e-9, 7e-9), (0.93, 0.97), (5, 5)])
+def test_ticks_are_few_and_inside(low: float, high: float) -> None:
+    found = ticks(low, high)
+    assert 1 <= len(found) <= 11
+    slack = 1e-9 * max(abs(low), abs(high))
+    assert all(low - slack <= value <= high + slack for value in found)
+
+
+def test_charts_take_what_comes() -> None:
+    Page(scatter([(1, 1), (float("nan"), 2)], x_label="<x>", y_label="y", diagonal=True))
+    Page(scatter([], x_label="x", y_label="y"))
+    Page(bars({"a": {"p": 0.0}, "b": {"p": 1.0, "q": -1.0}}, label="l"))
+    Page(heatmap(torch.zeros(2, 3), row_ends=(1, 2), column_ends=(3,), label="l"))
+    text = parallel_coordinates(
+        [{"x": 1.0, "k": "a"}, {"x": 100.0, "k": None}], ["x", "k"], strong=[True, False], label="l"
+    )
+    Page(text)
+    assert text.count("polyline") == 2
