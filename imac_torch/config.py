@@ -342,6 +342,11 @@ class Neuron(_Section):
     table: str | None = Field(
         None, description="File with a characterised neuron (kind='table'), safetensors."
     )
+    osdi: str | None = Field(
+        None,
+        description="Compiled BSIM-CMG 107 (.osdi) with which ngspice simulates FinFET neurons "
+        "itself; None: a table of them. Needs an ngspice with OSDI (44 or later); untested there.",
+    )
     subcircuit: str | None = Field(
         None,
         description="User's SPICE file that replaces the neuron sub-circuit in netlists; same "

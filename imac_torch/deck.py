@@ -25,6 +25,7 @@ from imac_torch.netlist import (
     NgSpiceWriter,
     card_inverter,
     library_inverter,
+    osdi_inverter,
     table_inverter,
     write_netlists,
 )
@@ -241,10 +242,13 @@ def _inverter(specs: list[NeuronSpec], dialect: Dialect, settings: NetlistSettin
         return card_inverter(
             write_model_card(n.card), write_model_card(p.card), float(n.card.parameters["l"])
         )
+    if options.osdi is not None:
+        n, p = transistors(first)
+        return osdi_inverter(Path(options.osdi), n.card, p.card, first.temperature)
     if settings.analysis != "dc":
         raise NetlistError(
             "ngspice has no FinFET of HSPICE's level 72; it gets a table of ours, which has no "
             "charges and serves operating points: pass settings=NetlistSettings(analysis='dc'), "
-            "or your own sub-circuit in neuron.subcircuit"
+            "your own sub-circuit in neuron.subcircuit, or a compiled BSIM-CMG in neuron.osdi"
         )
     return table_inverter(build_core(first).values, vdd=first.vdd, fins=options.fins)

@@ -10,6 +10,7 @@ from imac_torch.netlist.inverter import (
 )
 from imac_torch.netlist.job import SimulationJob
 from imac_torch.netlist.ngspice import NgSpiceWriter
+from imac_torch.netlist.osdi import osdi_inverter
 from imac_torch.netlist.parse import ParsedNetlist, ParsedSubcircuit, parse_netlist
 from imac_torch.netlist.run import NetlistBatch, NetlistRun, write_netlists
 from imac_torch.netlist.settings import NetlistSettings
@@ -31,6 +32,7 @@ __all__ = [
     "Subcircuit",
     "card_inverter",
     "library_inverter",
+    "osdi_inverter",
     "parse_netlist",
     "read_subcircuit",
     "table_error",

@@ -38,6 +38,7 @@ class Inverter:
         dialect: The only dialect it is written for, or None.
         fins: The only number of fins it is made for, or None.
         vdd: V. The only supply it is made for, or None.
+        temperature: K. The only temperature it is made for, or None.
     """
 
     subcircuit: Subcircuit
@@ -46,6 +47,7 @@ class Inverter:
     dialect: str | None = None
     fins: int | None = None
     vdd: float | None = None
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         """Check that the sub-circuit takes the number of fins, which neurons pass to it.

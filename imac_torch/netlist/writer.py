@@ -201,6 +201,7 @@ class NetlistWriter(ABC):
             for what, made_for, wanted in (
                 ("fins", inverter.fins, spec.options.fins),
                 ("vdd", inverter.vdd, spec.vdd),
+                ("temperature", inverter.temperature, spec.temperature),
             ):
                 if made_for not in (None, wanted):
                     raise NetlistError(
