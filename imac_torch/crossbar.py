@@ -18,7 +18,9 @@ def partition_ends(count: int, parts: int) -> tuple[int, ...]:
     """Last line (1-based) of every part when ``count`` lines are cut into ``parts``.
 
     Part k ends at ``int(count·k/parts + min((count mod parts)/k, 1))``: IMAC-Sim's rule, which
-    makes the first parts one line longer, evaluated in integers.
+    makes some parts one line longer, evaluated in integers. It can leave parts empty when they
+    are about as many as the lines (6 lines in 5 parts: 2, 0, 1, 2, 1); then the first parts are
+    one line longer, and none is empty.
 
     Raises:
         CircuitError: There are more parts than lines.
@@ -31,6 +33,8 @@ def partition_ends(count: int, parts: int) -> tuple[int, ...]:
         # int(count·k/parts + min(remainder/k, 1)) over the common denominator parts·k
         addend = min(remainder * parts, parts * k)
         ends.append((count * k * k + addend) // (parts * k))
+    if any(before >= after for before, after in pairwise((0, *ends))):
+        return tuple(k * (count // parts) + min(k, remainder) for k in range(1, parts + 1))
     return tuple(ends)
 
 

@@ -353,7 +353,7 @@ def test_other_versions_are_refused(schema, tmp_path):
         ("a.toml", b'schema = 1\nsupplies = "high"', "supplies"),
         ("a.toml", b"schema = 1\n[layers.a.device]\nrlow = 1e9", "layers.a: .*rlow = .*rhigh"),
         ("a.toml", b"schema = 1\n[layers.a.device]\nrlov = 1", "layers.a: .*rlov: Extra inputs"),
-        ("a.toml", b"schema = 1\n[layers.a.devices]\nrlow = 1", "layers.a: .*devices: Extra inputs"),
+        ("a.toml", b"schema = 1\n[layers.a.devices]\na = 1", "layers.a: .*devices: Extra inputs"),
     ],
 )
 def test_unusable_files_name_file_and_field(name, content, message, tmp_path):
