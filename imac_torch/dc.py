@@ -94,7 +94,7 @@ def solve_dc(
     iterations = torch.zeros_like(status)
     layers: list[LayerSolution] = []
     powers: list[Power] = []
-    for k, (stage, network) in enumerate(zip(stages, networks)):
+    for k, (stage, network) in enumerate(zip(stages, networks, strict=True)):
         transfer = network.transfer
         constant = (stage.vdd * transfer[..., -1])[..., None, :]
         combined = voltages @ transfer[..., :-1].transpose(-1, -2) + constant

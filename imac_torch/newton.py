@@ -457,6 +457,19 @@ def solve_loaded(
 ) -> NeuronSolution:
     """Solve neurons, with gradients if anything requires them."""
     solved = solve_neurons(combined.detach(), neuron, load, options)
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and _requires_gradients(combined, neuron, load):
         return attach_gradients(combined, neuron, load, solved)
     return solved
+
+
+def _requires_gradients(combined: Tensor, neuron: NeuronCircuit, load: Load | None) -> bool:
+    tensors = [
+        combined, neuron.input_resistance, neuron.feedback_conductance, neuron.level_shift
+    ]
+    if load is not None:
+        tensors += [load.admittance, load.offset]
+    if any(tensor.requires_grad for tensor in tensors):
+        return True
+    # A core's parameters are its own business; what it gives at one point shows their graph.
+    point = combined.new_full((1,), neuron.core.start()[2])
+    return any(value.requires_grad for value in neuron.core.values(point, point))

@@ -108,9 +108,14 @@ class SplineTable:
         from imac_torch.kernels.table import evaluate
 
         result = first.new_empty(first.numel(), self.coefficients.shape[2])
-        points = [item.detach().reshape(-1).contiguous().numpy() for item in (first, second)]
-        evaluate(self.coefficients.numpy(), self.grid(), *points, result.numpy())
-        return result.reshape(*first.shape, -1)
+        evaluate(
+            self.coefficients.numpy(),
+            self.grid(),
+            first.detach().reshape(-1).contiguous().numpy(),
+            second.detach().reshape(-1).contiguous().numpy(),
+            result.numpy(),
+        )
+        return result.reshape(*first.shape, result.shape[1])
 
     def inside(self, first: Tensor, second: Tensor) -> Tensor:
         """Elementwise: whether points are on the grid's area."""
