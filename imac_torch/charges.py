@@ -109,7 +109,9 @@ class TableCharges:
         """See :class:`Charges`."""
         value, by_gate, by_output = self.table(gate, output)
         return ChargeValues(
-            *(CHARGE_SCALE * value[..., k] for k in range(3)),
+            CHARGE_SCALE * value[..., 0],
+            CHARGE_SCALE * value[..., 1],
+            CHARGE_SCALE * value[..., 2],
             CHARGE_SCALE * by_gate[..., 0],
             CHARGE_SCALE * by_output[..., 0],
             CHARGE_SCALE * by_gate[..., 1],
@@ -160,6 +162,6 @@ def _inverter_table(spec: NeuronSpec) -> TableCharges:
         output = torch.linspace(
             -OUTPUT_MARGIN, vdd + OUTPUT_MARGIN, CHARGE_NODES[1], dtype=torch.float64
         )
-        points = torch.meshgrid(gate, output, indexing="ij")
-        values = torch.stack(inverter_charges(n, p, *points, vdd), dim=-1) / CHARGE_SCALE
+        gates, outputs = torch.meshgrid(gate, output, indexing="ij")
+        values = torch.stack(inverter_charges(n, p, gates, outputs, vdd), dim=-1) / CHARGE_SCALE
         return TableCharges(SplineTable.fit(gate, output, values))

@@ -19,6 +19,7 @@ from imac_torch.blocks import BlockLayout, Termination
 from imac_torch.chain import LineEnds, chain_inverse
 from imac_torch.config import Interconnect
 from imac_torch.crossbar import CrossbarSpec
+from imac_torch.errors import SolverError
 from imac_torch.linalg import solve
 from imac_torch.ports import PortNetwork
 from imac_torch.wires import input_line_capacitances, output_line_capacitance
@@ -237,6 +238,9 @@ class Elimination:
         Args:
             voltages: (blocks, K, Q) V at the input lines; None: 0 V.
             injected: (blocks, R, K, Q) A into the nodes; None: nothing.
+
+        Raises:
+            SolverError: Neither is given.
         """
         blocks, ends = self.blocks, self.line_ends
         gp, gn = blocks.positive[..., None], blocks.negative[..., None]
@@ -245,14 +249,15 @@ class Elimination:
         driven = self.driven[..., None]
         if injected is None:
             if voltages is None:
-                raise ValueError("nothing drives the blocks")
+                raise SolverError("nothing drives the blocks: give voltages or injections")
             zero = torch.zeros_like(voltages)
             offsets = [zero] * count
-            free_plus = free_minus = None
+            free_plus = own_minus = None
         else:
             free_plus = self.plus @ injected.positive
+            own_minus = self.minus @ injected.negative
             virtual = alpha * share * free_plus[..., -1, :]
-            free_minus = self.minus @ injected.negative + driven * virtual[..., None, :]
+            free_minus = own_minus + driven * virtual[..., None, :]
             drawn = -gp * free_plus - gn * free_minus - injected.input_line
             offsets = [drawn[:, r] for r in range(count)]
         segment = blocks.wires.input_segment
@@ -273,10 +278,10 @@ class Elimination:
         if free_plus is not None:
             p = p + free_plus
         virtual = alpha * share * p[..., -1, :]
-        # free_minus holds the virtual node's share of the injections alone; the whole is added here.
+        # The virtual node follows cells and injections together.
         n = self.minus @ (gn * a) + driven * virtual[..., None, :]
-        if injected is not None:
-            n = n + self.minus @ injected.negative
+        if own_minus is not None:
+            n = n + own_minus
         negative_end = ends.negative_share * n[..., -1, :] + (1.0 - ends.negative_share) * virtual
         return CellVoltages(a, p, n), PortResponse(current, share * p[..., -1, :], negative_end)
 

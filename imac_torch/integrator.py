@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, Literal
 
 import torch
@@ -94,7 +95,7 @@ class StepControl:
         if self.method == "trapezoidal" and self.adaptive:
             raise SolverError("the trapezoidal rule needs fixed steps or a grid")
         if self.grid is not None and (
-            len(self.grid) < 1 or any(b <= a for a, b in zip(self.grid, self.grid[1:]))
+            len(self.grid) < 1 or any(b <= a for a, b in pairwise(self.grid))
         ):
             raise SolverError("the grid must ascend and not be empty")
 
@@ -147,7 +148,7 @@ def integrate_linear(
     """
     matrix = torch.linalg.inv(shift(step) * capacitance + conductance)
     states = [start]
-    for before, after in zip(drive[:-1], drive[1:], strict=True):
+    for before, after in pairwise(drive):
         now = states[-1]
         charge = capacitance @ now
         rate = before - conductance @ now

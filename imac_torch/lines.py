@@ -167,7 +167,8 @@ class ReducedLines:
             return LineHistory(bias, bias.new_zeros(len(bias), self.ports.outputs), step, history)
         ratio = self._ratio(step)
         past = torch.zeros_like(bias)
-        currents, combined = 0.0, 0.0
+        currents = torch.zeros_like(bias)
+        combined = bias.new_zeros(len(bias), self.ports.outputs)
         for k in range(order):
             # f_k = (p·u_{k-1} + h)/(σ + p), so u_k = ratio·u_{k-1} - h/(σ + p).
             past = ratio * past - history[k] * (ratio / shift(step))

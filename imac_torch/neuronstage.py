@@ -267,8 +267,8 @@ def _compiled(
         LARGEST_CHANGE,
     )
     return StageSolution(
-        gates, outputs, *results.unbind(0), Linearised(*system.unbind(0)),
-        torch.from_numpy(converged.all(axis=-1)),
+        gates, outputs, results[0], results[1], results[2], results[3], results[4],
+        Linearised(*system.unbind(0)), torch.from_numpy(converged.all(axis=-1)),
     )
 
 
@@ -321,8 +321,9 @@ def _batched(
             break
     if system is None:
         raise SolverError("Newton's method needs at least one iteration")
+    charges, static = neurons.state(gates, outputs), neurons.static(gates, outputs)
     return StageSolution(
-        gates, outputs, *neurons.state(gates, outputs), *neurons.static(gates, outputs),
+        gates, outputs, charges[0], charges[1], charges[2], static[0], static[1],
         system, converged,
     )
 

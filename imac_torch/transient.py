@@ -197,17 +197,17 @@ def prepare_transient(
         raise SolverError(
             f"{len(layers)} layers, {len(interconnects)} interconnects, {len(stages)} stages"
         )
-    nodes = sum(3 * spec.conductances.positive.numel() for spec, _ in layers)
+    nodes = sum(3 * crossbar.conductances.positive.numel() for crossbar, _ in layers)
     exact = options.wires == "exact" or (options.wires == "auto" and nodes <= EXACT_NODES)
     lines: list[ReducedLines | ExactLines] = []
-    for (spec, _), interconnect, stage in zip(layers, interconnects, stages, strict=True):
-        if spec.conductances.positive.ndim != 2:
+    for (crossbar, _), interconnect, stage in zip(layers, interconnects, stages, strict=True):
+        if crossbar.conductances.positive.ndim != 2:
             raise SolverError("transients take conductances without sample dimensions; select one")
-        capacitances = LineCapacitances.of(interconnect, spec)
+        capacitances = LineCapacitances.of(interconnect, crossbar)
         if capacitances is None:
             lines.append(ReducedLines(LaguerreModel.static(stage.ports), stage.ports))
             continue
-        blocks = DynamicBlocks.of(spec, capacitances)
+        blocks = DynamicBlocks.of(crossbar, capacitances)
         lines.append(
             ExactLines(blocks, stage.ports)
             if exact
@@ -480,7 +480,7 @@ class _Integration:
             worst = torch.maximum(worst, found / self.options.control.tolerance)
             lines = self.lines[k]
             if lines is not None:
-                states = (lines, middle.lines[k], end.lines[k])
+                states = (lines, _present(middle.lines[k]), _present(end.lines[k]))
                 of_lines = self.stages[k].lines.error(step, *states)
                 worst = torch.maximum(worst, of_lines / self.options.control.tolerance)
         # A sample whose initial point failed must not hold the others up.
@@ -578,7 +578,20 @@ class _Integration:
                 for name in ("gate_charge", "output_charge", "supply_charge")
             ]
             neurons.append(
-                _Neurons(*solved[:5], *rates, *solved[5:7], combined, pole_rate)
+                _Neurons(
+                    gates=solved.gates,
+                    outputs=outputs,
+                    gate_charge=solved.gate_charge,
+                    output_charge=solved.output_charge,
+                    supply_charge=solved.supply_charge,
+                    gate_rate=rates[0],
+                    output_rate=rates[1],
+                    supply_rate=rates[2],
+                    gate_current=solved.gate_current,
+                    supply_current=solved.supply_current,
+                    pole=combined,
+                    pole_rate=pole_rate,
+                )
             )
             systems.append(solved.system)
             if past is not None:

@@ -120,8 +120,11 @@ def test_sampling_between_points():
     at = torch.linspace(0, 1, 57, dtype=torch.float64)
     found = sample(time, torch.stack([2 * time - 1, time.exp()], dim=-1), at)
     assert torch.allclose(found[:, 0], 2 * at - 1, atol=1e-14)  # linear: exact
-    # Third order with steps of 0.2 at most: h³/12·f''' = 2e-3.
-    assert torch.allclose(found[:, 1], at.exp(), atol=2e-3)
+    # Slopes are second order inside, so that values are third: h³/12·f''' = 1.8e-3 for h = 0.2;
+    # at the ends they are secants, first order, and values are off by h²/8·f'' = 1.4e-2.
+    assert torch.allclose(found[:, 1], at.exp(), atol=1.4e-2)
+    inner = (at >= 0.1) & (at <= 0.8)
+    assert torch.allclose(found[inner, 1], at[inner].exp(), atol=1.8e-3)
     assert torch.allclose(sample(time, time**2, time), time**2, atol=1e-15)
     corner = (time - 0.5).clamp(min=0.0)
     between = sample(time, corner, at)

@@ -1,6 +1,7 @@
 """Transients of small networks: invariants, options, kernels, energies."""
 
 from dataclasses import fields
+from itertools import pairwise
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def build(generator, *, kind="logistic", capacitance=True, combine="average", no
         amplifier=Amplifier(gain=10.0, combine=combine, output_resistance=1.0),
     ).for_layer(0, "a", 1)
     layers = []
-    for inputs, outputs in zip(SIZES, SIZES[1:]):
+    for inputs, outputs in pairwise(SIZES):
         strong = (
             torch.rand(outputs, inputs + 1, generator=generator, dtype=torch.float64) < 0.5
         ).double()
@@ -82,11 +83,12 @@ def test_nothing_happens_without_a_change(generator):
 
 def test_exact_and_reduced_agree(generator):
     network = build(generator)
-    inputs = vectors(generator, 2, 2)
+    inputs = vectors(generator, 2, 1)
     control = StepControl(fixed=2e-12)
+    timing = Timing(period=3e-10)
     outputs, energies = [], []
     for wires in ("exact", "reduced"):
-        result = solve(network, inputs, wires=wires, control=control)
+        result = solve(network, inputs, timing, wires=wires, control=control)
         outputs.append(result.outputs)
         energies.append(result.energy)
         assert all(("all nodes" if wires == "exact" else "series") in w for w in result.wires)
@@ -104,7 +106,8 @@ def test_second_order(generator):
     neuron = LinearCharges(gate=1e-15, output=2e-15, mutual=0.3e-15)
     at = []
     for step in (1e-11, 5e-12, 2.5e-12, 6.25e-13):
-        result = solve(network, inputs, neuron=neuron, control=StepControl(fixed=step))
+        timing = Timing(period=2e-10)
+        result = solve(network, inputs, timing, neuron=neuron, control=StepControl(fixed=step))
         index = int((result.time - 1.5e-10).abs().argmin())
         assert float(result.time[index]) == pytest.approx(1.5e-10)
         at.append(result.outputs[index])
@@ -118,11 +121,13 @@ def test_tolerance_is_kept(generator):
     network = build(generator, capacitance=False)
     inputs = vectors(generator, 4, 1)
     neuron = LinearCharges(output=2e-15)
-    fine = solve(network, inputs, neuron=neuron, control=StepControl(fixed=1e-12))
+    timing = Timing(period=4e-10)
+    fine = solve(network, inputs, timing, neuron=neuron, control=StepControl(fixed=1e-12))
     from imac_torch.waveform import sample
 
     for tolerance in (1e-3, 1e-4):
-        result = solve(network, inputs, neuron=neuron, control=StepControl(tolerance=tolerance))
+        control = StepControl(tolerance=tolerance)
+        result = solve(network, inputs, timing, neuron=neuron, control=control)
         error = result.outputs[::2] - sample(fine.time, fine.outputs, result.time[::2])
         # Local errors of some ten steps add up before they decay.
         assert float(error.abs().max()) < 10 * tolerance
@@ -132,9 +137,10 @@ def test_batch_equals_loop(generator):
     network = build(generator)
     inputs = vectors(generator, 3, 1)
     control = StepControl(fixed=1e-11)
-    together = solve(network, inputs, control=control)
+    timing = Timing(period=4e-10)
+    together = solve(network, inputs, timing, control=control)
     for k in range(3):
-        alone = solve(network, inputs[k : k + 1], control=control)
+        alone = solve(network, inputs[k : k + 1], timing, control=control)
         # The start values of DC iterations come from a table over the batch: 1e-9 V.
         assert torch.allclose(alone.outputs[:, 0], together.outputs[:, k], atol=1e-8)
         assert torch.allclose(alone.energy.total[0], together.energy.total[k], rtol=1e-6)

@@ -1,6 +1,7 @@
 """The integrator on linear circuits whose solution is known."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def test_rc_ladder_against_matrix_exponential_and_order():
     # Second order: halving the step quarters the error; the next term of the expansion in h makes
     # the ratio differ from 4 by about h·λ, h·λ < 0.1 for the modes that are still there at 2 ns.
     errors = [ladder_error(steps) for steps in (100, 200, 400, 800)]
-    for coarse, fine in zip(errors, errors[1:]):
+    for coarse, fine in pairwise(errors):
         assert math.log2(coarse / fine) == pytest.approx(2.0, abs=0.1)
     # 800 steps of 2.5 ps: error constant 0.04·h²·T·λ³·e^(-λT) is below 1e-6 V for every mode λ.
     assert errors[-1] < 1e-6

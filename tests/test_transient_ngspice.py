@@ -1,6 +1,7 @@
 """The native transient against ngspice on the same netlist."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -43,14 +44,16 @@ def parts(generator, directory: Path):
     file = directory / "neuron.sp"
     file.write_text(NEURON)
     config = Config(
-        neuron=Neuron(kind="logistic", output_resistance=5e3, subcircuit=str(file)),
+        neuron=Neuron(
+            kind="logistic", output_resistance=5e3, slope=25.0, subcircuit=str(file)
+        ),
         crossbar=Crossbar(rows=5, columns=6),
         interconnect=Interconnect(capacitance=True),
-        amplifier=Amplifier(gain=10.0),
+        amplifier=Amplifier(gain=30.0),
         timing=Timing(period=PERIOD),
     ).for_layer(0, "a", 1)
     result = []
-    for inputs, outputs in zip(SIZES, SIZES[1:]):
+    for inputs, outputs in pairwise(SIZES):
         weights = torch.rand(outputs, inputs + 1, generator=generator, dtype=torch.float64) < 0.5
         strong = weights.to(torch.float64)
         low, high = 1 / 202e3, 1 / 78e3
@@ -60,7 +63,7 @@ def parts(generator, directory: Path):
         spec = NeuronSpec(
             "logistic", 78e3, 202e3, -0.2, 0.8, 298.15, config.neuron
         )
-        result.append((build_crossbar(pair, config, 10.0), spec))
+        result.append((build_crossbar(pair, config, 30.0), spec))
     return result, config
 
 

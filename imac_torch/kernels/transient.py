@@ -11,6 +11,9 @@ import math
 
 import numpy as np
 from numba import njit, prange
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
 
 LANES = 8
 """Images per tile: two AVX2 or one AVX-512 register."""
@@ -21,7 +24,10 @@ FUNCTIONS = 6
 
 
 @njit(cache=True, inline="always", fastmath={"contract"})
-def _weights(t, half):  # type: ignore[no-untyped-def]
+def _weights(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    t: float,
+    half: float,
+):
     """Cubic B-spline weights and slopes at t in [0, 1]; ``half`` is half the inverse step."""
     s = 1.0 - t
     return (
@@ -41,7 +47,13 @@ def _weights(t, half):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, inline="always", fastmath={"contract"})
-def _cell(position, low, high, inverse_step, cells):  # type: ignore[no-untyped-def]
+def _cell(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    position: float,
+    low: float,
+    high: float,
+    inverse_step: float,
+    cells: int,
+):
     within = min(max(position, low), high)
     scaled = (within - low) * inverse_step
     index = min(int(scaled), cells - 1)
@@ -49,7 +61,15 @@ def _cell(position, low, high, inverse_step, cells):  # type: ignore[no-untyped-
 
 
 @njit(cache=True, fastmath={"contract"})
-def _evaluate(table, grid, gate, output, value, by_gate, by_output):  # type: ignore[no-untyped-def]
+def _evaluate(
+    table: FloatArray,
+    grid: FloatArray,
+    gate: float,
+    output: float,
+    value: FloatArray,
+    by_gate: FloatArray,
+    by_output: FloatArray,
+) -> None:
     """All functions of the table with their derivatives, linear outside the grid."""
     i, t, over_gate = _cell(gate, grid[0], grid[1], grid[2], table.shape[0] - 3)
     j, p, over_output = _cell(output, grid[3], grid[4], grid[5], table.shape[1] - 3)
@@ -73,7 +93,18 @@ def _evaluate(table, grid, gate, output, value, by_gate, by_output):  # type: ig
 
 
 @njit(cache=True, fastmath={"contract"})
-def _solve(matrix, loaded, diagonal, right, left, across, own, step, error, size):  # type: ignore[no-untyped-def]
+def _solve(
+    matrix: FloatArray,
+    loaded: bool,
+    diagonal: FloatArray,
+    right: FloatArray,
+    left: FloatArray,
+    across: FloatArray,
+    own: FloatArray,
+    step: FloatArray,
+    error: FloatArray,
+    size: int,
+) -> None:
     """(diag + Y)·step = right for a tile, by the rank-one preconditioner and corrections."""
     for row in range(size):
         for lane in range(LANES):
@@ -113,29 +144,29 @@ def _solve(matrix, loaded, diagonal, right, left, across, own, step, error, size
 
 
 @njit(cache=True, parallel=True, fastmath={"contract"})
-def solve_stage(  # type: ignore[no-untyped-def]
-    combined,
-    offset,
-    gate_history,
-    output_history,
-    gates,
-    outputs,
-    results,
-    system,
-    converged,
-    admittance,
-    first,
-    left,
-    across,
-    loaded,
-    table,
-    grid,
-    circuit,
-    capacitance,
-    tolerance,
-    limit,
-    largest,
-):
+def solve_stage(
+    combined: FloatArray,
+    offset: FloatArray,
+    gate_history: FloatArray,
+    output_history: FloatArray,
+    gates: FloatArray,
+    outputs: FloatArray,
+    results: FloatArray,
+    system: FloatArray,
+    converged: NDArray[np.bool_],
+    admittance: FloatArray,
+    first: NDArray[np.int64],
+    left: FloatArray,
+    across: FloatArray,
+    loaded: bool,
+    table: FloatArray,
+    grid: FloatArray,
+    circuit: FloatArray,
+    capacitance: FloatArray,
+    tolerance: float,
+    limit: int,
+    largest: float,
+) -> None:
     """Solve in place.
 
     Args:
@@ -297,9 +328,16 @@ def solve_stage(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True, fastmath={"contract"})
-def solve_linear(  # type: ignore[no-untyped-def]
-    diagonal, right, admittance, first, left, across, loaded, solution
-):
+def solve_linear(
+    diagonal: FloatArray,
+    right: FloatArray,
+    admittance: FloatArray,
+    first: NDArray[np.int64],
+    left: FloatArray,
+    across: FloatArray,
+    loaded: bool,
+    solution: FloatArray,
+) -> None:
     """(diag(d) + Y)·x = r for all images with the corrections of a Newton step.
 
     Args:
