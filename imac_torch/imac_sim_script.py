@@ -170,7 +170,7 @@ def _integers(path: Path, values: Mapping[str, Any], name: str) -> tuple[int, ..
 
 
 def _partitions(path: Path, values: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
-    """hpar and vpar where they are written out; IMAC-Sim computes them as we do otherwise."""
+    """Numbers of partitions where they are written out; IMAC-Sim computes them as we do otherwise."""
     return _integers(path, values, name) if name in values else None
 
 

@@ -57,7 +57,7 @@ def config(
     if device is not None:
         made = made.replace(device=Memristor.preset(device))
     if tech_node is not None:
-        made = made.replace(interconnect=Interconnect.preset(tech_node * 1e-9, bit_cell))
+        made = made.replace(interconnect=Interconnect.preset(float(f"{tech_node}e-9"), bit_cell))
     made = apply_overrides(made, dict(parse_assignment(text) for text in changes or ()))
     if output is not None:
         made.save(output)

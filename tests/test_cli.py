@@ -1,0 +1,390 @@
+"""The command line: what it does, what it says, and its exit codes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from typer.testing import CliRunner, Result
+
+from imac_torch import Config, Interconnect
+from imac_torch.cli import app, commands
+from imac_torch.cli.exits import ExitCode, exit_code
+from imac_torch.errors import (
+    ConfigError,
+    DataError,
+    SimulatorNotFoundError,
+    SolverError,
+)
+from imac_torch.imac_sim_script import read_imac_sim_script
+
+MODULE = """
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+def build():
+    return nn.Sequential(nn.Linear(6, 5), nn.Sigmoid(), nn.Linear(5, 3)).double()
+
+def data():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(12, 6, generator=generator, dtype=torch.float64) * 2 - 1
+    return TensorDataset(x, (x[:, 0] > 0).long() + (x[:, 1] > 0).long())
+
+def broken():
+    raise RuntimeError("no model today")
+"""
+
+LOGISTIC = ["-s", "neuron.kind=logistic"]
+
+
+def call(*arguments: object) -> Result:
+    commands.register(app)
+    return CliRunner().invoke(app, [str(item) for item in arguments])
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a user's module and weights, the current one."""
+    name = "mine_" + re.sub(r"\W", "_", tmp_path.name)
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5), nn.Sigmoid(), nn.Linear(5, 3)).double()
+    for parameter in model.parameters():
+        nn.init.uniform_(parameter, -1, 1, generator=generator)
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def module(project: Path, name: str = "build") -> str:
+    (path,) = project.glob("mine_*.py")
+    return f"{path.stem}:{name}"
+
+
+def source(project: Path) -> list[str]:
+    return [module(project), "--weights", "w.safetensors", *LOGISTIC]
+
+
+def data(project: Path) -> list[str]:
+    return ["--data", module(project, "data"), "--quiet"]
+
+
+def test_convert_simulate_and_report(project: Path) -> None:
+    result = call("convert", *source(project), "-o", "net.safetensors")
+    assert result.exit_code == 0, result.output
+    assert "analog" in result.output
+    direct = call("simulate", *source(project), *data(project), "--json")
+    saved = call("simulate", "net.safetensors", *data(project), "--json", "-o", "run")
+    assert saved.exit_code == 0, saved.output
+    one, two = json.loads(direct.stdout), json.loads(saved.stdout)
+    assert one["mean_power"] == two["mean_power"]
+    assert one["samples"] == 12
+    assert one["area"]["model"] == "imac-sim"
+    first = (project / "run" / "report.html").read_text()
+    assert call("report", "run", "--title", "Another title").exit_code == 0
+    second = (project / "run" / "report.html").read_text()
+    assert second != first
+    assert "Another title" in second
+    assert call("convert", *source(project), "-o", "net.safetensors").exit_code == 3
+    assert call("convert", *source(project), "-o", "net.safetensors", "--force").exit_code == 0
+    assert call("simulate", "net.safetensors", *data(project), "-o", "run").exit_code == 3
+
+
+def test_samples_are_a_range(project: Path) -> None:
+    whole = call("simulate", *source(project), *data(project), "-o", "a", "--json")
+    part = call("simulate", *source(project), *data(project), "-o", "b", "--firstimage", 4,
+                "--testnum", 5, "--testnum-per-batch", 2, "--json")  # fmt: skip
+    assert whole.exit_code == part.exit_code == 0
+    rows = [
+        list(csv.DictReader((project / d / "samples.csv").read_text().splitlines())) for d in "ab"
+    ]
+    assert len(rows[1]) == 5
+    for row, same in zip(rows[1], rows[0][4:9], strict=True):
+        assert row["label"] == same["label"]
+        # The solver's tolerance: another batch, another path of Newton's method.
+        assert abs(float(row["output_0_V"]) - float(same["output_0_V"])) < 1e-9
+    beyond = call("simulate", *source(project), *data(project), "--firstimage", 10, "-n", 5)
+    assert beyond.exit_code == 3
+    assert "0 to 11" in beyond.output
+
+
+def test_seeds_make_devices(project: Path) -> None:
+    spread = [*source(project), "-s", "device.variation=0.2", *data(project), "--json"]
+    without = call("simulate", *spread)
+    assert without.exit_code == 3
+    assert "Generator" in without.output
+    found = [json.loads(call("simulate", *spread, "--seed", s).stdout) for s in (1, 1, 2)]
+    assert found[0]["mean_power"] == found[1]["mean_power"] != found[2]["mean_power"]
+    assert found[0]["seed"] == 1
+
+
+def test_configuration_files_and_changes(project: Path) -> None:
+    written = call("config", "--device", "MRAM", "--tech-node", 14, "-o", "c.toml",
+                   "-s", "amplifier.gain=12")  # fmt: skip
+    assert written.exit_code == 0, written.output
+    config = Config.load("c.toml")
+    assert config.device.rlow == 8.5e3
+    assert config.interconnect == Interconnect.preset(14e-9)
+    assert config.amplifier.gain == 12.0
+    (project / "printed.toml").write_text(call("config", "--imac-sim").stdout)
+    assert Config.load("printed.toml") == Config.imac_sim()
+    assert call("config", "-o", "c.toml").exit_code == 3
+    fields = call("config", "--fields").stdout
+    assert "interconnect.tech_node" in fields
+    run = ["simulate", *source(project), *data(project), "--json"]
+    low = json.loads(call(*run).stdout)["mean_power"]["total"]
+    high = json.loads(call(*run, "-c", "c.toml").stdout)["mean_power"]["total"]
+    assert high > low  # MRAM conducts better than the default's PCM
+
+
+def test_area_characterize_and_netlist(project: Path) -> None:
+    area = json.loads(call("area", *source(project), "--json", "-m", "layout").stdout)
+    assert area["total"] > 0
+    assert set(area["layers"]) == {"0", "2"}
+    curve = call("characterize", *LOGISTIC, "--points", 11, "-o", "n.csv", "--json")
+    assert curve.exit_code == 0, curve.output
+    assert json.loads(curve.stdout)["slope"] == -11.0
+    rows = list(csv.DictReader(Path("n.csv").read_text().splitlines()))
+    assert len(rows) == 11
+    assert float(rows[5]["output_V"]) == pytest.approx(0.4)  # half of vdd at 0 V
+    netlist = call("netlist", *source(project), "--data", module(project, "data"), "-n", 5,
+                   "--testnum-per-batch", 2, "-o", "deck")  # fmt: skip
+    assert netlist.exit_code == 0, netlist.output
+    assert "3 netlists for 5 samples" in netlist.output
+
+
+def test_verify_agrees_and_tells_differences_apart(project: Path, ngspice: Path) -> None:
+    arguments = ["verify", *source(project), "--data", module(project, "data"), "-n", 2, "--json"]
+    agree = call(*arguments)
+    assert agree.exit_code == 0, agree.output
+    # Both solve the same equations; Newton's tolerance is 1e-9 V.
+    assert json.loads(agree.stdout)["largest_difference"] < 1e-7
+    differ = call(*arguments, "--tolerance", 0)
+    assert differ.exit_code == int(ExitCode.DIFFERENT)
+    assert json.loads(differ.stdout)["passed"] is False
+
+
+def test_simulate_with_ngspice_keeps_its_run(project: Path, ngspice: Path) -> None:
+    result = call("simulate", *source(project), *data(project), "-e", "ngspice", "-n", 2,
+                  "--run-directory", "spice_run", "--json")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["engine"]["name"] == "ngspice"
+    assert any(item.is_file() for item in (project / "spice_run").rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["simulate", "nothing", "-d", "digits"], 3, "module:factory"),
+        (["simulate", "no_such_module:f", "-d", "digits"], 3, "cannot import"),
+        (["simulate", "missing.safetensors"], 3, "no such file"),
+        (["simulate", "@build"], 3, "brings no data"),
+        (["simulate", "@build", "-d", "nonsense"], 3, "no data set"),
+        (["simulate", "@nothing", "-d", "digits"], 3, "has no 'nothing'"),
+        (["simulate", "@broken", "-d", "digits"], 3, "no model today"),
+        (["simulate", "@build", "--weights", "w.pt", "-d", "@data"], 3, "safetensors only"),
+        (["simulate", "@build", "-d", "@data", "-s", "amplifer.gain=3"], 3, "did you mean"),
+        (["simulate", "@build", "-d", "@data", "--analysis", "transient"], 3, "--engine"),
+        (["simulate", "@build", "-d", "@data", "-e", "spectre"], 2, "spectre"),
+        (["simulate", "@build", "-d", "@data", "-c", "none.toml"], 3, "none.toml"),
+        (["verify", "@build", "-d", "@data", "-e", "native"], 3, "compared with itself"),
+        (["area", "@build", "-m", "guess"], 3, "layout-used"),
+        (["sweep", "none.toml"], 3, "cannot read the sweep"),
+        (["report", "nowhere"], 3, "no readable report"),
+        (["conver"], 2, "conver"),
+    ],
+)
+def test_mistakes_have_a_message_and_a_code(
+    project: Path, arguments: list[str], code: int, message: str
+) -> None:
+    spelled = [module(project, a[1:]) if a.startswith("@") else a for a in arguments]
+    result = call(*spelled)
+    assert result.exit_code == code, result.output
+    assert message in re.sub(r"\s+", " ", result.output)
+    assert "Traceback" not in result.output
+
+
+def test_a_missing_simulator_has_its_own_code(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(project))
+    result = call("simulate", *source(project), *data(project), "-e", "hspice")
+    assert result.exit_code == int(ExitCode.SIMULATOR), result.output
+    assert "HSPICE is a commercial program" in re.sub(r"\s+", " ", result.output)
+
+
+def test_errors_map_to_codes() -> None:
+    assert exit_code(ConfigError("")) is exit_code(DataError("")) is ExitCode.INPUT
+    assert exit_code(SolverError("")) is ExitCode.UNSOLVED
+    assert exit_code(SimulatorNotFoundError("")) is ExitCode.SIMULATOR
+
+
+def test_a_saved_network_keeps_its_configuration(project: Path) -> None:
+    call("convert", *source(project), "-o", "net.safetensors")
+    result = call("simulate", "net.safetensors", *data(project), "-s", "amplifier.gain=3")
+    assert result.exit_code == 3
+    assert "converted already" in result.output
+
+
+def test_help_teaches() -> None:
+    text = call("--help").output
+    for word in ("MODEL", "DATA", "Exit codes", "IMAC-Sim", "convert", "sweep", "characterize"):
+        assert word in text
+    assert "--testnum" in call("simulate", "--help").output
+
+
+def test_the_module_is_the_command() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "imac_torch", "--version"], capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert re.fullmatch(r"imac-torch \d+\.\d+\.\d+\S*\n", result.stdout)
+
+
+# IMAC-Sim
+
+
+SCRIPT = """
+import os
+start = time.time()
+data_dir='data' #The directory where data files are located
+spice_dir='spice'
+dataset_file='test_data.csv'
+label_file='test_labels.csv'
+weight_var=2.5
+testnum=4
+testnum_per_batch=2
+firstimage=1
+vdd=0.8
+vss=-0.8
+tsampling=2
+nodes=[5,4,3]
+xbar=[4,2]
+gain=[30,10]
+tech_node=9e-9
+metal=3*tech_node
+T=22e-9
+H=20e-9
+L=15*tech_node
+W=12*tech_node
+D=5*tech_node
+eps = 20*8.854e-12
+rho = 1.9e-8
+rlow=5e3
+rhigh=15e3
+hpar=[math.ceil((x+1)/xbar[0]) for x in nodes]
+os.system("touch executed")
+rlow = 7
+"""
+
+
+@pytest.fixture
+def imac_sim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory as IMAC-Sim's users have it."""
+    generator = torch.Generator().manual_seed(5)
+    directory = tmp_path / "IMAC"
+    (directory / "data").mkdir(parents=True)
+    (directory / "testIMAC.py").write_text(SCRIPT)
+
+    def write(name: str, values: torch.Tensor) -> None:
+        lines = [",".join(str(int(v)) for v in row) for row in values.tolist()]
+        (directory / "data" / name).write_text("\n".join(lines) + "\n")
+
+    def signs(*shape: int) -> torch.Tensor:
+        return torch.randint(0, 2, shape, generator=generator) * 2 - 1
+
+    for k, (n, m) in enumerate([(5, 4), (4, 3)], start=1):
+        write(f"W{k}.csv", signs(n, m))
+        write(f"B{k}.csv", signs(m, 1))
+    write("test_data.csv", signs(6, 5) * 3)  # IMAC-Sim takes the sign
+    write("test_labels.csv", torch.eye(3)[torch.randint(0, 3, (6,), generator=generator)])
+    monkeypatch.chdir(tmp_path)
+    return directory
+
+
+def test_a_script_is_read_and_not_run(imac_sim: Path) -> None:
+    script = read_imac_sim_script(imac_sim / "testIMAC.py")
+    config = script.config
+    assert not Path("executed").exists()
+    assert (config.device.rlow, config.device.rhigh, config.device.variation) == (5e3, 15e3, 0.025)
+    assert (config.crossbar.columns, config.crossbar.rows) == (4, 2)
+    assert config.crossbar.horizontal is None
+    assert config.amplifier.gain == (30.0, 10.0)
+    assert config.timing.period == 2e-9
+    assert config.interconnect.length == 15 * 9e-9
+    assert config.interconnect.permittivity == 20 * 8.854e-12
+    assert (script.testnum, script.testnum_per_batch, script.firstimage) == (4, 2, 1)
+    assert script.nodes == (5, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("rhigh=15e3", "", "rhigh"),
+        ("vdd=0.8", "vdd='high'", "vdd = 'high' is not a number"),
+        ("xbar=[4,2]", "xbar=[4]", "two entries"),
+        ("xbar=[4,2]", "xbar=[4", "not Python"),
+    ],
+)
+def test_scripts_with_mistakes(imac_sim: Path, old: str, new: str, message: str) -> None:
+    path = imac_sim / "testIMAC.py"
+    path.write_text(SCRIPT.replace(old, new))
+    with pytest.raises(DataError, match=message):
+        read_imac_sim_script(path)
+
+
+def test_a_directory_of_imac_sim_is_a_whole_run(imac_sim: Path) -> None:
+    result = call("simulate", imac_sim, "--seed", 0, "--json", "-q", "-o", "run")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["samples"] == 4
+    assert found["period"] == 2e-9
+    # hpar = [2, 2], vpar = [2, 2]: 8 arrays of 4×2
+    cells = 12 * 9e-9 * 15 * 9e-9 * 4 * 2 * 8
+    assert found["area"]["total"] == pytest.approx(cells + 0.56e-12 * 8 * 6)
+    data_only = call("simulate", imac_sim / "data", *LOGISTIC, "--json", "-q")
+    assert data_only.exit_code == 0, data_only.output
+    assert json.loads(data_only.stdout)["samples"] == 6
+
+
+def test_a_sweep_from_a_file(project: Path) -> None:
+    text = f"""
+[model]
+source = "{module(project)}"
+weights = "w.safetensors"
+[data]
+source = "{module(project, 'data')}"
+testnum = 8
+[set]
+"neuron.kind" = "logistic"
+[grid]
+"device.rlow" = [1e4, 5e4]
+"crossbar.columns" = [3, 7]
+[objectives]
+accuracy = "max"
+power = "min"
+"""
+    Path("s.toml").write_text(text)
+    first = call("sweep", "s.toml", "-q")
+    assert first.exit_code == 0, first.output
+    assert "4 of 4 points done" in first.output
+    rows = list(csv.DictReader(Path("s/sweep.csv").read_text().splitlines()))
+    assert [(r["device.rlow"], r["crossbar.columns"]) for r in rows] == [
+        ("10000.0", "3"), ("10000.0", "7"), ("50000.0", "3"), ("50000.0", "7"),
+    ]  # fmt: skip
+    assert Path("s/sweep.html").is_file()
+    again = call("sweep", "s.toml", "-q", "--show")
+    assert again.exit_code == 0
+    Path("s.toml").write_text(text.replace("[1e4, 5e4]", "[1e4, 3e5]"))
+    invalid = call("sweep", "s.toml", "-q")
+    assert invalid.exit_code == 3  # rlow above rhigh: said before anything runs
+    assert "300000" in invalid.output
