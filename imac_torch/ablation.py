@@ -151,7 +151,11 @@ def _copy(
     states: int | str | None = "keep",
     spread: bool = True,
 ) -> IMACNetwork:
-    """The same network with other mappings; amplifier gains are kept."""
+    """The same network with other mappings.
+
+    Gains are kept, but where levels or states no longer limit a 'matched' layer, the gain that was
+    a compromise with them is chosen anew (unless the configuration gives one).
+    """
     result = copy.deepcopy(network)
     for layer in result.analog_layers():
         config = layer.config
@@ -163,7 +167,12 @@ def _copy(
                 gain = gain * _full_scale_ratio(layer)
         if states != "keep":
             config = config.replace(device=config.device.replace(states=states))
-        layer.config = config.replace(amplifier=config.amplifier.replace(gain=gain))
+        free = levels is not None and layer.matched and config.amplifier.gain is None
+        layer.config = config
+        if free:
+            layer.choose_gain()
+        else:
+            layer.config = config.replace(amplifier=config.amplifier.replace(gain=gain))
         if not spread:
             layer.positive_factor.fill_(1.0)
             layer.negative_factor.fill_(1.0)

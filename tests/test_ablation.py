@@ -1,0 +1,96 @@
+"""Ablation: every step adds one thing, and steps whose thing is absent cost nothing."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from imac_torch import Config, convert
+from imac_torch.ablation import STEPS, ablate, layer_effects
+from imac_torch.analog import IMACNetwork
+from imac_torch.calibration import calibrate
+from imac_torch.config import Crossbar, Interconnect, Memristor, Neuron, WeightMapping
+from imac_torch.errors import ConversionError
+
+
+def network(generator: torch.Generator, device: Memristor, **sections: object) -> IMACNetwork:
+    model = nn.Sequential(nn.Linear(8, 6), nn.Sigmoid(), nn.Linear(6, 4)).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.copy_(0.3 * values)
+    config = Config(
+        **{
+            "device": device,
+            "mapping": WeightMapping(levels="continuous", scheme="matched"),
+            "crossbar": Crossbar(rows=4, columns=5),
+            "neuron": Neuron(kind="logistic"),
+            **sections,
+        }
+    )
+    result = convert(model, config, generator=generator)
+    calibrate(result, images(generator), trim=False)  # the scale of the outputs
+    return result
+
+
+def images(generator: torch.Generator) -> torch.Tensor:
+    return torch.rand(30, 8, generator=generator, dtype=torch.float64) * 2 - 1
+
+
+def test_steps_that_add_nothing_cost_nothing(generator: torch.Generator) -> None:
+    ideal = Interconnect(resistance=False)
+    circuit = network(generator, Memristor(rlow=10e3, rhigh=1e6), interconnect=ideal)
+    x = images(generator)
+    steps = {step.name: step for step in ablate(circuit, x)}
+    assert tuple(steps) == STEPS
+    assert steps["software"].output_error == 0.0
+    for name in ("mapping", "quantisation", "variation", "neuron"):
+        # calibration accepts 2e-3 of a layer's output rather than shrink its scale further; the
+        # mean counts there and not here, which makes up to a factor of a few
+        assert steps[name].output_error < 0.01
+        assert steps[name].output_error == pytest.approx(steps["mapping"].output_error, abs=1e-9)
+    # loading is there, and without wires partitioning changes the load but not the transfer
+    assert steps["loading"].output_error > 1e-4
+    assert steps["partitioning"].output_error == pytest.approx(
+        steps["loading"].output_error, rel=1e-9
+    )
+    assert all(math.isnan(step.accuracy) for step in steps.values())
+
+
+def test_steps_are_the_network_and_name_the_culprit(generator: torch.Generator) -> None:
+    x = images(generator)
+    coarse = network(generator, Memristor(rlow=10e3, rhigh=1e6, states=4, variation=0.3))
+    labels = torch.arange(30) % 4
+    steps = {step.name: step for step in ablate(coarse, x, labels)}
+    # without states the first layer is exact; the last keeps the scale that suited four states
+    assert steps["mapping"].layer_errors[0] < 1e-9
+    assert steps["quantisation"].layer_errors[0] > 0.02
+    assert steps["quantisation"].output_error > 1.5 * steps["mapping"].output_error
+    assert steps["variation"].output_error != steps["quantisation"].output_error
+    with torch.no_grad():
+        correct = (coarse(x).argmax(1) == labels).double().mean()
+    assert steps["partitioning"].accuracy == pytest.approx(float(correct))
+    # the ablation left the network as it was
+    again = {step.name: step for step in ablate(coarse, x, labels)}
+    assert again["partitioning"].output_error == steps["partitioning"].output_error
+
+
+def test_effective_weights(generator: torch.Generator) -> None:
+    ideal = Interconnect(resistance=False)
+    device = Memristor(rlow=10e3, rhigh=1e6)
+    for effect in layer_effects(network(generator, device, interconnect=ideal)):
+        assert effect.error < 0.01  # what calibration accepts, see above
+        assert effect.gain == pytest.approx(1.0, abs=0.01)
+    lossy = network(generator, Memristor(rlow=300.0, rhigh=30e3))
+    effects = layer_effects(lossy, worst=3)
+    # wires take part of the signal
+    assert effects[0].gain < 0.999
+    row, column, difference = effects[0].worst[0]
+    found = (effects[0].effective - effects[0].wanted)[row, column]
+    assert float(found) == difference
+    assert abs(difference) == float((effects[0].effective - effects[0].wanted).abs().max())
+    with pytest.raises(ConversionError, match="worst"):
+        layer_effects(lossy, worst=0)
