@@ -315,7 +315,7 @@ def encode(inputs: Tensor, supplies: Supplies, scale: float) -> Tensor:
         relative = torch.sign(relative)
     elif bool((relative.abs() > 1.0 + 1e-9).any()):
         raise CircuitError(
-            f"inputs reach {float(inputs.abs().max()):g}, full scale is {scale:g}: voltages would "
-            "leave the supplies. Scale the data, or set supplies.input_scale"
+            f"inputs reach {float(inputs.detach().abs().max()):g}, full scale is {scale:g}: "
+            "voltages would leave the supplies. Scale the data, or set supplies.input_scale"
         )
     return torch.where(relative >= 0, relative * supplies.vdd, -relative * supplies.vss)

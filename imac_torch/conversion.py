@@ -183,7 +183,9 @@ def _plan_layer(plan: _Plan, leaves: Sequence[_Leaf], index: int) -> int:
     linear = leaf.module
     assert isinstance(linear, nn.Linear | IMACLinear)  # noqa: S101 - narrows the type only
     position = len(plan.records)
-    activation = linear.activation if isinstance(linear, IMACLinear) else None
+    activation = None
+    if isinstance(linear, IMACLinear) and linear.activation.kind != "identity":
+        activation = linear.activation
     index += 1
     while index < len(leaves):
         after = leaves[index]
