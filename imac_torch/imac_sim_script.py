@@ -170,7 +170,7 @@ def _integers(path: Path, values: Mapping[str, Any], name: str) -> tuple[int, ..
 
 
 def _partitions(path: Path, values: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
-    """Numbers of partitions where they are written out; IMAC-Sim computes them as we do otherwise."""
+    """Partitions where they are written out; else they are computed, as IMAC-Sim does."""
     return _integers(path, values, name) if name in values else None
 
 

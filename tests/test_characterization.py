@@ -22,7 +22,9 @@ def test_the_logistic_neuron_is_its_formula() -> None:
 def test_the_inverter_falls_from_rail_to_rail_and_keeps_kirchhoffs_laws() -> None:
     config = Config(device=Memristor(rlow=8.5e3, rhigh=25.5e3))
     curve = characterize_neuron(config, points=41)
-    assert bool((curve.outputs.diff() < 0).all())
+    # Beyond the transition the feedback resistor pulls the output up a little with the input.
+    transition = curve.inputs.abs() <= 0.25
+    assert bool((curve.outputs[transition].diff() < 0).all())
     assert curve.outputs[0] > 0.75
     assert curve.outputs[-1] < 0.05
     # The resistors carry what the input draws: (z + 0.4 - gate)/rlow into the gate node.

@@ -423,9 +423,6 @@ def test_search_finds_the_front_and_goes_on_where_it_was(tmp_path: Path) -> None
     assert len(set(evaluated)) == len(evaluated) > first
     # Minimal square and minimal -x conflict for x >= 0 only: that is the front.
     assert {row["x"] for row in longer.front(goals)} <= {0, 1, 2, 3}
-    parallel = search(space, Probe(), tmp_path / "p.sqlite", objectives=goals, trials=32,
-                      backend=Processes(2), batch=16, progress=False)  # fmt: skip
-    assert len(parallel.done) == 32
 
 
 def test_search_survives_points_that_are_no_configuration(tmp_path: Path) -> None:
