@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ def build(path: str | None, images: int) -> tuple[nn.Sequential, Tensor]:
     generator = torch.Generator().manual_seed(0)
     modules: list[nn.Module] = []
     content = None if path is None else np.load(path, allow_pickle=False)
-    for k, (inputs, outputs) in enumerate(zip(WIDTHS, WIDTHS[1:], strict=False), start=1):
+    for k, (inputs, outputs) in enumerate(pairwise(WIDTHS), start=1):
         linear = nn.Linear(inputs, outputs, dtype=torch.float64)
         with torch.no_grad():
             if content is None:
