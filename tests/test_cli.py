@@ -25,6 +25,7 @@ from imac_torch.errors import (
     SolverError,
 )
 from imac_torch.imac_sim_script import read_imac_sim_script
+from imac_torch.report import environment
 
 MODULE = """
 import torch
@@ -247,7 +248,7 @@ def test_the_module_is_the_command() -> None:
         [sys.executable, "-m", "imac_torch", "--version"], capture_output=True, text=True,
         check=True,
     )  # fmt: skip
-    assert re.fullmatch(r"imac-torch \d+\.\d+\.\d+\S*\n", result.stdout)
+    assert result.stdout == f"imac-torch {environment()['imac_torch']}\n"
 
 
 # IMAC-Sim

@@ -79,9 +79,9 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        from imac_torch import __version__
+        from imac_torch.report import environment
 
-        typer.echo(f"imac-torch {__version__}")
+        typer.echo(f"imac-torch {environment()['imac_torch']}")
         raise typer.Exit
 
 
