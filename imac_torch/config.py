@@ -524,6 +524,8 @@ class Config(_Section):
         Raises:
             ConfigError: The version is missing or newer, or a field is not valid.
         """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"a configuration is a table, got {values!r}")
         content = dict(values)
         schema = content.pop("schema", None)
         if type(schema) is not int or schema != SCHEMA:  # true == 1 in Python
@@ -548,8 +550,6 @@ class Config(_Section):
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise ConfigError(f"configuration is not valid JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise ConfigError("a configuration file holds one table")
         return cls.from_dict(values)
 
     def save(self, path: str | Path) -> None:

@@ -343,7 +343,7 @@ def test_other_versions_are_refused(schema, tmp_path):
     [
         ("a.toml", b"schema = = 1", "not valid TOML.*line 1"),
         ("a.json", b'{"schema": 1,', "not valid JSON.*line 1"),
-        ("a.json", b"[1]", "one table"),
+        ("a.json", b"[1]", "is a table"),
         ("a.toml", b"\xff\xfe\x00", "not a text file"),
         ("a.toml", b"schema = 1\nvoltage = 1", "voltage: Extra inputs"),
         ("a.toml", b"schema = 1\nself = 1", "self: Extra inputs"),
