@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,10 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from imac_torch.ablation import LayerEffect, ablate, layer_effects
 from imac_torch.analog import IMACNetwork
 from imac_torch.area import NetworkArea, network_area
 from imac_torch.batches import labelled_batches
-from imac_torch.conversion import to_software
 from imac_torch.errors import DataError, SolverError
 from imac_torch.files import atomic_path, write_text
 from imac_torch.ir_drop import cell_voltages
@@ -28,6 +27,18 @@ __all__ = ["Ablation", "Analysis", "LayerAnalysis", "analyse"]
 
 FORMAT: Final = 1
 """Version of saved analyses."""
+
+EFFECTS: Final = {
+    "software": "software",
+    "mapping": "read-out without limits of devices",
+    "quantisation": "levels of weights and devices",
+    "variation": "spread of devices",
+    "neuron": "the neurons' own curve",
+    "loading": "loading of layers by the next",
+    "wires": "wires of undivided arrays",
+    "partitioning": "partitioning: the circuit",
+}
+"""Steps of the ablation in words."""
 
 _JSON, _TENSORS = "analysis.json", "analysis.safetensors"
 
@@ -45,6 +56,9 @@ class LayerAnalysis:
         gain: Of the amplifiers.
         neuron: Kind of activation circuit.
         weight_error: Rms of devices' weights minus software's, relative to software's rms.
+        circuit_weight_error: Likewise of the weights that the crossbars compute with, wires and
+            partitions included.
+        circuit_weight_gain: Their slope on the software weights: below 1 signals are attenuated.
         power: Mean W of ``inputs`` (sources of the first layer; neurons drive the others),
             ``bias`` and ``neurons``.
         area: m² by part; None where the model says nothing.
@@ -60,6 +74,8 @@ class LayerAnalysis:
     gain: float
     neuron: str
     weight_error: float
+    circuit_weight_error: float
+    circuit_weight_gain: float
     power: dict[str, float]
     area: dict[str, float | None]
     swing: float
@@ -68,15 +84,17 @@ class LayerAnalysis:
 
 @dataclass(frozen=True)
 class Ablation:
-    """Accuracy with one more effect at a time.
+    """Accuracy with one more effect at a time (:func:`imac_torch.ablation.ablate`).
 
     Attributes:
         effect: What was added.
-        accuracy: Share of samples classified as labelled.
+        accuracy: Share of samples classified as labelled; unsolved ones count as wrong.
+        output_error: Rms difference of outputs from software's, relative to their spread.
     """
 
     effect: str
     accuracy: float
+    output_error: float
 
 
 @dataclass(frozen=True)
@@ -209,14 +227,22 @@ def analyse(
         raise SolverError("none of the samples to analyse was solved")
     area = network_area(network, area_model)
     layers, maps = [], {}
+    effects = layer_effects(network)
     for index, layer in enumerate(network.analog_layers()):
-        item, layer_maps = _layer(network, layer, index, solution, solved, area, map_samples)
+        item, layer_maps = _layer(
+            network, layer, effects[index], index, solution, solved, area, map_samples
+        )
         layers.append(item)
         maps.update(layer_maps)
     return Analysis(
         layers=tuple(layers),
         area_model=area.model,
-        ablation=tuple(_ablation(network, software, inputs, labels)) if ablation else (),
+        ablation=tuple(
+            Ablation(EFFECTS[step.name], step.accuracy, step.output_error)
+            for step in ablate(network, inputs, labels)
+        )
+        if ablation
+        else (),
         circuit=network.decode(solution.outputs).cpu(),
         software=_scores(software, inputs).cpu(),
         labels=labels,
@@ -262,6 +288,7 @@ def _computes(module: nn.Module) -> bool:
 def _layer(
     network: IMACNetwork,
     layer: IMACLinear,
+    effect: LayerEffect,
     index: int,
     solution: Solution,
     solved: Tensor,
@@ -297,6 +324,8 @@ def _layer(
             gain=float(spec.gain),
             neuron=layer.neuron_spec().kind,
             weight_error=_weight_error(layer),
+            circuit_weight_error=effect.error,
+            circuit_weight_gain=effect.gain,
             power=power,
             area=area.layers[layer.name].parts(),
             swing=float((combined.amax(1) - combined.amin(1)).mean()),
@@ -313,60 +342,3 @@ def _weight_error(layer: IMACLinear) -> float:
     wanted = torch.cat([layer.weight.to(weight.dtype), wanted_bias[:, None]], dim=1)
     norm = float(wanted.square().mean().sqrt())
     return float((found - wanted).square().mean().sqrt()) / norm if norm else 0.0
-
-
-def _ablation(
-    network: IMACNetwork, software: nn.Module, inputs: Tensor, labels: Tensor
-) -> Sequence[Ablation]:
-    """Effects added one by one; the last is the whole circuit."""
-
-    def accuracy(scores: Tensor) -> float:
-        return float((scores.argmax(1).cpu() == labels).double().mean())
-
-    def changed(change: Callable[[IMACLinear], None]) -> IMACNetwork:
-        other = copy.deepcopy(network)
-        for layer in other.analog_layers():
-            change(layer)
-        return other
-
-    def nominal(layer: IMACLinear) -> None:
-        layer.positive_factor.fill_(1.0)
-        layer.negative_factor.fill_(1.0)
-
-    def without_wires(layer: IMACLinear) -> None:
-        wires = layer.config.interconnect.replace(resistance=False)
-        layer.config = layer.config.replace(interconnect=wires)
-
-    def ideal_outputs(net: IMACNetwork) -> Tensor:
-        # Layers by themselves: quantised devices, read-out and activation, no wires, no loading.
-        values = net.digital(inputs)
-        for layer in net.analog_layers():
-            values = layer(values)
-        return values
-
-    spread = any(
-        bool((layer.positive_factor != 1).any() or (layer.negative_factor != 1).any())
-        for layer in network.analog_layers()
-    )
-    steps = [
-        Ablation("software", accuracy(software(inputs))),
-        Ablation("weights as the devices' levels", accuracy(
-            _scores(to_software(changed(nominal)).to(inputs.dtype), inputs)
-        )),
-        Ablation("gains and scale of the read-out", accuracy(ideal_outputs(changed(nominal)))),
-    ]
-    if spread:
-        steps.append(Ablation("spread of the devices", accuracy(ideal_outputs(network))))
-    steps.append(
-        Ablation(
-            "real neurons, loading of layers", accuracy(_solved(changed(without_wires), inputs))
-        )
-    )
-    steps.append(Ablation("wire resistance (the circuit)", accuracy(_solved(network, inputs))))
-    return steps
-
-
-def _solved(network: IMACNetwork, inputs: Tensor) -> Tensor:
-    """Output voltages; unsolved samples win no class that exists."""
-    outputs = network.solve(inputs, power=False).outputs
-    return torch.where(outputs.isnan(), torch.full_like(outputs, -torch.inf), outputs)

@@ -295,7 +295,14 @@ def _details(analysis: Analysis) -> dict[str, Any]:
         ),
         "scatter_note": f"Correlation {correlation:.4f}, rms difference {rms:.3g}.",
         "weight_chart": bars(
-            {name: {"error": item.weight_error} for name, item in layers.items()},
+            {
+                f"{name}, {where}": {"error": value}
+                for name, item in layers.items()
+                for where, value in (
+                    ("devices", item.weight_error),
+                    ("circuit", item.circuit_weight_error),
+                )
+            },
             label="weight error by layer",
             percent=True,
         ),
