@@ -68,10 +68,12 @@ class SplineTable:
         """
         for axis in (first, second):
             steps = axis.diff()
-            if len(axis) < 5 or float((steps - steps.mean()).abs().max()) > 1e-9 * float(
-                steps.mean()
-            ):
-                raise SolverError("a spline table needs at least 5 uniform nodes per axis")
+            step = float(steps.mean())
+            uniform = step > 0.0 and float((steps - step).abs().max()) <= 1e-9 * step
+            if len(axis) < 5 or not uniform:
+                raise SolverError(
+                    "a spline table needs at least 5 ascending, uniform nodes per axis"
+                )
         along_first = _coefficients_of_values(len(first)).to(values.device)
         along_second = _coefficients_of_values(len(second)).to(values.device)
         half = torch.tensordot(along_first, values, dims=([1], [0]))
@@ -123,7 +125,10 @@ class SplineTable:
         return (first >= low_1) & (first <= high_1) & (second >= low_2) & (second <= high_2)
 
     def __call__(self, first: Tensor, second: Tensor) -> SplineValues:
-        """Values and derivatives at points (one shape, any number of dimensions)."""
+        """Values and derivatives at points (one shape, any number of dimensions).
+
+        Outside the grid, derivatives are those at its nearest point.
+        """
         index_1, weight_1, slope_1, over_1 = self._axis(first, 0)
         index_2, weight_2, slope_2, over_2 = self._axis(second, 1)
         columns = self.coefficients.shape[1]
