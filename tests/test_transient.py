@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from imac_torch.charges import LinearCharges, build_charges
+from imac_torch.circuit import NeuronSpec
 from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Neuron, Timing
 from imac_torch.cores import transistors
 from imac_torch.crossbar import build_crossbar
@@ -15,13 +16,26 @@ from imac_torch.energy import Energy
 from imac_torch.errors import ConfigError, SolverError
 from imac_torch.inference import measure_inference
 from imac_torch.integrator import StepControl
-from imac_torch.layers import IMACLinear
 from imac_torch.mapping import ConductancePair
 from imac_torch.native import Native
 from imac_torch.transient import TransientOptions, prepare_transient, solve_transient
 
 SIZES = (9, 6, 4)
 TIMING = Timing(period=2e-9)
+
+
+def neuron_spec(options, kind):
+    """A neuron of 0.8 V; inverters have the usual resistors."""
+    inverter = kind == "finfet"
+    return NeuronSpec(
+        kind,
+        78e3 if inverter else 0.0,
+        202e3 if inverter else float("inf"),
+        0.4 if inverter else 0.0,
+        0.8,
+        298.15,
+        options,
+    )
 
 
 def build(generator, *, kind="logistic", capacitance=True, combine="average", node=9e-9,
@@ -40,8 +54,7 @@ def build(generator, *, kind="logistic", capacitance=True, combine="average", no
         ).double()
         low, high = 1 / 202e3, 1 / 78e3
         pair = ConductancePair(low + (high - low) * strong, high + (low - high) * strong)
-        spec = IMACLinear(inputs, outputs, config=config).neuron_spec()
-        layers.append((build_crossbar(pair, config, 10.0), spec))
+        layers.append((build_crossbar(pair, config, 10.0), neuron_spec(config.neuron, kind)))
     return layers, [config.interconnect] * 2, Native().prepare(layers).stages
 
 
@@ -247,7 +260,7 @@ def test_inverter_charges_against_the_reference(shared):
     data = np.load(shared / "golden" / "finfet_14nm_hp.npz")
     options = Neuron(kind="finfet", model_directory=str(shared / "ptm"))
     config = Config(neuron=options).for_layer(0, "a", 1)
-    spec = IMACLinear(2, 2, config=config).neuron_spec()
+    spec = neuron_spec(config.neuron, "finfet")
     gate, drain = (torch.tensor(data[f"{name}_voltage"]) for name in ("gate", "drain"))
     g, u = torch.meshgrid(gate, drain, indexing="ij")
     values = build_charges(spec).values(g, u)
