@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,8 +10,6 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from imac_torch.circuit import Circuit, NeuronSpec, build_layer
@@ -22,6 +19,7 @@ from imac_torch.errors import CircuitError, ConversionError
 from imac_torch.layers import IMACLinear
 from imac_torch.native import Native, Prepared
 from imac_torch.solution import Solution
+from imac_torch.tables import text_table
 
 
 @dataclass(frozen=True)
@@ -226,15 +224,9 @@ class IMACNetwork(nn.Module):
 
     def summary(self) -> str:
         """The conversion table as text: what was mapped, folded and left digital, and why."""
-        table = Table(title="imac_torch conversion", show_lines=False)
-        for heading in ("path", "module", "becomes", "detail"):
-            table.add_column(heading, overflow="fold")
-        for record in self.records:
-            table.add_row(record.path, record.module, record.target, record.detail)
-        console = Console(width=120, file=io.StringIO(), force_terminal=False)
-        console.print(table)
-        assert isinstance(console.file, io.StringIO)  # noqa: S101 - narrows the type only
-        return console.file.getvalue()
+        rows = [(item.path, item.module, item.target, item.detail) for item in self.records]
+        headings = ("path", "module", "becomes", "detail")
+        return text_table("imac_torch conversion", rows, headings=headings)
 
     def circuit(self) -> Circuit:
         """The neutral circuit of the present conductances: what netlists are written from."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import platform
@@ -11,8 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,6 +19,7 @@ from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.files import atomic_path, write_text
 from imac_torch.solution import Power, Solution
+from imac_torch.tables import text_table
 
 FORMAT = 1
 """Version of saved reports."""
@@ -142,16 +140,7 @@ class Report:
 
     def __str__(self) -> str:
         """A table of the figures."""
-        table = Table(title="imac_torch report", show_header=False)
-        table.add_column("figure")
-        table.add_column("value")
-        for name, value in self._rows():
-            table.add_row(name, value)
-        console = Console(width=100, file=io.StringIO(), force_terminal=False)
-        console.print(table)
-        stream = console.file
-        assert isinstance(stream, io.StringIO)  # noqa: S101 - narrows the type only
-        return stream.getvalue()
+        return text_table("imac_torch report", self._rows(), width=100)
 
     def _rows(self) -> list[tuple[str, str]]:
         figures = self.figures()
