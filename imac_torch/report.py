@@ -211,7 +211,10 @@ class Report:
         if self.solution.power is not None:
             for part in fields(Power):
                 tensors[f"power.{part.name}"] = getattr(self.solution.power, part.name)
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        # Clones, because a file cannot hold tensors that share memory.
+        return {
+            name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
+        }
 
     @classmethod
     def load(cls, directory: str | Path) -> Report:
