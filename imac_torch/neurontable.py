@@ -23,8 +23,8 @@ FORMAT: Final = 1
 _KIND: Final = "imac_torch neuron table"
 _TINY: Final = 1e-18
 """A. Currents below are taken for zero."""
-_DECADES: Final = 12
-"""Scales of asinh(current/scale) that are tried: the largest current and this many decades."""
+_SCALES: Final = 13
+"""Scales of asinh(current/scale) that are tried: the largest current, and 1 % of the last one."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def measure_interpolation(
 
     A current that spans decades is smooth as asinh(current/small scale), one that crosses zero
     as asinh(current/large scale), which is the current itself: of the largest current and the
-    decades below, the scale with the least error in the middle of the cells is taken.
+    decades below, the scale with the least relative error in the middle of the cells is taken.
 
     Args:
         inputs: (P,) V, uniform.
@@ -230,7 +230,7 @@ def measure_interpolation(
     points = torch.meshgrid(
         (inputs[1:] + inputs[:-1]) / 2, (outputs[1:] + outputs[:-1]) / 2, indexing="ij"
     )
-    powers = 10.0 ** -torch.arange(_DECADES + 1, dtype=torch.float64)
+    powers = 100.0 ** -torch.arange(_SCALES, dtype=torch.float64)
     # (2, D): candidates for input and supply current; a current of zero has any scale
     scales = currents[..., 1:].abs().amax((0, 1)).clamp(min=_TINY)[:, None] * powers
     compressed = torch.asinh(currents[..., 1:, None] / scales)
@@ -238,8 +238,14 @@ def measure_interpolation(
     table = SplineTable.fit(inputs, outputs, functions)
     found = table.values(*points)
     restored = scales * torch.sinh(found[..., 1:].unflatten(-1, scales.shape))
-    errors = (restored - middle[..., 1:, None]).abs().amax((0, 1))
-    best = torch.where(torch.isfinite(errors), errors, torch.inf).argmin(-1, keepdim=True)
+    differences = (restored - middle[..., 1:, None]).abs()
+    # Judged relative to the current, or to a typical one where it crosses zero: the largest one
+    # may be of a corner where nothing ever works.
+    size = middle[..., 1:].abs()
+    size = size + size.flatten(0, 1).median(dim=0).values.clamp(min=_TINY)
+    judged = (differences / size[..., None]).square().mean((0, 1))
+    best = torch.where(torch.isfinite(judged), judged, torch.inf).argmin(-1, keepdim=True)
+    errors = differences.amax((0, 1))
     chosen = scales.gather(1, best)[:, 0].tolist()
     least = errors.gather(1, best)[:, 0].tolist()
     difference = (found[..., 0] - middle[..., 0]).abs()
