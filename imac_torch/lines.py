@@ -21,6 +21,11 @@ from imac_torch.load import Load, _rank_one
 from imac_torch.neuronstage import StageLoad
 from imac_torch.ports import PortNetwork
 
+STEP_SIZES = 64
+"""Step sizes whose reduced matrices are kept."""
+FACTORISATIONS = 6
+"""Step sizes whose factorised crossbars are kept: each is as large as all rows' matrices."""
+
 
 class LineState(NamedTuple):
     """Internal voltages and their rates; what they are is the engine's business."""
@@ -150,6 +155,8 @@ class ReducedLines:
     def matrices(self, step: float) -> LineMatrices:
         """See :class:`Lines`."""
         if step not in self._cache:
+            if len(self._cache) >= STEP_SIZES:
+                self._cache.clear()
             order = self.model.order
             powers = self._ratio(step) ** torch.arange(
                 order + 1, dtype=torch.float64, device=self.transfers.device
@@ -278,8 +285,8 @@ class ExactLines:
 
     def _stage(self, step: float) -> tuple[LineMatrices, Elimination]:
         if step not in self._cache:
-            if len(self._cache) > 6:
-                self._cache.clear()  # a factorisation is large
+            if len(self._cache) >= FACTORISATIONS:
+                self._cache.clear()
             elimination = self.blocks.factor(shift(step))
             vertical = self.blocks.vertical
             admittance = elimination.admittance.unflatten(0, (-1, vertical)).sum(dim=1)
