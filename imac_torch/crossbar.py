@@ -92,7 +92,7 @@ class CrossbarSpec:
                     f"{float(tensor.min())} to {float(tensor.max())} S"
                 )
         for name in ("input_segment", "output_segment", "output_resistance"):
-            value = float(getattr(self, name))
+            value = float(getattr(self, name).detach())
             if not 0 <= value < float("inf"):
                 raise CircuitError(f"{name} = {value} Ω must be finite and >= 0")
         if self.combine not in ("average", "sum"):
@@ -102,7 +102,7 @@ class CrossbarSpec:
                 "averaging partitions needs output_resistance > 0 Ω: ideal sources cannot be tied"
             )
         for name in ("gain", "amplifier_resistance"):
-            value = float(getattr(self, name))
+            value = float(getattr(self, name).detach())
             if not 0 < value < float("inf"):
                 raise CircuitError(f"{name} = {value} must be finite and > 0")
 
