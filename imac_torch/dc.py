@@ -167,13 +167,13 @@ def _layer_power(
     else:
         current = blocks[..., -1, :, :] @ network.admittance[..., -1, -1, :, None]
         bias = stage.vdd * current.squeeze(-1)
-    # Amplifiers: a quadratic form per partition, and what flows between them through the neuron
-    # input (averaged partitions only).
+    # Amplifiers: a quadratic form per partition, and what flows between them and on through the
+    # neuron input. With one partition nothing flows between: no difference of large numbers.
     amplifiers = (blocks * (blocks @ network.amplifier_form)).sum((-3, -1))
     if network.averaged:
-        conductance = 1.0 / network.series_resistance
-        meeting = combined - drawn * network.series_resistance
-        amplifiers = amplifiers - conductance * (combined * meeting).sum(-1)
+        amplifiers = amplifiers + (combined * drawn).sum(-1)
+        if network.partitions > 1:
+            amplifiers = amplifiers - combined.square().sum(-1) / network.series_resistance
     return Power(
         inputs=by_inputs,
         bias=bias,

@@ -77,8 +77,9 @@ class PortNetwork:
     def amplifier_form(self) -> Tensor:
         """(..., H, K, K) S: power of the amplifiers' outputs per input voltage squared.
 
-        An amplifier at A drives R3 = gain·R1 towards its virtual node at α·pe, and, averaged,
-        its output resistance towards the neuron input (whose voltage is left to the caller).
+        An amplifier at A drives R3 = gain·R1 towards its virtual node at α·pe and, where several
+        are averaged, its output resistance towards the neuron input (whose voltage is left to the
+        caller). One alone drives what the neuron draws, which is left to the caller as well.
         """
         ends = [
             self.layout.gather_inputs(end).transpose(-3, -2)  # (..., H, M, K)
@@ -87,7 +88,7 @@ class PortNetwork:
         output = self.gain * (ends[0] - ends[1])
         virtual = self.gain / (1.0 + self.gain) * ends[0]
         current = (output - virtual) / (self.gain * self.amplifier_resistance)
-        if self.averaged:
+        if self.averaged and self.partitions > 1:
             current = current + output / (self.series_resistance * self.partitions)
         return output.transpose(-1, -2) @ current
 
