@@ -286,5 +286,8 @@ def transient_line(deck: Deck, *, with_limit: bool) -> str:
     timing, settings = deck.circuit.timing, deck.settings
     step = timing.transition / 5 if settings.step is None else settings.step
     limit = timing.period / 40 if settings.max_step is None else settings.max_step
-    line = f".tran {spice_number(step)} {spice_number(deck.ends[-1])}"
+    # A little longer than the last period: its end, where outputs are measured, must not be lost
+    # to the rounding of time steps. The sources hold their last values.
+    stop = deck.ends[-1] + timing.transition / 100
+    line = f".tran {spice_number(step)} {spice_number(stop)}"
     return f"{line} 0 {spice_number(limit)}" if with_limit else line
