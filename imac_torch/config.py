@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_serializer,
     field_validator,
     model_validator,
@@ -72,6 +73,15 @@ class _Section(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise _config_error(type(self).__name__, error) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values(cls, value: object, info: ValidationInfo) -> object:
+        """True is 1 to Python, but no resistance and no number of rows."""
+        fields = cls.model_fields
+        if isinstance(value, bool) and fields[str(info.field_name)].annotation is not bool:
+            raise ValueError(f"{value} is not a value for this field")
+        return value
 
     def replace(self, **changes: Any) -> Self:  # noqa: ANN401 - one type per field
         """A copy with some fields changed, validated again.

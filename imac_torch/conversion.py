@@ -375,6 +375,17 @@ def _check_names(config: Config, plan: _Plan) -> None:
         )
 
 
+def _check_weights(leaf: _Leaf, linear: nn.Linear | IMACLinear) -> None:
+    """Refuse weights that are not there yet, or that conductances cannot stand for."""
+    where = f"{leaf.path} ({type(linear).__name__})"
+    if isinstance(linear.weight, nn.UninitializedParameter):
+        raise ConversionError(
+            f"{where}: its shape is not known yet; run the model on one batch before converting it"
+        )
+    if linear.weight.is_complex():
+        raise ConversionError(f"{where}: complex weights have no circuit")
+
+
 def _analog_layer(
     leaf: _Leaf,
     linear: nn.Linear | IMACLinear,
@@ -383,6 +394,7 @@ def _analog_layer(
     index: int,
     count: int,
 ) -> IMACLinear:
+    _check_weights(leaf, linear)
     scaling = linear.scaling if isinstance(linear, IMACLinear) else Scaling(
         input_scale=config.supplies.input_scale if index == 0 else 1.0
     )

@@ -226,7 +226,8 @@ def _inverter(specs: list[NeuronSpec], dialect: Dialect, settings: NetlistSettin
             spec.options.model_directory,
             spec.options.transistor_node,
             spec.options.flavour,
-            spec.options.fins if dialect == "ngspice" else None,
+            spec.options.osdi if dialect == "ngspice" else None,
+            spec.options.fins if dialect == "ngspice" and spec.options.osdi is None else None,
             spec.temperature,
             spec.vdd,
         )

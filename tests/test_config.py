@@ -23,6 +23,7 @@ from imac_torch import (
     Interconnect,
     LayerConfig,
     Memristor,
+    NetlistSettings,
     Neuron,
     Supplies,
     Timing,
@@ -102,6 +103,7 @@ CHANGES = {
         "steep.safetensors", "voltages",
         {"neuron.kind": "table", "neuron.table": "flat.safetensors"},
     ),
+    "neuron.osdi": Change("bsimcmg.osdi", "operating points", FINFET),
     "neuron.subcircuit": Change("mine.sp", "netlist"),
     "timing.period": Change(5e-9, "netlist"),
     "timing.transition": Change(2e-10, "netlist"),
@@ -168,6 +170,7 @@ def files(tmp_path_factory):
             path.write_text(write_model_card(replace(card, parameters=weak)))
     neuron_table(11.0).save(directory / "flat.safetensors")
     neuron_table(22.0).save(directory / "steep.safetensors")
+    (directory / "bsimcmg.osdi").write_bytes(b"compiled")  # it is named in netlists, not run
     (directory / "mine.sp").write_text(
         ".subckt mine z out vdd\nR1 z out 1k\nR2 out 0 1k\n.ends mine\n"
     )
@@ -208,6 +211,7 @@ def observe(output, config, tmp_path):
     deck = write_deck(
         network, network.voltages(inputs), torch.zeros(3, dtype=torch.int64), tmp_path,
         dialect="ngspice",
+        settings=NetlistSettings(analysis="dc") if output == "operating points" else None,
     )  # fmt: skip
     texts = sorted(p for p in deck.directory.rglob("*") if p.suffix in (".sp", ".cir"))
     return "\n".join(path.read_text() for path in texts)
@@ -412,6 +416,9 @@ def test_unwritable_directory(tmp_path):
         (lambda: Interconnect.preset(9e-9, "3T1R"), "no bit cell '3T1R'"),
         (lambda: Crossbar(rows=0), "rows"),
         (lambda: Crossbar(columns=3.5), "columns"),
+        (lambda: Crossbar(rows=True), "rows: True is not a value"),
+        (lambda: Memristor(rlow=True), "rlow: True is not a value"),
+        (lambda: Amplifier(gain=False), "gain: False is not a value"),
         (lambda: Crossbar(horizontal=(1, 0)), "number of partitions must be >= 1"),
         (lambda: Amplifier(gain=0.0), "every gain must be positive"),
         (lambda: Amplifier(gain=(1.0, -1.0)), "every gain must be positive"),

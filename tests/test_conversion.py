@@ -402,11 +402,27 @@ NAN, INF = float("nan"), float("inf")
         (nn.Sequential(nn.Tanh(), nn.Sequential(linear(4, 3, weight={(2, 1): NAN}))),
          r"1.0: weight \[2, 1\] is nan"),
         (nn.Sequential(linear(4, 3, bias={0: INF})), r"0: weight \[0, 4\] is inf"),
+        (nn.Sequential(nn.LazyLinear(3)), r"0 \(LazyLinear\): its shape is not known yet"),
+        (nn.Linear(3, 2, dtype=torch.complex64), r"Linear \(Linear\): complex weights"),
     ],
 )  # fmt: skip
 def test_models_that_cannot_be_converted(model, message):
     with pytest.raises(ConversionError, match=message):
         convert(model, Config())
+
+
+@pytest.mark.parametrize("scheme", ["unilateral", "balanced", "matched"])
+def test_degenerate_layers(scheme):
+    """No bias, one input, all weights zero: circuits like others."""
+    config = LOGISTIC.replace(mapping=WeightMapping(scheme=scheme))
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), InverterSigmoid(), nn.Linear(1, 2))
+    with torch.no_grad():
+        model[2].weight.zero_()
+        model[2].bias.zero_()
+        found = convert(model, config)(torch.ones(3, 1))
+    # pairs of equal conductances cancel
+    torch.testing.assert_close(found, torch.zeros_like(found), rtol=0, atol=1e-9)
+    assert convert(model, config)(torch.ones(0, 1)).shape == (0, 2)
 
 
 def test_errors_are_of_their_kind():
