@@ -97,7 +97,7 @@ class CrossbarSpec:
                 raise CircuitError(f"{name} = {value} Ω must be finite and >= 0")
         if self.combine not in ("average", "sum"):
             raise CircuitError(f"combine = {self.combine!r}: 'average' or 'sum'")
-        if self.combine == "average" and float(self.output_resistance) == 0.0:
+        if self.combine == "average" and float(self.output_resistance.detach()) == 0.0:
             raise CircuitError(
                 "averaging partitions needs output_resistance > 0 Ω: ideal sources cannot be tied"
             )

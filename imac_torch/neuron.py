@@ -84,7 +84,7 @@ def differentiate(core: Core, gate: Tensor, output: Tensor) -> CoreCurrents:
     outgoing, ingoing = values.output, values.gate
     if not tracked:
         outgoing, ingoing = outgoing.detach(), ingoing.detach()
-    return CoreCurrents(outgoing, ingoing, *first, by_gate, by_output)
+    return CoreCurrents(outgoing, ingoing, first[0], first[1], by_gate, by_output)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ def random_layers(
 ) -> list[tuple[CrossbarSpec, NeuronSpec]]:
     """What :meth:`Native.prepare` takes: layers of random conductances."""
     layers = []
-    for k, (inputs, outputs) in enumerate(zip(sizes, sizes[1:])):
+    for k, (inputs, outputs) in enumerate(pairwise(sizes)):
         size = Crossbar(
             horizontal=-(-(inputs + 1) // columns), vertical=-(-outputs // rows)
         )
@@ -294,7 +295,7 @@ def solve_dense(circuit: Circuit, inputs: np.ndarray, *, limit: int = 400) -> De
         for name, k in zip(layer.node_names().tolist(), index):
             nodes[f"{layer.name}.{name}"] = float(state[k])
     power = dict.fromkeys(("inputs", "level_shift", "sums", "amplifiers", "vdd"), 0.0)
-    for k, (kind, plus, terms, constant) in enumerate(sources, start=count):
+    for k, (kind, plus, _, constant) in enumerate(sources, start=count):
         volts = constant if kind == "level_shift" else state[plus]
         power[kind] -= volts * state[k]
     for k, (_, _, out) in enumerate(nullors, start=count + len(sources)):
