@@ -86,8 +86,9 @@ def solve_dc(
     samples = max(network.admittance.shape[0] for network in networks)
     # Zeros instead of inputs that are not finite: their samples fail, but neither the values nor
     # the gradients of the others see them.
-    finite = torch.isfinite(inputs).all(dim=-1)
-    inputs = torch.where(finite[:, None], inputs, torch.zeros_like(inputs))
+    finite = torch.isfinite(inputs.sum(dim=-1))
+    if not bool(finite.all()):
+        inputs = torch.where(finite[:, None], inputs, torch.zeros_like(inputs))
     voltages = inputs.expand(samples, *inputs.shape)
     status = torch.zeros(voltages.shape[:-1], dtype=torch.int64, device=inputs.device)
     residual = torch.zeros(voltages.shape[:-1], dtype=inputs.dtype, device=inputs.device)

@@ -13,6 +13,7 @@ from torch import Tensor
 from imac_torch.charges import CHARGE_SCALE, Charges, LinearCharges, TableCharges
 from imac_torch.cores import TableCore
 from imac_torch.errors import SolverError
+from imac_torch.kernels.threads import run_blocks
 from imac_torch.load import Blocks, Load
 from imac_torch.neuron import NeuronCircuit
 from imac_torch.spline import SplineTable
@@ -235,7 +236,10 @@ def _compiled(
     system = gates.new_empty(4, *gates.shape)
     converged = np.zeros((len(gates), len(blocks.first) - 1), dtype=np.bool_)
     circuit, added = neurons.circuit, neurons.added
-    kernels.solve_stage(
+    run_blocks(
+        kernels.solve_stage,
+        kernels.tile_count(len(gates), len(blocks.first) - 1),
+        torch.get_num_threads(),
         inputs.combined.contiguous().numpy(),
         inputs.offset.contiguous().numpy(),
         inputs.gate_history.contiguous().numpy(),
@@ -344,7 +348,10 @@ def propagate(
 
         blocks = load.blocks
         change = torch.empty_like(right)
-        kernels.solve_linear(
+        run_blocks(
+            kernels.solve_linear,
+            kernels.tile_count(len(right), len(blocks.first) - 1),
+            torch.get_num_threads(),
             system.diagonal.contiguous().numpy(), right.contiguous().numpy(),
             blocks.admittance[0], blocks.first, blocks.left[0], blocks.right[0],
             True, change.numpy(),

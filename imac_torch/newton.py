@@ -205,7 +205,7 @@ def _run_tiles(
     start: _StartTable,
 ) -> NeuronSolution:
     from imac_torch.kernels.newton import solve_tiles, tile_count
-    from imac_torch.kernels.rows import run_blocks
+    from imac_torch.kernels.threads import run_blocks
 
     core = neuron.core
     assert isinstance(core, TableCore)  # noqa: S101 - narrows the type only

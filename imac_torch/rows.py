@@ -13,6 +13,7 @@ from imac_torch.blocks import BlockPorts, Termination
 from imac_torch.chain import LineEnds, eliminate_lines
 from imac_torch.errors import SolverError
 from imac_torch.kernels import Kernel, choose_kernel
+from imac_torch.kernels.threads import run_blocks
 from imac_torch.linalg import solve
 
 CHUNK_BYTES: Final = 256 * 2**20
@@ -178,10 +179,10 @@ def _run_forward(
     # Carrying 2R transfers up costs R·K² per row, carrying voltages down K³, but R·K² numbers.
     workspace = 8 * count * kernels.padded(columns) ** 2
     if saved is None and (count <= columns or workspace > CHUNK_BYTES):
-        kernels.run_blocks(kernels.eliminate_stacked, blocks, threads, *arguments)
+        run_blocks(kernels.eliminate_stacked, blocks, threads, *arguments)
     else:
         saved = np.empty((0, 0, 0, 0)) if saved is None else saved
-        kernels.run_blocks(kernels.eliminate_down, blocks, threads, *arguments, saved)
+        run_blocks(kernels.eliminate_down, blocks, threads, *arguments, saved)
     return torch.from_numpy(admittance), torch.from_numpy(ends[0]), torch.from_numpy(ends[1])
 
 
@@ -214,7 +215,7 @@ class CompiledElimination(torch.autograd.Function):
         blocks = positive.shape[0]
         gradients = np.empty((2, *positive.shape))
         grad_scalars = np.zeros((blocks, scalars.shape[0]))
-        kernels.run_blocks(
+        run_blocks(
             kernels.eliminate_backward,
             blocks,
             torch.get_num_threads(),

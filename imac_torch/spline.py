@@ -108,9 +108,13 @@ class SplineTable:
         if first.device.type != "cpu":
             return self(first, second).value
         from imac_torch.kernels.table import evaluate
+        from imac_torch.kernels.threads import run_blocks
 
         result = first.new_empty(first.numel(), self.coefficients.shape[2])
-        evaluate(
+        run_blocks(
+            evaluate,
+            first.numel(),
+            torch.get_num_threads(),
             self.coefficients.numpy(),
             self.grid(),
             first.detach().reshape(-1).contiguous().numpy(),

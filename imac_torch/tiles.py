@@ -388,7 +388,7 @@ def _compiled_base(
     positive: Tensor, negative: Tensor, wires: Termination, left: bool, right: bool
 ) -> Tiles:
     """The same in compiled code, tile by tile."""
-    from imac_torch.kernels.rows import run_blocks
+    from imac_torch.kernels.threads import run_blocks
     from imac_torch.kernels.tiles import base_tiles
 
     tiles, count, columns = positive.shape

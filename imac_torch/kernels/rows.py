@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -30,26 +25,6 @@ from imac_torch.kernels.lines import (
 Array = NDArray[np.float64]
 STACK_LIMIT = 4
 """Rows per column above which voltages are carried down instead of transfers up."""
-
-
-def run_blocks(kernel: Callable[..., None], blocks: int, threads: int, *arguments: Any) -> None:
-    """Call ``kernel(first, last, *arguments)`` over ranges of blocks, on threads without the GIL.
-
-    Python threads and not numba's own: they need no threading layer, follow torch's thread count,
-    and may be called from several threads at once.
-    """
-    if blocks == 0:
-        return
-    threads = min(threads, blocks)
-    if threads == 1:
-        kernel(0, blocks, *arguments)
-        return
-    tasks = min(blocks, 8 * threads)
-    ends = [blocks * k // tasks for k in range(tasks + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        jobs = [pool.submit(kernel, a, b, *arguments) for a, b in itertools.pairwise(ends)]
-        for job in jobs:
-            job.result()
 
 
 def padded(columns: int) -> int:

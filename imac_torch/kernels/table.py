@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
@@ -43,8 +43,10 @@ def slopes(t: float, inverse_step: float):  # type: ignore[no-untyped-def]  # no
     )
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def evaluate(
+    begin: int,
+    end: int,
     coefficients: FloatArray,
     grid: FloatArray,
     first: FloatArray,
@@ -54,6 +56,8 @@ def evaluate(
     """Values of T tables at points; outside the grid they continue linearly.
 
     Args:
+        begin: First point.
+        end: Point after the last.
         coefficients: (P+2, Q+2, T).
         grid: (6,) start, end and inverse step of both axes.
         first: (n,) positions.
@@ -61,7 +65,7 @@ def evaluate(
         result: (n, T), written.
     """
     tables = coefficients.shape[2]
-    for point in prange(len(first)):
+    for point in range(begin, end):
         i, t, over_1 = locate(first[point], grid[0], grid[1], grid[2], coefficients.shape[0] - 3)
         j, p, over_2 = locate(second[point], grid[3], grid[4], grid[5], coefficients.shape[1] - 3)
         a, b = weights(t), weights(p)

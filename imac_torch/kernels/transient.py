@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
@@ -143,8 +143,10 @@ def _solve(
                 )
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def solve_stage(
+    work_first: int,
+    work_last: int,
     combined: FloatArray,
     offset: FloatArray,
     gate_history: FloatArray,
@@ -170,6 +172,8 @@ def solve_stage(
     """Solve in place.
 
     Args:
+        work_first: First tile; tile = partition·tiles of images + tile of images.
+        work_last: Tile after the last.
         combined: (B, M) V.
         offset: (B, M) A drawn besides admittance times outputs.
         gate_history: (B, M) A.
@@ -196,12 +200,11 @@ def solve_stage(
         largest: V, longest step.
     """
     batch = combined.shape[0]
-    parts = len(first) - 1
     tiles = (batch + LANES - 1) // LANES
     resistance, feedback, level, sigma = circuit[0], circuit[1], circuit[2], circuit[3]
     of_gate, of_output, mutual = circuit[4], circuit[5], circuit[6]
     gate_scale, supply_scale, charge_scale = grid[6], grid[7], grid[8]
-    for work in prange(parts * tiles):
+    for work in range(work_first, work_last):
         part = work // tiles
         head = (work % tiles) * LANES
         lanes = min(LANES, batch - head)
@@ -327,8 +330,10 @@ def solve_stage(
                 results[4, image, neuron] = supply_scale * math.sinh(value[2])
 
 
-@njit(cache=True, parallel=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def solve_linear(
+    work_first: int,
+    work_last: int,
     diagonal: FloatArray,
     right: FloatArray,
     admittance: FloatArray,
@@ -341,6 +346,8 @@ def solve_linear(
     """(diag(d) + Y)·x = r for all images with the corrections of a Newton step.
 
     Args:
+        work_first: First tile, as in :func:`solve_stage`.
+        work_last: Tile after the last.
         diagonal: (B, M) S.
         right: (B, M) A.
         admittance: (parts, K, K) S.
@@ -351,9 +358,8 @@ def solve_linear(
         solution: (B, M) V, written.
     """
     batch = diagonal.shape[0]
-    parts = len(first) - 1
     tiles = (batch + LANES - 1) // LANES
-    for work in prange(parts * tiles):
+    for work in range(work_first, work_last):
         part = work // tiles
         head = (work % tiles) * LANES
         lanes = min(LANES, batch - head)
@@ -374,3 +380,8 @@ def solve_linear(
         for row in range(size):
             for lane in range(lanes):
                 solution[head + lane, begin + row] = step[row, lane]
+
+
+def tile_count(batch: int, partitions: int) -> int:
+    """Number of tiles of a batch."""
+    return partitions * (-(-batch // LANES))
