@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from peers import Klu, interleave, machine, nodal, optional, superlu
 
-from imac_torch.blocks import Termination
-from imac_torch.elimination import eliminate
+from imac_torch.elimination.blocks import Termination
+from imac_torch.elimination.choice import eliminate
 
 SEGMENT = 10.0  # Ω
 TINY = 1e-12  # Ω: the load that a bit line has here, none in the circuit

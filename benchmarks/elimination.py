@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from peers import Klu, Nodal, interleave, machine, nodal, superlu
 
-from imac_torch.blocks import BlockLayout, BlockPorts, Termination
 from imac_torch.config import Amplifier, Config, Crossbar
 from imac_torch.crossbar import build_crossbar
-from imac_torch.elimination import eliminate
-from imac_torch.mapping import ConductancePair
+from imac_torch.elimination.blocks import BlockLayout, BlockPorts, Termination
+from imac_torch.elimination.choice import eliminate
+from imac_torch.mapping.quantization import ConductancePair
 
 Layer = tuple[torch.Tensor, torch.Tensor, Termination]
 LAYERS = ((400, 120, 30.0), (120, 84, 30.0), (84, 10, 10.0))

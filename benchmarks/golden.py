@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 import imac_torch as it
 from imac_torch.crossbar import CrossbarSpec, partition_ends
-from imac_torch.mapping import ConductancePair
-from imac_torch.ports import PortNetwork, eliminate_layer
-from imac_torch.transfer import transfer_curve
+from imac_torch.dc.transfer import transfer_curve
+from imac_torch.elimination.ports import PortNetwork, eliminate_layer
+from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.wires import segments
 
 LAYERS = 3

@@ -21,9 +21,9 @@ from imac_torch.activations import InverterSigmoid
 from imac_torch.analog import IMACNetwork
 from imac_torch.config import NODES, Config, Interconnect, Neuron
 from imac_torch.conversion import convert
-from imac_torch.inference import InferenceReport, measure_inference
-from imac_torch.integrator import StepControl
-from imac_torch.transient import TransientOptions, prepare_transient
+from imac_torch.transient.inference import InferenceReport, measure_inference
+from imac_torch.transient.integrator import StepControl
+from imac_torch.transient.network import TransientOptions, prepare_transient
 
 
 def network(directory: Path, **sections: object) -> tuple[IMACNetwork, Tensor, Tensor]:

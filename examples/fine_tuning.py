@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from imac_torch import Config, IMACNetwork, convert
 from imac_torch.calibration import calibrate
 from imac_torch.config import Interconnect, Memristor, Neuron, WeightMapping
-from imac_torch.datasets import load_dataset
+from imac_torch.datasets.named import load_dataset
 
 
 def digits(train: bool) -> tuple[Tensor, Tensor]:

@@ -18,18 +18,18 @@ from imac_torch.config import (
     WeightMapping,
 )
 from imac_torch.conversion import convert, to_software
-from imac_torch.datasets import load_dataset
+from imac_torch.datasets.imac_sim import read_imac_sim
+from imac_torch.datasets.named import load_dataset
+from imac_torch.dc.native import Native
+from imac_torch.dc.newton import NewtonOptions
 from imac_torch.deck import Deck, compile
 from imac_torch.engine import Spice
 from imac_torch.errors import ImacError
 from imac_torch.evaluation import evaluate
-from imac_torch.imac_sim import read_imac_sim
 from imac_torch.layers import IMACLinear, Scaling
-from imac_torch.native import Native
 from imac_torch.netlist import NetlistSettings
-from imac_torch.neurontable import NeuronTable
-from imac_torch.newton import NewtonOptions
-from imac_torch.report import Report
+from imac_torch.neurons.neurontable import NeuronTable
+from imac_torch.reports.report import Report
 from imac_torch.simulator import HSpice, NgSpice
 from imac_torch.solution import LayerSolution, Power, Solution, Status
 from imac_torch.userneuron import characterize

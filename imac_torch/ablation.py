@@ -27,11 +27,11 @@ from imac_torch.analog import IMACNetwork
 from imac_torch.calibration import software_activations
 from imac_torch.config import Config, Crossbar, Interconnect
 from imac_torch.crossbar import build_crossbar
+from imac_torch.dc.transfer import transfer_curve
+from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.errors import ConversionError
 from imac_torch.layers import IMACLinear
-from imac_torch.ports import eliminate_layer
 from imac_torch.solution import Solution
-from imac_torch.transfer import transfer_curve
 
 STEPS = (
     "software",

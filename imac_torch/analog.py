@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from imac_torch.circuit import Circuit, NeuronSpec, build_layer
 from imac_torch.config import Config, Supplies
 from imac_torch.crossbar import CrossbarSpec
+from imac_torch.dc.native import Native, Prepared
 from imac_torch.errors import CircuitError, ConversionError
 from imac_torch.layers import IMACLinear
-from imac_torch.native import Native, Prepared
 from imac_torch.solution import Solution
 from imac_torch.tables import text_table
 

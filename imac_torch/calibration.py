@@ -21,7 +21,7 @@ from torch import Tensor
 from imac_torch.analog import IMACNetwork
 from imac_torch.errors import ConversionError, MappingError
 from imac_torch.layers import IMACLinear
-from imac_torch.states import InputStatistics
+from imac_torch.mapping.states import InputStatistics
 
 HEADROOM: Final = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0)
 """Factors between the largest software output and the one that is vdd, for circuits whose scale

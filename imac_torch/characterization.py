@@ -12,12 +12,12 @@ from torch import Tensor
 
 from imac_torch.circuit import NeuronSpec
 from imac_torch.config import Config
-from imac_torch.cores import build_core, tabulated_core
+from imac_torch.dc.newton import NewtonOptions, solve_loaded
+from imac_torch.dc.transfer import threshold_and_slope
 from imac_torch.errors import ConfigError, SolverError
-from imac_torch.neuron import NeuronCircuit
-from imac_torch.newton import NewtonOptions, solve_loaded
+from imac_torch.neurons.cores import build_core, tabulated_core
+from imac_torch.neurons.neuron import NeuronCircuit
 from imac_torch.solution import Status
-from imac_torch.transfer import threshold_and_slope
 
 __all__ = ["NeuronCurve", "characterize_neuron", "neuron_of"]
 

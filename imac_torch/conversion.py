@@ -13,9 +13,9 @@ from torch import nn
 from imac_torch.activations import Activation, InverterSigmoid, activation_of
 from imac_torch.analog import IMACNetwork, LayerRecord
 from imac_torch.config import Config, LayerConfig
+from imac_torch.dc.native import Native
 from imac_torch.errors import CircuitError, ConversionError
 from imac_torch.layers import IMACLinear, Scaling
-from imac_torch.native import Native
 
 DIGITAL_TAIL: tuple[type[nn.Module], ...] = (nn.LogSoftmax, nn.Softmax)
 """Modules after the last linear layer that stay software: they only normalise scores."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from imac_torch.config import Config
 from imac_torch.errors import CircuitError
-from imac_torch.mapping import ConductancePair
+from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.wires import segments
 
 

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from imac_torch.analog import IMACNetwork, evaluating
-from imac_torch.batches import labelled_batches
 from imac_torch.circuit import NeuronSpec
-from imac_torch.cores import build_core, transistors
+from imac_torch.datasets.batches import labelled_batches
 from imac_torch.errors import DataError, NetlistError
 from imac_torch.finfet import write_model_card
 from imac_torch.netlist import (
@@ -29,6 +28,7 @@ from imac_torch.netlist import (
     table_inverter,
     write_netlists,
 )
+from imac_torch.neurons.cores import build_core, transistors
 from imac_torch.progress import progress_bar
 from imac_torch.simulator import (
     HSpice,

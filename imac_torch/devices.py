@@ -29,7 +29,7 @@ from torch import Tensor
 
 from imac_torch.config import Memristor
 from imac_torch.errors import ConfigError
-from imac_torch.mapping import ConductancePair
+from imac_torch.mapping.quantization import ConductancePair
 
 BOLTZMANN: Final = 8.617333262e-5
 """Boltzmann constant, eV/K (CODATA 2018)."""

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from imac_torch.analog import IMACNetwork
+from imac_torch.dc.native import Native
 from imac_torch.deck import write_deck
 from imac_torch.errors import SimulatorError
-from imac_torch.native import Native
 from imac_torch.netlist import NetlistSettings
 from imac_torch.simulator import Simulator, SpiceSolution, check
 from imac_torch.solution import Solution

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from imac_torch.analog import IMACNetwork, evaluating
-from imac_torch.batches import labelled_batches
+from imac_torch.datasets.batches import labelled_batches
 from imac_torch.engine import Engine, bind
 from imac_torch.errors import DataError, SolverError
 from imac_torch.progress import progress_bar
-from imac_torch.report import Report, environment
+from imac_torch.reports.report import Report, environment
 from imac_torch.solution import Solution, Status, combine, concatenate
 
 

@@ -8,9 +8,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from imac_torch.blocks import BlockLayout, Termination
-from imac_torch.chain import LineEnds, chain_inverse, eliminate_lines
 from imac_torch.crossbar import CrossbarSpec
+from imac_torch.elimination.blocks import BlockLayout, Termination
+from imac_torch.elimination.chain import LineEnds, chain_inverse, eliminate_lines
 from imac_torch.errors import SolverError
 
 __all__ = ["CellVoltages", "cell_voltages"]

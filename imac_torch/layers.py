@@ -14,8 +14,11 @@ from imac_torch.activations import Activation, circuit_kind
 from imac_torch.circuit import NeuronSpec
 from imac_torch.config import Config
 from imac_torch.crossbar import CrossbarSpec, build_crossbar, partition_ends
+from imac_torch.dc.shape import fitted_threshold_and_slope
+from imac_torch.dc.transfer import threshold_and_slope
 from imac_torch.errors import ConversionError
-from imac_torch.mapping import (
+from imac_torch.mapping.matching import Match, ReadOut, match
+from imac_torch.mapping.quantization import (
     ConductancePair,
     QuantizedWeights,
     join_bias,
@@ -24,10 +27,7 @@ from imac_torch.mapping import (
     to_values,
     vary,
 )
-from imac_torch.matching import Match, ReadOut, match
-from imac_torch.shape import fitted_threshold_and_slope
-from imac_torch.states import RANK, InputStatistics
-from imac_torch.transfer import threshold_and_slope
+from imac_torch.mapping.states import RANK, InputStatistics
 
 GAINS = (1.0, 2.0, 4.0, 7.0, 10.0, 15.0, 20.0, 30.0, 40.0, 55.0, 75.0, 100.0, 150.0, 250.0, 500.0)
 """Amplifier gains that the scheme 'matched' chooses from where none is given."""

@@ -19,7 +19,7 @@ from imac_torch.analog import IMACNetwork
 from imac_torch.crossbar import build_crossbar
 from imac_torch.devices import DeviceModel
 from imac_torch.errors import MappingError
-from imac_torch.mapping import ConductancePair
+from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.solution import Solution
 
 MEMORY: Final = 256 * 2**20

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
-from imac_torch.charts import quantity
 from imac_torch.circuit import NeuronSpec
-from imac_torch.cores import build_core, tabulated_core
+from imac_torch.dc.newton import NewtonOptions, solve_loaded
 from imac_torch.errors import ConfigError, SolverError
 from imac_torch.finfet import FinFET
-from imac_torch.neuron import Core, CoreCurrents, CoreValues, NeuronCircuit
-from imac_torch.newton import NewtonOptions, solve_loaded
+from imac_torch.neurons.cores import build_core, tabulated_core
+from imac_torch.neurons.neuron import Core, CoreCurrents, CoreValues, NeuronCircuit
+from imac_torch.reports.charts import quantity
 from imac_torch.solution import Status
 
 if TYPE_CHECKING:

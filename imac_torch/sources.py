@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader, Dataset
 from imac_torch.analog import IMACNetwork
 from imac_torch.config import Amplifier, Config
 from imac_torch.conversion import to_software
-from imac_torch.datasets import DATASETS, load_dataset
+from imac_torch.datasets.imac_sim import read_imac_sim
+from imac_torch.datasets.imac_sim_script import ImacSimScript, read_imac_sim_script
+from imac_torch.datasets.named import DATASETS, load_dataset
 from imac_torch.errors import DataError
-from imac_torch.imac_sim import read_imac_sim
-from imac_torch.imac_sim_script import ImacSimScript, read_imac_sim_script
 from imac_torch.storage import load
 
 __all__ = ["Loader", "Source", "import_object", "open_data", "open_model"]
@@ -179,7 +179,7 @@ def open_data(
     """Open a data set by name.
 
     Args:
-        text: A name of :data:`imac_torch.datasets.DATASETS`, a directory of IMAC-Sim,
+        text: A name of :data:`imac_torch.datasets.named.DATASETS`, a directory of IMAC-Sim,
             ``module:factory``, or None for what came with the model.
         source: The model.
         root: Where named data sets lie.

@@ -23,7 +23,7 @@ from imac_torch.netlist.job import SimulationJob
 from imac_torch.netlist.rundir import write_run_directory
 from imac_torch.netlist.subcircuits import NEURON_PORTS, Subcircuit, read_subcircuit
 from imac_torch.netlist.testbench import CURRENTS, NEURON_FILE, TestBench, subcircuit_digest
-from imac_torch.neurontable import NeuronTable, measure_interpolation
+from imac_torch.neurons.neurontable import NeuronTable, measure_interpolation
 from imac_torch.simulator import SimulationResult, Simulator, run_jobs
 
 __all__ = ["characterize", "check_table"]

@@ -19,7 +19,7 @@ from imac_torch.circuit import Circuit, NeuronSpec, build_layer
 from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Neuron, Timing
 from imac_torch.crossbar import CrossbarSpec, build_crossbar
 from imac_torch.finfet import FinFET, builtin_14nm_hp, inverter_currents
-from imac_torch.mapping import ConductancePair
+from imac_torch.mapping.quantization import ConductancePair
 
 VDD = 0.8
 PLAIN_WIRES = Interconnect(capacitance=False)

@@ -14,7 +14,7 @@ import torch
 from imac_torch.circuit import Circuit, NeuronSpec, build_layer
 from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Neuron, Timing
 from imac_torch.crossbar import build_crossbar
-from imac_torch.mapping import to_conductances
+from imac_torch.mapping.quantization import to_conductances
 
 
 def neuron_spec(kind="logistic", vdd=0.8, **options):

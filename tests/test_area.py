@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from imac_torch import Config, Crossbar, Neuron, convert
-from imac_torch.area import (
+from imac_torch.errors import ConfigError
+from imac_torch.reports.area import (
     AREA_MODELS,
     FIN_PITCH,
     GATE_PITCH,
@@ -16,7 +17,6 @@ from imac_torch.area import (
     layer_shapes,
     network_area,
 )
-from imac_torch.errors import ConfigError
 
 
 def shape(**changes: object) -> LayerShape:

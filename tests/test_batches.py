@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from imac_torch.batches import check_labelled, labelled_batches
+from imac_torch.datasets.batches import check_labelled, labelled_batches
 from imac_torch.errors import DataError
 
 X = torch.zeros(3, 4)

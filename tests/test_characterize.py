@@ -14,16 +14,16 @@ from torch import nn
 import imac_torch as imac
 from imac_torch.circuit import NeuronSpec
 from imac_torch.config import Neuron
-from imac_torch.cores import TableCore, build_core, tabulated_core
+from imac_torch.dc.transfer import threshold_and_slope
 from imac_torch.deck import netlist_writer
 from imac_torch.errors import ConfigError, DataError, NetlistError, SimulatorConvergenceError
 from imac_torch.netlist import NetlistSettings
 from imac_torch.netlist.subcircuits import NEURON_PORTS, read_subcircuit
 from imac_torch.netlist.testbench import TestBench
-from imac_torch.neurontable import NeuronTable, measure_interpolation
+from imac_torch.neurons.cores import TableCore, build_core, tabulated_core
+from imac_torch.neurons.neurontable import NeuronTable, measure_interpolation
 from imac_torch.resources import spice_file
 from imac_torch.solution import Status
-from imac_torch.transfer import threshold_and_slope
 from imac_torch.verification import verify
 
 FAKE = Path(__file__).parent / "data" / "hspice" / "fake_hspice.py"
@@ -410,7 +410,7 @@ def test_tabulated_finfet_equals_ngspice(ngspice):
 
 
 def test_transients_need_charges():
-    from imac_torch.charges import build_charges
+    from imac_torch.transient.charges import build_charges
 
     spec = NeuronSpec("table", 0.0, float("inf"), 0.0, 0.8, 298.15, Neuron(kind="table"))
     with pytest.raises(ConfigError, match="no native charges"):

@@ -18,14 +18,14 @@ from typer.testing import CliRunner, Result
 from imac_torch import Config, Interconnect
 from imac_torch.cli import app, commands
 from imac_torch.cli.exits import ExitCode, exit_code
+from imac_torch.datasets.imac_sim_script import read_imac_sim_script
 from imac_torch.errors import (
     ConfigError,
     DataError,
     SimulatorNotFoundError,
     SolverError,
 )
-from imac_torch.imac_sim_script import read_imac_sim_script
-from imac_torch.report import environment
+from imac_torch.reports.report import environment
 
 MODULE = """
 import torch

@@ -30,12 +30,12 @@ from imac_torch import (
     WeightMapping,
     convert,
 )
-from imac_torch.area import network_area
 from imac_torch.config import SCHEMA
 from imac_torch.deck import write_deck
 from imac_torch.errors import ConfigError
 from imac_torch.finfet import builtin_14nm_hp, write_model_card
-from imac_torch.neurontable import InterpolationError, NeuronTable
+from imac_torch.neurons.neurontable import InterpolationError, NeuronTable
+from imac_torch.reports.area import network_area
 
 FILES = ("toml", "json")
 

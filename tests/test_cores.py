@@ -9,10 +9,10 @@ import torch
 from dense_network import VDD, behavioural, finfet, scalar, transistors
 from torch.autograd import gradcheck
 
-from imac_torch.cores import InverterCore, TableCore, build_core, tabulated_core
+from imac_torch.dc.newton import NewtonOptions, solve_neurons
 from imac_torch.errors import ConfigError, SolverError
-from imac_torch.neuron import BehaviouralCore, NeuronCircuit
-from imac_torch.newton import NewtonOptions, solve_neurons
+from imac_torch.neurons.cores import InverterCore, TableCore, build_core, tabulated_core
+from imac_torch.neurons.neuron import BehaviouralCore, NeuronCircuit
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from imac_torch import Amplifier, Config, Crossbar, Interconnect
 from imac_torch.crossbar import build_crossbar, partition_ends
 from imac_torch.errors import CircuitError
-from imac_torch.mapping import ConductancePair
+from imac_torch.mapping.quantization import ConductancePair
 
 # Columns (1-based) of the 400-120-84-10 network at crossbar 32, from the reference results.
 CUTS = {

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from imac_torch.csvfile import line_of_row, read_csv
+from imac_torch.datasets.csvfile import line_of_row, read_csv
 from imac_torch.errors import DataError
 
 

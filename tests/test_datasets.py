@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from imac_torch.batches import labelled_batches
-from imac_torch.datasets import DATASETS, dataset_files, load_dataset
-from imac_torch.encode import Encode
+from imac_torch.datasets.batches import labelled_batches
+from imac_torch.datasets.encode import Encode
+from imac_torch.datasets.named import DATASETS, dataset_files, load_dataset
 from imac_torch.errors import DataError
 
 IDX_NAMES = [name for name in DATASETS if name not in ("digits", "USPS")]
@@ -185,7 +185,7 @@ def test_names_that_are_not_known_or_not_safe(tmp_path: Path) -> None:
 
 
 def test_a_failed_download_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from imac_torch.torchvision_compat import import_torchvision
+    from imac_torch.datasets.torchvision_compat import import_torchvision
 
     def offline(*_args, **_kwargs) -> None:
         raise OSError("no network")

@@ -9,13 +9,13 @@ import torch
 from dense_network import VDD, behavioural, finfet, random_layers, scalar, signs, ternary_cells
 from torch.autograd import gradcheck
 
-from imac_torch.cores import InverterCore, build_core, tabulated_core
-from imac_torch.dc import chain_stages, solve_dc
+from imac_torch.dc.network import chain_stages, solve_dc
+from imac_torch.dc.newton import NewtonOptions
+from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.finfet import FinFET, builtin_14nm_hp
-from imac_torch.mapping import ConductancePair
-from imac_torch.neuron import NeuronCircuit
-from imac_torch.newton import NewtonOptions
-from imac_torch.ports import eliminate_layer
+from imac_torch.mapping.quantization import ConductancePair
+from imac_torch.neurons.cores import InverterCore, build_core, tabulated_core
+from imac_torch.neurons.neuron import NeuronCircuit
 from imac_torch.solution import Power
 
 # Parameters are factors of about 1, changed by 1e-5: outputs solved to 1e-13 V have numeric
@@ -120,26 +120,23 @@ def test_gradients_of_the_supply_and_of_behavioural_parameters():
 
 
 def test_gradients_of_transistor_parameters_and_of_their_supply():
-    """Through the exact model: work function, mobility, fins' supply."""
+    """Through the exact model: work function and supply."""
     layers = random_layers([1, 1, 1], finfet(), cells=ternary_cells)
     inputs, everything = 0.3 * signs(1, 1), Everything()
     cards = builtin_14nm_hp()
 
-    def function(shift, mobility, vdd):
+    def function(shift, vdd):
         n, p = (
             FinFET(
                 card, nfin=10, temperature=298.15,
-                overrides={
-                    "phig": card.parameters["phig"] * shift,
-                    "u0": card.parameters["u0"] * mobility,
-                },
+                overrides={"phig": card.parameters["phig"] * shift},
             )
             for card in cards
         )
         core = InverterCore(n, p, vdd)
         return everything(chain(layers, ones(layers), [core] * 2, vdd=vdd), inputs)
 
-    arguments = [scalar(x).requires_grad_() for x in (1.0, 1.0, 0.8)]
+    arguments = [scalar(x).requires_grad_() for x in (1.0, 0.8)]
     assert gradcheck(function, arguments, **{**CHECK, "atol": 1e-5, "rtol": 1e-4})
 
 

@@ -26,7 +26,7 @@ from imac_torch.devices import (
     Window,
 )
 from imac_torch.errors import ConfigError
-from imac_torch.mapping import ConductancePair
+from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.presets import device_model
 
 COUNT = 40_000

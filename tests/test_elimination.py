@@ -15,16 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-import imac_torch.rows
-import imac_torch.tiles
-from imac_torch.blocks import BlockLayout, BlockPorts, Termination
+import imac_torch.elimination.rows
+import imac_torch.elimination.tiles
 from imac_torch.circuit import NeuronSpec, build_layer
 from imac_torch.config import Amplifier, Config, Crossbar
 from imac_torch.crossbar import CrossbarSpec, build_crossbar
-from imac_torch.elimination import CROSSOVER, EliminationInfo, eliminate
+from imac_torch.elimination.blocks import BlockLayout, BlockPorts, Termination
+from imac_torch.elimination.choice import CROSSOVER, EliminationInfo, eliminate
+from imac_torch.elimination.linalg import solve
 from imac_torch.errors import SolverError
-from imac_torch.linalg import solve
-from imac_torch.mapping import ConductancePair
+from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.nodal import solve_layer, stamp
 
 WAYS = [("rows", "torch"), ("rows", "numba"), ("tiles", "torch"), ("tiles", "numba")]
@@ -148,7 +148,7 @@ def test_precision_does_not_depend_on_the_ratio_of_wires_and_cells(
 ) -> None:
     # Sums and products of numbers of one sign lose at most an ulp or so each; a path crosses
     # fewer than 30 of them per row and column here. 1e-13 is 450 ulp.
-    monkeypatch.setattr(imac_torch.tiles, "BASE", 2)  # merge even this small a block
+    monkeypatch.setattr(imac_torch.elimination.tiles, "BASE", 2)  # merge even this small a block
     positive, negative = cells(4, 5, scale=1e-5)
     wires = termination(1e5 / ratio, 1.3e5 / ratio)
     found, info = eliminate(positive, negative, wires, method=method, kernel=kernel)
@@ -235,15 +235,15 @@ def test_all_ways_agree(
 ) -> None:
     positive, negative = cells(rows, columns, seed=seed)
     wires = termination(*segments)
-    before = imac_torch.tiles.BASE
-    imac_torch.tiles.BASE = base
+    before = imac_torch.elimination.tiles.BASE
+    imac_torch.elimination.tiles.BASE = base
     try:
         results = [
             eliminate(positive, negative, wires, method=method, kernel=kernel)[0]
             for method, kernel in WAYS
         ]
     finally:
-        imac_torch.tiles.BASE = before
+        imac_torch.elimination.tiles.BASE = before
     for other in results[1:]:
         # Up to 40 rows and columns, each a few ulp: see the precision test.
         assert difference(other, results[0]) < 1e-12
@@ -368,7 +368,7 @@ gradient_ways = pytest.mark.parametrize(
 def test_gradients(
     method: str, kernel: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imac_torch.tiles, "BASE", 2)
+    monkeypatch.setattr(imac_torch.elimination.tiles, "BASE", 2)
 
     def ports(
         positive: torch.Tensor, negative: torch.Tensor, wires: torch.Tensor
@@ -408,7 +408,8 @@ def gradients_of(
 def test_gradients_agree_between_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     reference = gradients_of(termination(), "rows", "torch")
     compiled = gradients_of(termination(), "rows", "numba")
-    monkeypatch.setattr(imac_torch.rows, "CHUNK_BYTES", 1)  # nothing is kept: recomputed
+    # nothing is kept: recomputed
+    monkeypatch.setattr(imac_torch.elimination.rows, "CHUNK_BYTES", 1)
     recomputed = gradients_of(termination(), "rows", "numba")
     chunked = gradients_of(termination(), "rows", "torch")
     tiles = gradients_of(termination(), "tiles", "torch")
@@ -495,7 +496,7 @@ def test_errors_say_what_is_wrong() -> None:
 
 
 def test_importing_does_not_import_numba() -> None:
-    code = "import sys, imac_torch.elimination; sys.exit('numba' in sys.modules)"
+    code = "import sys, imac_torch.elimination.choice; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

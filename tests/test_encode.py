@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from imac_torch.encode import Encode
+from imac_torch.datasets.encode import Encode
+from imac_torch.datasets.torchvision_compat import import_torchvision
 from imac_torch.errors import DataError
-from imac_torch.torchvision_compat import import_torchvision
 
 
 def test_scales_the_eight_bit_range_to_minus_one_to_one() -> None:

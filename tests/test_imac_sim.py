@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from imac_torch.activations import InverterSigmoid
-from imac_torch.batches import labelled_batches
+from imac_torch.datasets.batches import labelled_batches
+from imac_torch.datasets.imac_sim import read_imac_sim
 from imac_torch.errors import DataError
-from imac_torch.imac_sim import read_imac_sim
 
 NODES = (5, 4, 3)
 SAMPLES = 7

@@ -20,7 +20,7 @@ from imac_torch.config import (
     WeightMapping,
 )
 from imac_torch.errors import MappingError
-from imac_torch.states import InputStatistics
+from imac_torch.mapping.states import InputStatistics
 
 MATCHED = WeightMapping(levels="continuous", scheme="matched")
 WIDE = Memristor(rlow=10e3, rhigh=1e6)
@@ -157,8 +157,8 @@ def test_calibration_brings_the_circuit_to_the_software(
 
 
 def test_the_finfet_neuron_is_fitted_not_only_touched() -> None:
-    from imac_torch.shape import fitted_threshold_and_slope
-    from imac_torch.transfer import threshold_and_slope, transfer_curve
+    from imac_torch.dc.shape import fitted_threshold_and_slope
+    from imac_torch.dc.transfer import threshold_and_slope, transfer_curve
 
     matched = IMACLinear(
         2, 2, activation=Activation("sigmoid"), config=Config(mapping=MATCHED), name="x"

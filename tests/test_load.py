@@ -6,9 +6,9 @@ import pytest
 import torch
 from dense_network import behavioural, random_layers, scalar
 
-import imac_torch.load
-from imac_torch.load import Load
-from imac_torch.ports import PortNetwork, eliminate_layer
+import imac_torch.dc.load
+from imac_torch.dc.load import Load
+from imac_torch.elimination.ports import PortNetwork, eliminate_layer
 
 VDD = scalar(0.8)
 
@@ -78,14 +78,14 @@ def test_no_solution_needs_every_jacobian_at_once(monkeypatch):
     """Where iterations fail, matrices are factored a few at a time, and only the needed ones."""
     load = Load.of(network(40, 5, columns=41), VDD)
     seen = []
-    exact = imac_torch.load.solve
+    exact = imac_torch.dc.load.solve
 
     def recording(matrix, right):
         seen.append(matrix.shape)
         return exact(matrix, right)
 
-    monkeypatch.setattr(imac_torch.load, "solve", recording)
-    monkeypatch.setattr(imac_torch.load, "DENSE_BYTES", 10 * 41 * 41 * 8)
+    monkeypatch.setattr(imac_torch.dc.load, "solve", recording)
+    monkeypatch.setattr(imac_torch.dc.load, "DENSE_BYTES", 10 * 41 * 41 * 8)
     diagonal = vectors(1, 64, 40).abs() * 1e-4
     diagonal[:, 5:] = 1e3  # these are diagonal for all purposes: the first iteration suffices
     # For these the preconditioner is nearly singular, though the matrix is not.
@@ -103,7 +103,7 @@ def test_samples_that_are_not_finite_factor_nothing(monkeypatch):
     load = Load.of(network(), VDD)
     diagonal, right = torch.full((1, 6, 7), 1e-3, dtype=torch.float64), vectors(1, 6, 7)
     expected = load.solve(diagonal, right, tolerance=1e-13)
-    monkeypatch.setattr(imac_torch.load, "solve", lambda *_: pytest.fail("nothing to factor"))
+    monkeypatch.setattr(imac_torch.dc.load, "solve", lambda *_: pytest.fail("nothing to factor"))
     right[0, 2, 3] = torch.nan
     right[0, 4] = torch.inf
     found = load.solve(diagonal, right, tolerance=1e-13)
@@ -113,7 +113,7 @@ def test_samples_that_are_not_finite_factor_nothing(monkeypatch):
 
 @pytest.mark.parametrize("inputs", [6, 150])
 def test_one_factorisation_for_all(inputs):
-    """Above order 64, torch's batched factorisation is not used (see imac_torch.linalg)."""
+    """Above order 64, torch's batched factorisation is not used (see elimination.linalg)."""
     load = Load.of(network(inputs, 3, columns=inputs // 2 + 1, samples=2), VDD)
     right = vectors(2, 5, inputs)
     found = load.solve_constant(scalar(1e-3), right)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Memristor, WeightMapping
 from imac_torch.crossbar import build_crossbar, partition_ends
+from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.errors import ConfigError, MappingError
-from imac_torch.mapping import ConductancePair, quantize, to_conductances, to_values
-from imac_torch.matching import ReadOut, match
-from imac_torch.ports import eliminate_layer
-from imac_torch.states import InputStatistics
+from imac_torch.mapping.matching import ReadOut, match
+from imac_torch.mapping.quantization import ConductancePair, quantize, to_conductances, to_values
+from imac_torch.mapping.states import InputStatistics
 
 DEVICE = Memristor(rlow=10e3, rhigh=1e6)
 

@@ -27,13 +27,13 @@ from dense_network import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imac_torch.cores import InverterCore
-from imac_torch.elimination import EliminationInfo
+from imac_torch.dc.native import Native
+from imac_torch.dc.newton import NewtonOptions
+from imac_torch.elimination.choice import EliminationInfo
 from imac_torch.errors import SolverError
-from imac_torch.native import Native
 from imac_torch.netlist import NetlistSettings, NgSpiceWriter, table_inverter, write_netlists
 from imac_torch.netlist.inverter import axis
-from imac_torch.newton import NewtonOptions
+from imac_torch.neurons.cores import InverterCore
 from imac_torch.nodal import solve_layer
 from imac_torch.simulator import NgSpice, check, solve_netlists
 from imac_torch.solution import Power, Status
@@ -401,8 +401,8 @@ import resource, sys
 sys.path.insert(0, {tests!r})
 import torch
 from dense_network import behavioural, finfet, random_layers, signs
-from imac_torch.native import Native
-from imac_torch.newton import NewtonOptions
+from imac_torch.dc.native import Native
+from imac_torch.dc.newton import NewtonOptions
 
 layers = random_layers([256, 256, 8], finfet(), rows=256, columns=300)
 engine = Native()

@@ -15,7 +15,7 @@ from imac_torch.circuit import Circuit, build_layer
 from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Timing
 from imac_torch.crossbar import build_crossbar
 from imac_torch.errors import NetlistError, SimulatorConvergenceError
-from imac_torch.mapping import to_conductances
+from imac_torch.mapping.quantization import to_conductances
 from imac_torch.netlist import NetlistSettings, NgSpiceWriter, SimulationJob, write_netlists
 from imac_torch.simulator import HSpice, NgSpice, check, solve_netlists
 from imac_torch.solution import Status

@@ -18,7 +18,7 @@ from imac_torch.circuit import Circuit, NeuronSpec, build_layer
 from imac_torch.config import Amplifier, Config, Interconnect, Neuron, Timing
 from imac_torch.crossbar import build_crossbar
 from imac_torch.errors import MeasureError, NetlistError
-from imac_torch.mapping import join_bias, to_conductances
+from imac_torch.mapping.quantization import join_bias, to_conductances
 from imac_torch.netlist import (
     HSpiceWriter,
     NetlistSettings,

@@ -7,18 +7,18 @@ import torch
 from dense_network import VDD, finfet, random_layers, scalar, signs, ternary_cells
 from test_load import network
 
-from imac_torch.cores import build_core, tabulated_core
-from imac_torch.errors import SolverError
-from imac_torch.load import Load
-from imac_torch.native import Native
-from imac_torch.neuron import NeuronCircuit
-from imac_torch.newton import (
+from imac_torch.dc.load import Load
+from imac_torch.dc.native import Native
+from imac_torch.dc.newton import (
     NewtonOptions,
     attach_gradients,
     kirchhoff_residual,
     solve_loaded,
     solve_neurons,
 )
+from imac_torch.errors import SolverError
+from imac_torch.neurons.cores import build_core, tabulated_core
+from imac_torch.neurons.neuron import NeuronCircuit
 from imac_torch.solution import Status
 
 KERNELS = ("numba", "torch")

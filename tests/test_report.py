@@ -12,7 +12,7 @@ import torch
 
 from imac_torch import Config, LayerRecord, Power, Report, Solution, Status
 from imac_torch.errors import ConfigError, DataError
-from imac_torch.report import environment
+from imac_torch.reports.report import environment
 
 NAN = float("nan")
 

@@ -9,7 +9,7 @@ import torch
 from torch.autograd import gradcheck
 
 from imac_torch.errors import SolverError
-from imac_torch.spline import SplineTable
+from imac_torch.neurons.spline import SplineTable
 
 
 def axes(first: int, second: int) -> tuple[torch.Tensor, torch.Tensor]:

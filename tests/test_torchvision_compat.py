@@ -4,7 +4,7 @@ import textwrap
 
 import pytest
 
-from imac_torch.torchvision_compat import import_torchvision
+from imac_torch.datasets.torchvision_compat import import_torchvision
 
 
 def run(code: str) -> str:
@@ -30,7 +30,7 @@ def test_works_after_somebody_elses_failed_import() -> None:
             import torchvision
         except RuntimeError:
             pass
-        from imac_torch.torchvision_compat import import_torchvision
+        from imac_torch.datasets.torchvision_compat import import_torchvision
         print(import_torchvision().datasets.KMNIST.__name__)
         """
     )
@@ -66,7 +66,7 @@ def test_other_errors_are_passed_on(tmp_path, statement: str, expected: str) -> 
         setup
         + textwrap.dedent(
             """
-            from imac_torch.torchvision_compat import import_torchvision
+            from imac_torch.datasets.torchvision_compat import import_torchvision
             try:
                 import_torchvision()
             except Exception as error:
@@ -84,7 +84,7 @@ def test_a_working_torchvision_gets_no_declarations(tmp_path) -> None:
         + textwrap.dedent(
             """
             import torch
-            from imac_torch.torchvision_compat import import_torchvision
+            from imac_torch.datasets.torchvision_compat import import_torchvision
             import_torchvision()
             print(hasattr(torch.ops.torchvision, "nms"))
             """
@@ -97,7 +97,7 @@ def test_declared_operators_do_not_pretend_to_work() -> None:
     output = run(
         """
         import torch
-        from imac_torch.torchvision_compat import import_torchvision
+        from imac_torch.datasets.torchvision_compat import import_torchvision
         torchvision = import_torchvision()
         boxes, scores = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([1.0])
         try:

@@ -6,19 +6,19 @@ from itertools import pairwise
 import pytest
 import torch
 
-from imac_torch.charges import LinearCharges, build_charges
 from imac_torch.circuit import NeuronSpec
 from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Neuron, Timing
-from imac_torch.cores import transistors
 from imac_torch.crossbar import build_crossbar
-from imac_torch.dc import solve_dc
-from imac_torch.energy import Energy
+from imac_torch.dc.native import Native
+from imac_torch.dc.network import solve_dc
 from imac_torch.errors import ConfigError, SolverError
-from imac_torch.inference import measure_inference
-from imac_torch.integrator import StepControl
-from imac_torch.mapping import ConductancePair
-from imac_torch.native import Native
-from imac_torch.transient import TransientOptions, prepare_transient, solve_transient
+from imac_torch.mapping.quantization import ConductancePair
+from imac_torch.neurons.cores import transistors
+from imac_torch.transient.charges import LinearCharges, build_charges
+from imac_torch.transient.energy import Energy
+from imac_torch.transient.inference import measure_inference
+from imac_torch.transient.integrator import StepControl
+from imac_torch.transient.network import TransientOptions, prepare_transient, solve_transient
 
 SIZES = (9, 6, 4)
 TIMING = Timing(period=2e-9)
@@ -136,7 +136,7 @@ def test_tolerance_is_kept(generator):
     neuron = LinearCharges(output=2e-15)
     timing = Timing(period=4e-10)
     fine = solve(network, inputs, timing, neuron=neuron, control=StepControl(fixed=1e-12))
-    from imac_torch.waveform import sample
+    from imac_torch.transient.waveform import sample
 
     for tolerance in (1e-3, 1e-4):
         control = StepControl(tolerance=tolerance)
@@ -164,7 +164,7 @@ def test_batch_equals_loop(generator):
                  {"neuron": LinearCharges(output=5e-15)}, {"neuron": LinearCharges(gate=1e-15)}]
 )
 def test_options_slow_the_outputs_down(generator, settings):
-    from imac_torch.latency import measure_latency
+    from imac_torch.transient.latency import measure_latency
 
     network = build(generator)
     inputs = vectors(generator, 4, 1)
@@ -201,7 +201,7 @@ def test_amplifier_pole_is_a_single_pole(generator):
 
 
 def test_latency_follows_capacitance_and_node(generator):
-    from imac_torch.latency import measure_latency
+    from imac_torch.transient.latency import measure_latency
 
     def latency(**settings):
         network = build(torch.Generator().manual_seed(7), **settings)
@@ -239,7 +239,7 @@ def test_charge_is_conserved(finfet):
     # What vdd delivers beyond the static current is the change of charge on it: over a cycle that
     # ends where it began, bias lines and neurons draw only what is dissipated, and energies are
     # those of the integrals of the returned powers.
-    from imac_torch.waveform import integral
+    from imac_torch.transient.waveform import integral
 
     one = vectors(torch.Generator().manual_seed(5), 3, 1)
     other = vectors(torch.Generator().manual_seed(6), 3, 1)
@@ -291,7 +291,7 @@ def test_report_of_a_data_set(finfet):
     assert report.cost(report.settled.argmax(-1)).accuracy == 1.0
     assert torch.isnan(report.energy.amplifiers).all()
     # Too short a period is noticed, although waveforms look settled to themselves.
-    from imac_torch.latency import SamplingWarning
+    from imac_torch.transient.latency import SamplingWarning
 
     hurried = measure_inference(
         stages, inputs, Timing(period=3e-10), options=options, batch_size=7

@@ -8,9 +8,9 @@ from torch import nn
 from imac_torch.activations import InverterSigmoid
 from imac_torch.config import Config, Neuron, Timing
 from imac_torch.conversion import convert
-from imac_torch.integrator import StepControl
-from imac_torch.transient import TransientOptions, prepare_transient, solve_transient
-from imac_torch.waveform import integral, sample
+from imac_torch.transient.integrator import StepControl
+from imac_torch.transient.network import TransientOptions, prepare_transient, solve_transient
+from imac_torch.transient.waveform import integral, sample
 
 IMAGES, PERIOD = 9, 4e-9
 SEQUENCE = 10  # the last time points lie within the ramp to the tenth image

@@ -6,9 +6,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from imac_torch.drive import ramp_responses
 from imac_torch.errors import SolverError
-from imac_torch.integrator import (
+from imac_torch.transient.drive import ramp_responses
+from imac_torch.transient.integrator import (
     GAMMA,
     WEIGHTS,
     StepControl,

@@ -6,10 +6,10 @@ import torch
 from imac_torch.circuit import NeuronSpec, build_layer
 from imac_torch.config import Amplifier, Config, Crossbar, Interconnect
 from imac_torch.crossbar import build_crossbar
-from imac_torch.dynamics import DynamicBlocks, LaguerreModel, LineCapacitances
-from imac_torch.mapping import ConductancePair
+from imac_torch.elimination.ports import eliminate_layer
+from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.nodal import stamp
-from imac_torch.ports import eliminate_layer
+from imac_torch.transient.dynamics import DynamicBlocks, LaguerreModel, LineCapacitances
 
 OUTPUTS, INPUTS, GAIN = 5, 7, 10.0
 
@@ -88,7 +88,7 @@ def test_injections_and_voltages_superpose(generator):
     elimination = blocks.factor(3e11)
     shape = (*blocks.positive.shape, 2)
     inner = [1e-6 * torch.rand(shape, generator=generator, dtype=torch.float64) for _ in range(3)]
-    from imac_torch.dynamics import CellVoltages
+    from imac_torch.transient.dynamics import CellVoltages
 
     injected = CellVoltages(*inner)
     voltages = blocks.spread(torch.rand(2, INPUTS + 1, generator=generator, dtype=torch.float64))

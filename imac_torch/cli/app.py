@@ -79,7 +79,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        from imac_torch.report import environment
+        from imac_torch.reports.report import environment
 
         typer.echo(f"imac-torch {environment()['imac_torch']}")
         raise typer.Exit

@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from imac_torch.area import AREA_MODELS, network_area
 from imac_torch.characterization import characterize_neuron
 from imac_torch.cli import options as o
 from imac_torch.cli.opening import open_loader, open_network
@@ -20,6 +19,7 @@ from imac_torch.errors import ConfigError
 from imac_torch.files import write_text
 from imac_torch.netlist import NetlistSettings
 from imac_torch.overrides import apply_overrides, field_paths, parse_assignment
+from imac_torch.reports.area import AREA_MODELS, network_area
 from imac_torch.storage import save
 
 __all__ = ["area", "characterize", "config", "convert", "netlist"]

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from imac_torch.config import Config
+from imac_torch.dc.native import Native
 from imac_torch.engine import Engine, Spice
 from imac_torch.errors import DataError
-from imac_torch.native import Native
 from imac_torch.netlist import NetlistSettings
 from imac_torch.overrides import apply_overrides, parse_assignment
 from imac_torch.simulator import HSpice, NgSpice

@@ -11,19 +11,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from imac_torch.analysis import Analysis
-from imac_torch.area import AREA_MODELS, network_area
 from imac_torch.cli import options as o
 from imac_torch.cli.exits import ExitCode
 from imac_torch.cli.opening import Opened, open_loader, open_network
+from imac_torch.dc.native import Native
 from imac_torch.deck import collect
 from imac_torch.engine import Engine, bind
 from imac_torch.errors import DataError
 from imac_torch.evaluation import evaluate
 from imac_torch.files import write_text
-from imac_torch.html_report import render_report, write_report
-from imac_torch.native import Native
-from imac_torch.report import Report
+from imac_torch.reports.analysis import Analysis
+from imac_torch.reports.area import AREA_MODELS, network_area
+from imac_torch.reports.html_report import render_report, write_report
+from imac_torch.reports.report import Report
 from imac_torch.sources import Loader
 
 __all__ = ["report", "simulate", "verify"]

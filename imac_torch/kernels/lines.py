@@ -106,7 +106,7 @@ def add_admittance(
     work: Array,
     buffer: Array,
 ) -> None:
-    """Add the row's admittance to work, see :func:`imac_torch.chain.eliminate_lines`.
+    """Add the row's admittance to work, see :func:`imac_torch.elimination.chain.eliminate_lines`.
 
     Args:
         positive: (K,) S.

@@ -1,6 +1,6 @@
 """Compiled Newton's method for loaded neurons with a tabulated core.
 
-The same equations as :mod:`imac_torch.newton`, fused per tile of images: neurons that load each
+The same equations as :mod:`imac_torch.dc.newton`, fused per tile of images: neurons that load each
 other are those of one partition of the next layer, so a tile of a few images times a few dozen
 neurons stays in the first-level cache through all iterations.
 
@@ -409,7 +409,7 @@ def solve_tiles(
     largest_step: float,
     width: int,
 ) -> None:
-    """Solve a range of tiles in place; see :mod:`imac_torch.newton` for the mathematics.
+    """Solve a range of tiles in place; see :mod:`imac_torch.dc.newton` for the mathematics.
 
     Args:
         work_first: First tile; tile = (sample·H + partition)·tiles per partition + tile of images.

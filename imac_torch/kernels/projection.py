@@ -70,7 +70,7 @@ def project(
     shift: NDArray[np.float64],
     ratios: NDArray[np.float64],
 ) -> None:
-    """Least squares over u' and ρ: see :mod:`imac_torch.matching`.
+    """Least squares over u' and ρ: see :mod:`imac_torch.mapping.matching`.
 
     Args:
         drive: (P, K) S, u of P rows.

@@ -178,7 +178,7 @@ def eliminate_backward(
     grad_negative: Array,
     grad_scalars: Array,
 ) -> None:
-    """The adjoint of the elimination; see :class:`imac_torch.rows.RowRecursion` for the algebra.
+    """The adjoint of the elimination; the algebra is in ``elimination.rows.RowRecursion``.
 
     Args:
         first: Blocks first..last are done.

@@ -24,8 +24,8 @@ def descend(
     """Improve conductances in place, cell by cell.
 
     The error of cell c is e_c = A·(ρ·g+_c - g-_c) - t_c, with A and ρ from the sums of its row and
-    partition (:mod:`imac_torch.matching`); the cost of a row is Σ m·e² + Σ_f (Σ v_f·e)² over all
-    its partitions. For a change in one cell it follows from a few sums.
+    partition (:mod:`imac_torch.mapping.matching`); the cost of a row is Σ m·e² + Σ_f (Σ v_f·e)²
+    over all its partitions. For a change in one cell it follows from a few sums.
 
     Args:
         positive: (M, C) S.

@@ -67,7 +67,7 @@ def base_tiles(
     inputs: IndexArray,
     result: Array,
 ) -> None:
-    """Tiles as hybrid matrices; see :mod:`imac_torch.tiles` for their ports.
+    """Tiles as hybrid matrices; see :mod:`imac_torch.elimination.tiles` for their ports.
 
     Internally, ports are ordered: padded columns (input line tops), padded columns (bottoms), and
     from the last row up I+ right, I- right, I+ left, I- left.

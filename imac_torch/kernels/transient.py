@@ -1,8 +1,8 @@
 """Compiled Newton's method of one layer's neurons within a stage of a time step.
 
-The equations of :mod:`imac_torch.transient` for tabulated neurons, fused per tile of images as in
-:mod:`imac_torch.kernels.newton`: neurons that load each other are those of one partition of the
-next layer, and a tile of a few images of them stays in the first-level cache.
+The equations of :mod:`imac_torch.transient.network` for tabulated neurons, fused per tile of
+images as in :mod:`imac_torch.kernels.newton`: neurons that load each other are those of one
+partition of the next layer, and a tile of a few images of them stays in the first-level cache.
 """
 
 from __future__ import annotations

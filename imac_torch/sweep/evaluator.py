@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from imac_torch.analog import IMACNetwork
-from imac_torch.area import network_area
-from imac_torch.batches import labelled_batches
 from imac_torch.config import Config
 from imac_torch.conversion import convert
+from imac_torch.datasets.batches import labelled_batches
+from imac_torch.dc.native import Native
 from imac_torch.engine import Engine, Spice
 from imac_torch.errors import DataError
 from imac_torch.evaluation import evaluate
-from imac_torch.native import Native
-from imac_torch.report import Report, environment
+from imac_torch.reports.area import network_area
+from imac_torch.reports.report import Report, environment
 from imac_torch.simulator import HSpice, Simulator
 from imac_torch.sweep.points import Point, configure, seed_of
 from imac_torch.sweep.tasks import Bench
@@ -65,7 +65,7 @@ class NetworkEvaluator:
         labels: (B,) int64.
         base: Configuration that points change.
         engine: What solves.
-        area_model: A name of :data:`imac_torch.area.AREA_MODELS`.
+        area_model: A name of :data:`imac_torch.reports.area.AREA_MODELS`.
         exclude: Paths of linear layers that stay in software.
         batch_size: Samples per solve.
     """

@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Mapping
 from typing import Any, Final
 
-from imac_torch.charts import parallel_coordinates, quantity, scatter
-from imac_torch.html_report import template_environment
-from imac_torch.report import environment
+from imac_torch.reports.charts import parallel_coordinates, quantity, scatter
+from imac_torch.reports.html_report import template_environment
+from imac_torch.reports.report import environment
 from imac_torch.sweep.store import SweepTable
 
 __all__ = ["render_sweep"]

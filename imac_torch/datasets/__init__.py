@@ -1,0 +1,1 @@
+"""Data: labelled images by name, files of IMAC-Sim, checks of batches."""

@@ -1,0 +1,1 @@
+"""The DC solution: loaded neurons, layer after layer; the native engine."""

@@ -1,0 +1,272 @@
+"""The next layer as a load on neurons, and linear systems with it: (diag(d) + Y)·x = r."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from imac_torch.elimination.blocks import BlockLayout
+from imac_torch.elimination.linalg import solve
+from imac_torch.elimination.ports import PortNetwork
+
+POWER_ITERATIONS = 30
+INNER_LIMIT = 60
+DENSE_BYTES = 64 * 2**20
+"""Matrices factored at a time where iterations do not converge."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """Currents that a layer's input lines draw from what drives them.
+
+    Attributes:
+        admittance: (S, H, K, K) S, bias row and column zero.
+        offset: (S, M) A, current due to the bias line.
+        layout: Where the M inputs (and the bias, last) lie in the H blocks.
+        left: (S, H, K) and
+        right: (S, H, K): Y is close to a diagonal plus ``left·rightᵀ`` per block, because the
+            I± lines float near a weighted mean of their inputs.
+    """
+
+    admittance: Tensor
+    offset: Tensor
+    layout: BlockLayout
+    left: Tensor
+    right: Tensor
+
+    @classmethod
+    def of(cls, network: PortNetwork, vdd: Tensor) -> Load:
+        """The load of a layer; ``network`` has one leading sample dimension S."""
+        layout = network.layout
+        admittance = network.admittance
+        bias = torch.zeros(network.inputs + 1, dtype=admittance.dtype, device=admittance.device)
+        bias[-1] = vdd.detach()
+        drawn = admittance @ layout.gather_inputs(bias)[..., None]
+        offset = layout.scatter_inputs(drawn.squeeze(-1))[..., :-1]
+        if vdd.requires_grad:
+            offset = offset / vdd.detach() * vdd  # linear in vdd
+        keep = torch.ones_like(bias)
+        keep[-1] = 0.0
+        keep = layout.gather_inputs(keep)
+        admittance = admittance * keep[..., :, None] * keep[..., None, :]
+        left, right = _rank_one(admittance.detach())
+        return cls(admittance, offset, layout, left, right)
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """The load as plain arrays, for compiled kernels on the CPU."""
+        return Blocks.of(self)
+
+    def typical(self, voltage: float) -> Load:
+        """The load of one neuron when all others are at ``voltage`` (V), averaged."""
+        admittance = self.admittance.detach()
+        own = admittance.diagonal(dim1=-2, dim2=-1)
+        others = (admittance.sum(-1) - own).sum() * voltage + self.offset.detach().sum()
+        count = own.shape[0] * self.offset.shape[-1]
+        single = torch.zeros(1, 1, 2, 2, dtype=admittance.dtype, device=admittance.device)
+        single[0, 0, 0, 0] = own.sum() / count
+        zero = torch.zeros(1, 1, 2, dtype=admittance.dtype, device=admittance.device)
+        return Load(single, (others / count).reshape(1, 1), self.layout.single(), zero, zero)
+
+    def matrix(self, *, transpose: bool = False) -> Tensor:
+        """(S, H, K, K) S."""
+        return self.admittance.transpose(-1, -2) if transpose else self.admittance
+
+    def currents(self, voltages: Tensor) -> Tensor:
+        """(S, B, M) A for (S, B, M) V, the bias included."""
+        return self.product(voltages) + self.offset[:, None, :]
+
+    def product(self, voltages: Tensor, *, transpose: bool = False) -> Tensor:
+        """(S, B, M): Y times vectors."""
+        matrix = self.matrix(transpose=transpose)
+        return torch.cat(
+            [
+                voltages[..., first:last] @ block.transpose(-1, -2)
+                for (first, last), block in self._parts(matrix)
+            ],
+            dim=-1,
+        )
+
+    def _parts(self, matrices: Tensor) -> Iterator[tuple[tuple[int, int], Tensor]]:
+        """Neuron range and the part of (S, H, K, K) matrices that belongs to each partition."""
+        for part, (first, last, start) in enumerate(self.ranges):
+            where = slice(start, start + last - first)
+            yield (first, last), matrices[:, part, where, where]
+
+    @cached_property
+    def ranges(self) -> tuple[tuple[int, int, int], ...]:
+        """Per partition: first and last neuron, and the first neuron's column in the block."""
+        mask = self.layout.column_mask.cpu()
+        counts = mask.sum(dim=1).tolist()
+        counts[-1] -= 1  # the bias column is known
+        starts = mask.to(torch.int64).argmax(dim=1).tolist()
+        ends = [sum(counts[: part + 1]) for part in range(len(counts))]
+        return tuple(
+            (end - count, end, start)
+            for end, count, start in zip(ends, counts, starts, strict=True)
+        )
+
+    def _gather(self, vectors: Tensor) -> Tensor:
+        """(S, B, M) → (S, H, B, K)."""
+        padded = torch.nn.functional.pad(vectors, (0, 1))
+        return self.layout.gather_inputs(padded).transpose(-3, -2)
+
+    def _scatter(self, blocks: Tensor) -> Tensor:
+        """(S, H, B, K) → (S, B, M)."""
+        return self.layout.scatter_inputs(blocks.transpose(-3, -2))[..., :-1]
+
+    def solve(
+        self, diagonal: Tensor, right: Tensor, *, tolerance: float, transpose: bool = False
+    ) -> Tensor:
+        """Solve (diag(d) + Y)·x = r for every sample.
+
+        Richardson iterations preconditioned with the diagonal plus rank one; samples for which
+        they do not reach ``tolerance`` are finished by dense factorisations.
+
+        Args:
+            diagonal: (S, B, M) S, positive.
+            right: (S, B, M) A.
+            tolerance: Of the residual relative to the largest right side of the sample.
+            transpose: Solve with Yᵀ.
+
+        Returns:
+            (S, B, M) V.
+        """
+        matrix = self.matrix(transpose=transpose).detach()
+        left, across = (self.right, self.left) if transpose else (self.left, self.right)
+        blocks = self._gather(right)
+        shift = self._gather(diagonal)
+        shift = torch.where(shift == 0, torch.ones_like(shift), shift)  # padding
+        own = matrix.diagonal(dim1=-2, dim2=-1) - left * across
+        inverse = 1.0 / (shift + own[..., None, :])
+        scaled = left[..., None, :] * inverse
+        denominator = 1.0 + (across[..., None, :] * scaled).sum(-1, keepdim=True)
+
+        def precondition(vector: Tensor) -> Tensor:
+            partial = vector * inverse
+            weight = (across[..., None, :] * partial).sum(-1, keepdim=True) / denominator
+            return partial - scaled * weight
+
+        solution = precondition(blocks)
+        bound = tolerance * blocks.abs().amax(-1, keepdim=True)
+        previous = torch.inf
+        for _ in range(INNER_LIMIT):
+            defect = blocks - shift * solution - solution @ matrix.transpose(-1, -2)
+            # What is not finite stays so, and must not keep the others from being finished.
+            excess = (defect.abs() - bound).nan_to_num(nan=-1.0, posinf=-1.0).amax(-1)
+            worst = float(excess.amax())
+            if worst <= 0.0:
+                return self._scatter(solution)
+            if not worst < 0.7 * previous:
+                break
+            previous = worst
+            solution = solution + precondition(defect)
+        self._factorise(matrix, shift, blocks, excess > 0.0, solution)
+        return self._scatter(solution)
+
+    @staticmethod
+    def _factorise(
+        matrix: Tensor, shift: Tensor, right: Tensor, which: Tensor, solution: Tensor
+    ) -> None:
+        """Solve the systems ``which`` (S, H, B) exactly, in place, some at a time."""
+        index = torch.nonzero(which)
+        size = matrix.shape[-1]
+        step = max(1, DENSE_BYTES // (matrix.element_size() * size * size))
+        for part in index.split(step):
+            sample, block, image = part.unbind(1)
+            dense = matrix[sample, block] + torch.diag_embed(shift[sample, block, image])
+            exact = solve(dense, right[sample, block, image][..., None])
+            solution[sample, block, image] = exact.squeeze(-1)
+
+    def solve_constant(self, conductance: Tensor, right: Tensor) -> Tensor:
+        """Solve (conductance + Y)·x = r with one factorisation for all samples of a batch.
+
+        Args:
+            conductance: 0-dimensional, S.
+            right: (S, B, M) A.
+
+        Returns:
+            (S, B, M) V.
+        """
+        size = self.admittance.shape[-1]
+        identity = torch.eye(size, dtype=right.dtype, device=right.device)
+        matrices = (self.admittance.detach() + conductance * identity).flatten(0, 1)
+        inverse = solve(matrices, identity.expand_as(matrices)).reshape(self.admittance.shape)
+        return torch.cat(
+            [
+                right[..., first:last] @ block.transpose(-1, -2)
+                for (first, last), block in self._parts(inverse)
+            ],
+            dim=-1,
+        )
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A load as plain arrays, real columns in front, for compiled kernels.
+
+    Attributes:
+        admittance: (S, H, K, K) S.
+        offset: (S, M) A.
+        first: (H+1,) int64, neuron ranges of the partitions.
+        left: (S, H, K) and
+        right: (S, H, K): the rank-one part.
+    """
+
+    admittance: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    first: NDArray[np.int64]
+    left: NDArray[np.float64]
+    right: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, load: Load) -> Blocks:
+        """The load of a next layer."""
+        first = np.array([0, *(last for _, last, _ in load.ranges)])
+        admittance, left, right = (
+            item.detach().numpy() for item in (load.admittance, load.left, load.right)
+        )
+        compact = np.zeros_like(admittance)
+        compact_left, compact_right = np.zeros_like(left), np.zeros_like(right)
+        for part, (begin, end, start) in enumerate(load.ranges):
+            count = end - begin
+            where = slice(start, start + count)
+            compact[:, part, :count, :count] = admittance[:, part, where, where]
+            compact_left[:, part, :count] = left[:, part, where]
+            compact_right[:, part, :count] = right[:, part, where]
+        return cls(
+            compact, load.offset.detach().numpy(), first, compact_left, compact_right
+        )
+
+    @classmethod
+    def unloaded(cls, samples: int, count: int) -> Blocks:
+        """No load; neurons are cut into chunks only to spread the work."""
+        first = np.unique(np.append(np.arange(0, count, 32), count))
+        parts = len(first) - 1
+        vector = np.zeros((samples, parts, 1))
+        return cls(
+            np.zeros((samples, parts, 1, 1)), np.zeros((samples, count)), first, vector, vector
+        )
+
+
+def _rank_one(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors whose outer product fits the off-diagonal part of each matrix.
+
+    Alternating least squares (power iterations) in which the diagonal is completed by the fit.
+    """
+    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+    off = matrix - torch.diag_embed(diagonal)
+    right = torch.ones_like(diagonal)
+    left = off.sum(-1)
+    for _ in range(POWER_ITERATIONS):
+        norm = right.square().sum(-1, keepdim=True).clamp(min=1e-300)
+        left = ((off @ right[..., None]).squeeze(-1) + left * right * right) / norm
+        norm = left.square().sum(-1, keepdim=True).clamp(min=1e-300)
+        right = ((off.transpose(-1, -2) @ left[..., None]).squeeze(-1) + right * left * left) / norm
+    return left, right

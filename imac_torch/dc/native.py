@@ -1,0 +1,145 @@
+"""The native engine: exact DC solution of the netlist's circuit, batched in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from imac_torch.circuit import NeuronSpec
+from imac_torch.crossbar import CrossbarSpec
+from imac_torch.dc.network import Stage, chain_stages, solve_dc
+from imac_torch.dc.newton import NewtonOptions
+from imac_torch.elimination.choice import EliminationInfo, Kernel, Method
+from imac_torch.elimination.ports import eliminate_layer
+from imac_torch.errors import SolverError
+from imac_torch.neurons.cores import build_core, tabulated_core
+from imac_torch.neurons.neuron import NeuronCircuit
+from imac_torch.solution import Solution, Status, concatenate, replace_samples
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network eliminated to its ports.
+
+    Attributes:
+        stages: One per layer.
+        exact: The same with exact device models instead of tables.
+        methods: What eliminated each layer.
+    """
+
+    stages: tuple[Stage, ...]
+    exact: tuple[Stage, ...]
+    methods: tuple[EliminationInfo, ...]
+
+
+@dataclass(frozen=True)
+class Native:
+    """Settings of the native engine.
+
+    Attributes:
+        method: Elimination: ``rows``, ``tiles`` or ``auto``.
+        kernel: ``numba`` (compiled, CPU), ``torch`` (any device) or ``auto``.
+        device_model: ``table`` (bicubic spline of the transistors, 4 nV rms from the model) or
+            ``exact``.
+        newton: Tolerance and limit of Newton's method.
+        batch_size: Samples solved at a time, which bounds memory.
+    """
+
+    method: Method = "auto"
+    kernel: Kernel = "auto"
+    device_model: str = "table"
+    newton: NewtonOptions = field(default_factory=NewtonOptions)
+    batch_size: int = 4096
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            SolverError: One is not valid.
+        """
+        if self.device_model not in {"table", "exact"}:
+            raise SolverError(f"device_model = {self.device_model!r}: 'table' or 'exact'")
+        if self.batch_size < 1:
+            raise SolverError(f"batch_size = {self.batch_size} must be at least 1")
+
+    @property
+    def name(self) -> str:
+        """For reports."""
+        return "native"
+
+    def prepare(self, layers: Sequence[tuple[CrossbarSpec, NeuronSpec]]) -> Prepared:
+        """Eliminate the layers' crossbars and build their neurons."""
+        if not layers:
+            raise SolverError("a circuit has at least one layer")
+        tabulated, exact, methods = [], [], []
+        for crossbar, spec in layers:
+            ports, info = eliminate_layer(crossbar, method=self.method, kernel=self.kernel)
+            device = crossbar.gain.device
+            model = build_core(spec, device=device)
+            core = model if self.device_model == "exact" else tabulated_core(spec, device=device)
+            neuron = NeuronCircuit.of(spec, core, crossbar.series_resistance)
+            tabulated.append((ports, neuron))
+            exact.append((ports, replace(neuron, core=model)))
+            methods.append(info)
+        first = layers[0]
+        vdd = torch.tensor(first[1].vdd, dtype=torch.float64, device=first[0].gain.device)
+        return Prepared(chain_stages(tabulated, vdd), chain_stages(exact, vdd), tuple(methods))
+
+    def solve(self, prepared: Prepared, inputs: Tensor, *, power: bool = True) -> Solution:
+        """Solve input voltages (B, N), in batches of bounded size.
+
+        Samples that leave the tabulated range of a device are solved again with the exact model;
+        outside the range of that one (a characterised sub-circuit has no other) they fail with
+        ``Status.OUTSIDE``.
+        """
+        parts = [
+            self._solve(prepared, batch, power=power) for batch in inputs.split(self.batch_size)
+        ]
+        return concatenate(parts)
+
+    def _solve(self, prepared: Prepared, inputs: Tensor, *, power: bool) -> Solution:
+        solution = solve_dc(prepared.stages, inputs, options=self.newton, power=power)
+        if self.device_model == "exact":
+            return _outside_fail(solution, prepared.exact)
+        outside = _outside(solution, prepared.stages)
+        again = _any_sample(outside | ~solution.converged)
+        if not bool(again.any()):
+            return solution
+        index = torch.nonzero(again).squeeze(1)
+        exact = solve_dc(prepared.exact, inputs[index], options=self.newton, power=power)
+        return replace_samples(solution, index, _outside_fail(exact, prepared.exact))
+
+
+def _outside(solution: Solution, stages: tuple[Stage, ...]) -> Tensor:
+    """(…, B): whether a neuron of a sample left the range of its model."""
+    outside = torch.zeros_like(solution.converged)
+    if outside.numel() == 0:
+        return outside
+    for stage, layer in zip(stages, solution.layers, strict=True):
+        core = stage.neuron.core
+        # The corners of what occurs are inside for almost every batch: one look decides.
+        gates, outputs = (
+            torch.stack(item.detach().aminmax()) for item in (layer.gates, layer.outputs)
+        )
+        if not bool(core.inside(gates, outputs).all()):
+            outside = outside | ~core.inside(layer.gates, layer.outputs).all(dim=-1)
+    return outside
+
+
+def _any_sample(marked: Tensor) -> Tensor:
+    """(B,): marked in any of the conductance samples."""
+    return marked if marked.ndim == 1 else marked.flatten(0, -2).any(dim=0)
+
+
+def _outside_fail(solution: Solution, stages: tuple[Stage, ...]) -> Solution:
+    outside = _outside(solution, stages) & solution.converged
+    if not bool(outside.any()):
+        return solution
+    return replace(
+        solution,
+        outputs=torch.where(outside[..., None], torch.nan, solution.outputs),
+        status=torch.where(outside, int(Status.OUTSIDE), solution.status),
+    )

@@ -1,0 +1,475 @@
+"""Loaded neurons of one layer: batched, damped Newton, with gradients by implicit function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imac_torch.dc.load import Blocks, Load
+from imac_torch.errors import SolverError
+from imac_torch.neurons.cores import TableCore
+from imac_torch.neurons.neuron import BehaviouralCore, NeuronCircuit
+from imac_torch.solution import Status
+
+LINEAR_TOLERANCE = 1e-4
+"""Relative accuracy of each Newton step; the error it leaves is this fraction of the step."""
+LARGEST_STEP = 0.1
+"""V. Steps are shortened to this, the voltage over which a neuron switches."""
+START_NODES = 513
+"""Nodes of the table that iterations start from."""
+
+
+@dataclass(frozen=True)
+class NewtonOptions:
+    """When Newton's method stops.
+
+    Attributes:
+        tolerance: V, largest update of a converged sample's last step.
+        max_iterations: Limit of steps.
+        kernel: ``numba`` (compiled, tabulated neurons on the CPU), ``torch`` (any) or ``auto``.
+    """
+
+    tolerance: float = 1e-9
+    max_iterations: int = 60
+    kernel: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            SolverError: They make no sense.
+        """
+        if not 0 < self.tolerance < 1 or self.max_iterations < 1:
+            raise SolverError(
+                f"tolerance = {self.tolerance} V must be in (0, 1) and max_iterations = "
+                f"{self.max_iterations} at least 1"
+            )
+        if self.kernel not in {"auto", "numba", "torch"}:
+            raise SolverError(f"kernel = {self.kernel!r}: 'auto', 'numba' or 'torch'")
+
+
+_START_OPTIONS = NewtonOptions(tolerance=1e-4, max_iterations=100)
+
+
+@dataclass(frozen=True)
+class NeuronSolution:
+    """Neurons of one layer.
+
+    Attributes:
+        outputs: (S, B, M) V.
+        gates: (S, B, M) V.
+        status: (S, B) int64.
+        residual: (S, B) A.
+        iterations: (S, B) int64.
+    """
+
+    outputs: Tensor
+    gates: Tensor
+    status: Tensor
+    residual: Tensor
+    iterations: Tensor
+
+
+@dataclass(frozen=True)
+class _Linearised:
+    """Newton's equations with the gate eliminated: (diag(d) + Y)·du = r, dg = g0 + g1·du."""
+
+    diagonal: Tensor
+    right: Tensor
+    gate_step: Tensor
+    gate_by_output: Tensor
+    gate_defect: Tensor
+    output_defect: Tensor
+
+
+def _linearise(
+    neuron: NeuronCircuit, load: Load | None, combined: Tensor, gates: Tensor, outputs: Tensor
+) -> _Linearised:
+    current = neuron.core.currents(gates, outputs)
+    resistance, feedback = neuron.input_resistance, neuron.feedback_conductance
+    # The gate equation times the input resistance, so that a resistance of zero is allowed.
+    gate_defect = (
+        combined
+        + neuron.level_shift
+        - gates
+        + resistance * ((outputs - gates) * feedback - current.gate)
+    )
+    drawn = 0.0 if load is None else load.currents(outputs)
+    output_defect = current.output + (gates - outputs) * feedback - drawn
+    by_gate = (1.0 + resistance * (feedback + current.gate_by_gate)).detach()
+    by_output = (resistance * (feedback - current.gate_by_output)).detach()
+    transfer = (current.output_by_gate + feedback).detach()
+    gate_step = gate_defect / by_gate
+    gate_by_output = by_output / by_gate
+    return _Linearised(
+        diagonal=(feedback - current.output_by_output).detach() - transfer * gate_by_output,
+        right=output_defect + transfer * gate_step,
+        gate_step=gate_step,
+        gate_by_output=gate_by_output,
+        gate_defect=gate_defect,
+        output_defect=output_defect,
+    )
+
+
+def _solve_linear(load: Load | None, system: _Linearised, tolerance: float) -> Tensor:
+    if load is None:
+        return system.right / system.diagonal
+    return load.solve(system.diagonal, system.right, tolerance=tolerance)
+
+
+def solve_neurons(
+    combined: Tensor, neuron: NeuronCircuit, load: Load | None, options: NewtonOptions
+) -> NeuronSolution:
+    """Solve one layer's neurons, without gradients.
+
+    Nothing is averaged over samples: each has its own damping, status and count.
+
+    Args:
+        combined: (S, B, M) V, combined amplifier voltage.
+        neuron: The activation circuit.
+        load: The next layer, or None for unloaded outputs.
+        options: Tolerance, limit and kernel.
+
+    Raises:
+        SolverError: The compiled kernel was asked for where it cannot serve.
+    """
+    with torch.no_grad():
+        if combined.numel() == 0:
+            none = combined.new_zeros(combined.shape[:-1])
+            count = none.to(torch.int64)
+            return NeuronSolution(combined, combined, count, none, count)
+        if isinstance(neuron.core, BehaviouralCore) and float(neuron.feedback_conductance) == 0.0:
+            return _solve_direct(combined, neuron, neuron.core, load)
+        if _use_compiled(combined, neuron, options):
+            return _solve_compiled(combined, neuron, load, options)
+        return _solve_batched(combined, neuron, load, options)
+
+
+def _use_compiled(combined: Tensor, neuron: NeuronCircuit, options: NewtonOptions) -> bool:
+    able = isinstance(neuron.core, TableCore) and combined.device.type == "cpu"
+    if options.kernel == "numba" and not able:
+        raise SolverError(
+            "the numba kernel solves tabulated neurons on the CPU only; use kernel='auto'"
+        )
+    return able and options.kernel != "torch"
+
+
+def _solve_direct(
+    combined: Tensor, neuron: NeuronCircuit, core: BehaviouralCore, load: Load | None
+) -> NeuronSolution:
+    """Without feedback the gate is known and the output is linear: one factorisation for all."""
+    gates = combined + neuron.level_shift
+    value, _ = core.shape(gates)
+    conductance = 1.0 / core.output_resistance
+    if load is None:
+        outputs = value
+        residual = torch.zeros_like(value[..., 0])
+    else:
+        driven = value * conductance - load.offset[:, None, :]
+        outputs = load.solve_constant(conductance, driven)
+        defect = driven - conductance * outputs - load.product(outputs)
+        residual = defect.abs().amax(-1)
+    finite = torch.isfinite(outputs).all(dim=-1)
+    status = torch.where(finite, int(Status.CONVERGED), int(Status.NOT_FINITE))
+    return NeuronSolution(outputs, gates, status, residual, torch.ones_like(status))
+
+
+def _solve_compiled(
+    combined: Tensor, neuron: NeuronCircuit, load: Load | None, options: NewtonOptions
+) -> NeuronSolution:
+    """Tiles in a compiled kernel; what it leaves unconverged goes the batched way."""
+    grid, start, typical = _start_problem(combined, neuron, load)
+    nodes = _run_tiles(grid, neuron, typical, _START_OPTIONS, start)
+    table = _StartTable.of(grid, nodes, start, neuron, typical)
+    solution = _run_tiles(combined, neuron, load, options, table)
+    good = solution.status == int(Status.CONVERGED)
+    if bool(good.all()):
+        return solution
+    again = torch.nonzero(~good.all(dim=0)).squeeze(1)
+    slow = _solve_batched(combined[:, again], neuron, load, options)
+    return NeuronSolution(*(
+        getattr(solution, part.name).index_copy(1, again, getattr(slow, part.name))
+        for part in fields(NeuronSolution)
+    ))
+
+
+def _run_tiles(
+    combined: Tensor,
+    neuron: NeuronCircuit,
+    load: Load | None,
+    options: NewtonOptions,
+    start: _StartTable,
+) -> NeuronSolution:
+    from imac_torch.kernels.newton import solve_tiles, tile_count
+    from imac_torch.kernels.threads import run_blocks
+
+    core = neuron.core
+    assert isinstance(core, TableCore)  # noqa: S101 - narrows the type only
+    samples, batch, count = combined.shape
+    outputs, gates = torch.empty_like(combined), torch.empty_like(combined)
+    blocks = load.blocks if load is not None else Blocks.unloaded(samples, count)
+    parts = len(blocks.first) - 1
+    residual = np.zeros((samples, batch, parts))
+    iterations = np.zeros((samples, batch, parts), dtype=np.int64)
+    converged = np.zeros((samples, batch, parts), dtype=np.bool_)
+    circuit = [neuron.input_resistance, neuron.feedback_conductance, neuron.level_shift]
+    run_blocks(
+        solve_tiles,
+        tile_count(samples, batch, parts),
+        torch.get_num_threads(),
+        combined.contiguous().numpy(),
+        gates.numpy(),
+        outputs.numpy(),
+        residual,
+        iterations,
+        converged,
+        blocks.admittance,
+        blocks.offset,
+        blocks.first,
+        blocks.left,
+        blocks.right,
+        load is not None,
+        core.newton_table,
+        tuple(core.table.coefficients.shape[:2]),
+        np.append(core.table.grid(), core.gate_scale),
+        np.array([float(value) for value in circuit]),
+        start.columns.numpy(),
+        np.array([start.low, 1.0 / start.step]),
+        np.array(start.typical),
+        options.tolerance,
+        options.max_iterations,
+        LARGEST_STEP,
+        8,
+    )
+    good = torch.from_numpy(converged.all(axis=-1))
+    return NeuronSolution(
+        outputs,
+        gates,
+        torch.where(good, int(Status.CONVERGED), int(Status.MAX_ITERATIONS)),
+        torch.from_numpy(residual.max(axis=-1)),
+        torch.from_numpy(iterations.max(axis=-1)),
+    )
+
+
+def _solve_batched(
+    combined: Tensor, neuron: NeuronCircuit, load: Load | None, options: NewtonOptions
+) -> NeuronSolution:
+    """Newton's method in torch, on any device."""
+    grid, start, typical = _start_problem(combined, neuron, load)
+    nodes = _iterate(grid, neuron, typical, _START_OPTIONS, *start.interpolate(grid))
+    table = _StartTable.of(grid, nodes, start, neuron, typical)
+    return _iterate(combined, neuron, load, options, *table.interpolate(combined))
+
+
+def _iterate(
+    combined: Tensor,
+    neuron: NeuronCircuit,
+    load: Load | None,
+    options: NewtonOptions,
+    outputs: Tensor,
+    gates: Tensor,
+) -> NeuronSolution:
+    """Damped Newton steps from given voltages."""
+    shape = combined.shape[:-1]
+    status = torch.full(
+        shape, int(Status.MAX_ITERATIONS), dtype=torch.int64, device=combined.device
+    )
+    iterations = torch.zeros(shape, dtype=torch.int64, device=combined.device)
+    active = torch.ones(shape, dtype=torch.bool, device=combined.device)
+    damping = torch.ones(shape, dtype=combined.dtype, device=combined.device)
+    last = torch.zeros_like(combined)
+    for _ in range(options.max_iterations):
+        system = _linearise(neuron, load, combined, gates, outputs)
+        step = _solve_linear(load, system, LINEAR_TOLERANCE)
+        gate_step = system.gate_step + system.gate_by_output * step
+        size = torch.maximum(step.abs().amax(-1), gate_step.abs().amax(-1))
+        finite = torch.isfinite(size)
+        status = torch.where(active & ~finite, int(Status.NOT_FINITE), status)
+        active = active & finite
+        # A step back means the last one went too far: half as far until the way is straight.
+        # (Steps of constant size are no reason: that is how exponentials are descended.)
+        turned = (step * last).sum(-1) < 0.0
+        damping = torch.where(turned, damping / 2, (2 * damping).clamp(max=1.0))
+        damping = damping.clamp(min=1.0 / 64)
+        last = step
+        factor = damping * (LARGEST_STEP / size.clamp(min=LARGEST_STEP))
+        factor = torch.where(active, factor, torch.zeros_like(factor))[..., None]
+        outputs = torch.where(active[..., None], outputs + factor * step, outputs)
+        gates = torch.where(active[..., None], gates + factor * gate_step, gates)
+        iterations += active
+        done = active & (size <= options.tolerance)
+        status = torch.where(done, int(Status.CONVERGED), status)
+        active = active & ~done
+        if not bool(active.any()):
+            break
+    residual = kirchhoff_residual(combined, neuron, load, gates, outputs)
+    return NeuronSolution(outputs, gates, status, residual, iterations)
+
+
+def kirchhoff_residual(
+    combined: Tensor, neuron: NeuronCircuit, load: Load | None, gates: Tensor, outputs: Tensor
+) -> Tensor:
+    """(S, B) A: largest sum of currents into any gate or output node."""
+    system = _linearise(neuron, load, combined, gates, outputs)
+    # Below 1 Ω the gate is tied to its source and its voltage, not its current, is the unknown.
+    gate = system.gate_defect.abs() / neuron.input_resistance.clamp(min=1.0)
+    return torch.maximum(system.output_defect.abs(), gate).amax(-1)
+
+
+@dataclass(frozen=True)
+class _StartTable:
+    """Neuron voltages by combined amplifier voltage, for a typical load: where to start.
+
+    Attributes:
+        columns: (P, 4): output and gate, V; conductance of the output node without load, S;
+            change of the gate with the output.
+        low: V, first node.
+        step: V, node distance.
+        typical: Conductance, S, and current at 0 V, A, of the load that they belong to.
+    """
+
+    columns: Tensor
+    low: float
+    step: float
+    typical: tuple[float, float]
+
+    @classmethod
+    def of(
+        cls,
+        grid: Tensor,
+        nodes: NeuronSolution,
+        fallback: _StartTable,
+        neuron: NeuronCircuit,
+        typical: Load | None,
+    ) -> _StartTable:
+        """From neurons solved on a grid (1, P, 1); a node that is not finite keeps its start."""
+        system = _linearise(neuron, typical, grid, nodes.gates, nodes.outputs)
+        columns = torch.stack(
+            [nodes.outputs, nodes.gates, system.diagonal, system.gate_by_output], dim=-1
+        ).reshape(-1, 4)
+        usable = torch.isfinite(columns).all(dim=-1, keepdim=True) & (columns[:, 2:3] > 0.0)
+        columns = torch.where(usable, columns, fallback.columns)
+        load = (0.0, 0.0)
+        if typical is not None:
+            load = float(typical.admittance[0, 0, 0, 0]), float(typical.offset)
+        return cls(columns.contiguous(), fallback.low, fallback.step, load)
+
+    def interpolate(self, combined: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs and gates, linear between nodes."""
+        scaled = (combined - self.low) / self.step
+        index = scaled.floor().clamp(0, len(self.columns) - 2)
+        part = (scaled - index)[..., None]
+        where = index.nan_to_num(0.0).to(torch.int64)
+        value = self.columns[where] * (1 - part) + self.columns[where + 1] * part
+        return value[..., 0].contiguous(), value[..., 1].contiguous()
+
+
+def _start_problem(
+    combined: Tensor, neuron: NeuronCircuit, load: Load | None
+) -> tuple[Tensor, _StartTable, Load | None]:
+    """One neuron with a typical load, on a grid over the batch's range of voltages.
+
+    Returns:
+        Voltages (1, P, 1), where to start on them, and the load.
+    """
+    low, high, output = neuron.core.start()
+    smallest, largest = combined.aminmax()
+    if not bool(torch.isfinite(largest - smallest)):
+        # Samples that are not finite get their status from the iteration.
+        finite = combined[torch.isfinite(combined)]
+        smallest, largest = finite.aminmax() if len(finite) else (smallest * 0, largest * 0)
+    first, last = float(smallest.nan_to_num()), float(largest.nan_to_num())
+    step = max((last - first) / (START_NODES - 1), 1e-6)
+    index = torch.arange(START_NODES, dtype=combined.dtype, device=combined.device)
+    grid = first + step * index
+    share = neuron.input_resistance.detach() * neuron.feedback_conductance.detach()
+    outputs = torch.full_like(grid, output)
+    gates = (grid + neuron.level_shift.detach() + share * outputs) / (1.0 + share)
+    # Nothing is known of the core yet: a conductance so large that the first step is small.
+    stiff, still = torch.full_like(grid, 1.0), torch.zeros_like(grid)
+    columns = torch.stack([outputs, gates.clamp(low, high), stiff, still], dim=-1)
+    typical = None if load is None else load.typical(output)
+    return grid[None, :, None], _StartTable(columns, first, step, (0.0, 0.0)), typical
+
+
+class _ImplicitSolve(torch.autograd.Function):
+    """du = (diag(d) + Y)⁻¹·r at a solution, where r = 0 in value but not in derivative."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, right: Tensor, diagonal: Tensor, load: Load | None  # noqa: ANN401
+    ) -> Tensor:
+        ctx.diagonal, ctx.load = diagonal, load
+        return torch.zeros_like(right)
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any, gradient: Tensor  # noqa: ANN401
+    ) -> tuple[Tensor, None, None]:
+        if ctx.load is None:
+            return gradient / ctx.diagonal, None, None
+        solved = ctx.load.solve(ctx.diagonal, gradient, tolerance=1e-12, transpose=True)
+        return solved, None, None
+
+
+def attach_gradients(
+    combined: Tensor,
+    neuron: NeuronCircuit,
+    load: Load | None,
+    solution: NeuronSolution,
+) -> NeuronSolution:
+    """Make a solution differentiable by the implicit function theorem.
+
+    F(u, g; θ) = 0 gives du/dθ = -(∂F/∂u)⁻¹·∂F/∂θ. One evaluation of F with a graph at the
+    solution, and one transposed linear solve in backward; Newton's iterations are not unrolled.
+
+    Args:
+        combined: (S, B, M) V, with its graph.
+        neuron: With parameters that may require gradients.
+        load: With its graph.
+        solution: From :func:`solve_neurons`.
+    """
+    system = _linearise(neuron, load, combined, solution.gates, solution.outputs)
+    frozen = None if load is None else _detached(load)
+    step = _ImplicitSolve.apply(system.right, system.diagonal, frozen)
+    gate_step = system.gate_step - system.gate_step.detach() + system.gate_by_output * step
+    return NeuronSolution(
+        solution.outputs + step,
+        solution.gates + gate_step,
+        solution.status,
+        solution.residual,
+        solution.iterations,
+    )
+
+
+def _detached(load: Load) -> Load:
+    return Load(
+        load.admittance.detach(), load.offset.detach(), load.layout, load.left, load.right
+    )
+
+
+def solve_loaded(
+    combined: Tensor, neuron: NeuronCircuit, load: Load | None, options: NewtonOptions
+) -> NeuronSolution:
+    """Solve neurons, with gradients if anything requires them."""
+    solved = solve_neurons(combined.detach(), neuron, load, options)
+    if torch.is_grad_enabled() and _requires_gradients(combined, neuron, load):
+        return attach_gradients(combined, neuron, load, solved)
+    return solved
+
+
+def _requires_gradients(combined: Tensor, neuron: NeuronCircuit, load: Load | None) -> bool:
+    tensors = [
+        combined, neuron.input_resistance, neuron.feedback_conductance, neuron.level_shift
+    ]
+    if load is not None:
+        tensors += [load.admittance, load.offset]
+    if any(tensor.requires_grad for tensor in tensors):
+        return True
+    # A core's parameters are its own business; what it gives at one point shows their graph.
+    point = combined.new_full((1,), neuron.core.start()[2])
+    return any(value.requires_grad for value in neuron.core.values(point, point))

@@ -1,0 +1,92 @@
+"""Transfer curve of an unloaded neuron, and the two numbers that mapping needs of it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from imac_torch.circuit import NeuronSpec
+from imac_torch.dc.newton import NewtonOptions, solve_loaded
+from imac_torch.errors import SolverError
+from imac_torch.neurons.cores import TableCore, tabulated_core
+from imac_torch.neurons.neuron import NeuronCircuit
+from imac_torch.solution import Status
+
+
+def transfer_curve(spec: NeuronSpec, inputs: Tensor) -> Tensor:
+    """Output voltage of an unloaded neuron.
+
+    Args:
+        spec: The neuron.
+        inputs: (B,) float64, V at the neuron's input. Differentiable.
+
+    Returns:
+        (B,) V.
+
+    Raises:
+        SolverError: Newton's method did not converge for some input.
+    """
+    series = torch.zeros((), dtype=torch.float64)
+    neuron = NeuronCircuit.of(spec, tabulated_core(spec), series)
+    solved = solve_loaded(inputs[None, :, None], neuron, None, NewtonOptions())
+    if bool((solved.status != int(Status.CONVERGED)).any()):
+        worst = inputs[solved.status[0] != int(Status.CONVERGED)][0]
+        raise SolverError(f"the {spec.kind} neuron did not converge at {float(worst)} V")
+    return solved.outputs[0, :, 0]
+
+
+def threshold_and_slope(spec: NeuronSpec) -> tuple[float, float]:
+    """z0 (V) and k (1/V): around its middle the neuron is vdd·sigmoid(k·(z - z0)).
+
+    For ``tanh`` it is vdd·tanh(k·(z - z0)); for ``relu`` and ``identity`` k is 1/vdd. Inverting
+    neurons have a negative k.
+
+    Raises:
+        SolverError: The neuron never crosses the middle of its range.
+    """
+    if spec.kind in {"relu", "identity"}:
+        return 0.0, 1.0 / spec.vdd
+    if spec.kind == "logistic":
+        return 0.0, -spec.options.slope
+    if spec.kind == "tanh":
+        return 0.0, spec.options.slope / 2
+    return _measured(spec)
+
+
+def _search_range(spec: NeuronSpec) -> tuple[float, float]:
+    """V. Inputs among which the threshold is looked for."""
+    core = tabulated_core(spec)
+    if spec.kind == "table" and isinstance(core, TableCore):
+        return core.table.start[0], core.table.end[0]
+    return -2.0, 2.0
+
+
+@lru_cache(maxsize=64)  # a pure function of a frozen specification
+def _measured(spec: NeuronSpec) -> tuple[float, float]:
+    middle = spec.vdd / 2
+    low, high = _search_range(spec)
+    ends: tuple[bool, bool] | None = None
+    with torch.no_grad():
+        for _ in range(8):  # bracketing by 33 points: 4 V/32^8 is below rounding
+            points = torch.linspace(low, high, 33, dtype=torch.float64)
+            above = transfer_curve(spec, points) > middle
+            if ends is not None:
+                # At a point solved before, rounding must not lose the crossing again.
+                above[0], above[-1] = ends
+            crossing = torch.nonzero(above[1:] != above[:-1])
+            if len(crossing) == 0:
+                raise SolverError(
+                    f"the {spec.kind} neuron does not cross {middle} V for inputs in "
+                    f"[{low:g}, {high:g}] V; its mapping to an activation is undefined"
+                )
+            index = int(crossing[0])
+            low, high = float(points[index]), float(points[index + 1])
+            ends = bool(above[index]), bool(above[index + 1])
+    threshold = torch.tensor([(low + high) / 2], dtype=torch.float64, requires_grad=True)
+    with torch.enable_grad():
+        output = transfer_curve(spec, threshold)
+        (slope,) = torch.autograd.grad(output.sum(), threshold)
+    # vdd·sigmoid has slope vdd·k/4 at its middle.
+    return float(threshold.detach()), 4.0 * float(slope) / spec.vdd

@@ -1,0 +1,1 @@
+"""Crossbars eliminated to their ports, exactly."""

@@ -1,0 +1,117 @@
+"""Blocks to ports by whichever method suits their size; what was chosen is part of the answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from imac_torch.elimination.blocks import BlockPorts, Termination
+from imac_torch.elimination.rows import eliminate_rows
+from imac_torch.elimination.tiles import eliminate_tiles
+from imac_torch.errors import SolverError
+from imac_torch.kernels import Kernel, choose_kernel
+
+__all__ = ["CROSSOVER", "EliminationInfo", "Kernel", "Method", "eliminate"]
+
+Method: TypeAlias = Literal["auto", "rows", "tiles"]
+"""How to eliminate; "auto" decides by size."""
+
+CROSSOVER: Final = 144
+"""Columns above which merging tiles beats the row recursion.
+
+Measured by ``benchmarks/elimination.py --crossover`` on one core: with compiled kernels rows take
+0.8 times as long as tiles at 128 columns and 1.5 times at 192, from 16 to 512 rows alike, because
+both costs are proportional to the rows. With torch alone they cross between 100 and 160 columns.
+"""
+
+
+@dataclass(frozen=True)
+class EliminationInfo:
+    """How blocks were eliminated.
+
+    Attributes:
+        method: "rows" (:mod:`imac_torch.elimination.rows`) or "tiles"
+            (:mod:`imac_torch.elimination.tiles`).
+        kernel: What ran: "numba" or "torch".
+    """
+
+    method: Literal["rows", "tiles"]
+    kernel: Literal["torch", "numba"]
+
+    def __str__(self) -> str:
+        return f"{self.method} ({self.kernel})"
+
+
+def eliminate(
+    positive: Tensor,
+    negative: Tensor,
+    wires: Termination,
+    *,
+    method: Method = "auto",
+    kernel: Kernel = "auto",
+) -> tuple[BlockPorts, EliminationInfo]:
+    """Eliminate every inner node of a batch of blocks, exactly.
+
+    Args:
+        positive: (..., R, K) S, conductances of the I+ side, >= 0; leading dimensions are
+            partitions and samples.
+        negative: (..., R, K) S, the same of the I- side.
+        wires: Segments and amplifier inputs, shared by all blocks.
+        method: "rows", "tiles", or "auto": rows up to :data:`CROSSOVER` columns.
+        kernel: "torch", "numba" (CPU, float64), or "auto": numba where possible. Tiles have
+            gradients with torch only, so "auto" takes torch where gradients are wanted.
+
+    Returns:
+        Ports with the same leading dimensions, and what was chosen.
+
+    Raises:
+        SolverError: Shapes do not match, values are not physical, or the method or kernel is
+            unknown or cannot be used here.
+    """
+    if method not in ("auto", "rows", "tiles"):
+        raise SolverError(f'method = {method!r} is not one of "auto", "rows", "tiles"')
+    _check(positive, negative, wires)
+    chosen: Literal["rows", "tiles"]
+    if method == "auto":
+        chosen = "rows" if positive.shape[-1] <= CROSSOVER else "tiles"
+    else:
+        chosen = method
+    runs = choose_kernel(kernel, positive)
+    if chosen == "tiles" and kernel == "auto" and torch.is_grad_enabled():
+        tensors = (positive, negative, *vars(wires).values())
+        if any(tensor.requires_grad for tensor in tensors):
+            runs = "torch"
+    run = eliminate_rows if chosen == "rows" else eliminate_tiles
+    return run(positive, negative, wires, kernel=runs), EliminationInfo(chosen, runs)
+
+
+def _check(positive: Tensor, negative: Tensor, wires: Termination) -> None:
+    if positive.shape != negative.shape or positive.ndim < 2 or positive.numel() == 0:
+        raise SolverError(
+            "conductances must be two tensors of the same (..., R, K) shape with at least one "
+            f"cell, got {tuple(positive.shape)} and {tuple(negative.shape)}"
+        )
+    for name, low, open_interval in (
+        ("input_segment", 0.0, False),
+        ("output_segment", 0.0, False),
+        ("positive_load", 0.0, True),
+        ("negative_load", 0.0, True),
+        ("alpha", 0.0, False),
+    ):
+        value = float(getattr(wires, name).detach())
+        high = 1.0 if name == "alpha" else float("inf")
+        within = low < value if open_interval else low <= value
+        if not (within and value <= high and value != float("inf")):
+            sign = ">" if open_interval else ">="
+            bound = " and <= 1" if name == "alpha" else ""
+            raise SolverError(f"{name} = {value} must be finite, {sign} {low:g}{bound}")
+    for name, tensor in (("positive", positive), ("negative", negative)):
+        lowest, highest = (float(x) for x in torch.aminmax(tensor.detach()))
+        if not (lowest >= 0.0 and highest < float("inf")):
+            raise SolverError(
+                f"{name} conductances must be finite and >= 0 (0 is an open cell), got "
+                f"{lowest} to {highest} S"
+            )

@@ -1,0 +1,237 @@
+"""Row recursion: blocks eliminated to their ports row by row. Best for the usual small arrays."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from imac_torch.elimination.blocks import BlockPorts, Termination
+from imac_torch.elimination.chain import LineEnds, eliminate_lines
+from imac_torch.elimination.linalg import solve
+from imac_torch.errors import SolverError
+from imac_torch.kernels import Kernel, choose_kernel
+from imac_torch.kernels.threads import run_blocks
+
+CHUNK_BYTES: Final = 256 * 2**20
+"""Intermediate admittances kept at a time; beyond it they are recomputed or done in parts."""
+
+
+def eliminate_rows(
+    positive: Tensor, negative: Tensor, wires: Termination, *, kernel: Kernel = "auto"
+) -> BlockPorts:
+    """Eliminate every inner node of a batch of blocks.
+
+    Rows are joined by the input lines' segments of r Ω. With E_r the admittance of the block from
+    row r on, seen from row r's input nodes, Y_r = (1 + r·E_r)⁻¹·E_r is the same seen through row
+    r's segments, and E_{r-1} = A_{r-1} + Y_r; the source sees Y_1. Voltages of row r are
+    1 - r·Y_r times those of row r-1. In this form nothing cancels, and r may be 0.
+
+    Args:
+        positive: (..., R, K) S, conductances of the I+ side; leading dimensions are blocks,
+            partitions, samples.
+        negative: (..., R, K) S.
+        wires: Segments and amplifier inputs, shared by all blocks.
+        kernel: "torch", "numba" (CPU, float64), or "auto".
+
+    Returns:
+        Ports with the same leading dimensions. Differentiable once in everything.
+
+    Raises:
+        SolverError: The kernel is unknown or cannot be used here, or (in backward) second
+            derivatives are asked for.
+    """
+    batch = positive.shape[:-2]
+    count, columns = positive.shape[-2:]
+    positive = positive.reshape(-1, count, columns)
+    negative = negative.reshape(-1, count, columns)
+    if choose_kernel(kernel, positive) == "numba":
+        ends = LineEnds.of(wires)
+        scalars = torch.stack(
+            [
+                wires.input_segment,
+                wires.output_segment,
+                ends.positive_end,
+                ends.negative_end,
+                ends.positive_share,
+                ends.negative_share,
+                wires.alpha,
+            ]
+        )
+        admittance, positive_end, negative_end = _eliminate_compiled(positive, negative, scalars)
+    else:
+        size = count * columns * columns * positive.element_size()
+        step = max(1, CHUNK_BYTES // max(1, 8 * size))
+        parts = []
+        for k in range(0, max(1, positive.shape[0]), step):
+            rows = eliminate_lines(positive[k : k + step], negative[k : k + step], wires)
+            ends_of_rows = torch.stack([rows.positive_end, rows.negative_end], dim=-2)
+            parts.append(RowRecursion.apply(rows.admittance, ends_of_rows, wires.input_segment))
+        admittance = torch.cat([part[0] for part in parts])
+        transfers = torch.cat([part[1] for part in parts])
+        positive_end, negative_end = transfers[..., 0, :], transfers[..., 1, :]
+    return BlockPorts(
+        admittance.reshape(*batch, columns, columns),
+        positive_end.reshape(*batch, count, columns),
+        negative_end.reshape(*batch, count, columns),
+    )
+
+
+def _refuse_second_derivatives() -> None:
+    if torch.is_grad_enabled():
+        raise SolverError(
+            "the row elimination has no second derivatives: do not use create_graph=True through "
+            'it, or eliminate with method = "tiles"'
+        )
+
+
+class RowRecursion(torch.autograd.Function):
+    """The recursion over rows, with its adjoint.
+
+    Let V_r = (1 - r·Y_r)·V_{r-1}, V_0 = 1 be the voltages of row r's nodes per source voltage and
+    w_r its end transfers, so that ends are w_r·V_r. With cotangents Ȳ and t̄_r of the ports:
+    upwards U_r = (1 - r·Y_r)ᵀ·(w_rᵀ·t̄_r + U_{r+1}), downwards the adjoint voltages
+    L_r = (1 - r·Y_r)ᵀ·L_{r-1} - r·U_r, L_0 = Ȳ. Then Ā_r = L_r·V_rᵀ, w̄_r = t̄_r·V_rᵀ and
+    r̄ = -Σ <Y_rᵀ·L_{r-1} + U_r, Y_r·V_{r-1}>, a product of currents: Tellegen's theorem. Products
+    only, no further solve, and their number does not depend on how many ends there are.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, admittance: Tensor, ends: Tensor, segment: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(B, R, K, K) S, (B, R, 2, K), Ω → (B, K, K) S, (B, R, 2, K)."""
+        blocks, count, columns, _ = admittance.shape
+        identity = torch.eye(columns, dtype=admittance.dtype, device=admittance.device)
+        reduced = torch.empty_like(admittance)  # Y_r
+        excess = admittance[:, -1]
+        for r in range(count - 1, -1, -1):
+            reduced[:, r] = solve(identity + segment * excess, excess)
+            if r > 0:
+                excess = admittance[:, r - 1] + reduced[:, r]
+        transfers = torch.empty_like(ends)
+        voltages = identity.expand(blocks, columns, columns)
+        for r in range(count):
+            voltages = voltages - segment * (reduced[:, r] @ voltages)
+            transfers[:, r] = ends[:, r] @ voltages
+        ctx.save_for_backward(reduced, ends, segment)
+        return reduced[:, 0].clone(), transfers
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad_admittance: Tensor, grad_transfers: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Cotangents of the ports to those of the rows and of the segment."""
+        _refuse_second_derivatives()
+        reduced, ends, segment = ctx.saved_tensors
+        blocks, count, columns, _ = reduced.shape
+        upward = torch.empty_like(reduced)
+        source = torch.zeros_like(grad_admittance)
+        for r in range(count - 1, -1, -1):
+            source = source + ends[:, r].mT @ grad_transfers[:, r]
+            source = source - segment * (reduced[:, r].mT @ source)
+            upward[:, r] = source
+        grad_rows = torch.empty_like(reduced)
+        grad_ends = torch.empty_like(ends)
+        grad_segment = torch.zeros_like(segment)
+        voltages = torch.eye(columns, dtype=reduced.dtype, device=reduced.device)
+        voltages = voltages.expand(blocks, columns, columns)
+        adjoints = grad_admittance
+        for r in range(count):
+            currents = reduced[:, r] @ voltages
+            adjoint_currents = reduced[:, r].mT @ adjoints + upward[:, r]
+            grad_segment = grad_segment - (currents * adjoint_currents).sum()
+            voltages = voltages - segment * currents
+            adjoints = adjoints - segment * adjoint_currents
+            grad_rows[:, r] = adjoints @ voltages.mT
+            grad_ends[:, r] = grad_transfers[:, r] @ voltages.mT
+        return grad_rows, grad_ends, grad_segment
+
+
+def _eliminate_compiled(
+    positive: Tensor, negative: Tensor, scalars: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (positive, negative, scalars)):
+        result: tuple[Tensor, Tensor, Tensor] = CompiledElimination.apply(
+            positive, negative, scalars
+        )
+        return result
+    return _run_forward(positive, negative, scalars, None)
+
+
+def _array(tensor: Tensor) -> NDArray[np.float64]:
+    return np.ascontiguousarray(tensor.detach().numpy())
+
+
+def _run_forward(
+    positive: Tensor, negative: Tensor, scalars: Tensor, saved: NDArray[np.float64] | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    from imac_torch.kernels import rows as kernels  # imports numba
+
+    blocks, count, columns = positive.shape
+    admittance = np.empty((blocks, columns, columns))
+    ends = np.empty((2, blocks, count, columns))
+    arguments = (_array(positive), _array(negative), _array(scalars), admittance, ends[0], ends[1])
+    threads = torch.get_num_threads()
+    # Carrying 2R transfers up costs R·K² per row, carrying voltages down K³, but R·K² numbers.
+    workspace = 8 * count * kernels.padded(columns) ** 2
+    if saved is None and (count <= columns or workspace > CHUNK_BYTES):
+        run_blocks(kernels.eliminate_stacked, blocks, threads, *arguments)
+    else:
+        saved = np.empty((0, 0, 0, 0)) if saved is None else saved
+        run_blocks(kernels.eliminate_down, blocks, threads, *arguments, saved)
+    return torch.from_numpy(admittance), torch.from_numpy(ends[0]), torch.from_numpy(ends[1])
+
+
+class CompiledElimination(torch.autograd.Function):
+    """Lines and rows in one compiled pass over each block, and its adjoint."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, positive: Tensor, negative: Tensor, scalars: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, R, K) S twice, (7,) → (B, K, K) S, (B, R, K) twice."""
+        from imac_torch.kernels.rows import padded
+
+        blocks, count, columns = positive.shape
+        width = padded(columns)
+        fits = 8 * blocks * count * width**2 <= CHUNK_BYTES
+        ctx.reduced = np.empty((blocks if fits else 0, count, width, width))
+        ctx.save_for_backward(positive, negative, scalars)
+        return _run_forward(positive, negative, scalars, ctx.reduced if fits else None)
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad_admittance: Tensor, grad_positive_end: Tensor, grad_negative_end: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Cotangents of the ports to those of conductances and scalars."""
+        _refuse_second_derivatives()
+        from imac_torch.kernels import rows as kernels
+
+        positive, negative, scalars = ctx.saved_tensors
+        blocks = positive.shape[0]
+        gradients = np.empty((2, *positive.shape))
+        grad_scalars = np.zeros((blocks, scalars.shape[0]))
+        run_blocks(
+            kernels.eliminate_backward,
+            blocks,
+            torch.get_num_threads(),
+            _array(positive),
+            _array(negative),
+            _array(scalars),
+            ctx.reduced,
+            _array(grad_admittance),
+            _array(grad_positive_end),
+            _array(grad_negative_end),
+            gradients[0],
+            gradients[1],
+            grad_scalars,
+        )
+        return (
+            torch.from_numpy(gradients[0]),
+            torch.from_numpy(gradients[1]),
+            torch.from_numpy(grad_scalars.sum(axis=0)),
+        )

@@ -1,0 +1,1 @@
+"""From software weights to pairs of memristor conductances."""

@@ -1,0 +1,335 @@
+"""Conductances for which the read-out's divider computes exactly the wanted transfer.
+
+The I± lines float. Without wires, a row of one partition with conductances g+, g- (sums S+, S-),
+R1 = R2 = R and gain G puts out
+
+    o = G/(S- + 1/R)·Σ_c (ρ·g+_c - g-_c)·v_c,    ρ = (S- + g_L)/(S+ + g_L),  g_L = 1/(R·(1 + G)).
+
+(Kirchhoff's law at both line ends: p = Σ g+·v/(S+ + g_L), q = (Σ g-·v + α·p/R)/(S- + 1/R),
+o = G·(p - q), α = G/(1 + G).) So the gain of a row depends on its own conductances, and where
+S+ ≠ S- the two sides weigh differently: a common-mode error. With a = G/(S- + 1/R) the wanted
+transfer t is reached if ρ·g+_c - g-_c = u_c := t_c/a in every cell. Summed over the row this
+determines ρ = 1 - Σu/g_L; what remains free in a cell, a point on a line in the (g+, g-) plane, is
+used to take the lowest conductances, which cost the least power and wire drop.
+
+Where a row cannot be realised within [1/rhigh, 1/rlow], the nearest realisable u is taken: least
+squares over u' and ρ together, with Σu' = (1 - ρ)·g_L and ρ·g_min - g_max ≤ u' ≤ ρ·g_max - g_min,
+a convex problem.
+
+Shapes: M rows, C columns (bias last), H partitions of up to K columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imac_torch.config import Memristor
+from imac_torch.errors import MappingError
+from imac_torch.mapping.quantization import ConductancePair
+from imac_torch.mapping.states import InputStatistics, RowProblem, improve
+
+FIXED_POINT_LIMIT: Final = 200
+FIXED_POINT_TOLERANCE: Final = 1e-15
+PROJECTED_LIMIT: Final = 10
+"""Repetitions of the fixed point for rows that are not exact; each gains more than half a digit."""
+BIAS_ROUNDS: Final = 3
+"""Repetitions in which the bias absorbs the mean of what cannot be realised."""
+
+
+@dataclass(frozen=True)
+class ReadOut:
+    """What the rows of a layer end in.
+
+    Attributes:
+        gain: G of the amplifiers.
+        input_resistance: R1 = R2, Ω.
+        column_ends: Last column (1-based) of every horizontal partition.
+        averaged: Whether partitions are averaged (else summed).
+    """
+
+    gain: float
+    input_resistance: float
+    column_ends: tuple[int, ...]
+    averaged: bool
+
+    @property
+    def line_load(self) -> float:
+        """g_L: conductance of the I+ end's load, S."""
+        return 1.0 / (self.input_resistance * (1.0 + self.gain))
+
+    def gather(self, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., C) → (..., H, K) with zeros behind short partitions, and the mask (H, K)."""
+        starts = (0, *self.column_ends[:-1])
+        width = max(end - start for start, end in zip(starts, self.column_ends, strict=True))
+        parts, masks = [], []
+        for start, end in zip(starts, self.column_ends, strict=True):
+            part = columns[..., start:end]
+            parts.append(torch.nn.functional.pad(part, (0, width - (end - start))))
+            masks.append(torch.arange(width, device=columns.device) < end - start)
+        return torch.stack(parts, dim=-2), torch.stack(masks)
+
+    def scatter(self, blocks: Tensor) -> Tensor:
+        """(..., H, K) → (..., C): the inverse of :meth:`gather`."""
+        starts = (0, *self.column_ends[:-1])
+        return torch.cat(
+            [
+                blocks[..., h, : end - start]
+                for h, (start, end) in enumerate(zip(starts, self.column_ends, strict=True))
+            ],
+            dim=-1,
+        )
+
+    def transfer(self, pair: ConductancePair) -> Tensor:
+        """The exact transfer of conductances without wires.
+
+        Args:
+            pair: (..., M, C) S.
+
+        Returns:
+            (..., M, C): combined amplifier voltage per line voltage.
+        """
+        positive, _ = self.gather(pair.positive)
+        negative, _ = self.gather(pair.negative)
+        sum_plus = positive.sum(-1, keepdim=True)
+        sum_minus = negative.sum(-1, keepdim=True)
+        ratio = (sum_minus + self.line_load) / (sum_plus + self.line_load)
+        scale = self.gain / (sum_minus + 1.0 / self.input_resistance)
+        if self.averaged:
+            scale = scale / len(self.column_ends)
+        return self.scatter(scale * (ratio * positive - negative))
+
+
+@dataclass(frozen=True)
+class Match:
+    """Conductances found for a wanted transfer.
+
+    Attributes:
+        pair: (M, C) S; differentiable with respect to the wanted transfer.
+        exact: (M,) bool, rows whose transfer is exact but for the device's states.
+        error: Weighted rms error of the transfer relative to the wanted transfer's rms, the
+            inputs' second moments being the weights.
+        range_error: The same before rounding to the device's states.
+    """
+
+    pair: ConductancePair
+    exact: Tensor
+    error: float
+    range_error: float
+
+
+def match(
+    target: Tensor,
+    device: Memristor,
+    read_out: ReadOut,
+    statistics: InputStatistics,
+    *,
+    where: str,
+) -> Match:
+    """Find conductances with a wanted transfer.
+
+    Args:
+        target: (M, C) float64, combined amplifier voltage per line voltage, the bias line (at
+            vdd) last.
+        device: End resistances, and the number of states if it is limited.
+        read_out: What the rows end in.
+        statistics: Of the inputs; weighs errors where the transfer cannot be exact.
+        where: The layer's path, for errors.
+
+    Raises:
+        MappingError: The target is not finite.
+    """
+    if not bool(torch.isfinite(target).all()):
+        raise MappingError(f"{where}: the wanted transfer is not finite")
+    low, high = 1.0 / device.rhigh, 1.0 / device.rlow
+    wanted = target.detach()
+    # Errors of what can be realised shift the mean of the row; the bias cell takes that back.
+    corrected = wanted.clone()
+    solution = _solve(corrected, low, high, read_out, statistics)
+    for _ in range(BIAS_ROUNDS if not bool(solution.exact.all()) else 0):
+        found = read_out.transfer(solution.cells())
+        offset = ((found - wanted) * statistics.mean).sum(-1)
+        corrected[:, -1] = corrected[:, -1] - offset
+        solution = _solve(corrected, low, high, read_out, statistics)
+    pair = solution.cells()
+    exact = solution.exact.all(dim=-1)
+    problem = RowProblem(
+        low=low,
+        high=high,
+        states=None,
+        gain=read_out.gain / (len(read_out.column_ends) if read_out.averaged else 1),
+        line_load=read_out.line_load,
+        input_conductance=1.0 / read_out.input_resistance,
+        column_ends=read_out.column_ends,
+    )
+    if not bool(exact.all()):
+        bad = torch.nonzero(~exact)[:, 0]
+        rows = ConductancePair(pair.positive[bad], pair.negative[bad])
+        better = improve(rows, wanted[bad], problem, statistics)
+        pair = ConductancePair(
+            pair.positive.index_copy(0, bad, better.positive),
+            pair.negative.index_copy(0, bad, better.negative),
+        )
+    error = range_error = statistics.relative_error(read_out.transfer(pair), wanted)
+    if device.states is not None:
+        pair = improve(pair, wanted, replace(problem, states=device.states), statistics)
+        error = statistics.relative_error(read_out.transfer(pair), wanted)
+    if target.requires_grad and torch.is_grad_enabled():
+        smooth = solution.with_gradient(target + (corrected - wanted))
+        # Straight through the descent and the rounding to states.
+        pair = ConductancePair(
+            pair.positive + (smooth.positive - smooth.positive.detach()),
+            pair.negative + (smooth.negative - smooth.negative.detach()),
+        )
+    return Match(pair, exact, error, range_error)
+
+
+@dataclass(frozen=True)
+class _Solution:
+    """Cells found for every row of every partition, and how to differentiate them.
+
+    Attributes:
+        read_out: Of the layer.
+        low: Smallest conductance, S.
+        high: Largest conductance, S.
+        sum_minus: (M, H, 1) S, S- at the fixed point.
+        shift: (M, H, K) S, u' - u.
+        ratio: (M, H, 1), ρ.
+        exact: (M, H) bool.
+        drive: (M, H, K) S, u at the fixed point.
+        mask: (H, K) bool.
+    """
+
+    read_out: ReadOut
+    low: float
+    high: float
+    sum_minus: Tensor
+    shift: Tensor
+    ratio: Tensor
+    exact: Tensor
+    drive: Tensor
+    mask: Tensor
+
+    def cells(self) -> ConductancePair:
+        """(M, C) S."""
+        positive, negative = _cells(
+            self.drive + self.shift, self.ratio, self.low, self.high, self.mask
+        )
+        return ConductancePair(self.read_out.scatter(positive), self.read_out.scatter(negative))
+
+    def with_gradient(self, target: Tensor) -> ConductancePair:
+        """The same cells with their dependence on the wanted transfer.
+
+        S- = F(S-, t) is differentiated implicitly: S-(t) = S* + (F(S*, t) - S*)/(1 - ∂F/∂S-).
+        """
+        with torch.enable_grad():
+            sums = self.sum_minus.detach().requires_grad_()
+            negative = self._negative(target.detach(), sums)[1]
+            (slope,) = torch.autograd.grad(negative.sum(), sums)
+        frozen = self.sum_minus
+        implied = self._negative(target, frozen)[1].sum(-1, keepdim=True)
+        sums = frozen + (implied - implied.detach()) / (1.0 - slope)
+        positive, negative = self._negative(target, sums)
+        return ConductancePair(self.read_out.scatter(positive), self.read_out.scatter(negative))
+
+    def _negative(self, target: Tensor, sum_minus: Tensor) -> tuple[Tensor, Tensor]:
+        drive = _drive(target, sum_minus, self.read_out)
+        free = 1.0 - drive.sum(-1, keepdim=True) / self.read_out.line_load
+        ratio = torch.where(self.exact[..., None], free, self.ratio)
+        return _cells(drive + self.shift, ratio, self.low, self.high, self.mask)
+
+
+def _drive(target: Tensor, sum_minus: Tensor, read_out: ReadOut) -> Tensor:
+    """The drive u = t/a, (M, H, K) S."""
+    blocks, _ = read_out.gather(target)
+    parts = len(read_out.column_ends) if read_out.averaged else 1
+    return blocks * parts * (sum_minus + 1.0 / read_out.input_resistance) / read_out.gain
+
+
+def _cells(
+    drive: Tensor, ratio: Tensor, low: float, high: float, mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The lowest conductances with ρ·g+ - g- = u; open cells where padded."""
+    positive = ((low + drive) / ratio).clamp(min=low).clamp(max=high)
+    negative = (ratio * positive - drive).clamp(low, high)
+    zero = torch.zeros_like(positive)
+    return torch.where(mask, positive, zero), torch.where(mask, negative, zero)
+
+
+def _solve(
+    target: Tensor, low: float, high: float, read_out: ReadOut, statistics: InputStatistics
+) -> _Solution:
+    """Fixed point on S- of every row; u, ρ and the cells follow from it."""
+    weight, mask = read_out.gather(statistics.weight)
+    weight = torch.where(mask, weight, torch.ones_like(weight))
+    counts = mask.sum(-1)
+    shape = (target.shape[0], len(read_out.column_ends), 1)
+    sum_minus = (low * counts)[:, None].to(target).expand(shape).clone()
+    realised = None
+    for step in range(FIXED_POINT_LIMIT):
+        drive = _drive(target, sum_minus, read_out)
+        if realised is None or step < PROJECTED_LIMIT:
+            realised = _realise(drive, low, high, read_out.line_load, weight, mask, counts)
+        shift, ratio, exact = realised
+        ratio = torch.where(
+            exact[..., None], 1.0 - drive.sum(-1, keepdim=True) / read_out.line_load, ratio
+        )
+        negative = _cells(drive + shift, ratio, low, high, mask)[1].sum(-1, keepdim=True)
+        if step >= PROJECTED_LIMIT:
+            negative = torch.where(exact[..., None], negative, sum_minus)
+        change = float(((negative - sum_minus).abs() / sum_minus).max())
+        if change <= FIXED_POINT_TOLERANCE:
+            break
+        sum_minus = negative
+    return _Solution(read_out, low, high, sum_minus, shift, ratio, exact, drive, mask)
+
+
+def _realise(
+    drive: Tensor,
+    low: float,
+    high: float,
+    load: float,
+    weight: Tensor,
+    mask: Tensor,
+    counts: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The nearest u' that conductances can have, as a shift, with its ρ; (M, H) bool if exact."""
+    ratio = 1.0 - drive.sum(-1, keepdim=True) / load
+    slack = 1e-12 * high
+    fits = (drive >= ratio * low - high - slack) & (drive <= ratio * high - low + slack)
+    exact = (fits | ~mask).all(-1) & (ratio[..., 0] > 0)
+    shift = torch.zeros_like(drive)
+    bad = torch.nonzero(~exact, as_tuple=True)
+    if len(bad[0]) == 0:
+        return shift, ratio, exact
+    part = bad[1]
+    found, found_ratio = _project(drive[bad], weight[part], counts[part], low, high, load)
+    shift[bad] = found
+    ratio = ratio.clone()
+    ratio[bad] = found_ratio
+    return shift, ratio, exact
+
+
+def _project(
+    drive: Tensor,
+    weight: Tensor,
+    counts: Tensor,
+    low: float,
+    high: float,
+    load: float,
+) -> tuple[Tensor, Tensor]:
+    """(P, K) shifts and (P, 1) ratios of the nearest realisable drives."""
+    from imac_torch.kernels.projection import project  # imports numba
+
+    shift = np.zeros(tuple(drive.shape))
+    ratio = np.zeros(drive.shape[0])
+    u, w, real = (item.detach().cpu().contiguous().numpy() for item in (drive, weight, counts))
+    project(u, w, real, low, high, load, shift, ratio)
+    return (
+        torch.from_numpy(shift).to(drive.device),
+        torch.from_numpy(ratio).to(drive.device)[:, None],
+    )

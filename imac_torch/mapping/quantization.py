@@ -1,0 +1,201 @@
+"""From software weights to pairs of memristor conductances, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imac_torch.config import Memristor, WeightMapping
+from imac_torch.errors import MappingError
+
+
+@dataclass(frozen=True)
+class ConductancePair:
+    """Conductances of the positive and the negative memristor of every weight.
+
+    Attributes:
+        positive: (..., M, N+1) S, float64; the bias is the last column.
+        negative: (..., M, N+1) S, float64.
+    """
+
+    positive: Tensor
+    negative: Tensor
+
+
+@dataclass(frozen=True)
+class QuantizedWeights:
+    """Weights in units of the mapping's full scale.
+
+    Attributes:
+        values: (M, N+1) float64 in [-1, 1], the bias in the last column; differentiable with
+            respect to the weights by the straight-through estimator.
+        scale: Software weight that full scale stands for, float64: 0-dimensional, or (M, 1) with
+            one scale per row.
+        error: Root-mean-square error of ``scale·values`` relative to the weights' rms.
+    """
+
+    values: Tensor
+    scale: Tensor
+    error: float
+
+
+def join_bias(weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Weights (M, N) and bias (M,) as one (M, N+1) float64 tensor; no bias is a zero column."""
+    column = weight.new_zeros(weight.shape[0]) if bias is None else bias
+    return torch.cat([weight, column[:, None]], dim=1).to(torch.float64)
+
+
+def levels(mapping: WeightMapping) -> Tensor | None:
+    """The values a mapped weight can take, ascending in [-1, 1]; None for continuous."""
+    if mapping.levels == "continuous":
+        return None
+    if isinstance(mapping.levels, tuple):
+        return torch.tensor(mapping.levels, dtype=torch.float64)
+    count = {"binary": 2, "ternary": 3}.get(str(mapping.levels))
+    count = int(mapping.levels) if count is None else count
+    return torch.linspace(-1.0, 1.0, count, dtype=torch.float64)
+
+
+def quantize(weights: Tensor, mapping: WeightMapping, *, where: str) -> QuantizedWeights:
+    """Round weights to the mapping's levels, full scale chosen for the least error.
+
+    Weights that are exactly ``s`` times levels are reproduced exactly. Gradients pass straight
+    through the rounding (Bengio et al., arXiv:1308.3432).
+
+    Args:
+        weights: (M, N+1), the bias in the last column.
+        mapping: Levels and scheme.
+        where: The layer's path, for errors.
+
+    Returns:
+        Values in [-1, 1], the software weight of full scale, and the relative error.
+
+    Raises:
+        MappingError: A weight is not finite.
+    """
+    weights = weights.to(torch.float64)
+    detached = weights.detach()
+    if not bool(torch.isfinite(detached).all()):
+        row, column = torch.nonzero(~torch.isfinite(detached))[0].tolist()
+        raise MappingError(
+            f"{where}: weight [{row}, {column}] is {float(detached[row, column])}; the model is "
+            "not usable (did training diverge?)"
+        )
+    magnitude = detached.abs()
+    if float(magnitude.max()) == 0.0:
+        return QuantizedWeights(weights, weights.new_ones(()), 0.0)
+    allowed = levels(mapping)
+    if allowed is None:
+        scale = magnitude.max()
+        values = detached / scale
+    else:
+        allowed = allowed.to(detached.device)
+        groups = detached if mapping.scale == "row" else detached.reshape(1, -1)
+        scale = _best_scale(groups, allowed)[:, None]
+        scale = scale if mapping.scale == "row" else scale[0, 0]
+        values = _nearest(detached / scale, allowed)
+    error = (scale * values - detached).square().mean().sqrt() / detached.square().mean().sqrt()
+    relative = weights / scale
+    straight_through = values + (relative - relative.detach())
+    return QuantizedWeights(straight_through, scale, float(error))
+
+
+def _nearest(values: Tensor, allowed: Tensor) -> Tensor:
+    count = len(allowed)
+    step = (allowed[-1] - allowed[0]) / (count - 1)
+    even = allowed[0] + step * torch.arange(count, dtype=allowed.dtype, device=allowed.device)
+    if torch.allclose(even, allowed, rtol=0.0, atol=1e-14):
+        # Half way between two levels the lower one is taken, as bucketize does.
+        index = torch.ceil((values - allowed[0]) / step - 0.5).clamp(0, count - 1)
+        return allowed[index.to(torch.int64)]
+    midpoints = (allowed[1:] + allowed[:-1]) / 2
+    return allowed[torch.bucketize(values, midpoints)]
+
+
+CANDIDATES = 33
+"""Full scales tried, from 5 % of the largest weight to all of it, each refined by least squares."""
+
+
+def _best_scale(weights: Tensor, allowed: Tensor) -> Tensor:
+    """Full scale of every group (P, K) with the least squared error, (P,)."""
+    largest = weights.abs().amax(-1, keepdim=True)
+    largest = torch.where(largest == 0.0, torch.ones_like(largest), largest)
+    grid = torch.linspace(0.05, 1.0, CANDIDATES, dtype=weights.dtype, device=weights.device)
+    mean = weights.abs().mean(-1, keepdim=True).clamp(min=1e-3 * largest)
+    scale = torch.cat([largest * grid, mean], dim=-1)[..., None]  # (P, candidates, 1)
+    points = weights[:, None, :]
+    for _ in range(3):  # Lloyd's alternation: levels fixed, then scale by least squares
+        values = _nearest(points / scale, allowed)
+        power = values.square().sum(-1, keepdim=True)
+        fitted = (points * values).sum(-1, keepdim=True) / power.clamp(min=1e-300)
+        scale = torch.where((power > 0.0) & (fitted > 0.0), fitted, scale)
+    error = (scale * _nearest(points / scale, allowed) - points).square().sum(-1)
+    best = scale[..., 0].gather(-1, error.argmin(-1, keepdim=True))
+    # Weights that already are levels must come out untouched, free of the fit's rounding.
+    exact = _nearest(weights / largest, allowed) * largest
+    same = (exact == weights).all(-1, keepdim=True)
+    return torch.where(same, largest, best)[:, 0]
+
+
+def to_conductances(
+    values: Tensor, device: Memristor, mapping: WeightMapping, *, where: str
+) -> ConductancePair:
+    """Conductance pairs of weights in [-1, 1].
+
+    ``unilateral``: +1 is (1/rlow, 1/rhigh), -1 the swap, 0 is (1/rlow, 1/rlow) as in IMAC-Sim,
+    linear in between. ``balanced``: both move by half the window around the middle.
+
+    Args:
+        values: (..., M, N+1) in [-1, 1].
+        device: End resistances.
+        mapping: The scheme.
+        where: The layer's path, for errors.
+
+    Raises:
+        MappingError: A value is outside [-1, 1].
+    """
+    if bool((values.detach().abs() > 1.0 + 1e-12).any()):
+        worst = float(values.detach().abs().max())
+        raise MappingError(
+            f"{where}: weights reach {worst:g} in units of full scale; the device covers "
+            "[-1, 1]. Rescale the layer or let quantize choose the scale"
+        )
+    high, low = 1.0 / device.rlow, 1.0 / device.rhigh
+    window = high - low
+    if mapping.scheme == "matched":
+        raise MappingError(
+            f"{where}: the scheme 'matched' solves for conductances of a whole row and its "
+            "read-out; use imac_torch.mapping.matching.match, or IMACLinear.conductances"
+        )
+    if mapping.scheme == "balanced":
+        middle = (high + low) / 2
+        return ConductancePair(middle + window * values / 2, middle - window * values / 2)
+    return ConductancePair(
+        high + window * values.clamp(max=0.0), high - window * values.clamp(min=0.0)
+    )
+
+
+def to_values(pair: ConductancePair, device: Memristor) -> Tensor:
+    """Weights in units of full scale that conductance pairs stand for: the way back."""
+    return (pair.positive - pair.negative) / (1.0 / device.rlow - 1.0 / device.rhigh)
+
+
+def vary(pair: ConductancePair, variation: float, generator: torch.Generator) -> ConductancePair:
+    """Spread every resistance uniformly by ``±variation`` (relative), as IMAC-Sim's weight_var.
+
+    Args:
+        pair: Nominal conductances.
+        variation: Half width of the uniform distribution, in [0, 1).
+        generator: Source of randomness, on the CPU so that a seed means the same everywhere.
+    """
+    if variation == 0.0:
+        return pair
+
+    def spread(conductance: Tensor) -> Tensor:
+        uniform = torch.rand(conductance.shape, generator=generator, dtype=torch.float64)
+        factor = 1.0 + variation * (2.0 * uniform - 1.0)
+        return conductance / factor.to(conductance.device)
+
+    return ConductancePair(spread(pair.positive), spread(pair.negative))

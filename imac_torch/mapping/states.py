@@ -1,0 +1,157 @@
+"""Rows that cannot be exact: which conductances, or which states, serve them best.
+
+Rounding every cell to its nearest state leaves an error per cell and, through the row's sums, an
+error common to all cells; so does a row that leaves the devices' window. What counts is the error
+of the row's output for the inputs that occur: their first and second moments are the metric.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imac_torch.mapping.quantization import ConductancePair
+
+SWEEPS: Final = 4
+"""Passes over the cells of a row when there are states."""
+CONTINUOUS_SWEEPS: Final = 14
+"""Passes without states; each halves the steps, the last are 1e-4 of the window."""
+VARIANCE_FLOOR: Final = 1e-6
+"""Least variance of a line, in vdd²: what data show as constant may yet move a little."""
+RANK: Final = 8
+"""Principal components of the inputs' covariance that are kept per partition."""
+
+
+@dataclass(frozen=True)
+class InputStatistics:
+    """First and second moments of a layer's line voltages in units of vdd, the bias line last.
+
+    Attributes:
+        mean: (C,) float64.
+        variance: (C,) float64, of the part that is independent from line to line.
+        factor: (C, F) float64: the covariance is diag(variance) + factor·factorᵀ.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    factor: Tensor
+
+    @property
+    def weight(self) -> Tensor:
+        """(C,): importance of each line's error; the bias counts like the most active line."""
+        total = self.variance + self.factor.square().sum(-1)
+        weight = total.clamp(min=1e-3 * float(total.max()) + 1e-12)
+        weight[-1] = weight.max()
+        return weight
+
+    @classmethod
+    def independent(
+        cls, inputs: int, mean: float = 0.0, variance: float = 1 / 3
+    ) -> InputStatistics:
+        """Independent lines, by default uniform in [-1, 1]; the bias line is constant."""
+        means = torch.full((inputs + 1,), mean, dtype=torch.float64)
+        means[-1] = 1.0
+        variances = torch.full((inputs + 1,), variance, dtype=torch.float64)
+        variances[-1] = 0.0
+        return cls(means, variances, torch.zeros(inputs + 1, 0, dtype=torch.float64))
+
+    @classmethod
+    def of(cls, lines: Tensor) -> InputStatistics:
+        """Statistics of data.
+
+        Args:
+            lines: (B, N) float64, line voltages in units of vdd.
+        """
+        bias = torch.nn.functional.pad(lines, (0, 1), value=1.0)
+        mean = bias.mean(0)
+        centred = bias - mean
+        rank = min(RANK, *centred.shape)
+        _, singular, vectors = torch.linalg.svd(centred, full_matrices=False)
+        factor = (vectors[:rank] * singular[:rank, None] / max(1, len(lines)) ** 0.5).T
+        total = centred.square().mean(0)
+        return cls(mean, (total - factor.square().sum(-1)).clamp(min=0.0), factor.contiguous())
+
+    def relative_error(self, found: Tensor, wanted: Tensor) -> float:
+        """Rms output error of a transfer (M, C) relative to the rms of the wanted output."""
+        return float((self._power(found - wanted) / self._power(wanted).clamp(min=1e-300)).sqrt())
+
+    def _power(self, transfer: Tensor) -> Tensor:
+        mean = (transfer * self.mean).sum(-1).square()
+        own = (transfer.square() * self.variance).sum(-1)
+        return (mean + own + (transfer @ self.factor).square().sum(-1)).sum()
+
+
+@dataclass(frozen=True)
+class RowProblem:
+    """Constants of the rows' transfer (see :mod:`imac_torch.mapping.matching`).
+
+    Attributes:
+        low: Smallest conductance, S.
+        high: Largest conductance, S.
+        states: Equally spaced conductances from low to high, or None for any between.
+        gain: G, over the number of partitions where they are averaged.
+        line_load: g_L, S.
+        input_conductance: 1/R, S.
+        column_ends: Last column (1-based) of every partition.
+    """
+
+    low: float
+    high: float
+    states: int | None
+    gain: float
+    line_load: float
+    input_conductance: float
+    column_ends: tuple[int, ...]
+
+
+def improve(
+    start: ConductancePair, target: Tensor, problem: RowProblem, statistics: InputStatistics
+) -> ConductancePair:
+    """The conductances, or states, whose transfer comes closest to the wanted one.
+
+    Coordinate descent from ``start`` on the output error that the statistics expect, the
+    covariance of inputs across partitions included: a local minimum.
+
+    Args:
+        start: (M, C) S.
+        target: (M, C), wanted transfer.
+        problem: Constants of the rows.
+        statistics: Of the inputs; they are what "closest" means.
+
+    Returns:
+        (M, C) S, every value one of the states if there are such.
+    """
+    from imac_torch.kernels.states import descend  # imports numba
+
+    device = start.positive.device
+    positive, negative = (
+        np.array(side.detach().cpu().numpy(), order="C")
+        for side in (start.positive, start.negative)
+    )
+    if problem.states is not None:
+        step = (problem.high - problem.low) / (problem.states - 1)
+        for side in (positive, negative):
+            index = np.clip(np.rint((side - problem.low) / step), 0, problem.states - 1)
+            side[:] = problem.low + step * index
+    vectors = torch.cat([statistics.factor.T, statistics.mean[None]]).cpu()
+    used = vectors.abs().amax(-1) > 0
+    descend(
+        positive,
+        negative,
+        np.ascontiguousarray(target.detach().cpu().numpy()),
+        (statistics.variance.cpu() + VARIANCE_FLOOR).numpy(),
+        np.ascontiguousarray(vectors[used].numpy()),
+        np.array([0, *problem.column_ends], dtype=np.int64),
+        np.array([
+            problem.low, problem.high, problem.gain, problem.line_load, problem.input_conductance,
+        ]),
+        0 if problem.states is None else problem.states,
+        SWEEPS if problem.states is not None else CONTINUOUS_SWEEPS,
+    )  # fmt: skip
+    return ConductancePair(
+        torch.from_numpy(positive).to(device), torch.from_numpy(negative).to(device)
+    )

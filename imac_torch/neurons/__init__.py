@@ -1,0 +1,1 @@
+"""Activation circuits: what they do at their two nodes."""

@@ -1,0 +1,265 @@
+"""A neuron as a table: currents over input and output voltage, from whatever measured them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from imac_torch.errors import ConfigError, DataError
+from imac_torch.files import atomic_path
+from imac_torch.neurons.spline import SplineTable
+
+__all__ = ["InterpolationError", "NeuronTable", "measure_interpolation"]
+
+FORMAT: Final = 1
+"""Version of the file format; older readers refuse newer files."""
+_KIND: Final = "imac_torch neuron table"
+_TINY: Final = 1e-18
+"""A. Currents below are taken for zero."""
+_SCALES: Final = 13
+"""Scales of asinh(current/scale) that are tried: the largest current, and 1 % of the last one."""
+
+
+@dataclass(frozen=True)
+class InterpolationError:
+    """What interpolation costs: table against simulation in the middle of every cell.
+
+    There an interpolation is worst. Every figure covers the whole table.
+
+    Attributes:
+        output: A, largest error of the output current.
+        output_rms: A, its root mean square.
+        input: A, largest error of the input current.
+        supply: A, largest error of the supply current.
+        voltage: V, largest error of the output current over the output conductance at the same
+            point: what the output voltage is off by without a load, less with one.
+        voltage_rms: V, its root mean square.
+    """
+
+    output: float
+    output_rms: float
+    input: float
+    supply: float
+    voltage: float
+    voltage_rms: float
+
+    def __str__(self) -> str:
+        """One line."""
+        return (
+            f"interpolation error at cell middles: output {self.output:.2g} A "
+            f"(rms {self.output_rms:.2g} A), or {self.voltage:.2g} V unloaded "
+            f"(rms {self.voltage_rms:.2g} V); input {self.input:.2g} A; supply {self.supply:.2g} A"
+        )
+
+
+@dataclass(frozen=True)
+class NeuronTable:
+    """A characterised neuron.
+
+    Attributes:
+        inputs: (P,) V, input voltages z, ascending and uniform, P >= 5.
+        outputs: (Q,) V, output voltages u, likewise.
+        currents: (P, Q, 3) float64, A: delivered to the output, drawn from the input, drawn from
+            vdd.
+        vdd: V at which it holds.
+        temperature: K at which it holds.
+        input_scale: A; the input current is interpolated as asinh(current/scale).
+        supply_scale: A; likewise for the supply current.
+        error: Measured interpolation error.
+        subcircuit: Name of the sub-circuit.
+        digest: Identifies the sub-circuit's file and parameters.
+        simulator: Name and version of what measured it.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+    currents: Tensor
+    vdd: float
+    temperature: float
+    input_scale: float
+    supply_scale: float
+    error: InterpolationError
+    subcircuit: str
+    digest: str
+    simulator: str
+
+    def __post_init__(self) -> None:
+        """Check shapes and values.
+
+        Raises:
+            DataError: They are not a table.
+        """
+        shape = (len(self.inputs), len(self.outputs), 3)
+        if tuple(self.currents.shape) != shape:
+            raise DataError(
+                f"currents of a neuron table must be {shape} for its axes, got "
+                f"{tuple(self.currents.shape)}"
+            )
+        for name in ("inputs", "outputs", "currents"):
+            value = getattr(self, name)
+            if value.dtype != torch.float64 or not bool(torch.isfinite(value).all()):
+                raise DataError(f"{name} of a neuron table must be finite float64 values")
+        if min(self.input_scale, self.supply_scale, self.vdd, self.temperature) <= 0.0:
+            raise DataError("scales, vdd and temperature of a neuron table must be positive")
+
+    @property
+    def input_range(self) -> tuple[float, float]:
+        """V. Inputs for which it holds."""
+        return float(self.inputs[0]), float(self.inputs[-1])
+
+    @property
+    def output_range(self) -> tuple[float, float]:
+        """V. Outputs for which it holds."""
+        return float(self.outputs[0]), float(self.outputs[-1])
+
+    def spline(self) -> SplineTable:
+        """Output current, asinh(input current/scale), asinh(supply current/scale)."""
+        functions = torch.stack(
+            [
+                self.currents[..., 0],
+                torch.asinh(self.currents[..., 1] / self.input_scale),
+                torch.asinh(self.currents[..., 2] / self.supply_scale),
+            ],
+            dim=-1,
+        )
+        return SplineTable.fit(self.inputs, self.outputs, functions)
+
+    def check(self, *, vdd: float, temperature: float, where: str) -> None:
+        """Refuse conditions other than those of the measurement.
+
+        Raises:
+            ConfigError: vdd or the temperature differs.
+        """
+        for name, unit, mine, wanted in (
+            ("supplies.vdd", "V", self.vdd, vdd),
+            ("temperature", "K", self.temperature, temperature),
+        ):
+            if abs(mine - wanted) > 1e-9 * abs(wanted):
+                raise ConfigError(
+                    f"the neuron table {where} was characterised at {name} = {mine:g} {unit}, the "
+                    f"configuration has {wanted:g} {unit}; characterise the sub-circuit again"
+                )
+
+    def save(self, path: str | Path) -> Path:
+        """Write a safetensors file; an existing file is not overwritten.
+
+        Raises:
+            DataError: The file exists, or the suffix is not ``.safetensors``.
+        """
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            raise DataError(f"{path}: a neuron table is a .safetensors file")
+        if path.exists():
+            raise DataError(f"{path} exists; choose another name or remove it first")
+        header = {
+            name: getattr(self, name)
+            for name in (
+                "vdd", "temperature", "input_scale", "supply_scale", "subcircuit", "digest",
+                "simulator",
+            )
+        }  # fmt: skip
+        header["error"] = asdict(self.error)
+        tensors = {name: getattr(self, name) for name in ("inputs", "outputs", "currents")}
+        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        metadata = {"kind": _KIND, "format": str(FORMAT), "header": json.dumps(header)}
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> NeuronTable:
+        """Read :meth:`save`'s file.
+
+        Raises:
+            DataError: There is no such file, or it is not a neuron table.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise DataError(f"neuron table {path}: there is no such file")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise DataError(
+                f"{path} is no readable safetensors file (truncated?): {error}"
+            ) from None
+        if metadata.get("kind") != _KIND:
+            raise DataError(
+                f"{path} holds no neuron table; make one with imac_torch.characterize(...)"
+            )
+        version = metadata.get("format", "")
+        if not version.isdigit() or not 1 <= int(version) <= FORMAT:
+            raise DataError(
+                f"{path}: file format {version!r}, this version reads up to {FORMAT}; update "
+                "imac_torch"
+            )
+        try:
+            header = json.loads(metadata["header"])
+            error_figures = InterpolationError(**header.pop("error"))
+            return cls(**tensors, **header, error=error_figures)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: the neuron table is damaged: {error}") from None
+
+
+def measure_interpolation(
+    inputs: Tensor, outputs: Tensor, currents: Tensor, middle: Tensor
+) -> tuple[float, float, InterpolationError]:
+    """Choose the scales of a table and measure its interpolation error.
+
+    A current that spans decades is smooth as asinh(current/small scale), one that crosses zero
+    as asinh(current/large scale), which is the current itself: of the largest current and the
+    decades below, the scale with the least relative error in the middle of the cells is taken.
+
+    Args:
+        inputs: (P,) V, uniform.
+        outputs: (Q,) V, uniform.
+        currents: (P, Q, 3) A at the nodes.
+        middle: (P-1, Q-1, 3) A in the middle of the cells.
+
+    Returns:
+        Scales of input and supply current, A, and the error with them.
+    """
+    points = torch.meshgrid(
+        (inputs[1:] + inputs[:-1]) / 2, (outputs[1:] + outputs[:-1]) / 2, indexing="ij"
+    )
+    powers = 100.0 ** -torch.arange(_SCALES, dtype=torch.float64)
+    # (2, D): candidates for input and supply current; a current of zero has any scale
+    scales = currents[..., 1:].abs().amax((0, 1)).clamp(min=_TINY)[:, None] * powers
+    compressed = torch.asinh(currents[..., 1:, None] / scales)
+    functions = torch.cat([currents[..., :1], compressed.flatten(-2)], dim=-1)
+    table = SplineTable.fit(inputs, outputs, functions)
+    found = table.values(*points)
+    restored = scales * torch.sinh(found[..., 1:].unflatten(-1, scales.shape))
+    differences = (restored - middle[..., 1:, None]).abs()
+    # Judged relative to the current, or to a typical one where it crosses zero: the largest one
+    # may be of a corner where nothing ever works.
+    size = middle[..., 1:].abs()
+    size = size + size.flatten(0, 1).median(dim=0).values.clamp(min=_TINY)
+    judged = (differences / size[..., None]).square().mean((0, 1))
+    best = torch.where(torch.isfinite(judged), judged, torch.inf).argmin(-1, keepdim=True)
+    errors = differences.amax((0, 1))
+    chosen = scales.gather(1, best)[:, 0].tolist()
+    least = errors.gather(1, best)[:, 0].tolist()
+    difference = (found[..., 0] - middle[..., 0]).abs()
+    # Differences of neighbouring nodes give the output conductance of a cell.
+    step = float(outputs[1] - outputs[0])
+    slope = currents[..., 0].diff(dim=1) / step
+    conductance = ((slope[1:] + slope[:-1]) / 2).abs()
+    voltage = difference / conductance.clamp(min=1e-30)
+    error = InterpolationError(
+        output=float(difference.max()),
+        output_rms=float(difference.square().mean().sqrt()),
+        input=least[0],
+        supply=least[1],
+        voltage=float(voltage.max()),
+        voltage_rms=float(voltage.square().mean().sqrt()),
+    )
+    return chosen[0], chosen[1], error

@@ -1,0 +1,1 @@
+"""What an evaluation shows: figures, analysis per layer, area, pages."""

@@ -1,0 +1,344 @@
+"""What a report shows besides figures: per layer, per sample, and why accuracy was lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from imac_torch.ablation import LayerEffect, ablate, layer_effects
+from imac_torch.analog import IMACNetwork
+from imac_torch.datasets.batches import labelled_batches
+from imac_torch.errors import DataError, SolverError
+from imac_torch.files import atomic_path, write_text
+from imac_torch.ir_drop import cell_voltages
+from imac_torch.layers import IMACLinear
+from imac_torch.reports.area import NetworkArea, network_area
+from imac_torch.solution import Solution, Status
+
+__all__ = ["Ablation", "Analysis", "LayerAnalysis", "analyse"]
+
+FORMAT: Final = 1
+"""Version of saved analyses."""
+
+EFFECTS: Final = {
+    "software": "software",
+    "mapping": "read-out without limits of devices",
+    "quantisation": "levels of weights and devices",
+    "variation": "spread of devices",
+    "neuron": "the neurons' own curve",
+    "loading": "loading of layers by the next",
+    "wires": "wires of undivided arrays",
+    "partitioning": "partitioning: the circuit",
+}
+"""Steps of the ablation in words."""
+
+_JSON, _TENSORS = "analysis.json", "analysis.safetensors"
+
+
+@dataclass(frozen=True)
+class LayerAnalysis:
+    """One layer of the circuit.
+
+    Attributes:
+        name: Its path.
+        inputs: N.
+        outputs: M.
+        column_ends: Last column (1-based) of every horizontal partition.
+        row_ends: Last row (1-based) of every vertical partition.
+        gain: Of the amplifiers.
+        neuron: Kind of activation circuit.
+        weight_error: Rms of devices' weights minus software's, relative to software's rms.
+        circuit_weight_error: Likewise of the weights that the crossbars compute with, wires and
+            partitions included.
+        circuit_weight_gain: Their slope on the software weights: below 1 signals are attenuated.
+        power: Mean W of ``inputs`` (sources of the first layer; neurons drive the others),
+            ``bias`` and ``neurons``.
+        area: m² by part; None where the model says nothing.
+        swing: Mean V between the largest and smallest neuron input of a sample.
+        map_note: Why there are no maps; empty where there are.
+    """
+
+    name: str
+    inputs: int
+    outputs: int
+    column_ends: tuple[int, ...]
+    row_ends: tuple[int, ...]
+    gain: float
+    neuron: str
+    weight_error: float
+    circuit_weight_error: float
+    circuit_weight_gain: float
+    power: dict[str, float]
+    area: dict[str, float | None]
+    swing: float
+    map_note: str = ""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Accuracy with one more effect at a time (:func:`imac_torch.ablation.ablate`).
+
+    Attributes:
+        effect: What was added.
+        accuracy: Share of samples classified as labelled; unsolved ones count as wrong.
+        output_error: Rms difference of outputs from software's, relative to their spread.
+    """
+
+    effect: str
+    accuracy: float
+    output_error: float
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Details of an evaluation, over a subset of its samples.
+
+    Shapes: S samples, M outputs.
+
+    Attributes:
+        layers: Per layer.
+        area_model: Name of the model that areas are from.
+        ablation: Effects in the order they were added; empty where not asked for.
+        circuit: (S, M) outputs of the circuit in software units, before any (Log)Softmax.
+        software: (S, M) outputs of the software model at the same place.
+        labels: (S,) int64.
+        maps: Per layer with maps: ``name.input`` and ``name.output``, (M, C) V, mean magnitudes
+            of the drop on input lines and on I± lines.
+        reference: What the software model is, in words.
+    """
+
+    layers: tuple[LayerAnalysis, ...]
+    area_model: str
+    ablation: tuple[Ablation, ...]
+    circuit: Tensor
+    software: Tensor
+    labels: Tensor
+    maps: dict[str, Tensor] = field(default_factory=dict)
+    reference: str = "the software model"
+
+    @property
+    def samples(self) -> int:
+        """S."""
+        return len(self.labels)
+
+    @property
+    def area(self) -> float:
+        """m², of everything that the model covers."""
+        parts = (value for layer in self.layers for value in layer.area.values())
+        return sum(value for value in parts if value is not None)
+
+    def save(self, directory: str | Path) -> None:
+        """Write ``analysis.json`` and ``analysis.safetensors`` into a directory."""
+        content = {
+            "format": FORMAT,
+            "layers": [asdict(layer) for layer in self.layers],
+            "area_model": self.area_model,
+            "ablation": [asdict(item) for item in self.ablation],
+            "reference": self.reference,
+        }
+        tensors = {"circuit": self.circuit, "software": self.software, "labels": self.labels}
+        tensors.update({f"map.{name}": value for name, value in self.maps.items()})
+        with atomic_path(Path(directory) / _TENSORS) as path:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        write_text(Path(directory) / _JSON, json.dumps(content, indent=2, ensure_ascii=False))
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Analysis | None:
+        """Read what :meth:`save` wrote; None where there is none.
+
+        Raises:
+            DataError: The files are damaged or of another version.
+        """
+        directory = Path(directory)
+        if not (directory / _JSON).is_file():
+            return None
+        try:
+            content = json.loads((directory / _JSON).read_text(encoding="utf-8"))
+            tensors = load_file(directory / _TENSORS)
+            if content["format"] != FORMAT:
+                raise DataError(
+                    f"{directory}: analysis format {content['format']!r}, this version reads "
+                    f"{FORMAT}"
+                )
+            return cls(
+                layers=tuple(_layer_from(item) for item in content["layers"]),
+                area_model=content["area_model"],
+                ablation=tuple(Ablation(**item) for item in content["ablation"]),
+                circuit=tensors["circuit"],
+                software=tensors["software"],
+                labels=tensors["labels"],
+                maps={
+                    name.removeprefix("map."): value
+                    for name, value in tensors.items()
+                    if name.startswith("map.")
+                },
+                reference=content["reference"],
+            )
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise DataError(f"{directory} holds no readable analysis: {error}") from None
+
+
+def _layer_from(values: dict[str, Any]) -> LayerAnalysis:
+    for name in ("column_ends", "row_ends"):
+        values[name] = tuple(values[name])
+    return LayerAnalysis(**values)
+
+
+@torch.no_grad()
+def analyse(
+    network: IMACNetwork,
+    software: nn.Module,
+    loader: Iterable[object],
+    *,
+    samples: int = 500,
+    map_samples: int = 16,
+    area_model: str = "imac-sim",
+    ablation: bool = True,
+    reference: str = "the software model",
+) -> Analysis:
+    """Look into a network on the first samples of a loader, with the native engine.
+
+    Args:
+        network: A converted model.
+        software: What it is compared with.
+        loader: Yields pairs (inputs, labels).
+        samples: Samples to look at.
+        map_samples: Samples that IR-drop maps are averaged over.
+        area_model: A name of :data:`imac_torch.reports.area.AREA_MODELS`.
+        ablation: Whether to attribute the loss of accuracy to effects.
+        reference: What the software model is, in words.
+
+    Raises:
+        DataError: The loader gives no labelled samples.
+        SolverError: No sample was solved.
+    """
+    inputs, labels = _collect(loader, samples)
+    solution = network.solve(inputs)
+    solved = solution.status == int(Status.CONVERGED)
+    if not bool(solved.any()):
+        raise SolverError("none of the samples to analyse was solved")
+    area = network_area(network, area_model)
+    layers, maps = [], {}
+    effects = layer_effects(network)
+    for index, layer in enumerate(network.analog_layers()):
+        item, layer_maps = _layer(
+            network, layer, effects[index], index, solution, solved, area, map_samples
+        )
+        layers.append(item)
+        maps.update(layer_maps)
+    return Analysis(
+        layers=tuple(layers),
+        area_model=area.model,
+        ablation=tuple(
+            Ablation(EFFECTS[step.name], step.accuracy, step.output_error)
+            for step in ablate(network, inputs, labels)
+        )
+        if ablation
+        else (),
+        circuit=network.decode(solution.outputs).cpu(),
+        software=_scores(software, inputs).cpu(),
+        labels=labels,
+        maps=maps,
+        reference=reference,
+    )
+
+
+def _collect(loader: Iterable[object], samples: int) -> tuple[Tensor, Tensor]:
+    batches, classes, found = [], [], 0
+    for inputs, labels in labelled_batches(loader):
+        batches.append(inputs[: samples - found])
+        classes.append(labels[: samples - found])
+        found += len(classes[-1])
+        if found >= samples:
+            break
+    if not found:
+        raise DataError("the loader has no samples")
+    return torch.cat(batches), torch.cat(classes)
+
+
+def _scores(software: nn.Module, inputs: Tensor) -> Tensor:
+    """Outputs of a software model before a final (Log)Softmax."""
+    if type(software) is nn.Sequential:
+        leaves = list(software)
+        while leaves and (
+            isinstance(leaves[-1], nn.LogSoftmax | nn.Softmax)
+            or (type(leaves[-1]) is nn.Sequential and not _computes(leaves[-1]))
+        ):
+            leaves.pop()
+        software = nn.Sequential(*leaves).eval()
+    return software(inputs)
+
+
+def _computes(module: nn.Module) -> bool:
+    """Whether a Sequential has anything but normalisation in it."""
+    return any(
+        not isinstance(item, nn.Sequential | nn.LogSoftmax | nn.Softmax)
+        for item in module.modules()
+    )
+
+
+def _layer(
+    network: IMACNetwork,
+    layer: IMACLinear,
+    effect: LayerEffect,
+    index: int,
+    solution: Solution,
+    solved: Tensor,
+    area: NetworkArea,
+    map_samples: int,
+) -> tuple[LayerAnalysis, dict[str, Tensor]]:
+    spec, voltages = layer.crossbar(), solution.layers[index]
+    stage = network.prepare().stages[index]
+    driven = voltages.inputs[solved]
+    lines = torch.cat([driven, stage.vdd.expand(len(driven), 1)], dim=1)
+    currents = stage.ports.input_currents(lines)
+    core = stage.neuron.core.values(voltages.gates[solved], voltages.outputs[solved])
+    power = {
+        "inputs": float((lines * currents)[:, :-1].sum(1).mean()) if index == 0 else 0.0,
+        "bias": float((lines * currents)[:, -1].mean()),
+        "neurons": float((stage.vdd * core.supply.sum(-1)).mean()),
+    }
+    combined = voltages.combined[solved]
+    maps, note = {}, ""
+    try:
+        cells = cell_voltages(spec, lines[:map_samples])
+        maps[f"{layer.name}.input"] = cells.input_drop.abs().mean(0).cpu()
+        maps[f"{layer.name}.output"] = cells.output_drop.abs().mean(0).cpu()
+    except SolverError as error:
+        note = str(error)
+    return (
+        LayerAnalysis(
+            name=layer.name,
+            inputs=layer.in_features,
+            outputs=layer.out_features,
+            column_ends=spec.column_ends,
+            row_ends=spec.row_ends,
+            gain=float(spec.gain),
+            neuron=layer.neuron_spec().kind,
+            weight_error=_weight_error(layer),
+            circuit_weight_error=effect.error,
+            circuit_weight_gain=effect.gain,
+            power=power,
+            area=area.layers[layer.name].parts(),
+            swing=float((combined.amax(1) - combined.amin(1)).mean()),
+            map_note=note,
+        ),
+        maps,
+    )
+
+
+def _weight_error(layer: IMACLinear) -> float:
+    weight, bias = layer.effective_weights()
+    wanted_bias = torch.zeros_like(bias) if layer.bias is None else layer.bias.to(bias.dtype)
+    found = torch.cat([weight, bias[:, None]], dim=1)
+    wanted = torch.cat([layer.weight.to(weight.dtype), wanted_bias[:, None]], dim=1)
+    norm = float(wanted.square().mean().sqrt())
+    return float((found - wanted).square().mean().sqrt()) / norm if norm else 0.0

@@ -1,0 +1,344 @@
+"""One self-contained HTML file of an evaluation, with JSON and CSV beside it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+from torch import nn
+
+from imac_torch.analog import IMACNetwork
+from imac_torch.files import write_text
+from imac_torch.reports.analysis import Analysis, analyse
+from imac_torch.reports.charts import bars, heatmap, quantity, scatter
+from imac_torch.reports.report import Report
+from imac_torch.storage import save
+
+__all__ = ["render_report", "template_environment", "write_report"]
+
+SCATTER_POINTS = 2000
+"""Points drawn at most; more would only make the file large."""
+
+
+def template_environment() -> Environment:
+    """The environment of the package's templates: undefined names are errors."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=select_autoescape(["html", "html.jinja"], default=True),
+        undefined=StrictUndefined,
+    )
+    environment.globals["quantity"] = quantity
+    return environment
+
+
+def write_report(
+    directory: str | Path,
+    report: Report,
+    *,
+    network: IMACNetwork | None = None,
+    software: nn.Module | None = None,
+    loader: Iterable[object] | None = None,
+    analysis: Analysis | None = None,
+    title: str = "Analog network",
+    area_model: str = "imac-sim",
+) -> Path:
+    """Write everything about an evaluation into a new directory.
+
+    ``report.html`` to read, ``report.json`` and ``report.safetensors`` (:meth:`Report.save`),
+    ``samples.csv``, ``network.safetensors`` and ``analysis.*`` where there is a network.
+
+    Args:
+        directory: New, or without a report.
+        report: Of :func:`imac_torch.evaluate`.
+        network: The converted model: details per layer and IR-drop maps are from it.
+        software: The model to compare with; None: no details.
+        loader: The samples; None: no details.
+        analysis: Details that are there already.
+        title: Of the page.
+        area_model: A name of :data:`imac_torch.reports.area.AREA_MODELS`.
+
+    Returns:
+        Path of ``report.html``.
+
+    Raises:
+        DataError: The directory holds a report already, or cannot be written.
+    """
+    directory = Path(directory)
+    report.save(directory)
+    if network is not None:
+        save(network, directory / "network.safetensors", overwrite=True)
+        if analysis is None and software is not None and loader is not None:
+            analysis = analyse(network, software, loader, area_model=area_model)
+    if analysis is not None:
+        analysis.save(directory)
+    write_text(directory / "samples.csv", samples_csv(report))
+    return write_text(directory / "report.html", render_report(report, analysis, title=title))
+
+
+def samples_csv(report: Report) -> str:
+    """One line per sample: label, answers, status, outputs (V), powers (W), energy (J)."""
+    outputs, power = report.outputs, report.solution.power
+    columns = outputs.shape[1]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    header = ["sample", "label", "circuit", "software", "status", "iterations"]
+    header += [f"output_{k}_V" for k in range(columns)]
+    header += ["power_inputs_W", "power_bias_W", "power_neurons_W", "energy_J"] if power else []
+    writer.writerow(header)
+    energy = report.energy
+    for index in range(len(report.labels)):
+        row: list[object] = [
+            index,
+            int(report.labels[index]),
+            int(report.predictions[index]),
+            "" if report.reference is None else int(report.reference[index]),
+            int(report.solution.status[index]),
+            int(report.solution.iterations[index]),
+            *outputs[index].tolist(),
+        ]
+        if power is not None and energy is not None:
+            parts = (power.inputs, power.bias, power.neurons, energy)
+            row += [float(part[index]) for part in parts]
+        writer.writerow(row)
+    return stream.getvalue()
+
+
+def render_report(
+    report: Report, analysis: Analysis | None = None, *, title: str = "Analog network"
+) -> str:
+    """The page as text.
+
+    Args:
+        report: The evaluation.
+        analysis: Details; sections that need them are left out without.
+        title: Of the page.
+    """
+    context: dict[str, Any] = {
+        "title": title,
+        "subtitle": _subtitle(report),
+        "version": report.environment.get("imac_torch", ""),
+        "tiles": _tiles(report, analysis),
+        "failures": report.failures,
+        "samples": len(report.labels),
+        "records": report.layers,
+        "run": _run(report),
+        "environment": list(report.environment.items()),
+        "configuration": tomli_w.dumps(report.config.to_dict()),
+        "analysis": analysis,
+        "energy_chart": _energy_chart(report),
+        **_accuracy(report),
+        **_power(report, analysis),
+    }
+    if analysis is not None:
+        context.update(_details(analysis))
+    return template_environment().get_template("report.html.jinja").render(context)
+
+
+def _subtitle(report: Report) -> str:
+    return (
+        f"{len(report.labels)} samples, solved by {report.engine.get('name', 'an unknown engine')}"
+        f" in {report.seconds:.3g} s"
+    )
+
+
+@dataclass(frozen=True)
+class _Tile:
+    name: str
+    value: str
+
+
+def _tiles(report: Report, analysis: Analysis | None) -> list[_Tile]:
+    tiles = [_Tile("accuracy of the circuit", f"{100 * report.accuracy:.2f} %")]
+    if report.reference_accuracy is not None and report.agreement is not None:
+        tiles.append(_Tile("accuracy of software", f"{100 * report.reference_accuracy:.2f} %"))
+        tiles.append(_Tile("same answer", f"{100 * report.agreement:.2f} %"))
+    power = report.mean_power()
+    if power:
+        tiles.append(_Tile("mean power", quantity(power["total"], "W")))
+        energy = report.figures()["mean_energy"]
+        tiles.append(_Tile("energy per inference", quantity(energy, "J")))
+    tiles.append(_Tile("time per inference", quantity(report.period, "s")))
+    if analysis is not None:
+        tiles.append(_Tile(f"area ({analysis.area_model})", _area(analysis.area)))
+    return tiles
+
+
+def _area(value: float | None) -> str:
+    """Area in µm² or mm²: prefixes of m² would be squared."""
+    if value is None:
+        return "–"
+    return f"{value * 1e6:.4g} mm²" if value >= 1e-8 else f"{value * 1e12:.4g} µm²"
+
+
+def _accuracy(report: Report) -> dict[str, Any]:
+    rows = {"circuit": {"accuracy": report.accuracy}}
+    if report.reference_accuracy is not None:
+        rows = {"software": {"accuracy": report.reference_accuracy}, **rows}
+    classes = report.outputs.shape[1]
+    solved = report.solved
+    counts = torch.zeros(classes, classes, dtype=torch.int64)
+    pairs = report.labels[solved] * classes + report.predictions[solved]
+    counts += torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    largest = counts.sum(1).clamp(min=1)
+    table = [
+        {
+            "label": row,
+            "cells": [
+                {
+                    "count": int(counts[row, k]),
+                    "diagonal": row == k,
+                    "shade": round(70 * float(counts[row, k] / largest[row]) ** 0.6, 1),
+                }
+                for k in range(classes)
+            ],
+        }
+        for row in range(classes)
+    ]
+    off = counts.clone().fill_diagonal_(0)
+    worst = ""
+    if int(off.sum()):
+        label, answer = divmod(int(off.argmax()), classes)
+        worst = f"Most frequent mistake: {label} taken for {answer} ({int(off.max())} times)."
+    margin = 1.96 * (report.accuracy * (1 - report.accuracy) / max(1, int(solved.sum()))) ** 0.5
+    return {
+        "accuracy_chart": bars(rows, label="accuracy of software and circuit", percent=True),
+        "accuracy_note": f"95 % interval of the circuit's accuracy from the number of samples: "
+        f"± {100 * margin:.2f} % (normal approximation).",
+        "confusion": table,
+        "classes": list(range(classes)),
+        "confusion_note": worst,
+    }
+
+
+def _power(report: Report, analysis: Analysis | None) -> dict[str, Any]:
+    power = report.mean_power()
+    names = {
+        "inputs": "inputs", "bias": "bias lines", "neurons": "neurons",
+        "level_shift": "level shifts", "total": "total (inputs, bias, neurons)",
+        "amplifiers": "ideal amplifiers",
+    }  # fmt: skip
+    rows = []
+    for name, text in names.items():
+        if name not in power:
+            continue
+        value = power[name]
+        energy = "not counted" if name in ("amplifiers", "level_shift") else quantity(
+            value * report.period, "J"
+        )
+        rows.append({"name": text, "power": quantity(value, "W"), "energy": energy})
+    chart: dict[str, dict[str, float]] = {}
+    if analysis is not None:
+        for layer in analysis.layers:
+            chart[f"layer {layer.name}"] = {
+                part: value for part, value in layer.power.items() if value > 0
+            }
+    elif power:
+        chart = {"network": {part: power[part] for part in ("inputs", "bias", "neurons")}}
+    note = (
+        "The power of the ideal amplifiers is an artefact where partitions are tied together "
+        "through a milliohm: ideal sources fight each other. It is in no total."
+    )
+    return {
+        "power_chart": bars(chart, unit="W", label="power by layer and source") if chart else "",
+        "power_rows": rows,
+        "power_note": note if rows else "The engine gave no powers.",
+    }
+
+
+def _energy_chart(report: Report) -> Markup | None:
+    energy = report.energy
+    if energy is None or int(report.solved.sum()) < 2:
+        return None
+    values = energy[report.solved].sort().values
+    step = max(1, len(values) // 400)
+    points = [(float(k + 1), float(values[k])) for k in range(0, len(values), step)]
+    return scatter(
+        points, x_label="sample, sorted", y_label="energy per inference", y_unit="J", line=points
+    )
+
+
+def _details(analysis: Analysis) -> dict[str, Any]:
+    circuit, software = analysis.circuit.double(), analysis.software.double()
+    finite = torch.isfinite(circuit).all(dim=1)
+    circuit, software = circuit[finite], software[finite]
+    x, y = software.flatten(), circuit.flatten()
+    step = max(1, -(-len(x) // SCATTER_POINTS))
+    correlation = float(torch.corrcoef(torch.stack([x, y]))[0, 1]) if len(x) > 1 else float("nan")
+    rms = float((x - y).square().mean().sqrt()) if len(x) else float("nan")
+    layers = {f"layer {layer.name}": layer for layer in analysis.layers}
+    unknown = sorted({n for item in analysis.layers for n, v in item.area.items() if v is None})
+    note = f"Not in the model: {', '.join(unknown)}." if unknown else ""
+    areas = {
+        name: {part: value * 1e12 for part, value in item.area.items() if value}
+        for name, item in layers.items()
+    }
+    ablation = {item.effect: {"accuracy": item.accuracy} for item in analysis.ablation}
+    return {
+        "ablation_chart": bars(ablation, label="accuracy, effect by effect", percent=True)
+        if ablation
+        else "",
+        "resolution": f"{100 / max(1, analysis.samples):.2g} %",
+        "scatter_chart": scatter(
+            list(zip(x[::step].tolist(), y[::step].tolist(), strict=True)),
+            x_label="software output",
+            y_label="circuit output",
+            diagonal=True,
+        ),
+        "scatter_note": f"Correlation {correlation:.4f}, rms difference {rms:.3g}.",
+        "weight_chart": bars(
+            {
+                f"{name}, {where}": {"error": value}
+                for name, item in layers.items()
+                for where, value in (
+                    ("devices", item.weight_error),
+                    ("circuit", item.circuit_weight_error),
+                )
+            },
+            label="weight error by layer",
+            percent=True,
+        ),
+        "area_chart": bars(areas, unit="", label="area in µm² by layer and part"),
+        "area_total": _area(analysis.area),
+        "area_note": f"Bars in µm². {note}",
+        "maps": [_maps(analysis, index) for index in range(len(analysis.layers))],
+    }
+
+
+def _maps(analysis: Analysis, index: int) -> dict[str, Any]:
+    layer = analysis.layers[index]
+    if layer.map_note:
+        return {"name": layer.name, "note": layer.map_note}
+    found: dict[str, Any] = {"name": layer.name, "note": ""}
+    for side in ("input", "output"):
+        values = analysis.maps[f"{layer.name}.{side}"]
+        found[side] = heatmap(
+            values,
+            row_ends=layer.row_ends,
+            column_ends=layer.column_ends,
+            unit="V",
+            label=f"voltage drop on {side} lines of layer {layer.name}",
+        )
+        found[f"{side}_mean"] = quantity(float(values.mean()), "V")
+        found[f"{side}_max"] = quantity(float(values.max()), "V")
+    return found
+
+
+def _run(report: Report) -> list[tuple[str, str]]:
+    seed = "none given" if report.seed is None else str(report.seed)
+    return [
+        *((f"engine: {key}" if key != "name" else "engine", value)
+          for key, value in report.engine.items()),
+        ("samples", str(len(report.labels))),
+        ("seed of the devices", seed),
+        ("wall time", f"{report.seconds:.3g} s"),
+        ("largest Kirchhoff residual", json.dumps(report.figures()["largest_residual"]) + " A"),
+    ]

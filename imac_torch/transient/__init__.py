@@ -1,0 +1,1 @@
+"""The network in time: transients, latency and energy."""

@@ -1,0 +1,390 @@
+"""Crossbars with wire capacitances: block elimination with shunts, exact and reduced.
+
+Every cell has a capacitance to ground on its input line, its I+ and its I- line. With the backward
+rules of :mod:`imac_torch.transient.integrator` each is a conductance σ·c with a known current
+besides, so that one time step is the DC elimination of :mod:`imac_torch.elimination.rows` with
+shunts, factored once per step size. The same elimination at σ = 0, applied again and again to the
+capacitors' currents, gives the series from which the reduced model is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from imac_torch.config import Interconnect
+from imac_torch.crossbar import CrossbarSpec
+from imac_torch.elimination.blocks import BlockLayout, Termination
+from imac_torch.elimination.chain import LineEnds, chain_inverse
+from imac_torch.elimination.linalg import solve
+from imac_torch.elimination.ports import PortNetwork
+from imac_torch.errors import SolverError
+from imac_torch.wires import input_line_capacitances, output_line_capacitance
+
+POWER_ITERATIONS: Final = 8
+"""Of the slowest natural frequency, which the reduced model needs to a few percent only."""
+
+
+@dataclass(frozen=True)
+class LineCapacitances:
+    """Capacitance of one cell's segments to ground.
+
+    Attributes:
+        input_line: (C,) F, of every column's input line.
+        output_line: F, 0-dimensional, of an I+ and of an I- line.
+    """
+
+    input_line: Tensor
+    output_line: Tensor
+
+    @classmethod
+    def of(cls, interconnect: Interconnect, spec: CrossbarSpec) -> LineCapacitances | None:
+        """What the configuration asks for, as :func:`imac_torch.circuit.build_layer` places it.
+
+        Returns:
+            None where wire capacitances are off.
+        """
+        if not interconnect.capacitance:
+            return None
+        positive = spec.conductances.positive
+        parts = [
+            input_line_capacitances(interconnect, last - first)
+            for first, last in spec.column_ranges
+        ]
+        return cls(
+            torch.cat(parts).to(positive),
+            torch.tensor(
+                output_line_capacitance(interconnect),
+                dtype=positive.dtype,
+                device=positive.device,
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class CellVoltages:
+    """One vector per cell and right side; (blocks, R, K, Q) each, V (or A for injections)."""
+
+    input_line: Tensor
+    positive: Tensor
+    negative: Tensor
+
+    def __add__(self, other: CellVoltages) -> CellVoltages:
+        return CellVoltages(
+            self.input_line + other.input_line,
+            self.positive + other.positive,
+            self.negative + other.negative,
+        )
+
+    def scaled(self, factors: CellVoltages) -> CellVoltages:
+        """Times (blocks, R, K) factors."""
+        return CellVoltages(
+            self.input_line * factors.input_line[..., None],
+            self.positive * factors.positive[..., None],
+            self.negative * factors.negative[..., None],
+        )
+
+    def times(self, factor: float) -> CellVoltages:
+        """Times a number."""
+        return CellVoltages(
+            self.input_line * factor, self.positive * factor, self.negative * factor
+        )
+
+
+@dataclass(frozen=True)
+class PortResponse:
+    """What ports see.
+
+    Attributes:
+        currents: (blocks, K, Q) A into the input lines.
+        positive_end: (blocks, R, Q) V.
+        negative_end: (blocks, R, Q) V.
+    """
+
+    currents: Tensor
+    positive_end: Tensor
+    negative_end: Tensor
+
+    def __add__(self, other: PortResponse) -> PortResponse:
+        return PortResponse(
+            self.currents + other.currents,
+            self.positive_end + other.positive_end,
+            self.negative_end + other.negative_end,
+        )
+
+
+@dataclass(frozen=True)
+class DynamicBlocks:
+    """The blocks of a layer with their capacitors.
+
+    Attributes:
+        positive: (blocks, R, K) S; blocks are partitions, H major, V minor.
+        negative: (blocks, R, K) S.
+        wires: Segments and amplifier inputs.
+        capacitance: (blocks, R, K) F each, zero where padded.
+        port_capacitance: (C,) F at the input pins themselves: that of input lines without
+            resistance, which no elimination can hold. Summed over vertical partitions.
+        layout: Of the layer.
+    """
+
+    positive: Tensor
+    negative: Tensor
+    wires: Termination
+    capacitance: CellVoltages
+    port_capacitance: Tensor
+    layout: BlockLayout
+
+    @classmethod
+    def of(cls, spec: CrossbarSpec, capacitances: LineCapacitances) -> DynamicBlocks:
+        """Gather a layer's cells; conductances without sample dimensions."""
+        layout = BlockLayout.of(spec)
+        cells = torch.ones_like(spec.conductances.positive)
+        input_line = cells * capacitances.input_line
+        at_pins = torch.zeros_like(capacitances.input_line)
+        if float(spec.input_segment) == 0.0:
+            at_pins = input_line.sum(dim=0)
+            input_line = torch.zeros_like(input_line)
+
+        def blocks(values: Tensor) -> Tensor:
+            return layout.gather(values).flatten(0, 1)
+
+        output_line = blocks(cells * capacitances.output_line)
+        return cls(
+            blocks(spec.conductances.positive),
+            blocks(spec.conductances.negative),
+            Termination.of(spec),
+            CellVoltages(blocks(input_line), output_line, output_line),
+            at_pins,
+            layout,
+        )
+
+    @property
+    def vertical(self) -> int:
+        """V."""
+        return int(self.layout.row_index.shape[0])
+
+    def spread(self, inputs: Tensor) -> Tensor:
+        """(B, C) voltages of the layer's inputs → (blocks, K, B)."""
+        shares = self.layout.gather_inputs(inputs).permute(1, 2, 0)  # (H, K, B)
+        return shares.repeat_interleave(self.vertical, dim=0)
+
+    def input_currents(self, currents: Tensor) -> Tensor:
+        """(blocks, K, B) → (B, C): partitions over rows load in parallel."""
+        summed = currents.unflatten(0, (-1, self.vertical)).sum(dim=1)
+        return self.layout.scatter_inputs(summed.permute(2, 0, 1))
+
+    def ends(self, values: Tensor) -> Tensor:
+        """(blocks, R, B) → (B, M, H)."""
+        horizontal = self.layout.column_index.shape[0]
+        rows = values.unflatten(0, (horizontal, self.vertical))  # (H, V, R, B)
+        flat = rows.flatten(1, 2)[:, self.layout.row_position]  # (H, M, B)
+        return flat.permute(2, 1, 0)
+
+    def factor(self, shift: float) -> Elimination:
+        """Eliminate with every capacitor c replaced by a conductance ``shift``·c (1/s)."""
+        ends = LineEnds.of(self.wires)
+        segment = self.wires.output_segment
+        plus = chain_inverse(
+            self.positive + shift * self.capacitance.positive, segment, ends.positive_end
+        )
+        minus = chain_inverse(
+            self.negative + shift * self.capacitance.negative, segment, ends.negative_end
+        )
+        # Voltages of the I- line per voltage of the amplifier's virtual node.
+        driven = minus[..., -1] * ends.negative_end
+        gp, gn = self.positive, self.negative
+        virtual = self.wires.alpha * ends.positive_share * plus[..., -1, :] * gp
+        rows = (
+            torch.diag_embed(gp + gn + shift * self.capacitance.input_line)
+            - gp[..., :, None] * plus * gp[..., None, :]
+            - gn[..., :, None] * minus * gn[..., None, :]
+            - (gn * driven)[..., :, None] * virtual[..., None, :]
+        )
+        count, columns = gp.shape[1:]
+        identity = torch.eye(columns, dtype=gp.dtype, device=gp.device).expand(
+            gp.shape[0], columns, columns
+        )
+        through = torch.empty_like(rows)  # (1 + ρ·E_r)⁻¹
+        excess = rows[:, -1]
+        for r in range(count - 1, -1, -1):
+            through[:, r] = solve(identity + self.wires.input_segment * excess, identity)
+            reduced = through[:, r] @ excess
+            if r > 0:
+                excess = rows[:, r - 1] + reduced
+        return Elimination(self, ends, plus, minus, driven, rows, through, reduced)
+
+
+@dataclass(frozen=True)
+class Elimination:
+    """Factored blocks; see :class:`DynamicBlocks`."""
+
+    blocks: DynamicBlocks
+    line_ends: LineEnds
+    plus: Tensor
+    minus: Tensor
+    driven: Tensor
+    rows: Tensor
+    through: Tensor
+    admittance: Tensor
+
+    def solve(
+        self, voltages: Tensor | None, injected: CellVoltages | None
+    ) -> tuple[CellVoltages, PortResponse]:
+        """Node voltages and what ports see.
+
+        Args:
+            voltages: (blocks, K, Q) V at the input lines; None: 0 V.
+            injected: (blocks, R, K, Q) A into the nodes; None: nothing.
+
+        Raises:
+            SolverError: Neither is given.
+        """
+        blocks, ends = self.blocks, self.line_ends
+        gp, gn = blocks.positive[..., None], blocks.negative[..., None]
+        alpha, share = blocks.wires.alpha, ends.positive_share
+        count = blocks.positive.shape[1]
+        driven = self.driven[..., None]
+        if injected is None:
+            if voltages is None:
+                raise SolverError("nothing drives the blocks: give voltages or injections")
+            zero = torch.zeros_like(voltages)
+            offsets = [zero] * count
+            free_plus = own_minus = None
+        else:
+            free_plus = self.plus @ injected.positive
+            own_minus = self.minus @ injected.negative
+            virtual = alpha * share * free_plus[..., -1, :]
+            free_minus = own_minus + driven * virtual[..., None, :]
+            drawn = -gp * free_plus - gn * free_minus - injected.input_line
+            offsets = [drawn[:, r] for r in range(count)]
+        segment = blocks.wires.input_segment
+        below: Tensor | None = None
+        for r in range(count - 1, -1, -1):
+            if below is not None:
+                offsets[r] = offsets[r] + below
+            below = self.through[:, r] @ offsets[r]
+        current = torch.zeros_like(offsets[0]) if below is None else below
+        above = torch.zeros_like(current) if voltages is None else voltages
+        current = current + self.admittance @ above
+        lines = []
+        for r in range(count):
+            above = self.through[:, r] @ (above - segment * offsets[r])
+            lines.append(above)
+        a = torch.stack(lines, dim=1)
+        p = self.plus @ (gp * a)
+        if free_plus is not None:
+            p = p + free_plus
+        virtual = alpha * share * p[..., -1, :]
+        # The virtual node follows cells and injections together.
+        n = self.minus @ (gn * a) + driven * virtual[..., None, :]
+        if own_minus is not None:
+            n = n + own_minus
+        negative_end = ends.negative_share * n[..., -1, :] + (1.0 - ends.negative_share) * virtual
+        return CellVoltages(a, p, n), PortResponse(current, share * p[..., -1, :], negative_end)
+
+
+@dataclass(frozen=True)
+class LaguerreModel:
+    """A layer's linear part as a series in x = s/(s + p): all its poles at one real frequency.
+
+    Y(s) = Σ_k Y_k·x^k, likewise the line ends, k = 0 … K. Coefficients up to K reproduce all
+    moments up to s^K (substitute s = p·x/(1 - x)), the value at 0 is the DC solution itself, and
+    x lies within the unit circle for every real frequency, so that the model is stable for any K
+    (Knockaert and De Zutter, IEEE Trans. MTT 48, 1563, 2000, use the same variable). The last
+    coefficient is not part of the model: it estimates what is left out.
+
+    Attributes:
+        pole: p, 1/s: the slowest natural frequency of the blocks.
+        admittance: (K+2, H, K, K) S; the first is the DC solver's.
+        positive_end: (K+2, M, C).
+        negative_end: (K+2, M, C).
+        port_capacitance: (C,) F at the pins themselves.
+    """
+
+    pole: float
+    admittance: Tensor
+    positive_end: Tensor
+    negative_end: Tensor
+    port_capacitance: Tensor
+
+    @property
+    def order(self) -> int:
+        """K."""
+        return int(self.admittance.shape[0]) - 2
+
+    @classmethod
+    def static(cls, ports: PortNetwork) -> LaguerreModel:
+        """A layer without wire capacitances."""
+        zero = torch.zeros_like(ports.admittance)
+        none = torch.zeros_like(ports.positive_end)
+        return cls(
+            1e12,
+            torch.stack([ports.admittance, zero]),
+            torch.stack([ports.positive_end, none]),
+            torch.stack([ports.negative_end, none]),
+            torch.zeros_like(ports.positive_end[0]),
+        )
+
+    @classmethod
+    def of(cls, blocks: DynamicBlocks, ports: PortNetwork, order: int) -> LaguerreModel:
+        """Reduce a layer.
+
+        With G·X_0 = B the recursion is X_1 = -p·G⁻¹C·X_0, X_k = X_{k-1} - p·G⁻¹C·X_{k-1}.
+
+        Args:
+            blocks: With capacitors.
+            ports: The DC elimination of the same layer.
+            order: K >= 0.
+        """
+        elimination = blocks.factor(0.0)
+        count, _, columns = blocks.positive.shape
+        unit = torch.eye(columns, dtype=ports.admittance.dtype, device=ports.admittance.device)
+        voltages, _ = elimination.solve(unit.expand(count, columns, columns), None)
+        pole = _slowest(elimination, voltages)
+        charge = blocks.capacitance
+        currents, positive, negative = [], [], []
+        response: PortResponse | None = None
+        for k in range(order + 1):
+            step, seen = elimination.solve(None, voltages.scaled(charge).times(-pole))
+            voltages = step if k == 0 else voltages + step
+            response = seen if response is None else response + seen
+            currents.append(response.currents)
+            positive.append(response.positive_end)
+            negative.append(response.negative_end)
+        layout = blocks.layout
+        parts = (layout.column_index.shape[0], blocks.vertical)
+
+        def ends(values: list[Tensor], first: Tensor) -> Tensor:
+            later = [layout.scatter(value.unflatten(0, parts)) for value in values]
+            return torch.stack([first, *later])
+
+        admittance = [value.unflatten(0, parts).sum(dim=1) for value in currents]
+        return cls(
+            pole,
+            torch.stack([ports.admittance, *admittance]),
+            ends(positive, ports.positive_end),
+            ends(negative, ports.negative_end),
+            blocks.port_capacitance,
+        )
+
+
+def _slowest(elimination: Elimination, voltages: CellVoltages) -> float:
+    """Slowest natural frequency (1/s) by power iteration with G⁻¹C."""
+    vector = CellVoltages(*(
+        part.sum(dim=-1, keepdim=True)
+        for part in (voltages.input_line, voltages.positive, voltages.negative)
+    ))
+    longest = 0.0
+    for _ in range(POWER_ITERATIONS):
+        vector = vector.times(1.0 / _size(vector))
+        vector, _ = elimination.solve(None, vector.scaled(elimination.blocks.capacitance))
+        longest = _size(vector)
+    return 1.0 / longest
+
+
+def _size(vector: CellVoltages) -> float:
+    parts = (vector.input_line, vector.positive, vector.negative)
+    return max(float(part.abs().max()) for part in parts)

@@ -1,0 +1,273 @@
+"""Latency of an inference: one definition for every engine.
+
+The latency of an output is the time from the start of the input ramp until the output stays
+within a fraction of its swing (10 % by default) of its final value; that of an image is its slowest
+output's. The decision latency is the time until the predicted class (the largest output) no longer
+changes. All functions take times and waveforms, whoever computed them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imac_torch.errors import SolverError
+from imac_torch.transient.waveform import sample
+
+FRACTION = 0.1
+"""Of the swing: half-width of the band around the final value."""
+RESOLUTION = 1e-3
+"""V. The band is never narrower: an output that hardly moves has nothing to wait for."""
+_REFINEMENT = 4
+"""Points per interval between which crossings are interpolated linearly."""
+
+
+class SamplingWarning(UserWarning):
+    """Outputs are sampled before they have settled."""
+
+
+def settling_time(
+    time: Tensor,
+    waveform: Tensor,
+    start: float,
+    end: float,
+    *,
+    fraction: float = FRACTION,
+    resolution: float = RESOLUTION,
+    final: Tensor | None = None,
+) -> Tensor:
+    """Time from ``start`` until a waveform stays in its band.
+
+    Args:
+        time: (T,) s, ascending.
+        waveform: (T, ...) V.
+        start: s, start of the input ramp.
+        end: s, end of the period.
+        fraction: Half-width of the band, of the swing from ``start`` to the final value.
+        resolution: V, smallest half-width.
+        final: (...) V, settled value; None: the value at ``end``.
+
+    Returns:
+        (...) s; infinite where the waveform is outside its band at ``end``.
+
+    Raises:
+        SolverError: Arguments make no sense.
+    """
+    if not (0.0 < fraction < 1.0 and resolution >= 0.0 and start < end):
+        raise SolverError(
+            f"fraction = {fraction} must be in (0, 1), resolution = {resolution} V >= 0 and start "
+            f"= {start} s before end = {end} s"
+        )
+    points, values = _refined(time, waveform, start, end)
+    target = values[-1] if final is None else final
+    band = ((target - values[0]).abs() * fraction).clamp(min=resolution)
+    return _last_exit(points - start, (values - target).abs() - band)
+
+
+def decision_time(
+    time: Tensor, outputs: Tensor, start: float, end: float, *, final: Tensor | None = None
+) -> Tensor:
+    """Time from ``start`` until the predicted class no longer changes.
+
+    Args:
+        time: (T,) s, ascending.
+        outputs: (T, ..., M) V; the class is the largest output.
+        start: s, start of the input ramp.
+        end: s, end of the period.
+        final: (..., M) V, settled outputs; None: those at ``end``.
+
+    Returns:
+        (...) s; infinite where the class at ``end`` is not the settled one.
+    """
+    points, values = _refined(time, outputs, start, end)
+    target = (values[-1] if final is None else final).argmax(dim=-1)
+    chosen = values.gather(-1, target.expand(values.shape[:-1])[..., None])
+    others = values.scatter(-1, target.expand(values.shape[:-1])[..., None], -torch.inf)
+    lead = others.amax(dim=-1) - chosen[..., 0]
+    # Outputs that tie exactly are decided by the first of them, in waveforms as in values.
+    decided = values.argmax(dim=-1) == target
+    return _last_exit(points - start, torch.where(decided, lead.clamp(max=0.0), lead))
+
+
+def _refined(time: Tensor, values: Tensor, start: float, end: float) -> tuple[Tensor, Tensor]:
+    inside = time[(time > start) & (time < end)]
+    bounds = torch.tensor([start, end], dtype=time.dtype, device=time.device)
+    knots = torch.cat([bounds[:1], inside, bounds[1:]])
+    parts = torch.arange(_REFINEMENT, dtype=time.dtype, device=time.device) / _REFINEMENT
+    fine = (knots[:-1, None] + knots.diff()[:, None] * parts).reshape(-1)
+    fine = torch.cat([fine, bounds[1:]])
+    return fine, sample(time, values, fine)
+
+
+def _last_exit(time: Tensor, excess: Tensor) -> Tensor:
+    """Last time at which ``excess`` (T, ...) falls through 0; 0 if it never is above."""
+    outside = excess > 0.0
+    count = len(time)
+    order = torch.arange(count, device=time.device).reshape(-1, *((1,) * (excess.ndim - 1)))
+    last = torch.where(outside, order, -1).amax(dim=0)
+    index = last.clamp(0, count - 2)
+    high = excess.gather(0, index[None])[0]
+    low = excess.gather(0, index[None] + 1)[0]
+    gap = torch.where(high - low > 0.0, high - low, 1.0)
+    part = (high / gap).clamp(0.0, 1.0)
+    part = torch.where(torch.isfinite(part), part, 1.0)
+    crossing = time[index] + part * (time[index + 1] - time[index])
+    crossing = torch.where(last < 0, 0.0, crossing)
+    return torch.where(last == count - 1, torch.inf, crossing)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Latencies of a batch of sequences.
+
+    Attributes:
+        outputs: (B, L, M) s per output.
+        decision: (B, L) s until the class no longer changes.
+        fraction: Half-width of the band, of the swing.
+    """
+
+    outputs: Tensor
+    decision: Tensor
+    fraction: float
+
+    @property
+    def images(self) -> Tensor:
+        """(B, L) s, of the slowest output."""
+        return self.outputs.amax(dim=-1)
+
+    @property
+    def unsettled(self) -> int:
+        """Images with an output outside its band at the end of the period."""
+        return int(torch.isinf(self.images).sum())
+
+    def quantiles(self, levels: Sequence[float] = (0.5, 0.9, 0.99, 1.0)) -> dict[float, float]:
+        """Of :attr:`images`, s."""
+        ordered = self.images.reshape(-1).sort().values
+        return {
+            level: float(ordered[min(len(ordered) - 1, round(level * (len(ordered) - 1)))])
+            for level in levels
+        }
+
+    def safe_period(self, *, decision: bool = False) -> float:
+        """Smallest sampling period (s) that every image of the batch bears.
+
+        Args:
+            decision: Only the predicted class has to be right, not the voltages.
+        """
+        return float((self.decision if decision else self.images).max())
+
+    @classmethod
+    def join(cls, parts: Sequence[Latency]) -> Latency:
+        """Batches of one data set."""
+        return cls(
+            torch.cat([part.outputs for part in parts]),
+            torch.cat([part.decision for part in parts]),
+            parts[0].fraction,
+        )
+
+
+def measure_latency(
+    time: Tensor,
+    outputs: Tensor,
+    period: float,
+    *,
+    fraction: float = FRACTION,
+    resolution: float = RESOLUTION,
+    final: Tensor | None = None,
+) -> Latency:
+    """Latencies in every period of a sequence.
+
+    Args:
+        time: (T,) s; periods begin at its first entry.
+        outputs: (T, B, M) V.
+        period: s.
+        fraction: Half-width of the band, of the swing.
+        resolution: V, smallest half-width.
+        final: (B, L, M) V, settled values, for example of a DC solution; None: those at the ends
+            of periods, which hides that a period is too short.
+    """
+    first = float(time[0])
+    count = round((float(time[-1]) - first) / period)
+    settled, decided = [], []
+    for k in range(count):
+        start, end = first + k * period, min(first + (k + 1) * period, float(time[-1]))
+        target = None if final is None else final[:, k]
+        settled.append(
+            settling_time(
+                time, outputs, start, end,
+                fraction=fraction, resolution=resolution, final=target,
+            )
+        )
+        decided.append(decision_time(time, outputs, start, end, final=target))
+    return Latency(torch.stack(settled, dim=1), torch.stack(decided, dim=1), fraction)
+
+
+@dataclass(frozen=True)
+class SamplingCost:
+    """What sampling at a given time costs.
+
+    Attributes:
+        period: s.
+        settled: Fraction of images whose outputs are all within their bands.
+        agreement: Fraction of images whose class is the settled one.
+        accuracy: Fraction of images whose class is the label; NaN without labels.
+        settled_accuracy: The same of the settled outputs.
+    """
+
+    period: float
+    settled: float
+    agreement: float
+    accuracy: float
+    settled_accuracy: float
+
+    def __str__(self) -> str:
+        text = (
+            f"sampling every {self.period * 1e9:.4g} ns: {self.settled:.2%} of the images settled, "
+            f"{self.agreement:.2%} in their settled class"
+        )
+        if self.accuracy == self.accuracy:
+            text += f", accuracy {self.accuracy:.2%} instead of {self.settled_accuracy:.2%}"
+        return text
+
+
+def sampling_cost(
+    sampled: Tensor,
+    settled: Tensor,
+    latency: Latency,
+    period: float,
+    labels: Tensor | None = None,
+) -> SamplingCost:
+    """Compare outputs at the sampling time with settled ones, and warn where they differ.
+
+    Args:
+        sampled: (B, L, M) V at the sampling time.
+        settled: (B, L, M) V.
+        latency: Of the same images.
+        period: s.
+        labels: (B, L) int64.
+    """
+    classes, wanted = sampled.argmax(dim=-1), settled.argmax(dim=-1)
+
+    def share(flags: Tensor) -> float:
+        return float(flags.to(torch.float64).mean())
+
+    cost = SamplingCost(
+        period,
+        share(latency.images <= period),
+        share(classes == wanted),
+        torch.nan if labels is None else share(classes == labels),
+        torch.nan if labels is None else share(wanted == labels),
+    )
+    if cost.settled < 1.0:
+        worst = latency.safe_period()
+        hint = (
+            f"the slowest image needs {worst * 1e9:.4g} ns"
+            if worst < torch.inf
+            else "not all settle within the simulated period"
+        )
+        warnings.warn(f"{cost}; {hint}", SamplingWarning, stacklevel=2)
+    return cost

@@ -1,0 +1,376 @@
+"""Input lines in time: what a layer draws and passes on when what drives it moves.
+
+Two engines with one interface: :class:`ReducedLines` integrates a few low-pass filters per input
+line (the series of :class:`imac_torch.transient.dynamics.LaguerreModel`), :class:`ExactLines`
+every node of the crossbars. Both give, for one stage of a time step with shift σ, currents and
+line ends as matrices of the stage's input voltages plus a history.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from imac_torch.dc.load import Load, _rank_one
+from imac_torch.elimination.blocks import BlockLayout
+from imac_torch.elimination.ports import PortNetwork
+from imac_torch.transient.dynamics import CellVoltages, DynamicBlocks, Elimination, LaguerreModel
+from imac_torch.transient.integrator import first_history, local_error, second_history, shift
+from imac_torch.transient.neuronstage import StageLoad
+
+STEP_SIZES = 64
+"""Step sizes whose reduced matrices are kept."""
+FACTORISATIONS = 6
+"""Step sizes whose factorised crossbars are kept: each is as large as all rows' matrices."""
+
+
+class LineState(NamedTuple):
+    """Internal voltages and their rates; what they are is the engine's business."""
+
+    values: Any
+    rates: Any
+
+
+class LineHistory(NamedTuple):
+    """What the past contributes to a stage.
+
+    Attributes:
+        currents: (B, C) A, besides matrix times voltages.
+        positive_end: (B, M, H) V, likewise of the line ends; or None where not asked for.
+        negative_end: (B, M, H) V.
+        combined: (B, M) V, likewise of the combined amplifier voltage.
+        step: s.
+        inner: The engine's.
+    """
+
+    currents: Tensor
+    combined: Tensor
+    step: float
+    inner: Any
+
+
+@dataclass(frozen=True)
+class LineMatrices:
+    """One stage's matrices.
+
+    Attributes:
+        load: Admittance of inputs without the bias, no offset.
+        admittance: (H, K, K) S, the bias included.
+        transfer: (M, C).
+    """
+
+    load: StageLoad
+    admittance: Tensor
+    transfer: Tensor
+
+
+class Lines(Protocol):
+    """A layer's crossbars between its inputs (bias last) and its amplifiers."""
+
+    ports: PortNetwork
+
+    def start(self, voltages: Tensor) -> LineState:
+        """Steady state for (B, C) V."""
+        ...
+
+    def matrices(self, step: float) -> LineMatrices:
+        """Matrices of both stages of a step."""
+        ...
+
+    def first(self, state: LineState, step: float) -> LineHistory:
+        """History of the trapezoidal stage."""
+        ...
+
+    def second(self, state: LineState, middle: LineState, step: float) -> LineHistory:
+        """History of the BDF2 stage."""
+        ...
+
+    def close(self, history: LineHistory, voltages: Tensor) -> LineState:
+        """The state at the end of a stage for (B, C) V."""
+        ...
+
+    def error(self, step: float, *states: LineState) -> Tensor:
+        """(B,) V, estimated local error of the internal voltages."""
+        ...
+
+    def bias_current(self, state: LineState, voltages: Tensor) -> Tensor:
+        """(B,) A into the bias line."""
+        ...
+
+    def end_voltages(self, state: LineState, voltages: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, M, H) V of the I+ and the I- ends."""
+        ...
+
+
+def _as_load(admittance: Tensor, layout: BlockLayout) -> Load:
+    columns = int(layout.column_position.shape[0])
+    keep = torch.ones(columns, dtype=admittance.dtype, device=admittance.device)
+    keep[-1] = 0.0
+    mask = layout.gather_inputs(keep)
+    masked = (admittance * mask[:, :, None] * mask[:, None, :])[None]
+    left, right = _rank_one(masked)
+    offset = torch.zeros(1, columns - 1, dtype=admittance.dtype, device=admittance.device)
+    return Load(masked, offset, layout, left, right)
+
+
+def input_currents(admittance: Tensor, layout: BlockLayout, voltages: Tensor) -> Tensor:
+    """(B, C) A for (B, C) V."""
+    blocks = layout.gather_inputs(voltages).transpose(0, 1)  # (H, B, K)
+    return layout.scatter_inputs((blocks @ admittance.transpose(-1, -2)).transpose(0, 1))
+
+
+class ReducedLines:
+    """Filters u_k = u_{k-1} - f_k, df_k/dt = p·(u_{k-1} - f_k) on every input line.
+
+    Args:
+        model: The series; its last coefficient only estimates the error.
+        ports: The DC elimination.
+    """
+
+    def __init__(self, model: LaguerreModel, ports: PortNetwork) -> None:
+        self.model = model
+        self.ports = ports
+        scale = ports.gain / ports.partitions if ports.averaged else ports.gain
+        self.transfers = scale * (model.positive_end - model.negative_end)
+        self._cache: dict[float, LineMatrices] = {}
+
+    @property
+    def name(self) -> str:
+        """For reports."""
+        return f"series of order {self.model.order}" if self.model.order else "static"
+
+    def start(self, voltages: Tensor) -> LineState:
+        """See :class:`Lines`."""
+        values = voltages.new_zeros(self.model.order + 1, *voltages.shape)
+        if self.model.order:
+            values[0] = voltages
+        return LineState(values, torch.zeros_like(values))
+
+    def _ratio(self, step: float) -> float:
+        return shift(step) / (shift(step) + self.model.pole)
+
+    def matrices(self, step: float) -> LineMatrices:
+        """See :class:`Lines`."""
+        if step not in self._cache:
+            if len(self._cache) >= STEP_SIZES:
+                self._cache.clear()
+            order = self.model.order
+            powers = self._ratio(step) ** torch.arange(
+                order + 1, dtype=torch.float64, device=self.transfers.device
+            )
+            admittance = torch.tensordot(powers, self.model.admittance[:-1], dims=1)
+            transfer = torch.tensordot(powers, self.transfers[:-1], dims=1)
+            load = StageLoad(_as_load(admittance, self.ports.layout), self.ports.inputs)
+            self._cache[step] = LineMatrices(load, admittance, transfer)
+        return self._cache[step]
+
+    def _history(self, history: Tensor, step: float) -> LineHistory:
+        order = self.model.order
+        bias = torch.zeros_like(history[0])
+        if order == 0:
+            return LineHistory(bias, bias.new_zeros(len(bias), self.ports.outputs), step, history)
+        ratio = self._ratio(step)
+        past = torch.zeros_like(bias)
+        currents = torch.zeros_like(bias)
+        combined = bias.new_zeros(len(bias), self.ports.outputs)
+        for k in range(order):
+            # f_k = (p·u_{k-1} + h)/(σ + p), so u_k = ratio·u_{k-1} - h/(σ + p).
+            past = ratio * past - history[k] * (ratio / shift(step))
+            currents = currents + input_currents(
+                self.model.admittance[k + 1], self.ports.layout, past
+            )
+            combined = combined + past @ self.transfers[k + 1].T
+        return LineHistory(currents, combined, step, history)
+
+    def first(self, state: LineState, step: float) -> LineHistory:
+        """See :class:`Lines`."""
+        return self._history(first_history(step, state.values, state.rates), step)
+
+    def second(self, state: LineState, middle: LineState, step: float) -> LineHistory:
+        """See :class:`Lines`."""
+        return self._history(second_history(step, state.values, middle.values), step)
+
+    def close(self, history: LineHistory, voltages: Tensor) -> LineState:
+        """See :class:`Lines`."""
+        past = history.inner
+        values = torch.zeros_like(past)
+        if self.model.order:
+            level, pole = shift(history.step), self.model.pole
+            through = voltages
+            for k in range(len(past)):
+                values[k] = (pole * through + past[k]) / (level + pole)
+                through = through - values[k]
+            return LineState(values, level * values - past)
+        return LineState(values, values)
+
+    def error(self, step: float, *states: LineState) -> Tensor:
+        """See :class:`Lines`."""
+        rates = [state.rates[: self.model.order] for state in states]
+        if self.model.order == 0:
+            return rates[0].new_zeros(states[0].values.shape[1])
+        found = local_error(step, *rates)
+        # The filter itself damps errors that come in faster than it: the implicit estimate.
+        damped = found * shift(step) / (shift(step) + self.model.pole)
+        return damped.abs().amax(dim=(0, 2))
+
+    def voltages(self, state: LineState, voltages: Tensor) -> list[Tensor]:
+        """u_0 … u_{K+1}, (B, C) each."""
+        result = [voltages]
+        for k in range(self.model.order + 1 if self.model.order else 0):
+            result.append(result[-1] - state.values[k])
+        return result
+
+    def bias_current(self, state: LineState, voltages: Tensor) -> Tensor:
+        """See :class:`Lines`."""
+        layout = self.ports.layout
+        total = torch.zeros_like(voltages[:, 0])
+        powers = self.voltages(state, voltages)
+        for k in range(self.model.order + 1):
+            row = self.model.admittance[k][-1, -1]  # the bias: last column of the last partition
+            total = total + layout.gather_inputs(powers[k])[:, -1] @ row
+        return total
+
+    def end_voltages(self, state: LineState, voltages: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`Lines`."""
+        layout = self.ports.layout
+        ends = [torch.zeros(()), torch.zeros(())]
+        powers = self.voltages(state, voltages)
+        for k in range(self.model.order + 1):
+            shares = layout.gather_inputs(powers[k])
+            for side, end in enumerate((self.model.positive_end, self.model.negative_end)):
+                blocks = layout.gather_inputs(end[k])
+                ends[side] = ends[side] + torch.einsum("mhk,bhk->bmh", blocks, shares)
+        return ends[0], ends[1]
+
+    def left_out(self, state: LineState, voltages: Tensor) -> Tensor:
+        """(B,) V: the first term that is not in the model, at the combined amplifier voltage."""
+        if self.model.order == 0:
+            return voltages.new_zeros(len(voltages))
+        term = self.voltages(state, voltages)[-1] @ self.transfers[-1].T
+        return term.abs().amax(dim=-1)
+
+
+class ExactLines:
+    """Every node of the crossbars, eliminated anew for every step size.
+
+    Args:
+        blocks: With capacitors.
+        ports: The DC elimination.
+    """
+
+    def __init__(self, blocks: DynamicBlocks, ports: PortNetwork) -> None:
+        self.blocks = blocks
+        self.ports = ports
+        self._cache: dict[float, tuple[LineMatrices, Elimination]] = {}
+
+    @property
+    def name(self) -> str:
+        """For reports."""
+        return "all nodes"
+
+    def _combine(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """(blocks, R, B) V twice → (B, M)."""
+        ports = self.ports
+        difference = self.blocks.ends(positive) - self.blocks.ends(negative)
+        total = difference.mean(dim=-1) if ports.averaged else difference.sum(dim=-1)
+        return ports.gain * total
+
+    def start(self, voltages: Tensor) -> LineState:
+        """See :class:`Lines`."""
+        values, _ = self.blocks.factor(0.0).solve(self.blocks.spread(voltages), None)
+        return LineState(values, values.times(0.0))
+
+    def _stage(self, step: float) -> tuple[LineMatrices, Elimination]:
+        if step not in self._cache:
+            if len(self._cache) >= FACTORISATIONS:
+                self._cache.clear()
+            elimination = self.blocks.factor(shift(step))
+            vertical = self.blocks.vertical
+            admittance = elimination.admittance.unflatten(0, (-1, vertical)).sum(dim=1)
+            columns = int(self.ports.layout.column_position.shape[0])
+            unit = torch.eye(columns, dtype=admittance.dtype, device=admittance.device)
+            _, seen = elimination.solve(self.blocks.spread(unit), None)
+            transfer = self._combine(seen.positive_end, seen.negative_end).T
+            load = StageLoad(_as_load(admittance, self.ports.layout), self.ports.inputs)
+            self._cache[step] = LineMatrices(load, admittance, transfer), elimination
+        return self._cache[step]
+
+    def matrices(self, step: float) -> LineMatrices:
+        """See :class:`Lines`."""
+        return self._stage(step)[0]
+
+    def _history(self, history: CellVoltages, step: float) -> LineHistory:
+        elimination = self._stage(step)[1]
+        injected = history.scaled(self.blocks.capacitance)
+        _, seen = elimination.solve(None, injected)
+        return LineHistory(
+            self.blocks.input_currents(seen.currents),
+            self._combine(seen.positive_end, seen.negative_end),
+            step,
+            history,
+        )
+
+    def first(self, state: LineState, step: float) -> LineHistory:
+        """See :class:`Lines`."""
+        values, rates = state
+        history = CellVoltages(*(
+            first_history(step, getattr(values, side), getattr(rates, side)) for side in _SIDES
+        ))
+        return self._history(history, step)
+
+    def second(self, state: LineState, middle: LineState, step: float) -> LineHistory:
+        """See :class:`Lines`."""
+        history = CellVoltages(*(
+            second_history(step, getattr(state.values, side), getattr(middle.values, side))
+            for side in _SIDES
+        ))
+        return self._history(history, step)
+
+    def close(self, history: LineHistory, voltages: Tensor) -> LineState:
+        """See :class:`Lines`."""
+        elimination = self._stage(history.step)[1]
+        injected = history.inner.scaled(self.blocks.capacitance)
+        values, _ = elimination.solve(self.blocks.spread(voltages), injected)
+        return LineState(values, values.times(shift(history.step)) + history.inner.times(-1.0))
+
+    def error(self, step: float, *states: LineState) -> Tensor:
+        """See :class:`Lines`."""
+        # In the model, node voltages are what capacitors see: the error is damped by the network.
+        error = CellVoltages(*(
+            local_error(step, *(getattr(state.rates, side) for state in states))
+            for side in _SIDES
+        ))
+        injected = error.scaled(self.blocks.capacitance).times(shift(step))
+        damped, _ = self._stage(step)[1].solve(None, injected)
+        sides = [getattr(damped, side).abs().amax(dim=(0, 1, 2)) for side in _SIDES]
+        return torch.stack(sides).amax(dim=0)
+
+    def bias_current(self, state: LineState, voltages: Tensor) -> Tensor:
+        """See :class:`Lines`."""
+        return self.currents(state, voltages)[:, -1]
+
+    def currents(self, state: LineState, voltages: Tensor) -> Tensor:
+        """(B, C) A into all input lines, those of pin capacitances not counted."""
+        blocks = self.blocks
+        spread = blocks.spread(voltages)
+        if float(blocks.wires.input_segment) > 0.0:
+            drop = spread - state.values.input_line[:, 0]
+            return blocks.input_currents(drop / blocks.wires.input_segment)
+        a, p, n = (getattr(state.values, side) for side in _SIDES)
+        gp, gn = blocks.positive[..., None], blocks.negative[..., None]
+        return blocks.input_currents((gp * (a - p) + gn * (a - n)).sum(dim=1))
+
+    def end_voltages(self, state: LineState, voltages: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`Lines`."""
+        ends = self.blocks.factor(0.0).line_ends
+        positive = ends.positive_share * state.values.positive[..., -1, :]
+        virtual = self.blocks.wires.alpha * positive
+        negative = ends.negative_share * state.values.negative[..., -1, :]
+        negative = negative + (1.0 - ends.negative_share) * virtual
+        return self.blocks.ends(positive), self.blocks.ends(negative)
+
+
+_SIDES = ("input_line", "positive", "negative")
