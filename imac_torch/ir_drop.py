@@ -11,6 +11,7 @@ from torch import Tensor
 from imac_torch.crossbar import CrossbarSpec
 from imac_torch.elimination.blocks import BlockLayout, Termination
 from imac_torch.elimination.chain import LineEnds, chain_inverse, eliminate_lines
+from imac_torch.elimination.linalg import solve
 from imac_torch.errors import SolverError
 
 __all__ = ["CellVoltages", "cell_voltages"]
@@ -94,7 +95,8 @@ def cell_voltages(spec: CrossbarSpec, inputs: Tensor) -> CellVoltages:
     below = torch.zeros_like(admittance[:, :, 0])
     for row in range(rows - 1, -1, -1):
         excess = admittance[:, :, row] + below
-        below = torch.linalg.solve(identity + segment * excess, excess)
+        matrix = (identity + segment * excess).flatten(0, 1)
+        below = solve(matrix, excess.flatten(0, 1)).reshape(excess.shape)
         reduced.append(below)
     reduced.reverse()
     voltages = layout.gather_inputs(inputs).movedim(0, -1)[:, None]  # (H, 1, K, B)

@@ -169,6 +169,9 @@ class IMACLinear(nn.Module):
         options, device = self.config.neuron, self.config.device
         kind = circuit_kind(self.activation, options.kind, where=self.name)
         inverter = kind == "finfet"
+        if kind == "identity" and options.kind != "identity":
+            # A network-wide neuron is for activations; a read-out has no circuit of the user's.
+            options = options.replace(subcircuit=None, table=None)
         rlow = device.rlow if options.rlow is None else options.rlow
         rhigh = device.rhigh if options.rhigh is None else options.rhigh
         return NeuronSpec(
