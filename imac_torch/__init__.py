@@ -1,7 +1,9 @@
 """Circuit-accurate simulation of in-memory analog computing circuits for PyTorch models."""
 
+from imac_torch.ablation import ablate
 from imac_torch.activations import Activation, InverterSigmoid
 from imac_torch.analog import IMACNetwork, LayerRecord
+from imac_torch.calibration import calibrate
 from imac_torch.config import (
     BIT_CELL_LENGTHS,
     DEVICES,
@@ -23,16 +25,22 @@ from imac_torch.datasets.named import load_dataset
 from imac_torch.dc.native import Native
 from imac_torch.dc.newton import NewtonOptions
 from imac_torch.deck import Deck, compile
+from imac_torch.devices import DeviceModel
 from imac_torch.engine import Spice
 from imac_torch.errors import ImacError
 from imac_torch.evaluation import evaluate
 from imac_torch.layers import IMACLinear, Scaling
+from imac_torch.montecarlo import MonteCarlo
 from imac_torch.netlist import NetlistSettings
 from imac_torch.neurons.neurontable import NeuronTable
+from imac_torch.presets import device_model
 from imac_torch.reports.report import Report
 from imac_torch.simulator import HSpice, NgSpice
 from imac_torch.solution import LayerSolution, Power, Solution, Status
+from imac_torch.storage import load, save
+from imac_torch.transient.network import TransientOptions
 from imac_torch.userneuron import characterize
+from imac_torch.verification import verify
 
 __version__ = "0.1.0"
 
@@ -45,6 +53,7 @@ __all__ = [
     "Config",
     "Crossbar",
     "Deck",
+    "DeviceModel",
     "HSpice",
     "IMACLinear",
     "IMACNetwork",
@@ -55,6 +64,7 @@ __all__ = [
     "LayerRecord",
     "LayerSolution",
     "Memristor",
+    "MonteCarlo",
     "Native",
     "NetlistSettings",
     "Neuron",
@@ -69,12 +79,19 @@ __all__ = [
     "Status",
     "Supplies",
     "Timing",
+    "TransientOptions",
     "WeightMapping",
+    "ablate",
+    "calibrate",
     "characterize",
     "compile",
     "convert",
+    "device_model",
     "evaluate",
+    "load",
     "load_dataset",
     "read_imac_sim",
+    "save",
     "to_software",
+    "verify",
 ]

@@ -20,6 +20,8 @@ from imac_torch.errors import CircuitError, ConversionError
 from imac_torch.layers import IMACLinear
 from imac_torch.solution import Solution
 from imac_torch.tables import text_table
+from imac_torch.transient.inference import InferenceReport, measure_inference
+from imac_torch.transient.network import TransientOptions, prepare_transient
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,25 @@ class IMACNetwork(nn.Module):
             Voltages, powers and a status per sample.
         """
         return self.engine.solve(self.prepare(), self.voltages(x), power=power)
+
+    @torch.no_grad()
+    def measure(self, x: Tensor, *, options: TransientOptions | None = None) -> InferenceReport:
+        """Latency and energy of every sample, from transients of the whole circuit.
+
+        Samples follow each other as in a stream, each from the settled state of the one before.
+        Wires have capacitance where ``interconnect.capacitance`` says so.
+
+        Args:
+            x: (B, …) as the original model takes it.
+            options: Step control, wires, loads; None: the defaults.
+
+        Raises:
+            SolverError: Time steps became too small.
+        """
+        parts = self._parts()
+        interconnects = [layer.config.interconnect for layer in self.analog_layers()]
+        stages = prepare_transient(parts, interconnects, self.prepare().stages, options)
+        return measure_inference(stages, self.voltages(x), self.config.timing, options=options)
 
     def decode(self, outputs: Tensor) -> Tensor:
         """Output voltages (…, M) in the software units of the original model's outputs."""

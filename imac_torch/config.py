@@ -516,7 +516,7 @@ class Config(_Section):
 
     @classmethod
     def imac_sim(cls, **sections: _Section) -> Config:
-        """IMAC-Sim's shipped set-up: PCM, 9 nm wires, 32×32 arrays, gains 30, 30 and 10.
+        """IMAC-Sim's circuit as published runs use it: PCM, 9 nm wires, 32×32, gains 30, 30, 10.
 
         Args:
             sections: Sections that replace the preset's.
