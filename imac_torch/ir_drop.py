@@ -13,6 +13,7 @@ from imac_torch.elimination.blocks import BlockLayout, Termination
 from imac_torch.elimination.chain import LineEnds, chain_inverse, eliminate_lines
 from imac_torch.elimination.linalg import solve
 from imac_torch.errors import SolverError
+from imac_torch.mapping.quantization import ConductancePair
 
 __all__ = ["CellVoltages", "cell_voltages"]
 
@@ -33,6 +34,7 @@ class CellVoltages:
         negative: (B, M, C) V, on the I- line at the cell (nodes ``n``).
         positive_end: (B, M, C) V, of the I+ end of the cell's own partition.
         negative_end: (B, M, C) V, likewise of the I- end.
+        conductances: Of the cells, (M, C) S each.
     """
 
     driven: Tensor
@@ -41,6 +43,17 @@ class CellVoltages:
     negative: Tensor
     positive_end: Tensor
     negative_end: Tensor
+    conductances: ConductancePair
+
+    @property
+    def positive_current(self) -> Tensor:
+        """(B, M, C) A through the positive memristors, from the input line to the I+ line."""
+        return self.conductances.positive * (self.cell - self.positive)
+
+    @property
+    def negative_current(self) -> Tensor:
+        """(B, M, C) A through the negative memristors, from the input line to the I- line."""
+        return self.conductances.negative * (self.cell - self.negative)
 
     @property
     def input_drop(self) -> Tensor:
@@ -128,4 +141,5 @@ def cell_voltages(spec: CrossbarSpec, inputs: Tensor) -> CellVoltages:
         negative=whole(line_minus),
         positive_end=whole(end_plus[..., None, :].expand_as(line_plus)),
         negative_end=whole(end_minus[..., None, :].expand_as(line_minus)),
+        conductances=spec.conductances,
     )

@@ -6,6 +6,7 @@ import torch
 from imac_torch import Config, Crossbar, Interconnect, Memristor, Neuron, convert
 from imac_torch.analog import IMACNetwork
 from imac_torch.crossbar import CrossbarSpec
+from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.errors import SolverError
 from imac_torch.ir_drop import cell_voltages
 from imac_torch.nodal import solve_layer
@@ -70,3 +71,22 @@ def test_what_does_not_fit_is_refused(generator: torch.Generator) -> None:
     spec: CrossbarSpec = next(network(generator).analog_layers()).crossbar()
     with pytest.raises(SolverError, match=r"\(2, 9\)"):
         cell_voltages(spec, torch.zeros(2, 9, dtype=torch.float64))
+
+
+def test_cell_currents_obey_kirchhoffs_law(generator: torch.Generator) -> None:
+    """What the cells of a row bring to its I+ line leaves into the amplifier's R2 + R4."""
+    layer = next(network(generator, crossbar=Crossbar(rows=3, columns=4)).analog_layers())
+    spec = layer.crossbar()
+    inputs = torch.rand(2, spec.inputs + 1, dtype=torch.float64, generator=generator)
+    with torch.no_grad():
+        inside = cell_voltages(spec, inputs)
+        load = spec.amplifier_resistance * (1.0 + spec.gain)
+        for first, last in spec.column_ranges:
+            brought = inside.positive_current[..., first:last].sum(-1)
+            leaving = inside.positive_end[..., first] / load
+            # Sums of a few dozen currents of the size of the largest: rounding only.
+            scale = float(inside.positive_current.abs().max())
+            torch.testing.assert_close(brought, leaving, rtol=0.0, atol=1e-11 * scale)
+        drawn = (inside.positive_current + inside.negative_current).sum(1)
+        ports = eliminate_layer(spec)[0].input_currents(inputs)
+        torch.testing.assert_close(drawn, ports, rtol=1e-9, atol=0.0)
