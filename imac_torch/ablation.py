@@ -29,7 +29,7 @@ from imac_torch.config import Config, Crossbar, Interconnect
 from imac_torch.crossbar import build_crossbar
 from imac_torch.dc.transfer import transfer_curve
 from imac_torch.elimination.ports import eliminate_layer
-from imac_torch.errors import ConversionError
+from imac_torch.errors import ConversionError, DataError
 from imac_torch.layers import IMACLinear
 from imac_torch.solution import Solution
 
@@ -99,7 +99,14 @@ def ablate(
         network: A converted (and perhaps calibrated) model. It is not changed.
         inputs: (B, …) as the original model takes it.
         labels: (B,) int64 classes, or None.
+
+    Raises:
+        DataError: Labels and inputs do not match.
     """
+    if labels is not None and labels.shape != inputs.shape[:1]:
+        raise DataError(
+            f"labels of shape {tuple(labels.shape)} do not belong to {len(inputs)} inputs"
+        )
     software = software_activations(network, network.digital(inputs))
     free = _copy(network, levels="continuous", states=None, spread=False)
     nominal = _copy(network, spread=False)

@@ -143,9 +143,14 @@ class IMACNetwork(nn.Module):
         """
         first = next(self.analog_layers())
         features = self.digital(x)
+        if not isinstance(features, Tensor):
+            raise CircuitError(
+                f"layer {first.name} takes a tensor, the digital part gives a "
+                f"{type(features).__name__}; wrap the module that returns it"
+            )
         if features.ndim != 2 or features.shape[1] != first.in_features:
             raise CircuitError(
-                f"{first.name} takes (B, {first.in_features}), the digital part gives "
+                f"layer {first.name} takes (B, {first.in_features}), the digital part gives "
                 f"{tuple(features.shape)} for inputs {tuple(x.shape)}"
             )
         return encode(
@@ -245,7 +250,14 @@ class IMACNetwork(nn.Module):
 
     def summary(self) -> str:
         """The conversion table as text: what was mapped, folded and left digital, and why."""
-        rows = [(item.path, item.module, item.target, item.detail) for item in self.records]
+        # Layers may have been calibrated, trained or spread since they were converted.
+        now = {layer.name: layer.description() for layer in self.analog_layers()}
+        rows = [
+            (item.path, item.module, item.target, now.pop(item.path, item.detail))
+            if item.target == "analog"
+            else (item.path, item.module, item.target, item.detail)
+            for item in self.records
+        ]
         headings = ("path", "module", "becomes", "detail")
         return text_table("imac_torch conversion", rows, headings=headings)
 

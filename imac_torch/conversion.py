@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +15,7 @@ from imac_torch.activations import Activation, InverterSigmoid, activation_of
 from imac_torch.analog import IMACNetwork, LayerRecord
 from imac_torch.config import Config, LayerConfig
 from imac_torch.dc.native import Native
-from imac_torch.errors import CircuitError, ConversionError
+from imac_torch.errors import CircuitError, ConversionError, ConversionWarning
 from imac_torch.layers import IMACLinear, Scaling
 
 DIGITAL_TAIL: tuple[type[nn.Module], ...] = (nn.LogSoftmax, nn.Softmax)
@@ -225,15 +226,30 @@ def _plan_other(plan: _Plan, leaf: _Leaf) -> None:
         raise ConversionError(f"{where}: a second activation in a row has no circuit; remove it")
 
 
-def _describe(layer: IMACLinear) -> str:
-    spec = layer.crossbar()
-    mapping = layer.config.mapping
-    return (
-        f"{len(spec.column_ends)}×{len(spec.row_ends)} partitions of up to "
-        f"{layer.config.crossbar.columns}×{layer.config.crossbar.rows}, mapping "
-        f"{mapping.levels}/{mapping.scheme} (error {100 * layer.quantized().error:.2g} %), "
-        f"gain {layer.gain():.4g}, neuron {layer.neuron_spec().kind}"
-    )
+LARGE_ERROR = 0.1
+"""Relative rounding error of weights from which a conversion warns."""
+
+
+def _warn_of_losses(layer: IMACLinear) -> None:
+    """Say what a network that was not trained as a circuit will lose, and what helps."""
+    error = layer.quantized().error
+    if error > LARGE_ERROR:
+        warnings.warn(
+            f"{layer.name}: rounding to {layer.config.mapping.levels} levels moves the weights by "
+            f"{100 * error:.0f} % (rms); use more levels (WeightMapping(levels=17, "
+            "scheme='matched')) and calibrate, or train with the levels (README, Train for the "
+            "circuit)",
+            ConversionWarning,
+            stacklevel=3,
+        )
+    if layer.activation.kind == "relu" and layer.scaling.output_scale == 1.0:
+        warnings.warn(
+            f"{layer.name}: nothing is known of the range of its ReLU, and outputs above 1 are "
+            "clipped at vdd; use WeightMapping(scheme='matched') and "
+            "imac_torch.calibrate(network, samples), which fits the range to data",
+            ConversionWarning,
+            stacklevel=3,
+        )
 
 
 def convert(
@@ -291,10 +307,13 @@ def convert(
                     "torch.Generator: convert(..., generator=torch.Generator().manual_seed(0))"
                 )
             layer.spread(generator)
+    for layer, (_, linear, _) in zip(layers, plan.layers, strict=True):
+        if not isinstance(linear, IMACLinear):
+            _warn_of_losses(layer)
     details = {}
     for layer in layers:
         try:
-            details[layer.name] = _describe(layer)
+            details[layer.name] = layer.description()
         except CircuitError as error:
             raise ConversionError(f"{layer.name}: {error}") from None
     records = [

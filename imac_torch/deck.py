@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -52,8 +52,16 @@ class Deck:
         labels: (B,) int64, in the loader's order.
     """
 
-    run_files: NetlistRun
-    labels: Tensor
+    run_files: NetlistRun = field(repr=False)
+    labels: Tensor = field(repr=False)
+
+    def __str__(self) -> str:
+        """Where it is and what it holds."""
+        run = self.run_files
+        return (
+            f"{run.dialect} netlists of {run.images} samples in {len(run.batches)} batches, "
+            f"{run.settings.analysis} analysis: {run.directory}"
+        )
 
     @property
     def directory(self) -> Path:

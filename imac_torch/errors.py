@@ -17,6 +17,10 @@ class ConversionError(ImacError, ValueError):
     """A PyTorch model cannot be turned into circuits; the message carries the module path."""
 
 
+class ConversionWarning(UserWarning):
+    """A conversion that works but will cost accuracy; the message says how to avoid that."""
+
+
 class MappingError(ConversionError):
     """Weights cannot be mapped to memristor conductances."""
 

@@ -184,6 +184,23 @@ class IMACLinear(nn.Module):
             options=options,
         )
 
+    @torch.no_grad()
+    def description(self) -> str:
+        """Partitions, mapping and its error, gain and neuron, as the layer is now."""
+        spec = self.crossbar()
+        mapping = self.config.mapping
+        clipped = (
+            f"; outputs above {self.scaling.output_scale:.3g} are clipped at vdd"
+            if self.activation.kind == "relu"
+            else ""
+        )
+        return (
+            f"{len(spec.column_ends)}×{len(spec.row_ends)} partitions of up to "
+            f"{self.config.crossbar.columns}×{self.config.crossbar.rows}, mapping "
+            f"{mapping.levels}/{mapping.scheme} (error {100 * self.quantized().error:.2g} %), "
+            f"gain {self.gain():.4g}, neuron {self.neuron_spec().kind}{clipped}"
+        )
+
     def volts_per_unit(self) -> float:
         """κ: change of the neuron's input voltage per unit of ``weight·x + bias``."""
         if self.activation.kind == "identity" or self.activation.kind == "relu":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from imac_torch import (
     convert,
     to_software,
 )
-from imac_torch.errors import ConfigError, ConversionError, MappingError
+from imac_torch.errors import ConfigError, ConversionError, ConversionWarning, MappingError
 
 
 def targets(network):
@@ -570,3 +571,22 @@ def test_trained_layers_keep_spread_and_calibration():
     first, second = convert(model, LOGISTIC).analog_layers()
     assert torch.equal(first.positive_factor, model[0].positive_factor)
     assert float(second.trim.detach().abs().max()) == 0.0
+
+
+def test_losses_are_said() -> None:
+    """What a network that was not trained as a circuit loses is a warning, not a surprise."""
+    generator = torch.Generator().manual_seed(0)
+    linear = nn.Linear(6, 4)
+    nn.init.normal_(linear.weight, generator=generator)
+    with pytest.warns(ConversionWarning, match="rounding to ternary levels"):
+        convert(nn.Sequential(linear, nn.Tanh()))
+    fine = Config(mapping=WeightMapping(levels="continuous"))
+    with pytest.warns(ConversionWarning, match="clipped at vdd"):
+        network = convert(nn.Sequential(linear, nn.ReLU()), fine)
+    assert "clipped at vdd" in network.summary()
+    with torch.no_grad():
+        linear.weight.sign_()
+        linear.bias.sign_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConversionWarning)
+        convert(nn.Sequential(linear, nn.Tanh()))

@@ -110,6 +110,11 @@ def simulate(
         progress=not quiet,
     )
     _show(result, opened, area_model, as_json=as_json)
+    if not as_json:
+        typer.echo(
+            "software here: the weights that the devices stand for (a saved network does not hold "
+            "the model that it was converted from), or the model of module:factory"
+        )
     if output is not None:
         page = write_report(
             output,
