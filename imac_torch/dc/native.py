@@ -52,7 +52,7 @@ class Native:
     kernel: Kernel = "auto"
     device_model: str = "table"
     newton: NewtonOptions = field(default_factory=NewtonOptions)
-    batch_size: int = 4096
+    batch_size: int = 16384
 
     def __post_init__(self) -> None:
         """Check the settings.
