@@ -94,23 +94,9 @@ class NeuronCurve:
 
 def neuron_of(config: Config) -> NeuronSpec:
     """The neuron of a configuration's ``neuron`` and ``device`` sections."""
-    options, device = config.neuron, config.device
-    kind = options.kind or "finfet"
-    inverter = kind == "finfet"
-    rlow = device.rlow if options.rlow is None else options.rlow
-    rhigh = device.rhigh if options.rhigh is None else options.rhigh
-    return NeuronSpec(
-        kind=kind,
-        input_resistance=rlow if inverter else 0.0,
-        feedback_resistance=rhigh if inverter else math.inf,
-        level_shift=options.level_shift if inverter else 0.0,
-        vdd=config.supplies.vdd,
-        temperature=config.temperature,
-        options=options,
-    )
+    return NeuronSpec.of(config, config.neuron.kind or "finfet")
 
 
-@torch.no_grad()
 def characterize_neuron(
     config: Config,
     *,

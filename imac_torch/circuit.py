@@ -7,6 +7,7 @@ all count from 1 in names.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -127,6 +128,27 @@ class NeuronSpec:
     vdd: float
     temperature: float
     options: Neuron
+
+    @classmethod
+    def of(cls, config: Config, kind: str) -> NeuronSpec:
+        """A kind of neuron with a (per-layer) configuration's values.
+
+        The inverter's resistances follow the device where they are not set; behavioural kinds
+        have neither resistors nor a level shift.
+        """
+        options, device = config.neuron, config.device
+        inverter = kind == "finfet"
+        rlow = device.rlow if options.rlow is None else options.rlow
+        rhigh = device.rhigh if options.rhigh is None else options.rhigh
+        return cls(
+            kind=kind,
+            input_resistance=rlow if inverter else 0.0,
+            feedback_resistance=rhigh if inverter else math.inf,
+            level_shift=options.level_shift if inverter else 0.0,
+            vdd=config.supplies.vdd,
+            temperature=config.temperature,
+            options=options,
+        )
 
 
 @dataclass(frozen=True)

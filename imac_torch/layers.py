@@ -166,23 +166,12 @@ class IMACLinear(nn.Module):
 
     def neuron_spec(self) -> NeuronSpec:
         """The activation circuit, resistances following the device where not set."""
-        options, device = self.config.neuron, self.config.device
+        config, options = self.config, self.config.neuron
         kind = circuit_kind(self.activation, options.kind, where=self.name)
-        inverter = kind == "finfet"
         if kind == "identity" and options.kind != "identity":
             # A network-wide neuron is for activations; a read-out has no circuit of the user's.
-            options = options.replace(subcircuit=None, table=None)
-        rlow = device.rlow if options.rlow is None else options.rlow
-        rhigh = device.rhigh if options.rhigh is None else options.rhigh
-        return NeuronSpec(
-            kind=kind,
-            input_resistance=rlow if inverter else 0.0,
-            feedback_resistance=rhigh if inverter else math.inf,
-            level_shift=options.level_shift if inverter else 0.0,
-            vdd=self.config.supplies.vdd,
-            temperature=self.config.temperature,
-            options=options,
-        )
+            config = config.replace(neuron=options.replace(subcircuit=None, table=None))
+        return NeuronSpec.of(config, kind)
 
     @torch.no_grad()
     def description(self) -> str:

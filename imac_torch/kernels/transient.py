@@ -13,6 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from imac_torch.kernels.table import locate, slopes, weights
+
 FloatArray = NDArray[np.float64]
 
 LANES = 8
@@ -21,43 +23,6 @@ CORRECTIONS = 2
 """Richardson steps per linear system, after the preconditioner's own."""
 FUNCTIONS = 6
 """Of the table: output, gate and supply current; gate, output and supply charge."""
-
-
-@njit(cache=True, inline="always", fastmath={"contract"})
-def _weights(  # type: ignore[no-untyped-def]  # noqa: ANN202
-    t: float,
-    half: float,
-):
-    """Cubic B-spline weights and slopes at t in [0, 1]; ``half`` is half the inverse step."""
-    s = 1.0 - t
-    return (
-        (
-            s * s * s / 6.0,
-            (3.0 * t * t * t - 6.0 * t * t + 4.0) / 6.0,
-            (3.0 * s * s * s - 6.0 * s * s + 4.0) / 6.0,
-            t * t * t / 6.0,
-        ),
-        (
-            -s * s * half,
-            (3.0 * t * t - 4.0 * t) * half,
-            (4.0 * s - 3.0 * s * s) * half,
-            t * t * half,
-        ),
-    )
-
-
-@njit(cache=True, inline="always", fastmath={"contract"})
-def _cell(  # type: ignore[no-untyped-def]  # noqa: ANN202
-    position: float,
-    low: float,
-    high: float,
-    inverse_step: float,
-    cells: int,
-):
-    within = min(max(position, low), high)
-    scaled = (within - low) * inverse_step
-    index = min(int(scaled), cells - 1)
-    return index, scaled - index, position - within
 
 
 @njit(cache=True, fastmath={"contract"})
@@ -71,10 +36,10 @@ def _evaluate(
     by_output: FloatArray,
 ) -> None:
     """All functions of the table with their derivatives, linear outside the grid."""
-    i, t, over_gate = _cell(gate, grid[0], grid[1], grid[2], table.shape[0] - 3)
-    j, p, over_output = _cell(output, grid[3], grid[4], grid[5], table.shape[1] - 3)
-    a, da = _weights(t, 0.5 * grid[2])
-    b, db = _weights(p, 0.5 * grid[5])
+    i, t, over_gate = locate(gate, grid[0], grid[1], grid[2], table.shape[0] - 3)
+    j, p, over_output = locate(output, grid[3], grid[4], grid[5], table.shape[1] - 3)
+    a, da = weights(t), slopes(t, grid[2])
+    b, db = weights(p), slopes(p, grid[5])
     for f in range(FUNCTIONS):
         value[f] = 0.0
         by_gate[f] = 0.0
