@@ -53,7 +53,7 @@ class NeuronCurve:
 
     @property
     def steepest(self) -> float:
-        """Largest |dV_out/dV_in| between neighbouring points."""
+        """Largest ``|dV_out/dV_in|`` between neighbouring points."""
         return float((self.outputs.diff() / self.inputs.diff()).abs().max())
 
     def figures(self) -> dict[str, float]:
