@@ -21,7 +21,7 @@ from imac_torch.activations import InverterSigmoid
 from imac_torch.analog import IMACNetwork
 from imac_torch.config import NODES, Config, Interconnect, Neuron
 from imac_torch.conversion import convert
-from imac_torch.transient.inference import InferenceReport, measure_inference
+from imac_torch.transient.inference import InferenceReport, TimingOptions, measure_inference
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.network import TransientOptions, prepare_transient
 
@@ -57,9 +57,10 @@ def run(
     prepared = time.perf_counter()
     voltages = model.voltages(inputs[:images])
     # The first call compiles.
-    measure_inference(stages, voltages[:8], model.config.timing, options=options)
+    settings = TimingOptions(options)
+    measure_inference(stages, voltages[:8], model.config.timing, options=settings)
     start = time.perf_counter()
-    report = measure_inference(stages, voltages, model.config.timing, options=options)
+    report = measure_inference(stages, voltages, model.config.timing, options=settings)
     return report, labels[:images], prepared - begin, time.perf_counter() - start
 
 

@@ -20,7 +20,7 @@ from imac_torch.errors import CircuitError, ConversionError
 from imac_torch.layers import IMACLinear
 from imac_torch.solution import Solution
 from imac_torch.tables import text_table
-from imac_torch.transient.inference import InferenceReport, measure_inference
+from imac_torch.transient.inference import InferenceReport, InferenceRun, TimingOptions
 from imac_torch.transient.network import TransientOptions, prepare_transient
 
 
@@ -214,7 +214,27 @@ class IMACNetwork(nn.Module):
         return self.engine.solve(self.prepare(), self.voltages(x), power=power)
 
     @torch.no_grad()
-    def measure(self, x: Tensor, *, options: TransientOptions | None = None) -> InferenceReport:
+    def timing(self, options: TimingOptions | None = None) -> InferenceRun:
+        """What measures latency and energy of samples that arrive in batches.
+
+        Args:
+            options: Step control, wires, settling band; None: the defaults.
+
+        Returns:
+            An object whose ``add`` takes input voltages (:meth:`voltages`).
+        """
+        options = TimingOptions() if options is None else options
+        parts = self._parts()
+        interconnects = [layer.config.interconnect for layer in self.analog_layers()]
+        stages = prepare_transient(
+            parts, interconnects, self.prepare().stages, options.transient
+        )
+        return InferenceRun(stages, self.config.timing, options)
+
+    @torch.no_grad()
+    def measure(
+        self, x: Tensor, *, options: TimingOptions | TransientOptions | None = None
+    ) -> InferenceReport:
         """Latency and energy of every sample, from transients of the whole circuit.
 
         Samples follow each other as in a stream, each from the settled state of the one before.
@@ -222,15 +242,16 @@ class IMACNetwork(nn.Module):
 
         Args:
             x: (B, …) as the original model takes it.
-            options: Step control, wires, loads; None: the defaults.
+            options: Settings of the measurement, or of its transients only; None: the defaults.
 
         Raises:
-            SolverError: Time steps became too small.
+            SolverError: No sample was solved: time steps became too small.
         """
-        parts = self._parts()
-        interconnects = [layer.config.interconnect for layer in self.analog_layers()]
-        stages = prepare_transient(parts, interconnects, self.prepare().stages, options)
-        return measure_inference(stages, self.voltages(x), self.config.timing, options=options)
+        if isinstance(options, TransientOptions):
+            options = TimingOptions(transient=options)
+        run = self.timing(options)
+        run.add(self.voltages(x))
+        return run.report()
 
     def decode(self, outputs: Tensor) -> Tensor:
         """Output voltages (…, M) in the software units of the original model's outputs."""

@@ -1,4 +1,4 @@
-"""Every error the package raises on purpose; each message says what, where and what to do."""
+"""Every error and warning of the package; each message says what, where and what to do."""
 
 from __future__ import annotations
 
@@ -17,8 +17,16 @@ class ConversionError(ImacError, ValueError):
     """A PyTorch model cannot be turned into circuits; the message carries the module path."""
 
 
-class ConversionWarning(UserWarning):
+class ImacWarning(UserWarning):
+    """Base class of all warnings given by ``imac_torch``."""
+
+
+class ConversionWarning(ImacWarning):
     """A conversion that works but will cost accuracy; the message says how to avoid that."""
+
+
+class SamplingWarning(ImacWarning):
+    """Outputs are sampled before they have settled; the message says what that costs."""
 
 
 class MappingError(ConversionError):

@@ -138,3 +138,17 @@ def test_integral():
     assert float(integral(time, 3 * time, 0.2, 1.7)) == pytest.approx(1.5 * (1.7**2 - 0.2**2))
     with pytest.raises(SolverError, match="ascending"):
         integral(time.flip(0), time, 0.0, 1.0)
+
+
+def test_latencies_that_were_not_measured_count_nowhere():
+    nan = math.nan
+    outputs = torch.tensor([[[1e-10, 4e-10]], [[nan, nan]], [[2e-10, 1e-10]]], dtype=torch.float64)
+    decision = torch.tensor([[3e-10], [nan], [0.0]], dtype=torch.float64)
+    latency = Latency(outputs, decision, 0.1)
+    assert latency.quantiles((0.0, 1.0)) == {0.0: 2e-10, 1.0: 4e-10}
+    assert latency.quantiles((1.0,), decision=True) == {1.0: 3e-10}
+    assert latency.safe_period() == 4e-10
+    assert latency.worst() == 0
+    assert latency.select(torch.tensor([2])).safe_period() == 2e-10
+    nothing = latency.select(torch.tensor([1]))
+    assert math.isnan(nothing.safe_period())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from imac_torch.config import Timing
 from imac_torch.dc.network import solve_dc
 from imac_torch.errors import SolverError
+from imac_torch.solution import Status
 from imac_torch.transient.energy import Energy
 from imac_torch.transient.latency import (
     FRACTION,
@@ -30,20 +32,80 @@ from imac_torch.transient.waveform import sample
 
 
 @dataclass(frozen=True)
+class TimingOptions:
+    """How latency and energy of a data set are measured.
+
+    Attributes:
+        transient: Step control, representation of wires.
+        fraction: Half-width of the settling band, of the swing.
+        resolution: V, its smallest half-width.
+        batch_size: Images that share their time steps; bounds memory.
+        periods: Images that have not settled are followed for up to so many periods.
+        waveforms: Images whose waveforms are kept: the slowest and the first ones.
+    """
+
+    transient: TransientOptions = field(default_factory=TransientOptions)
+    fraction: float = FRACTION
+    resolution: float = RESOLUTION
+    batch_size: int = 256
+    periods: int = 32
+    waveforms: int = 2
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            SolverError: One is not valid.
+        """
+        if not (0.0 < self.fraction < 1.0 and 0.0 <= self.resolution < math.inf):
+            raise SolverError(
+                f"fraction = {self.fraction} must be in (0, 1) and resolution = {self.resolution} "
+                "V >= 0"
+            )
+        if self.batch_size < 1 or self.periods < 1 or self.waveforms < 0:
+            raise SolverError(
+                f"batch_size = {self.batch_size} and periods = {self.periods} must be >= 1, "
+                f"waveforms = {self.waveforms} >= 0"
+            )
+
+
+@dataclass(frozen=True)
+class Waveforms:
+    """Outputs over time of a few images; K images, M outputs.
+
+    Attributes:
+        samples: (K,) int64, which images.
+        time: (T,) s from the start of the input ramp.
+        outputs: (T, K, M) V.
+    """
+
+    samples: Tensor
+    time: Tensor
+    outputs: Tensor
+
+
+@dataclass(frozen=True)
 class InferenceReport:
-    """One inference per image; B images.
+    """One inference per image; B images, M outputs.
+
+    Images that were not solved (``status``) have NaN everywhere and count nowhere.
 
     Attributes:
         settled: (B, M) V, of the DC solution.
         sampled: (B, M) V, at the end of the period.
-        latency: Of every image, relative to the settled outputs; its L is 1.
+        latency: Of every image, relative to the settled outputs; its L is 1. Longer than the
+            period where an image settles later; infinite where it does not settle at all.
         energy: (B, 1) J by part over the period.
         static: (B, 1) J, of the powers at the end of the period.
         timing: Period and transition.
-        status: (B,) int64, of the DC solutions.
+        status: (B,) int64, a :class:`imac_torch.solution.Status`.
         wires: How each layer's crossbars were represented.
         reduction_error: V, largest over the data set.
         steps: Time steps per batch.
+        method: Integrator and tolerance, in words.
+        resolution: V, smallest half-width of the settling band.
+        waveforms: Of the slowest image and the first ones, or None.
+        failure: Why the first image that failed did; empty where none failed.
     """
 
     settled: Tensor
@@ -56,11 +118,29 @@ class InferenceReport:
     wires: tuple[str, ...]
     reduction_error: float
     steps: tuple[int, ...]
+    method: str = ""
+    resolution: float = RESOLUTION
+    waveforms: Waveforms | None = None
+    failure: str = ""
 
     @property
     def switching(self) -> Energy:
-        """(B, 1) J besides the static energy."""
+        """(B, 1) J besides the static energy.
+
+        It can be negative: while inputs change sign they pass 0 V, where they take less power than
+        before and after.
+        """
         return self.energy - self.static
+
+    @property
+    def measured(self) -> Tensor:
+        """(B,) bool, images that were solved."""
+        return self.status == int(Status.CONVERGED)
+
+    @property
+    def unsettled(self) -> int:
+        """Images with an output outside its band at the end of the period."""
+        return int((self.latency.images[self.measured] > self.timing.period).sum())
 
     @property
     def safe_period(self) -> float:
@@ -72,19 +152,259 @@ class InferenceReport:
         """Inferences per second at :attr:`safe_period`."""
         return 1.0 / self.safe_period
 
-    def cost(self, labels: Tensor | None = None) -> SamplingCost:
+    def cost(self, labels: Tensor | None = None, *, warn: bool = True) -> SamplingCost:
         """What sampling at the end of the period costs; warns where images have not settled.
 
         Args:
             labels: (B,) int64.
+            warn: Whether to warn.
         """
+        kept = self.measured
         return sampling_cost(
-            self.sampled[:, None],
-            self.settled[:, None],
-            self.latency,
+            self.sampled[kept, None],
+            self.settled[kept, None],
+            self.latency.select(kept),
             self.timing.period,
-            None if labels is None else labels[:, None],
+            None if labels is None else labels[kept, None],
+            warn=warn,
         )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A batch: (B, M) V, (B,) J and s."""
+
+    settled: Tensor
+    sampled: Tensor
+    latency: Latency
+    energy: Energy
+    static: Energy
+    status: Tensor
+    error: float
+    steps: tuple[int, ...]
+
+
+class InferenceRun:
+    """Latency and energy of images that arrive in batches, in the memory of one.
+
+    Each image starts from the settled state of the one before it: every transition is a sequence
+    of its own, so that they run side by side. A batch whose integration fails is halved until the
+    images that fail are found; the others are measured.
+
+    Args:
+        stages: From :func:`imac_torch.transient.network.prepare_transient`.
+        timing: Period and transition.
+        options: Settings.
+    """
+
+    def __init__(
+        self, stages: Sequence[DynamicStage], timing: Timing, options: TimingOptions | None = None
+    ) -> None:
+        self.stages, self.timing = stages, timing
+        self.options = TimingOptions() if options is None else options
+        self.failure = ""
+        self._parts: list[_Part] = []
+        self._count = 0
+        self._last: Tensor | None = None
+        self._shown: dict[int, tuple[Tensor, Tensor]] = {}
+        self._slowest: tuple[float, int, Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def add(
+        self,
+        inputs: Tensor,
+        *,
+        initial: Tensor | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """Measure the next images.
+
+        Args:
+            inputs: (B, N) V.
+            initial: (B, N) or (N,) V, what was there before; None: the image before (the first
+                one of all starts from 0 V), as in a stream.
+            progress: Called with the number of images done just now.
+
+        Raises:
+            SolverError: Inputs do not fit, or not a single image of the first batch was solved.
+        """
+        if not len(inputs):
+            return
+        if initial is None:
+            first = torch.zeros_like(inputs[:1]) if self._last is None else self._last
+            initial = torch.cat([first, inputs[:-1]])
+        initial = initial.expand_as(inputs)
+        for begin in range(0, len(inputs), self.options.batch_size):
+            part = slice(begin, begin + self.options.batch_size)
+            found = self._measure(initial[part], inputs[part])
+            if not self._parts and self.failure and bool((found.status != 0).all()):
+                raise SolverError(f"no image was solved in time: {self.failure}")
+            self._keep(found, initial[part], inputs[part])
+            if progress is not None:
+                progress(len(found.status))
+        self._last = inputs[-1:].clone()
+
+    def _keep(self, part: _Part, initial: Tensor, inputs: Tensor) -> None:
+        """Results, and the inputs of images whose waveforms will be wanted."""
+        wanted = self.options.waveforms
+        for k in range(min(len(inputs), max(0, wanted - self._count))):
+            self._shown[self._count + k] = (initial[k].clone(), inputs[k].clone())
+        images = part.latency.images[:, 0].nan_to_num(nan=-1.0)
+        worst = int(images.argmax())
+        if wanted and (self._slowest is None or float(images[worst]) > self._slowest[0]):
+            self._slowest = (
+                float(images[worst]), self._count + worst,
+                initial[worst].clone(), inputs[worst].clone(),
+            )  # fmt: skip
+        self._parts.append(part)
+        self._count += len(inputs)
+
+    def _measure(self, initial: Tensor, inputs: Tensor) -> _Part:
+        try:
+            return self._solve(initial, inputs)
+        except SolverError as error:
+            if len(inputs) == 1:
+                self.failure = self.failure or str(error)
+                return self._failed(inputs)
+        half = len(inputs) // 2
+        first = self._measure(initial[:half], inputs[:half])
+        return _join([first, self._measure(initial[half:], inputs[half:])])
+
+    def _solve(self, initial: Tensor, inputs: Tensor) -> _Part:
+        final = solve_dc([stage.static for stage in self.stages], inputs, power=False)
+        result = self._transient(initial, inputs, 1)
+        status = torch.maximum(final.status, result.status)
+        status = torch.where(
+            (status == int(Status.CONVERGED)) & ~result.inside, int(Status.OUTSIDE), status
+        )
+        solved = status == int(Status.CONVERGED)
+        latency = self._latency(result, final.outputs)
+        outputs, decision = latency.outputs, latency.decision
+        periods = 1
+        while periods < self.options.periods:
+            waiting = (torch.isinf(latency.images) | torch.isinf(decision))[:, 0] & solved
+            if not bool(waiting.any()):
+                break
+            # Held for longer: a period without a change is added to the sequence.
+            periods = min(4 * periods, self.options.periods)
+            index = torch.nonzero(waiting)[:, 0]
+            longer = self._latency(
+                self._transient(initial[index], inputs[index], periods), final.outputs[index]
+            )
+            outputs = outputs.index_copy(0, index, longer.outputs)
+            decision = decision.index_copy(0, index, longer.decision)
+            latency = Latency(outputs, decision, latency.fraction)
+        sampled = sample(result.time, result.outputs, result.time[-1:])[0]
+        none = torch.nan
+        return _Part(
+            torch.where(solved[:, None], final.outputs, none).cpu(),
+            torch.where(solved[:, None], sampled, none).cpu(),
+            Latency(
+                torch.where(solved[:, None, None], outputs, none).cpu(),
+                torch.where(solved[:, None], decision, none).cpu(),
+                latency.fraction,
+            ),
+            _masked(result.energy, solved),
+            _masked(result.static, solved),
+            status.cpu(),
+            float(result.reduction_error[solved].max()) if bool(solved.any()) else 0.0,
+            (result.steps,),
+        )
+
+    def _transient(self, initial: Tensor, inputs: Tensor, periods: int) -> TransientResult:
+        held = inputs[:, None].expand(-1, periods, -1)
+        return solve_transient(
+            self.stages, held, self.timing, initial=initial, options=self.options.transient
+        )
+
+    def _latency(self, result: TransientResult, final: Tensor) -> Latency:
+        """Over all of the time, however many periods."""
+        return measure_latency(
+            result.time,
+            result.outputs,
+            float(result.time[-1] - result.time[0]),
+            fraction=self.options.fraction,
+            resolution=self.options.resolution,
+            final=final[:, None],
+        )
+
+    def _failed(self, inputs: Tensor) -> _Part:
+        last = self.stages[-1].static.ports
+        count = len(inputs)
+        outputs = torch.full((count, last.outputs), torch.nan, dtype=torch.float64)
+        column = outputs[:, :1]
+        energy = Energy(*(column for _ in fields(Energy)))
+        return _Part(
+            outputs, outputs, Latency(outputs[:, None], column, self.options.fraction), energy,
+            energy, torch.full((count,), int(Status.FAILED)), 0.0, (),
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def _waveforms(self) -> Waveforms | None:
+        wanted = dict(list(self._shown.items())[: max(self.options.waveforms - 1, 0)])
+        if self._slowest is not None and self._slowest[0] >= 0.0:
+            _, index, *ends = self._slowest
+            wanted[index] = (ends[0], ends[1])
+        status = torch.cat([part.status for part in self._parts])
+        chosen = [k for k in wanted if int(status[k]) == int(Status.CONVERGED)]
+        if not chosen:
+            return None
+        latest = max(0.0 if self._slowest is None else self._slowest[0], self.timing.period)
+        periods = math.ceil(latest / self.timing.period) if latest < math.inf else 1
+        result = self._transient(
+            torch.stack([wanted[k][0] for k in chosen]),
+            torch.stack([wanted[k][1] for k in chosen]),
+            min(periods, self.options.periods),
+        )
+        return Waveforms(torch.tensor(chosen), result.time.cpu(), result.outputs.cpu())
+
+    def report(self) -> InferenceReport:
+        """Everything measured so far.
+
+        Raises:
+            SolverError: There is nothing.
+        """
+        if not self._parts:
+            raise SolverError("there are no inputs")
+        whole = _join(self._parts)
+        control = self.options.transient.control
+        return InferenceReport(
+            whole.settled,
+            whole.sampled,
+            whole.latency,
+            whole.energy,
+            whole.static,
+            self.timing,
+            whole.status,
+            tuple(stage.lines.name for stage in self.stages),
+            whole.error,
+            whole.steps,
+            f"{control.method.upper()}, "
+            + (f"{control.tolerance:g} V per step" if control.adaptive else "given steps"),
+            self.options.resolution,
+            self._waveforms(),
+            self.failure,
+        )
+
+
+def _join(parts: Sequence[_Part]) -> _Part:
+    return _Part(
+        torch.cat([part.settled for part in parts]),
+        torch.cat([part.sampled for part in parts]),
+        Latency.join([part.latency for part in parts]),
+        Energy.join([part.energy for part in parts], 0),
+        Energy.join([part.static for part in parts], 0),
+        torch.cat([part.status for part in parts]),
+        max(part.error for part in parts),
+        tuple(count for part in parts for count in part.steps),
+    )
+
+
+def _masked(energy: Energy, solved: Tensor) -> Energy:
+    return Energy(*(
+        torch.where(solved[:, None], getattr(energy, part.name), torch.nan).cpu()
+        for part in fields(Energy)
+    ))
 
 
 def measure_inference(
@@ -93,77 +413,22 @@ def measure_inference(
     timing: Timing,
     *,
     initial: Tensor | None = None,
-    options: TransientOptions | None = None,
-    batch_size: int = 256,
-    fraction: float = FRACTION,
-    resolution: float = RESOLUTION,
+    options: TimingOptions | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> InferenceReport:
-    """Latency and energy of every image of a data set.
-
-    Each image starts from the settled state of what was there before: every transition is a
-    sequence of its own, so that they run side by side.
+    """Latency and energy of every image of a data set; see :class:`InferenceRun`.
 
     Args:
         stages: From :func:`imac_torch.transient.network.prepare_transient`.
         inputs: (B, N) V.
         timing: Period and transition.
-        initial: (B, N) or (N,) V, what was there before; None: the image before (the first one
-            starts from 0 V), as in a stream.
-        options: Settings, the same as for the stages.
-        batch_size: Images that share their time steps.
-        fraction: Half-width of the settling band, of the swing.
-        resolution: V, its smallest half-width.
-        progress: Called with the number of images done after every batch.
+        initial: (B, N) or (N,) V, what was there before; None: the image before.
+        options: Settings, their ``transient`` the same as for the stages.
+        progress: Called with the number of images done just now.
 
     Raises:
-        SolverError: Inputs do not fit, or steps became too small.
+        SolverError: Inputs do not fit, or no image was solved.
     """
-    if batch_size < 1:
-        raise SolverError(f"batch_size = {batch_size} must be at least 1")
-    if initial is None:
-        initial = torch.cat([torch.zeros_like(inputs[:1]), inputs[:-1]])
-    initial = initial.expand_as(inputs)
-    settled, sampled, latencies, energies, statics = [], [], [], [], []
-    status, steps, error = [], [], 0.0
-    result: TransientResult | None = None
-    for first in range(0, len(inputs), batch_size):
-        part = slice(first, first + batch_size)
-        result = solve_transient(
-            stages, inputs[part, None], timing, initial=initial[part], options=options
-        )
-        with torch.no_grad():
-            final = solve_dc([stage.static for stage in stages], inputs[part], power=False)
-        latencies.append(
-            measure_latency(
-                result.time,
-                result.outputs,
-                timing.period,
-                fraction=fraction,
-                resolution=resolution,
-                final=final.outputs[:, None],
-            )
-        )
-        settled.append(final.outputs)
-        sampled.append(sample(result.time, result.outputs, result.time[-1:])[0])
-        energies.append(result.energy)
-        statics.append(result.static)
-        status.append(torch.maximum(final.status, result.status))
-        steps.append(result.steps)
-        error = max(error, float(result.reduction_error.max()))
-        if progress is not None:
-            progress(min(first + batch_size, len(inputs)))
-    if result is None:
-        raise SolverError("there are no inputs")
-    return InferenceReport(
-        torch.cat(settled),
-        torch.cat(sampled),
-        Latency.join(latencies),
-        Energy.join(energies, 0),
-        Energy.join(statics, 0),
-        timing,
-        torch.cat(status),
-        result.wires,
-        error,
-        tuple(steps),
-    )
+    run = InferenceRun(stages, timing, options)
+    run.add(inputs, initial=initial, progress=progress)
+    return run.report()

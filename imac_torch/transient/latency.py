@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from imac_torch.errors import SolverError
+from imac_torch.errors import SamplingWarning, SolverError
 from imac_torch.transient.waveform import sample
 
 FRACTION = 0.1
@@ -24,10 +24,6 @@ RESOLUTION = 1e-3
 """V. The band is never narrower: an output that hardly moves has nothing to wait for."""
 _REFINEMENT = 4
 """Points per interval between which crossings are interpolated linearly."""
-
-
-class SamplingWarning(UserWarning):
-    """Outputs are sampled before they have settled."""
 
 
 def settling_time(
@@ -141,16 +137,29 @@ class Latency:
 
     @property
     def unsettled(self) -> int:
-        """Images with an output outside its band at the end of the period."""
+        """Images with an output outside its band at the end of what was simulated."""
         return int(torch.isinf(self.images).sum())
 
-    def quantiles(self, levels: Sequence[float] = (0.5, 0.9, 0.99, 1.0)) -> dict[float, float]:
-        """Of :attr:`images`, s."""
-        ordered = self.images.reshape(-1).sort().values
-        return {
-            level: float(ordered[min(len(ordered) - 1, round(level * (len(ordered) - 1)))])
-            for level in levels
-        }
+    def quantiles(
+        self, levels: Sequence[float] = (0.5, 0.95, 0.99, 1.0), *, decision: bool = False
+    ) -> dict[float, float]:
+        """Of :attr:`images` that were measured (not NaN), s; NaN where none was.
+
+        Args:
+            levels: In [0, 1]; the nearest rank is taken, 1 is the worst.
+            decision: Of the predicted class instead.
+        """
+        values = (self.decision if decision else self.images).reshape(-1)
+        ordered = values[~values.isnan()].sort().values
+        last = len(ordered) - 1
+        if last < 0:
+            return dict.fromkeys(levels, torch.nan)
+        return {level: float(ordered[min(last, round(level * last))]) for level in levels}
+
+    def worst(self, *, decision: bool = False) -> int:
+        """Which image is the slowest, counted over all of (B, L) in order."""
+        values = (self.decision if decision else self.images).reshape(-1)
+        return int(values.nan_to_num(nan=-1.0).argmax())
 
     def safe_period(self, *, decision: bool = False) -> float:
         """Smallest sampling period (s) that every image of the batch bears.
@@ -158,7 +167,15 @@ class Latency:
         Args:
             decision: Only the predicted class has to be right, not the voltages.
         """
-        return float((self.decision if decision else self.images).max())
+        return self.quantiles((1.0,), decision=decision)[1.0]
+
+    def select(self, kept: Tensor) -> Latency:
+        """Of some of the sequences.
+
+        Args:
+            kept: (B,) bool, or int64 indices.
+        """
+        return Latency(self.outputs[kept], self.decision[kept], self.fraction)
 
     @classmethod
     def join(cls, parts: Sequence[Latency]) -> Latency:
@@ -240,6 +257,8 @@ def sampling_cost(
     latency: Latency,
     period: float,
     labels: Tensor | None = None,
+    *,
+    warn: bool = True,
 ) -> SamplingCost:
     """Compare outputs at the sampling time with settled ones, and warn where they differ.
 
@@ -249,6 +268,7 @@ def sampling_cost(
         latency: Of the same images.
         period: s.
         labels: (B, L) int64.
+        warn: Whether to warn.
     """
     classes, wanted = sampled.argmax(dim=-1), settled.argmax(dim=-1)
 
@@ -262,12 +282,12 @@ def sampling_cost(
         torch.nan if labels is None else share(classes == labels),
         torch.nan if labels is None else share(wanted == labels),
     )
-    if cost.settled < 1.0:
+    if warn and cost.settled < 1.0:
         worst = latency.safe_period()
         hint = (
             f"the slowest image needs {worst * 1e9:.4g} ns"
             if worst < torch.inf
-            else "not all settle within the simulated period"
+            else "not all settle within the simulated time"
         )
-        warnings.warn(f"{cost}; {hint}", SamplingWarning, stacklevel=2)
+        warnings.warn(f"{cost}; {hint}", SamplingWarning, stacklevel=3)
     return cost
