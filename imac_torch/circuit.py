@@ -1,8 +1,9 @@
 """The neutral circuit: nodes and elements of every layer, the only place that knows topology.
 
 Netlists are written from it, and its stamped matrix is the oracle of the native solver. Names of
-indices: row ``r`` (output), column ``c`` (input, the bias last), horizontal partition ``h``;
-all count from 1 in names.
+indices: row ``r``, column ``c`` (input, the bias last), horizontal partition ``h``; all count from
+1 in names. Every output has one row, or several whose amplifiers count differently
+(:mod:`imac_torch.mapping.slices`).
 """
 
 from __future__ import annotations
@@ -94,16 +95,18 @@ class AmplifierArray:
 
 @dataclass(frozen=True)
 class SumArray:
-    """Ideal sums: ``v(output) = Σ v(terms)`` (only where partitions are summed).
+    """Ideal sums: ``v(output) = Σ factor·v(term)`` (only where partitions are summed).
 
     Attributes:
-        labels: (E, 1) int64, row.
-        terms: (E, H) int64 node indices.
+        labels: (E, 1) int64, output.
+        terms: (E, L·H) int64 node indices.
+        factors: (L·H,) float64, the same for all sums; 1 without slices.
         outputs: (E,) int64 node indices.
     """
 
     labels: IndexArray
     terms: IndexArray
+    factors: FloatArray
     outputs: IndexArray
 
 
@@ -284,7 +287,7 @@ def build_layer(
 
     Args:
         name: Sub-circuit name.
-        spec: Crossbars without sample dimensions: conductances (M, N+1).
+        spec: Crossbars without sample dimensions: conductances (M·L, N+1).
         neuron: The activation circuit.
         config: Per-layer configuration; wire capacitances are read from it.
 
@@ -298,8 +301,9 @@ def build_layer(
             f"{name}: a circuit holds one sample, conductances are {tuple(positive.shape)}; "
             "select one"
         )
-    outputs, columns = positive.shape
-    row, column = np.indices((outputs, columns))
+    rows, columns = positive.shape
+    outputs, slices = spec.outputs, spec.slicing.count
+    row, column = np.indices((rows, columns))
     parts = len(spec.column_ends)
     part = np.searchsorted(np.array(spec.column_ends), np.arange(columns), side="right")
 
@@ -308,13 +312,13 @@ def build_layer(
     output_pins = builder.nodes("out", outputs)
     neuron_inputs = builder.nodes("z", outputs)
     feeds = np.append(pins, SUPPLY)  # what drives each column: an input pin, or vdd for the bias
-    positive_end = builder.nodes("pe", outputs, parts)
-    negative_end = builder.nodes("ne", outputs, parts)
+    positive_end = builder.nodes("pe", rows, parts)
+    negative_end = builder.nodes("ne", rows, parts)
 
     input_wire, output_wire = float(spec.input_segment), float(spec.output_segment)
-    cell = np.broadcast_to(feeds, (outputs, columns))
+    cell = np.broadcast_to(feeds, (rows, columns))
     if input_wire > 0.0:
-        cell = builder.nodes("a", outputs, columns)
+        cell = builder.nodes("a", rows, columns)
         starts = np.array([start for start, _ in spec.row_ranges])
         before = np.concatenate([feeds[None, :], cell[:-1]], axis=0)
         before[starts] = feeds  # every vertical partition is driven again from the input
@@ -323,7 +327,7 @@ def build_layer(
     for side, end in (("p", positive_end), ("n", negative_end)):
         line = end[:, part]
         if output_wire > 0.0:
-            line = builder.nodes(side, outputs, columns)
+            line = builder.nodes(side, rows, columns)
             after = np.concatenate([line[:, 1:], line[:, :1]], axis=1)
             for h, last in enumerate(spec.column_ends):
                 after[:, last - 1] = end[:, h]
@@ -339,7 +343,7 @@ def build_layer(
             1.0 / conductance[present],
         )
     if config.interconnect.capacitance:
-        ground = np.full((outputs, columns), GROUND)
+        ground = np.full((rows, columns), GROUND)
         of_input = np.empty(columns)
         for first, last in spec.column_ranges:
             of_input[first:last] = input_line_capacitances(config.interconnect, last - first)
@@ -350,18 +354,25 @@ def build_layer(
                 "capacitor", f"cw{side}", (row, column), (sides[side], ground), of_output
             )
 
-    ends_row, ends_part = np.indices((outputs, parts))
-    amplifier_out = builder.nodes("o", outputs, parts)
+    ends_row, ends_part = np.indices((rows, parts))
+    amplifier_out = builder.nodes("o", rows, parts)
     sums = None
     if spec.combine == "sum":
-        sums = SumArray(np.arange(outputs)[:, None] + 1, amplifier_out, neuron_inputs)
+        sums = SumArray(
+            np.arange(outputs)[:, None] + 1,
+            amplifier_out.reshape(outputs, slices * parts),
+            np.repeat(spec.slicing.shares, parts),
+            neuron_inputs,
+        )
     else:
+        # The less a slice counts, the larger its resistance.
+        relative = spec.slicing.shares[0] / np.tile(spec.slicing.shares, outputs)
         builder.add(
             "resistor",
             "ro",
             (ends_row, ends_part),
-            (amplifier_out, neuron_inputs[:, None]),
-            float(spec.output_resistance),
+            (amplifier_out, np.repeat(neuron_inputs, slices)[:, None]),
+            float(spec.output_resistance) * relative[:, None],
         )
     labels = np.stack([ends_row.reshape(-1), ends_part.reshape(-1)], axis=1) + 1
     ends = [item.reshape(-1) for item in (positive_end, negative_end, amplifier_out)]

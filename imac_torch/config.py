@@ -8,6 +8,7 @@ the inputs of IMAC-Sim is in each field's text (``IMAC-Sim: name``).
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,6 +50,9 @@ DEVICES: Final[Mapping[str, tuple[float, float]]] = {
     "PCM": (78e3, 202e3),
 }
 """Low and high resistance (Ω) of the four devices that the IMAC papers compare."""
+
+LARGEST_WEIGHT_BITS: Final = 20
+"""Of sliced weights; all values of a weight are listed where weights are rounded."""
 
 UNSET: Final = "none"
 """How files write an override that puts a field back to None."""
@@ -293,7 +297,8 @@ class Amplifier(_Section):
         1e-3,
         ge=0,
         description="Ω. From each amplifier to the neuron input, where the partitions meet. "
-        "IMAC-Sim's 1 mΩ averages ideal sources; a physical amplifier has more.",
+        "IMAC-Sim's 1 mΩ averages ideal sources; a physical amplifier has more. With slices it is "
+        "that of the most significant one; each further one has mapping.slice_base times more.",
     )
     combine: Literal["average", "sum"] = Field(
         "average",
@@ -402,6 +407,48 @@ class WeightMapping(_Section):
         description="One full scale for the weight levels of a layer, or one per row. Rows share "
         "an amplifier gain, so only the scheme 'matched' can have one per row.",
     )
+    slices: int = Field(
+        1,
+        ge=1,
+        description="Pairs of devices per weight (bit slicing); `levels` are then those of one "
+        "pair. See mapping/slices.py for the circuit.",
+    )
+    slice_base: int | None = Field(
+        None,
+        ge=1,
+        description="How much more a slice counts than the next; None: the number of levels of a "
+        "pair, which has no redundancy, or device.states if the scheme 'matched' has fewer; 1 "
+        "where pairs are continuous.",
+    )
+
+    @property
+    def level_count(self) -> int | None:
+        """Levels of one pair; None where they are continuous."""
+        if self.levels == "continuous":
+            return None
+        if isinstance(self.levels, tuple):
+            return len(self.levels)
+        return {"binary": 2, "ternary": 3}.get(str(self.levels)) or int(self.levels)
+
+    @model_validator(mode="after")
+    def _slices_are_valid(self) -> Self:
+        if self.slices == 1:
+            return self
+        if isinstance(self.levels, tuple):
+            raise ValueError(
+                f"levels = {self.levels}: slices need equally spaced levels; give their number"
+            )
+        count, base = self.level_count, self.slice_base
+        if count is not None and base is not None and base > count:
+            raise ValueError(
+                f"slice_base = {base} leaves gaps between weights, because a pair has {count} "
+                f"levels; use at most {count}"
+            )
+        if self.slices * math.log2(max(count or 1, base or 1)) > LARGEST_WEIGHT_BITS:
+            raise ValueError(
+                f"slices = {self.slices}: weights would have more than {LARGEST_WEIGHT_BITS} bits"
+            )
+        return self
 
     @model_validator(mode="after")
     def _valid(self) -> Self:

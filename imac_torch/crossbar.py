@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from imac_torch.config import Config
 from imac_torch.errors import CircuitError
 from imac_torch.mapping.quantization import ConductancePair
+from imac_torch.mapping.slices import Slicing
 from imac_torch.wires import segments
 
 
@@ -42,18 +43,20 @@ def partition_ends(count: int, parts: int) -> tuple[int, ...]:
 class CrossbarSpec:
     """The crossbars of one layer with their wires and amplifiers.
 
-    Shapes: M outputs, N inputs, C = N+1 columns (the bias last), H and V partitions.
+    Shapes: M outputs, L slices, N inputs, C = N+1 columns (the bias last), H and V partitions.
 
     Attributes:
-        conductances: Pairs of shape (..., M, N+1), S; leading dimensions are samples.
+        conductances: Pairs of shape (..., M·L, N+1), S; leading dimensions are samples.
         column_ends: Last column (1-based) of each of the H horizontal partitions.
-        row_ends: Last row (1-based) of each of the V vertical partitions.
+        row_ends: Last of the M·L rows (1-based) of each of the V vertical partitions.
         input_segment: Ω (0-dimensional float64), per cell on an input line; 0 is an ideal wire.
         output_segment: Ω (0-dimensional float64), per cell on an I± line; 0 is an ideal wire.
         gain: Of the differential amplifiers (0-dimensional float64).
         amplifier_resistance: R1 = R2, Ω (0-dimensional float64).
-        output_resistance: Ω, from every amplifier to the neuron input (0-dimensional float64).
+        output_resistance: Ω, from every amplifier (of the most significant slice) to the neuron
+            input (0-dimensional float64).
         combine: ``average`` or ``sum`` over horizontal partitions.
+        slicing: Rows of one output (:mod:`imac_torch.mapping.slices`).
     """
 
     conductances: ConductancePair
@@ -65,6 +68,7 @@ class CrossbarSpec:
     amplifier_resistance: Tensor
     output_resistance: Tensor
     combine: str
+    slicing: Slicing = field(default_factory=Slicing)
 
     def __post_init__(self) -> None:
         """Check that shapes chain and values are physical.
@@ -77,6 +81,10 @@ class CrossbarSpec:
             raise CircuitError(
                 "conductances must be two tensors of the same (..., M, N+1) shape, got "
                 f"{tuple(positive.shape)} and {tuple(negative.shape)}"
+            )
+        if positive.shape[-2] % self.slicing.count:
+            raise CircuitError(
+                f"{positive.shape[-2]} rows cannot be outputs of {self.slicing.count} slices each"
             )
         for name, ends, count in (
             ("column_ends", self.column_ends, positive.shape[-1]),
@@ -109,7 +117,7 @@ class CrossbarSpec:
     @property
     def outputs(self) -> int:
         """M."""
-        return int(self.conductances.positive.shape[-2])
+        return int(self.conductances.positive.shape[-2]) // self.slicing.count
 
     @property
     def inputs(self) -> int:
@@ -131,24 +139,24 @@ class CrossbarSpec:
         """Ω, of the ideal combined source that the neuron input sees (0-dimensional)."""
         if self.combine == "sum":
             return torch.zeros_like(self.output_resistance)
-        return self.output_resistance / len(self.column_ends)
+        return self.output_resistance * self.slicing.shares[0] / len(self.column_ends)
 
 
 def build_crossbar(conductances: ConductancePair, config: Config, gain: float) -> CrossbarSpec:
     """Cut a layer and give it the wires and amplifiers of its (per-layer) configuration.
 
     Args:
-        conductances: Pairs of shape (..., M, N+1), S.
-        config: From :meth:`Config.for_layer`; partitions and resistances are read.
+        conductances: Pairs of shape (..., M·L, N+1), S.
+        config: From :meth:`Config.for_layer`; partitions, slices and resistances are read.
         gain: Of the amplifiers.
 
     Raises:
         CircuitError: The layer cannot be cut as asked, or values are not physical.
     """
-    outputs, columns = conductances.positive.shape[-2:]
+    rows, columns = conductances.positive.shape[-2:]
     size = config.crossbar
     horizontal = -(-columns // size.columns) if size.horizontal is None else size.horizontal
-    vertical = -(-outputs // size.rows) if size.vertical is None else size.vertical
+    vertical = -(-rows // size.rows) if size.vertical is None else size.vertical
     if not isinstance(horizontal, int) or not isinstance(vertical, int):
         raise CircuitError("build_crossbar needs a per-layer configuration (Config.for_layer)")
     wire = segments(config.interconnect)
@@ -160,11 +168,12 @@ def build_crossbar(conductances: ConductancePair, config: Config, gain: float) -
     return CrossbarSpec(
         conductances=conductances,
         column_ends=partition_ends(columns, horizontal),
-        row_ends=partition_ends(outputs, vertical),
+        row_ends=partition_ends(rows, vertical),
         input_segment=scalar(wire.input_line),
         output_segment=scalar(wire.output_line),
         gain=scalar(gain),
         amplifier_resistance=scalar(config.amplifier.input_resistance),
         output_resistance=scalar(config.amplifier.output_resistance),
         combine=config.amplifier.combine,
+        slicing=Slicing.of(config.mapping, config.device),
     )

@@ -115,10 +115,29 @@ def solve_layer(layer: LayerCircuit, inputs: Tensor, vdd: float) -> Tensor:
     voltages[:, out] = amplifier.gain * (voltages[:, plus] - voltages[:, minus])
     if layer.sums is not None:
         terms = torch.from_numpy(layer.sums.terms)
-        voltages[:, torch.from_numpy(layer.sums.outputs)] = voltages[:, terms].sum(dim=-1)
+        factors = torch.from_numpy(layer.sums.factors)
+        voltages[:, torch.from_numpy(layer.sums.outputs)] = voltages[:, terms] @ factors
     else:
-        row = torch.from_numpy(amplifier.labels[:, 0] - 1)
-        total = torch.zeros(inputs.shape[0], len(neuron_inputs), dtype=torch.float64)
-        total.index_add_(1, row, voltages[:, out])
-        voltages[:, neuron_inputs] = total / (len(out) // len(neuron_inputs))
+        voltages[:, neuron_inputs] = meeting_voltages(layer, voltages[:, out])
     return voltages
+
+
+def meeting_voltages(layer: LayerCircuit, amplifiers: Tensor) -> Tensor:
+    """Unloaded neuron inputs at which amplifier outputs meet through resistances.
+
+    Args:
+        layer: Whose partitions are averaged.
+        amplifiers: (B, E) V, outputs in the layer's order of amplifiers.
+
+    Returns:
+        (B, M) V: the mean, weighted with the conductances from the amplifiers.
+    """
+    (tie,) = (item for item in layer.elements if item.name == "ro")
+    position = torch.full((layer.node_count,), -1, dtype=torch.int64)
+    position[layer.neurons.nodes[:, 0]] = torch.arange(len(layer.neurons.nodes))
+    where = position[torch.from_numpy(tie.nodes[:, 1])]
+    conductance = torch.from_numpy(1.0 / tie.values)
+    total = torch.zeros(len(layer.neurons.nodes), dtype=torch.float64)
+    total.index_add_(0, where, conductance)
+    voltages = torch.zeros(len(amplifiers), len(total), dtype=torch.float64)
+    return voltages.index_add_(1, where, amplifiers * conductance) / total

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from imac_torch.circuit import GROUND, SUPPLY, LayerCircuit
 from imac_torch.errors import SolverError
-from imac_torch.nodal import DENSE_LIMIT, stamp
+from imac_torch.nodal import DENSE_LIMIT, meeting_voltages, stamp
 
 LARGEST_STEP: Final = 0.5
 """Limit of one Newton step in units of the voltage over which a cell's current bends."""
@@ -78,8 +78,8 @@ class NonlinearSolution:
 
     Attributes:
         nodes: (B, nodes) float64, V; neuron outputs are NaN, neurons are not part of it.
-        amplifiers: (B, M, H) V, outputs of every row and horizontal partition.
-        combined: (B, M) V, mean or sum over partitions.
+        amplifiers: (B, M·L, H) V, outputs of every row and horizontal partition.
+        combined: (B, M) V, mean or sum over partitions and slices.
         input_current: (B, N) A, into the input lines.
         iterations: (B,) int64.
         residual: (B,) A, largest violation of Kirchhoff's current law.
@@ -224,9 +224,13 @@ def _finish(
     minus = torch.from_numpy(amplifier.nodes[:, 1].copy())
     outputs = amplifier.gain * (nodes[:, plus] - nodes[:, minus])
     nodes[:, out] = outputs
-    rows = len(neuron_inputs)
-    by_row = outputs.reshape(len(nodes), rows, -1)  # labels run over rows, then partitions
-    combined = by_row.sum(-1) if layer.sums is not None else by_row.mean(-1)
+    # Labels run over rows, then partitions.
+    by_row = outputs.reshape(len(nodes), int(amplifier.labels[:, 0].max()), -1)
+    if layer.sums is None:
+        combined = meeting_voltages(layer, outputs)
+    else:
+        terms = torch.from_numpy(layer.sums.terms)
+        combined = nodes[:, terms] @ torch.from_numpy(layer.sums.factors)
     nodes[:, neuron_inputs] = combined
     nodes[:, torch.from_numpy(layer.outputs)] = torch.nan
     return NonlinearSolution(

@@ -218,7 +218,8 @@ def solve_dense(circuit: Circuit, inputs: np.ndarray, *, limit: int = 400) -> De
         nullors += list(zip(n1, n2, out))
         if layer.sums is not None:
             for terms, total in zip(index[layer.sums.terms], index[layer.sums.outputs]):
-                sources.append(("sums", total, dict.fromkeys(terms, 1.0), 0.0))
+                factors = dict(zip(terms, layer.sums.factors))
+                sources.append(("sums", total, factors, 0.0))
         z, u = index[layer.neurons.nodes].T
         spec = layer.neurons.spec
         shifted = fresh_nodes(len(z))

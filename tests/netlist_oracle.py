@@ -102,7 +102,8 @@ def dense_solution(circuit, inputs):
             sources.append((out, 0.0, {plus: gain, minus: -gain}))
         if layer.sums is not None:
             for terms, out in zip(layer.sums.terms + base, layer.sums.outputs + base, strict=True):
-                sources.append((out, 0.0, dict.fromkeys(terms, 1.0)))
+                factors = zip(terms, layer.sums.factors, strict=True)
+                sources.append((out, 0.0, dict(factors)))
         spec = layer.neurons.spec
         for z, out in layer.neurons.nodes + base:
             neurons.append((z, out, spec))

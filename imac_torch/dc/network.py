@@ -173,7 +173,7 @@ def _layer_power(
     amplifiers = (blocks * (blocks @ network.amplifier_form)).sum((-3, -1))
     if network.averaged:
         amplifiers = amplifiers + (combined * drawn).sum(-1)
-        if network.partitions > 1:
+        if network.tied:
             amplifiers = amplifiers - combined.square().sum(-1) / network.series_resistance
     return Power(
         inputs=by_inputs,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -10,23 +10,27 @@ from torch import Tensor
 from imac_torch.crossbar import CrossbarSpec
 from imac_torch.elimination.blocks import BlockLayout, BlockPorts, Termination
 from imac_torch.elimination.choice import EliminationInfo, Kernel, Method, eliminate
+from imac_torch.mapping.slices import Slicing
 
 
 @dataclass(frozen=True)
 class PortNetwork:
     """Linear part of one layer: inputs to amplifier outputs, and its load on what drives it.
 
-    Shapes: M outputs, C = N+1 columns (bias last), H horizontal partitions of up to K columns.
+    Shapes: M outputs of L slices, C = N+1 columns (bias last), H horizontal partitions of up to K
+    columns.
 
     Attributes:
-        positive_end: (..., M, C), I+ end voltage of the column's own partition per input voltage.
-        negative_end: (..., M, C), likewise for the I- end.
+        positive_end: (..., M·L, C), I+ end voltage of the column's own partition per input
+            voltage.
+        negative_end: (..., M·L, C), likewise for the I- end.
         admittance: (..., H, K, K) S, input currents per input voltage; partitions do not couple.
         layout: Where columns lie in the H blocks.
         gain: Amplifier gain, 0-dimensional.
         averaged: Whether partitions are averaged (else summed).
         series_resistance: Ω between the ideal combined source and the neuron, 0-dimensional.
         amplifier_resistance: R1 = R2 of the amplifiers, Ω, 0-dimensional.
+        slicing: Rows of one output.
     """
 
     positive_end: Tensor
@@ -37,6 +41,7 @@ class PortNetwork:
     averaged: bool
     series_resistance: Tensor
     amplifier_resistance: Tensor
+    slicing: Slicing = field(default_factory=Slicing)
 
     @classmethod
     def of(cls, spec: CrossbarSpec, layout: BlockLayout, ports: BlockPorts) -> PortNetwork:
@@ -50,6 +55,7 @@ class PortNetwork:
             averaged=spec.combine == "average",
             series_resistance=spec.series_resistance,
             amplifier_resistance=spec.amplifier_resistance,
+            slicing=spec.slicing,
         )
 
     @property
@@ -60,7 +66,12 @@ class PortNetwork:
     @property
     def outputs(self) -> int:
         """M."""
-        return int(self.positive_end.shape[-2])
+        return int(self.positive_end.shape[-2]) // self.slicing.count
+
+    @property
+    def tied(self) -> bool:
+        """Whether several amplifiers of one output are tied together through resistances."""
+        return self.averaged and self.partitions * self.slicing.count > 1
 
     @property
     def inputs(self) -> int:
@@ -70,8 +81,29 @@ class PortNetwork:
     @property
     def transfer(self) -> Tensor:
         """(..., M, C): combined amplifier voltage per input voltage."""
+        return self.combine_columns(self.positive_end - self.negative_end)
+
+    def combine_columns(self, difference: Tensor) -> Tensor:
+        """From line ends to neuron inputs, columns apart.
+
+        Args:
+            difference: (..., M·L, C) V, I+ end minus I- end due to each column.
+
+        Returns:
+            (..., M, C) V.
+        """
         scale = self.gain / self.partitions if self.averaged else self.gain
-        return scale * (self.positive_end - self.negative_end)
+        return self.slicing.join(scale * difference)
+
+    def combine_partitions(self, amplifiers: Tensor) -> Tensor:
+        """From amplifier outputs (..., M·L, H) V to the neuron inputs (..., M) V they make."""
+        total = amplifiers.mean(-1) if self.averaged else amplifiers.sum(-1)
+        return self.slicing.join(total, dim=-1)
+
+    def meeting_conductance(self, rows: int) -> Tensor:
+        """(M·L, 1) S between every amplifier and its neuron input, where they are averaged."""
+        shares = self.slicing.row_shares(self.series_resistance, rows)
+        return (shares / (self.series_resistance * self.partitions))[:, None]
 
     @property
     def amplifier_form(self) -> Tensor:
@@ -82,14 +114,14 @@ class PortNetwork:
         caller). One alone drives what the neuron draws, which is left to the caller as well.
         """
         ends = [
-            self.layout.gather_inputs(end).transpose(-3, -2)  # (..., H, M, K)
+            self.layout.gather_inputs(end).transpose(-3, -2)  # (..., H, M·L, K)
             for end in (self.positive_end, self.negative_end)
         ]
         output = self.gain * (ends[0] - ends[1])
         virtual = self.gain / (1.0 + self.gain) * ends[0]
         current = (output - virtual) / (self.gain * self.amplifier_resistance)
-        if self.averaged and self.partitions > 1:
-            current = current + output / (self.series_resistance * self.partitions)
+        if self.tied:
+            current = current + output * self.meeting_conductance(output.shape[-2])
         return output.transpose(-1, -2) @ current
 
     def end_voltages(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,7 +131,7 @@ class PortNetwork:
             inputs: (..., B, C) V, the bias included.
 
         Returns:
-            Two tensors (..., B, M, H), V.
+            Two tensors (..., B, M·L, H), V.
         """
         shares = self.layout.gather_inputs(inputs)
         ends = []

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from imac_torch.config import Memristor, WeightMapping
 from imac_torch.errors import MappingError
+from imac_torch.mapping.slices import Slicing
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,25 @@ def join_bias(weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.cat([weight, column[:, None]], dim=1).to(torch.float64)
 
 
-def levels(mapping: WeightMapping) -> Tensor | None:
-    """The values a mapped weight can take, ascending in [-1, 1]; None for continuous."""
-    if mapping.levels == "continuous":
-        return None
+def levels(mapping: WeightMapping, slicing: Slicing | None = None) -> Tensor | None:
+    """The values a mapped weight can take, ascending in [-1, 1]; None for continuous.
+
+    Args:
+        mapping: Levels of a pair.
+        slicing: The pairs of a weight; None: one.
+    """
     if isinstance(mapping.levels, tuple):
         return torch.tensor(mapping.levels, dtype=torch.float64)
-    count = {"binary": 2, "ternary": 3}.get(str(mapping.levels))
-    count = int(mapping.levels) if count is None else count
+    count = mapping.level_count
+    if count is None:
+        return None
+    count = count if slicing is None else slicing.levels(count)
     return torch.linspace(-1.0, 1.0, count, dtype=torch.float64)
 
 
-def quantize(weights: Tensor, mapping: WeightMapping, *, where: str) -> QuantizedWeights:
+def quantize(
+    weights: Tensor, mapping: WeightMapping, slicing: Slicing | None = None, *, where: str
+) -> QuantizedWeights:
     """Round weights to the mapping's levels, full scale chosen for the least error.
 
     Weights that are exactly ``s`` times levels are reproduced exactly. Gradients pass straight
@@ -67,6 +75,7 @@ def quantize(weights: Tensor, mapping: WeightMapping, *, where: str) -> Quantize
     Args:
         weights: (M, N+1), the bias in the last column.
         mapping: Levels and scheme.
+        slicing: The pairs of a weight; None: one.
         where: The layer's path, for errors.
 
     Returns:
@@ -86,7 +95,7 @@ def quantize(weights: Tensor, mapping: WeightMapping, *, where: str) -> Quantize
     magnitude = detached.abs()
     if float(magnitude.max()) == 0.0:
         return QuantizedWeights(weights, weights.new_ones(()), 0.0)
-    allowed = levels(mapping)
+    allowed = levels(mapping, slicing)
     if allowed is None:
         scale = magnitude.max()
         values = detached / scale

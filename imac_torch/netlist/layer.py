@@ -100,9 +100,10 @@ def _amplifier_lines(layer: LayerCircuit, amplifier: Subcircuit, names: list[str
 
 
 def _sum_lines(layer: LayerCircuit, names: list[str]) -> Iterator[str]:
-    """Ideal sums as controlled sources in series: v(output) = Σ v(term)."""
+    """Ideal sums as controlled sources in series: v(output) = Σ factor·v(term)."""
     if layer.sums is None:
         return
+    factors = [spice_number(factor) for factor in layer.sums.factors.tolist()]
     rows = zip(
         layer.sums.labels.tolist(),
         layer.sums.terms.tolist(),
@@ -114,5 +115,5 @@ def _sum_lines(layer: LayerCircuit, names: list[str]) -> Iterator[str]:
         below = "0"
         for k, term in enumerate(terms, start=1):
             above = names[output] if k == len(terms) else f"s{row}_{k}"
-            yield f"Esum{row}_{k} {above} {below} {names[term]} 0 1"
+            yield f"Esum{row}_{k} {above} {below} {names[term]} 0 {factors[k - 1]}"
             below = above

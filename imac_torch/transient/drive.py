@@ -59,8 +59,8 @@ class DrivePoint:
         combined: (B, M) V.
         inputs: (B,) W, delivered by the input sources.
         bias: (B,) W.
-        positive_end: (B, M, H) V, or None where not asked for.
-        negative_end: (B, M, H) V.
+        positive_end: (B, M·L, H) V, or None where not asked for.
+        negative_end: (B, M·L, H) V.
     """
 
     combined: Tensor
@@ -246,10 +246,8 @@ class StepDrive:
         charging = self.lines.blocks.port_capacitance[:-1] * slope
         positive, negative = self.lines.end_voltages(state, voltages)
         ports = self.lines.ports
-        difference = positive - negative
-        total = difference.mean(-1) if ports.averaged else difference.sum(-1)
         return DrivePoint(
-            ports.gain * total,
+            ports.combine_partitions(ports.gain * (positive - negative)),
             (voltages[:, :-1] * (currents[:, :-1] + charging)).sum(-1),
             self.vdd * currents[:, -1],
             positive,

@@ -177,7 +177,7 @@ class DynamicBlocks:
         return self.layout.scatter_inputs(summed.permute(2, 0, 1))
 
     def ends(self, values: Tensor) -> Tensor:
-        """(blocks, R, B) → (B, M, H)."""
+        """(blocks, R, B) → (B, M·L, H)."""
         horizontal = self.layout.column_index.shape[0]
         rows = values.unflatten(0, (horizontal, self.vertical))  # (H, V, R, B)
         flat = rows.flatten(1, 2)[:, self.layout.row_position]  # (H, M, B)
@@ -299,8 +299,8 @@ class LaguerreModel:
     Attributes:
         pole: p, 1/s: the slowest natural frequency of the blocks.
         admittance: (K+2, H, K, K) S; the first is the DC solver's.
-        positive_end: (K+2, M, C).
-        negative_end: (K+2, M, C).
+        positive_end: (K+2, M·L, C).
+        negative_end: (K+2, M·L, C).
         port_capacitance: (C,) F at the pins themselves.
     """
 

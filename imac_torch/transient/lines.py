@@ -39,8 +39,8 @@ class LineHistory(NamedTuple):
 
     Attributes:
         currents: (B, C) A, besides matrix times voltages.
-        positive_end: (B, M, H) V, likewise of the line ends; or None where not asked for.
-        negative_end: (B, M, H) V.
+        positive_end: (B, M·L, H) V, likewise of the line ends; or None where not asked for.
+        negative_end: (B, M·L, H) V.
         combined: (B, M) V, likewise of the combined amplifier voltage.
         step: s.
         inner: The engine's.
@@ -101,7 +101,7 @@ class Lines(Protocol):
         ...
 
     def end_voltages(self, state: LineState, voltages: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, M, H) V of the I+ and the I- ends."""
+        """(B, M·L, H) V of the I+ and the I- ends."""
         ...
 
 
@@ -133,8 +133,7 @@ class ReducedLines:
     def __init__(self, model: LaguerreModel, ports: PortNetwork) -> None:
         self.model = model
         self.ports = ports
-        scale = ports.gain / ports.partitions if ports.averaged else ports.gain
-        self.transfers = scale * (model.positive_end - model.negative_end)
+        self.transfers = ports.combine_columns(model.positive_end - model.negative_end)
         self._cache: dict[float, LineMatrices] = {}
 
     @property
@@ -273,10 +272,8 @@ class ExactLines:
 
     def _combine(self, positive: Tensor, negative: Tensor) -> Tensor:
         """(blocks, R, B) V twice → (B, M)."""
-        ports = self.ports
         difference = self.blocks.ends(positive) - self.blocks.ends(negative)
-        total = difference.mean(dim=-1) if ports.averaged else difference.sum(dim=-1)
-        return ports.gain * total
+        return self.ports.combine_partitions(self.ports.gain * difference)
 
     def start(self, voltages: Tensor) -> LineState:
         """See :class:`Lines`."""

@@ -679,15 +679,16 @@ def _amplifier_power(
         raise SolverError("the ends of the first layer's lines are missing")
     network = stage.static.ports
     amplifier = network.gain * (positive - negative)
-    lag = combined - (amplifier.mean(-1) if network.averaged else amplifier.sum(-1))
+    lag = network.slicing.of_rows(combined - network.combine_partitions(amplifier))
     amplifier = amplifier + lag[..., None] / (1 if network.averaged else network.partitions)
     resistance = network.amplifier_resistance
     virtual = network.gain / (1.0 + network.gain) * positive
     current = (amplifier - virtual) / (network.gain * resistance)
     if network.averaged:
         series = network.series_resistance
-        meeting = combined - drawn * series
-        current = current + (amplifier - meeting[..., None]) / (series * network.partitions)
+        meeting = network.slicing.of_rows(combined - drawn * series)
+        between = network.meeting_conductance(amplifier.shape[-2])
+        current = current + (amplifier - meeting[..., None]) * between
     return (amplifier * current).sum((-1, -2))
 
 
