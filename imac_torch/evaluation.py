@@ -1,8 +1,9 @@
-"""Evaluate a network on labelled data: accuracy against software, agreement, power."""
+"""Evaluate a network on labelled data: accuracy against software, power, latency, energy."""
 
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 
 from imac_torch.analog import IMACNetwork, evaluating
 from imac_torch.datasets.batches import labelled_batches
+from imac_torch.dc.native import Native
 from imac_torch.engine import Engine, bind
-from imac_torch.errors import DataError, SolverError
+from imac_torch.errors import DataError, SamplingWarning, SolverError
 from imac_torch.progress import progress_bar
 from imac_torch.reports.report import Report, environment
 from imac_torch.solution import Solution, Status, combine, concatenate
+from imac_torch.transient.inference import InferenceReport, TimingOptions
 
 
 @dataclass
@@ -34,6 +37,7 @@ def evaluate(
     engine: Engine | None = None,
     first: int = 0,
     limit: int | None = None,
+    timing: bool | TimingOptions = False,
     seed: int | None = None,
     progress: bool = True,
 ) -> Report:
@@ -51,27 +55,43 @@ def evaluate(
             ``HSpice(...)`` or ``Spice(simulator, directory, …)``.
         first: Samples to skip (IMAC-Sim: firstimage).
         limit: Samples to take, None for all (IMAC-Sim: testnum).
+        timing: Whether to measure latency and energy of every sample too, with transients of
+            the native engine (:class:`imac_torch.TimingOptions` for their settings). Each sample
+            starts from the settled state of the one before. This takes hundreds of times as long
+            as operating points.
         seed: Seed that the run's randomness came from, for the record.
         progress: Show a progress bar.
 
     Returns:
         The report; ``print(report)``, ``report.save(directory)``.
 
+    Warns:
+        SamplingWarning: ``timing`` shows that samples have not settled at the end of
+            ``timing.period``; the message says how many and what it costs.
+
     Raises:
         DataError: The loader gives no labels, labels outside the outputs, or too few samples.
-        SolverError: Not a single sample converged.
+        SolverError: Not a single sample converged, or ``timing`` with another engine.
     """
+    if timing and not isinstance(network.engine if engine is None else engine, Native):
+        raise SolverError(
+            "timing is measured by the native engine; leave engine out, or let the simulator "
+            "measure: compile(network, loader, directory).run()"
+        )
     if first < 0 or (limit is not None and limit < 1):
         raise DataError(f"first = {first} must be >= 0 and limit = {limit} >= 1")
     started = time.perf_counter()
     bound = bind(network, engine)
+    run = None
+    if timing:
+        run = network.timing(None if timing is True else timing)
     description = bound.description()
     total = _length(loader, first, limit)
     outputs = list(network.analog_layers())[-1].out_features
     collected = _Collected([], [], [], [])
     seen = 0
     with torch.no_grad(), evaluating(network, reference), progress_bar(
-        description["name"], total, "samples", shown=progress
+        f"{description['name']}{', transients' if run else ''}", total, "samples", shown=progress
     ) as advance:
         for inputs, labels in labelled_batches(loader, classes=outputs):
             start = max(0, first - seen)
@@ -79,14 +99,18 @@ def evaluate(
             seen += len(labels)
             if start < stop:
                 batch = inputs[start:stop].to(network.device)
-                solution = bound.solve(network.voltages(batch))
+                voltages = network.voltages(batch)
+                solution = bound.solve(voltages)
                 collected.solutions.append(_without_layers(solution))
                 scores = network.tail(network.decode(solution.outputs))
                 collected.predictions.append(scores.argmax(dim=-1).cpu())
                 collected.labels.append(labels[start:stop])
                 if reference is not None:
                     collected.reference.append(_scores(reference, batch).argmax(dim=-1).cpu())
-                advance(stop - start)
+                if run is None:
+                    advance(stop - start)
+                else:
+                    run.add(voltages, progress=advance)
             if limit is not None and seen >= first + limit:
                 break
     if not collected.labels or (
@@ -97,7 +121,10 @@ def evaluate(
             "asked for"
         )
     description = bound.description()  # once more: an engine may tell what went wrong
-    return _report(network, collected, description, seed, time.perf_counter() - started)
+    timed = None if run is None else run.report()
+    if timed is not None and (text := timed.cost(torch.cat(collected.labels)).warning):
+        warnings.warn(text, SamplingWarning, stacklevel=2)
+    return _report(network, collected, timed, description, seed, time.perf_counter() - started)
 
 
 def _scores(model: nn.Module, inputs: Tensor) -> Tensor:
@@ -135,6 +162,7 @@ def _without_layers(solution: Solution) -> Solution:
 def _report(
     network: IMACNetwork,
     collected: _Collected,
+    timed: InferenceReport | None,
     engine: dict[str, str],
     seed: int | None,
     seconds: float,
@@ -160,4 +188,5 @@ def _report(
         environment=environment(),
         seed=seed,
         seconds=seconds,
+        timing=timed,
     )

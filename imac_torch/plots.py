@@ -17,7 +17,7 @@ from imac_torch.errors import ConfigError, SolverError
 from imac_torch.finfet import FinFET
 from imac_torch.neurons.cores import build_core, tabulated_core
 from imac_torch.neurons.neuron import Core, CoreCurrents, CoreValues, NeuronCircuit
-from imac_torch.reports.charts import quantity
+from imac_torch.reports.svg import quantity
 from imac_torch.solution import Status
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ class Status(IntEnum):
     NOT_FINITE = 2
     """A voltage or current is not finite; look at the inputs of this sample."""
     FAILED = 3
-    """The external simulator gave no result for this sample; see its log."""
+    """The simulator (see its log) or the transient of this sample gave no result."""
     OUTSIDE = 4
     """A neuron left the range in which its model holds; characterise it over a wider range."""
 

@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from imac_torch import Config, Crossbar, IMACNetwork, Memristor, Neuron, Report, convert, evaluate
 from imac_torch.errors import DataError
 from imac_torch.reports.analysis import Analysis, analyse
-from imac_torch.reports.charts import bars, heatmap, parallel_coordinates, quantity, scatter, ticks
+from imac_torch.reports.charts import bars, heatmap, parallel_coordinates, scatter
 from imac_torch.reports.html_report import render_report, samples_csv, write_report
+from imac_torch.reports.svg import quantity, ticks
 from imac_torch.storage import load
 
 

@@ -6,72 +6,14 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import torch
 from markupsafe import Markup, escape
 from torch import Tensor
 
-__all__ = ["bars", "heatmap", "parallel_coordinates", "quantity", "scatter", "ticks"]
+from imac_torch.reports.svg import WIDTH, Frame, caption, padded, quantity, svg
 
-WIDTH: Final = 560
-"""User units; the page scales charts to the room there is."""
-
-_PREFIXES: Final = {-18: "a", -15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M"}
-
-
-def quantity(value: float | None, unit: str = "", digits: int = 4) -> str:
-    """A number with an SI prefix, for reading: ``17.82 mW``.
-
-    Args:
-        value: In the base unit; None and NaN are a dash.
-        unit: The base unit; without one there is no prefix either.
-        digits: Significant digits.
-    """
-    if value is None or math.isnan(value):
-        return "–"
-    if not unit or value == 0 or math.isinf(value):
-        return f"{value:.{digits}g} {unit}".strip()
-    power = 3 * math.floor(math.log10(abs(value)) / 3)
-    power = min(max(power, min(_PREFIXES)), max(_PREFIXES))
-    return f"{value / 10.0**power:.{digits}g} {_PREFIXES[power]}{unit}"
-
-
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About ``count`` round numbers that lie in a range."""
-    if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
-        return [low]
-    raw = (high - low) / count
-    base = 10.0 ** math.floor(math.log10(raw))
-    step = next(s * base for s in (1, 2, 2.5, 5, 10) if s * base >= raw * (1 - 1e-9))
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    return [k * step for k in range(first, last + 1)]
-
-
-def _svg(height: float, body: Sequence[str], label: str, width: float = WIDTH) -> Markup:
-    return Markup(  # noqa: S704 - every text inside went through escape
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}">'
-        + "".join(body)
-        + "</svg>"
-    )
-
-
-def _text(x: float, y: float, text: object, *, kind: str = "", anchor: str = "start") -> str:
-    style = f' class="{kind}"' if kind else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{style}>{escape(text)}</text>'
-
-
-def _range(values: Sequence[float], *, pad: float = 0.05) -> tuple[float, float]:
-    finite = [value for value in values if math.isfinite(value)]
-    if not finite:
-        return 0.0, 1.0
-    low, high = min(finite), max(finite)
-    if low == high:
-        size = abs(low) or 1.0
-        return low - size / 2, high + size / 2
-    return low - pad * (high - low), high + pad * (high - low)
-
+__all__ = ["bars", "heatmap", "parallel_coordinates", "scatter"]
 
 def scatter(
     points: Sequence[tuple[float, float]],
@@ -98,27 +40,11 @@ def scatter(
         x_unit: For SI prefixes at ticks.
         y_unit: Likewise.
     """
-    height, left, right, top, bottom = 380.0, 74.0, 12.0, 10.0, 52.0
     xs, ys = [p[0] for p in points], [p[1] for p in points]
-    (x0, x1), (y0, y1) = _range(xs), _range(ys)
-
-    def sx(value: float) -> float:
-        return left + (value - x0) / (x1 - x0) * (WIDTH - left - right)
-
-    def sy(value: float) -> float:
-        return height - bottom - (value - y0) / (y1 - y0) * (height - top - bottom)
-
-    body = []
-    for value in ticks(x0, x1):
-        x = sx(value)
-        body.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{sy(y0):.1f}"/>')
-        body.append(_text(x, height - bottom + 18, quantity(value, x_unit), anchor="middle"))
-    for value in ticks(y0, y1):
-        y = sy(value)
-        body.append(
-            f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        )
-        body.append(_text(left - 8, y + 4, quantity(value, y_unit), anchor="end"))
+    (x0, x1), (y0, y1) = padded(xs), padded(ys)
+    frame = Frame((x0, x1), (y0, y1))
+    sx, sy = frame.sx, frame.sy
+    body = frame.grid(x_unit, y_unit)
     if diagonal:
         a, b = max(x0, y0), min(x1, y1)
         if a < b:
@@ -136,13 +62,8 @@ def scatter(
         title = f"<title>{escape(titles[index])}</title>" if titles is not None else ""
         place = f'cx="{sx(x):.1f}" cy="{sy(y):.1f}"'
         body.append(f'<circle class="{kind}" {place} r="2.6">{title}</circle>')
-    middle = left + (WIDTH - left - right) / 2
-    body.append(_text(middle, height - 8, x_label, kind="axis", anchor="middle"))
-    body.append(
-        f'<text class="axis" text-anchor="middle" transform="translate(14 {height / 2 - 10:.0f}) '
-        f'rotate(-90)">{escape(y_label)}</text>'
-    )
-    return _svg(height, body, f"{y_label} against {x_label}")
+    body += frame.labels(x_label, y_label)
+    return svg(frame.height, body, f"{y_label} against {x_label}")
 
 
 def bars(
@@ -174,11 +95,11 @@ def bars(
         x = left
         for k, name in enumerate(names):
             body.append(f'<rect class="c{k % 6}" x="{x:.1f}" y="4" width="12" height="12" rx="2"/>')
-            body.append(_text(x + 17, 14.5, name))
+            body.append(caption(x + 17, 14.5, name))
             x += 32 + 7.2 * len(name)
     for index, (name, parts) in enumerate(rows.items()):
         y = start + step * index
-        body.append(_text(left - 8, y + 17, name, anchor="end"))
+        body.append(caption(left - 8, y + 17, name, anchor="end"))
         x = left
         for part, value in parts.items():
             shown = max(value - (low if len(names) == 1 else 0.0), 0.0)
@@ -192,8 +113,8 @@ def bars(
             x += size
         total = totals[name]
         text = f"{100 * total:.2f} %" if percent else quantity(total, unit)
-        body.append(_text(x + 6, y + 17, text, kind="value"))
-    return _svg(start + step * len(rows) + 4, body, label)
+        body.append(caption(x + 6, y + 17, text, kind="value"))
+    return svg(start + step * len(rows) + 4, body, label)
 
 
 def heatmap(
@@ -251,9 +172,9 @@ def heatmap(
             f'<rect x="{60 + 3 * k}" y="{base:.1f}" width="3.2" height="10" '
             f'fill="rgb({colour[0]},{colour[1]},{colour[2]})"/>'
         )
-    body.append(_text(52, base + 9.5, quantity(0.0, unit), anchor="end"))
-    body.append(_text(248, base + 9.5, quantity(largest, unit)))
-    return _svg(base + 16, body, label)
+    body.append(caption(52, base + 9.5, quantity(0.0, unit), anchor="end"))
+    body.append(caption(248, base + 9.5, quantity(largest, unit)))
+    return svg(base + 16, body, label)
 
 
 def parallel_coordinates(
@@ -305,10 +226,10 @@ def parallel_coordinates(
         place_y = f'y1="{top}" y2="{height - bottom}"'
         body.append(f'<line class="axisline" x1="{x:.1f}" x2="{x:.1f}" {place_y}/>')
         caption_y = 14 if k % 2 == 0 else height - 4
-        body.append(_text(x, caption_y, column, kind="axis", anchor="middle"))
+        body.append(caption(x, caption_y, column, kind="axis", anchor="middle"))
         for share, text in shown:
             y = height - bottom - share * (height - top - bottom)
-            body.append(_text(x + 5, y + (12 if share == 0 else -3), text))
+            body.append(caption(x + 5, y + (12 if share == 0 else -3), text))
     lines: list[str] = []
     emphasised: list[str] = []
     for i in range(len(rows)):
@@ -321,4 +242,4 @@ def parallel_coordinates(
         (emphasised if heavy else lines).append(
             f'<polyline class="path{" strong" if heavy else ""}" points="{points}"/>'
         )
-    return _svg(height, [*lines, *emphasised, *body], label, width)
+    return svg(height, [*lines, *emphasised, *body], label, width)

@@ -19,8 +19,9 @@ from torch import nn
 from imac_torch.analog import IMACNetwork
 from imac_torch.files import write_text
 from imac_torch.reports.analysis import Analysis, analyse
-from imac_torch.reports.charts import bars, heatmap, quantity, scatter
+from imac_torch.reports.charts import bars, heatmap, scatter
 from imac_torch.reports.report import Report
+from imac_torch.reports.svg import quantity
 from imac_torch.storage import save
 
 __all__ = ["render_report", "template_environment", "write_report"]

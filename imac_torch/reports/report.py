@@ -18,8 +18,17 @@ from imac_torch.analog import LayerRecord
 from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.files import atomic_path, write_text
+from imac_torch.reports.timing import (
+    NOT_MEASURED,
+    read_timing,
+    timing_content,
+    timing_figures,
+    timing_rows,
+    timing_tensors,
+)
 from imac_torch.solution import Power, Solution
 from imac_torch.tables import text_table
+from imac_torch.transient.inference import InferenceReport
 
 FORMAT = 1
 """Version of saved reports."""
@@ -56,6 +65,7 @@ class Report:
         environment: Versions.
         seed: Of the run's randomness, or None.
         seconds: Wall time of the evaluation.
+        timing: Latency and measured energy of every sample, or None.
     """
 
     labels: Tensor
@@ -69,6 +79,7 @@ class Report:
     environment: dict[str, str]
     seed: int | None
     seconds: float
+    timing: InferenceReport | None = None
 
     @property
     def solved(self) -> Tensor:
@@ -118,7 +129,10 @@ class Report:
 
     @property
     def energy(self) -> Tensor | None:
-        """(B,) J per inference: total power times the period; None without powers."""
+        """(B,) J per inference: settled power times the period; None without powers.
+
+        ``timing.energy`` is the measured one, with what the change of inputs costs.
+        """
         power = self.solution.power
         return None if power is None else power.total * self.period
 
@@ -136,6 +150,7 @@ class Report:
             "period": self.period,
             "largest_residual": float(self.solution.residual[self.solved].max()),
             "seconds": self.seconds,
+            "timing": None if self.timing is None else timing_figures(self.timing, self.labels),
         }
 
     def __str__(self) -> str:
@@ -160,6 +175,10 @@ class Report:
         if figures["mean_energy"] is not None:
             text = f"{figures['mean_energy']:.4g} J at {self.period:g} s per sample"
             rows.append(("energy per inference", text))
+        if self.timing is None:
+            rows.append(("latency", NOT_MEASURED))
+        else:
+            rows += timing_rows(self.timing, self.labels)
         if not math.isnan(figures["largest_residual"]):  # simulators do not tell
             rows.append(("largest Kirchhoff residual", f"{figures['largest_residual']:.2g} A"))
         rows.append(("wall time", f"{self.seconds:.2f} s"))
@@ -187,6 +206,7 @@ class Report:
             "period": self.period,
             "layers": [asdict(record) for record in self.layers],
             "config": self.config.to_dict(),
+            "timing": None if self.timing is None else timing_content(self.timing),
         }
         try:
             with atomic_path(directory / _TENSORS) as temporary:
@@ -211,6 +231,8 @@ class Report:
         if self.solution.power is not None:
             for part in fields(Power):
                 tensors[f"power.{part.name}"] = getattr(self.solution.power, part.name)
+        if self.timing is not None:
+            tensors.update(timing_tensors(self.timing))
         # Clones, because a file cannot hold tensors that share memory.
         return {
             name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
@@ -265,6 +287,7 @@ class Report:
             environment=content["environment"],
             seed=content["seed"],
             seconds=content["seconds"],
+            timing=read_timing(content["timing"], tensors) if content.get("timing") else None,
         )
 
 
@@ -272,4 +295,6 @@ def _without_nan(value: Any) -> Any:
     """The same figures with None for NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

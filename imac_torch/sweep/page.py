@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Mapping
 from typing import Any, Final
 
-from imac_torch.reports.charts import parallel_coordinates, quantity, scatter
+from imac_torch.reports.charts import parallel_coordinates, scatter
 from imac_torch.reports.html_report import template_environment
 from imac_torch.reports.report import environment
+from imac_torch.reports.svg import quantity
 from imac_torch.sweep.store import SweepTable
 
 __all__ = ["render_sweep"]

@@ -152,12 +152,11 @@ class InferenceReport:
         """Inferences per second at :attr:`safe_period`."""
         return 1.0 / self.safe_period
 
-    def cost(self, labels: Tensor | None = None, *, warn: bool = True) -> SamplingCost:
-        """What sampling at the end of the period costs; warns where images have not settled.
+    def cost(self, labels: Tensor | None = None) -> SamplingCost:
+        """What sampling at the end of the period costs.
 
         Args:
             labels: (B,) int64.
-            warn: Whether to warn.
         """
         kept = self.measured
         return sampling_cost(
@@ -166,7 +165,6 @@ class InferenceReport:
             self.latency.select(kept),
             self.timing.period,
             None if labels is None else labels[kept, None],
-            warn=warn,
         )
 
 

@@ -8,14 +8,13 @@ changes. All functions take times and waveforms, whoever computed them.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from imac_torch.errors import SamplingWarning, SolverError
+from imac_torch.errors import SolverError
 from imac_torch.transient.waveform import sample
 
 FRACTION = 0.1
@@ -229,22 +228,45 @@ class SamplingCost:
 
     Attributes:
         period: s.
+        images: How many were looked at.
         settled: Fraction of images whose outputs are all within their bands.
         agreement: Fraction of images whose class is the settled one.
         accuracy: Fraction of images whose class is the label; NaN without labels.
         settled_accuracy: The same of the settled outputs.
+        safe_period: s, latency of the slowest image.
     """
 
     period: float
+    images: int
     settled: float
     agreement: float
     accuracy: float
     settled_accuracy: float
+    safe_period: float
+
+    @property
+    def unsettled(self) -> int:
+        """Images with an output outside its band."""
+        return round((1.0 - self.settled) * self.images)
+
+    @property
+    def warning(self) -> str:
+        """What to tell users; empty if all images have settled."""
+        if not self.unsettled:
+            return ""
+        hint = (
+            f"the slowest image needs {self.safe_period * 1e9:.4g} ns: set timing.period to that "
+            "or more"
+            if self.safe_period < torch.inf
+            else "not all settle within the simulated time"
+        )
+        return f"{self}; {hint}"
 
     def __str__(self) -> str:
         text = (
-            f"sampling every {self.period * 1e9:.4g} ns: {self.settled:.2%} of the images settled, "
-            f"{self.agreement:.2%} in their settled class"
+            f"sampling every {self.period * 1e9:.4g} ns: {self.unsettled} of {self.images} images "
+            f"({1.0 - self.settled:.2%}) have not settled, {self.agreement:.2%} are in their "
+            "settled class"
         )
         if self.accuracy == self.accuracy:
             text += f", accuracy {self.accuracy:.2%} instead of {self.settled_accuracy:.2%}"
@@ -257,10 +279,8 @@ def sampling_cost(
     latency: Latency,
     period: float,
     labels: Tensor | None = None,
-    *,
-    warn: bool = True,
 ) -> SamplingCost:
-    """Compare outputs at the sampling time with settled ones, and warn where they differ.
+    """Compare outputs at the sampling time with settled ones.
 
     Args:
         sampled: (B, L, M) V at the sampling time.
@@ -268,26 +288,18 @@ def sampling_cost(
         latency: Of the same images.
         period: s.
         labels: (B, L) int64.
-        warn: Whether to warn.
     """
     classes, wanted = sampled.argmax(dim=-1), settled.argmax(dim=-1)
 
     def share(flags: Tensor) -> float:
         return float(flags.to(torch.float64).mean())
 
-    cost = SamplingCost(
+    return SamplingCost(
         period,
+        wanted.numel(),
         share(latency.images <= period),
         share(classes == wanted),
         torch.nan if labels is None else share(classes == labels),
         torch.nan if labels is None else share(wanted == labels),
+        latency.safe_period(),
     )
-    if warn and cost.settled < 1.0:
-        worst = latency.safe_period()
-        hint = (
-            f"the slowest image needs {worst * 1e9:.4g} ns"
-            if worst < torch.inf
-            else "not all settle within the simulated time"
-        )
-        warnings.warn(f"{cost}; {hint}", SamplingWarning, stacklevel=3)
-    return cost
