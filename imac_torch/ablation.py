@@ -222,7 +222,8 @@ def _parts_config(layer: IMACLinear, wires: Interconnect | None, whole: bool) ->
     if wires is not None:
         config = config.replace(interconnect=wires)
     if whole:
-        size = Crossbar(rows=layer.out_features, columns=layer.in_features + 1)
+        rows = layer.out_features * layer.slicing.count
+        size = Crossbar(rows=rows, columns=layer.in_features + 1)
         config = config.replace(crossbar=size)
     return config
 

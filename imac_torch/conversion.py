@@ -431,6 +431,12 @@ def _analog_layer(
         if layer.bias is not None and linear.bias is not None:
             layer.bias.copy_(linear.bias).requires_grad_(linear.bias.requires_grad)
         if isinstance(linear, IMACLinear):
+            if layer.slicing.count != linear.slicing.count:
+                raise ConversionError(
+                    f"{leaf.path}: the layer's devices are those of {linear.slicing.count} slices, "
+                    f"the configuration asks for {layer.slicing.count}; build it with the "
+                    "configuration that it is converted with"
+                )
             layer.positive_factor.copy_(linear.positive_factor)
             layer.negative_factor.copy_(linear.negative_factor)
             if linear.config == layer.config:  # calibration holds for the same circuit only

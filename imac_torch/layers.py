@@ -17,7 +17,7 @@ from imac_torch.crossbar import CrossbarSpec, build_crossbar, partition_ends
 from imac_torch.dc.shape import fitted_threshold_and_slope
 from imac_torch.dc.transfer import threshold_and_slope
 from imac_torch.errors import ConversionError
-from imac_torch.mapping.matching import Match, ReadOut, match
+from imac_torch.mapping.matching import Match, ReadOut
 from imac_torch.mapping.quantization import (
     ConductancePair,
     QuantizedWeights,
@@ -27,6 +27,8 @@ from imac_torch.mapping.quantization import (
     to_values,
     vary,
 )
+from imac_torch.mapping.residual import match_slices
+from imac_torch.mapping.slices import Slicing
 from imac_torch.mapping.states import RANK, InputStatistics
 
 GAINS = (1.0, 2.0, 4.0, 7.0, 10.0, 15.0, 20.0, 30.0, 40.0, 55.0, 75.0, 100.0, 150.0, 250.0, 500.0)
@@ -143,9 +145,10 @@ class IMACLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_features, in_features, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(out_features, dtype=dtype)) if bias else None
         shape = (out_features, in_features + 1)
+        cells = (out_features * self.slicing.count, in_features + 1)
         # What spread and faults make of the nominal conductances; 1 is ideal.
-        self.register_buffer("positive_factor", torch.ones(shape, dtype=torch.float64))
-        self.register_buffer("negative_factor", torch.ones(shape, dtype=torch.float64))
+        self.register_buffer("positive_factor", torch.ones(cells, dtype=torch.float64))
+        self.register_buffer("negative_factor", torch.ones(cells, dtype=torch.float64))
         # Read by the scheme 'matched'. Volts at the neuron per volt on a line, added to what the
         # weights ask for; set by calibration.
         self.register_buffer("trim", torch.zeros(shape, dtype=torch.float64))
@@ -178,6 +181,10 @@ class IMACLinear(nn.Module):
         """Partitions, mapping and its error, gain and neuron, as the layer is now."""
         spec = self.crossbar()
         mapping = self.config.mapping
+        slicing = self.slicing
+        levels = f"{mapping.levels}/{mapping.scheme}"
+        if slicing.count > 1:
+            levels += f" in {slicing.count} slices to base {slicing.base}"
         clipped = (
             f"; outputs above {self.scaling.output_scale:.3g} are clipped at vdd"
             if self.activation.kind == "relu"
@@ -185,8 +192,8 @@ class IMACLinear(nn.Module):
         )
         return (
             f"{len(spec.column_ends)}×{len(spec.row_ends)} partitions of up to "
-            f"{self.config.crossbar.columns}×{self.config.crossbar.rows}, mapping "
-            f"{mapping.levels}/{mapping.scheme} (error {100 * self.quantized().error:.2g} %), "
+            f"{self.config.crossbar.columns}×{self.config.crossbar.rows}, mapping {levels} "
+            f"(error {100 * self.quantized().error:.2g} %), "
             f"gain {self.gain():.4g}, neuron {self.neuron_spec().kind}{clipped}"
         )
 
@@ -197,6 +204,11 @@ class IMACLinear(nn.Module):
         _, slope = self.threshold_and_slope()
         # The neuron is vdd·sigmoid(slope·(z - z0)), or vdd·tanh(slope·(z - z0)).
         return self.activation.slope / slope
+
+    @property
+    def slicing(self) -> Slicing:
+        """The pairs of a weight, which are rows of one output."""
+        return Slicing.of(self.config.mapping, self.config.device)
 
     @property
     def matched(self) -> bool:
@@ -227,12 +239,13 @@ class IMACLinear(nn.Module):
         weight = self.weight.to(torch.float64) * self.scaling.input_scale
         bias = None if self.bias is None else self.bias.to(torch.float64)
         joined = join_bias(weight, bias)
+        settings = (self.config.mapping, self.slicing)
         if joined.requires_grad and torch.is_grad_enabled():
-            return quantize(joined, self.config.mapping, where=self.name)
+            return quantize(joined, *settings, where=self.name)
         return self._quantized.get(
             (joined,),
-            self.config.mapping,
-            lambda: quantize(joined.detach(), self.config.mapping, where=self.name),
+            settings,
+            lambda: quantize(joined.detach(), *settings, where=self.name),
         )
 
     def wanted_transfer(self) -> Tensor:
@@ -261,6 +274,7 @@ class IMACLinear(nn.Module):
             amplifier.input_resistance,
             partition_ends(columns, parts),
             amplifier.combine == "average",
+            self.slicing,
         )
 
     def match(self, gain: float | None = None) -> Match:
@@ -273,26 +287,28 @@ class IMACLinear(nn.Module):
         target = self.wanted_transfer()
         arguments = (self.config.device, self.read_out(gain), self.statistics)
         if target.requires_grad and torch.is_grad_enabled():
-            return match(target, *arguments, where=self.name)
+            return match_slices(target, *arguments, where=self.name)
         moments = self.statistics
         return self._matches.get(
             (target, moments.mean, moments.variance, moments.factor),
             arguments[:2],
-            lambda: match(target.detach(), *arguments, where=self.name),
+            lambda: match_slices(target.detach(), *arguments, where=self.name),
         )
 
     def nominal_conductances(self) -> ConductancePair:
-        """(M, N+1) S, as programmed without error; differentiable in weights and bias."""
+        """(M·L, N+1) S, as programmed without error; differentiable in weights and bias.
+
+        L slices of one output are neighbours (:mod:`imac_torch.mapping.slices`).
+        """
         if self.matched:
             return self.match().pair
-        values = self.quantized().values
         sign = -1.0 if self.volts_per_unit() < 0.0 else 1.0
-        return to_conductances(
-            sign * values, self.config.device, self.config.mapping, where=self.name
-        )
+        mapping = self.config.mapping
+        digits = self.slicing.digits(sign * self.quantized().values, mapping.level_count)
+        return to_conductances(digits, self.config.device, mapping, where=self.name)
 
     def conductances(self) -> ConductancePair:
-        """(M, N+1) S, spread and faults included; differentiable in weights and bias."""
+        """(M·L, N+1) S, spread and faults included; differentiable in weights and bias."""
         pair = self.nominal_conductances()
         return ConductancePair(
             pair.positive * self.positive_factor, pair.negative * self.negative_factor
@@ -330,8 +346,10 @@ class IMACLinear(nn.Module):
     def _shortcoming(self, found: Match) -> float:
         """What speaks against a match: its error, its sensitivity to spread, its load."""
         positive, negative = found.pair.positive, found.pair.negative
-        signal = (positive - negative).square().mean().sqrt()
-        noise = (positive.square() + negative.square()).mean().sqrt()
+        shares = self.slicing.row_shares(positive, len(positive))[:, None]
+        signal = self.slicing.join(positive - negative).square().mean().sqrt()
+        power = shares.square() * (positive.square() + negative.square())
+        noise = (power.sum() / (self.out_features * power.shape[1])).sqrt()
         spread = max(self.config.device.variation, TYPICAL_SPREAD) * float(noise / signal)
         load = float((positive + negative).sum(dim=0).mean()) * DRIVER_RESISTANCE
         return math.sqrt(found.error**2 + spread**2 + load**2)
@@ -418,7 +436,8 @@ class IMACLinear(nn.Module):
             joined = joined * vdd / self.volts_per_unit()
             return joined[:, :-1] / self.scaling.input_scale, joined[:, -1]
         sign = -1.0 if self.volts_per_unit() < 0.0 else 1.0
-        values = sign * to_values(self.conductances(), self.config.device)
+        digits = to_values(self.conductances(), self.config.device)
+        values = sign * self.slicing.join(digits)
         joined = values * self.quantized().scale
         return joined[:, :-1] / self.scaling.input_scale, joined[:, -1]
 

@@ -121,7 +121,7 @@ class MonteCarlo:
 
     @torch.no_grad()
     def conductances(self, sample: int) -> list[ConductancePair]:
-        """(M, N+1) S per layer, of one sample."""
+        """(M·L, N+1) S per layer, of one sample; L slices of an output are neighbours."""
         generator = self.generator(sample)
         return [
             self.model.sample(layer.conductances(), layer.config.device, generator)
@@ -146,7 +146,8 @@ class MonteCarlo:
         """Ranges of samples whose conductances, ports and voltages fit ``memory`` bytes."""
         per_sample = 0
         for layer in self.network.analog_layers():
-            columns, rows = layer.in_features + 1, layer.out_features
+            columns = layer.in_features + 1
+            rows = layer.out_features * layer.slicing.count
             block = min(columns, layer.config.crossbar.columns)
             cells = columns * rows
             ports = columns * block

@@ -21,7 +21,7 @@ Shapes: M rows, C columns (bias last), H partitions of up to K columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -31,6 +31,7 @@ from torch import Tensor
 from imac_torch.config import Memristor
 from imac_torch.errors import MappingError
 from imac_torch.mapping.quantization import ConductancePair
+from imac_torch.mapping.slices import Slicing
 from imac_torch.mapping.states import InputStatistics, RowProblem, improve
 
 FIXED_POINT_LIMIT: Final = 200
@@ -50,12 +51,14 @@ class ReadOut:
         input_resistance: R1 = R2, Ω.
         column_ends: Last column (1-based) of every horizontal partition.
         averaged: Whether partitions are averaged (else summed).
+        slicing: Rows of one output.
     """
 
     gain: float
     input_resistance: float
     column_ends: tuple[int, ...]
     averaged: bool
+    slicing: Slicing = field(default_factory=Slicing)
 
     @property
     def line_load(self) -> float:
@@ -88,11 +91,15 @@ class ReadOut:
         """The exact transfer of conductances without wires.
 
         Args:
-            pair: (..., M, C) S.
+            pair: (..., M·L, C) S.
 
         Returns:
             (..., M, C): combined amplifier voltage per line voltage.
         """
+        return self.slicing.join(self.row_transfer(pair))
+
+    def row_transfer(self, pair: ConductancePair) -> Tensor:
+        """The same of every row by itself, (..., M·L, C)."""
         positive, _ = self.gather(pair.positive)
         negative, _ = self.gather(pair.negative)
         sum_plus = positive.sum(-1, keepdim=True)
@@ -141,8 +148,10 @@ def match(
         where: The layer's path, for errors.
 
     Raises:
-        MappingError: The target is not finite.
+        MappingError: The target is not finite, or weights are sliced.
     """
+    if read_out.slicing.count != 1:
+        raise MappingError(f"{where}: this matches one row per output; use match_slices")
     if not bool(torch.isfinite(target).all()):
         raise MappingError(f"{where}: the wanted transfer is not finite")
     low, high = 1.0 / device.rhigh, 1.0 / device.rlow

@@ -131,6 +131,11 @@ def _best_scale(weights: Tensor, allowed: Tensor) -> Tensor:
     """Full scale of every group (P, K) with the least squared error, (P,)."""
     largest = weights.abs().amax(-1, keepdim=True)
     largest = torch.where(largest == 0.0, torch.ones_like(largest), largest)
+    # Weights that already are levels must come out untouched, free of the fit's rounding.
+    exact = _nearest(weights / largest, allowed) * largest
+    same = (exact == weights).all(-1, keepdim=True)
+    if bool(same.all()):  # as in sweeps over ternary networks, whose time the search would be
+        return largest[:, 0]
     grid = torch.linspace(0.05, 1.0, CANDIDATES, dtype=weights.dtype, device=weights.device)
     mean = weights.abs().mean(-1, keepdim=True).clamp(min=1e-3 * largest)
     scale = torch.cat([largest * grid, mean], dim=-1)[..., None]  # (P, candidates, 1)
@@ -142,9 +147,6 @@ def _best_scale(weights: Tensor, allowed: Tensor) -> Tensor:
         scale = torch.where((power > 0.0) & (fitted > 0.0), fitted, scale)
     error = (scale * _nearest(points / scale, allowed) - points).square().sum(-1)
     best = scale[..., 0].gather(-1, error.argmin(-1, keepdim=True))
-    # Weights that already are levels must come out untouched, free of the fit's rounding.
-    exact = _nearest(weights / largest, allowed) * largest
-    same = (exact == weights).all(-1, keepdim=True)
     return torch.where(same, largest, best)[:, 0]
 
 
