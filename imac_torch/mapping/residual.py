@@ -1,0 +1,92 @@
+"""Sliced weights matched to a read-out: every slice makes up for what those before it really do.
+
+Devices of few states cannot hold the conductances that :mod:`imac_torch.mapping.matching` finds.
+What a row then computes, its divider included, is known exactly; the difference from what was
+wanted is the target of the output's next slice, and so on. This programs slices to residual
+errors (G. Pedretti et al., IEEE Trans. Electron Devices 68, 2021, doi:10.1109/TED.2021.3095430,
+there with measured errors of programming). It needs redundancy: with a base below the number of
+levels of a pair, a slice can reach further than half a step of the one before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from imac_torch.config import Memristor
+from imac_torch.mapping.matching import Match, ReadOut, match
+from imac_torch.mapping.quantization import ConductancePair
+from imac_torch.mapping.slices import Slicing
+from imac_torch.mapping.states import InputStatistics
+
+
+def match_slices(
+    target: Tensor,
+    device: Memristor,
+    read_out: ReadOut,
+    statistics: InputStatistics,
+    *,
+    where: str,
+) -> Match:
+    """Find conductances with a wanted transfer, for all slices of every weight.
+
+    Args:
+        target: (M, C) float64, combined amplifier voltage per line voltage, the bias line (at
+            vdd) last.
+        device: End resistances, and the number of states if it is limited; if not, every slice
+            holds the weight.
+        read_out: What the rows end in, and how they are sliced.
+        statistics: Of the inputs; weighs errors where the transfer cannot be exact.
+        where: The layer's path, for errors.
+
+    Returns:
+        Pairs of (M·L, C); ``exact`` is (M,) and, with its range error, about devices of any
+        conductance.
+
+    Raises:
+        MappingError: The target is not finite.
+    """
+    slicing = read_out.slicing
+    single = replace(read_out, slicing=Slicing())
+    if slicing.count == 1:
+        return match(target, device, single, statistics, where=where)
+    free = device.replace(states=None)
+    found = match(target, free, single, statistics, where=where)
+    if device.states is None:
+        return replace(
+            found,
+            pair=ConductancePair(
+                slicing.of_rows(found.pair.positive, dim=-2),
+                slicing.of_rows(found.pair.negative, dim=-2),
+            ),
+        )
+    wanted = target.detach()
+    moves = target - wanted  # every slice moves with its weight
+    limit = _reach(device, single)
+    rest = wanted
+    slices = []
+    for share in slicing.shares:
+        part = (rest / share).clamp(-limit, limit) + moves
+        pair = match(part, device, single, statistics, where=where).pair
+        rest = rest - share * single.transfer(
+            ConductancePair(pair.positive.detach(), pair.negative.detach())
+        )
+        slices.append(pair)
+    pair = ConductancePair(
+        torch.stack([item.positive for item in slices], dim=-2).flatten(-3, -2),
+        torch.stack([item.negative for item in slices], dim=-2).flatten(-3, -2),
+    )
+    error = statistics.relative_error(wanted - rest, wanted)
+    return Match(pair, found.exact, error, found.range_error)
+
+
+def _reach(device: Memristor, read_out: ReadOut) -> float:
+    """About the largest transfer of a cell: in a row whose others are in the middle."""
+    low, high = 1.0 / device.rhigh, 1.0 / device.rlow
+    starts = (0, *read_out.column_ends[:-1])
+    width = max(end - start for start, end in zip(starts, read_out.column_ends, strict=True))
+    parts = len(read_out.column_ends) if read_out.averaged else 1
+    sums = width * (low + high) / 2 + 1.0 / read_out.input_resistance
+    return read_out.gain * (high - low) / sums / parts
