@@ -57,6 +57,7 @@ class LayerShape:
         neuron: Kind of activation circuit.
         fins: Of each transistor of a FinFET neuron.
         node: Technology node of the transistors, nm.
+        slices: Pairs of devices per weight, each with a row of its own.
     """
 
     name: str
@@ -72,6 +73,12 @@ class LayerShape:
     neuron: str
     fins: int
     node: int
+    slices: int = 1
+
+    @property
+    def used_rows(self) -> int:
+        """Rows with cells, and amplifiers per horizontal partition: M·L."""
+        return self.outputs * self.slices
 
     @property
     def arrays(self) -> int:
@@ -230,8 +237,8 @@ class LayoutArea:
             cells = shape.rows * shape.columns * shape.arrays
             lines = (shape.columns + 2 * shape.rows) * shape.arrays
         else:
-            cells = shape.outputs * (shape.inputs + 1)
-            lines = (shape.inputs + 1) * shape.vertical + 2 * shape.outputs * shape.horizontal
+            cells = shape.used_rows * (shape.inputs + 1)
+            lines = (shape.inputs + 1) * shape.vertical + 2 * shape.used_rows * shape.horizontal
         squares = 2.0 * (1.0 + shape.gain) * shape.amplifier_resistance / self.sheet_resistance
         resistors = squares * self.resistor_width**2 * self.resistor_fill
         opamp = self.transistor(shape.node, self.opamp_fins)
@@ -242,7 +249,7 @@ class LayoutArea:
             neuron = 0.0  # nothing stands there
         return Area(
             cells=shape.cell * cells,
-            amplifiers=(opamp + resistors) * shape.outputs * shape.horizontal,
+            amplifiers=(opamp + resistors) * shape.used_rows * shape.horizontal,
             neurons=None if neuron is None else neuron * shape.outputs,
             switches=2.0 * self.transistor(shape.node, self.switch_fins) * lines,
         )
@@ -299,6 +306,7 @@ def layer_shapes(network: IMACNetwork) -> list[LayerShape]:
                 neuron=layer.neuron_spec().kind,
                 fins=config.neuron.fins,
                 node=config.neuron.transistor_node,
+                slices=spec.slicing.count,
             )
         )
     return shapes
