@@ -41,6 +41,7 @@ from imac_torch.storage import load, save
 from imac_torch.transient.inference import TimingOptions
 from imac_torch.transient.network import TransientOptions
 from imac_torch.userneuron import characterize
+from imac_torch.variation import varied
 from imac_torch.verification import verify
 
 __version__ = "0.1.0"
@@ -95,5 +96,6 @@ __all__ = [
     "read_imac_sim",
     "save",
     "to_software",
+    "varied",
     "verify",
 ]

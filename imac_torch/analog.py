@@ -160,7 +160,8 @@ class IMACNetwork(nn.Module):
     def prepare(self, engine: Native | None = None) -> Prepared:
         """The eliminated circuit of the present conductances, cached until they change.
 
-        With gradients enabled and a layer that requires them, it is built anew with its graph.
+        With gradients enabled and a layer that requires them, it is built anew with its graph;
+        so it is while devices are varied.
 
         Args:
             engine: Settings of the native solver; None: the network's.
@@ -169,7 +170,7 @@ class IMACNetwork(nn.Module):
         tracked = torch.is_grad_enabled() and any(
             parameter.requires_grad for parameter in self.layers.parameters()
         )
-        if tracked:
+        if tracked or any(layer.sample is not None for layer in self.analog_layers()):
             return engine.prepare(self._parts())
         tensors = [*self.layers.parameters(), *self.layers.buffers()]
         settings = (

@@ -232,7 +232,9 @@ class Levels:
     def apply(self, conductance: Tensor, window: Window, generator: torch.Generator) -> Tensor:
         """See :class:`Effect`."""
         step = (window.high - window.low) / (self.count - 1)
-        index = ((conductance - window.low) / step).round().clamp(0, self.count - 1)
+        position = (conductance - window.low) / step
+        index = position.round().clamp(0, self.count - 1)
+        index = index + (position - position.detach())  # gradients pass straight through
         programmed = window.low + step * (index + self.sigma * draw_normal(conductance, generator))
         return torch.where(conductance > 0.0, programmed.clamp(min=0.0), conductance)
 
@@ -431,3 +433,21 @@ class DeviceModel:
             if effect.cycle == cycle:
                 sides = [effect.apply(side, window, generator) for side in sides]
         return ConductancePair(*sides)
+
+
+@dataclass(frozen=True)
+class DeviceSample:
+    """One draw of a device model, which can be had again and again.
+
+    Attributes:
+        model: What happens to the devices.
+        seed: Of the draw, from 0.
+    """
+
+    model: DeviceModel
+    seed: int
+
+    def of(self, pair: ConductancePair, device: Memristor) -> ConductancePair:
+        """What becomes of conductances (..., M, N+1); differentiable as its effects are."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return self.model.sample(pair, device, generator)

@@ -16,6 +16,7 @@ from imac_torch.config import Config
 from imac_torch.crossbar import CrossbarSpec, build_crossbar, partition_ends
 from imac_torch.dc.shape import fitted_threshold_and_slope
 from imac_torch.dc.transfer import threshold_and_slope
+from imac_torch.devices import DeviceSample
 from imac_torch.errors import ConversionError
 from imac_torch.mapping.matching import Match, ReadOut
 from imac_torch.mapping.quantization import (
@@ -142,6 +143,8 @@ class IMACLinear(nn.Module):
         self.config = Config() if config is None else config
         self.scaling = Scaling() if scaling is None else scaling
         self.name = name
+        # What has become of the devices in this training step: see imac_torch.varied.
+        self.sample: DeviceSample | None = None
         self.weight = nn.Parameter(torch.empty(out_features, in_features, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(out_features, dtype=dtype)) if bias else None
         shape = (out_features, in_features + 1)
@@ -310,9 +313,10 @@ class IMACLinear(nn.Module):
     def conductances(self) -> ConductancePair:
         """(M·L, N+1) S, spread and faults included; differentiable in weights and bias."""
         pair = self.nominal_conductances()
-        return ConductancePair(
+        pair = ConductancePair(
             pair.positive * self.positive_factor, pair.negative * self.negative_factor
         )
+        return pair if self.sample is None else self.sample.of(pair, self.config.device)
 
     def gain(self) -> float:
         """The amplifiers' gain: the configuration's, or matched to the software layer.
@@ -358,9 +362,10 @@ class IMACLinear(nn.Module):
     def _matched_gain(self) -> float:
         """Gain for which the ideal circuit has the software layer's transfer, least squares.
 
-        The read-out is a divider whose ratio depends on the gain through its loading, so the
-        projection onto the wanted transfer is iterated; it converges in a few steps because the
-        loading saturates with the gain.
+        Amplifiers are built for nominal devices, whatever spread makes of them. The read-out is a
+        divider whose ratio depends on the gain through its loading, so the projection onto the
+        wanted transfer is iterated; it converges in a few steps because the loading saturates
+        with the gain.
         """
         quantized = self.quantized()
         kappa = self.volts_per_unit()
@@ -369,7 +374,7 @@ class IMACLinear(nn.Module):
         gain = 10.0
         if power == 0.0:
             return gain
-        pair = self.conductances()
+        pair = self.nominal_conductances()
         for _ in range(50):
             transfer = self.read_out(gain).transfer(pair)
             found = float((transfer * wanted).sum()) / power

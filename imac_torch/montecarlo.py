@@ -140,6 +140,7 @@ class MonteCarlo:
             nominal = layer.nominal_conductances()
             layer.positive_factor.copy_(pair.positive / nominal.positive)
             layer.negative_factor.copy_(pair.negative / nominal.negative)
+            layer.sample = None  # it is in the factors
         return network
 
     def chunks(self, samples: int, images: int, memory: int = MEMORY) -> Iterator[range]:

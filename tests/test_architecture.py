@@ -25,7 +25,7 @@ LAYERS = (
     ("simulator", "dc", "nonlinear"),
     ("layers", "transient", "characterization", "userneuron"),
     ("analog",),
-    ("calibration", "conversion", "deck", "montecarlo", "storage"),
+    ("calibration", "conversion", "deck", "montecarlo", "storage", "variation"),
     ("ablation", "engine", "sources", "verification"),
     ("reports",),
     ("plots",),
