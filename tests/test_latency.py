@@ -77,6 +77,20 @@ def test_decision():
     assert math.isinf(float(decision_time(time, outputs, 0.0, 1e-9, final=wrong)))
 
 
+def test_ties_are_decided_to_the_resolution():
+    time = torch.linspace(0, 1e-9, 101, dtype=torch.float64)
+    ramp = time / 1e-9
+    outputs = torch.stack([ramp, torch.ones_like(ramp)], dim=-1) * 0.5
+    settled = torch.tensor([0.5001, 0.5], dtype=torch.float64)
+    behind = torch.stack([ramp * 0.5 - 2e-4, outputs[:, 1]], dim=-1)
+    # It stays 0.2 mV behind, but is within 1 mV from 0.4992 V / (0.5 V/ns) on.
+    found = decision_time(time, behind, 0.0, 1e-9, final=settled)
+    assert float(found) == pytest.approx(0.9984e-9, rel=1e-3)
+    assert math.isinf(
+        float(decision_time(time, behind, 0.0, 1e-9, final=settled, resolution=1e-4))
+    )
+
+
 def test_sequences_are_measured_period_by_period():
     time, wave = exponential(801, 4e-9)
     # The second period starts at 2 ns and goes back as it came, half as fast.

@@ -14,7 +14,7 @@ import tomli_w
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
-from torch import nn
+from torch import Tensor, nn
 
 from imac_torch.analog import IMACNetwork
 from imac_torch.files import write_text
@@ -22,6 +22,7 @@ from imac_torch.reports.analysis import Analysis, analyse
 from imac_torch.reports.charts import bars, heatmap, scatter
 from imac_torch.reports.report import Report
 from imac_torch.reports.svg import quantity
+from imac_torch.reports.timing_section import NOTE, timing_section
 from imac_torch.storage import save
 
 __all__ = ["render_report", "template_environment", "write_report"]
@@ -86,7 +87,10 @@ def write_report(
 
 
 def samples_csv(report: Report) -> str:
-    """One line per sample: label, answers, status, outputs (V), powers (W), energy (J)."""
+    """One line per sample: label, answers, status, outputs (V), powers (W), energies (J).
+
+    Latencies (s) and measured energies where they were measured.
+    """
     outputs, power = report.outputs, report.solution.power
     columns = outputs.shape[1]
     stream = io.StringIO()
@@ -94,7 +98,8 @@ def samples_csv(report: Report) -> str:
     header = ["sample", "label", "circuit", "software", "status", "iterations"]
     header += [f"output_{k}_V" for k in range(columns)]
     header += ["power_inputs_W", "power_bias_W", "power_neurons_W", "energy_J"] if power else []
-    writer.writerow(header)
+    timed = _timed_columns(report)
+    writer.writerow([*header, *timed])
     energy = report.energy
     for index in range(len(report.labels)):
         row: list[object] = [
@@ -109,8 +114,24 @@ def samples_csv(report: Report) -> str:
         if power is not None and energy is not None:
             parts = (power.inputs, power.bias, power.neurons, energy)
             row += [float(part[index]) for part in parts]
-        writer.writerow(row)
+        writer.writerow([*row, *(float(column[index]) for column in timed.values())])
     return stream.getvalue()
+
+
+def _timed_columns(report: Report) -> dict[str, Tensor]:
+    """(B,) by heading; nothing where time was not measured."""
+    timed = report.timing
+    if timed is None:
+        return {}
+    latency = timed.latency
+    return {
+        "latency_s": latency.images[:, 0],
+        "decision_latency_s": latency.decision[:, 0],
+        **{f"latency_{k}_s": latency.outputs[:, 0, k] for k in range(latency.outputs.shape[2])},
+        "energy_measured_J": timed.energy.total[:, 0],
+        "energy_static_J": timed.static.total[:, 0],
+        "energy_switching_J": timed.switching.total[:, 0],
+    }
 
 
 def render_report(
@@ -123,11 +144,14 @@ def render_report(
         analysis: Details; sections that need them are left out without.
         title: Of the page.
     """
+    timing = timing_section(report)
     context: dict[str, Any] = {
         "title": title,
+        "timing": timing,
+        "timing_note": NOTE,
         "subtitle": _subtitle(report),
         "version": report.environment.get("imac_torch", ""),
-        "tiles": _tiles(report, analysis),
+        "tiles": _tiles(report, analysis, timing),
         "failures": report.failures,
         "samples": len(report.labels),
         "records": report.layers,
@@ -157,7 +181,9 @@ class _Tile:
     value: str
 
 
-def _tiles(report: Report, analysis: Analysis | None) -> list[_Tile]:
+def _tiles(
+    report: Report, analysis: Analysis | None, timing: dict[str, Any] | None
+) -> list[_Tile]:
     tiles = [_Tile("accuracy of the circuit", f"{100 * report.accuracy:.2f} %")]
     if report.reference_accuracy is not None and report.agreement is not None:
         tiles.append(_Tile("accuracy of software", f"{100 * report.reference_accuracy:.2f} %"))
@@ -167,7 +193,9 @@ def _tiles(report: Report, analysis: Analysis | None) -> list[_Tile]:
         tiles.append(_Tile("mean power", quantity(power["total"], "W")))
         energy = report.figures()["mean_energy"]
         tiles.append(_Tile("energy per inference", quantity(energy, "J")))
-    tiles.append(_Tile("time per inference", quantity(report.period, "s")))
+    tiles.append(_Tile("sampling period", quantity(report.period, "s")))
+    if timing is not None:
+        tiles += [_Tile(*item) for item in timing["tiles"]]
     if analysis is not None:
         tiles.append(_Tile(f"area ({analysis.area_model})", _area(analysis.area)))
     return tiles

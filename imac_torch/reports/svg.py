@@ -98,7 +98,7 @@ class Frame:
     """
 
     LEFT: Final = 74.0
-    RIGHT: Final = 12.0
+    RIGHT: Final = 26.0
     BOTTOM: Final = 52.0
 
     def __init__(

@@ -144,7 +144,7 @@ class InferenceReport:
 
     @property
     def safe_period(self) -> float:
-        """s, smallest period after which every output of every image has settled."""
+        """s, smallest period after which all outputs of all images have settled, classes too."""
         return self.latency.safe_period()
 
     @property

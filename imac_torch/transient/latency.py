@@ -64,7 +64,13 @@ def settling_time(
 
 
 def decision_time(
-    time: Tensor, outputs: Tensor, start: float, end: float, *, final: Tensor | None = None
+    time: Tensor,
+    outputs: Tensor,
+    start: float,
+    end: float,
+    *,
+    final: Tensor | None = None,
+    resolution: float = RESOLUTION,
 ) -> Tensor:
     """Time from ``start`` until the predicted class no longer changes.
 
@@ -74,6 +80,8 @@ def decision_time(
         start: s, start of the input ramp.
         end: s, end of the period.
         final: (..., M) V, settled outputs; None: those at ``end``.
+        resolution: V. Where the settled class is behind by less than this at ``end`` (a tie, to
+            the accuracy of waveforms), the time from which it is behind by no more than this.
 
     Returns:
         (...) s; infinite where the class at ``end`` is not the settled one.
@@ -85,7 +93,9 @@ def decision_time(
     lead = others.amax(dim=-1) - chosen[..., 0]
     # Outputs that tie exactly are decided by the first of them, in waveforms as in values.
     decided = values.argmax(dim=-1) == target
-    return _last_exit(points - start, torch.where(decided, lead.clamp(max=0.0), lead))
+    strict = _last_exit(points - start, torch.where(decided, lead.clamp(max=0.0), lead))
+    relaxed = _last_exit(points - start, lead - resolution)
+    return torch.where(torch.isinf(strict), relaxed, strict)
 
 
 def _refined(time: Tensor, values: Tensor, start: float, end: float) -> tuple[Tensor, Tensor]:
@@ -166,7 +176,8 @@ class Latency:
         Args:
             decision: Only the predicted class has to be right, not the voltages.
         """
-        return self.quantiles((1.0,), decision=decision)[1.0]
+        classes = self.quantiles((1.0,), decision=True)[1.0]
+        return classes if decision else max(self.quantiles((1.0,))[1.0], classes)
 
     def select(self, kept: Tensor) -> Latency:
         """Of some of the sequences.
@@ -218,7 +229,9 @@ def measure_latency(
                 fraction=fraction, resolution=resolution, final=target,
             )
         )
-        decided.append(decision_time(time, outputs, start, end, final=target))
+        decided.append(
+            decision_time(time, outputs, start, end, final=target, resolution=resolution)
+        )
     return Latency(torch.stack(settled, dim=1), torch.stack(decided, dim=1), fraction)
 
 
