@@ -1,4 +1,4 @@
-"""Figures of transistors and neurons, drawn with matplotlib (an optional requirement)."""
+"""Figures of transistors, neurons and latency, drawn with matplotlib (an optional requirement)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,20 @@ from imac_torch.neurons.cores import build_core, tabulated_core
 from imac_torch.neurons.neuron import Core, CoreCurrents, CoreValues, NeuronCircuit
 from imac_torch.reports.svg import quantity
 from imac_torch.solution import Status
+from imac_torch.transient.inference import InferenceReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["LoadedCurve", "loaded_curve", "plot_finfet", "plot_neuron"]
+__all__ = [
+    "LoadedCurve",
+    "loaded_curve",
+    "plot_finfet",
+    "plot_latency",
+    "plot_neuron",
+    "plot_waveforms",
+]
 
 POINTS: Final = 401
 """Points of a curve."""
@@ -228,6 +236,79 @@ def plot_neuron(
     return figure
 
 
+def plot_latency(timed: InferenceReport, *, bins: int = 40, title: str | None = None) -> Figure:
+    """Distributions of latency: all outputs settled, and the class stable.
+
+    Args:
+        timed: Of ``network.measure`` or ``report.timing``.
+        bins: Of the histograms.
+        title: Of the figure.
+
+    Returns:
+        The figure, two panels.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+        SolverError: No image settled.
+    """
+    figure, panels = _figure(2)
+    percent = f"{100 * timed.latency.fraction:.3g} %"
+    for axes, decision, name in zip(
+        panels, (False, True), (f"all outputs within {percent}", "class stable"), strict=True
+    ):
+        values = (timed.latency.decision if decision else timed.latency.images).reshape(-1)
+        values = values[torch.isfinite(values)]
+        if not len(values):
+            raise SolverError("no image settled: there is no latency to draw")
+        axes.hist((1e12 * values).tolist(), bins=bins, color=_colours(3)[1])
+        marks = timed.latency.quantiles((0.5, 0.99), decision=decision)
+        for (level, at), style in zip(marks.items(), ("-", "--"), strict=True):
+            label = f"{100 * level:g} %: {quantity(at, 's')}"
+            axes.axvline(1e12 * at, color="0.25", linewidth=1.0, linestyle=style, label=label)
+        _label(axes, "latency (ps)", "images", name)
+    if title is not None:
+        figure.suptitle(title)
+    return figure
+
+
+def plot_waveforms(
+    timed: InferenceReport, *, end: float | None = None, title: str | None = None
+) -> Figure:
+    """Outputs over time of the images whose waveforms were kept, and when they have settled.
+
+    Args:
+        timed: Of ``network.measure`` or ``report.timing``.
+        end: s, until when; None: all that was kept.
+        title: Of the figure.
+
+    Returns:
+        The figure, one panel per image.
+
+    Raises:
+        ConfigError: matplotlib is not installed, or no waveforms were kept.
+    """
+    kept = timed.waveforms
+    if kept is None:
+        raise ConfigError("no waveforms were kept: measure with TimingOptions(waveforms=2)")
+    figure, panels = _figure(len(kept.samples))
+    shown = kept.time <= (float(kept.time[-1]) if end is None else end)
+    time = 1e12 * kept.time[shown]
+    for k, (axes, index) in enumerate(zip(panels, kept.samples.tolist(), strict=True)):
+        winner = int(timed.settled[index].argmax())
+        for m in range(kept.outputs.shape[2]):
+            style = {"color": _colours(1)[0], "zorder": 3} if m == winner else {"color": "0.7"}
+            label = f"output {m}, the answer" if m == winner else None
+            axes.plot(time, kept.outputs[shown, k, m], label=label, linewidth=1.2, **style)
+        at = float(timed.latency.images[index, 0])
+        if math.isfinite(at):
+            label = f"settled: {quantity(at, 's')}"
+            axes.axvline(1e12 * at, color="0.25", linewidth=1.0, linestyle="--", label=label)
+        _label(axes, "time (ps)", "output (V)", f"image {index}")
+    if title is not None:
+        figure.suptitle(title)
+    return figure
+
+
 def _figure(panels: int) -> tuple[Figure, Sequence[Axes]]:
     if importlib.util.find_spec("matplotlib") is None:
         raise ConfigError(
@@ -237,7 +318,7 @@ def _figure(panels: int) -> tuple[Figure, Sequence[Axes]]:
     from matplotlib.figure import Figure as NewFigure
 
     figure = NewFigure(figsize=(4.6 * panels, 3.9), layout="constrained")
-    return figure, list(figure.subplots(1, panels))
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 
 
 def _colours(count: int) -> list[str]:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from imac_torch import Config, Neuron
+from imac_torch import Config, Neuron, Timing
 from imac_torch.characterization import neuron_of
 from imac_torch.errors import ConfigError, SolverError
 from imac_torch.finfet import FinFET, builtin_14nm_hp
-from imac_torch.plots import loaded_curve, plot_finfet, plot_neuron
+from imac_torch.plots import (
+    loaded_curve,
+    plot_finfet,
+    plot_latency,
+    plot_neuron,
+    plot_waveforms,
+)
+from imac_torch.transient.energy import Energy
+from imac_torch.transient.inference import InferenceReport, Waveforms
+from imac_torch.transient.latency import Latency
 
 matplotlib = pytest.importorskip("matplotlib")
 FINFET = neuron_of(Config())
@@ -124,3 +134,40 @@ def test_example(ngspice, tmp_path):
     names = {path.name for path in written}
     assert names == {"finfet_n.png", "finfet_p.png", "neuron_finfet.png", "neuron_table.png"}
     assert all(path.stat().st_size > 10_000 for path in written)
+
+
+def timed():
+    """Three images of two outputs; the second one was not solved."""
+    nan = float("nan")
+    outputs = torch.tensor([[1e-10, 2e-10], [nan, nan], [4e-10, 3e-10]], dtype=torch.float64)
+    time = torch.linspace(0, 1e-9, 5, dtype=torch.float64)
+    waves = torch.stack([time * 1e9, 1 - time * 1e9], dim=-1)[:, None].expand(-1, 2, -1)
+    none = torch.zeros(3, 1, dtype=torch.float64)
+    energy = Energy(none, none, none, none, none)
+    settled = torch.tensor([[1.0, 0.0], [nan, nan], [0.0, 1.0]], dtype=torch.float64)
+    return InferenceReport(
+        settled, settled, Latency(outputs[:, None], outputs[:, :1] / 2, 0.1), energy, energy,
+        Timing(period=1e-9), torch.tensor([0, 3, 0]), ("every node",), 0.0, (9,),
+        waveforms=Waveforms(torch.tensor([0, 2]), time, waves),
+    )  # fmt: skip
+
+
+def test_latencies():
+    settled, decided = plot_latency(timed(), bins=4).axes
+    counts = [patch.get_height() for patch in settled.patches]
+    assert sum(counts) == 2  # the one that was not solved is not drawn
+    # Quantiles by nearest rank, of 200 ps and 400 ps.
+    assert "99 %: 400 ps" in lines(settled)
+    assert "99 %: 200 ps" in lines(decided)
+    nothing = timed().latency.select(torch.tensor([1]))
+    with pytest.raises(SolverError, match="no image settled"):
+        plot_latency(replace(timed(), latency=nothing))
+
+
+def test_waveforms():
+    first, slowest = plot_waveforms(timed(), end=0.6e-9).axes
+    assert np.allclose(lines(first)["output 0, the answer"], [[0, 0], [250, 0.25], [500, 0.5]])
+    assert np.allclose(lines(slowest)["output 1, the answer"], [[0, 1], [250, 0.75], [500, 0.5]])
+    assert "settled: 400 ps" in lines(slowest)
+    with pytest.raises(ConfigError, match="waveforms=2"):
+        plot_waveforms(replace(timed(), waveforms=None))
