@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test lint types pytest reference benchmark clean
+.PHONY: help demo test lint types pytest docs reference benchmark clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       train or load a network, run it as a circuit, compare"
 	@echo "make test       ruff, mypy and pytest"
+	@echo "make docs       guides and reference as HTML in docs/_build/html"
 	@echo "make reference  compare with the published HSPICE results (needs IMAC_TORCH_SHARED)"
 	@echo "make benchmark  time the solver against other programs"
 	@echo "make clean      remove .venv and everything generated"
@@ -30,6 +31,10 @@ types: $(VENV)/.installed-dev
 
 pytest: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(PYTEST_FLAGS)
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -c docs -d docs/_build/doctrees . docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 reference: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/reference.py
@@ -56,6 +61,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(INSTALL) --no-build-isolation --editable '.[examples,dev,benchmarks]'
 	@touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(INSTALL) --no-build-isolation --editable '.[examples,docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist runs
+	rm -rf $(VENV) docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist runs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Examples and the README's code are run at a small size and must reach their numbers."""
+"""Examples are run at a small size and must reach their numbers."""
 
 from __future__ import annotations
 
@@ -167,55 +167,3 @@ def test_imac_sim_directory(in_empty_directory):
     difference = (spread.outputs - report.outputs).abs().max()
     assert 1e-4 < float(difference) < 0.8
     assert all(name.startswith("runs/imac_sim/1/") for name in state_of(in_empty_directory))
-
-
-def readme_blocks() -> list[tuple[int, str]]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return [
-        (text[: match.start()].count("\n") + 2, match[1])
-        for match in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    ]
-
-
-def test_readme_code_runs_from_top_to_bottom(in_empty_directory):
-    import imac_sim_directory
-
-    directory = in_empty_directory / "imac_sim_data"  # a reader's own data
-    directory.mkdir()
-    imac_sim_directory.write_sample(directory)
-    blocks = readme_blocks()
-    assert len(blocks) >= 9
-    names: dict[str, object] = {"__name__": "readme"}
-    for line, source in blocks:
-        code = compile("\n" * (line - 1) + source, str(ROOT / "README.md"), "exec")
-        exec(code, names)
-    report = names["report"]
-    assert report.accuracy > 0.7  # binarised digits on a network trained with grey levels
-
-
-def test_readme_names_files_and_fields_that_exist():
-    from imac_torch import Config
-
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-        assert (ROOT / link).is_file(), link
-    config = Config()
-    fields = re.findall(
-        r"`(supplies|device|interconnect|crossbar|amplifier|neuron|timing|mapping)\.(\w+)`", text
-    )
-    assert len(fields) > 15
-    for section, field in fields:
-        assert field in type(getattr(config, section)).model_fields, f"{section}.{field}"
-
-
-def test_readme_covers_every_input_of_imac_sim():
-    # The names in the documentation of IMAC-Sim's testIMAC.py.
-    names = """data_dir spice_dir dataset_file label_file weight_var vdd vss testnum
-        testnum_per_batch firstimage tsampling nodes xbar hpar vpar gain tech_node metal T H L W D
-        eps rho rlow rhigh"""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = "\n".join(
-        line.split("|")[1] for line in text.splitlines() if line.startswith("| `")
-    )
-    missing = [name for name in names.split() if f"`{name}`" not in table]
-    assert not missing

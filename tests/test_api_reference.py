@@ -1,0 +1,72 @@
+"""The reference has every public name, and everything in it exists and is described."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+import imac_torch
+
+PAGES = sorted((Path(__file__).resolve().parents[1] / "docs" / "api").glob("*.rst"))
+
+
+def documented() -> dict[str, str]:
+    """Directive by the dotted name it describes, over all pages of the reference."""
+    return {
+        name: directive
+        for path in PAGES
+        for directive, name in re.findall(
+            r"^\.\. auto(class|function|data|module|exception):: ([\w.]+)$",
+            path.read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
+    }
+
+
+def find(name: str) -> object:
+    """The object of a dotted name.
+
+    Raises:
+        AttributeError: There is none.
+    """
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def described_constants(module: object) -> set[str]:
+    """Names of a module that are assigned and followed by a text."""
+    body = ast.parse(inspect.getsource(module)).body  # type: ignore[arg-type]
+    return {
+        node.target.id if isinstance(node, ast.AnnAssign) else node.targets[0].id  # type: ignore
+        for node, after in pairwise(body)
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        and isinstance(after, ast.Expr)
+        and isinstance(after.value, ast.Constant)
+    }
+
+
+def test_the_reference_has_every_public_name() -> None:
+    names = documented()
+    short = {name.removeprefix("imac_torch.").removeprefix("config.") for name in names}
+    assert sorted(set(imac_torch.__all__) - short) == []
+
+
+@pytest.mark.parametrize("name", sorted(documented()))
+def test_what_the_reference_names_exists_and_is_described(name: str) -> None:
+    found = find(name)
+    directive = documented()[name]
+    if directive == "data":
+        module, _, attribute = name.rpartition(".")
+        assert attribute in described_constants(importlib.import_module(module))
+        return
+    # What a class inherits, and what dataclass writes, is no description of it.
+    text = vars(found).get("__doc__") if inspect.isclass(found) else found.__doc__
+    assert text and not re.match(r"\w+\(.*\)$", text.strip().splitlines()[0]), name
+    kinds = {"class": inspect.isclass, "function": inspect.isfunction, "module": inspect.ismodule}
+    assert kinds[directive](found), f"{name} is no {directive}"
