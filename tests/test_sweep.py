@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,9 @@ from imac_torch import (
     Spice,
     WeightMapping,
 )
+from imac_torch.conversion import convert
 from imac_torch.errors import ConfigError, DataError
+from imac_torch.reports.svg import quantity
 from imac_torch.sweep import (
     Choices,
     InProcess,
@@ -45,6 +48,8 @@ from imac_torch.sweep import (
     run_sweep,
     search,
 )
+from imac_torch.sweep.evaluator import TIMING_METRICS
+from imac_torch.sweep.points import configure
 
 ROOT = Path(__file__).parent.parent
 
@@ -470,6 +475,43 @@ def test_files_say_what_the_sweep_is(tmp_path: Path) -> None:
     assert read.trials == 7
 
 
+def test_time_is_measured_where_it_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    for text, wanted in (
+        ("", False),
+        ("[run]\ntiming = true", True),
+        ('[objectives]\nlatency_worst = "min"', True),
+        ('[objectives]\nenergy = "min"', False),
+    ):
+        path.write_text(f'[model]\nsource = "a:b"\n{text}\n')
+        assert read_sweep(path).timing is wanted
+
+
+def test_latency_in_a_table(tmp_path: Path) -> None:
+    plain = evaluator(inputs=evaluator().inputs[:3], labels=evaluator().labels[:3])
+    timed = replace(plain, timing=True)
+    point: dict[str, object] = {
+        "interconnect.capacitance": True, "interconnect.length": 5e-6, "interconnect.width": 5e-6
+    }  # fmt: skip
+    assert timed.key(point) != plain.key(point)
+    points = [{**point, "timing.period": period} for period in (2e-9, 1.5e-10)]
+    table = run_sweep(points, timed, tmp_path / "s.sqlite", progress=False)
+    long, short = table.rows
+    assert not set(TIMING_METRICS) & set(plain.bench()(point))
+    assert set(TIMING_METRICS) <= set(table.metrics)
+    network = convert(timed.model, configure(timed.base, points[0])).eval()
+    measured = network.measure(timed.inputs)
+    assert long["latency_worst"] == pytest.approx(float(measured.latency.images.max()), rel=1e-9)
+    assert long["energy_switching"] == pytest.approx(float(measured.switching.total.mean()))
+    assert long["unsettled"] == 0.0 < short["unsettled"]
+    # The circuit is the same, however often it is sampled: only crossings are interpolated anew.
+    assert short["latency_worst"] == pytest.approx(long["latency_worst"], rel=2e-2)
+    front = table.front({"latency_worst": "min", "energy": "min"})
+    assert short in front
+    page = render_sweep(table, {"latency_worst": "min", "energy_switching": "min"})
+    assert quantity(min(row["latency_worst"] for row in table.rows), "s") in page
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -480,6 +522,8 @@ def test_files_say_what_the_sweep_is(tmp_path: Path) -> None:
         ("trials = 7", "trials = 0", "trials"),
         ("high = 1e5, ", "", "low"),
         ("[grid]", "[grid", "not valid TOML"),
+        ("[grid]", "[run]\ntiming = 1\n[grid]", "true or false"),
+        ("[grid]", '[run]\ntiming = false\n[objectives]\nlatency = "min"\n[grid]', "latency"),
     ],
 )
 def test_mistakes_in_files_are_named(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -180,6 +180,7 @@ def _evaluator(described: SweepFile) -> NetworkEvaluator:
         engine=engine,
         area_model=str(run.get("area_model", "imac-sim")),
         exclude=tuple(model.get("exclude", ())),
+        timing=described.timing,
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +20,27 @@ from imac_torch.conversion import convert
 from imac_torch.datasets.batches import labelled_batches
 from imac_torch.dc.native import Native
 from imac_torch.engine import Engine, Spice
-from imac_torch.errors import DataError
+from imac_torch.errors import DataError, SamplingWarning, SolverError
 from imac_torch.evaluation import evaluate
 from imac_torch.reports.area import network_area
 from imac_torch.reports.report import Report, environment
 from imac_torch.simulator import HSpice, Simulator
 from imac_torch.sweep.points import Point, configure, seed_of
 from imac_torch.sweep.tasks import Bench
+from imac_torch.transient.inference import TimingOptions
 
-__all__ = ["Evaluator", "NetworkEvaluator"]
+__all__ = ["TIMING_METRICS", "Evaluator", "NetworkEvaluator"]
+
+TIMING_METRICS: Final = (
+    "latency",
+    "latency_worst",
+    "decision_latency",
+    "safe_period",
+    "unsettled",
+    "energy_measured",
+    "energy_switching",
+)
+"""Metrics that only transients give."""
 
 KEPT_NETWORKS = 4
 """Converted and eliminated networks that a worker keeps for the points that follow."""
@@ -58,6 +72,9 @@ class NetworkEvaluator:
 
     Metrics: ``accuracy``, ``reference_accuracy``, ``agreement``, ``samples``, ``failures``,
     ``power`` and its parts (W), ``energy`` (J), ``period`` (s), ``area`` (m²), ``residual`` (A).
+    With ``timing`` also :data:`TIMING_METRICS`: ``latency`` (median), ``latency_worst``,
+    ``decision_latency`` (worst), ``safe_period`` (s), ``unsettled`` (share of samples at the end
+    of the period), ``energy_measured`` and ``energy_switching`` (J, means).
 
     Attributes:
         model: The trained software model.
@@ -68,6 +85,7 @@ class NetworkEvaluator:
         area_model: A name of :data:`imac_torch.reports.area.AREA_MODELS`.
         exclude: Paths of linear layers that stay in software.
         batch_size: Samples per solve.
+        timing: Whether to integrate transients too, which takes hundreds of times as long.
     """
 
     model: nn.Module
@@ -78,6 +96,7 @@ class NetworkEvaluator:
     area_model: str = "imac-sim"
     exclude: Sequence[str] = ()
     batch_size: int = 1000
+    timing: bool | TimingOptions = False
 
     @classmethod
     def of(
@@ -112,6 +131,7 @@ class NetworkEvaluator:
             self.area_model,
             tuple(self.exclude),
             environment()["imac_torch"],
+            *([repr(_timing_options(self.timing))] if self.timing else []),
         )
         digest.update(repr(settings).encode())
         return digest.hexdigest()
@@ -145,6 +165,12 @@ class NetworkEvaluator:
         if isinstance(engine, Spice):
             return engine.workers if isinstance(engine.simulator, HSpice) else 0
         return 1 if isinstance(engine, HSpice) else 0
+
+
+def _timing_options(timing: bool | TimingOptions) -> TimingOptions:
+    """Without waveforms: a table has no place for them."""
+    options = timing if isinstance(timing, TimingOptions) else TimingOptions()
+    return replace(options, waveforms=0)
 
 
 def _engine_text(engine: Engine) -> str:
@@ -201,11 +227,14 @@ class _NetworkBench:
             metrics["power"] = power["total"]
             metrics.update({f"power_{name}": power[name] for name in ("inputs", "bias", "neurons")})
             metrics["energy"] = power["total"] * period
+        if report.timing is not None:
+            metrics.update(_timing_metrics(report))
         return metrics
 
     def _solve(self, config: Config, seed: int | None) -> tuple[IMACNetwork, Report]:
         content = config.to_dict()
-        if isinstance(self.evaluator.engine, Native):
+        timing = self.evaluator.timing
+        if isinstance(self.evaluator.engine, Native) and not timing:
             content.pop("timing")
         text = json.dumps([content, seed if _random(config) else None], sort_keys=True)
         if text in self.kept:
@@ -215,10 +244,39 @@ class _NetworkBench:
         network = convert(
             self.evaluator.model, config, exclude=self.evaluator.exclude, generator=generator
         ).eval()
-        report = evaluate(
-            network, self.batches, engine=self.evaluator.engine, seed=seed, progress=False
-        )
+        with warnings.catch_warnings():
+            # What it would say is in the table, for every point: ``unsettled``.
+            warnings.simplefilter("ignore", SamplingWarning)
+            report = evaluate(
+                network,
+                self.batches,
+                engine=self.evaluator.engine,
+                timing=_timing_options(timing) if timing else False,
+                seed=seed,
+                progress=False,
+            )
         self.kept[text] = (network, report)
         while len(self.kept) > KEPT_NETWORKS:
             self.kept.popitem(last=False)
         return network, report
+
+
+def _timing_metrics(report: Report) -> dict[str, float]:
+    figures = report.figures()["timing"]
+    if not math.isfinite(figures["safe_period"]):
+        # Infinity has no place in tables and fronts: such a point has failed.
+        raise SolverError(
+            "some samples do not settle within the simulated time "
+            f"({TimingOptions().periods} periods): lengthen timing.period"
+        )
+    energy = figures["energy"]["total"]
+    values = (
+        figures["latency"]["median"],
+        figures["latency"]["worst"],
+        figures["decision"]["worst"],
+        figures["safe_period"],
+        figures["sampling"]["unsettled"] / figures["images"],
+        energy["energy"],
+        energy["switching"],
+    )
+    return dict(zip(TIMING_METRICS, values, strict=True))

@@ -11,6 +11,7 @@ from typing import Any, Final
 from imac_torch.config import Config
 from imac_torch.errors import ConfigError
 from imac_torch.overrides import apply_overrides
+from imac_torch.sweep.evaluator import TIMING_METRICS
 from imac_torch.sweep.points import grid, product
 from imac_torch.sweep.search import Choices, Range
 
@@ -52,7 +53,7 @@ _TABLES: Final = {
     "model": {"source", "weights", "exclude"},
     "data": {"source", "root", "train", "testnum", "firstimage"},
     "base": {"config", "imac_sim"},
-    "run": {"area_model", "engine", "analysis", "timeout", "workers"},
+    "run": {"area_model", "engine", "analysis", "timeout", "workers", "timing"},
 }
 _OTHER: Final = {"set", "grid", "points", "objectives", "search"}
 
@@ -71,7 +72,7 @@ class SweepFile:
         objectives: ``max`` or ``min`` by metric.
         space: Of a search, by field.
         trials: Of a search.
-        run: ``area_model``, ``engine``, ``analysis``, ``timeout``, ``workers``.
+        run: ``area_model``, ``engine``, ``analysis``, ``timeout``, ``workers``, ``timing``.
     """
 
     path: Path
@@ -93,6 +94,22 @@ class SweepFile:
         """
         config = self.config or suggested or Config()
         return apply_overrides(config, self.changes)
+
+    @property
+    def timing(self) -> bool:
+        """Whether transients are wanted: ``[run] timing``, or an objective that needs them.
+
+        Raises:
+            ConfigError: ``timing`` is false or not a truth value, and an objective needs it.
+        """
+        needed = [name for name in self.objectives if name in TIMING_METRICS]
+        asked = self.run.get("timing", bool(needed))
+        if not isinstance(asked, bool) or (needed and not asked):
+            raise ConfigError(
+                f"[run] timing = {asked!r} must be true or false"
+                + (f", and true for the objective {needed[0]}" if needed else "")
+            )
+        return asked
 
     def relative(self, name: str) -> str:
         """A path of the file, from here; names of modules and data sets stay as they are."""
@@ -139,7 +156,7 @@ def _parse(path: Path, content: dict[str, Any]) -> SweepFile:
         config = Config.imac_sim()
     space, trials = _search(content.get("search", {}))
     points = product(content.get("points", [{}]), grid(content.get("grid", {})))
-    return SweepFile(
+    described = SweepFile(
         path=path,
         model=content["model"],
         data=content.get("data", {}),
@@ -151,6 +168,8 @@ def _parse(path: Path, content: dict[str, Any]) -> SweepFile:
         trials=trials,
         run=content.get("run", {}),
     )
+    _ = described.timing  # a contradiction is reported here
+    return described
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

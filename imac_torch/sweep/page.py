@@ -16,7 +16,8 @@ __all__ = ["render_sweep"]
 
 UNITS: Final = {
     "power": "W", "power_inputs": "W", "power_bias": "W", "power_neurons": "W", "energy": "J",
-    "period": "s", "residual": "A", "latency": "s",
+    "period": "s", "residual": "A", "latency": "s", "latency_worst": "s", "decision_latency": "s",
+    "safe_period": "s", "energy_measured": "J", "energy_switching": "J",
 }  # fmt: skip
 """Units of metrics, for axes and tables; area is written in µm²."""
 
