@@ -11,14 +11,19 @@ thing costs:
 ``neuron``            the activation circuit's own curve instead of the ideal one, unloaded
 ``loading``           neurons loaded by the next layer: the whole circuit without wires
 ``wires``             wire resistances, arrays not partitioned
-``partitioning``      arrays cut as configured, partitions averaged: the circuit
+``partitioning``      arrays cut as configured, partitions averaged
+``calibration``       trims of :func:`imac_torch.calibration.calibrate`, which take back part of
+                      what all the others cost: the circuit
 ====================  ============================================================================
+
+Trims stand for what conductances anticipate of loading and wires, so no step before the last has
+them: there they would be errors. Ranges and statistics of calibration are in every step.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -42,6 +47,7 @@ STEPS = (
     "loading",
     "wires",
     "partitioning",
+    "calibration",
 )
 """Names of the steps, in order."""
 
@@ -110,19 +116,29 @@ def ablate(
     software = software_activations(network, network.digital(inputs))
     free = _copy(network, levels="continuous", states=None, spread=False)
     nominal = _copy(network, spread=False)
+    plain = _copy(network)
     results = [_step("software", network, software[1:], software, labels, 0)]
     for name, variant, real in (
         ("mapping", free, False),
         ("quantisation", nominal, False),
-        ("variation", network, False),
-        ("neuron", network, True),
+        ("variation", plain, False),
+        ("neuron", plain, True),
     ):
         outputs = _unloaded(variant, software[0], circuit_curve=real)
         results.append(_step(name, network, outputs, software, labels, 0))
     ideal = Interconnect(resistance=False)
-    for name, wires, whole in (("loading", ideal, False), ("wires", None, True),
-                               ("partitioning", None, False)):  # fmt: skip
-        solution = _solve(network, inputs, wires, whole)
+    for name, variant, wires, whole in (
+        ("loading", plain, ideal, False),
+        ("wires", plain, None, True),
+        ("partitioning", plain, None, False),
+        ("calibration", network, None, False),
+    ):
+        if name == "calibration" and not any(
+            bool(layer.trim.any()) for layer in network.analog_layers()
+        ):
+            results.append(replace(results[-1], name=name))
+            continue
+        solution = _solve(variant, inputs, wires, whole)
         outputs = [_software_units(layer, state.outputs) for layer, state in zip(
             network.analog_layers(), solution.layers, strict=True)]  # fmt: skip
         failed = ~solution.converged
@@ -158,7 +174,7 @@ def _copy(
     states: int | str | None = "keep",
     spread: bool = True,
 ) -> IMACNetwork:
-    """The same network with other mappings.
+    """The same network with other mappings, without trims.
 
     Gains are kept, but where levels or states no longer limit a 'matched' layer, the gain that was
     a compromise with them is chosen anew (unless the configuration gives one).
@@ -167,6 +183,7 @@ def _copy(
     for layer in result.analog_layers():
         config = layer.config
         gain = layer.gain()
+        layer.trim.zero_()
         if levels is not None:
             config = config.replace(mapping=config.mapping.replace(levels=levels))
             if not layer.matched:
@@ -183,6 +200,7 @@ def _copy(
         if not spread:
             layer.positive_factor.fill_(1.0)
             layer.negative_factor.fill_(1.0)
+            layer.sample = None
     return result
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from imac_torch import Config, convert
 from imac_torch.ablation import STEPS, ablate, layer_effects
 from imac_torch.analog import IMACNetwork
-from imac_torch.calibration import calibrate
+from imac_torch.calibration import calibrate, software_activations
 from imac_torch.config import Crossbar, Interconnect, Memristor, Neuron, WeightMapping
 from imac_torch.errors import ConversionError
 
@@ -73,9 +73,31 @@ def test_steps_are_the_network_and_name_the_culprit(generator: torch.Generator) 
     with torch.no_grad():
         correct = (coarse(x).argmax(1) == labels).double().mean()
     assert steps["partitioning"].accuracy == pytest.approx(float(correct))
+    # nothing was trimmed
+    assert steps["calibration"].accuracy == steps["partitioning"].accuracy
     # the ablation left the network as it was
     again = {step.name: step for step in ablate(coarse, x, labels)}
     assert again["partitioning"].output_error == steps["partitioning"].output_error
+
+
+def test_trims_count_only_where_calibration_comes_in(generator: torch.Generator) -> None:
+    x = images(generator)
+    circuit = network(generator, Memristor(rlow=1e3, rhigh=100e3))
+    before = {step.name: step for step in ablate(circuit, x)}
+    calibrate(circuit, x)
+    assert any(bool(layer.trim.any()) for layer in circuit.analog_layers())
+    after = {step.name: step for step in ablate(circuit, x)}
+    # Ranges and statistics were set on other images from the same distribution: all steps before
+    # the last are nearly the same as without trims, the last is the calibrated circuit.
+    for name in STEPS[1:-1]:
+        assert after[name].output_error == pytest.approx(before[name].output_error, abs=0.05), name
+    assert before["calibration"].output_error == before["partitioning"].output_error
+    assert after["calibration"].output_error < 0.5 * after["partitioning"].output_error
+    with torch.no_grad():
+        found, wanted = circuit(x), software_activations(circuit, x)[-1]
+    spread = (wanted - wanted.mean(0)).square().mean().sqrt()
+    error = float((found - wanted).square().mean().sqrt() / spread)
+    assert after["calibration"].output_error == pytest.approx(error, rel=1e-9)
 
 
 def test_effective_weights(generator: torch.Generator) -> None:

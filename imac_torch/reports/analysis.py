@@ -36,7 +36,8 @@ EFFECTS: Final = {
     "neuron": "the neurons' own curve",
     "loading": "loading of layers by the next",
     "wires": "wires of undivided arrays",
-    "partitioning": "partitioning: the circuit",
+    "partitioning": "partitioning",
+    "calibration": "trims of calibration: the circuit",
 }
 """Steps of the ablation in words."""
 
