@@ -85,12 +85,15 @@ class AmplifierArray:
         nodes: (E, 3) int64: I+ end, I- end, output.
         gain: R4/R2 = R3/R1.
         resistance: R1 = R2, Ω.
+        pole: Hz; the outputs follow their ideal values through a buffered low-pass with this
+            pole. None: at once.
     """
 
     labels: IndexArray
     nodes: IndexArray
     gain: float
     resistance: float
+    pole: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,8 @@ class NeuronSpec:
         vdd: V.
         temperature: K.
         options: The configuration's section, for everything that only some kinds read.
+        input_capacitance: F, from the gate (of behavioural neurons: the input) to ground.
+        output_capacitance: F, from the output to ground.
     """
 
     kind: str
@@ -131,6 +136,8 @@ class NeuronSpec:
     vdd: float
     temperature: float
     options: Neuron
+    input_capacitance: float = 0.0
+    output_capacitance: float = 0.0
 
     @classmethod
     def of(cls, config: Config, kind: str) -> NeuronSpec:
@@ -151,6 +158,8 @@ class NeuronSpec:
             vdd=config.supplies.vdd,
             temperature=config.temperature,
             options=options,
+            input_capacitance=options.input_capacitance,
+            output_capacitance=options.output_capacitance,
         )
 
 
@@ -219,7 +228,7 @@ class Circuit:
     Attributes:
         layers: At least one.
         vdd: V.
-        timing: Period and transition of the input sequence.
+        timing: Period and transition of the input sequence, load of the last outputs.
     """
 
     layers: tuple[LayerCircuit, ...]
@@ -384,7 +393,11 @@ def build_layer(
         outputs=output_pins,
         elements=tuple(builder.elements),
         amplifiers=AmplifierArray(
-            labels, np.stack(ends, axis=1), float(spec.gain), float(spec.amplifier_resistance)
+            labels,
+            np.stack(ends, axis=1),
+            float(spec.gain),
+            float(spec.amplifier_resistance),
+            spec.amplifier_pole,
         ),
         sums=sums,
         neurons=NeuronArray(

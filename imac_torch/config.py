@@ -300,6 +300,13 @@ class Amplifier(_Section):
         "IMAC-Sim's 1 mΩ averages ideal sources; a physical amplifier has more. With slices it is "
         "that of the most significant one; each further one has mapping.slice_base times more.",
     )
+    pole: float | None = Field(
+        None,
+        gt=0,
+        description="Hz. Single pole of the closed loop (seen by transients only): the amplifier's "
+        "ideal output passes a buffered RC low-pass with 2π·R·C = 1/pole, then output_resistance "
+        "(or the ideal sum). The lines are loaded as without it. None: infinitely fast.",
+    )
     combine: Literal["average", "sum"] = Field(
         "average",
         description="How partitions meet: tied together through output_resistance (the mean), or "
@@ -354,6 +361,21 @@ class Neuron(_Section):
     output_resistance: float = Field(
         1e3, gt=0, description="Ω. Output resistance of the behavioural neurons."
     )
+    input_capacitance: float = Field(
+        0.0,
+        ge=0,
+        description="F. Linear, to ground (seen by transients only): at the inverter's gate, "
+        "behind its input resistor and level shift, besides the transistors' own charges; at the "
+        "input z of a behavioural neuron, which has no charge of its own. A sub-circuit of the "
+        "user's gets it as its parameter cin, if it declares one.",
+    )
+    output_capacitance: float = Field(
+        0.0,
+        ge=0,
+        description="F. Linear, from every neuron's output to ground (seen by transients only), "
+        "besides the transistors' own charges. A sub-circuit of the user's gets it as its "
+        "parameter cout, if it declares one.",
+    )
     table: str | None = Field(
         None, description="File with a characterised neuron (kind='table'), safetensors."
     )
@@ -370,12 +392,18 @@ class Neuron(_Section):
 
 
 class Timing(_Section):
-    """The sequence of inputs."""
+    """The sequence of inputs, and what the outputs have to drive meanwhile."""
 
     period: float = Field(
         4e-9, gt=0, description="s. Time per input vector. IMAC-Sim: tsampling."
     )
     transition: float = Field(1e-10, gt=0, description="s. Ramp from one input to the next.")
+    load_capacitance: float = Field(
+        0.0,
+        ge=0,
+        description="F. From every output of the last layer to ground: what reads the result "
+        "(seen by transients only).",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

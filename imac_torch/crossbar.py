@@ -57,6 +57,7 @@ class CrossbarSpec:
             input (0-dimensional float64).
         combine: ``average`` or ``sum`` over horizontal partitions.
         slicing: Rows of one output (:mod:`imac_torch.mapping.slices`).
+        amplifier_pole: Hz, of the amplifiers' closed loop; None: infinitely fast.
     """
 
     conductances: ConductancePair
@@ -69,6 +70,7 @@ class CrossbarSpec:
     output_resistance: Tensor
     combine: str
     slicing: Slicing = field(default_factory=Slicing)
+    amplifier_pole: float | None = None
 
     def __post_init__(self) -> None:
         """Check that shapes chain and values are physical.
@@ -113,6 +115,8 @@ class CrossbarSpec:
             value = float(getattr(self, name).detach())
             if not 0 < value < float("inf"):
                 raise CircuitError(f"{name} = {value} must be finite and > 0")
+        if self.amplifier_pole is not None and not 0 < self.amplifier_pole < float("inf"):
+            raise CircuitError(f"amplifier_pole = {self.amplifier_pole} Hz must be finite and > 0")
 
     @property
     def outputs(self) -> int:
@@ -176,4 +180,5 @@ def build_crossbar(conductances: ConductancePair, config: Config, gain: float) -
         output_resistance=scalar(config.amplifier.output_resistance),
         combine=config.amplifier.combine,
         slicing=Slicing.of(config.mapping, config.device),
+        amplifier_pole=config.amplifier.pole,
     )

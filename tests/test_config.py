@@ -27,6 +27,7 @@ from imac_torch import (
     Neuron,
     Supplies,
     Timing,
+    TransientOptions,
     WeightMapping,
     convert,
 )
@@ -36,6 +37,7 @@ from imac_torch.errors import ConfigError
 from imac_torch.finfet import builtin_14nm_hp, write_model_card
 from imac_torch.neurons.neurontable import InterpolationError, NeuronTable
 from imac_torch.reports.area import network_area
+from imac_torch.transient.integrator import StepControl
 
 FILES = ("toml", "json")
 
@@ -88,6 +90,7 @@ CHANGES = {
     "amplifier.gain": Change(7.0, "voltages"),
     "amplifier.input_resistance": Change(2e3, "voltages"),
     "amplifier.output_resistance": Change(1e3, "voltages", FINFET),
+    "amplifier.pole": Change(1e9, "latency"),
     "amplifier.combine": Change("sum", "voltages", {"crossbar.columns": 3}),
     "neuron.kind": Change("finfet", "voltages"),
     "neuron.rlow": Change(50e3, "voltages", FINFET),
@@ -99,6 +102,8 @@ CHANGES = {
     "neuron.model_directory": Change("cards", "voltages", FINFET),
     "neuron.slope": Change(6.0, "voltages", {"amplifier.gain": 10.0}),
     "neuron.output_resistance": Change(5e3, "voltages"),
+    "neuron.input_capacitance": Change(5e-16, "latency", FINFET),
+    "neuron.output_capacitance": Change(2e-14, "latency"),
     "neuron.table": Change(
         "steep.safetensors", "voltages",
         {"neuron.kind": "table", "neuron.table": "flat.safetensors"},
@@ -107,6 +112,7 @@ CHANGES = {
     "neuron.subcircuit": Change("mine.sp", "netlist"),
     "timing.period": Change(5e-9, "netlist"),
     "timing.transition": Change(2e-10, "netlist"),
+    "timing.load_capacitance": Change(2e-14, "latency"),
     "mapping.levels": Change("binary", "voltages"),
     "mapping.scheme": Change("balanced", "voltages"),
     "mapping.scale": Change("row", "voltages", {**MATCHED, "mapping.levels": "ternary"}),
@@ -205,6 +211,10 @@ def observe(output, config, tmp_path):
     inputs = 0.7 * signs(3, 6)
     if output == "inputs":
         return network.voltages(inputs)
+    if output == "latency":
+        # Equal steps: what differs is not where time points lie. In ns.
+        options = TransientOptions(control=StepControl(fixed=2e-11))
+        return 1e9 * network.measure(inputs, options=options).latency.outputs
     if output == "voltages":
         with torch.no_grad():
             solution = network.solve(inputs, power=False)
@@ -229,7 +239,8 @@ def test_field_changes_an_output(path, files, tmp_path):
     if isinstance(first, str):
         assert first != second
     else:
-        # Newton's method stops at 1e-9 V: a difference of 1e-6 V is not its doing.
+        # Newton's method stops at 1e-9 V (1e-6 V in transients, which makes less than 1e-6 ns of
+        # a latency): a difference of 1e-6 is not its doing.
         assert float((first - second).abs().max()) > 1e-6
 
 
@@ -267,9 +278,14 @@ CONFIGS = {
             capacitance=True, imac_sim_capacitance=True, permittivity=20 * 8.854e-12,
         ),
         crossbar=Crossbar(rows=16, columns=8, horizontal=(13, 4, 3), vertical=(4, 3, 1)),
-        amplifier=Amplifier(gain=(30.0, 0.1, 10.0), output_resistance=0.0, combine="sum"),
-        neuron=Neuron(kind="finfet", rlow=None, rhigh=1e5, model_directory="/a b/ü", fins=3),
-        timing=Timing(period=1e-9, transition=1e-12),
+        amplifier=Amplifier(
+            gain=(30.0, 0.1, 10.0), output_resistance=0.0, pole=3e9, combine="sum"
+        ),
+        neuron=Neuron(
+            kind="finfet", rlow=None, rhigh=1e5, model_directory="/a b/ü", fins=3,
+            input_capacitance=1e-16, output_capacitance=1e-15,
+        ),
+        timing=Timing(period=1e-9, transition=1e-12, load_capacitance=1e-14),
         mapping=WeightMapping(levels=(-1.0, -0.1, 0.3, 1.0), scheme="matched", scale="row"),
         temperature=273.15,
         layers={

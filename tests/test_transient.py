@@ -1,5 +1,6 @@
 """Transients of small networks: invariants, options, kernels, energies."""
 
+import math
 from dataclasses import fields
 from itertools import pairwise
 
@@ -11,10 +12,10 @@ from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Neuron,
 from imac_torch.crossbar import build_crossbar
 from imac_torch.dc.native import Native
 from imac_torch.dc.network import solve_dc
-from imac_torch.errors import ConfigError, SolverError
+from imac_torch.errors import SolverError
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.neurons.cores import transistors
-from imac_torch.transient.charges import LinearCharges, build_charges
+from imac_torch.transient.charges import build_charges
 from imac_torch.transient.energy import Energy
 from imac_torch.transient.inference import TimingOptions, measure_inference
 from imac_torch.transient.integrator import StepControl
@@ -35,17 +36,19 @@ def neuron_spec(options, kind):
         0.8,
         298.15,
         options,
+        options.input_capacitance,
+        options.output_capacitance,
     )
 
 
 def build(generator, *, kind="logistic", capacitance=True, combine="average", node=9e-9,
-          resistance=True):
+          resistance=True, pole=None, tie=1.0, **neuron):
     """Layers (crossbars, neurons), interconnect and DC stages."""
     config = Config(
-        neuron=Neuron(kind=kind, output_resistance=2e4),
+        neuron=Neuron(kind=kind, output_resistance=2e4, **neuron),
         crossbar=Crossbar(rows=4, columns=5),
         interconnect=Interconnect(capacitance=capacitance, tech_node=node, resistance=resistance),
-        amplifier=Amplifier(gain=10.0, combine=combine, output_resistance=1.0),
+        amplifier=Amplifier(gain=10.0, combine=combine, output_resistance=tie, pole=pole),
     ).for_layer(0, "a", 1)
     layers = []
     for inputs, outputs in pairwise(SIZES):
@@ -114,13 +117,14 @@ def test_exact_and_reduced_agree(generator):
 
 
 def test_second_order(generator):
-    network = build(generator, capacitance=False)
+    # Through 100 kΩ / 2 partitions the inputs charge 1 fF, outputs 2 fF: tens of ps.
+    network = build(generator, capacitance=False, tie=1e5, input_capacitance=1e-15,
+                    output_capacitance=2e-15)
     inputs = vectors(generator, 1, 1)
-    neuron = LinearCharges(gate=1e-15, output=2e-15, mutual=0.3e-15)
     at = []
     for step in (1e-11, 5e-12, 2.5e-12, 6.25e-13):
         timing = Timing(period=2e-10)
-        result = solve(network, inputs, timing, neuron=neuron, control=StepControl(fixed=step))
+        result = solve(network, inputs, timing, control=StepControl(fixed=step))
         index = int((result.time - 1.5e-10).abs().argmin())
         assert float(result.time[index]) == pytest.approx(1.5e-10)
         at.append(result.outputs[index])
@@ -131,16 +135,15 @@ def test_second_order(generator):
 
 
 def test_tolerance_is_kept(generator):
-    network = build(generator, capacitance=False)
+    network = build(generator, capacitance=False, output_capacitance=2e-15)
     inputs = vectors(generator, 4, 1)
-    neuron = LinearCharges(output=2e-15)
     timing = Timing(period=4e-10)
-    fine = solve(network, inputs, timing, neuron=neuron, control=StepControl(fixed=1e-12))
+    fine = solve(network, inputs, timing, control=StepControl(fixed=1e-12))
     from imac_torch.transient.waveform import sample
 
     for tolerance in (1e-3, 1e-4):
         control = StepControl(tolerance=tolerance)
-        result = solve(network, inputs, timing, neuron=neuron, control=control)
+        result = solve(network, inputs, timing, control=control)
         error = result.outputs[::2] - sample(fine.time, fine.outputs, result.time[::2])
         # Local errors of some ten steps add up before they decay.
         assert float(error.abs().max()) < 10 * tolerance
@@ -160,21 +163,26 @@ def test_batch_equals_loop(generator):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"load_capacitance": 5e-15}, {"amplifier_pole": 2e9},
-                 {"neuron": LinearCharges(output=5e-15)}, {"neuron": LinearCharges(gate=1e-15)}]
+    ("circuit", "load"),
+    [({}, 5e-15), ({"pole": 2e9}, 0.0), ({"output_capacitance": 5e-15}, 0.0),
+     ({"input_capacitance": 1e-15}, 0.0), ({"input_capacitance": 1e-15, "tie": 1e5}, 0.0)],
+    ids=["load", "pole", "output", "input of an ideal source", "input"],
 )
-def test_options_slow_the_outputs_down(generator, settings):
+def test_capacitors_and_poles_slow_the_outputs_down(circuit, load):
     from imac_torch.transient.latency import measure_latency
 
-    network = build(generator)
-    inputs = vectors(generator, 4, 1)
-    plain = solve(network, inputs)
-    slower = solve(network, inputs, **settings)
+    def run(load=0.0, **circuit):
+        generator = torch.Generator().manual_seed(11)
+        network = build(generator, **circuit)
+        return solve(network, vectors(generator, 4, 1), Timing(period=2e-9, load_capacitance=load))
+
+    plain = run(tie=circuit.get("tie", 1.0))
+    slower = run(load, **circuit)
     times = [
         measure_latency(item.time, item.outputs, TIMING.period).images for item in (plain, slower)
     ]
-    if settings.get("neuron") == LinearCharges(gate=1e-15):
-        # A behavioural neuron's gate hangs on ideal sources: nothing to charge it through.
+    if circuit == {"input_capacitance": 1e-15}:
+        # A behavioural neuron's input hangs on 1 Ω: 1 fF there takes 1 fs.
         assert torch.allclose(times[0], times[1], rtol=1e-3)
     else:
         assert bool((times[1] > 1.02 * times[0]).all())
@@ -182,14 +190,27 @@ def test_options_slow_the_outputs_down(generator, settings):
     assert torch.allclose(slower.outputs[-1], plain.outputs[-1], atol=2e-4)
 
 
+def test_latency_of_a_loaded_output_is_that_of_its_rc(generator):
+    """Identity neurons without any other capacitor: the last ones are their resistor and load."""
+    from imac_torch.transient.latency import measure_latency
+
+    network = build(generator, kind="identity", capacitance=False)
+    timing = Timing(period=4e-9, transition=1e-12, load_capacitance=1e-14)
+    result = solve(network, vectors(generator, 3, 1), timing, control=StepControl(tolerance=1e-5))
+    constant = 2e4 * 1e-14
+    expected = constant * math.log(10.0) + timing.transition / 2
+    latency = measure_latency(result.time, result.outputs, timing.period).outputs
+    # 1e-5 V per step of an output of some 0.1 V, and the cubic between time points.
+    assert torch.allclose(latency, torch.full_like(latency, expected), rtol=2e-3)
+
+
 def test_amplifier_pole_is_a_single_pole(generator):
     # Only the amplifier has dynamics: the output of an identity neuron is its step response.
-    network = build(generator, kind="identity", capacitance=False)
-    inputs = vectors(generator, 2, 1)
     pole = 1e9
+    network = build(generator, kind="identity", capacitance=False, pole=pole)
+    inputs = vectors(generator, 2, 1)
     timing = Timing(period=2e-9, transition=1e-12)
-    result = solve(network, inputs, timing, amplifier_pole=pole,
-                   control=StepControl(tolerance=1e-5), save="all")
+    result = solve(network, inputs, timing, control=StepControl(tolerance=1e-5), save="all")
     begin, end = result.layers[0][0], result.layers[0][-1]
     index = int((result.time - 0.3e-9).abs().argmin())
     time = float(result.time[index]) - 0.5e-12  # a short ramp is a step in its middle
@@ -311,8 +332,7 @@ def test_report_of_a_data_set(finfet):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"wires": "none"}, {"order": 0}, {"load_capacitance": -1.0}, {"amplifier_pole": 0.0},
-     {"save": "some"}, {"kernel": "c"}],
+    [{"wires": "none"}, {"order": 0}, {"save": "some"}, {"kernel": "c"}],
 )
 def test_impossible_options(settings):
     with pytest.raises(SolverError):
@@ -334,5 +354,3 @@ def test_errors(generator):
         solve(network, vectors(generator, 1, 1), kernel="numba")
     with pytest.raises(SolverError, match="grid must reach"):
         solve(network, vectors(generator, 1, 1), control=StepControl(grid=(1e-10, 1e-9)))
-    with pytest.raises(ConfigError, match="capacitance"):
-        LinearCharges(gate=-1e-15)

@@ -157,8 +157,8 @@ def solve_stage(
             charges in units of the scale.
         grid: (9,) start, end and inverse step of both axes; scales of gate current (A), supply
             current (A) and charges (C).
-        circuit: (7,) input resistance Ω, feedback conductance S, level shift V, shift 1/s; added
-            capacitance of gate, output and between them, F.
+        circuit: (5,) input resistance Ω, feedback conductance S, level shift V, shift 1/s,
+            capacitance from gates to ground F.
         capacitance: (M,) F from outputs to ground.
         tolerance: V.
         limit: Largest number of iterations.
@@ -167,7 +167,7 @@ def solve_stage(
     batch = combined.shape[0]
     tiles = (batch + LANES - 1) // LANES
     resistance, feedback, level, sigma = circuit[0], circuit[1], circuit[2], circuit[3]
-    of_gate, of_output, mutual = circuit[4], circuit[5], circuit[6]
+    of_gate = circuit[4]
     gate_scale, supply_scale, charge_scale = grid[6], grid[7], grid[8]
     for work in range(work_first, work_last):
         part = work // tiles
@@ -211,7 +211,6 @@ def solve_stage(
                             drawn[row, lane] += factor * u[column, lane]
             for row in range(size):
                 neuron = begin + row
-                outer = of_output + mutual + capacitance[neuron]
                 for lane in range(LANES):
                     image = head + min(lane, lanes - 1)
                     gate, output = g[row, lane], u[row, lane]
@@ -219,13 +218,8 @@ def solve_stage(
                     rising = math.exp(value[1])
                     tunnel = gate_scale * 0.5 * (rising - 1.0 / rising)
                     steep = gate_scale * 0.5 * (rising + 1.0 / rising)
-                    across_pair = mutual * (gate - output)
-                    gate_charge = charge_scale * value[3] + of_gate * gate + across_pair
-                    output_charge = (
-                        charge_scale * value[4]
-                        + (of_output + capacitance[neuron]) * output
-                        - across_pair
-                    )
+                    gate_charge = charge_scale * value[3] + of_gate * gate
+                    output_charge = charge_scale * value[4] + capacitance[neuron] * output
                     gate_rate = sigma * gate_charge - gate_history[image, neuron]
                     output_rate = sigma * output_charge - output_history[image, neuron]
                     gate_defect = (
@@ -237,19 +231,16 @@ def solve_stage(
                     )
                     divisor = 1.0 + resistance * (
                         feedback + steep * by_gate[1]
-                        + sigma * (charge_scale * by_gate[3] + of_gate + mutual)
+                        + sigma * (charge_scale * by_gate[3] + of_gate)
                     )
-                    transfer = (
-                        by_gate[0] + feedback - sigma * (charge_scale * by_gate[4] - mutual)
-                    )
+                    transfer = by_gate[0] + feedback - sigma * charge_scale * by_gate[4]
                     coupling[row, lane] = resistance * (
-                        feedback - steep * by_output[1]
-                        - sigma * (charge_scale * by_output[3] - mutual)
+                        feedback - steep * by_output[1] - sigma * charge_scale * by_output[3]
                     ) / divisor
                     gate_step[row, lane] = gate_defect / divisor
                     diagonal[row, lane] = (
                         feedback - by_output[0]
-                        + sigma * (charge_scale * by_output[4] + outer)
+                        + sigma * (charge_scale * by_output[4] + capacitance[neuron])
                         - transfer * coupling[row, lane]
                     )
                     right[row, lane] = output_defect + transfer * gate_step[row, lane]
@@ -284,12 +275,8 @@ def solve_stage(
                 gates[image, neuron] = gate
                 outputs[image, neuron] = output
                 _evaluate(table, grid, gate, output, value, by_gate, by_output)
-                across_pair = mutual * (gate - output)
-                results[0, image, neuron] = charge_scale * value[3] + of_gate * gate + across_pair
-                results[1, image, neuron] = (
-                    charge_scale * value[4] + (of_output + capacitance[neuron]) * output
-                    - across_pair
-                )
+                results[0, image, neuron] = charge_scale * value[3] + of_gate * gate
+                results[1, image, neuron] = charge_scale * value[4] + capacitance[neuron] * output
                 results[2, image, neuron] = charge_scale * value[5]
                 results[3, image, neuron] = gate_scale * math.sinh(value[1])
                 results[4, image, neuron] = supply_scale * math.sinh(value[2])

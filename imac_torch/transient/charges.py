@@ -1,4 +1,4 @@
-"""Charges of activation circuits: transistors' state functions, or linear capacitances."""
+"""Charges of activation circuits: transistors' state functions, tabulated."""
 
 from __future__ import annotations
 
@@ -56,43 +56,13 @@ class Charges(Protocol):
 
 
 @dataclass(frozen=True)
-class LinearCharges:
-    """Capacitances to ground of the gate and the output, and one between them.
-
-    Attributes:
-        gate: F.
-        output: F.
-        mutual: F.
-    """
-
-    gate: float = 0.0
-    output: float = 0.0
-    mutual: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ConfigError: A capacitance is negative or not finite.
-        """
-        for name in ("gate", "output", "mutual"):
-            value = getattr(self, name)
-            if not 0.0 <= value < float("inf"):
-                raise ConfigError(f"capacitance {name} = {value} F must be finite and >= 0")
+class NoCharges:
+    """Behavioural neurons: capacitors beside them are the configuration's."""
 
     def values(self, gate: Tensor, output: Tensor) -> ChargeValues:
         """See :class:`Charges`."""
         zero = torch.zeros_like(gate + output)
-        across = self.mutual * (gate - output)
-        return ChargeValues(
-            self.gate * gate + across,
-            self.output * output - across,
-            zero,
-            zero + (self.gate + self.mutual),
-            zero - self.mutual,
-            zero - self.mutual,
-            zero + (self.output + self.mutual),
-        )
+        return ChargeValues(*[zero] * 7)
 
 
 @dataclass(frozen=True)
@@ -143,10 +113,20 @@ def build_charges(spec: NeuronSpec, *, device: torch.device | None = None) -> Ch
         ConfigError: The kind has no native charges.
     """
     if spec.kind in {"logistic", "tanh", "relu", "identity"}:
-        return LinearCharges()
+        return NoCharges()
     if spec.kind != "finfet":
         raise ConfigError(f"neuron kind {spec.kind!r} has no native charges")
-    charges = _inverter_table(replace(spec, input_resistance=0.0, feedback_resistance=0.0))
+    plain = spec.options.replace(input_capacitance=0.0, output_capacitance=0.0)
+    charges = _inverter_table(
+        replace(
+            spec,
+            input_resistance=0.0,
+            feedback_resistance=0.0,
+            options=plain,
+            input_capacitance=0.0,
+            output_capacitance=0.0,
+        )
+    )
     if device is None or device.type == "cpu":
         return charges
     table = charges.table

@@ -7,8 +7,9 @@ neurons of one layer is the load of the next, as in :mod:`imac_torch.dc.network`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from imac_torch.dc.network import Stage, solve_dc
 from imac_torch.dc.newton import NewtonOptions
 from imac_torch.errors import SolverError
 from imac_torch.solution import Power, Status
-from imac_torch.transient.charges import LinearCharges, build_charges
+from imac_torch.transient.charges import build_charges
 from imac_torch.transient.drive import Drive, DrivePoint, RampDrive, Sequence, StepDrive
 from imac_torch.transient.dynamics import DynamicBlocks, LaguerreModel, LineCapacitances
 from imac_torch.transient.energy import Energy
@@ -67,10 +68,6 @@ class TransientOptions:
             ``exact`` (every node), or ``auto``: exact for networks of up to
             :data:`EXACT_NODES` nodes, else reduced.
         order: Of the series.
-        load_capacitance: F, from every output of the last layer to ground.
-        neuron: Capacitances added to every neuron (behavioural ones have none of their own).
-        amplifier_pole: Hz, of the amplifiers' closed loop; None: ideal. Their output resistance
-            is ``Amplifier.output_resistance`` of the configuration.
         amplifiers: Whether to integrate the amplifiers' power, which costs memory.
         save: ``outputs`` or ``all``: waveforms of every layer's neurons.
         kernel: ``numba`` (compiled, tabulated neurons on the CPU), ``torch`` or ``auto``.
@@ -80,9 +77,6 @@ class TransientOptions:
     control: StepControl = field(default_factory=StepControl)
     wires: Literal["auto", "reduced", "exact"] = "auto"
     order: int = 4
-    load_capacitance: float = 0.0
-    neuron: LinearCharges = field(default_factory=LinearCharges)
-    amplifier_pole: float | None = None
     amplifiers: bool = True
     save: Literal["outputs", "all"] = "outputs"
     kernel: str = "auto"
@@ -104,10 +98,6 @@ class TransientOptions:
             raise SolverError(
                 f"order = {self.order} and max_iterations = {self.max_iterations} must be >= 1"
             )
-        if not 0.0 <= self.load_capacitance < float("inf"):
-            raise SolverError(f"load_capacitance = {self.load_capacitance} F must be >= 0")
-        if self.amplifier_pole is not None and not 0.0 < self.amplifier_pole < float("inf"):
-            raise SolverError(f"amplifier_pole = {self.amplifier_pole} Hz must be positive")
 
 
 EXACT_NODES = 2_000
@@ -121,13 +111,20 @@ class DynamicStage:
     Attributes:
         static: Its DC description.
         lines: Its crossbars.
-        neurons: With what holds charge at them; their output capacitance includes the load and
-            pins of the next layer whose lines have no resistance.
+        neurons: With what holds charge at them; their output capacitance includes pins of the
+            next layer whose lines have no resistance.
+        pole: 1/s, of the amplifiers; None: infinitely fast.
     """
 
     static: Stage
     lines: ReducedLines | ExactLines
     neurons: DynamicNeurons
+    pole: float | None
+
+    def with_load(self, capacitance: float) -> DynamicStage:
+        """The same with a capacitance (F) from every output to ground besides."""
+        total = self.neurons.capacitance + capacitance
+        return replace(self, neurons=replace(self.neurons, capacitance=total))
 
 
 @dataclass(frozen=True)
@@ -214,21 +211,23 @@ def prepare_transient(
             else ReducedLines(LaguerreModel.of(blocks, stage.ports, options.order), stage.ports)
         )
     result = []
-    for k, ((_, spec), stage) in enumerate(zip(layers, stages, strict=True)):
+    for k, ((crossbar, spec), stage) in enumerate(zip(layers, stages, strict=True)):
         device = stage.ports.admittance.device
-        capacitance = torch.zeros(stage.ports.outputs, dtype=torch.float64, device=device)
+        capacitance = torch.full(
+            (stage.ports.outputs,), spec.output_capacitance, dtype=torch.float64, device=device
+        )
         if k + 1 < len(layers):
             capacitance = capacitance + _pins(lines[k + 1])[:-1]
-        else:
-            capacitance = capacitance + options.load_capacitance
         neurons = DynamicNeurons.of(
             stage.neuron,
             build_charges(spec, device=device),
-            options.neuron,
+            spec.input_capacitance,
             capacitance,
             kernel=options.kernel,
         )
-        result.append(DynamicStage(stage, lines[k], neurons))
+        hertz = crossbar.amplifier_pole
+        pole = None if hertz is None else 2.0 * math.pi * hertz
+        result.append(DynamicStage(stage, lines[k], neurons, pole))
     return tuple(result)
 
 
@@ -271,7 +270,8 @@ def solve_transient(
     Args:
         stages: From :func:`prepare_transient`.
         inputs: (B, L, N) float64, V: B independent sequences of L vectors.
-        timing: Each vector's period begins with a ramp of ``transition`` from the one before.
+        timing: Each vector's period begins with a ramp of ``transition`` from the one before;
+            the last layer drives ``load_capacitance``.
         initial: (B, N) or (N,) V, whose DC solution is the start; None: all inputs at 0 V.
         options: Settings, the same as for the stages.
 
@@ -300,16 +300,15 @@ class _Integration:
     def __init__(
         self, stages: Items[DynamicStage], sequence: Sequence, options: TransientOptions
     ) -> None:
-        self.stages, self.sequence, self.options = stages, sequence, options
+        loaded = stages[-1].with_load(sequence.timing.load_capacitance)
+        self.stages = (*stages[:-1], loaded)
+        self.sequence, self.options = sequence, options
         self.vdd = float(stages[0].static.vdd)
         first = stages[0].lines
         self.drive: Drive = (
             RampDrive(first, sequence, self.vdd, ends=options.amplifiers)
             if isinstance(first, ReducedLines)
             else StepDrive(first, sequence, self.vdd, ends=options.amplifiers)
-        )
-        self.omega = (
-            None if options.amplifier_pole is None else 2.0 * torch.pi * options.amplifier_pole
         )
         self.tolerance = options.control.tolerance * NEWTON_SHARE
         solution = solve_dc(
@@ -550,9 +549,9 @@ class _Integration:
                 offset = input_currents(admittance, following.ports.layout, bias)
                 offset = (offset + past.currents)[:, :-1]
             pole_rate = torch.zeros_like(combined)
-            if self.omega is not None:
+            if stage.pole is not None:
                 pole_history = history("pole")
-                combined = (self.omega * combined + pole_history) / (sigma + self.omega)
+                combined = (stage.pole * combined + pole_history) / (sigma + stage.pole)
                 pole_rate = sigma * combined - pole_history
             gates, outputs = self._guess(k, step, None if middle is None else middle.neurons[k])
             solved = solve_stage(
@@ -629,9 +628,10 @@ class _Integration:
         worst = propagate(
             self.stages[k].neurons, end.systems[k], self._load(k, step), end.sigma, gate, output
         )
-        if self.omega is not None:
+        omega = self.stages[k].pole
+        if omega is not None:
             pole = local_error(step, start.pole_rate, middle.pole_rate, last.pole_rate)
-            damped = pole * end.sigma / (end.sigma + self.omega)
+            damped = pole * end.sigma / (end.sigma + omega)
             worst = torch.maximum(worst, damped.abs().amax(-1))
         return worst
 

@@ -16,7 +16,7 @@ from imac_torch.kernels.threads import run_blocks
 from imac_torch.neurons.cores import TableCore
 from imac_torch.neurons.neuron import NeuronCircuit
 from imac_torch.neurons.spline import SplineTable
-from imac_torch.transient.charges import CHARGE_SCALE, Charges, LinearCharges, TableCharges
+from imac_torch.transient.charges import CHARGE_SCALE, Charges, TableCharges
 
 LARGEST_CHANGE = 0.1
 """V. Newton's updates are shortened to this."""
@@ -60,14 +60,14 @@ class DynamicNeurons:
     Attributes:
         circuit: Core and resistors.
         charges: Of the core.
-        added: Linear capacitances besides.
-        capacitance: (M,) F from every output to ground.
+        gate_capacitance: F from every gate to ground, besides.
+        capacitance: (M,) F from every output to ground, besides.
         tables: For the compiled kernel, where it can serve.
     """
 
     circuit: NeuronCircuit
     charges: Charges
-    added: LinearCharges
+    gate_capacitance: float
     capacitance: Tensor
     tables: NeuronTables | None
 
@@ -76,7 +76,7 @@ class DynamicNeurons:
         cls,
         circuit: NeuronCircuit,
         charges: Charges,
-        added: LinearCharges,
+        gate_capacitance: float,
         capacitance: Tensor,
         *,
         kernel: str = "auto",
@@ -95,14 +95,13 @@ class DynamicNeurons:
             raise SolverError(
                 "the numba kernel takes tabulated neurons on the CPU only; use kernel='auto'"
             )
-        return cls(circuit, charges, added, capacitance, tables)
+        return cls(circuit, charges, gate_capacitance, capacitance, tables)
 
     def state(self, gates: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Charges at gates, outputs and vdd, (B, M) C each."""
         own = self.charges.values(gates, outputs)
-        added = self.added.values(gates, outputs)
-        output = own.output + added.output + self.capacitance * outputs
-        return own.gate + added.gate, output, own.supply
+        output = own.output + self.capacitance * outputs
+        return own.gate + self.gate_capacitance * gates, output, own.supply
 
     def static(self, gates: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Gate and supply current of the cores, (B, M) A each."""
@@ -235,7 +234,7 @@ def _compiled(
     results = gates.new_empty(5, *gates.shape)
     system = gates.new_empty(4, *gates.shape)
     converged = np.zeros((len(gates), len(blocks.first) - 1), dtype=np.bool_)
-    circuit, added = neurons.circuit, neurons.added
+    circuit = neurons.circuit
     run_blocks(
         kernels.solve_stage,
         kernels.tile_count(len(gates), len(blocks.first) - 1),
@@ -261,9 +260,7 @@ def _compiled(
             float(circuit.feedback_conductance),
             float(circuit.level_shift),
             inputs.sigma,
-            added.gate,
-            added.output,
-            added.mutual,
+            neurons.gate_capacitance,
         ]),
         neurons.capacitance.contiguous().numpy(),
         tolerance,
@@ -287,9 +284,8 @@ def _batched(
     for _ in range(limit):
         current = circuit.core.currents(gates, outputs)
         own = neurons.charges.values(gates, outputs)
-        added = neurons.added.values(gates, outputs)
-        gate_rate = sigma * (own.gate + added.gate) - inputs.gate_history
-        output_charge = own.output + added.output + neurons.capacitance * outputs
+        gate_rate = sigma * (own.gate + neurons.gate_capacitance * gates) - inputs.gate_history
+        output_charge = own.output + neurons.capacitance * outputs
         output_rate = sigma * output_charge - inputs.output_history
         gate_defect = (
             inputs.combined + circuit.level_shift - gates
@@ -298,18 +294,16 @@ def _batched(
         drawn = inputs.offset + load.product(outputs)
         output_defect = current.output + (gates - outputs) * feedback - drawn - output_rate
         gate = 1.0 + resistance * (
-            feedback + current.gate_by_gate + sigma * (own.gate_by_gate + added.gate_by_gate)
+            feedback + current.gate_by_gate
+            + sigma * (own.gate_by_gate + neurons.gate_capacitance)
         )
-        transfer = (
-            current.output_by_gate + feedback
-            - sigma * (own.output_by_gate + added.output_by_gate)
-        )
+        transfer = current.output_by_gate + feedback - sigma * own.output_by_gate
         coupling = resistance / gate * (
-            feedback - current.gate_by_output - sigma * (own.gate_by_output + added.gate_by_output)
+            feedback - current.gate_by_output - sigma * own.gate_by_output
         )
         diagonal = (
             feedback - current.output_by_output
-            + sigma * (own.output_by_output + added.output_by_output + neurons.capacitance)
+            + sigma * (own.output_by_output + neurons.capacitance)
             - transfer * coupling
         )
         system = Linearised(diagonal, transfer, gate, coupling)
