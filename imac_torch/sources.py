@@ -174,14 +174,14 @@ def _imac_sim(path: Path) -> Source:
 
 
 def open_data(
-    text: str | None, source: Source, *, root: Path | None = None, train: bool = False
+    text: str | None, source: Source | None, *, root: Path | None = None, train: bool = False
 ) -> Dataset[Any]:
     """Open a data set by name.
 
     Args:
         text: A name of :data:`imac_torch.datasets.named.DATASETS`, a directory of IMAC-Sim,
             ``module:factory``, or None for what came with the model.
-        source: The model.
+        source: The model; named data need none.
         root: Where named data sets lie.
         train: The training split of a named data set.
 
@@ -189,7 +189,7 @@ def open_data(
         DataError: There is none, or it cannot be read.
     """
     if text is None:
-        if source.dataset is None:
+        if source is None or source.dataset is None:
             raise DataError(
                 f"this model brings no data: add --data with one of {', '.join(DATASETS)}, a "
                 "directory of IMAC-Sim, or module:factory"

@@ -100,6 +100,40 @@ def test_convert_simulate_and_report(project: Path) -> None:
     assert call("simulate", "net.safetensors", *data(project), "-o", "run").exit_code == 3
 
 
+def test_the_reference_of_a_saved_network_can_be_named(project: Path) -> None:
+    assert call("convert", *source(project), "-o", "net.safetensors").exit_code == 0
+    run = ["simulate", "net.safetensors", *data(project)]
+    alone = call(*run)
+    assert "does not hold the model" in alone.stdout
+    named = [*run, "--reference", module(project), "--reference-weights", "w.safetensors"]
+    compared = call(*named, "--json", "-o", "run")
+    assert compared.exit_code == 0, compared.output
+    figures = json.loads(compared.stdout)
+    assert figures["reference"] == module(project)
+    direct = json.loads(call("simulate", *source(project), *data(project), "--json").stdout)
+    assert figures["reference_accuracy"] == direct["reference_accuracy"]
+    assert figures["agreement"] == direct["agreement"]
+    assert module(project) in (project / "run" / "report.html").read_text()
+
+
+def test_timing_on_the_command_line(project: Path) -> None:
+    wires = ["-s", "interconnect.capacitance=true", "-s", "interconnect.length=5e-6",
+             "-s", "interconnect.width=5e-6"]  # fmt: skip
+    run = ["simulate", *source(project), *wires, *data(project), "--testnum", 3, "--timing"]
+    found = call(*run, "--json", "-o", "run", "-s", "timing.period=2e-9")
+    assert found.exit_code == 0, found.output
+    timing = json.loads(found.stdout)["timing"]
+    assert 0.0 < timing["latency"]["median"] <= timing["latency"]["worst"] < 2e-9
+    assert timing["fraction"] == pytest.approx(0.1)
+    assert "sampling" not in found.stderr
+    assert "Outputs over time" in (project / "run" / "report.html").read_text()
+    short = call(*run, "--settling", 20, "-s", "timing.period=1.5e-10")
+    assert short.exit_code == 0, short.output
+    assert "warning: sampling every 0.15 ns" in " ".join(short.stderr.split())
+    plain = call("simulate", *source(project), *data(project))
+    assert "--timing" in " ".join(plain.stdout.split())
+
+
 def test_samples_are_a_range(project: Path) -> None:
     whole = call("simulate", *source(project), *data(project), "-o", "a", "--json")
     part = call("simulate", *source(project), *data(project), "-o", "b", "--firstimage", 4,
@@ -191,6 +225,15 @@ def test_simulate_with_ngspice_keeps_its_run(project: Path, ngspice: Path) -> No
         (["simulate", "@build"], 3, "brings no data"),
         (["simulate", "@build", "-d", "nonsense"], 3, "no data set"),
         (["simulate", "@nothing", "-d", "digits"], 3, "has no 'nothing'"),
+        # What is mistyped is said before anything slow: the model is not even opened.
+        (["simulate", "@broken", "-d", "nonsense"], 3, "no data set"),
+        (["netlist", "@broken", "-d", "nonsense", "-o", "deck"], 3, "no data set"),
+        (["simulate", "@broken", "-d", "@data", "--area-model", "guess"], 3, "layout-used"),
+        (["simulate", "@broken", "-d", "@data", "--timing", "-e", "ngspice"], 3, "--timing"),
+        (["simulate", "@build", "-d", "@data", "--reference-weights", "w.safetensors"], 3,
+         "--reference:"),
+        (["simulate", "@build", "-d", "@data", "--reference", "n.safetensors"], 3,
+         "software model is needed"),
         (["simulate", "@broken", "-d", "digits"], 3, "no model today"),
         (["simulate", "@build", "--weights", "w.pt", "-d", "@data"], 3, "safetensors only"),
         (["simulate", "@build", "-d", "@data", "-s", "amplifer.gain=3"], 3, "did you mean"),

@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import warnings
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
 from imac_torch.cli.exits import ExitCode, exit_code
-from imac_torch.errors import ImacError, SimulatorError
+from imac_torch.errors import ImacError, ImacWarning, SimulatorError
 
 __all__ = ["app", "main"]
 
 
 class _Group(TyperGroup):
-    """Turns the package's errors into messages on standard error and exit codes."""
+    """Turns the package's errors and warnings into messages on standard error and exit codes."""
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - the library's signature
+        console = Console(stderr=True, soft_wrap=True)
+        with warnings.catch_warnings():
+            usual = warnings.showwarning
+
+            def show(
+                message: Warning | str,
+                category: type[Warning],
+                filename: str,
+                lineno: int,
+                file: TextIO | None = None,
+                line: str | None = None,
+            ) -> None:
+                if not issubclass(category, ImacWarning):
+                    usual(message, category, filename, lineno, file, line)
+                    return
+                console.print("[bold yellow]warning:[/]", end=" ")
+                console.print(str(message), markup=False, highlight=False)
+
+            warnings.showwarning = show
+            return self._invoke(ctx, console)
+
+    def _invoke(self, ctx: Any, console: Console) -> Any:  # noqa: ANN401
         try:
             return super().invoke(ctx)
         except ImacError as error:
-            console = Console(stderr=True, soft_wrap=True)
             console.print("[bold red]error:[/]", end=" ")
             console.print(str(error), markup=False, highlight=False)
             if isinstance(error, SimulatorError) and error.directory is not None:
                 console.print(f"the run is kept in {error.directory}", markup=False)
             raise typer.Exit(int(exit_code(error))) from None
         except KeyboardInterrupt:
-            Console(stderr=True).print("stopped")
+            console.print("stopped")
             raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
 
 

@@ -12,10 +12,11 @@ from rich.table import Table
 
 from imac_torch.characterization import characterize_neuron
 from imac_torch.cli import options as o
-from imac_torch.cli.opening import open_loader, open_network
+from imac_torch.cli.arguments import DataArguments, NetworkArguments, expanded
+from imac_torch.cli.opening import open_network, open_run
 from imac_torch.config import DEVICES, Config, Interconnect, Memristor
 from imac_torch.deck import compile as compile_deck
-from imac_torch.errors import ConfigError
+from imac_torch.errors import ConfigError, DataError
 from imac_torch.files import write_text
 from imac_torch.netlist import NetlistSettings
 from imac_torch.overrides import apply_overrides, field_paths, parse_assignment
@@ -68,80 +69,45 @@ def config(
     typer.echo(tomli_w.dumps(made.to_dict()), nl=False)
 
 
+@expanded
 def convert(
-    model: o.ModelSource,
+    network: NetworkArguments,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The network's new file (.safetensors).")
     ],
-    weights: o.WeightsOption = None,
-    config: o.ConfigOption = None,
-    changes: o.SetOption = None,
-    exclude: o.ExcludeOption = None,
-    seed: o.SeedOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Turn a trained model into an analog network and save it.
 
     Prints what was mapped, folded and left in software. The file holds devices and configuration.
     """
-    opened = open_network(
-        model,
-        weights=weights,
-        digital=None,
-        config=config,
-        changes=changes,
-        seed=seed,
-        exclude=exclude,
-    )
+    if output.exists() and not force:
+        raise DataError(f"{output} exists; --force replaces it")
+    opened = open_network(network)
     path = save(opened.network, output, overwrite=force)
     typer.echo(opened.network.summary())
     typer.echo(f"wrote {path}")
 
 
+@expanded
 def netlist(
-    model: o.ModelSource,
+    network: NetworkArguments,
+    samples: DataArguments,
     output: Annotated[Path, typer.Option("--output", "-o", help="New run directory.")],
     dialect: Annotated[o.Dialect, typer.Option(help="Simulator to write for.")] = o.Dialect.HSPICE,
     analysis: o.AnalysisOption = o.Analysis.TRANSIENT,
-    data: o.DataOption = None,
-    data_root: o.DataRootOption = None,
-    train_split: o.TrainSplitOption = False,
     testnum: o.TestnumOption = None,
     testnum_per_batch: o.PerBatchOption = None,
-    firstimage: o.FirstimageOption = None,
-    weights: o.WeightsOption = None,
-    digital: o.DigitalOption = None,
-    config: o.ConfigOption = None,
-    changes: o.SetOption = None,
-    exclude: o.ExcludeOption = None,
-    seed: o.SeedOption = None,
 ) -> None:
     """Write the netlists of a network and its inputs, for a simulator of your own.
 
     Run them where you like; `imac-torch simulate --engine ... --run-directory` does both steps.
     """
-    opened = open_network(
-        model,
-        weights=weights,
-        digital=digital,
-        config=config,
-        changes=changes,
-        seed=seed,
-        exclude=exclude,
-    )
-    loader, count = open_loader(
-        opened,
-        data,
-        root=data_root,
-        train=train_split,
-        first=firstimage,
-        count=testnum,
-        batch_size=None,
-    )
+    opened, found = open_run(network, samples, count=testnum, batch_size=None)
     per_netlist = testnum_per_batch or opened.source.per_batch or 10
     deck = compile_deck(
         opened.network,
-        loader,
+        found.loader,
         output,
         dialect=dialect.value,
         settings=NetlistSettings(
@@ -150,7 +116,7 @@ def netlist(
         ),
     )
     files = len(deck.run_files.batches)
-    typer.echo(f"wrote {files} netlists for {count} samples to {deck.directory}")
+    typer.echo(f"wrote {files} netlists for {found.count} samples to {deck.directory}")
 
 
 def characterize(
@@ -190,17 +156,18 @@ def characterize(
         typer.echo(f"wrote {output}")
 
 
+@expanded
 def area(
-    model: o.ModelSource,
+    network: NetworkArguments,
     area_model: Annotated[
-        str, typer.Option("--model", "-m", help=f"One of {', '.join(AREA_MODELS)}.")
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            callback=o.check_area_model,
+            help=f"One of {', '.join(AREA_MODELS)}.",
+        ),
     ] = "imac-sim",
-    weights: o.WeightsOption = None,
-    digital: o.DigitalOption = None,
-    config: o.ConfigOption = None,
-    changes: o.SetOption = None,
-    exclude: o.ExcludeOption = None,
-    seed: o.SeedOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
     """Silicon area by layer and part: cells, amplifiers, neurons, switches.
@@ -208,15 +175,7 @@ def area(
     `imac-sim` is IMAC-Sim's formula (whole arrays and switches only); `layout` estimates every
     part from layout rules; `layout-used` counts only the lines that are used.
     """
-    opened = open_network(
-        model,
-        weights=weights,
-        digital=digital,
-        config=config,
-        changes=changes,
-        seed=seed,
-        exclude=exclude,
-    )
+    opened = open_network(network)
     found = network_area(opened.network, area_model)
     if as_json:
         content = {

@@ -1,20 +1,27 @@
-"""From the arguments of a command to a network, its software model and its data."""
+"""From the arguments of a command to a network, its software model and its data.
+
+What is quick and often mistyped is looked at first: names of data, ranges of samples; what takes
+time, the conversion and the elimination of crossbars, comes last.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from imac_torch.analog import IMACNetwork
+from imac_torch.cli.arguments import DataArguments, NetworkArguments, ReferenceArguments
 from imac_torch.cli.options import build_config
 from imac_torch.conversion import convert
 from imac_torch.errors import DataError
 from imac_torch.sources import Loader, Source, open_data, open_model
 
-__all__ = ["Opened", "open_loader", "open_network"]
+__all__ = ["NATIVE_BATCH", "Opened", "Samples", "choose", "open_network", "open_run"]
 
 NATIVE_BATCH = 1000
 """Samples per solve of the native engine where nothing is said."""
@@ -28,75 +35,159 @@ class Opened:
         source: The model.
         network: Converted.
         seed: Of its devices' spread, or None.
+        software: The model to compare with.
+        reference: What that is, in words.
     """
 
     source: Source
     network: IMACNetwork
     seed: int | None
-
-    @property
-    def software(self) -> nn.Module:
-        """The model to compare with."""
-        return self.source.software
+    software: nn.Module
+    reference: str
 
 
-def open_network(
-    model: str,
-    *,
-    weights: Path | None,
-    digital: str | None,
-    config: Path | None,
-    changes: list[str] | None,
-    seed: int | None,
-    exclude: list[str] | None = None,
-) -> Opened:
+@dataclass(frozen=True)
+class Samples:
+    """Labelled samples.
+
+    Attributes:
+        loader: In batches.
+        count: How many.
+    """
+
+    loader: Loader
+    count: int
+
+
+def open_network(arguments: NetworkArguments) -> Opened:
     """Open a model and convert it, unless it is converted already.
 
     Raises:
         DataError: Options do not go with a network that is converted already.
     """
-    source = open_model(model, weights=weights, digital=digital)
-    if source.network is not None:
-        if config is not None or changes or exclude or seed is not None:
-            raise DataError(
-                f"{model} is converted already, its configuration and devices are in it: "
-                "--config, --set, --seed and --exclude go with the original model"
-            )
-        return Opened(source, source.network, None)
-    built = build_config(config, changes, default=source.config)
-    generator = None
-    if seed is not None:
-        generator = torch.Generator().manual_seed(seed)
-    network = convert(source.software, built, exclude=exclude or (), generator=generator)
-    return Opened(source, network.eval(), seed)
+    return _convert(arguments, _open(arguments), ReferenceArguments())
 
 
-def open_loader(
-    opened: Opened,
-    data: str | None,
+def open_run(
+    arguments: NetworkArguments,
+    data: DataArguments,
     *,
-    root: Path | None,
-    train: bool,
-    first: int | None,
     count: int | None,
     batch_size: int | None,
-) -> tuple[Loader, int]:
-    """The samples of a command line, and how many there are.
+    reference: ReferenceArguments | None = None,
+) -> tuple[Opened, Samples]:
+    """A network and samples for it.
+
+    Args:
+        arguments: Which network.
+        data: Which data.
+        count: Samples; None: as many as the source suggests, or all.
+        batch_size: Samples per batch; None: :data:`NATIVE_BATCH`.
+        reference: What to compare with.
 
     Raises:
-        DataError: There are no data, or the samples asked for are not there.
+        DataError: There are no data, the samples asked for are not there, or options do not go
+            together.
     """
-    source = opened.source
-    dataset = open_data(data, source, root=root, train=train)
-    own = data is None  # what the source suggests is about its own data
+    # A model that brings data is opened for them; for all others the data have a name.
+    named = None if data.data is None else _dataset(data, None)
+    source = _open(arguments)
+    dataset = _dataset(data, source) if named is None else named
+    samples = choose(
+        dataset,
+        source,
+        own=data.data is None,
+        first=data.firstimage,
+        count=count,
+        batch_size=batch_size,
+    )
+    opened = _convert(arguments, source, reference or ReferenceArguments())
+    return opened, samples
+
+
+def choose(
+    dataset: Dataset[Any],
+    source: Source,
+    *,
+    own: bool,
+    first: int | None,
+    count: int | None,
+    batch_size: int | None = None,
+) -> Samples:
+    """A range of samples, in the form that a model takes.
+
+    Args:
+        dataset: All samples.
+        source: The model.
+        own: Whether the data came with the model, whose suggestions are about them.
+        first: The first sample; None: as suggested, or 0.
+        count: Samples; None: as suggested, or all that follow.
+        batch_size: Samples per batch; None: :data:`NATIVE_BATCH`.
+
+    Raises:
+        DataError: They are not there.
+    """
     start = first if first is not None else (source.firstimage if own else 0)
-    size = len(dataset)  # type: ignore[arg-type]
     wanted = count if count is not None else (source.testnum if own else None)
+    size = len(dataset)  # type: ignore[arg-type]
     wanted = size - start if wanted is None else wanted
-    if wanted < 1 or start + wanted > size:
+    if start < 0 or wanted < 1 or start + wanted > size:
         raise DataError(
-            f"samples {start} to {start + wanted - 1} were asked for (--firstimage, --testnum); "
+            f"samples {start} to {start + wanted - 1} were asked for (firstimage, testnum); "
             f"the data set has 0 to {size - 1}"
         )
     loader = Loader.of(dataset, source.software, batch_size or NATIVE_BATCH)
-    return loader.samples(start, wanted), wanted
+    return Samples(loader.samples(start, wanted), wanted)
+
+
+def _open(arguments: NetworkArguments) -> Source:
+    return open_model(arguments.model, weights=arguments.weights, digital=arguments.digital)
+
+
+def _dataset(data: DataArguments, source: Source | None) -> Dataset[Any]:
+    return open_data(data.data, source, root=data.data_root, train=data.train_split)
+
+
+def _convert(
+    arguments: NetworkArguments, source: Source, reference: ReferenceArguments
+) -> Opened:
+    software, words = _reference(arguments, source, reference)
+    if source.network is not None:
+        if arguments.config is not None or arguments.changes or arguments.exclude or (
+            arguments.seed is not None
+        ):
+            raise DataError(
+                f"{arguments.model} is converted already, its configuration and devices are in it: "
+                "--config, --set, --seed and --exclude go with the original model"
+            )
+        return Opened(source, source.network, None, software, words)
+    built = build_config(arguments.config, arguments.changes, default=source.config)
+    generator = None
+    if arguments.seed is not None:
+        generator = torch.Generator().manual_seed(arguments.seed)
+    network = convert(
+        source.software, built, exclude=arguments.exclude or (), generator=generator
+    )
+    return Opened(source, network.eval(), arguments.seed, software, words)
+
+
+def _reference(
+    arguments: NetworkArguments, source: Source, reference: ReferenceArguments
+) -> tuple[nn.Module, str]:
+    """The software model, in the type of the source's, and what it is."""
+    if reference.reference is None:
+        if reference.reference_weights is not None:
+            raise DataError("--reference-weights are the weights of --reference: name that too")
+        if source.network is None:
+            return source.software, arguments.model
+        return source.software, (
+            "the weights that the devices stand for (a saved network does not hold the model it "
+            "was converted from; --reference names it)"
+        )
+    if Path(reference.reference).suffix == ".safetensors":
+        raise DataError(
+            f"--reference {reference.reference}: a software model is needed, module:factory"
+        )
+    found = open_model(reference.reference, weights=reference.reference_weights).software
+    dtype = next((p.dtype for p in source.software.parameters()), torch.float64)
+    return found.to(dtype), reference.reference

@@ -12,9 +12,10 @@ import typer
 from imac_torch.config import Config
 from imac_torch.dc.native import Native
 from imac_torch.engine import Engine, Spice
-from imac_torch.errors import DataError
+from imac_torch.errors import ConfigError, DataError
 from imac_torch.netlist import NetlistSettings
 from imac_torch.overrides import apply_overrides, parse_assignment
+from imac_torch.reports.area import AREA_MODELS
 from imac_torch.simulator import HSpice, NgSpice
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "ModelSource",
     "build_config",
     "build_engine",
+    "require",
 ]
 
 
@@ -134,9 +136,28 @@ LicencesOption = Annotated[
     int | None, typer.Option("--licences", min=1, help="HSPICE licences to use at once.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+AreaModelOption = Annotated[
+    str,
+    typer.Option(
+        "--area-model",
+        callback=lambda name: check_area_model(name),
+        help=f"One of {', '.join(AREA_MODELS)}.",
+    ),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print figures as JSON on standard output.")
 ]
+
+
+def check_area_model(name: str) -> str:
+    """The name of an area model, before anything is computed.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    if name not in AREA_MODELS:
+        raise ConfigError(f"no area model {name!r}; there are {', '.join(AREA_MODELS)}")
+    return name
 
 
 def build_config(
@@ -190,3 +211,13 @@ def build_engine(
     else:
         simulator = NgSpice(timeout=timeout)
     return Spice(simulator, directory=directory, settings=settings, workers=workers)
+
+
+def require(engine: Engine) -> None:
+    """Look for the engine's simulator on this machine, before anything slow.
+
+    Raises:
+        SimulatorNotFoundError: It is not installed.
+    """
+    if isinstance(engine, Spice):
+        engine.simulator.find()

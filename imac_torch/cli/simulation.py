@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from imac_torch.cli import options as o
+from imac_torch.cli.arguments import (
+    DataArguments,
+    NetworkArguments,
+    ReferenceArguments,
+    expanded,
+)
 from imac_torch.cli.exits import ExitCode
-from imac_torch.cli.opening import Opened, open_loader, open_network
+from imac_torch.cli.opening import Opened, open_run
 from imac_torch.dc.native import Native
 from imac_torch.deck import collect
 from imac_torch.engine import Engine, bind
@@ -21,33 +28,43 @@ from imac_torch.errors import DataError
 from imac_torch.evaluation import evaluate
 from imac_torch.files import write_text
 from imac_torch.reports.analysis import Analysis
-from imac_torch.reports.area import AREA_MODELS, network_area
+from imac_torch.reports.area import network_area
 from imac_torch.reports.html_report import render_report, write_report
-from imac_torch.reports.report import Report
+from imac_torch.reports.report import Report, without_nan
 from imac_torch.sources import Loader
+from imac_torch.transient.inference import TimingOptions
+from imac_torch.transient.latency import FRACTION
 
 __all__ = ["report", "simulate", "verify"]
 
 
+@expanded
 def simulate(
-    model: o.ModelSource,
-    data: o.DataOption = None,
-    data_root: o.DataRootOption = None,
-    train_split: o.TrainSplitOption = False,
+    network: NetworkArguments,
+    samples: DataArguments,
+    compared: ReferenceArguments,
     engine: o.EngineOption = o.EngineName.NATIVE,
     testnum: o.TestnumOption = None,
     testnum_per_batch: o.PerBatchOption = None,
-    firstimage: o.FirstimageOption = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="New directory: report.html, JSON, CSV, the network."),
     ] = None,
-    weights: o.WeightsOption = None,
-    digital: o.DigitalOption = None,
-    config: o.ConfigOption = None,
-    changes: o.SetOption = None,
-    exclude: o.ExcludeOption = None,
-    seed: o.SeedOption = None,
+    timing: Annotated[
+        bool,
+        typer.Option(
+            "--timing",
+            help="Measure latency and energy of every sample with transients (native engine); "
+            "takes hundreds of times as long.",
+        ),
+    ] = False,
+    settling: Annotated[
+        float,
+        typer.Option(
+            min=0.01, max=99.0,
+            help="With --timing: an output has settled within this many % of its swing.",
+        ),
+    ] = 100 * FRACTION,
     analysis: o.AnalysisOption = o.Analysis.DC,
     run_directory: Annotated[
         Path | None,
@@ -56,65 +73,48 @@ def simulate(
     workers: o.WorkersOption = 1,
     timeout: o.TimeoutOption = 3600.0,
     licences: o.LicencesOption = None,
-    area_model: Annotated[
-        str, typer.Option(help=f"One of {', '.join(AREA_MODELS)}.")
-    ] = "imac-sim",
+    area_model: o.AreaModelOption = "imac-sim",
     title: Annotated[str | None, typer.Option(help="Title of the report.")] = None,
     quiet: o.QuietOption = False,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Run labelled data through the circuit: accuracy, power, energy, area.
+    """Run labelled data through the circuit: accuracy, power, energy, area, latency.
 
     `imac-torch simulate path/to/IMAC-Sim` repeats the run that its testIMAC.py describes, with the
     native engine; add `--engine hspice --analysis transient` for the original way.
     """
-    _check_output(output)
-    opened = open_network(
-        model,
-        weights=weights,
-        digital=digital,
-        config=config,
-        changes=changes,
-        seed=seed,
-        exclude=exclude,
-    )
-    per_netlist = testnum_per_batch or opened.source.per_batch
     native = engine is o.EngineName.NATIVE
-    loader, count = open_loader(
-        opened,
-        data,
-        root=data_root,
-        train=train_split,
-        first=firstimage,
-        count=testnum,
-        batch_size=testnum_per_batch,
-    )
-    built = o.build_engine(
+    if timing and not native:
+        raise DataError("--timing belongs to the native engine: leave --engine out")
+    _check_output(output)
+    # Data are opened before the network is converted, and the simulator is looked for before that.
+    build = partial(
+        o.build_engine,
         engine,
         analysis=analysis,
-        per_netlist=per_netlist,
         workers=workers,
         directory=run_directory,
         timeout=timeout,
         licences=licences,
     )
+    o.require(build())
+    opened, found = open_run(
+        network, samples, count=testnum, batch_size=testnum_per_batch, reference=compared
+    )
+    loader = found.loader
     if not native:
         # One run directory for everything, so that netlists run side by side.
-        loader = Loader(loader.dataset, count, loader.dtype, loader.flat)
+        loader = Loader(loader.dataset, found.count, loader.dtype, loader.flat)
     result = evaluate(
         opened.network,
         loader,
         reference=opened.software,
-        engine=built,
+        engine=build(per_netlist=testnum_per_batch or opened.source.per_batch),
+        timing=TimingOptions(fraction=settling / 100) if timing else False,
         seed=opened.seed,
         progress=not quiet,
     )
     _show(result, opened, area_model, as_json=as_json)
-    if not as_json:
-        typer.echo(
-            "software here: the weights that the devices stand for (a saved network does not hold "
-            "the model that it was converted from), or the model of module:factory"
-        )
     if output is not None:
         page = write_report(
             output,
@@ -122,12 +122,13 @@ def simulate(
             network=opened.network,
             software=opened.software,
             loader=loader,
-            title=title or f"{model}, {data or 'its own data'}",
+            title=title or f"{network.model}, {samples.data or 'its own data'}",
             area_model=area_model,
+            reference=opened.reference,
         )
         typer.echo(f"wrote {page}", err=as_json)
     if result.failures:
-        typer.echo(f"{result.failures} of {count} samples were not solved", err=True)
+        typer.echo(f"{result.failures} of {found.count} samples were not solved", err=True)
         raise typer.Exit(int(ExitCode.UNSOLVED))
 
 
@@ -141,7 +142,8 @@ def _show(result: Report, opened: Opened, area_model: str, *, as_json: bool) -> 
     area = network_area(opened.network, area_model)
     if as_json:
         content = {
-            **result.figures(),
+            **without_nan(result.figures()),
+            "reference": opened.reference,
             "engine": result.engine,
             "seed": result.seed,
             "area": {"model": area.model, "total": area.total.total, **area.total.parts()},
@@ -149,16 +151,15 @@ def _show(result: Report, opened: Opened, area_model: str, *, as_json: bool) -> 
         typer.echo(json.dumps(content, ensure_ascii=False))
         return
     typer.echo(str(result))
+    typer.echo(f"software is {opened.reference}")
     typer.echo(f"area ({area.model}): {area.total.total * 1e12:.4f} µm²")
 
 
+@expanded
 def verify(
-    model: o.ModelSource,
-    data: o.DataOption = None,
-    data_root: o.DataRootOption = None,
-    train_split: o.TrainSplitOption = False,
+    network: NetworkArguments,
+    data: DataArguments,
     samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="How many.")] = 3,
-    firstimage: o.FirstimageOption = None,
     engine: Annotated[
         o.EngineName, typer.Option("--engine", "-e", help="What to compare the native engine with.")
     ] = o.EngineName.NGSPICE,
@@ -168,12 +169,6 @@ def verify(
     power_tolerance: Annotated[
         float, typer.Option(min=0, help="Largest relative difference of the power allowed.")
     ] = 1e-3,
-    weights: o.WeightsOption = None,
-    digital: o.DigitalOption = None,
-    config: o.ConfigOption = None,
-    changes: o.SetOption = None,
-    exclude: o.ExcludeOption = None,
-    seed: o.SeedOption = None,
     run_directory: Annotated[Path | None, typer.Option(help="Keep netlists and logs here.")] = None,
     workers: o.WorkersOption = 1,
     timeout: o.TimeoutOption = 3600.0,
@@ -185,29 +180,14 @@ def verify(
     """
     if engine is o.EngineName.NATIVE:
         raise DataError("the native engine would be compared with itself; use ngspice or hspice")
-    opened = open_network(
-        model,
-        weights=weights,
-        digital=digital,
-        config=config,
-        changes=changes,
-        seed=seed,
-        exclude=exclude,
-    )
-    loader, count = open_loader(
-        opened,
-        data,
-        root=data_root,
-        train=train_split,
-        first=firstimage,
-        count=samples,
-        batch_size=samples,
-    )
     other: Engine = o.build_engine(
-        engine, per_netlist=-(-count // workers), workers=workers, directory=run_directory,
+        engine, per_netlist=-(-samples // workers), workers=workers, directory=run_directory,
         timeout=timeout,
     )  # fmt: skip
-    spice = bind(opened.network, other)  # fails at once where the simulator is missing
+    o.require(other)
+    opened, found = open_run(network, data, count=samples, batch_size=samples)
+    loader, count = found.loader, found.count
+    spice = bind(opened.network, other)
     inputs, _ = collect(opened.network, loader)
     with torch.no_grad():
         ours = bind(opened.network, Native()).solve(inputs.to(opened.network.device))

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from imac_torch.cli import options as o
 from imac_torch.cli.exits import ExitCode
-from imac_torch.cli.opening import NATIVE_BATCH
+from imac_torch.cli.opening import choose
 from imac_torch.errors import ConfigError, DataError
 from imac_torch.files import write_text
-from imac_torch.sources import Loader, open_data, open_model
+from imac_torch.sources import open_data, open_model
 from imac_torch.sweep import (
     Backend,
     Dask,
@@ -153,15 +153,16 @@ def _evaluator(described: SweepFile) -> NetworkEvaluator:
         root=None if root is None else Path(described.relative(root)),
         train=bool(data.get("train", False)),
     )
-    size = len(dataset)  # type: ignore[arg-type]
-    first = data.get("firstimage", 0 if named else source.firstimage)
-    count = data.get("testnum", size - first if named else source.testnum or size - first)
-    if not 0 <= first < first + count <= size:
-        raise DataError(
-            f"{described.path}: samples {first} to {first + count - 1} were asked for; there are "
-            f"0 to {size - 1}"
+    try:
+        samples = choose(
+            dataset,
+            source,
+            own=named is None,
+            first=data.get("firstimage"),
+            count=data.get("testnum"),
         )
-    loader = Loader.of(dataset, source.software, NATIVE_BATCH).samples(first, count)
+    except DataError as error:
+        raise DataError(f"{described.path}: {error}") from None
     try:
         engine = o.build_engine(
             o.EngineName(run.get("engine", "native")),
@@ -175,7 +176,7 @@ def _evaluator(described: SweepFile) -> NetworkEvaluator:
         raise ConfigError(f"{described.path}: [run]: {error}") from None
     return NetworkEvaluator.of(
         source.software,
-        loader,
+        samples.loader,
         described.base(source.config),
         engine=engine,
         area_model=str(run.get("area_model", "imac-sim")),

@@ -52,6 +52,7 @@ def write_report(
     analysis: Analysis | None = None,
     title: str = "Analog network",
     area_model: str = "imac-sim",
+    reference: str = "the software model",
 ) -> Path:
     """Write everything about an evaluation into a new directory.
 
@@ -67,6 +68,7 @@ def write_report(
         analysis: Details that are there already.
         title: Of the page.
         area_model: A name of :data:`imac_torch.reports.area.AREA_MODELS`.
+        reference: What ``software`` is, in words.
 
     Returns:
         Path of ``report.html``.
@@ -79,7 +81,9 @@ def write_report(
     if network is not None:
         save(network, directory / "network.safetensors", overwrite=True)
         if analysis is None and software is not None and loader is not None:
-            analysis = analyse(network, software, loader, area_model=area_model)
+            analysis = analyse(
+                network, software, loader, area_model=area_model, reference=reference
+            )
     if analysis is not None:
         analysis.save(directory)
     write_text(directory / "samples.csv", samples_csv(report))

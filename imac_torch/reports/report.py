@@ -198,7 +198,7 @@ class Report:
                 raise DataError(f"{directory} holds a {name} already; choose another directory")
         content = {
             "format": FORMAT,
-            "figures": _without_nan(self.figures()),
+            "figures": without_nan(self.figures()),
             "engine": self.engine,
             "environment": self.environment,
             "seed": self.seed,
@@ -291,10 +291,10 @@ class Report:
         )
 
 
-def _without_nan(value: Any) -> Any:
-    """The same figures with None for NaN, which JSON does not have."""
+def without_nan(value: Any) -> Any:
+    """The same figures with None for NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
+        return {name: without_nan(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
