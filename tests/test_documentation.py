@@ -12,6 +12,7 @@ What the pages hold is tested where it stands, page by page, from top to bottom:
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -26,6 +27,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import imac_torch
 from imac_torch.cli import app, commands
 from imac_torch.config import Config
 
@@ -281,6 +283,25 @@ def test_fields_of_the_configuration_exist(page: Path) -> None:
     for section, field in re.findall(rf"`({SECTIONS})\.(\w+)`", page.read_text(encoding="utf-8")):
         fields = type(getattr(config, section)).model_fields
         assert field in fields, f"{page.name}: {section}.{field}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_names_of_the_package_exist(page: Path) -> None:
+    for name in re.findall(r"`(imac(?:_torch)?(?:\.\w+)+)[`(]", prose(page)):
+        _, *parts = name.split(".")
+        found = imac_torch
+        for index, part in enumerate(parts):
+            if not hasattr(found, part):  # a module that nothing has imported so far
+                importlib.import_module(".".join(["imac_torch", *parts[: index + 1]]))
+            found = getattr(found, part)
+
+
+def test_versions_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert project["version"] == imac_torch.__version__
+    assert f"\nversion: {imac_torch.__version__}\n" in citation
+    assert f"\n## {imac_torch.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_every_field_of_the_configuration_is_described() -> None:
