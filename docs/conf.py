@@ -62,6 +62,14 @@ def linked(text: str) -> list[str]:
     return [f"docs/{page}" for page in re.findall(r"\]\(([\w/]+)\.(?:md|rst)\)", text)]
 
 
+def keep_sentences(
+    app: Sphinx, what: str, name: str, found: object, options: object, lines: list[str]
+) -> None:
+    """What stands before a colon in the text of a property is no type, whatever Google writes."""
+    if what in {"attribute", "property", "data"} and lines:
+        lines[0] = re.sub(r"(?<!:): ", " – ", lines[0], count=1)
+
+
 def describe_fields(
     app: Sphinx, what: str, name: str, found: object, options: object, lines: list[str]
 ) -> None:
@@ -93,6 +101,7 @@ def leave_out_fields(
 def setup(app: Sphinx) -> None:
     """Connect what is above."""
     app.connect("source-read", navigation)
+    app.connect("autodoc-process-docstring", keep_sentences, priority=1)  # before napoleon
     app.connect("autodoc-process-docstring", describe_fields)
     app.connect("autodoc-process-signature", shorten_signature)
     app.connect("autodoc-skip-member", leave_out_fields)
