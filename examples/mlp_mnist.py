@@ -1,73 +1,61 @@
-"""Any labelled image set of torchvision: train an MLP, convert it, compare circuit and software.
+"""A float MLP on any labelled image set, and where its accuracy goes on the circuit.
 
+    python examples/mlp_mnist.py
     python examples/mlp_mnist.py --dataset FashionMNIST --root ~/data --download
 
-``--dataset digits`` (the default) needs no files. The network is trained as ordinary software;
-conversion rounds its weights to ``--levels`` levels per row, solves for conductances with which
-the read-out computes the layer, and calibrates them on 256 training images, without labels.
+``--dataset digits`` (the default) needs no files. The network is trained as ordinary software.
+Conversion solves for conductances, of ``--states`` programmable ones, with which the read-out
+computes each layer, and calibration adapts them on 300 training images, without labels.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Sequence
-from pathlib import Path
 
-import torch
+from common import (
+    ACTIVATIONS,
+    Losses,
+    add_circuit_options,
+    add_data_options,
+    circuit_config,
+    load_data,
+    show_losses,
+    train_float,
+)
 from torch import nn
-from torch.utils.data import DataLoader
-from train_sample import accuracy, initialise, tensors, train
-
-import imac_torch as imac
-from imac_torch.calibration import calibrate
 
 
-def main(arguments: Sequence[str] | None = None) -> imac.Report:
+def mlp(sizes: Sequence[int], activation: str) -> nn.Sequential:
+    """Linear layers with activations between them."""
+    modules: list[nn.Module] = [nn.Flatten()]
+    for inputs, outputs in itertools.pairwise(sizes):
+        modules += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
+    return nn.Sequential(*modules[:-1])
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Losses]:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--dataset", default="digits", help="a name load_dataset knows")
-    parser.add_argument("--root", type=Path, default=None, help="directory of the data sets")
-    parser.add_argument("--download", action="store_true", help="let torchvision download")
-    parser.add_argument("--hidden", type=int, nargs="*", default=[48])
-    parser.add_argument("--levels", type=int, default=9, help="levels of a weight in [-1, 1]")
-    parser.add_argument("--device", default="PCM", choices=sorted(imac.DEVICES))
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--limit", type=int, default=None, help="test images; default: all")
+    add_data_options(parser)
+    add_circuit_options(parser)
+    parser.add_argument("--hidden", type=int, nargs="*", default=[48, 24])
+    parser.add_argument("--activation", default="sigmoid", choices=sorted(ACTIVATIONS))
+    parser.add_argument("--steps", type=int, default=1000, help="of training")
     options = parser.parse_args(arguments)
 
-    def load(train_split: bool) -> DataLoader[object]:
-        data = imac.load_dataset(
-            options.dataset, options.root, train=train_split, download=options.download
+    data = load_data(options)
+    sizes = (data.images[0].numel(), *options.hidden, int(data.labels.max()) + 1)
+    found = []
+    for seed in range(options.seeds):
+        model = train_float(
+            lambda: mlp(sizes, options.activation), data, steps=options.steps, seed=seed
         )
-        return DataLoader(data, batch_size=500)
-
-    generator = torch.Generator().manual_seed(0)
-    inputs, labels = tensors(load(True).dataset)
-    features, classes = inputs[0].numel(), int(labels.max()) + 1
-    model = nn.Sequential(nn.Flatten())
-    for size in options.hidden:
-        model.append(nn.Linear(features, size)).append(nn.Sigmoid())
-        features = size
-    model.append(nn.Linear(features, classes))
-    initialise(model, generator)
-    train(model, inputs, labels, steps=options.steps, generator=generator, label="training")
-    print(f"training images, software: {100 * accuracy(model, inputs, labels):.2f} %")
-
-    # 'matched' solves for conductances with which the floating read-out computes the layer.
-    config = imac.Config(
-        device=imac.Memristor.preset(options.device),
-        mapping=imac.WeightMapping(levels=options.levels, scheme="matched", scale="row"),
-    )
-    network = imac.convert(model, config)
-    for item in calibrate(network, inputs[:256]):
-        print(
-            f"layer {item.layer}: output error {100 * item.error_before:.1f} % before, "
-            f"{100 * item.error_after:.1f} % after calibration"
-        )
-    report = imac.evaluate(network, load(False), reference=model, limit=options.limit)
-    print(network.summary())
-    print(report)
-    return report
+        found.append(Losses.of(model, circuit_config(options), data, seed=seed))
+    name = "-".join(map(str, sizes))
+    show_losses(f"{name}, {options.activation}, {len(data.test_labels)} test images", found)
+    return found
 
 
 if __name__ == "__main__":

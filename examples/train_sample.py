@@ -108,14 +108,15 @@ def train(
     label: str,
     batch_size: int = 128,
     rate: float = 1e-2,
+    sharpness: float = SHARPNESS,
 ) -> None:
-    """Adam with a cosine schedule on the cross-entropy of the outputs."""
+    """Adam with a cosine schedule on the cross-entropy of the outputs times ``sharpness``."""
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     with progress_bar(label, steps, "steps") as advance:
         for _ in range(steps):
             chosen = torch.randint(len(inputs), (batch_size,), generator=generator)
-            loss = nn.functional.cross_entropy(SHARPNESS * model(inputs[chosen]), labels[chosen])
+            loss = nn.functional.cross_entropy(sharpness * model(inputs[chosen]), labels[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
