@@ -16,7 +16,15 @@ import numpy as np
 import torch
 
 from imac_torch.circuit import Circuit, NeuronSpec, build_layer
-from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Neuron, Timing
+from imac_torch.config import (
+    Amplifier,
+    Config,
+    Crossbar,
+    Interconnect,
+    Neuron,
+    Timing,
+    WeightMapping,
+)
 from imac_torch.crossbar import CrossbarSpec, build_crossbar
 from imac_torch.finfet import FinFET, builtin_14nm_hp, inverter_currents
 from imac_torch.mapping.quantization import ConductancePair
@@ -71,21 +79,27 @@ def random_layers(
     opened: float = 0.0,
     seed: int = 0,
     cells=None,
+    slices: tuple[int, int] = (1, 1),
 ) -> list[tuple[CrossbarSpec, NeuronSpec]]:
-    """What :meth:`Native.prepare` takes: layers of random conductances."""
+    """What :meth:`Native.prepare` takes: layers of random conductances.
+
+    ``slices`` are their number and base.
+    """
     layers = []
     for k, (inputs, outputs) in enumerate(pairwise(sizes)):
         size = Crossbar(
-            horizontal=-(-(inputs + 1) // columns), vertical=-(-outputs // rows)
+            horizontal=-(-(inputs + 1) // columns), vertical=-(-outputs * slices[0] // rows)
         )
         config = Config(
             crossbar=size,
             interconnect=PLAIN_WIRES,
             amplifier=Amplifier(combine=combine, output_resistance=output_resistance),
+            mapping=WeightMapping(slices=slices[0], slice_base=slices[1]),
         ).for_layer(0, "layer", 1)
         make = random_cells if cells is None else cells
         extra = {"opened": opened} if cells is None else {}
-        spec = build_crossbar(make(outputs, inputs + 1, seed=seed + k, **extra), config, gain)
+        pair = make(outputs * slices[0], inputs + 1, seed=seed + k, **extra)
+        spec = build_crossbar(pair, config, gain)
         if ideal in ("input", "both"):
             spec = replace(spec, input_segment=scalar(0.0))
         if ideal in ("output", "both"):

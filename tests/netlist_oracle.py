@@ -12,7 +12,15 @@ import numpy as np
 import torch
 
 from imac_torch.circuit import Circuit, NeuronSpec, build_layer
-from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Neuron, Timing
+from imac_torch.config import (
+    Amplifier,
+    Config,
+    Crossbar,
+    Interconnect,
+    Neuron,
+    Timing,
+    WeightMapping,
+)
 from imac_torch.crossbar import build_crossbar
 from imac_torch.mapping.quantization import to_conductances
 
@@ -33,10 +41,12 @@ def make_circuit(
         timing=sections.pop("timing", Timing()),
         amplifier=sections.pop("amplifier", Amplifier()),
         interconnect=sections.pop("interconnect", Interconnect(capacitance=False)),
+        mapping=sections.pop("mapping", WeightMapping()),
     )
     layers = []
     for k, (inputs, outputs) in enumerate(pairwise(sizes)):
-        weights = torch.randint(-1, 2, (outputs, inputs + 1), generator=generator).double()
+        shape = (outputs * config.mapping.slices, inputs + 1)
+        weights = torch.randint(-1, 2, shape, generator=generator).double()
         pair = to_conductances(weights, config.device, config.mapping, where="test")
         spec = build_crossbar(pair, config, 10.0 if gains is None else gains[k])
         neurons = neuron_spec(kind) if neuron is None else neuron

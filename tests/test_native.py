@@ -88,14 +88,15 @@ def compare(layers, inputs, solution, *, voltage, power=None):
     ideal=st.sampled_from(["", "input", "output", "both"]),
     kind=st.sampled_from(["logistic", "tanh", "identity", "relu"]),
     opened=st.sampled_from([0.0, 0.3]),
+    slices=st.sampled_from([(1, 1), (2, 3), (3, 2)]),
     seed=st.integers(0, 10_000),
 )
 def test_behavioural_networks_equal_a_dense_solution(
-    sizes, cut, combine, ideal, kind, opened, seed
+    sizes, cut, combine, ideal, kind, opened, slices, seed
 ):
     layers = random_layers(
         sizes, behavioural(kind), rows=cut[0], columns=cut[1], combine=combine, ideal=ideal,
-        opened=opened, seed=seed, gain=3.0 if kind == "identity" else 20.0,
+        opened=opened, seed=seed, slices=slices, gain=3.0 if kind == "identity" else 20.0,
     )
     inputs = signs(2, sizes[0], seed=seed)
     solution = solve(layers, inputs)
@@ -112,6 +113,7 @@ def test_behavioural_networks_equal_a_dense_solution(
         ([4, 3, 2], {"columns": 1, "rows": 2}),
         ([4, 3], {"combine": "sum", "columns": 3, "opened": 0.2}),
         ([3, 3, 2], {"output_resistance": 200.0, "columns": 2, "ideal": "both"}),
+        ([3, 2], {"output_resistance": 200.0, "columns": 2, "rows": 3, "slices": (2, 3)}),
     ],
 )
 def test_finfet_networks_equal_a_dense_solution(sizes, case):

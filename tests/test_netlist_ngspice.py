@@ -12,7 +12,7 @@ import torch
 from netlist_oracle import dense_solution, make_circuit, make_inputs, neuron_spec
 
 from imac_torch.circuit import Circuit, build_layer
-from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Timing
+from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Timing, WeightMapping
 from imac_torch.crossbar import build_crossbar
 from imac_torch.errors import NetlistError, SimulatorConvergenceError
 from imac_torch.mapping.quantization import to_conductances
@@ -52,6 +52,13 @@ def node_voltages(outcome, names, image):
         {"sizes": [4, 3], "columns": 2, "amplifier": Amplifier(combine="sum")},
         {"sizes": [4, 3], "columns": 2, "amplifier": Amplifier(output_resistance=50.0)},
         {"sizes": [4, 3], "interconnect": Interconnect(resistance=False, capacitance=False)},
+        {"sizes": [4, 3, 2], "columns": 3, "rows": 5, "mapping": WeightMapping(slices=3)},
+        {
+            "sizes": [4, 3],
+            "columns": 2,
+            "mapping": WeightMapping(slices=2, slice_base=2),
+            "amplifier": Amplifier(combine="sum"),
+        },
     ],
     ids=lambda case: "-".join(map(str, case.values())).replace(" ", ""),
 )

@@ -15,7 +15,7 @@ from conftest import find_shared
 from netlist_oracle import make_circuit, make_inputs, neuron_spec
 
 from imac_torch.circuit import Circuit, NeuronSpec, build_layer
-from imac_torch.config import Amplifier, Config, Interconnect, Neuron, Timing
+from imac_torch.config import Amplifier, Config, Interconnect, Neuron, Timing, WeightMapping
 from imac_torch.crossbar import build_crossbar
 from imac_torch.errors import MeasureError, NetlistError
 from imac_torch.mapping.quantization import join_bias, to_conductances
@@ -30,6 +30,7 @@ from imac_torch.netlist import (
 from imac_torch.simulator import HSpice, check, solve_netlists
 
 WRITERS = [NgSpiceWriter, HSpiceWriter]
+SLICED = WeightMapping(slices=3, slice_base=2)
 FAKE = Path(__file__).parent / "data" / "hspice" / "fake_hspice.py"
 
 
@@ -92,8 +93,21 @@ def assert_same_instances(layer, parsed, names):
     for statement, (z, out) in zip(by_kind["xneuron"], layer.neurons.nodes, strict=True):
         assert statement.words[:3] == (names[z], names[out], "vddn")
         assert statement.words[3] == f"neuron_{layer.neurons.spec.kind}"
-    terms = 0 if layer.sums is None else layer.sums.terms.size
-    assert len(by_kind["esum"]) == terms
+    if layer.sums is None:
+        assert not by_kind["esum"]
+        return
+    # Source k of a sum stands on source k - 1; the last one drives the output.
+    terms, factors = layer.sums.terms, layer.sums.factors
+    sums = iter(by_kind["esum"])
+    for row, output in zip(terms, layer.sums.outputs, strict=True):
+        below = "0"
+        for term, factor in zip(row, factors, strict=True):
+            words = next(sums).words
+            assert words[1:4] == (below, names[term], "0")
+            assert float(words[4]) == factor
+            below = words[0]
+        assert below == names[output]
+    assert next(sums, None) is None
 
 
 @pytest.mark.parametrize("writer", WRITERS)
@@ -105,8 +119,13 @@ def assert_same_instances(layer, parsed, names):
         {"sizes": [6, 4], "columns": 3, "interconnect": Interconnect(capacitance=True)},
         {"sizes": [6, 4], "interconnect": Interconnect(resistance=False)},
         {"sizes": [3, 2], "gains": [1 / 3]},
+        {"sizes": [5, 3, 2], "columns": 3, "rows": 4, "mapping": SLICED},
+        {"sizes": [5, 2], "columns": 3, "mapping": SLICED, "amplifier": Amplifier(combine="sum")},
     ],
-    ids=["partitions", "sum", "capacitance", "ideal wires", "gain of many digits"],
+    ids=[
+        "partitions", "sum", "capacitance", "ideal wires", "gain of many digits", "slices",
+        "sum of slices",
+    ],
 )
 def test_text_read_back_is_the_circuit(tmp_path, writer, case):
     circuit = make_circuit(case["sizes"], **{k: v for k, v in case.items() if k != "sizes"})

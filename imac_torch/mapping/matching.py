@@ -65,6 +65,18 @@ class ReadOut:
         """g_L: conductance of the I+ end's load, S."""
         return 1.0 / (self.input_resistance * (1.0 + self.gain))
 
+    def problem(self, device: Memristor) -> RowProblem:
+        """What :func:`imac_torch.mapping.states.improve` needs to know of single rows."""
+        return RowProblem(
+            low=1.0 / device.rhigh,
+            high=1.0 / device.rlow,
+            states=device.states,
+            gain=self.gain / (len(self.column_ends) if self.averaged else 1),
+            line_load=self.line_load,
+            input_conductance=1.0 / self.input_resistance,
+            column_ends=self.column_ends,
+        )
+
     def gather(self, columns: Tensor) -> tuple[Tensor, Tensor]:
         """(..., C) → (..., H, K) with zeros behind short partitions, and the mask (H, K)."""
         starts = (0, *self.column_ends[:-1])
@@ -166,26 +178,19 @@ def match(
         solution = _solve(corrected, low, high, read_out, statistics)
     pair = solution.cells()
     exact = solution.exact.all(dim=-1)
-    problem = RowProblem(
-        low=low,
-        high=high,
-        states=None,
-        gain=read_out.gain / (len(read_out.column_ends) if read_out.averaged else 1),
-        line_load=read_out.line_load,
-        input_conductance=1.0 / read_out.input_resistance,
-        column_ends=read_out.column_ends,
-    )
+    problem = read_out.problem(device)
+    free = replace(problem, states=None)
     if not bool(exact.all()):
         bad = torch.nonzero(~exact)[:, 0]
         rows = ConductancePair(pair.positive[bad], pair.negative[bad])
-        better = improve(rows, wanted[bad], problem, statistics)
+        better = improve(rows, wanted[bad], free, statistics)
         pair = ConductancePair(
             pair.positive.index_copy(0, bad, better.positive),
             pair.negative.index_copy(0, bad, better.negative),
         )
     error = range_error = statistics.relative_error(read_out.transfer(pair), wanted)
     if device.states is not None:
-        pair = improve(pair, wanted, replace(problem, states=device.states), statistics)
+        pair = improve(pair, wanted, problem, statistics)
         error = statistics.relative_error(read_out.transfer(pair), wanted)
     if target.requires_grad and torch.is_grad_enabled():
         smooth = solution.with_gradient(target + (corrected - wanted))

@@ -11,6 +11,7 @@ levels of a pair, a slice can reach further than half a step of the one before i
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -19,7 +20,10 @@ from imac_torch.config import Memristor
 from imac_torch.mapping.matching import Match, ReadOut, match
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.mapping.slices import Slicing
-from imac_torch.mapping.states import InputStatistics
+from imac_torch.mapping.states import InputStatistics, improve
+
+ROUNDS: Final = 2
+"""Passes over the slices, each improved with all others as they are by then."""
 
 
 def match_slices(
@@ -69,17 +73,29 @@ def match_slices(
     slices = []
     for share in slicing.shares:
         part = (rest / share).clamp(-limit, limit) + moves
-        pair = match(part, device, single, statistics, where=where).pair
-        rest = rest - share * single.transfer(
-            ConductancePair(pair.positive.detach(), pair.negative.detach())
-        )
-        slices.append(pair)
+        slices.append(match(part, device, single, statistics, where=where).pair)
+        rest = rest - share * single.transfer(_values(slices[-1]))
+    problem = single.problem(device)
+    for _ in range(ROUNDS):
+        for k, share in enumerate(slicing.shares):
+            now = _values(slices[k])
+            others = rest + share * single.transfer(now)
+            better = improve(now, others / share, problem, statistics)
+            rest = others - share * single.transfer(better)
+            slices[k] = ConductancePair(
+                slices[k].positive + (better.positive - now.positive),
+                slices[k].negative + (better.negative - now.negative),
+            )
     pair = ConductancePair(
         torch.stack([item.positive for item in slices], dim=-2).flatten(-3, -2),
         torch.stack([item.negative for item in slices], dim=-2).flatten(-3, -2),
     )
     error = statistics.relative_error(wanted - rest, wanted)
     return Match(pair, found.exact, error, found.range_error)
+
+
+def _values(pair: ConductancePair) -> ConductancePair:
+    return ConductancePair(pair.positive.detach(), pair.negative.detach())
 
 
 def _reach(device: Memristor, read_out: ReadOut) -> float:
