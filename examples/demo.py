@@ -2,7 +2,7 @@
 
 Run by ``make demo``. Everything that is written goes to a new directory below ``./runs/demo``.
 
-    python examples/demo.py [--out runs/demo] [--samples 360] [--spice-samples 2]
+    python examples/demo.py [--out runs/demo] [--samples 360] [--timed 24] [--spice-samples 2]
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from train_sample import Sample, ideal_circuit, load_sample, make_sample, save_s
 import imac_torch as imac
 from imac_torch.errors import DataError
 from imac_torch.ir_drop import cell_voltages
+from imac_torch.reports.html_report import write_report
 from imac_torch.resources import data_file
 
 SAMPLE = "digits_mlp.safetensors"
@@ -143,23 +144,45 @@ def draw(network: imac.IMACNetwork, report: imac.Report, inputs: Tensor, path: P
     plt.close(figure)
 
 
+def summary(report: imac.Report, seconds: float) -> str:
+    """The figures in two lines."""
+    figures = report.figures()
+    time_, energy = figures["timing"], figures["timing"]["energy"]["total"]["energy"]
+    return (
+        f"circuit {100 * report.accuracy:.2f} %, ideal circuit "
+        f"{100 * (report.reference_accuracy or 0):.2f} %, agreement "
+        f"{100 * (report.agreement or 0):.2f} %, {report.mean_power()['total'] * 1e3:.2f} mW, "
+        f"{energy * 1e12:.1f} pJ per image\n"
+        f"latency of {time_['images']} images: median {time_['latency']['median'] * 1e12:.0f} ps, "
+        f"worst {time_['latency']['worst'] * 1e12:.0f} ps; {seconds:.0f} s in all"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> imac.Report:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="parent directory")
     parser.add_argument("--samples", type=int, default=None, help="test digits; default: all 360")
+    parser.add_argument("--timed", type=int, default=24, help="digits whose latency is measured")
     parser.add_argument("--spice-samples", type=int, default=2, help="0: no ngspice")
     options = parser.parse_args(arguments)
     started = time.perf_counter()
     directory = new_directory(options.out)
     console = Console()
     sample = get_sample(directory)
-    network = imac.convert(sample.ternary, sample.config)
+    # Capacitances of the wires change no operating point, only how long it takes to get there.
+    wires = sample.config.interconnect.replace(capacitance=True)
+    network = imac.convert(sample.ternary, sample.config.replace(interconnect=wires))
     print(network.summary())
 
     loader = DataLoader(imac.load_dataset("digits", train=False), batch_size=120)
+    software = ideal_circuit(network)
     report = imac.evaluate(
-        network, loader, reference=ideal_circuit(network), limit=options.samples
+        network,
+        loader,
+        reference=software,
+        limit=options.samples,
+        timing=imac.TimingOptions(samples=options.timed),
     )
     print("'software' is the ideal circuit that the network was trained as.")
     print(report)
@@ -169,16 +192,20 @@ def main(arguments: Sequence[str] | None = None) -> imac.Report:
     if options.spice_samples:
         print(check_with_ngspice(sample, loader, directory, options.spice_samples))
 
-    report.save(directory / "report")
     draw(network, report, inputs, directory / "demo.png")
-    print(f"picture: {directory / 'demo.png'}")
-    print(f"report:  {directory / 'report'} (report.json, report.safetensors)")
-    print(
-        f"circuit {100 * report.accuracy:.2f} %, ideal circuit "
-        f"{100 * (report.reference_accuracy or 0):.2f} %, agreement "
-        f"{100 * (report.agreement or 0):.2f} %, {report.mean_power()['total'] * 1e3:.2f} mW, "
-        f"{time.perf_counter() - started:.0f} s"
+    batches = list(zip(inputs.split(120), labels.split(120), strict=True))
+    page = write_report(
+        directory / "report",
+        report,
+        network=network,
+        software=software,
+        loader=batches,
+        title="Handwritten digits as a circuit",
+        reference="the ideal circuit that the network was trained as",
     )
+    print(f"picture: {directory / 'demo.png'}")
+    print(f"report:  {page.resolve()} (open it in a browser)")
+    print(summary(report, time.perf_counter() - started))
     return report
 
 

@@ -92,20 +92,28 @@ def test_demo_without_ngspice(in_empty_directory, capsys, monkeypatch):
 
     before = state_of(ROOT / "data")
     monkeypatch.setenv("PATH", str(in_empty_directory))  # no ngspice there
-    report = demo.main(["--samples", "60"])
+    report = demo.main(["--samples", "60", "--timed", "3"])
     assert report.failures == 0
     assert report.accuracy > 0.95
     assert report.agreement is not None and report.agreement > 0.95
     written = set(state_of(in_empty_directory))
     assert written == {
         "runs/demo/1/demo.png",
-        "runs/demo/1/report/report.json",
-        "runs/demo/1/report/report.safetensors",
+        *(
+            f"runs/demo/1/report/{name}"
+            for name in (
+                "analysis.json", "analysis.safetensors", "network.safetensors", "report.html",
+                "report.json", "report.safetensors", "samples.csv",
+            )
+        ),
     }
     assert state_of(ROOT / "data") == before
     text = capsys.readouterr().out
     assert "ngspice is not installed" in text
     assert "where accuracy goes" in text
+    assert report.timing is not None
+    assert f"worst {report.timing.safe_period * 1e12:.0f} ps" in text
+    assert str(Path("runs/demo/1/report/report.html").resolve()) in text
     assert Path("runs/demo/1/demo.png").read_bytes().startswith(b"\x89PNG")
 
 

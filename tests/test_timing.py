@@ -147,9 +147,23 @@ def test_options_reach_the_measurement(report):
     torch.testing.assert_close(
         kept.outputs[-1], report.outputs[kept.samples], rtol=0, atol=1e-3
     )
-    for wrong in ({"fraction": 0.0}, {"batch_size": 0}, {"periods": 0}, {"waveforms": -1}):
+    for wrong in (
+        {"samples": 0}, {"fraction": 0.0}, {"batch_size": 0}, {"periods": 0}, {"waveforms": -1}
+    ):  # fmt: skip
         with pytest.raises(SolverError):
             TimingOptions(**wrong)
+
+
+def test_the_first_samples_only(report):
+    some = run(TimingOptions(samples=5, waveforms=0))
+    assert (len(some.labels), len(some.timing.status)) == (11, 5)
+    torch.testing.assert_close(
+        some.timing.latency.images, report.timing.latency.images[:5], rtol=1e-2, atol=1e-13
+    )
+    assert some.figures()["timing"]["images"] == 5
+    rows = list(csv.DictReader(samples_csv(some).splitlines()))
+    assert (rows[4]["latency_s"] != "", rows[5]["latency_s"]) == (True, "")
+    assert "first 5 samples" in render_report(some)
 
 
 def test_sampling_too_early_is_said_with_its_cost(report):

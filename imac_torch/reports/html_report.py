@@ -118,12 +118,14 @@ def samples_csv(report: Report) -> str:
         if power is not None and energy is not None:
             parts = (power.inputs, power.bias, power.neurons, energy)
             row += [float(part[index]) for part in parts]
-        writer.writerow([*row, *(float(column[index]) for column in timed.values())])
+        writer.writerow(
+            [*row, *(float(c[index]) if index < len(c) else "" for c in timed.values())]
+        )
     return stream.getvalue()
 
 
 def _timed_columns(report: Report) -> dict[str, Tensor]:
-    """(B,) by heading; nothing where time was not measured."""
+    """By heading, of the samples that were measured; nothing where none was."""
     timed = report.timing
     if timed is None:
         return {}

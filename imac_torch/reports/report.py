@@ -65,7 +65,7 @@ class Report:
         environment: Versions.
         seed: Of the run's randomness, or None.
         seconds: Wall time of the evaluation.
-        timing: Latency and measured energy of every sample, or None.
+        timing: Latency and measured energy of all samples or the first ones, or None.
     """
 
     labels: Tensor

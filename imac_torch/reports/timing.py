@@ -41,7 +41,7 @@ def timing_figures(timed: InferenceReport, labels: Tensor) -> dict[str, Any]:
 
     Args:
         timed: The measurement.
-        labels: (B,) int64.
+        labels: (B,) int64, or of more images that follow.
     """
     kept = timed.measured
     cost = timed.cost(labels)
@@ -101,7 +101,7 @@ def timing_rows(timed: InferenceReport, labels: Tensor) -> list[tuple[str, str]]
             f"{quantity(energy['energy'], 'J')}: static {quantity(energy['static'], 'J')}, "
             f"switching {quantity(energy['switching'], 'J')}",
         ),
-        ("transients", method(timed)),
+        ("transients", f"of {len(timed.status)} samples: {method(timed)}"),
     ]
     if figures["failures"]:
         rows.append(("latency not measured", f"{figures['failures']} samples: {timed.failure}"))

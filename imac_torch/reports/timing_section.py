@@ -38,6 +38,7 @@ def timing_section(report: Report) -> dict[str, Any] | None:
     return {
         "warning": cost.warning,
         "failures": figures["failures"],
+        "count": len(timed.status),
         "failure": timed.failure,
         "percent": percent,
         "tiles": [

@@ -42,6 +42,7 @@ class TimingOptions:
         batch_size: Images that share their time steps; bounds memory.
         periods: Images that have not settled are followed for up to so many periods.
         waveforms: Images whose waveforms are kept: the slowest and the first ones.
+        samples: Images to measure, of a longer data set; None: all.
     """
 
     transient: TransientOptions = field(default_factory=TransientOptions)
@@ -50,6 +51,7 @@ class TimingOptions:
     batch_size: int = 256
     periods: int = 32
     waveforms: int = 2
+    samples: int | None = None
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -67,6 +69,8 @@ class TimingOptions:
                 f"batch_size = {self.batch_size} and periods = {self.periods} must be >= 1, "
                 f"waveforms = {self.waveforms} >= 0"
             )
+        if self.samples is not None and self.samples < 1:
+            raise SolverError(f"samples = {self.samples} must be >= 1, or None for all")
 
 
 @dataclass(frozen=True)
@@ -156,9 +160,10 @@ class InferenceReport:
         """What sampling at the end of the period costs.
 
         Args:
-            labels: (B,) int64.
+            labels: (B,) int64, or of more images that follow.
         """
         kept = self.measured
+        labels = None if labels is None else labels[: len(kept)]
         return sampling_cost(
             self.sampled[kept, None],
             self.settled[kept, None],
@@ -215,7 +220,7 @@ class InferenceRun:
         initial: Tensor | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        """Measure the next images.
+        """Measure the next images, as far as ``samples`` of the options goes.
 
         Args:
             inputs: (B, N) V.
@@ -226,6 +231,12 @@ class InferenceRun:
         Raises:
             SolverError: Inputs do not fit, or not a single image of the first batch was solved.
         """
+        count = len(inputs)
+        if self.options.samples is not None:
+            inputs = inputs[: max(self.options.samples - self._count, 0)]
+            initial = initial if initial is None or initial.ndim < 2 else initial[: len(inputs)]
+        if progress is not None and len(inputs) < count:
+            progress(count - len(inputs))
         if not len(inputs):
             return
         if initial is None:
