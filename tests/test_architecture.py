@@ -18,6 +18,7 @@ ROOT = Path(imac_torch.__file__).parent
 LAYERS = (
     ("errors",),
     ("units", "files", "progress", "tables", "solution", "resources", "activations", "config"),
+    ("waveform", "latency", "energy"),
     ("overrides", "kernels", "wires", "finfet", "datasets", "mapping"),
     ("crossbar", "devices"),
     ("circuit", "elimination", "presets"),

@@ -11,8 +11,10 @@ import torch
 
 from imac_torch import Config, Neuron, Timing
 from imac_torch.characterization import neuron_of
+from imac_torch.energy import Energy
 from imac_torch.errors import ConfigError, SolverError
 from imac_torch.finfet import FinFET, builtin_14nm_hp
+from imac_torch.latency import Latency
 from imac_torch.plots import (
     loaded_curve,
     plot_finfet,
@@ -20,9 +22,8 @@ from imac_torch.plots import (
     plot_neuron,
     plot_waveforms,
 )
-from imac_torch.transient.energy import Energy
-from imac_torch.transient.inference import InferenceReport, Waveforms
-from imac_torch.transient.latency import Latency
+from imac_torch.transient.inference import InferenceReport
+from imac_torch.waveform import Waveforms
 
 matplotlib = pytest.importorskip("matplotlib")
 FINFET = neuron_of(Config())

@@ -10,7 +10,7 @@ from imac_torch.config import Config, Neuron, Timing
 from imac_torch.conversion import convert
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.network import TransientOptions, prepare_transient, solve_transient
-from imac_torch.transient.waveform import integral, sample
+from imac_torch.waveform import integral, sample
 
 IMAGES, PERIOD = 9, 4e-9
 SEQUENCE = 10  # the last time points lie within the ramp to the tenth image

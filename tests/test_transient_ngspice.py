@@ -10,13 +10,13 @@ from imac_torch.circuit import Circuit, NeuronSpec, build_layer
 from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Neuron, Timing
 from imac_torch.crossbar import build_crossbar
 from imac_torch.dc.native import Native
+from imac_torch.latency import measure_latency
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.netlist import NetlistSettings, NgSpiceWriter, write_netlists
 from imac_torch.simulator import NgSpice, check, solve_netlists
 from imac_torch.transient.integrator import StepControl
-from imac_torch.transient.latency import measure_latency
 from imac_torch.transient.network import TransientOptions, prepare_transient, solve_transient
-from imac_torch.transient.waveform import integral, sample
+from imac_torch.waveform import integral, sample
 
 # Written by hand: an inverting logistic stage with input and feedback resistors and capacitors at
 # gates and outputs.

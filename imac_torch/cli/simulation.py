@@ -27,13 +27,13 @@ from imac_torch.engine import Engine, bind
 from imac_torch.errors import DataError
 from imac_torch.evaluation import evaluate
 from imac_torch.files import write_text
+from imac_torch.latency import FRACTION
 from imac_torch.reports.analysis import Analysis
 from imac_torch.reports.area import network_area
 from imac_torch.reports.html_report import render_report, write_report
 from imac_torch.reports.report import Report, without_nan
 from imac_torch.sources import Loader
 from imac_torch.transient.inference import TimingOptions
-from imac_torch.transient.latency import FRACTION
 
 __all__ = ["report", "simulate", "verify"]
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from imac_torch.config import Timing
+from imac_torch.energy import Energy
+from imac_torch.latency import Latency
 from imac_torch.reports.svg import quantity
-from imac_torch.transient.energy import Energy
-from imac_torch.transient.inference import InferenceReport, Waveforms
-from imac_torch.transient.latency import Latency
+from imac_torch.transient.inference import InferenceReport
+from imac_torch.waveform import Waveforms
 
 __all__ = [
     "LEVELS",

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from imac_torch.config import Timing
 from imac_torch.dc.network import solve_dc
+from imac_torch.energy import Energy
 from imac_torch.errors import SolverError
-from imac_torch.solution import Status
-from imac_torch.transient.energy import Energy
-from imac_torch.transient.latency import (
+from imac_torch.latency import (
     FRACTION,
     RESOLUTION,
     Latency,
@@ -22,13 +21,14 @@ from imac_torch.transient.latency import (
     measure_latency,
     sampling_cost,
 )
+from imac_torch.solution import Status
 from imac_torch.transient.network import (
     DynamicStage,
     TransientOptions,
     TransientResult,
     solve_transient,
 )
-from imac_torch.transient.waveform import sample
+from imac_torch.waveform import Waveforms, sample
 
 
 @dataclass(frozen=True)
@@ -71,21 +71,6 @@ class TimingOptions:
             )
         if self.samples is not None and self.samples < 1:
             raise SolverError(f"samples = {self.samples} must be >= 1, or None for all")
-
-
-@dataclass(frozen=True)
-class Waveforms:
-    """Outputs over time of a few images; K images, M outputs.
-
-    Attributes:
-        samples: (K,) int64, which images.
-        time: (T,) s from the start of the input ramp.
-        outputs: (T, K, M) V.
-    """
-
-    samples: Tensor
-    time: Tensor
-    outputs: Tensor
 
 
 @dataclass(frozen=True)

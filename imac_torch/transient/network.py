@@ -20,12 +20,12 @@ from imac_torch.config import Interconnect, Timing
 from imac_torch.crossbar import CrossbarSpec
 from imac_torch.dc.network import Stage, solve_dc
 from imac_torch.dc.newton import NewtonOptions
+from imac_torch.energy import Energy
 from imac_torch.errors import SolverError
 from imac_torch.solution import Power, Status
 from imac_torch.transient.charges import build_charges
 from imac_torch.transient.drive import Drive, DrivePoint, RampDrive, Sequence, StepDrive
 from imac_torch.transient.dynamics import DynamicBlocks, LaguerreModel, LineCapacitances
-from imac_torch.transient.energy import Energy
 from imac_torch.transient.integrator import (
     GAMMA,
     StepControl,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from imac_torch.errors import SolverError
-from imac_torch.transient.waveform import sample
+from imac_torch.waveform import sample
 
 FRACTION = 0.1
 """Of the swing: half-width of the band around the final value."""

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from imac_torch.errors import SolverError
+
+
+@dataclass(frozen=True)
+class Waveforms:
+    """Outputs over time of a few images; K images, M outputs.
+
+    Attributes:
+        samples: (K,) int64, which images.
+        time: (T,) s from the start of the input ramp.
+        outputs: (T, K, M) V.
+    """
+
+    samples: Tensor
+    time: Tensor
+    outputs: Tensor
 
 
 def sample(time: Tensor, values: Tensor, at: Tensor) -> Tensor:
