@@ -237,8 +237,9 @@ def _warn_of_losses(layer: IMACLinear) -> None:
         warnings.warn(
             f"{layer.name}: rounding to {layer.config.mapping.levels} levels moves the weights by "
             f"{100 * error:.0f} % (rms); use more levels (WeightMapping(levels=17, "
-            "scheme='matched')) and calibrate, or train with the levels (README, Train for the "
-            "circuit)",
+            "scheme='matched')) or, for devices of two states, more of them per weight "
+            "(WeightMapping(slices=3)), and calibrate; or train with the levels (README, Train for "
+            "the circuit)",
             ConversionWarning,
             stacklevel=3,
         )

@@ -25,7 +25,7 @@ MEMORY_LIMIT: Final = 2**30
 class CellVoltages:
     """Node voltages of every cell of a layer.
 
-    Shapes: B samples, M outputs, C = N+1 columns (the bias last).
+    Shapes: B samples, M rows (of all slices), C = N+1 columns (the bias last).
 
     Attributes:
         driven: (B, C) V, at the start of every input line.
