@@ -243,13 +243,13 @@ class IMACLinear(nn.Module):
         bias = None if self.bias is None else self.bias.to(torch.float64)
         joined = join_bias(weight, bias)
         settings = (self.config.mapping, self.slicing)
-        if joined.requires_grad and torch.is_grad_enabled():
-            return quantize(joined, *settings, where=self.name)
-        return self._quantized.get(
+        found = self._quantized.get(
             (joined,),
             settings,
             lambda: quantize(joined.detach(), *settings, where=self.name),
         )
+        tracked = joined.requires_grad and torch.is_grad_enabled()
+        return found.follow(joined) if tracked else found
 
     def wanted_transfer(self) -> Tensor:
         """(M, N+1): combined amplifier voltage per line voltage that the software layer means.
@@ -356,6 +356,7 @@ class IMACLinear(nn.Module):
         noise = (power.sum() / (self.out_features * power.shape[1])).sqrt()
         spread = max(self.config.device.variation, TYPICAL_SPREAD) * float(noise / signal)
         load = float((positive + negative).sum(dim=0).mean()) * DRIVER_RESISTANCE
+        load = load / (1.0 + load)  # what a divider takes: never more than everything
         return math.sqrt(found.error**2 + spread**2 + load**2)
 
     @torch.no_grad()

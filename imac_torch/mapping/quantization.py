@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -41,6 +41,17 @@ class QuantizedWeights:
     scale: Tensor
     error: float
 
+    def follow(self, weights: Tensor) -> QuantizedWeights:
+        """The same values with gradients that pass straight through the rounding to weights.
+
+        Y. Bengio, N. Léonard and A. Courville, arXiv:1308.3432 (2013). The scale is constant.
+
+        Args:
+            weights: (M, N+1) float64, what was rounded.
+        """
+        relative = weights / self.scale
+        return replace(self, values=self.values + (relative - relative.detach()))
+
 
 def join_bias(weight: Tensor, bias: Tensor | None) -> Tensor:
     """Weights (M, N) and bias (M,) as one (M, N+1) float64 tensor; no bias is a zero column."""
@@ -70,7 +81,7 @@ def quantize(
     """Round weights to the mapping's levels, full scale chosen for the least error.
 
     Weights that are exactly ``s`` times levels are reproduced exactly. Gradients pass straight
-    through the rounding (Bengio et al., arXiv:1308.3432).
+    through the rounding (:meth:`QuantizedWeights.follow`).
 
     Args:
         weights: (M, N+1), the bias in the last column.
@@ -106,9 +117,7 @@ def quantize(
         scale = scale if mapping.scale == "row" else scale[0, 0]
         values = _nearest(detached / scale, allowed)
     error = (scale * values - detached).square().mean().sqrt() / detached.square().mean().sqrt()
-    relative = weights / scale
-    straight_through = values + (relative - relative.detach())
-    return QuantizedWeights(straight_through, scale, float(error))
+    return QuantizedWeights(values, scale, float(error)).follow(weights)
 
 
 def _nearest(values: Tensor, allowed: Tensor) -> Tensor:
@@ -138,16 +147,52 @@ def _best_scale(weights: Tensor, allowed: Tensor) -> Tensor:
         return largest[:, 0]
     grid = torch.linspace(0.05, 1.0, CANDIDATES, dtype=weights.dtype, device=weights.device)
     mean = weights.abs().mean(-1, keepdim=True).clamp(min=1e-3 * largest)
-    scale = torch.cat([largest * grid, mean], dim=-1)[..., None]  # (P, candidates, 1)
-    points = weights[:, None, :]
+    scale = torch.cat([largest * grid, mean], dim=-1)  # (P, candidates)
+    points, _ = weights.sort(dim=-1)
+    sums = torch.nn.functional.pad(points.cumsum(-1), (1, 0))
     for _ in range(3):  # Lloyd's alternation: levels fixed, then scale by least squares
-        values = _nearest(points / scale, allowed)
-        power = values.square().sum(-1, keepdim=True)
-        fitted = (points * values).sum(-1, keepdim=True) / power.clamp(min=1e-300)
+        product, power = _moments(points, sums, allowed, scale)
+        fitted = product / power.clamp(min=1e-300)
         scale = torch.where((power > 0.0) & (fitted > 0.0), fitted, scale)
-    error = (scale * _nearest(points / scale, allowed) - points).square().sum(-1)
-    best = scale[..., 0].gather(-1, error.argmin(-1, keepdim=True))
+    product, power = _moments(points, sums, allowed, scale)
+    error = scale.square() * power - 2.0 * scale * product  # less Σw², which all have
+    best = scale.gather(-1, error.argmin(-1, keepdim=True))
     return torch.where(same, largest, best)[:, 0]
+
+
+def _moments(
+    points: Tensor, sums: Tensor, allowed: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Σ w·v and Σ v² of weights w and the levels v nearest to w/scale.
+
+    Sorted weights that share a level are neighbours: their number and sum are differences of
+    positions and of running sums, so that a scale costs a search per level, not a pass over all
+    weights.
+
+    Args:
+        points: (P, K), ascending.
+        sums: (P, K+1), running sums of the points, from 0.
+        allowed: (L,) levels, ascending.
+        scale: (P, S), positive.
+
+    Returns:
+        (P, S) each.
+    """
+    if len(allowed) > points.shape[-1]:
+        values = _nearest(points[:, None, :] / scale[..., None], allowed)
+        return (points[:, None, :] * values).sum(-1), values.square().sum(-1)
+    middles = (allowed[1:] + allowed[:-1]) / 2
+    limits = (scale[..., None] * middles).flatten(1)
+    # Half way between two levels the lower one is taken, as elsewhere.
+    ends = torch.searchsorted(points, limits, right=True)
+    below = sums.gather(-1, ends).unflatten(-1, (scale.shape[-1], -1))
+    count = ends.unflatten(-1, (scale.shape[-1], -1)).to(points.dtype)
+    first = torch.zeros_like(count[..., :1])
+    last = torch.full_like(first, points.shape[-1])
+    total = sums[:, None, -1:].expand_as(first)
+    numbers = torch.cat([first, count, last], dim=-1).diff(dim=-1)
+    parts = torch.cat([first, below, total], dim=-1).diff(dim=-1)
+    return parts @ allowed, numbers @ allowed.square()
 
 
 def to_conductances(
