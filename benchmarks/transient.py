@@ -1,112 +1,163 @@
 """Latency and energy of the 400-120-84-10 network's images, and what wires and nodes do to them.
 
-python benchmarks/transient.py DIRECTORY [--images 10000] [--table]
+    python benchmarks/transient.py [--images 10000] [--workers 2]
+    python benchmarks/transient.py --table [--images 200] [--workers 2]
 
-DIRECTORY holds the reference results (``golden/network.npz``). Without ``--table`` it runs images
-with wire capacitances and prints times, latencies and energies; with ``--table`` it prints the
-latency for capacitances on and off and technology nodes from 7 to 45 nm.
+The first runs images with wire capacitances on worker processes of one thread each, and prints
+times, latencies, energies and memory; with ``--table`` it prints the latency for capacitances on
+and off and technology nodes (λ) from 7 to 45 nm. Needs the shared references, whose directory
+IMAC_TORCH_SHARED names.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import multiprocessing
+import resource
 import time
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from golden import ReferenceNetwork, shared_directory
 
-from imac_torch.activations import InverterSigmoid
-from imac_torch.analog import IMACNetwork
-from imac_torch.config import NODES, Config, Interconnect, Neuron
-from imac_torch.conversion import convert
-from imac_torch.transient.inference import InferenceReport, TimingOptions, measure_inference
+import imac_torch as it
+from imac_torch.energy import Energy
+from imac_torch.latency import Latency, sampling_cost
+from imac_torch.transient.inference import InferenceReport
 from imac_torch.transient.integrator import StepControl
-from imac_torch.transient.network import TransientOptions, prepare_transient
+
+PARTS = ("inputs", "bias", "neurons", "total")
 
 
-def network(directory: Path, **sections: object) -> tuple[IMACNetwork, Tensor, Tensor]:
-    """The network, its inputs (10000, 400) and labels."""
-    data = np.load(directory / "golden" / "network.npz")
-    modules: list[nn.Module] = []
-    for k in (1, 2, 3):
-        weight = torch.tensor(data[f"W{k}"].astype(float)).T
-        layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64)
-        layer.weight.data.copy_(weight)
-        layer.bias.data.copy_(torch.tensor(data[f"B{k}"].astype(float)))
-        modules += [layer, InverterSigmoid(0.5)]
-    config = Config.imac_sim(**{"neuron": Neuron(), **sections})  # type: ignore[arg-type]
-    inputs = torch.tensor(np.unpackbits(data["inputs_bits"], axis=1) * 2.0 - 1.0)
-    labels = torch.tensor(data["labels"].astype(int))
-    return convert(nn.Sequential(*modules), config), inputs, labels
+@dataclass(frozen=True)
+class Job:
+    """Images ``first`` to ``last`` - 1 at one technology."""
+
+    first: int
+    last: int
+    tolerance: float
+    tech_node: float = 9e-9
+    capacitance: bool = True
 
 
-def run(
-    directory: Path, images: int, options: TransientOptions, **sections: object
-) -> tuple[InferenceReport, Tensor, float, float]:
-    """Report, labels, seconds of preparation and of the run."""
-    model, inputs, labels = network(directory, **sections)
-    begin = time.perf_counter()
-    stages = prepare_transient(
-        [(layer.crossbar(), layer.neuron_spec()) for layer in model.analog_layers()],
-        [layer.config.interconnect for layer in model.analog_layers()],
-        model.prepare().stages,
-        options,
-    )
-    prepared = time.perf_counter()
-    voltages = model.voltages(inputs[:images])
-    # The first call compiles.
-    settings = TimingOptions(options)
-    measure_inference(stages, voltages[:8], model.config.timing, options=settings)
-    start = time.perf_counter()
-    report = measure_inference(stages, voltages, model.config.timing, options=settings)
-    return report, labels[:images], prepared - begin, time.perf_counter() - start
+@dataclass(frozen=True)
+class Done:
+    """A job's report, seconds of preparation and of the run, and the process's peak memory, B."""
+
+    report: InferenceReport
+    preparation: float
+    seconds: float
+    memory: int
 
 
 @torch.no_grad()
+def run(job: Job) -> Done:
+    """Measure the images of a job on one thread, each after the one before it in the data set."""
+    torch.set_num_threads(1)
+    reference = ReferenceNetwork.read(shared_directory())
+    wires = it.Interconnect(tech_node=job.tech_node, capacitance=job.capacitance)
+    network = reference.circuit_f(it.Config.imac_sim(interconnect=wires))
+    options = it.TimingOptions(
+        it.TransientOptions(control=StepControl(tolerance=job.tolerance), amplifiers=False),
+        waveforms=0,
+    )
+    voltages = network.voltages(reference.inputs[: job.last])
+    before = torch.cat([torch.zeros_like(voltages[:1]), voltages[:-1]])
+    network.timing(options).add(voltages[:8])  # compiles
+    begin = time.perf_counter()
+    measurement = network.timing(options)
+    prepared = time.perf_counter()
+    measurement.add(voltages[job.first :], initial=before[job.first :])
+    seconds = time.perf_counter() - prepared
+    memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return Done(measurement.report(), prepared - begin, seconds, memory)
+
+
+def spread(done: list[Done], workers: int, images: int) -> None:
+    """What all images of a data set say together."""
+    reports = [item.report for item in done]
+    labels = ReferenceNetwork.read(shared_directory()).labels[:images]
+    status = torch.cat([report.status for report in reports])
+    good = status == 0
+    latency = Latency.join([report.latency for report in reports])
+    energy, static = (
+        Energy.join([getattr(report, kind) for report in reports], 0)
+        for kind in ("energy", "static")
+    )
+    seconds = max(item.seconds for item in done)
+    print(f"{images} images on {workers} processes of one thread: {seconds:.1f} s, "
+          f"{seconds / images * 1e3:.1f} ms an image, {seconds * workers / images * 1e3:.1f} ms "
+          f"of a core; preparation {max(item.preparation for item in done):.2f} s")
+    print(f"peak memory of a process: {max(item.memory for item in done) / 2**20:.0f} MiB")
+    print(f"not solved: {int((~good).sum())} {next((r.failure for r in reports if r.failure), '')}")
+    first = reports[0]
+    print(f"{first.method}; wires: {', '.join(dict.fromkeys(first.wires))}; first term left out "
+          f"{max(report.reduction_error for report in reports) * 1e6:.1f} uV at most")
+    steps = [count for report in reports for count in report.steps]
+    print(f"{len(steps)} batches of {min(steps)} to {max(steps)} steps")
+    for name, decision in (("all outputs settled", False), ("class stable", True)):
+        found = latency.quantiles((0.5, 0.95, 0.99, 1.0), decision=decision)
+        text = ", ".join(f"{100 * level:g} %: {at * 1e12:.1f} ps" for level, at in found.items())
+        print(f"latency, {name}: {text} (image {latency.worst(decision=decision)})")
+    safe = latency.safe_period()
+    print(f"smallest safe period {safe * 1e12:.1f} ps, {1 / safe:.4g} inferences/s at most")
+    for part in PARTS:
+        whole, rest = (getattr(item, part)[good].mean().item() for item in (energy, static))
+        print(f"energy, {part}: {whole * 1e12:.3f} pJ, static {rest * 1e12:.3f} pJ, switching "
+              f"{(whole - rest) * 1e12:.3f} pJ")
+    print(f"largest energy: {float(energy.total[good].max()) * 1e12:.2f} pJ")
+    sampled, settled = (
+        torch.cat([getattr(report, kind) for report in reports])[good, None]
+        for kind in ("sampled", "settled")
+    )
+    period = first.timing.period
+    print(sampling_cost(sampled, settled, latency.select(good), period, labels[good, None]))
+
+
+def table(pool: ProcessPoolExecutor, images: int, tolerance: float) -> None:
+    """Latency and energy by node, capacitances off and on."""
+    jobs = [
+        Job(0, images, tolerance, node, capacitance)
+        for node in it.NODES
+        for capacitance in (False, True)
+    ]
+    print("| λ, nm | wire C | median, ps | worst, ps | class, worst, ps | energy, pJ "
+          "| switching, pJ |")
+    print("|---|---|---|---|---|---|---|")
+    for job, done in zip(jobs, pool.map(run, jobs), strict=True):
+        report = done.report
+        found = report.latency.quantiles((0.5, 1.0))
+        decision = report.latency.safe_period(decision=True)
+        good = report.measured
+        print(f"| {job.tech_node * 1e9:g} | {'on' if job.capacitance else 'off'} | "
+              f"{found[0.5] * 1e12:.0f} | {found[1.0] * 1e12:.0f} | {decision * 1e12:.0f} | "
+              f"{float(report.energy.total[good].mean()) * 1e12:.1f} | "
+              f"{float(report.switching.total[good].mean()) * 1e12:.2f} |", flush=True)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--tolerance", type=float, default=1e-4, help="V")
-    parser.add_argument("--table", action="store_true")
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--images", type=int, help="default: 512, with --table 100")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--tolerance", type=float, default=1e-4, help="V, of a time step")
+    parser.add_argument("--table", action="store_true", help="latency by technology node")
     arguments = parser.parse_args()
-    options = TransientOptions(
-        control=StepControl(tolerance=arguments.tolerance), amplifiers=False
-    )
-    if arguments.table:
-        print("| node / nm | wire C | median / ps | worst / ps | energy / pJ | switching / fJ |")
-        print("|---|---|---|---|---|---|")
-        for node in NODES:
-            for capacitance in (False, True):
-                wires = Interconnect(tech_node=node, capacitance=capacitance)
-                report, *_ = run(
-                    arguments.directory, arguments.images, options, interconnect=wires
-                )
-                spread = report.latency.quantiles((0.5, 1.0))
-                print(
-                    f"| {node * 1e9:g} | {'on' if capacitance else 'off'} | "
-                    f"{spread[0.5] * 1e12:.1f} | {spread[1.0] * 1e12:.1f} | "
-                    f"{float(report.energy.total.mean()) * 1e12:.2f} | "
-                    f"{float(report.switching.total.mean()) * 1e15:.2f} |",
-                    flush=True,
-                )
-        return
-    report, labels, preparation, seconds = run(
-        arguments.directory, arguments.images, options, interconnect=Interconnect(capacitance=True)
-    )
-    if not bool((report.status == 0).all()):
-        raise SystemExit("some images did not converge")
-    print(f"threads {torch.get_num_threads()}, preparation {preparation:.2f} s")
-    print(f"{arguments.images} images in {seconds:.1f} s ({seconds / arguments.images:.4f} s each)")
-    print(f"wires: {report.wires}; first neglected term {report.reduction_error * 1e6:.2f} uV")
-    print(f"steps per batch {min(report.steps)} to {max(report.steps)}")
-    print(f"latency quantiles / s: {report.latency.quantiles()}")
-    print(f"decision, worst / s: {report.latency.safe_period(decision=True):.4g}")
-    print(f"energy / pJ: mean {float(report.energy.total.mean()) * 1e12:.4f}, largest "
-          f"{float(report.energy.total.max()) * 1e12:.4f}")
-    print(report.cost(labels))
+    shared_directory()
+    workers = arguments.workers
+    images = arguments.images or (100 if arguments.table else 512)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        if arguments.table:
+            table(pool, images, arguments.tolerance)
+            return
+        ends = [images * k // workers for k in range(workers + 1)]
+        jobs = [
+            Job(first, last, arguments.tolerance)
+            for first, last in itertools.pairwise(ends)
+        ]
+        spread(list(pool.map(run, jobs)), workers, images)
 
 
 if __name__ == "__main__":
