@@ -177,7 +177,7 @@ def _copy(
     """The same network with other mappings, without trims.
 
     Gains are kept, but where levels or states no longer limit a 'matched' layer, the gain that was
-    a compromise with them is chosen anew (unless the configuration gives one).
+    a compromise with them and with spread is chosen anew (unless the configuration gives one).
     """
     result = copy.deepcopy(network)
     for layer in result.analog_layers():
@@ -191,6 +191,8 @@ def _copy(
                 gain = gain * _full_scale_ratio(layer)
         if states != "keep":
             config = config.replace(device=config.device.replace(states=states))
+        if not spread:
+            config = config.replace(device=config.device.replace(variation=0.0))
         free = levels is not None and layer.matched and config.amplifier.gain is None
         layer.config = config
         if free:

@@ -427,6 +427,8 @@ def _analog_layer(
         scaling=scaling,
         name=leaf.path,
     )
+    if index == 0:
+        layer.driver_resistance = 0.0
     with torch.no_grad():
         layer.weight.copy_(linear.weight).requires_grad_(linear.weight.requires_grad)
         if layer.bias is not None and linear.bias is not None:

@@ -37,7 +37,12 @@ GAINS = (1.0, 2.0, 4.0, 7.0, 10.0, 15.0, 20.0, 30.0, 40.0, 55.0, 75.0, 100.0, 15
 TYPICAL_SPREAD = 0.02
 """Relative spread of conductances that the choice of a gain allows for at least."""
 DRIVER_RESISTANCE = 500.0
-"""Ω. Source resistance of what drives the lines, as far as the choice of a gain is concerned."""
+"""Ω. Source resistance of neurons that drive lines, as far as the choice of a gain is concerned."""
+COMMON_LOAD = 0.1
+"""Weight of what loading takes from all lines alike, which larger weights can give back; beside it
+counts what loading takes from some lines more than from others."""
+GAIN_ROWS = 24
+"""Outputs that a gain is tried on at most: a layer's rows ask for much the same."""
 
 Result = TypeVar("Result")
 
@@ -145,6 +150,8 @@ class IMACLinear(nn.Module):
         self.name = name
         # What has become of the devices in this training step: see imac_torch.varied.
         self.sample: DeviceSample | None = None
+        # Ω, of what drives the lines: conversion sets it to 0 where that are the inputs' sources.
+        self.driver_resistance = DRIVER_RESISTANCE
         self.weight = nn.Parameter(torch.empty(out_features, in_features, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(out_features, dtype=dtype)) if bias else None
         shape = (out_features, in_features + 1)
@@ -341,23 +348,35 @@ class IMACLinear(nn.Module):
 
         Little gain cannot reach large weights and asks for conductances that load what drives the
         lines; much gain uses little of the devices' window, so that states and spread weigh more.
-        The least root of the sum of squares is taken.
+        The least root of the sum of squares is taken, all relative to what varies in the outputs.
         """
-        chosen = min(GAINS, key=lambda gain: self._shortcoming(self.match(gain)))
+        every = -(-self.out_features // GAIN_ROWS)
+        target = self.wanted_transfer()[::every]
+
+        def shortcoming(gain: float) -> float:
+            if every == 1:
+                return self._shortcoming(self.match(gain), target)
+            arguments = (self.config.device, self.read_out(gain), self.statistics)
+            return self._shortcoming(match_slices(target, *arguments, where=self.name), target)
+
+        chosen = min(GAINS, key=shortcoming)
         self.matched_gain.fill_(chosen)
         return chosen
 
-    def _shortcoming(self, found: Match) -> float:
-        """What speaks against a match: its error, its sensitivity to spread, its load."""
+    def _shortcoming(self, found: Match, target: Tensor) -> float:
+        """What speaks against a match of some rows: its error, sensitivity to spread, load."""
         positive, negative = found.pair.positive, found.pair.negative
         shares = self.slicing.row_shares(positive, len(positive))[:, None]
         signal = self.slicing.join(positive - negative).square().mean().sqrt()
         power = shares.square() * (positive.square() + negative.square())
-        noise = (power.sum() / (self.out_features * power.shape[1])).sqrt()
+        noise = (power.sum() / target.numel()).sqrt()
         spread = max(self.config.device.variation, TYPICAL_SPREAD) * float(noise / signal)
-        load = float((positive + negative).sum(dim=0).mean()) * DRIVER_RESISTANCE
-        load = load / (1.0 + load)  # what a divider takes: never more than everything
-        return math.sqrt(found.error**2 + spread**2 + load**2)
+        columns = (positive + negative).sum(dim=0)[:-1] * (self.out_features / len(target))
+        left = 1.0 / (1.0 + self.driver_resistance * columns)
+        uneven = float((left - left.mean()).square().mean().sqrt())
+        load = math.hypot(uneven, COMMON_LOAD * (1.0 - float(left.mean())))
+        error = found.error * self.statistics.contrast(target)
+        return math.sqrt(error**2 + spread**2 + load**2)
 
     @torch.no_grad()
     def _matched_gain(self) -> float:

@@ -231,6 +231,8 @@ def _build_layer(
             name=str(content["name"]),
             dtype=tensors[f"layers.{index}.weight"].dtype,
         )
+        if index == 0:
+            layer.driver_resistance = 0.0
     except ConversionError as error:
         raise DataError(f"{path}: layer {index}: {error}") from None
     except ImacError:

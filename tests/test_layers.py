@@ -84,6 +84,45 @@ def test_the_gain_is_chosen_once(generator: torch.Generator) -> None:
     torch.testing.assert_close(other.conductances().positive, found.conductances().positive)
 
 
+def test_gain_weighs_errors_by_what_varies(generator: torch.Generator) -> None:
+    """A threshold is no signal: the same errors weigh more where little else is in the output."""
+    lines = torch.rand(200, 8, generator=generator, dtype=torch.float64)
+    known = InputStatistics.of(lines)
+    transfer = torch.randn(3, 9, generator=generator, dtype=torch.float64)
+    outputs = torch.nn.functional.pad(lines, (0, 1), value=1.0) @ transfer.T
+    expected = outputs.square().sum() / (outputs - outputs.mean(0)).square().sum()
+    assert known.contrast(transfer) == pytest.approx(float(expected) ** 0.5, rel=1e-9)
+    constant = torch.zeros(3, 9, dtype=torch.float64)
+    constant[:, -1] = 1.0
+    assert known.contrast(constant) == 1.0
+
+
+def test_sources_are_not_loaded(generator: torch.Generator) -> None:
+    """Lines of little resistance cost what neurons drive, and nothing where sources drive."""
+    wide = nn.Sequential(nn.Linear(60, 60), nn.Tanh(), nn.Linear(60, 60)).double()
+    with torch.no_grad():
+        for parameter in wide.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    config = Config(
+        device=Memristor(rlow=2.5e3, rhigh=100e3),
+        mapping=WeightMapping(levels="continuous", scheme="matched"),
+        crossbar=Crossbar(rows=60, columns=61),
+    )
+    first, second = convert(wide, config).analog_layers()
+    assert first.driver_resistance == 0.0 < second.driver_resistance
+
+    def conductance() -> float:
+        with torch.no_grad():
+            pair = second.conductances()
+        return float((pair.positive + pair.negative).mean())
+
+    loaded = conductance()
+    second.driver_resistance = 0.0
+    second.choose_gain()
+    # where no neuron is loaded, larger conductances are taken, for the sake of spread
+    assert conductance() > loaded
+
+
 def test_matches_are_remembered_by_value_only(generator: torch.Generator) -> None:
     found = layer(generator)
     with torch.no_grad():

@@ -79,10 +79,21 @@ class InputStatistics:
         """Rms output error of a transfer (M, C) relative to the rms of the wanted output."""
         return float((self._power(found - wanted) / self._power(wanted).clamp(min=1e-300)).sqrt())
 
+    def contrast(self, wanted: Tensor) -> float:
+        """Rms of the output of a transfer (M, C) relative to the rms of what varies in it.
+
+        Thresholds and biases are part of the output, but no signal. 1 where nothing varies.
+        """
+        varying = float(self._variance(wanted).sum())
+        return (float(self._power(wanted)) / varying) ** 0.5 if varying > 0.0 else 1.0
+
+    def _variance(self, transfer: Tensor) -> Tensor:
+        own = (transfer.square() * self.variance).sum(-1)
+        return own + (transfer @ self.factor).square().sum(-1)
+
     def _power(self, transfer: Tensor) -> Tensor:
         mean = (transfer * self.mean).sum(-1).square()
-        own = (transfer.square() * self.variance).sum(-1)
-        return (mean + own + (transfer @ self.factor).square().sum(-1)).sum()
+        return (mean + self._variance(transfer)).sum()
 
 
 @dataclass(frozen=True)
