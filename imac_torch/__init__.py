@@ -39,7 +39,7 @@ from imac_torch.simulator import HSpice, NgSpice
 from imac_torch.solution import LayerSolution, Power, Solution, Status
 from imac_torch.storage import load, save
 from imac_torch.transient.inference import TimingOptions
-from imac_torch.transient.network import TransientOptions
+from imac_torch.transient.options import TransientOptions
 from imac_torch.userneuron import characterize
 from imac_torch.variation import varied
 from imac_torch.verification import verify

@@ -21,7 +21,8 @@ from imac_torch.layers import IMACLinear
 from imac_torch.solution import Solution
 from imac_torch.tables import text_table
 from imac_torch.transient.inference import InferenceReport, InferenceRun, TimingOptions
-from imac_torch.transient.network import TransientOptions, prepare_transient
+from imac_torch.transient.options import TransientOptions
+from imac_torch.transient.preparation import prepare_transient
 
 
 @dataclass(frozen=True)

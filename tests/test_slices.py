@@ -27,7 +27,9 @@ from imac_torch.mapping.quantization import ConductancePair, levels, quantize, t
 from imac_torch.mapping.slices import Slicing
 from imac_torch.montecarlo import MonteCarlo
 from imac_torch.reports.area import LayoutArea, layer_shapes
-from imac_torch.transient.network import TransientOptions, prepare_transient, solve_transient
+from imac_torch.transient.network import solve_transient
+from imac_torch.transient.options import TransientOptions
+from imac_torch.transient.preparation import prepare_transient
 
 # Some of these weights are rounded coarsely on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::imac_torch.errors.ConversionWarning")

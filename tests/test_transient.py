@@ -19,7 +19,9 @@ from imac_torch.neurons.cores import transistors
 from imac_torch.transient.charges import build_charges
 from imac_torch.transient.inference import TimingOptions, measure_inference
 from imac_torch.transient.integrator import StepControl
-from imac_torch.transient.network import TransientOptions, prepare_transient, solve_transient
+from imac_torch.transient.network import solve_transient
+from imac_torch.transient.options import TransientOptions
+from imac_torch.transient.preparation import prepare_transient
 
 SIZES = (9, 6, 4)
 TIMING = Timing(period=2e-9)

@@ -9,7 +9,9 @@ from imac_torch.activations import InverterSigmoid
 from imac_torch.config import Config, Neuron, Timing
 from imac_torch.conversion import convert
 from imac_torch.transient.integrator import StepControl
-from imac_torch.transient.network import TransientOptions, prepare_transient, solve_transient
+from imac_torch.transient.network import solve_transient
+from imac_torch.transient.options import TransientOptions
+from imac_torch.transient.preparation import prepare_transient
 from imac_torch.waveform import integral, sample
 
 IMAGES, PERIOD = 9, 4e-9

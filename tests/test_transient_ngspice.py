@@ -15,7 +15,9 @@ from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.netlist import NetlistSettings, NgSpiceWriter, write_netlists
 from imac_torch.simulator import NgSpice, check, solve_netlists
 from imac_torch.transient.integrator import StepControl
-from imac_torch.transient.network import TransientOptions, prepare_transient, solve_transient
+from imac_torch.transient.network import solve_transient
+from imac_torch.transient.options import TransientOptions
+from imac_torch.transient.preparation import prepare_transient
 from imac_torch.waveform import integral, sample
 
 # Written by hand: an inverting logistic stage with input and feedback resistors and capacitors at

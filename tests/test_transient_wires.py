@@ -88,9 +88,9 @@ def test_injections_and_voltages_superpose(generator):
     elimination = blocks.factor(3e11)
     shape = (*blocks.positive.shape, 2)
     inner = [1e-6 * torch.rand(shape, generator=generator, dtype=torch.float64) for _ in range(3)]
-    from imac_torch.transient.dynamics import CellVoltages
+    from imac_torch.transient.dynamics import CellValues
 
-    injected = CellVoltages(*inner)
+    injected = CellValues(*inner)
     voltages = blocks.spread(torch.rand(2, INPUTS + 1, generator=generator, dtype=torch.float64))
     both, seen = elimination.solve(voltages, injected)
     one, seen_one = elimination.solve(voltages, None)

@@ -55,7 +55,7 @@ class Load:
         keep[-1] = 0.0
         keep = layout.gather_inputs(keep)
         admittance = admittance * keep[..., :, None] * keep[..., None, :]
-        left, right = _rank_one(admittance.detach())
+        left, right = rank_one(admittance.detach())
         return cls(admittance, offset, layout, left, right)
 
     @cached_property
@@ -255,7 +255,7 @@ class Blocks:
         )
 
 
-def _rank_one(matrix: Tensor) -> tuple[Tensor, Tensor]:
+def rank_one(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Vectors whose outer product fits the off-diagonal part of each matrix.
 
     Alternating least squares (power iterations) in which the diagonal is completed by the fit.

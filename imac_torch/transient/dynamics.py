@@ -65,31 +65,31 @@ class LineCapacitances:
 
 
 @dataclass(frozen=True)
-class CellVoltages:
+class CellValues:
     """One vector per cell and right side; (blocks, R, K, Q) each, V (or A for injections)."""
 
     input_line: Tensor
     positive: Tensor
     negative: Tensor
 
-    def __add__(self, other: CellVoltages) -> CellVoltages:
-        return CellVoltages(
+    def __add__(self, other: CellValues) -> CellValues:
+        return CellValues(
             self.input_line + other.input_line,
             self.positive + other.positive,
             self.negative + other.negative,
         )
 
-    def scaled(self, factors: CellVoltages) -> CellVoltages:
+    def scaled(self, factors: CellValues) -> CellValues:
         """Times (blocks, R, K) factors."""
-        return CellVoltages(
+        return CellValues(
             self.input_line * factors.input_line[..., None],
             self.positive * factors.positive[..., None],
             self.negative * factors.negative[..., None],
         )
 
-    def times(self, factor: float) -> CellVoltages:
+    def times(self, factor: float) -> CellValues:
         """Times a number."""
-        return CellVoltages(
+        return CellValues(
             self.input_line * factor, self.positive * factor, self.negative * factor
         )
 
@@ -133,7 +133,7 @@ class DynamicBlocks:
     positive: Tensor
     negative: Tensor
     wires: Termination
-    capacitance: CellVoltages
+    capacitance: CellValues
     port_capacitance: Tensor
     layout: BlockLayout
 
@@ -156,7 +156,7 @@ class DynamicBlocks:
             blocks(spec.conductances.positive),
             blocks(spec.conductances.negative),
             Termination.of(spec),
-            CellVoltages(blocks(input_line), output_line, output_line),
+            CellValues(blocks(input_line), output_line, output_line),
             at_pins,
             layout,
         )
@@ -231,8 +231,8 @@ class Elimination:
     admittance: Tensor
 
     def solve(
-        self, voltages: Tensor | None, injected: CellVoltages | None
-    ) -> tuple[CellVoltages, PortResponse]:
+        self, voltages: Tensor | None, injected: CellValues | None
+    ) -> tuple[CellValues, PortResponse]:
         """Node voltages and what ports see.
 
         Args:
@@ -283,7 +283,7 @@ class Elimination:
         if own_minus is not None:
             n = n + own_minus
         negative_end = ends.negative_share * n[..., -1, :] + (1.0 - ends.negative_share) * virtual
-        return CellVoltages(a, p, n), PortResponse(current, share * p[..., -1, :], negative_end)
+        return CellValues(a, p, n), PortResponse(current, share * p[..., -1, :], negative_end)
 
 
 @dataclass(frozen=True)
@@ -371,9 +371,9 @@ class LaguerreModel:
         )
 
 
-def _slowest(elimination: Elimination, voltages: CellVoltages) -> float:
+def _slowest(elimination: Elimination, voltages: CellValues) -> float:
     """Slowest natural frequency (1/s) by power iteration with G⁻¹C."""
-    vector = CellVoltages(*(
+    vector = CellValues(*(
         part.sum(dim=-1, keepdim=True)
         for part in (voltages.input_line, voltages.positive, voltages.negative)
     ))
@@ -385,6 +385,6 @@ def _slowest(elimination: Elimination, voltages: CellVoltages) -> float:
     return 1.0 / longest
 
 
-def _size(vector: CellVoltages) -> float:
+def _size(vector: CellValues) -> float:
     parts = (vector.input_line, vector.positive, vector.negative)
     return max(float(part.abs().max()) for part in parts)

@@ -22,12 +22,10 @@ from imac_torch.latency import (
     sampling_cost,
 )
 from imac_torch.solution import Status
-from imac_torch.transient.network import (
-    DynamicStage,
-    TransientOptions,
-    TransientResult,
-    solve_transient,
-)
+from imac_torch.transient.network import solve_transient
+from imac_torch.transient.options import TransientOptions
+from imac_torch.transient.preparation import DynamicStage
+from imac_torch.transient.result import TransientResult
 from imac_torch.waveform import Waveforms, sample
 
 

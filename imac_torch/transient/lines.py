@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from imac_torch.dc.load import Load, _rank_one
+from imac_torch.dc.load import Load, rank_one
 from imac_torch.elimination.blocks import BlockLayout
 from imac_torch.elimination.ports import PortNetwork
-from imac_torch.transient.dynamics import CellVoltages, DynamicBlocks, Elimination, LaguerreModel
+from imac_torch.transient.dynamics import CellValues, DynamicBlocks, Elimination, LaguerreModel
 from imac_torch.transient.integrator import first_history, local_error, second_history, shift
 from imac_torch.transient.neuronstage import StageLoad
 
@@ -111,7 +111,7 @@ def _as_load(admittance: Tensor, layout: BlockLayout) -> Load:
     keep[-1] = 0.0
     mask = layout.gather_inputs(keep)
     masked = (admittance * mask[:, :, None] * mask[:, None, :])[None]
-    left, right = _rank_one(masked)
+    left, right = rank_one(masked)
     offset = torch.zeros(1, columns - 1, dtype=admittance.dtype, device=admittance.device)
     return Load(masked, offset, layout, left, right)
 
@@ -299,7 +299,7 @@ class ExactLines:
         """See :class:`Lines`."""
         return self._stage(step)[0]
 
-    def _history(self, history: CellVoltages, step: float) -> LineHistory:
+    def _history(self, history: CellValues, step: float) -> LineHistory:
         elimination = self._stage(step)[1]
         injected = history.scaled(self.blocks.capacitance)
         _, seen = elimination.solve(None, injected)
@@ -313,14 +313,14 @@ class ExactLines:
     def first(self, state: LineState, step: float) -> LineHistory:
         """See :class:`Lines`."""
         values, rates = state
-        history = CellVoltages(*(
+        history = CellValues(*(
             first_history(step, getattr(values, side), getattr(rates, side)) for side in _SIDES
         ))
         return self._history(history, step)
 
     def second(self, state: LineState, middle: LineState, step: float) -> LineHistory:
         """See :class:`Lines`."""
-        history = CellVoltages(*(
+        history = CellValues(*(
             second_history(step, getattr(state.values, side), getattr(middle.values, side))
             for side in _SIDES
         ))
@@ -336,7 +336,7 @@ class ExactLines:
     def error(self, step: float, *states: LineState) -> Tensor:
         """See :class:`Lines`."""
         # In the model, node voltages are what capacitors see: the error is damped by the network.
-        error = CellVoltages(*(
+        error = CellValues(*(
             local_error(step, *(getattr(state.rates, side) for state in states))
             for side in _SIDES
         ))

@@ -1,0 +1,112 @@
+"""What transients need of a network besides its DC description, prepared once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from imac_torch.circuit import NeuronSpec
+from imac_torch.config import Interconnect
+from imac_torch.crossbar import CrossbarSpec
+from imac_torch.dc.network import Stage
+from imac_torch.errors import SolverError
+from imac_torch.transient.charges import build_charges
+from imac_torch.transient.dynamics import DynamicBlocks, LaguerreModel, LineCapacitances
+from imac_torch.transient.lines import ExactLines, ReducedLines
+from imac_torch.transient.neuronstage import DynamicNeurons
+from imac_torch.transient.options import TransientOptions
+
+EXACT_NODES = 2_000
+"""Nodes of all crossbars (three per cell) above which ``auto`` reduces them."""
+
+
+@dataclass(frozen=True)
+class DynamicStage:
+    """One layer in time.
+
+    Attributes:
+        static: Its DC description.
+        lines: Its crossbars.
+        neurons: With what holds charge at them; their output capacitance includes pins of the
+            next layer whose lines have no resistance.
+        pole: 1/s, of the amplifiers; None: infinitely fast.
+    """
+
+    static: Stage
+    lines: ReducedLines | ExactLines
+    neurons: DynamicNeurons
+    pole: float | None
+
+    def with_load(self, capacitance: float) -> DynamicStage:
+        """The same with a capacitance (F) from every output to ground besides."""
+        total = self.neurons.capacitance + capacitance
+        return replace(self, neurons=replace(self.neurons, capacitance=total))
+
+
+def prepare_transient(
+    layers: Sequence[tuple[CrossbarSpec, NeuronSpec]],
+    interconnects: Sequence[Interconnect],
+    stages: Sequence[Stage],
+    options: TransientOptions | None = None,
+) -> tuple[DynamicStage, ...]:
+    """Everything that does not depend on inputs.
+
+    Args:
+        layers: Crossbars and neurons.
+        interconnects: Wires of every layer: whether they have capacitance, and how much.
+        stages: The DC description of the same layers.
+        options: Settings.
+
+    Raises:
+        SolverError: Conductances have sample dimensions, or numbers of layers differ.
+    """
+    options = TransientOptions() if options is None else options
+    if not len(layers) == len(interconnects) == len(stages) > 0:
+        raise SolverError(
+            f"{len(layers)} layers, {len(interconnects)} interconnects, {len(stages)} stages"
+        )
+    nodes = sum(3 * crossbar.conductances.positive.numel() for crossbar, _ in layers)
+    exact = options.wires == "exact" or (options.wires == "auto" and nodes <= EXACT_NODES)
+    lines: list[ReducedLines | ExactLines] = []
+    for (crossbar, _), interconnect, stage in zip(layers, interconnects, stages, strict=True):
+        if crossbar.conductances.positive.ndim != 2:
+            raise SolverError("transients take conductances without sample dimensions; select one")
+        capacitances = LineCapacitances.of(interconnect, crossbar)
+        if capacitances is None:
+            lines.append(ReducedLines(LaguerreModel.static(stage.ports), stage.ports))
+            continue
+        blocks = DynamicBlocks.of(crossbar, capacitances)
+        lines.append(
+            ExactLines(blocks, stage.ports)
+            if exact
+            else ReducedLines(LaguerreModel.of(blocks, stage.ports, options.order), stage.ports)
+        )
+    result = []
+    for k, ((crossbar, spec), stage) in enumerate(zip(layers, stages, strict=True)):
+        device = stage.ports.admittance.device
+        capacitance = torch.full(
+            (stage.ports.outputs,), spec.output_capacitance, dtype=torch.float64, device=device
+        )
+        if k + 1 < len(layers):
+            capacitance = capacitance + _pins(lines[k + 1])[:-1]
+        neurons = DynamicNeurons.of(
+            stage.neuron,
+            build_charges(spec, device=device),
+            spec.input_capacitance,
+            capacitance,
+            kernel=options.kernel,
+        )
+        hertz = crossbar.amplifier_pole
+        pole = None if hertz is None else 2.0 * math.pi * hertz
+        result.append(DynamicStage(stage, lines[k], neurons, pole))
+    return tuple(result)
+
+
+def _pins(lines: ReducedLines | ExactLines) -> Tensor:
+    if isinstance(lines, ReducedLines):
+        return lines.model.port_capacitance
+    return lines.blocks.port_capacitance

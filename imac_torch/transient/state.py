@@ -1,0 +1,73 @@
+"""The state of the network at one time."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from imac_torch.errors import SolverError
+from imac_torch.transient.lines import LineState
+from imac_torch.transient.neuronstage import Linearised
+
+
+class NeuronState(NamedTuple):
+    """A layer's neurons at one time, (B, M) each: V, C, A.
+
+    ``pole`` is the combined voltage behind the amplifiers' pole.
+    """
+
+    gates: Tensor
+    outputs: Tensor
+    gate_charge: Tensor
+    output_charge: Tensor
+    supply_charge: Tensor
+    gate_rate: Tensor
+    output_rate: Tensor
+    supply_rate: Tensor
+    gate_current: Tensor
+    supply_current: Tensor
+    pole: Tensor
+    pole_rate: Tensor
+
+
+class StageState(NamedTuple):
+    """All layers at the end of a stage of a step.
+
+    Attributes:
+        neurons: Of every layer.
+        lines: Of the crossbars from the second layer on; None for the first.
+        systems: The last Newton systems.
+        sigma: 1/s, of the stage.
+    """
+
+    neurons: list[NeuronState]
+    lines: list[LineState | None]
+    systems: list[Linearised]
+    sigma: float
+
+
+RATES: Final = {
+    "gate_charge": "gate_rate",
+    "output_charge": "output_rate",
+    "supply_charge": "supply_rate",
+    "pole": "pole_rate",
+}
+"""Where the derivative of a quantity with a history is."""
+
+
+def present(state: LineState | None) -> LineState:
+    """The state of lines that must have one.
+
+    Raises:
+        SolverError: There is none.
+    """
+    if state is None:
+        raise SolverError("a layer's lines have no state")
+    return state
+
+
+def with_bias(voltages: Tensor, vdd: float) -> Tensor:
+    """(B, N) V → (B, N+1) V, the bias line last."""
+    return torch.nn.functional.pad(voltages, (0, 1), value=vdd)
