@@ -6,8 +6,12 @@
 *   vdd    supply
 *   shift  level shift, V
 *   rout   output resistance, ohm
-.subckt neuron_relu z out vdd shift=0 rout=1000
+*   cin    from z to ground, F
+*   cout   from out to ground, F
+.subckt neuron_relu z out vdd shift=0 rout=1000 cin=0 cout=0
 Vshift g z 'shift'
 Eshape f 0 vol='min(max(v(g),0),v(vdd))'
 Rout f out 'rout'
+Cin z 0 'cin'
+Cout out 0 'cout'
 .ends neuron_relu

@@ -7,8 +7,12 @@
 *   shift  level shift, V
 *   slope  1/V
 *   rout   output resistance, ohm
-.subckt neuron_tanh z out vdd shift=0 slope=11 rout=1000
+*   cin    from z to ground, F
+*   cout   from out to ground, F
+.subckt neuron_tanh z out vdd shift=0 slope=11 rout=1000 cin=0 cout=0
 Vshift g z 'shift'
 Eshape f 0 vol='v(vdd)*tanh(0.5*slope*v(g))'
 Rout f out 'rout'
+Cin z 0 'cin'
+Cout out 0 'cout'
 .ends neuron_tanh

@@ -17,7 +17,7 @@ from netlist_oracle import make_circuit, make_inputs, neuron_spec
 from imac_torch.circuit import Circuit, NeuronSpec, build_layer
 from imac_torch.config import Amplifier, Config, Interconnect, Neuron, Timing, WeightMapping
 from imac_torch.crossbar import build_crossbar
-from imac_torch.errors import MeasureError, NetlistError
+from imac_torch.errors import MeasureError, NetlistError, SimulatorError
 from imac_torch.mapping.quantization import join_bias, to_conductances
 from imac_torch.netlist import (
     HSpiceWriter,
@@ -231,7 +231,8 @@ def test_hspice_measures(tmp_path):
     netlist = run.batches[0].job.netlist
     text = netlist.read_text()
     measured = re.findall(r"^\.measure tran (\w+) ", text, re.MULTILINE)
-    assert set(measured) == set(run.batches[0].job.measures)
+    job = run.batches[0].job
+    assert sorted(measured) == sorted((*job.measures, *job.optional))
     assert ".measure tran y2_1 find v(y2) at=8e-09" in text
     assert "from=1e-10 to=4e-09" in text
     assert ".measure tran e_supply_1 integral par('-(v(vdd)*i(vdd))') from=4e-09 to=8e-09" in text
@@ -274,14 +275,105 @@ def test_hspice_results_come_back_in_order(tmp_path, hspice):
     run = write_netlists(circuit, make_inputs(circuit, 3), tmp_path / "r", HSpiceWriter(), settings)
     spice = check(solve_netlists(run, hspice))
     # The stand-in gives measure k of a netlist the value (k + 1) mV. Per image: two outputs, two
-    # chunks of input powers, supply, neurons, energy.
-    expected = np.array([[1e-3, 2e-3], [8e-3, 9e-3], [1e-3, 2e-3]])
+    # chunks of input powers, supply, neurons; energy and final power of each of these four.
+    expected = np.array([[1e-3, 2e-3], [15e-3, 16e-3], [1e-3, 2e-3]])
     np.testing.assert_allclose(spice.solution.outputs, expected, rtol=1e-12)
     power = spice.solution.power
-    np.testing.assert_allclose(power.inputs, [7e-3, 21e-3, 7e-3], rtol=1e-12)
-    np.testing.assert_allclose(power.supply, [5e-3, 12e-3, 5e-3], rtol=1e-12)
-    np.testing.assert_allclose(power.neurons, [6e-3, 13e-3, 6e-3], rtol=1e-12)
-    np.testing.assert_allclose(spice.supply_energy, [7e-3, 14e-3, 7e-3], rtol=1e-12)
+    np.testing.assert_allclose(power.inputs, [7e-3, 35e-3, 7e-3], rtol=1e-12)
+    np.testing.assert_allclose(power.supply, [5e-3, 19e-3, 5e-3], rtol=1e-12)
+    np.testing.assert_allclose(power.neurons, [6e-3, 20e-3, 6e-3], rtol=1e-12)
+    np.testing.assert_allclose(spice.supply_energy, [11e-3, 25e-3, 11e-3], rtol=1e-12)
+    np.testing.assert_allclose(spice.energy.inputs[:, 0], [16e-3, 44e-3, 16e-3], rtol=1e-12)
+    static = np.array([[18e-3, 46e-3, 18e-3]]).T * circuit.timing.period
+    np.testing.assert_allclose(spice.static.inputs, static, rtol=1e-12)
+    # Then two outputs at the start, then two crossings of each output: the later one counts.
+    late = np.array([[32e-3, 34e-3], [36e-3, 38e-3], [18e-3, 20e-3]])
+    starts = np.array([[0.0], [circuit.timing.period], [0.0]])
+    np.testing.assert_allclose(spice.latency.outputs[:, 0], late - starts, rtol=1e-12)
+    assert spice.latency.decision.isnan().all()  # measures cannot tell
+    with pytest.raises(SimulatorError, match="waveforms=True"):
+        spice.waveforms([1])
+    with pytest.raises(SimulatorError, match="no waveforms over time"):
+        spice.latency_to(spice.solution.outputs)
+
+
+def test_hspice_latency_without_a_crossing(tmp_path, hspice):
+    circuit = make_circuit([3, 2])
+    run = write_netlists(circuit, make_inputs(circuit, 2), tmp_path / "run", HSpiceWriter())
+    netlist = run.batches[0].job.netlist
+    failed = "".join(f"* fake: failed {name}\n" for name in ("up_y1_1", "low_y1_1", "low_y2_0"))
+    netlist.write_text(f"* t\n{failed}" + netlist.read_text())
+    spice = check(solve_netlists(run, hspice))
+    latency = spice.latency.outputs[:, 0]
+    assert float(latency[1, 0]) == 0.0  # no edge was crossed: it never left its band
+    assert bool((latency[[0, 0, 1], [0, 1, 1]] > 0.0).all())
+    # An image whose end is missing has no band either.
+    netlist.write_text("* t\n* fake: failed y1_1\n" + netlist.read_text())
+    spice = solve_netlists(run, hspice)
+    assert spice.latency.outputs[:, 0, 0].isnan().tolist() == [False, True]
+
+
+def test_hspice_crossings_end_with_the_period(tmp_path):
+    """After the period, what is compared with an edge is far on the other side of the band."""
+    circuit = make_circuit([2, 1], timing=Timing(period=2e-9))
+    run = write_netlists(circuit, make_inputs(circuit, 2), tmp_path / "run", HSpiceWriter())
+    text = run.batches[0].job.netlist.read_text()
+    clock = re.search(r"^Vclock clock 0 pwl\(0 0 (\S+) (\S+)\)$", text, re.MULTILINE)
+    assert float(clock[2]) == pytest.approx(1e9 * float(clock[1]))
+    assert float(clock[1]) >= 2 * 2e-9
+    edges = "max(0.1*abs(y1_1-y1_0),0.001)"
+    for name, away, sign in (("up", "-", "+"), ("low", "+", "-")):
+        assert (
+            f".measure tran {name}_y1_1 when par('v(y1){away}1e6*max(v(clock)-4.0,0)')="
+            f"par('y1_1{sign}{edges}') td=2e-09 cross=last\n"
+        ) in text
+
+
+@pytest.mark.parametrize("save", ["outputs", "all"])
+def test_hspice_waveforms_are_written_where_wanted(tmp_path, save):
+    circuit = make_circuit([2, 1])
+    settings = NetlistSettings(waveforms=True, save=save)
+    run = write_netlists(circuit, make_inputs(circuit, 1), tmp_path, HSpiceWriter(), settings)
+    netlist = run.batches[0].job.netlist
+    assert run.batches[0].job.waveform_files == ("batch.tr0",)
+    assert ("post=2 probe" in netlist.read_text()) == (save == "outputs")
+    assert ".probe tran v(y1)" in parse_netlist(netlist).controls
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_capacitances_and_poles_are_written(tmp_path, writer):
+    neuron = neuron_spec(input_capacitance=2e-16, output_capacitance=3e-15)
+    neuron = dataclasses.replace(neuron, input_capacitance=2e-16, output_capacitance=3e-15)
+    circuit = make_circuit(
+        [3, 2], neuron=neuron, columns=2, amplifier=Amplifier(pole=2e9),
+        timing=Timing(load_capacitance=4e-15),
+    )  # fmt: skip
+    run = write_netlists(circuit, make_inputs(circuit, 1), tmp_path / "run", writer())
+    netlist = parse_netlist(run.batches[0].job.netlist)
+    assert netlist.top.capacitors.nodes == (("y1", "0"), ("y2", "0"))
+    assert netlist.top.capacitors.values.tolist() == [4e-15, 4e-15]
+    calls = [s.words for s in netlist.subcircuits["layer1"].statements]
+    neurons = [words for words in calls if "neuron_logistic" in words]
+    amplifiers = [words for words in calls if "amplifier_pole" in words]
+    assert (len(neurons), len(amplifiers)) == (2, 4)
+    assert all({"cin=2e-16", "cout=3e-15"} <= set(words) for words in neurons)
+    assert all("pole=2000000000.0" in words for words in amplifiers)
+    # Without them the text is that of a circuit that has none.
+    plain = make_circuit([3, 2], columns=2)
+    run = write_netlists(plain, make_inputs(plain, 1), tmp_path / "plain", writer())
+    layer = (run.directory / "circuit" / "layer1.sp").read_text()
+    assert "cin=" not in layer and "cout=" not in layer and "pole" not in layer
+    assert parse_netlist(run.batches[0].job.netlist).top.capacitors.names == ()
+
+
+def test_an_amplifier_without_a_pole_is_refused_one(tmp_path):
+    path = tmp_path / "mine.sp"
+    path.write_text(".subckt mine plus minus out gain=1\nEout out 0 plus minus 'gain'\n.ends\n")
+    circuit = make_circuit([3, 2], amplifier=Amplifier(pole=2e9))
+    with pytest.raises(NetlistError, match="no parameter 'pole'"):
+        write_netlists(
+            circuit, make_inputs(circuit, 1), tmp_path / "run", NgSpiceWriter(amplifier=path)
+        )
 
 
 def test_hspice_failed_measure_leaves_the_other_images(tmp_path, hspice):

@@ -8,6 +8,7 @@ from imac_torch.circuit import NeuronSpec
 from imac_torch.errors import NetlistError
 from imac_torch.netlist.inverter import Inverter, library_inverter
 from imac_torch.netlist.layer import wrap
+from imac_torch.netlist.measures import band
 from imac_torch.netlist.writer import (
     NEURON_POWER,
     SUPPLY_POWER,
@@ -26,6 +27,10 @@ class HSpiceWriter(NetlistWriter):
     so that it is known what is in it. Gear's method avoids the ringing of the trapezoidal rule on
     wires that settle within picoseconds (see :class:`NgSpiceWriter`). Operating points are a sweep
     over a ``.data`` table; to measure at each, a dummy source is swept inside.
+
+    The time of the last crossing in a period: a WHEN measure begins at TD, but its documented form
+    has no end. ``Vclock`` rises by 1 V per ns, and from the end of the period on the output is
+    pulled away from the edge of the band by 1e6 times as much.
     """
 
     name = "hspice"
@@ -47,11 +52,13 @@ class HSpiceWriter(NetlistWriter):
 
     def options(self, deck: Deck) -> list[str]:
         """See :class:`NetlistWriter`."""
+        wanted = self.waveform_files(deck)
+        post = "post=2" + (" probe" if deck.settings.save == "outputs" else "")
         relative = spice_number(deck.settings.relative)
         voltage = spice_number(deck.settings.absolute_voltage)
         return [
-            ".option ingold=2 numdgt=10 measdgt=10 runlvl=6 method=gear measform=0 post=0 nomod "
-            "parhier=local",
+            ".option ingold=2 numdgt=10 measdgt=10 runlvl=6 method=gear measform=0 "
+            f"{post if wanted else 'post=0'} nomod parhier=local",
             f".option relv={relative} relvdc={relative} absv={voltage} absvdc={voltage} "
             f"abstol={spice_number(deck.settings.abstol)}",
         ]
@@ -59,7 +66,9 @@ class HSpiceWriter(NetlistWriter):
     def input_sources(self, deck: Deck) -> list[str]:
         """See :class:`NetlistWriter`."""
         if deck.settings.analysis == "transient":
-            return pwl_sources(deck)
+            stop = 2.0 * deck.ends[-1]
+            clock = f"Vclock clock 0 pwl(0 0 {spice_number(stop)} {spice_number(stop * 1e9)})"
+            return [*pwl_sources(deck), clock]
         names = [f"value_{node}" for node in deck.input_nodes]
         return [
             "Vscan scan 0 0",
@@ -81,12 +90,18 @@ class HSpiceWriter(NetlistWriter):
         names = self._quantities(deck)
         if deck.settings.analysis == "dc":
             return tuple(f"{name}[{k}]" for k in range(deck.images) for name in names)
-        names = [*names, "e_supply"]
-        return tuple(f"{name}_{k}" for k in range(deck.images) for name in names)
+        powers = [name for name in names if name.startswith("p_")]
+        names += [f"{kind}{name[1:]}" for name in powers for kind in ("e", "s")]
+        return (
+            *(f"{node}_{k}" for k in range(deck.images) for node in names),
+            *(f"{node}_start" for node in deck.output_nodes),
+        )
 
     def waveform_files(self, deck: Deck) -> tuple[str, ...]:
         """See :class:`NetlistWriter`."""
-        return ()
+        settings = deck.settings
+        wanted = settings.waveforms or settings.save == "all"
+        return (f"{deck.stem}.tr0",) if settings.analysis == "transient" and wanted else ()
 
     @staticmethod
     def _quantities(deck: Deck) -> list[str]:
@@ -115,6 +130,8 @@ class HSpiceWriter(NetlistWriter):
         transition = deck.circuit.timing.transition
         if deck.settings.max_step is not None:
             lines.append(f".option delmax={spice_number(deck.settings.max_step)}")
+        if self.waveform_files(deck):
+            lines.append(wrap([f"v({node})" for node in deck.output_nodes], ".probe tran"))
         for k, (start, end) in enumerate(zip(deck.starts, deck.ends, strict=True)):
             until = spice_number(end)
             settled = f"from={spice_number(start + transition)} to={until}"
@@ -125,10 +142,28 @@ class HSpiceWriter(NetlistWriter):
                 f".measure tran {name}_{k} avg par('{expression}') {settled}"
                 for name, expression in self._powers(deck)
             ]
-            lines.append(
-                f".measure tran e_supply_{k} integral par('{SUPPLY_POWER}') "
-                f"from={spice_number(start)} to={until}"
-            )
+            for name, expression in self._powers(deck):
+                lines += [
+                    f".measure tran e{name[1:]}_{k} integral par('{expression}') "
+                    f"from={spice_number(start)} to={until}",
+                    f".measure tran s{name[1:]}_{k} find par('{expression}') at={until}",
+                ]
+        lines += [f".measure tran {node}_start find v({node}) at=0" for node in deck.output_nodes]
+        return [*lines, *self._crossings(deck)]
+
+    @staticmethod
+    def _crossings(deck: Deck) -> list[str]:
+        settings = deck.settings
+        lines = []
+        for k, (start, end) in enumerate(zip(deck.starts, deck.ends, strict=True)):
+            after = f"1e6*max(v(clock)-{spice_number(end * 1e9)},0)"
+            for node in deck.output_nodes:
+                width = band(node, k, settings.fraction, settings.resolution)
+                for edge, away, sign in (("up", "-", "+"), ("low", "+", "-")):
+                    lines.append(
+                        f".measure tran {edge}_{node}_{k} when par('v({node}){away}{after}')="
+                        f"par('{node}_{k}{sign}{width}') td={spice_number(start)} cross=last"
+                    )
         return lines
 
     def _dc(self, deck: Deck) -> list[str]:

@@ -41,6 +41,8 @@ class SimulationJob:
     Attributes:
         netlist: Path of the netlist; its directory is the run directory.
         measures: Names of the measures that must come back, lower case.
+        optional: Names of measures that may fail, such as the time of a crossing that need not
+            take place.
         waveform_files: Names of the result files to read, in order. Several files with one
             operating point each (ngspice) are stacked into one array per name.
     """
@@ -48,6 +50,7 @@ class SimulationJob:
     netlist: Path
     measures: tuple[str, ...] = ()
     waveform_files: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Reject names that could reach a command line or leave the run directory.

@@ -10,11 +10,11 @@ import numpy as np
 
 from imac_torch.circuit import ElementArray, LayerCircuit
 from imac_torch.errors import NetlistError
-from imac_torch.netlist.subcircuits import Subcircuit, neuron_arguments
+from imac_torch.netlist.subcircuits import Subcircuit, neuron_arguments, neuron_capacitances
 from imac_torch.units import spice_number
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z]\w*")
-_LETTER: Final = {"resistor": "r", "capacitor": "c"}
+_LETTER: Final = {"resistor": "r", "capacitor": "c", "sinh": "r"}
 _PER_LINE: Final = 16
 
 NEURON_SUPPLY: Final = "vddn"
@@ -37,6 +37,8 @@ def element_lines(element: ElementArray, names: Sequence[str]) -> Iterator[str]:
     Raises:
         NetlistError: The prefix does not begin with the letter of the kind.
     """
+    # A current that depends on a voltage is a controlled source, whatever it stands for.
+    source = "G" if element.kind == "sinh" else ""
     prefix = element.name
     if prefix[:1].lower() != _LETTER[element.kind] or _IDENTIFIER.fullmatch(prefix) is None:
         raise NetlistError(f"{prefix!r} is not a name for a {element.kind} in SPICE")
@@ -46,7 +48,12 @@ def element_lines(element: ElementArray, names: Sequence[str]) -> Iterator[str]:
     first, second = element.nodes[:, 0].tolist(), element.nodes[:, 1].tolist()
     labels = ("_".join(map(str, label)) for label in element.labels.tolist())
     for label, a, b, k in zip(labels, first, second, which.tolist(), strict=True):
-        yield f"{prefix}{label} {names[a]} {names[b]} {texts[k]}"
+        first_end, second_end = names[a], names[b]
+        value = texts[k]
+        if element.bend is not None:
+            bend = spice_number(element.bend)
+            value = f"cur='{bend}/{value}*sinh(v({first_end},{second_end})/{bend})'"
+        yield f"{source}{prefix}{label} {first_end} {second_end} {value}"
 
 
 def layer_text(layer: LayerCircuit, amplifier: Subcircuit, neuron: Subcircuit) -> str:
@@ -75,7 +82,8 @@ def layer_text(layer: LayerCircuit, amplifier: Subcircuit, neuron: Subcircuit) -
         lines.extend(element_lines(element, names))
     lines.extend(_amplifier_lines(layer, amplifier, names))
     lines.extend(_sum_lines(layer, names))
-    arguments = neuron.arguments(neuron_arguments(layer.neurons.spec))
+    spec = layer.neurons.spec
+    arguments = neuron.arguments({**neuron_arguments(spec), **neuron_capacitances(spec)})
     for label, (z, out) in zip(
         layer.neurons.labels.tolist(), layer.neurons.nodes.tolist(), strict=True
     ):
@@ -93,7 +101,10 @@ def _joined(label: list[int]) -> str:
 
 def _amplifier_lines(layer: LayerCircuit, amplifier: Subcircuit, names: list[str]) -> Iterator[str]:
     array = layer.amplifiers
-    arguments = amplifier.arguments({"gain": array.gain, "r": array.resistance})
+    values = {"gain": array.gain, "r": array.resistance}
+    if array.pole is not None:
+        values["pole"] = array.pole
+    arguments = amplifier.arguments(values)
     for label, nodes in zip(array.labels.tolist(), array.nodes.tolist(), strict=True):
         ends = " ".join(names[node] for node in nodes)
         yield f"Xamplifier{_joined(label)} {ends} {amplifier.name}{arguments}"

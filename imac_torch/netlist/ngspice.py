@@ -8,6 +8,7 @@ from imac_torch.circuit import NeuronSpec
 from imac_torch.errors import NetlistError
 from imac_torch.netlist.inverter import Inverter
 from imac_torch.netlist.layer import wrap
+from imac_torch.netlist.measures import SOURCES, band
 from imac_torch.netlist.writer import (
     NEURON_POWER,
     SUPPLY_POWER,
@@ -37,8 +38,8 @@ class NgSpiceWriter(NetlistWriter):
     a 4 ns period were 3e-5 V off (2e-12 V with Gear's method, 64-16-10 at crossbar 32).
 
     Precision: ngspice's `meas` rounds to seven digits, also in the vector that it leaves behind.
-    Outputs are measured with it all the same, so that a user sees them in the log, but results
-    are taken from binary waveform files, which hold doubles.
+    Outputs, latencies and energies are measured with it all the same, so that a user sees them in
+    the log, but results are taken from binary waveform files, which hold doubles.
     """
 
     name = "ngspice"
@@ -76,7 +77,11 @@ class NgSpiceWriter(NetlistWriter):
         """See :class:`NetlistWriter`."""
         if deck.settings.analysis == "dc":
             return ()
-        return tuple(f"{node}_{k}" for k in range(deck.images) for node in deck.output_nodes)
+        names = [*deck.output_nodes, *(f"{kind}_{q}" for q in SOURCES for kind in ("e", "s"))]
+        return (
+            *(f"{node}_start" for node in deck.output_nodes),
+            *(f"{name}_{k}" for k in range(deck.images) for name in names),
+        )
 
     def waveform_files(self, deck: Deck) -> tuple[str, ...]:
         """See :class:`NetlistWriter`."""
@@ -106,13 +111,7 @@ class NgSpiceWriter(NetlistWriter):
         return [wrap(vectors, ".save")]
 
     def _transient(self, deck: Deck) -> list[str]:
-        lines = ["run"]
-        for k, end in enumerate(deck.ends):
-            lines += [
-                f"meas tran {node}_{k} find v({node}) at={spice_number(end)}"
-                for node in deck.output_nodes
-            ]
-        lines.append("let p_inputs = 0*v(vdd)")
+        lines = ["run", "let p_inputs = 0*v(vdd)"]
         lines += [f"let p_inputs = p_inputs{term}" for term in deck.input_power_terms()]
         lines += [f"let p_supply = {SUPPLY_POWER}", f"let p_neurons = {NEURON_POWER}"]
         vectors = (
@@ -125,7 +124,35 @@ class NgSpiceWriter(NetlistWriter):
                 "p_neurons",
             ]
         )
-        return [*lines, wrap(vectors, f"write {deck.stem}.raw")]
+        # Measures leave vectors of one element behind: they come after what is written.
+        return [*lines, wrap(vectors, f"write {deck.stem}.raw"), *self._measured(deck)]
+
+    @staticmethod
+    def _measured(deck: Deck) -> list[str]:
+        settings, nodes = deck.settings, deck.output_nodes
+        lines = ["set numdgt=12"]
+        lines += [f"meas tran {node}_start find v({node}) at=0" for node in nodes]
+        for k, (first, last) in enumerate(zip(deck.starts, deck.ends, strict=True)):
+            start, end = spice_number(first), spice_number(last)
+            for node in nodes:
+                width = band(node, k, settings.fraction, settings.resolution)
+                lines += [
+                    f"meas tran {node}_{k} find v({node}) at={end}",
+                    f"let width = {width}",
+                    f"let upper = {node}_{k}+width",
+                    f"let lower = {node}_{k}-width",
+                    *(
+                        f"meas tran {edge}_{node}_{k} when v({node})=$&{level} cross=last "
+                        f"from={start} to={end}"
+                        for edge, level in (("up", "upper"), ("low", "lower"))
+                    ),
+                ]
+            for source in SOURCES:
+                lines += [
+                    f"meas tran e_{source}_{k} integ p_{source} from={start} to={end}",
+                    f"meas tran s_{source}_{k} find p_{source} at={end}",
+                ]
+        return lines
 
     def _dc(self, deck: Deck) -> list[str]:
         lines = []

@@ -97,7 +97,12 @@ def write_netlists(
         deck = Deck(circuit, part, settings, "batch")
         name = f"{folder}/{deck.stem}{writer.suffix}"
         files[name] = writer.deck_text(deck, circuit_files)
-        job = SimulationJob(directory / name, writer.measures(deck), writer.waveform_files(deck))
+        job = SimulationJob(
+            directory / name,
+            writer.measures(deck),
+            writer.waveform_files(deck),
+            writer.optional_measures(deck),
+        )
         batches.append(NetlistBatch(deck, first, job))
     description = {
         "dialect": writer.name,

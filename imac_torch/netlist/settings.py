@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from imac_torch.errors import NetlistError
+from imac_torch.latency import FRACTION, RESOLUTION
 
 
 @dataclass(frozen=True)
@@ -20,22 +21,30 @@ class NetlistSettings:
         images_per_netlist: Images per netlist (IMAC-Sim: testnum_per_batch). The first image of
             a transient starts from all inputs at 0 V.
         save: ``outputs``: outputs and powers; ``all``: every node voltage too (large).
+        waveforms: HSPICE: write the outputs of transients over time, too (``.tr0``). ngspice
+            always does, and both do with ``save="all"``.
         step: s. Time step of a transient; None: a fifth of the transition.
         max_step: s. Largest time step; None: a fortieth of the period.
         reltol: Relative tolerance of Newton's method and, in transients, of time steps; None:
             1e-9 for ``dc``, 1e-6 for ``transient``.
         vntol: V. Absolute tolerance of voltages; None: 1e-12 for ``dc``, 1e-9 for ``transient``.
         abstol: A. Absolute tolerance of currents.
+        fraction: Half-width of the band in which an output has settled, of its swing; see
+            :mod:`imac_torch.latency`.
+        resolution: V, smallest half-width of that band.
     """
 
     analysis: Literal["transient", "dc"] = "transient"
     images_per_netlist: int = 10
     save: Literal["outputs", "all"] = "outputs"
+    waveforms: bool = False
     step: float | None = None
     max_step: float | None = None
     reltol: float | None = None
     vntol: float | None = None
     abstol: float = 1e-9
+    fraction: float = FRACTION
+    resolution: float = RESOLUTION
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -51,7 +60,9 @@ class NetlistSettings:
             raise NetlistError(
                 f"images_per_netlist must be at least 1, got {self.images_per_netlist}"
             )
-        for name in ("step", "max_step", "reltol", "vntol", "abstol"):
+        if not 0.0 < self.fraction < 1.0:
+            raise NetlistError(f"fraction must be in (0, 1), got {self.fraction!r}")
+        for name in ("step", "max_step", "reltol", "vntol", "abstol", "resolution"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise NetlistError(f"{name} must be positive and finite, got {value!r}")

@@ -139,6 +139,26 @@ def subcircuit_headers(text: str) -> list[tuple[str, tuple[str, ...], frozenset[
     return headers
 
 
+def amplifier_subcircuit(replacement: Subcircuit | None, pole: float | None) -> Subcircuit:
+    """The sub-circuit that stands for the differential amplifiers of a layer.
+
+    Args:
+        replacement: The user's; None: the package's.
+        pole: Hz; None: infinitely fast.
+
+    Raises:
+        NetlistError: There is a pole, and the user's sub-circuit has no parameter for it.
+    """
+    if replacement is None:
+        return packaged("amplifier" if pole is None else "amplifier_pole", AMPLIFIER_PORTS)
+    if pole is not None and "pole" not in replacement.parameters:
+        raise NetlistError(
+            f"amplifier.pole is {pole:g} Hz, but the sub-circuit {replacement.name} in "
+            f"{replacement.source} declares no parameter 'pole'; declare one, or leave the pole out"
+        )
+    return replacement
+
+
 def neuron_subcircuit(spec: NeuronSpec) -> Subcircuit:
     """The sub-circuit that stands for a neuron in netlists.
 
@@ -164,7 +184,7 @@ def neuron_subcircuit(spec: NeuronSpec) -> Subcircuit:
 
 
 def neuron_arguments(spec: NeuronSpec) -> dict[str, float]:
-    """Values of every parameter that a neuron sub-circuit may declare."""
+    """Values of every parameter of its static curves that a neuron sub-circuit may declare."""
     values: dict[str, float] = {
         "shift": spec.level_shift,
         "slope": spec.options.slope,
@@ -176,6 +196,12 @@ def neuron_arguments(spec: NeuronSpec) -> dict[str, float]:
     if spec.feedback_resistance != float("inf"):
         values["rfb"] = spec.feedback_resistance
     return values
+
+
+def neuron_capacitances(spec: NeuronSpec) -> dict[str, float]:
+    """Capacitances (F) that a neuron sub-circuit may declare; those of 0 F are left out."""
+    values = {"cin": spec.input_capacitance, "cout": spec.output_capacitance}
+    return {name: value for name, value in values.items() if value > 0.0}
 
 
 def quoted_path(path: Path) -> str:

@@ -15,13 +15,14 @@ from imac_torch.circuit import Circuit, NeuronSpec
 from imac_torch.errors import NetlistError
 from imac_torch.netlist.inverter import Inverter
 from imac_torch.netlist.layer import layer_text, wrap
+from imac_torch.netlist.measures import crossings
 from imac_torch.netlist.settings import NetlistSettings
 from imac_torch.netlist.subcircuits import (
     AMPLIFIER_PORTS,
     INVERTER_PORTS,
     Subcircuit,
+    amplifier_subcircuit,
     neuron_subcircuit,
-    packaged,
     read_subcircuit,
 )
 from imac_torch.units import ZERO_CELSIUS, spice_number
@@ -113,10 +114,8 @@ class NetlistWriter(ABC):
             NetlistError: A file cannot be read, its ports differ, or the inverter is for another
                 dialect.
         """
-        self.amplifier = (
-            packaged("amplifier", AMPLIFIER_PORTS)
-            if amplifier is None
-            else read_subcircuit(amplifier, AMPLIFIER_PORTS)
+        self._amplifier = (
+            None if amplifier is None else read_subcircuit(amplifier, AMPLIFIER_PORTS)
         )
         if isinstance(inverter, Path):
             inverter = Inverter(read_subcircuit(inverter, INVERTER_PORTS, name="inverter"))
@@ -150,6 +149,12 @@ class NetlistWriter(ABC):
     def measures(self, deck: Deck) -> tuple[str, ...]:
         """Names of the measures that the simulator must report."""
 
+    def optional_measures(self, deck: Deck) -> tuple[str, ...]:
+        """Names of the measures that the simulator may report as failed."""
+        if deck.settings.analysis == "dc":
+            return ()
+        return crossings(deck.output_nodes, deck.images)
+
     @abstractmethod
     def waveform_files(self, deck: Deck) -> tuple[str, ...]:
         """Names of the result files that the simulator writes, in order."""
@@ -163,8 +168,16 @@ class NetlistWriter(ABC):
             NetlistError: Something of the circuit cannot be written.
         """
         neurons = {layer.name: neuron_subcircuit(layer.neurons.spec) for layer in circuit.layers}
-        files = {f"{CIRCUIT_FOLDER}/amplifier.sp": self.amplifier.text}
-        folder: dict[str, Subcircuit] = {self.amplifier.name.lower(): self.amplifier}
+        amplifiers = {
+            layer.name: amplifier_subcircuit(self._amplifier, layer.amplifiers.pole)
+            for layer in circuit.layers
+        }
+        files: dict[str, str] = {}
+        folder: dict[str, Subcircuit] = {}
+        for subcircuit in amplifiers.values():
+            folder[subcircuit.name.lower()] = subcircuit
+            stem = "amplifier" if self._amplifier is not None else subcircuit.name
+            files[f"{CIRCUIT_FOLDER}/{stem}.sp"] = subcircuit.text
         for subcircuit in neurons.values():
             known = folder.setdefault(subcircuit.name.lower(), subcircuit)
             if known.text != subcircuit.text:
@@ -182,7 +195,7 @@ class NetlistWriter(ABC):
             raise NetlistError(f"layer names must differ from each other and from {sorted(folder)}")
         for layer in circuit.layers:
             files[f"{CIRCUIT_FOLDER}/{layer.name}.sp"] = layer_text(
-                layer, self.amplifier, neurons[layer.name]
+                layer, amplifiers[layer.name], neurons[layer.name]
             )
         return files
 
@@ -240,6 +253,7 @@ class NetlistWriter(ABC):
             )
             lines.append(wrap([*nodes, *following, "vdd", "vddn", layer.name], f"X{layer.name}"))
             nodes = following
+        lines.extend(load_lines(deck))
         lines.extend(self.analysis(deck))
         lines.append(".end")
         return "\n".join(lines) + "\n"
@@ -254,6 +268,15 @@ def _temperature(circuit: Circuit) -> float:
     if len(temperatures) != 1:
         raise NetlistError(f"a netlist has one temperature, the layers have {temperatures} K")
     return temperatures.pop()
+
+
+def load_lines(deck: Deck) -> list[str]:
+    """What the outputs of the network have to drive."""
+    load = deck.circuit.timing.load_capacitance
+    if load == 0.0:
+        return []
+    value = spice_number(load)
+    return [f"C{node} {node} 0 {value}" for node in deck.output_nodes]
 
 
 def pwl(voltages: Sequence[float], period: float, transition: float) -> list[str]:

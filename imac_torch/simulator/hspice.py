@@ -114,7 +114,7 @@ class HSpice(Simulator):
         if not values and not failed:
             listing = parse_listing(log)
             values, failed = listing.measures, listing.failed
-        wanted = set(job.measures)
+        wanted = {*job.measures, *job.optional}
         return {name: value for name, value in values.items() if name in wanted}, failed
 
     def _read_waveforms(self, path: Path) -> dict[str, FloatArray]:

@@ -113,7 +113,7 @@ class NgSpice(Simulator):
         )
 
     def _read_measures(self, job: SimulationJob, log: str) -> tuple[dict[str, float], set[str]]:
-        wanted = set(job.measures)
+        wanted = {*job.measures, *job.optional}
         values = {
             name.lower(): parse_spice_number(text)
             for name, text in _VALUE.findall(log)

@@ -3,53 +3,121 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from imac_torch.energy import Energy
 from imac_torch.errors import NetlistError, SimulatorError
+from imac_torch.latency import Latency
 from imac_torch.netlist.run import NetlistBatch, NetlistRun
 from imac_torch.netlist.writer import Deck
 from imac_torch.simulator.base import Simulator
 from imac_torch.simulator.batch import Progress, run_jobs
 from imac_torch.simulator.result import FloatArray, SimulationOutcome, SimulationResult
+from imac_torch.simulator.transients import (
+    TransientValues,
+    from_measures,
+    from_waveforms,
+    waveforms,
+)
 from imac_torch.solution import Power, Solution, Status
+from imac_torch.waveform import Waveforms
 
 
 @dataclass(frozen=True)
 class SpiceSolution:
     """What a simulator made of a run.
 
+    Images of a netlist follow each other, the first one after 0 V on all inputs. Latency and
+    energy are those of :mod:`imac_torch.latency` and :mod:`imac_torch.energy`, in which native
+    transients are measured, too; NaN for operating points and for images that failed.
+
     Attributes:
         solution: Outputs and powers in the order of the inputs. ``layers`` is empty, ``residual``
             is NaN and ``iterations`` is 0: simulators do not give them. Powers of a transient are
             averages over each period without its transition. ``power.level_shift`` and
             ``power.amplifiers`` are NaN: sources inside sub-circuits are not measured.
-        supply_energy: (B,) J, delivered by vdd over each whole period; NaN for operating points.
+        latency: Of every image, its L is 1: until outputs stay near their values at the end of
+            the period. The decision latency needs waveforms, without which it is NaN.
+        energy: (B, 1) J by part over the period; level shifts and amplifiers are NaN.
+        static: (B, 1) J, of the powers at the end of the period.
         outcomes: One per netlist, with errors, logs and versions.
+        batches: The netlists.
     """
 
     solution: Solution
-    supply_energy: Tensor
+    latency: Latency
+    energy: Energy
+    static: Energy
     outcomes: tuple[SimulationOutcome, ...]
+    batches: tuple[NetlistBatch, ...] = field(repr=False)
 
     @property
     def errors(self) -> tuple[SimulatorError, ...]:
         """Errors of the netlists that were not completed."""
         return tuple(outcome.error for outcome in self.outcomes if outcome.error is not None)
 
+    @property
+    def supply_energy(self) -> Tensor:
+        """(B,) J, delivered by vdd over each whole period; NaN for operating points."""
+        return self.energy.supply[:, 0]
 
-@dataclass(frozen=True)
-class _Values:
-    """Numbers of one batch; NaN where there are none. Powers and energies (b,), W and J."""
+    @property
+    def switching(self) -> Energy:
+        """(B, 1) J besides the static energy."""
+        return self.energy - self.static
 
-    outputs: FloatArray
-    inputs: FloatArray
-    supply: FloatArray
-    neurons: FloatArray
-    energy: FloatArray
+    def waveforms(
+        self, samples: Sequence[int] | None = None, *, nodes: Sequence[str] | None = None
+    ) -> Waveforms:
+        """Outputs over time of some images.
+
+        Args:
+            samples: Which; None: all. Every one is given at the time points of all, which takes
+                memory with the square of their number.
+            nodes: Names of nodes instead of the outputs, as the simulator writes them
+                (``xlayer1.z1``); they need ``NetlistSettings(save="all")``.
+
+        Returns:
+            Times from the start of the image's input ramp to the end of its period.
+
+        Raises:
+            SimulatorError: There are no waveforms of an image, or of a node.
+        """
+        chosen = range(len(self.solution.outputs)) if samples is None else samples
+        return waveforms(
+            (
+                (batch.deck, batch.first, None if outcome.result is None else
+                 outcome.result.waveforms)
+                for batch, outcome in zip(self.batches, self.outcomes, strict=True)
+            ),
+            list(chosen),
+            nodes,
+        )  # fmt: skip
+
+    def latency_to(self, final: Tensor) -> Latency:
+        """Latencies relative to settled outputs, infinite where a period is too short for them.
+
+        Args:
+            final: (B, M) V, for example of the DC solution.
+
+        Raises:
+            SimulatorError: There are no waveforms.
+        """
+        parts = []
+        for batch, outcome in zip(self.batches, self.outcomes, strict=True):
+            data = None if outcome.result is None else outcome.result.waveforms
+            if data is None or "time" not in data:
+                raise SimulatorError(
+                    f"{batch.job.netlist} left no waveforms over time to measure latencies in"
+                )
+            ends = final[batch.first : batch.first + batch.deck.images]
+            parts.append(from_waveforms(batch.deck, data, ends))
+        return _latency(parts, self.latency.fraction)
 
 
 def solve_netlists(
@@ -89,12 +157,10 @@ def solve_netlists(
         _read(batch, outcome.result, run.dialect)
         for batch, outcome in zip(run.batches, outcomes, strict=True)
     ]
-    outputs, inputs, supply, neurons, energy = (
-        torch.from_numpy(np.concatenate([getattr(part, name) for part in parts]))
-        for name in ("outputs", "inputs", "supply", "neurons", "energy")
-    )
+    outputs = torch.cat([part.outputs for part in parts])
     finished = torch.isfinite(outputs).all(dim=1)
     nowhere = torch.full((run.images,), torch.nan, dtype=torch.float64)
+    inputs, supply, neurons = torch.cat([part.power for part in parts]).unbind(dim=1)
     solution = Solution(
         outputs=torch.where(finished[:, None], outputs, torch.nan),
         layers=(),
@@ -103,7 +169,15 @@ def solve_netlists(
         residual=nowhere.clone(),
         iterations=torch.zeros(run.images, dtype=torch.int64),
     )
-    return SpiceSolution(solution, energy, outcomes)
+    period = run.circuit.timing.period
+    return SpiceSolution(
+        solution,
+        _latency(parts, run.settings.fraction),
+        _energy(torch.cat([part.energy for part in parts])),
+        _energy(period * torch.cat([part.final for part in parts])),
+        outcomes,
+        run.batches,
+    )
 
 
 def check(spice: SpiceSolution) -> SpiceSolution:
@@ -117,26 +191,49 @@ def check(spice: SpiceSolution) -> SpiceSolution:
     return spice
 
 
-def _read(batch: NetlistBatch, result: SimulationResult | None, dialect: str) -> _Values:
+def _latency(parts: Sequence[TransientValues], fraction: float) -> Latency:
+    return Latency(
+        torch.cat([part.latency for part in parts])[:, None],
+        torch.cat([part.decision for part in parts])[:, None],
+        fraction,
+    )
+
+
+def _energy(sources: Tensor) -> Energy:
+    """(B, 3) J of inputs, vdd and its part for neurons."""
+    inputs, supply, neurons = sources[:, None].unbind(dim=2)
+    nowhere = torch.full_like(inputs, torch.nan)
+    return Energy(inputs, supply - neurons, neurons, nowhere, nowhere.clone())
+
+
+def _read(batch: NetlistBatch, result: SimulationResult | None, dialect: str) -> TransientValues:
     deck = batch.deck
+    empty = TransientValues.empty(deck)
     if result is None:
-        return _nothing(deck)
-    if dialect == "hspice":
-        return _from_measures(deck, result)
-    if result.waveforms is None:
-        return _nothing(deck)
+        return empty
+    data = result.waveforms
     if deck.settings.analysis == "dc":
-        return _from_points(deck, result.waveforms)
-    return _from_waveforms(deck, result.waveforms)
+        if dialect == "hspice":
+            outputs, power = _points_of_measures(deck, result)
+        elif data is None:
+            return empty
+        else:
+            outputs, power = _points_of_files(deck, data)
+        return replace(empty, outputs=torch.from_numpy(outputs), power=torch.from_numpy(power))
+    if dialect == "hspice":
+        values = from_measures(deck, result)
+        if data is None:
+            return values
+        # Powers, and outputs in full precision, are measures; the rest of what waveforms tell.
+        timed = from_waveforms(deck, data)
+        return replace(values, latency=timed.latency, decision=timed.decision)
+    return empty if data is None else from_waveforms(deck, data)
 
 
-def _nothing(deck: Deck) -> _Values:
-    hole = np.full(deck.images, np.nan)
-    return _Values(np.full((deck.images, len(deck.output_nodes)), np.nan), hole, hole, hole, hole)
-
-
-def _from_points(deck: Deck, data: dict[str, FloatArray]) -> _Values:
-    """Operating points of ngspice: one entry per image in every array."""
+def _points_of_files(
+    deck: Deck, data: dict[str, FloatArray]
+) -> tuple[FloatArray, FloatArray]:
+    """Operating points of ngspice: one entry per image in every array. (b, M) V, (b, 3) W."""
     outputs = np.stack([data[f"v({node})"] for node in deck.output_nodes], axis=1)
     inputs = -sum(
         (data[f"v({node})"] * data[f"i(v{node})"] for node in deck.input_nodes),
@@ -144,69 +241,19 @@ def _from_points(deck: Deck, data: dict[str, FloatArray]) -> _Values:
     )
     supply = -data["v(vdd)"] * data["i(vdd)"]
     neurons = data["v(vdd)"] * data["i(vneurons)"]
-    return _Values(outputs, inputs, supply, neurons, np.full(deck.images, np.nan))
+    return outputs, np.stack([inputs, supply, neurons], axis=1)
 
 
-def _from_waveforms(deck: Deck, data: dict[str, FloatArray]) -> _Values:
-    """A transient of ngspice, as far as it got."""
-    time = data["time"]
-    transition = deck.circuit.timing.transition
-    # Time points fall on the ends of periods (corners of the sources) up to rounding.
-    last = time[-1] * (1.0 + 1e-9)
-    values = _nothing(deck)
-    for k, end in enumerate(deck.ends):
-        if end > last:
-            break
-        values.outputs[k] = [np.interp(end, time, data[f"v({node})"]) for node in deck.output_nodes]
-    span = [
-        (start, end) if end <= last else (math.nan, math.nan)
-        for start, end in zip(deck.starts, deck.ends, strict=True)
-    ]
-    length = deck.circuit.timing.period - transition
-
-    def average(name: str) -> FloatArray:
-        areas = [integral(time, data[name], start + transition, end) for start, end in span]
-        return np.array(areas) / length
-
-    energy = np.array([integral(time, data["p_supply"], *ends) for ends in span])
-    return _Values(
-        values.outputs, average("p_inputs"), average("p_supply"), average("p_neurons"), energy
-    )
-
-
-def integral(time: FloatArray, values: FloatArray, start: float, end: float) -> float:
-    """Integral of a waveform by the trapezoidal rule, both ends interpolated.
-
-    ngspice's own `meas avg` takes whole time steps, which is 1e-3 off for a period of ours.
-
-    Args:
-        time: (T,) s, ascending.
-        values: (T,).
-        start: s.
-        end: s; NaN gives NaN.
-    """
-    if math.isnan(end):
-        return math.nan
-    inside = (time > start) & (time < end)
-    points = np.concatenate([[start], time[inside], [end]])
-    ends = np.interp([start, end], time, values)
-    heights = np.concatenate([ends[:1], values[inside], ends[1:]])
-    return float(np.sum(np.diff(points) * (heights[1:] + heights[:-1])) / 2)
-
-
-def _from_measures(deck: Deck, result: SimulationResult) -> _Values:
-    """Measures of HSPICE."""
-    form = "{}[{}]" if deck.settings.analysis == "dc" else "{}_{}"
+def _points_of_measures(deck: Deck, result: SimulationResult) -> tuple[FloatArray, FloatArray]:
+    """Operating points of HSPICE. (b, M) V, (b, 3) W."""
 
     def column(name: str) -> FloatArray:
-        keys = [form.format(name, k) for k in range(deck.images)]
+        keys = [f"{name}[{k}]" for k in range(deck.images)]
         return np.array([result.measures.get(key, math.nan) for key in keys])
 
     chunks = len(deck.input_power_terms())
-    return _Values(
-        outputs=np.stack([column(node) for node in deck.output_nodes], axis=1),
-        inputs=np.sum([column(f"p_inputs{c}") for c in range(chunks)], axis=0),
-        supply=column("p_supply"),
-        neurons=column("p_neurons"),
-        energy=column("e_supply"),
+    inputs = np.sum([column(f"p_inputs{c}") for c in range(chunks)], axis=0)
+    return (
+        np.stack([column(node) for node in deck.output_nodes], axis=1),
+        np.stack([inputs, column("p_supply"), column("p_neurons")], axis=1),
     )
