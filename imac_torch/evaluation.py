@@ -113,6 +113,8 @@ def evaluate(
                     run.add(voltages, progress=advance)
             if limit is not None and seen >= first + limit:
                 break
+        if run is not None:
+            run.flush()
     if not collected.labels or (
         limit is not None and sum(map(len, collected.labels)) < limit
     ):

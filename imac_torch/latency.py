@@ -170,14 +170,20 @@ class Latency:
         values = (self.decision if decision else self.images).reshape(-1)
         return int(values.nan_to_num(nan=-1.0).argmax())
 
+    @property
+    def ready(self) -> Tensor:
+        """(B, L) s, until outputs may be read: all have settled and the class is stable."""
+        return torch.maximum(self.images, self.decision)
+
     def safe_period(self, *, decision: bool = False) -> float:
         """Smallest sampling period (s) that every image of the batch bears.
 
         Args:
             decision: Only the predicted class has to be right, not the voltages.
         """
-        classes = self.quantiles((1.0,), decision=True)[1.0]
-        return classes if decision else max(self.quantiles((1.0,))[1.0], classes)
+        values = (self.decision if decision else self.ready).reshape(-1)
+        known = values[~values.isnan()]
+        return float(known.max()) if len(known) else torch.nan
 
     def select(self, kept: Tensor) -> Latency:
         """Of some of the sequences.
@@ -242,7 +248,7 @@ class SamplingCost:
     Attributes:
         period: s.
         images: How many were looked at.
-        settled: Fraction of images whose outputs are all within their bands.
+        settled: Fraction of images whose outputs are all within their bands, the class stable.
         agreement: Fraction of images whose class is the settled one.
         accuracy: Fraction of images whose class is the label; NaN without labels.
         settled_accuracy: The same of the settled outputs.
@@ -259,7 +265,7 @@ class SamplingCost:
 
     @property
     def unsettled(self) -> int:
-        """Images with an output outside its band."""
+        """Images that are read too early."""
         return round((1.0 - self.settled) * self.images)
 
     @property
@@ -310,7 +316,7 @@ def sampling_cost(
     return SamplingCost(
         period,
         wanted.numel(),
-        share(latency.images <= period),
+        share(latency.ready <= period),
         share(classes == wanted),
         torch.nan if labels is None else share(classes == labels),
         torch.nan if labels is None else share(wanted == labels),

@@ -126,8 +126,8 @@ class InferenceReport:
 
     @property
     def unsettled(self) -> int:
-        """Images with an output outside its band at the end of the period."""
-        return int((self.latency.images[self.measured] > self.timing.period).sum())
+        """Images with an output outside its band or another class at the end of the period."""
+        return int((self.latency.ready[self.measured] > self.timing.period).sum())
 
     @property
     def safe_period(self) -> float:
@@ -191,6 +191,9 @@ class InferenceRun:
         self.failure = ""
         self._parts: list[_Part] = []
         self._count = 0
+        self._taken = 0
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._progress: Callable[[int], None] | None = None
         self._last: Tensor | None = None
         self._shown: dict[int, tuple[Tensor, Tensor]] = {}
         self._slowest: tuple[float, int, Tensor, Tensor] | None = None
@@ -203,7 +206,10 @@ class InferenceRun:
         initial: Tensor | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        """Measure the next images, as far as ``samples`` of the options goes.
+        """Take the next images, as far as ``samples`` of the options goes.
+
+        They are measured as soon as there are ``batch_size`` of them, and by :meth:`flush`: images
+        that come one by one share their time steps all the same.
 
         Args:
             inputs: (B, N) V.
@@ -216,7 +222,7 @@ class InferenceRun:
         """
         count = len(inputs)
         if self.options.samples is not None:
-            inputs = inputs[: max(self.options.samples - self._count, 0)]
+            inputs = inputs[: max(self.options.samples - self._taken, 0)]
             initial = initial if initial is None or initial.ndim < 2 else initial[: len(inputs)]
         if progress is not None and len(inputs) < count:
             progress(count - len(inputs))
@@ -225,16 +231,37 @@ class InferenceRun:
         if initial is None:
             first = torch.zeros_like(inputs[:1]) if self._last is None else self._last
             initial = torch.cat([first, inputs[:-1]])
-        initial = initial.expand_as(inputs)
-        for begin in range(0, len(inputs), self.options.batch_size):
-            part = slice(begin, begin + self.options.batch_size)
+        self._waiting.append((initial.expand_as(inputs), inputs))
+        self._last = inputs[-1:].clone()
+        self._taken += len(inputs)
+        self._progress = progress
+        if self._taken - self._count >= self.options.batch_size:
+            self._measure_waiting(self.options.batch_size)
+
+    @torch.no_grad()
+    def flush(self) -> None:
+        """Measure what waits.
+
+        Raises:
+            SolverError: As for :meth:`add`.
+        """
+        self._measure_waiting(1)
+
+    def _measure_waiting(self, least: int) -> None:
+        """Measure batches as long as ``least`` images wait."""
+        if not self._waiting:
+            return
+        initial, inputs = (torch.cat(part) for part in zip(*self._waiting, strict=True))
+        while len(inputs) >= least:
+            part = slice(0, self.options.batch_size)
             found = self._measure(initial[part], inputs[part])
             if not self._parts and self.failure and bool((found.status != 0).all()):
                 raise SolverError(f"no image was solved in time: {self.failure}")
             self._keep(found, initial[part], inputs[part])
-            if progress is not None:
-                progress(len(found.status))
-        self._last = inputs[-1:].clone()
+            if self._progress is not None:
+                self._progress(len(found.status))
+            initial, inputs = initial[len(found.status) :], inputs[len(found.status) :]
+        self._waiting = [(initial, inputs)] if len(inputs) else []
 
     def _keep(self, part: _Part, initial: Tensor, inputs: Tensor) -> None:
         """Results, and the inputs of images whose waveforms will be wanted."""
@@ -351,11 +378,12 @@ class InferenceRun:
         return Waveforms(torch.tensor(chosen), result.time.cpu(), result.outputs.cpu())
 
     def report(self) -> InferenceReport:
-        """Everything measured so far.
+        """Everything so far.
 
         Raises:
             SolverError: There is nothing.
         """
+        self.flush()
         if not self._parts:
             raise SolverError("there are no inputs")
         whole = _join(self._parts)
