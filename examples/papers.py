@@ -151,8 +151,9 @@ def partitioning(
     cells = tuple(BIT_CELL_LENGTHS)
     cases = grids.sizes(subject, devices, cells, widths, _factors(gain_factor))
     rows = run_cases(cases, _evaluator(subject), output, "partitioning", workers=workers)
-    published = {(r["device"], r["cell"], r["size"]): r for r in rows if r["factor"] == 1.0}
-    tuned = grids.best(rows, ("device", "cell", "size"))
+    keys: tuple[str, ...] = ("device", "cell", "size")
+    published = grids.best([row for row in rows if row["factor"] == 1.0], keys)
+    tuned = grids.best(rows, keys)
     parts = []
     for kind, found in (("published gains", published), ("best of the gains", tuned)):
         table = [
@@ -170,13 +171,13 @@ def partitioning(
     parts.append(show(title, ("device", *map(str, widths)), powers))
     cases = grids.partitions(subject, devices, _factors(gain_factor))
     if cases:
-        found = run_cases(cases, _evaluator(subject), output, "published", workers=workers)
+        cut = run_cases(cases, _evaluator(subject), output, "published", workers=workers)
         keys = ("device", "partitions")
-        tuned = grids.best(found, keys)
-        plain = grids.best([row for row in found if row["factor"] == 1.0], keys)
+        tuned = grids.best(cut, keys)
+        plain = grids.best([row for row in cut if row["factor"] == 1.0], keys)
         table = [
             (
-                *key,
+                *map(str, key),
                 percent(plain[key]["accuracy"]),
                 percent(row["accuracy"]),
                 f"{plain[key]['power']:.3f}",
@@ -210,12 +211,11 @@ def resistances(
     highs = tuple(high or (3e3, 1e4, 3e4, 1e5, 3e5, 1e6))
     cases = grids.resistances(subject, lows, highs, _factors(gain_factor))
     rows = run_cases(cases, _evaluator(subject), output, "resistances", workers=workers)
-    tuned = grids.best(rows, ("case", "rlow", "rhigh"))
+    keys = ("case", "rlow", "rhigh")
+    published = grids.best([row for row in rows if row["factor"] == 1.0], keys)
+    tuned = grids.best(rows, keys)
     parts = []
-    for kind, found in (
-        ("published gains", {k: r for r in rows if r["factor"] == 1.0 for k in [_pair(r)]}),
-        ("best of the gains", tuned),
-    ):
+    for kind, found in (("published gains", published), ("best of the gains", tuned)):
         table = []
         for case in grids.CASES:
             values = [row["accuracy"] for key, row in found.items() if key[0] == case]
@@ -234,10 +234,6 @@ def resistances(
     path = drawing.draw_resistances(rows, subject.name, output / "resistances.png")
     typer.echo(f"wrote {path}")
     return rows
-
-
-def _pair(row: dict[str, object]) -> tuple[object, object, object]:
-    return row["case"], row["rlow"], row["rhigh"]
 
 
 @app.command()

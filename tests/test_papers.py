@@ -227,8 +227,8 @@ def test_networks_of_the_reference_format(tmp_path):
 def test_saved_networks_take_named_data(tmp_path):
     from paper_systems.subjects import open_subject
 
-    linear = nn.Linear(64, 10)
-    network = imac.convert(nn.Sequential(nn.Flatten(), linear, nn.Sigmoid()))
+    config = imac.Config(mapping=imac.WeightMapping(levels="continuous"))
+    network = imac.convert(nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Sigmoid()), config)
     imac.save(network, tmp_path / "net.safetensors")
     subject = open_subject(str(tmp_path / "net.safetensors"), "digits", None, 7)
     assert subject.sizes == (64, 10)

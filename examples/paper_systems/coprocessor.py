@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from cnn_coprocessor import SignFeatures
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -21,7 +20,7 @@ from train_sample import Ternary, accuracy, ideal_circuit, tensors, train
 import imac_torch as imac
 from imac_torch.errors import DataError
 
-__all__ = ["CNN", "open_cnn", "operations"]
+__all__ = ["CNN", "SignFeatures", "open_cnn", "operations"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,16 @@ class CNN:
     floating: float
     ideal: float
     base: imac.Config
+
+
+class SignFeatures(nn.Module):
+    """-1 or 1 per feature, with the gradient of a clipped identity."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape to the same shape."""
+        clipped = x.clamp(-1.0, 1.0)
+        signs = torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+        return signs.detach() + clipped - clipped.detach()
 
 
 def build(side: int, generator: torch.Generator) -> nn.Sequential:
@@ -136,13 +145,13 @@ def _ternary(
         parametrize.register_parametrization(layer, "bias", Ternary())
     ideal = ideal_circuit(network)
     train(ideal, inputs, labels, steps=steps, generator=generator, label="ternary circuit")
-    front = copy.deepcopy(list(network.digital))
-    result = nn.Sequential(*front, *copy.deepcopy(list(model[len(front) :])))
+    front = copy.deepcopy(list(network.digital.children()))
+    result = nn.Sequential(*front, *copy.deepcopy(list(model.children())[len(front) :]))
     linears = [module for module in result if isinstance(module, nn.Linear)]
     with torch.no_grad():
         for linear, layer in zip(linears, layers, strict=True):
             linear.weight.copy_(layer.weight)
-            linear.bias.copy_(layer.bias)
+            linear.bias.copy_(torch.as_tensor(layer.bias))
     return result
 
 

@@ -124,9 +124,9 @@ def open_subject(
     """
     if network is None:
         sample = load_sample(data_file(SAMPLE))
+        model: nn.Module = sample.ternary.double()
         inputs, labels = tensors(imac.load_dataset("digits", train=False))
-        model, base = sample.ternary.double(), sample.config
-        inputs, name = inputs.double(), "digits"
+        inputs, base, name = inputs.double(), sample.config, "digits"
     elif network.endswith(".npz"):
         model, inputs, labels = read_npz(Path(network))
         base, name = imac.Config.imac_sim(), Path(network).stem
