@@ -226,6 +226,12 @@ class IMACNetwork(nn.Module):
             An object whose ``add`` takes input voltages (:meth:`voltages`).
         """
         options = TimingOptions() if options is None else options
+        for layer in self.analog_layers():
+            if layer.config.device.bend is not None:
+                raise CircuitError(
+                    f"{layer.name}: transients are of ohmic cells, device.bend is "
+                    f"{layer.config.device.bend} V; set it to None to measure times"
+                )
         parts = self._parts()
         interconnects = [layer.config.interconnect for layer in self.analog_layers()]
         stages = prepare_transient(

@@ -58,18 +58,21 @@ class ElementArray:
     """Many two-terminal elements of one kind.
 
     Attributes:
-        kind: ``resistor`` (values in Ω) or ``capacitor`` (F).
+        kind: ``resistor`` (values in Ω), ``capacitor`` (F) or ``sinh``: cells that carry
+            i = bend/value·sinh(v/bend), values in Ω at small voltages.
         name: Prefix; element k is called ``{name}{label_0}_{label_1}…``.
         labels: (E, L) int64, 1-based indices that make names unique.
         nodes: (E, 2) int64, node indices of the layer.
         values: (E,) float64, Ω or F, finite and positive.
+        bend: V; only of ``sinh``.
     """
 
-    kind: Literal["resistor", "capacitor"]
+    kind: Literal["resistor", "capacitor", "sinh"]
     name: str
     labels: IndexArray
     nodes: IndexArray
     values: FloatArray
+    bend: float | None = None
 
 
 @dataclass(frozen=True)
@@ -267,11 +270,12 @@ class _LayerBuilder:
 
     def add(
         self,
-        kind: Literal["resistor", "capacitor"],
+        kind: Literal["resistor", "capacitor", "sinh"],
         name: str,
         labels: Sequence[IndexArray],
         ends: tuple[IndexArray, IndexArray],
         values: FloatArray | float,
+        bend: float | None = None,
     ) -> None:
         """Add elements; arguments broadcast together; labels are 0-based here."""
         value, first, second, *label = np.broadcast_arrays(values, *ends, *labels)
@@ -285,6 +289,7 @@ class _LayerBuilder:
                 labels=np.stack([item.reshape(-1) + 1 for item in label], axis=1),
                 nodes=np.stack([first.reshape(-1), second.reshape(-1)], axis=1),
                 values=value,
+                bend=bend,
             )
         )
 
@@ -345,11 +350,12 @@ def build_layer(
     for side, conductance in (("p", positive), ("n", negative)):
         present = conductance > 0.0  # an open cell is no element
         builder.add(
-            "resistor",
+            "resistor" if spec.bend is None else "sinh",
             f"r{side}",
             (row[present], column[present]),
             (cell[present], sides[side][present]),
             1.0 / conductance[present],
+            spec.bend,
         )
     if config.interconnect.capacitance:
         ground = np.full((rows, columns), GROUND)

@@ -152,6 +152,13 @@ class Memristor(_Section):
         "1/rlow; None: any. Read by the mapping scheme 'matched'; the others use the conductances "
         "of their weight levels.",
     )
+    bend: float | None = Field(
+        None,
+        gt=0,
+        description="V. v0 of cells with a curved characteristic i = v0/R·sinh(v/v0), rlow and "
+        "rhigh being those at small voltages; None: ohmic. Native operating points know it, but not "
+        "their gradients, and so do netlists; native transients do not.",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import torch
@@ -58,6 +58,7 @@ class CrossbarSpec:
         combine: ``average`` or ``sum`` over horizontal partitions.
         slicing: Rows of one output (:mod:`imac_torch.mapping.slices`).
         amplifier_pole: Hz, of the amplifiers' closed loop; None: infinitely fast.
+        bend: V, v0 of cells whose current is v0·g·sinh(v/v0); None: ohmic cells.
     """
 
     conductances: ConductancePair
@@ -71,6 +72,7 @@ class CrossbarSpec:
     combine: str
     slicing: Slicing = field(default_factory=Slicing)
     amplifier_pole: float | None = None
+    bend: float | None = None
 
     def __post_init__(self) -> None:
         """Check that shapes chain and values are physical.
@@ -117,6 +119,13 @@ class CrossbarSpec:
                 raise CircuitError(f"{name} = {value} must be finite and > 0")
         if self.amplifier_pole is not None and not 0 < self.amplifier_pole < float("inf"):
             raise CircuitError(f"amplifier_pole = {self.amplifier_pole} Hz must be finite and > 0")
+
+    def select(self, sample: int) -> CrossbarSpec:
+        """One of the samples of the conductances; a layer without samples is all of them."""
+        positive, negative = self.conductances.positive, self.conductances.negative
+        if positive.ndim == 2:
+            return self
+        return replace(self, conductances=ConductancePair(positive[sample], negative[sample]))
 
     @property
     def outputs(self) -> int:
@@ -181,4 +190,5 @@ def build_crossbar(conductances: ConductancePair, config: Config, gain: float) -
         combine=config.amplifier.combine,
         slicing=Slicing.of(config.mapping, config.device),
         amplifier_pole=config.amplifier.pole,
+        bend=config.device.bend,
     )

@@ -12,6 +12,7 @@ from imac_torch.crossbar import CrossbarSpec
 from imac_torch.elimination.blocks import BlockLayout, Termination
 from imac_torch.elimination.chain import LineEnds, chain_inverse, eliminate_lines
 from imac_torch.elimination.linalg import solve
+from imac_torch.elimination.ports import refuse_curved
 from imac_torch.errors import SolverError
 from imac_torch.mapping.quantization import ConductancePair
 
@@ -88,6 +89,7 @@ def cell_voltages(spec: CrossbarSpec, inputs: Tensor) -> CellVoltages:
     Raises:
         SolverError: The layer is too large for it, or inputs do not fit.
     """
+    refuse_curved(spec, "a map of voltages inside arrays")
     positive, negative = spec.conductances.positive, spec.conductances.negative
     if positive.ndim != 2 or inputs.ndim != 2 or inputs.shape[1] != positive.shape[1]:
         raise SolverError(

@@ -49,6 +49,9 @@ def stamp(layer: LayerCircuit) -> NodalSystem:
 
     Returns:
         The system; rows sum to the current leaving a node into the linear elements.
+
+    Raises:
+        SolverError: Cells are not linear.
     """
     rows, columns, values = [], [], []
 
@@ -57,6 +60,8 @@ def stamp(layer: LayerCircuit) -> NodalSystem:
         columns.extend([first, second, second, first])
         values.extend([conductance, -conductance, conductance, -conductance])
 
+    if any(element.kind == "sinh" for element in layer.elements):
+        raise SolverError(f"{layer.name} has curved cells; see imac_torch.nonlinear")
     for element in layer.elements:
         if element.kind == "resistor" and element.name != "ro":
             couple(element.nodes[:, 0], element.nodes[:, 1], 1.0 / element.values)

@@ -1,14 +1,14 @@
-"""Cells with a nonlinear I-V curve, solved together with the wires by Newton's method, exactly.
+"""Cells with a curved I-V characteristic, and the dense solution of one layer of them.
 
 The circuit is that of the netlist (:mod:`imac_torch.circuit`): wires and amplifiers are linear,
-every cell carries a current i(v) of the voltage across it. For small arrays: the nodal matrix of
-a layer is solved densely for each input vector.
+every cell carries a current i(v) of the voltage across it. The dense solution takes any curve, but
+small arrays and one layer only; networks are solved in :mod:`imac_torch.dc.curved`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import torch
@@ -41,10 +41,9 @@ class CellCurve(Protocol):
 class Sinh:
     """i = g·v0·sinh(v/v0): hopping or trap-assisted tunnelling through an oxide.
 
-    N. F. Mott and R. W. Gurney, "Electronic Processes in Ionic Crystals", Oxford (1940), give the
-    hyperbolic sine for field-assisted hopping; it is the usual compact form for RRAM (e.g. P.-Y.
-    Chen and S. Yu, "Compact modeling of RRAM devices and its applications in 1T1R and 1S1R array
-    design", IEEE Trans. Electron Devices 62(12), 4022-4028 (2015)).
+    The dependence on voltage in the compact model of P.-Y. Chen and S. Yu, "Compact modeling of
+    RRAM devices and its applications in 1T1R and 1S1R array design", IEEE Trans. Electron Devices
+    62(12), 4022-4028 (2015), whose I0·exp(-gap/g0)·sinh(V/V0) has the gap's factor in g here.
 
     Attributes:
         v0: V; the cell is ohmic, with conductance g, well below it.
@@ -95,14 +94,15 @@ class NonlinearSolution:
     converged: Tensor
 
 
-def _split(layer: LayerCircuit) -> tuple[LayerCircuit, Tensor, Tensor]:
-    """The layer without its cells; (E, 2) nodes and (E,) conductances of the cells."""
+def _split(layer: LayerCircuit) -> tuple[LayerCircuit, LayerCircuit, Tensor, Tensor]:
+    """The layer without its cells and with ohmic ones; cells' (E, 2) nodes, (E,) conductances."""
     cells = [item for item in layer.elements if item.name in ("rp", "rn")]
     wires = tuple(item for item in layer.elements if item.name not in ("rp", "rn"))
-    linear = LayerCircuit(**{**vars(layer), "elements": wires})
+    ohmic = tuple(replace(item, kind="resistor", bend=None) for item in cells)
+    linear = replace(layer, elements=wires)
     nodes = torch.cat([torch.from_numpy(item.nodes) for item in cells])
     values = torch.cat([torch.from_numpy(1.0 / item.values) for item in cells])
-    return linear, nodes, values
+    return linear, replace(layer, elements=(*wires, *ohmic)), nodes, values
 
 
 @torch.no_grad()
@@ -137,7 +137,7 @@ def solve_nonlinear(
             f"inputs must be (B, {len(layer.inputs)}) float64, got {tuple(inputs.shape)} "
             f"{inputs.dtype}"
         )
-    linear, cells, conductance = _split(layer)
+    linear, ohmic, cells, conductance = _split(layer)
     matrix = stamp(linear).dense()
     amplifier = layer.amplifiers
     out = torch.from_numpy(amplifier.nodes[:, 2].copy())
@@ -156,7 +156,7 @@ def solve_nonlinear(
     nodes[:, SUPPLY] = vdd
     nodes[:, pins] = inputs
     # Start from the ohmic circuit: cells at their small-voltage conductance.
-    start = stamp(layer).dense()
+    start = stamp(ohmic).dense()
     known = torch.nonzero(~unknown)[:, 0]
     right = -(nodes[:, known] @ start[free][:, known].T)
     nodes[:, free] = torch.linalg.solve(start[free][:, free], right.T).T

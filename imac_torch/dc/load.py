@@ -43,14 +43,29 @@ class Load:
     @classmethod
     def of(cls, network: PortNetwork, vdd: Tensor) -> Load:
         """The load of a layer; ``network`` has one leading sample dimension S."""
-        layout = network.layout
         admittance = network.admittance
-        bias = torch.zeros(network.inputs + 1, dtype=admittance.dtype, device=admittance.device)
+        return cls.of_blocks(network.layout, admittance, torch.zeros_like(admittance[..., 0]), vdd)
+
+    @classmethod
+    def of_blocks(
+        cls, layout: BlockLayout, admittance: Tensor, sources: Tensor, vdd: Tensor
+    ) -> Load:
+        """The load of lines that draw currents of their own, too.
+
+        Args:
+            layout: Where inputs lie in the blocks.
+            admittance: (S, H, K, K) S, the bias line included.
+            sources: (S, H, K) A, what lines draw at 0 V.
+            vdd: V, on the bias line, 0-dimensional.
+        """
+        lines = len(layout.column_position)
+        bias = torch.zeros(lines, dtype=admittance.dtype, device=admittance.device)
         bias[-1] = vdd.detach()
-        drawn = admittance @ layout.gather_inputs(bias)[..., None]
-        offset = layout.scatter_inputs(drawn.squeeze(-1))[..., :-1]
+        drawn = (admittance @ layout.gather_inputs(bias)[..., None]).squeeze(-1)
+        offset = layout.scatter_inputs(drawn)[..., :-1]
         if vdd.requires_grad:
             offset = offset / vdd.detach() * vdd  # linear in vdd
+        offset = offset + layout.scatter_inputs(sources)[..., :-1]
         keep = torch.ones_like(bias)
         keep[-1] = 0.0
         keep = layout.gather_inputs(keep)

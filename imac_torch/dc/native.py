@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from imac_torch.circuit import NeuronSpec
 from imac_torch.crossbar import CrossbarSpec
+from imac_torch.dc.curved import CurvedStage, solve_curved
 from imac_torch.dc.network import Stage, chain_stages, solve_dc
 from imac_torch.dc.newton import NewtonOptions
 from imac_torch.elimination.choice import EliminationInfo, Kernel, Method
@@ -28,11 +30,30 @@ class Prepared:
         stages: One per layer.
         exact: The same with exact device models instead of tables.
         methods: What eliminated each layer.
+        curved: Instead of ``stages`` where cells are curved (``device.bend``), and
+        curved_exact: instead of ``exact``: crossbars that are eliminated for every input vector.
     """
 
     stages: tuple[Stage, ...]
     exact: tuple[Stage, ...]
     methods: tuple[EliminationInfo, ...]
+    curved: tuple[CurvedStage, ...] = ()
+    curved_exact: tuple[CurvedStage, ...] = ()
+
+
+class _Forward(torch.autograd.Function):
+    """Values that stand in a graph without a way back, so that training says so."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, *tracked: Tensor) -> Tensor:  # noqa: ANN401 - torch's
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401 - torch's signature
+        raise SolverError(
+            "curved cells (device.bend) have no gradients; train with device.bend = None, as the "
+            "ideal circuit or as the ohmic one"
+        )
 
 
 @dataclass(frozen=True)
@@ -74,19 +95,38 @@ class Native:
         """Eliminate the layers' crossbars and build their neurons."""
         if not layers:
             raise SolverError("a circuit has at least one layer")
+        if any(crossbar.bend is not None for crossbar, _ in layers):
+            return self._prepare_curved(layers)
         tabulated, exact, methods = [], [], []
         for crossbar, spec in layers:
             ports, info = eliminate_layer(crossbar, method=self.method, kernel=self.kernel)
-            device = crossbar.gain.device
-            model = build_core(spec, device=device)
-            core = model if self.device_model == "exact" else tabulated_core(spec, device=device)
-            neuron = NeuronCircuit.of(spec, core, crossbar.series_resistance)
+            neuron, model = self._neurons(crossbar, spec)
             tabulated.append((ports, neuron))
-            exact.append((ports, replace(neuron, core=model)))
+            exact.append((ports, model))
             methods.append(info)
         first = layers[0]
         vdd = torch.tensor(first[1].vdd, dtype=torch.float64, device=first[0].gain.device)
         return Prepared(chain_stages(tabulated, vdd), chain_stages(exact, vdd), tuple(methods))
+
+    def _neurons(
+        self, crossbar: CrossbarSpec, spec: NeuronSpec
+    ) -> tuple[NeuronCircuit, NeuronCircuit]:
+        """A layer's neurons as they are solved, and with the exact device model."""
+        device = crossbar.gain.device
+        model = build_core(spec, device=device)
+        core = model if self.device_model == "exact" else tabulated_core(spec, device=device)
+        neuron = NeuronCircuit.of(spec, core, crossbar.series_resistance)
+        return neuron, replace(neuron, core=model)
+
+    def _prepare_curved(self, layers: Sequence[tuple[CrossbarSpec, NeuronSpec]]) -> Prepared:
+        tabulated, exact = [], []
+        for crossbar, spec in layers:
+            neuron, model = self._neurons(crossbar, spec)
+            vdd = torch.tensor(spec.vdd, dtype=torch.float64, device=crossbar.gain.device)
+            tabulated.append(CurvedStage(crossbar, neuron, vdd))
+            exact.append(CurvedStage(crossbar, model, vdd))
+        info = EliminationInfo("tangents", "torch")
+        return Prepared((), (), (info,) * len(layers), tuple(tabulated), tuple(exact))
 
     def solve(self, prepared: Prepared, inputs: Tensor, *, power: bool = True) -> Solution:
         """Solve input voltages (B, N), in batches of bounded size.
@@ -101,19 +141,45 @@ class Native:
         return concatenate(parts)
 
     def _solve(self, prepared: Prepared, inputs: Tensor, *, power: bool) -> Solution:
-        solution = solve_dc(prepared.stages, inputs, options=self.newton, power=power)
+        stages: Sequence[_Neurons] = prepared.curved or prepared.stages
+        exact_stages: Sequence[_Neurons] = prepared.curved_exact or prepared.exact
+        solution = self._solve_with(prepared, inputs, power=power, exact=False)
         if self.device_model == "exact":
-            return _outside_fail(solution, prepared.exact)
-        outside = _outside(solution, prepared.stages)
+            return _outside_fail(solution, exact_stages)
+        outside = _outside(solution, stages)
         again = _any_sample(outside | ~solution.converged)
         if not bool(again.any()):
             return solution
         index = torch.nonzero(again).squeeze(1)
-        exact = solve_dc(prepared.exact, inputs[index], options=self.newton, power=power)
-        return replace_samples(solution, index, _outside_fail(exact, prepared.exact))
+        exact = self._solve_with(prepared, inputs[index], power=power, exact=True)
+        return replace_samples(solution, index, _outside_fail(exact, exact_stages))
+
+    def _solve_with(
+        self, prepared: Prepared, inputs: Tensor, *, power: bool, exact: bool
+    ) -> Solution:
+        if not prepared.curved:
+            stages = prepared.exact if exact else prepared.stages
+            return solve_dc(stages, inputs, options=self.newton, power=power)
+        curved = prepared.curved_exact if exact else prepared.curved
+        solution = solve_curved(curved, inputs, options=self.newton, power=power)
+        tensors = [inputs]
+        for stage in curved:
+            cells = stage.spec.conductances
+            tensors += [cells.positive, cells.negative]
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            outputs: Tensor = _Forward.apply(solution.outputs, *tensors)
+            solution = replace(solution, outputs=outputs)
+        return solution
 
 
-def _outside(solution: Solution, stages: tuple[Stage, ...]) -> Tensor:
+class _Neurons(Protocol):
+    """What is asked of a stage once it has been solved."""
+
+    @property
+    def neuron(self) -> NeuronCircuit: ...
+
+
+def _outside(solution: Solution, stages: Sequence[_Neurons]) -> Tensor:
     """(…, B): whether a neuron of a sample left the range of its model."""
     outside = torch.zeros_like(solution.converged)
     if outside.numel() == 0:
@@ -134,7 +200,7 @@ def _any_sample(marked: Tensor) -> Tensor:
     return marked if marked.ndim == 1 else marked.flatten(0, -2).any(dim=0)
 
 
-def _outside_fail(solution: Solution, stages: tuple[Stage, ...]) -> Solution:
+def _outside_fail(solution: Solution, stages: Sequence[_Neurons]) -> Solution:
     outside = _outside(solution, stages) & solution.converged
     if not bool(outside.any()):
         return solution

@@ -114,7 +114,7 @@ def solve_dc(
             LayerSolution(*(_unless(~finite, getattr(layer, part.name)) for part in fields(layer)))
             for layer in layers
         ),
-        _sum_power(powers, status != int(Status.CONVERGED)) if power else None,
+        sum_power(powers, status != int(Status.CONVERGED)) if power else None,
         status,
         torch.where(finite, residual, torch.nan),
         iterations,
@@ -191,7 +191,9 @@ def _unless(failed: Tensor, voltages: Tensor) -> Tensor:
     return torch.where(failed[..., None], torch.nan, voltages)
 
 
-def _sum_power(powers: Sequence[Power], failed: Tensor) -> Power:
+def sum_power(powers: Sequence[Power], failed: Tensor) -> Power:
+    """The power of all layers; NaN for samples (B,) or (S, B) that failed."""
+
     def total(name: str) -> Tensor:
         return torch.where(
             failed, torch.nan, torch.stack([getattr(power, name) for power in powers]).sum(0)

@@ -33,12 +33,13 @@ class EliminationInfo:
     """How blocks were eliminated.
 
     Attributes:
-        method: "rows" (:mod:`imac_torch.elimination.rows`) or "tiles"
-            (:mod:`imac_torch.elimination.tiles`).
+        method: "rows" (:mod:`imac_torch.elimination.rows`), "tiles"
+            (:mod:`imac_torch.elimination.tiles`), or "tangents" of curved cells
+            (:mod:`imac_torch.dc.curved`), anew for every input vector.
         kernel: What ran: "numba" or "torch".
     """
 
-    method: Literal["rows", "tiles"]
+    method: Literal["rows", "tiles", "tangents"]
     kernel: Literal["torch", "numba"]
 
     def __str__(self) -> str:

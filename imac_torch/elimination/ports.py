@@ -10,6 +10,7 @@ from torch import Tensor
 from imac_torch.crossbar import CrossbarSpec
 from imac_torch.elimination.blocks import BlockLayout, BlockPorts, Termination
 from imac_torch.elimination.choice import EliminationInfo, Kernel, Method, eliminate
+from imac_torch.errors import SolverError
 from imac_torch.mapping.slices import Slicing
 
 
@@ -147,6 +148,19 @@ class PortNetwork:
         return self.layout.scatter_inputs(currents)
 
 
+def refuse_curved(spec: CrossbarSpec, what: str) -> None:
+    """Say that something is for ohmic cells.
+
+    Raises:
+        SolverError: The layer's cells are curved.
+    """
+    if spec.bend is not None:
+        raise SolverError(
+            f"{what} is for ohmic cells, device.bend is {spec.bend} V; set device.bend to None, or "
+            "use what knows curved cells: network.solve, evaluate, MonteCarlo, netlists"
+        )
+
+
 def eliminate_layer(
     spec: CrossbarSpec, *, method: Method = "auto", kernel: Kernel = "auto"
 ) -> tuple[PortNetwork, EliminationInfo]:
@@ -159,7 +173,11 @@ def eliminate_layer(
 
     Returns:
         The ports, differentiable, and what was used.
+
+    Raises:
+        SolverError: Cells are curved: a layer of them is no linear network.
     """
+    refuse_curved(spec, "linear elimination")
     layout = BlockLayout.of(spec)
     ports, info = eliminate(
         layout.gather(spec.conductances.positive),
