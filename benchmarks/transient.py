@@ -44,11 +44,20 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """A job's report, seconds of preparation and of the run, and the process's peak memory, B."""
+    """What came of a job.
+
+    Attributes:
+        report: The measurement.
+        preparation: s, before the first image.
+        seconds: s, of the run.
+        core: s, that the process computed meanwhile: what a machine of its own would take.
+        memory: B, peak of the process.
+    """
 
     report: InferenceReport
     preparation: float
     seconds: float
+    core: float
     memory: int
 
 
@@ -68,11 +77,12 @@ def run(job: Job) -> Done:
     network.timing(options).add(voltages[:8])  # compiles
     begin = time.perf_counter()
     measurement = network.timing(options)
-    prepared = time.perf_counter()
+    prepared, core = time.perf_counter(), time.process_time()
     measurement.add(voltages[job.first :], initial=before[job.first :])
-    seconds = time.perf_counter() - prepared
+    measurement.flush()
+    seconds, core = time.perf_counter() - prepared, time.process_time() - core
     memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return Done(measurement.report(), prepared - begin, seconds, memory)
+    return Done(measurement.report(), prepared - begin, seconds, core, memory)
 
 
 def spread(done: list[Done], workers: int, images: int) -> None:
@@ -88,8 +98,10 @@ def spread(done: list[Done], workers: int, images: int) -> None:
     )
     seconds = max(item.seconds for item in done)
     print(f"{images} images on {workers} processes of one thread: {seconds:.1f} s, "
-          f"{seconds / images * 1e3:.1f} ms an image, {seconds * workers / images * 1e3:.1f} ms "
-          f"of a core; preparation {max(item.preparation for item in done):.2f} s")
+          f"{seconds / images * 1e3:.1f} ms an image; preparation "
+          f"{max(item.preparation for item in done):.2f} s")
+    core = sum(item.core for item in done)
+    print(f"of which computing: {core:.1f} core seconds, {core / images * 1e3:.1f} ms an image")
     print(f"peak memory of a process: {max(item.memory for item in done) / 2**20:.0f} MiB")
     print(f"not solved: {int((~good).sum())} {next((r.failure for r in reports if r.failure), '')}")
     first = reports[0]
