@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn, TypeVar
 
 import tomli_w
 from pydantic import (
@@ -156,8 +156,8 @@ class Memristor(_Section):
         None,
         gt=0,
         description="V. v0 of cells with a curved characteristic i = v0/R·sinh(v/v0), rlow and "
-        "rhigh being those at small voltages; None: ohmic. Native operating points know it, but not "
-        "their gradients, and so do netlists; native transients do not.",
+        "rhigh being those at small voltages; None: ohmic. Native operating points know it, though "
+        "not their gradients, and so do netlists; native transients do not.",
     )
 
     @model_validator(mode="after")
@@ -503,6 +503,23 @@ class WeightMapping(_Section):
         return self
 
 
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class _FrozenDict(dict[Key, Value]):
+    """A dict inside a frozen section: as immutable as the section is."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("a configuration does not change; make another one with replace(...)")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[type[_FrozenDict[Key, Value]], tuple[dict[Key, Value]]]:
+        return type(self), (dict(self),)
+
+
 def _plain_override(value: object) -> object:
     """A field of an override as it comes back from a file: see :class:`LayerConfig`."""
     if isinstance(value, list | tuple):
@@ -527,7 +544,7 @@ class LayerConfig(_Section):
     @field_validator("*", mode="after")
     @classmethod
     def _plain(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return {name: _plain_override(value) for name, value in values.items()}
+        return _FrozenDict({name: _plain_override(value) for name, value in values.items()})
 
     @field_serializer("*")
     def _without_null(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -552,6 +569,11 @@ class Config(_Section):
     layers: dict[str, LayerConfig] = Field(
         default_factory=dict, description="Overrides by the layer's module path in the model."
     )
+
+    @field_validator("layers", mode="after")
+    @classmethod
+    def _frozen_layers(cls, values: dict[str, LayerConfig]) -> dict[str, LayerConfig]:
+        return _FrozenDict(values)
 
     @model_validator(mode="after")
     def _overrides_are_valid(self) -> Self:

@@ -170,6 +170,19 @@ class IMACLinear(nn.Module):
         circuit_kind(self.activation, self.config.neuron.kind, where=name)
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> IMACLinear:
+        """Move the layer, or give its weights another type: the circuit's buffers keep theirs.
+
+        ``float()`` is about software weights; spread and trims belong to devices, in float64.
+        """
+        before = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            after = self.get_buffer(name)
+            if after.dtype != buffer.dtype:
+                self.register_buffer(name, buffer.to(after.device))
+        return self
+
     def extra_repr(self) -> str:
         """Shape, activation, levels."""
         return (

@@ -70,6 +70,7 @@ CHANGES = {
     "device.rlow": Change(50e3, "voltages", {"amplifier.gain": 10.0}),
     "device.rhigh": Change(400e3, "voltages", {"amplifier.gain": 10.0}),
     "device.variation": Change(0.1, "voltages"),
+    "device.bend": Change(0.3, "voltages"),
     "device.states": Change(4, "voltages", MATCHED),
     "interconnect.tech_node": Change(14e-9, "voltages"),
     "interconnect.metal": Change(40e-9, "voltages"),
@@ -497,3 +498,21 @@ def test_presets():
             assert wires.cell_width == pytest.approx(12 * node * 1e-9)
             assert wires.line_spacing == pytest.approx(5 * node * 1e-9)
             assert wires.metal_width == pytest.approx(3 * node * 1e-9)
+
+
+def test_overrides_are_as_immutable_as_the_rest() -> None:
+    config = Config(layers={"0": LayerConfig(amplifier={"gain": 3.0})})
+    for change in (
+        lambda: config.layers.update({"1": LayerConfig()}),
+        lambda: config.layers.pop("0"),
+        lambda: config.layers["0"].amplifier.__setitem__("gain", 4.0),
+        lambda: config.layers["0"].amplifier.clear(),
+    ):
+        with pytest.raises(TypeError, match="replace"):
+            change()
+    assert config.layers["0"].amplifier == {"gain": 3.0}
+    for other in (copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
+        assert other == config
+        with pytest.raises(TypeError, match="replace"):
+            del other.layers["0"]
+    assert Config.from_dict(config.to_dict()) == config

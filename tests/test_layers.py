@@ -237,3 +237,25 @@ def test_ideal_wires_make_the_network_the_layers(generator: torch.Generator) -> 
         with torch.no_grad():
             alone = next(network.analog_layers())(x)
             torch.testing.assert_close(network(x), alone, rtol=0, atol=1e-8)
+
+
+def test_the_type_of_weights_is_not_that_of_devices(generator: torch.Generator) -> None:
+    linear = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3))
+    config = Config(
+        mapping=MATCHED, device=WIDE.replace(variation=0.1), crossbar=Crossbar(rows=4, columns=5)
+    )
+    network = convert(linear, config, generator=generator)
+    first = next(network.analog_layers())
+    factors = first.positive_factor.clone()
+    types = {name: buffer.dtype for name, buffer in network.named_buffers()}
+    x = images(generator).float()
+    with torch.no_grad():
+        outputs = network(x)
+    for moved in (network.double(), network.float(), network.to(torch.float32)):
+        assert moved is network
+        assert torch.equal(first.positive_factor, factors)
+        assert {name: buffer.dtype for name, buffer in network.named_buffers()} == types
+        with torch.no_grad():  # the weights were float32 before they were converted
+            assert torch.equal(network(x), outputs)
+    assert network.half().layers[0].weight.dtype == torch.float16
+    assert first.positive_factor.dtype == torch.float64
