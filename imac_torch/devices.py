@@ -136,7 +136,7 @@ class LogNormal:
 
 @dataclass(frozen=True)
 class StateSpread:
-    """Log-normal spread that differs between the end states, as measured for filaments.
+    """Log-normal spread that differs between the end states.
 
     The standard deviation of ln R is interpolated linearly in ln g between the states.
 
@@ -264,8 +264,9 @@ class ReadNoise:
 class Drift:
     """Structural relaxation: g(t) = g(t0)·(t/t0)^-ν with ν spread from cell to cell.
 
-    D. Ielmini et al., "Recovery and drift dynamics of resistance and threshold voltages in
-    phase-change memories", IEEE Trans. Electron Devices 54(2), 308-315 (2007), eq. 1.
+    The power law of phase-change memories; M. Le Gallo and A. Sebastian, "An overview of
+    phase-change memory device physics", J. Phys. D: Appl. Phys. 53, 213002 (2020),
+    doi:10.1088/1361-6463/ab7794.
 
     Attributes:
         time: Since programming, s.

@@ -26,6 +26,9 @@ MEMORY: Final = 256 * 2**20
 """Bytes that the samples of a chunk may take, unless asked otherwise."""
 SEED_MULTIPLIER: Final = 0x9E3779B97F4A7C15
 """2⁶⁴/φ (D. E. Knuth, TAOCP vol. 3, 6.4): neighbouring samples get distant seeds."""
+RUN_MULTIPLIER: Final = 0xD1342543DE82EF95
+"""Multiplier of a good congruential generator modulo 2⁶⁴ (G. L. Steele and S. Vigna, Softw. Pract.
+Exper. 52(2), 443-458, 2022, doi:10.1002/spe.3030): neighbouring runs do not share samples."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ def wilson_interval(passed: Tensor, confidence: float = 0.95) -> Interval:
     """Share of true among (S,) bool, with the score interval.
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", J. Am.
-    Stat. Assoc. 22, 209-212 (1927): holds its confidence near 0 and 1, where ± z·s/√S does not.
+    Stat. Assoc. 22(158), 209-212 (1927), doi:10.1080/01621459.1927.10502953: holds its confidence
+    near 0 and 1, where ± z·s/√S does not.
     """
     count = len(passed)
     share = float(passed.to(torch.float64).mean())
@@ -116,7 +120,7 @@ class MonteCarlo:
 
     def generator(self, sample: int) -> torch.Generator:
         """The generator of one sample."""
-        mixed = (self.seed * 0xD1342543DE82EF95 + (sample + 1) * SEED_MULTIPLIER) % 2**63
+        mixed = (self.seed * RUN_MULTIPLIER + (sample + 1) * SEED_MULTIPLIER) % 2**63
         return torch.Generator().manual_seed(mixed)
 
     @torch.no_grad()

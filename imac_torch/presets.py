@@ -1,18 +1,28 @@
 """Memory technologies: end states, and measured statistics where a source gives them.
 
 End states are those that the IMAC papers compare (:data:`imac_torch.config.DEVICES`; M. H. Amin,
-M. E. Elbtity, R. Zand, "IMAC-Sim: A Circuit-level Simulator For In-Memory Analog Computing
-Architectures", GLSVLSI 2023). Statistics were measured on devices with other end states; they are
-taken relative to the low-resistance state.
+M. E. Elbtity and R. Zand, "IMAC-Sim: A circuit-level simulator for in-memory analog computing
+architectures", GLSVLSI 2023, 659-664, doi:10.1145/3583781.3590264). Statistics were measured on
+devices with other end states; they are taken relative to the low-resistance state.
 
-* PCM: programming noise, drift and read noise of a million devices, V. Joshi et al., "Accurate
-  deep neural network inference using computational phase-change memory", Nature Communications 11,
-  2473 (2020); equations as in S. R. Nandakumar et al., "Phase-change memory models for deep
-  learning training and inference", ICECS 2019, with g relative to 25 µS.
-* RRAM: programming noise and relaxation of CMO/HfOx arrays between 8 and 90 µS, D. F. Falcone et
-  al., "All-in-One Analog AI Accelerator: On-Chip Training and Inference with
-  Conductive-Metal-Oxide/HfOx ReRAM Devices", arXiv:2502.04524 (2025), acceptance range 2 %.
-* MRAM and CBRAM: end states only. No figure for their spread is built in; give your own effects.
+* PCM: programming noise, drift and read noise of an array of a million devices: S. R. Nandakumar et
+  al., "Phase-change memory models for deep learning training and inference", ICECS 2019, 727-730,
+  doi:10.1109/ICECS46596.2019.8964852; array: V. Joshi et al., "Accurate deep neural network
+  inference using computational phase-change memory", Nature Communications 11, 2473 (2020),
+  doi:10.1038/s41467-020-16108-9. Equations and constants as IBM's Analog Hardware Acceleration
+  Kit documents them ("Inference and PCM statistical model"), with g relative to 25 µS and natural
+  logarithms. There the exponent of drift and the strength of read noise follow from the target
+  conductance, here from what the effects before have made of it.
+* RRAM: programming noise (acceptance range 2 %) and relaxation of CMO/HfOx cells between 8 and
+  90 µS: D. F. Falcone et al., "All-in-one analog AI accelerator: on-chip training and inference
+  with conductive-metal-oxide/HfOx ReRAM devices", arXiv:2502.04524 (2025); equations and constants
+  as the kit documents them ("Inference with analog CMO-ReRAM statistical model"), natural
+  logarithms. Relaxation was fitted at 50 µS, and is found to be the same at all conductances.
+  Read noise (G. Lombardo et al., DRC 2024, doi:10.1109/DRC61706.2024.10643760) is not in it.
+* MRAM and CBRAM: end states only. No source was found that gives the standard deviations of both
+  states of one array; what exists are bounds (TMR above 15 σ of the low resistance, "A statistical
+  study of magnetic tunnel junctions for high-density spin torque transfer-MRAM", IEDM 2008) and
+  assumptions of simulations. Give your own effects.
 """
 
 from __future__ import annotations
@@ -95,7 +105,7 @@ class PCMReadNoise:
 
 @dataclass(frozen=True)
 class RRAMProgramming:
-    """Programming noise of RRAM: σ = 11.2902 nS per µS of target plus 11.218 nS."""
+    """Programming noise of RRAM: σ = 11.290 nS per µS of target plus 11.218 nS."""
 
     cycle: bool = False
 
@@ -138,7 +148,7 @@ def device_model(name: str, time: float = 60.0) -> DeviceModel:
     """The statistics of a technology.
 
     Args:
-        name: ``PCM`` or ``RRAM``; ``MRAM`` and ``CBRAM`` have none built in.
+        name: ``PCM`` or ``RRAM``; no published ones are shipped for ``MRAM`` and ``CBRAM``.
         time: Since programming, s.
 
     Raises:
@@ -152,7 +162,10 @@ def device_model(name: str, time: float = 60.0) -> DeviceModel:
         models[name] = (RRAMProgramming(), RRAMRelaxation(time))
     if name not in models:
         raise ConfigError(
-            f"{name} has end states but no built-in statistics: build a DeviceModel of effects, "
-            "for example DeviceModel((LogNormal(0.05),))"
+            f"no published statistics are shipped for {name}, only its end states. Measured spread "
+            "of your own is a DeviceModel of effects: DeviceModel((StateSpread(0.04, 0.06),)) has "
+            "standard deviations of ln R in the low- and high-resistance state, imac_torch.devices "
+            "lists the others, and an effect of your own takes ten lines (README, A device of your "
+            "own)"
         )
     return DeviceModel(models[name])

@@ -202,7 +202,7 @@ def test_oxide_statistics(generator: torch.Generator) -> None:
 def test_refusals() -> None:
     assert set(DEVICES) == {"MRAM", "RRAM", "CBRAM", "PCM"}
     for name in ("MRAM", "CBRAM"):
-        with pytest.raises(ConfigError, match="no built-in statistics"):
+        with pytest.raises(ConfigError, match=f"no published statistics are shipped for {name}"):
             device_model(name)
     with pytest.raises(ConfigError, match="no device preset"):
         device_model("FeFET")
