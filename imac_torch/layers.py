@@ -98,10 +98,10 @@ class IMACLinear(nn.Module):
     """``activation(weight·x + bias)`` on partitioned crossbars; trainable.
 
     In a model that is being trained, ``forward`` is the ideal circuit: quantised conductances,
-    the read-out's divider and the activation, but no wires and no loading. It is differentiable,
-    gradients pass straight through the quantisation, so training sees what the devices can
-    store. :func:`imac_torch.convert` takes such layers as they are; the converted network
-    solves all layers together, with wires and loading.
+    the read-out's divider and the activation, but ohmic cells, no wires and no loading. It is
+    differentiable, gradients pass straight through the quantisation, so training sees what the
+    devices can store. :func:`imac_torch.convert` takes such layers as they are; the converted
+    network solves all layers together, with wires and loading.
 
     Args:
         in_features: N.

@@ -14,6 +14,7 @@ from torch import Tensor
 from imac_torch.analog import IMACNetwork
 from imac_torch.circuit import LayerCircuit
 from imac_torch.deck import collect, write_deck
+from imac_torch.elimination.ports import refuse_curved
 from imac_torch.errors import SimulatorError
 from imac_torch.ir_drop import CellVoltages, cell_voltages
 from imac_torch.netlist import NetlistSettings
@@ -81,7 +82,10 @@ def verify(
     Raises:
         SimulatorNotFoundError: ngspice is not installed.
         SimulatorError: ngspice failed on a sample, or does not know a node.
+        SolverError: Cells are curved; compare outputs, with ``evaluate(..., engine=NgSpice())``.
     """
+    for analog in network.analog_layers():
+        refuse_curved(analog.crossbar(), f"{analog.name}: verification node by node")
     simulator = NgSpice() if simulator is None else simulator
     version = simulator.version()
     inputs, labels = collect(network, loader, limit=samples)

@@ -214,5 +214,9 @@ def test_what_curved_cells_cannot_do_says_so(generator: torch.Generator) -> None
         cell_voltages(layer.crossbar(), lines)
     with pytest.raises(SolverError, match="ohmic cells"):
         layer_effects(network)
+    with pytest.raises(SolverError, match="node by node"):
+        imac.verify(network, [(x, torch.zeros(3, dtype=torch.int64))])
+    with pytest.raises(CircuitError, match="ohmic cells"):
+        imac.evaluate(network, [(x, torch.zeros(3, dtype=torch.int64))], timing=True)
     with pytest.raises(imac.ImacError, match="bend"):
         imac.Memristor(bend=0.0)
