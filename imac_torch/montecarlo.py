@@ -45,6 +45,8 @@ class Interval:
 class MonteCarloResult:
     """Distributions over samples.
 
+    The images are taken as given: intervals say what other devices would do, not other images.
+
     Attributes:
         accuracy: (S,) share of correct labels per sample, NaN without labels.
         power: (S,) W, mean total power over the images of the sample.

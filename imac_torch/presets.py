@@ -165,7 +165,6 @@ def device_model(name: str, time: float = 60.0) -> DeviceModel:
             f"no published statistics are shipped for {name}, only its end states. Measured spread "
             "of your own is a DeviceModel of effects: DeviceModel((StateSpread(0.04, 0.06),)) has "
             "standard deviations of ln R in the low- and high-resistance state, imac_torch.devices "
-            "lists the others, and an effect of your own takes ten lines (README, A device of your "
-            "own)"
+            "lists the others, and an effect of your own takes ten lines (docs/your_device.md)"
         )
     return DeviceModel(models[name])
