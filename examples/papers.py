@@ -252,7 +252,7 @@ def trends(
 
 @app.command()
 def coprocessor(
-    data: Annotated[str, typer.Option(help="digits, or 28×28 images: mnist, …")] = "digits",
+    data: Annotated[str, typer.Option(help="digits, or 28×28 images: MNIST, …")] = "digits",
     root: RootOption = None,
     split: Annotated[
         int | None,

@@ -10,6 +10,7 @@ import copy
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,6 +22,9 @@ import imac_torch as imac
 from imac_torch.errors import DataError
 
 __all__ = ["CNN", "SignFeatures", "open_cnn", "operations"]
+
+RATE: Final = 5e-3
+"""Of Adam, at the start."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ def build(side: int, generator: torch.Generator) -> nn.Sequential:
     with torch.no_grad():
         for parameter in model.parameters():
             bound = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1
+            # Through three sigmoids, whose slope is 1/4 at most, signals and gradients would fade.
+            bound *= 3.0 if parameter.ndim == 2 else 1.0
             parameter.uniform_(-bound, bound, generator=generator)
     return model
 
@@ -118,7 +124,15 @@ def open_cnn(
         floating = float(content.pop("floating"))
         model.load_state_dict(content)
     else:
-        train(model, train_inputs, train_labels, steps=steps, generator=generator, label="float")
+        train(
+            model,
+            train_inputs,
+            train_labels,
+            steps=steps,
+            generator=generator,
+            label="float",
+            rate=RATE,
+        )
         floating = accuracy(model.eval(), inputs, labels)
         model = _ternary(model, train_inputs, train_labels, config, steps, generator)
         content = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
@@ -144,7 +158,15 @@ def _ternary(
         parametrize.register_parametrization(layer, "weight", Ternary())
         parametrize.register_parametrization(layer, "bias", Ternary())
     ideal = ideal_circuit(network)
-    train(ideal, inputs, labels, steps=steps, generator=generator, label="ternary circuit")
+    train(
+        ideal,
+        inputs,
+        labels,
+        steps=steps,
+        generator=generator,
+        label="ternary circuit",
+        rate=RATE,
+    )
     front = copy.deepcopy(list(network.digital.children()))
     result = nn.Sequential(*front, *copy.deepcopy(list(model.children())[len(front) :]))
     linears = [module for module in result if isinstance(module, nn.Linear)]
