@@ -248,3 +248,30 @@ def test_statistics_are_those_of_the_data(generator: torch.Generator) -> None:
     measured = (bias @ (other - transfer).T).square().mean(0).sum()
     expected = statistics.relative_error(other, transfer)
     assert expected == pytest.approx(float((measured / power).sqrt()), rel=1e-9)
+
+
+@pytest.mark.parametrize("count", [3, 4, 17])
+def test_the_full_scale_is_that_of_least_squares(generator: torch.Generator, count: int) -> None:
+    mapping = WeightMapping(levels=count)
+    weights = torch.randn(6, 20, generator=generator, dtype=torch.float64)
+    found = quantize(weights, mapping, where="layer")
+    scale = float(found.scale)
+    fitted = (weights * found.values).sum() / found.values.square().sum()
+    assert scale == pytest.approx(float(fitted), rel=1e-12)
+    # Nothing that is rounded to levels with one of the scales tried is closer.
+    allowed = torch.linspace(-1, 1, count, dtype=torch.float64)
+    for share in torch.linspace(0.05, 1.0, 33, dtype=torch.float64).tolist():
+        other = share * float(weights.abs().max())
+        nearest = allowed[(weights[..., None] / other - allowed).abs().argmin(-1)]
+        error = (other * nearest - weights).square().mean().sqrt()
+        assert found.error <= float(error / weights.square().mean().sqrt()) + 1e-12
+
+
+def test_few_weights_and_many_are_searched_alike(generator: torch.Generator) -> None:
+    """More levels than weights are looked up weight by weight, else level by level."""
+    mapping = WeightMapping(levels=101)
+    weights = torch.randn(4, 9, generator=generator, dtype=torch.float64)
+    few = quantize(weights, mapping, where="layer")
+    many = quantize(weights.repeat(5, 3), mapping, where="layer")
+    assert float(few.scale) == pytest.approx(float(many.scale), rel=1e-12)
+    assert few.error == pytest.approx(many.error, rel=1e-9)
