@@ -183,6 +183,18 @@ def test_evaluation_and_files(generator: torch.Generator, tmp_path: Path) -> Non
     assert imac.Config.load(tmp_path / "circuit.toml") == network.config
 
 
+def test_netlists_have_controlled_sources(generator: torch.Generator, tmp_path: Path) -> None:
+    network = convert(generator, 3, 2)
+    pairs = [(inputs_of(generator, 1, 3), torch.zeros(1, dtype=torch.int64))]
+    imac.compile(network, pairs, tmp_path / "run", dialect="hspice")
+    lines = (tmp_path / "run" / "circuit" / "layer1.sp").read_text().splitlines()
+    cells = [line for line in lines if line.startswith(("Grp", "Grn"))]
+    assert len(cells) == 2 * 2 * 4  # both sides of two rows of three inputs and the bias
+    assert cells[0].startswith("Grp1_1 a1_1 p1_1 cur='0.25/")
+    assert cells[0].endswith("*sinh(v(a1_1,p1_1)/0.25)'")
+    assert not any(line.startswith(("rp1_", "rn1_")) for line in lines)
+
+
 def test_vectors_are_solved_one_by_one(generator: torch.Generator) -> None:
     network = convert(generator, 6, 5, 4)
     x = inputs_of(generator, 3, 6)
