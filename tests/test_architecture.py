@@ -27,7 +27,7 @@ LAYERS = (
     ("layers", "transient", "characterization", "userneuron"),
     ("analog",),
     ("calibration", "conversion", "deck", "montecarlo", "storage", "variation"),
-    ("ablation", "engine", "sources", "verification"),
+    ("ablation", "engine", "sources", "verification", "transient_verification"),
     ("reports",),
     ("plots",),
     ("evaluation",),

@@ -160,10 +160,8 @@ def waveforms(
     cut: dict[int, tuple[Tensor, Tensor]] = {}
     for deck, first, data in parts:
         wanted = [k - first for k in samples if first <= k < first + deck.images]
-        if not wanted:
+        if not wanted or data is None or "time" not in data:
             continue
-        if data is None:
-            break
         kept, time = _times(data)
         names = [f"v({node})" for node in (deck.output_nodes if nodes is None else nodes)]
         unknown = [name for name in names if name not in data]
