@@ -6,7 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("native.py", "elimination.py", "bare_array.py", "transient.py", "montecarlo.py")
+SCRIPTS = (
+    "native.py",
+    "elimination.py",
+    "bare_array.py",
+    "transient.py",
+    "transient_ngspice.py",
+    "montecarlo.py",
+)
 
 
 def main() -> int:

@@ -208,6 +208,16 @@ def test_verify_agrees_and_tells_differences_apart(project: Path, ngspice: Path)
     assert json.loads(differ.stdout)["passed"] is False
 
 
+def test_verify_compares_transients(project: Path, ngspice: Path) -> None:
+    result = call("verify", *source(project), "--data", module(project, "data"), "-n", 2,
+                  "--analysis", "transient", "--json")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert figures["passed"] is True
+    assert figures["samples"] == figures["same_class"] == 2
+    assert figures["waveform_difference"] < 5e-3
+
+
 def test_simulate_with_ngspice_keeps_its_run(project: Path, ngspice: Path) -> None:
     result = call("simulate", *source(project), *data(project), "-e", "ngspice", "-n", 2,
                   "--run-directory", "spice_run", "--json")  # fmt: skip

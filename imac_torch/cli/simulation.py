@@ -23,7 +23,7 @@ from imac_torch.cli.exits import ExitCode
 from imac_torch.cli.opening import Opened, open_run
 from imac_torch.dc.native import Native
 from imac_torch.deck import collect
-from imac_torch.engine import Engine, bind
+from imac_torch.engine import Engine, Spice, bind
 from imac_torch.errors import DataError
 from imac_torch.evaluation import evaluate
 from imac_torch.files import write_text
@@ -34,6 +34,7 @@ from imac_torch.reports.html_report import render_report, write_report
 from imac_torch.reports.report import Report, without_nan
 from imac_torch.sources import Loader
 from imac_torch.transient.inference import TimingOptions
+from imac_torch.transient_verification import verify_transient
 
 __all__ = ["report", "simulate", "verify"]
 
@@ -169,6 +170,7 @@ def verify(
     power_tolerance: Annotated[
         float, typer.Option(min=0, help="Largest relative difference of the power allowed.")
     ] = 1e-3,
+    analysis: o.AnalysisOption = o.Analysis.DC,
     run_directory: Annotated[Path | None, typer.Option(help="Keep netlists and logs here.")] = None,
     workers: o.WorkersOption = 1,
     timeout: o.TimeoutOption = 3600.0,
@@ -176,7 +178,9 @@ def verify(
 ) -> None:
     """Solve a few samples natively and by SPICE, and compare outputs and powers.
 
-    Exits with 6 if any output or power differs by more than the tolerance, or a class does.
+    With `--analysis transient` the samples follow each other in one netlist, and waveforms (0.5 %
+    of the swing), latencies (2 %) and energies (1 %) are compared instead. Exits with 6 if
+    anything differs by more than its tolerance, or a class does.
     """
     if engine is o.EngineName.NATIVE:
         raise DataError("the native engine would be compared with itself; use ngspice or hspice")
@@ -187,6 +191,9 @@ def verify(
     o.require(other)
     opened, found = open_run(network, data, count=samples, batch_size=samples)
     loader, count = found.loader, found.count
+    if analysis is o.Analysis.TRANSIENT:
+        _verify_transient(opened, loader, count, other, as_json=as_json)
+        return
     spice = bind(opened.network, other)
     inputs, _ = collect(opened.network, loader)
     with torch.no_grad():
@@ -224,6 +231,26 @@ def verify(
         Console().print(table)
         typer.echo("the engines agree" if passed else "THE ENGINES DIFFER")
     if not passed:
+        raise typer.Exit(int(ExitCode.DIFFERENT))
+
+
+def _verify_transient(
+    opened: Opened, loader: Loader, count: int, engine: Engine, *, as_json: bool
+) -> None:
+    assert isinstance(engine, Spice)  # noqa: S101 - the native engine was refused
+    found = verify_transient(
+        opened.network, loader, count, simulator=engine.simulator, directory=engine.directory
+    )
+    if as_json:
+        keys = (
+            "samples", "simulator", "waveform_difference", "latency_difference",
+            "energy_difference", "same_class", "native_seconds", "simulator_seconds", "passed",
+        )  # fmt: skip
+        typer.echo(json.dumps({key: getattr(found, key) for key in keys}))
+    else:
+        typer.echo(str(found))
+        typer.echo("the engines agree" if found.passed else "THE ENGINES DIFFER")
+    if not found.passed:
         raise typer.Exit(int(ExitCode.DIFFERENT))
 
 
