@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from imac_torch.analog import IMACNetwork, evaluating
 from imac_torch.circuit import NeuronSpec
 from imac_torch.datasets.batches import labelled_batches
-from imac_torch.errors import DataError, NetlistError
+from imac_torch.errors import DataError, NetlistError, NeuronWarning
 from imac_torch.finfet import write_model_card
 from imac_torch.netlist import (
     HSpiceWriter,
@@ -138,6 +139,7 @@ def compile(
         NetlistError: Something cannot be written, or the directory is somebody else's.
     """
     inputs, labels = collect(network, loader, first=first, limit=limit)
+    _warn_of_subcircuits(network)
     return write_deck(
         network,
         inputs,
@@ -147,6 +149,21 @@ def compile(
         settings=settings,
         amplifier=None if amplifier is None else Path(amplifier),
     )
+
+
+def _warn_of_subcircuits(network: IMACNetwork) -> None:
+    """A table was characterised from its sub-circuit; any other kind was not compared with it."""
+    for layer in network.analog_layers():
+        spec = layer.neuron_spec()
+        if spec.options.subcircuit is not None and spec.kind != "table":
+            warnings.warn(
+                f"{layer.name}: netlists have the neuron of {spec.options.subcircuit}, the native "
+                f"engine a built-in one of kind {spec.kind!r}, and nothing compares the two; "
+                "characterise the sub-circuit (imac_torch.characterize, neuron.kind='table'), or "
+                "verify that they agree (imac_torch.verify)",
+                NeuronWarning,
+                stacklevel=3,
+            )
 
 
 def write_deck(

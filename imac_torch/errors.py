@@ -29,6 +29,10 @@ class SamplingWarning(ImacWarning):
     """Outputs are sampled before they have settled; the message says what that costs."""
 
 
+class NeuronWarning(ImacWarning):
+    """A sub-circuit in netlists stands for a neuron that the native engine solves differently."""
+
+
 class MappingError(ConversionError):
     """Weights cannot be mapped to memristor conductances."""
 

@@ -28,6 +28,7 @@ from imac_torch.deck import collect
 from imac_torch.errors import (
     DataError,
     NetlistError,
+    NeuronWarning,
     SimulatorConvergenceError,
     SimulatorError,
     SimulatorNotFoundError,
@@ -430,10 +431,11 @@ def test_own_amplifier_and_neuron(ngspice, tmp_path):
     expected = native(convert(model, LOGISTIC), INPUTS[:2])
     own = Neuron(kind="logistic", subcircuit=str(tmp_path / "neuron.sp"))
     item = convert(model, LOGISTIC.replace(neuron=own))
-    deck = compile(
-        item, loader(INPUTS[:2]), tmp_path / "run", settings=DC,
-        amplifier=tmp_path / "amplifier.sp",
-    )  # fmt: skip
+    with pytest.warns(NeuronWarning, match=r"kind 'logistic'.*characterize"):
+        deck = compile(
+            item, loader(INPUTS[:2]), tmp_path / "run", settings=DC,
+            amplifier=tmp_path / "amplifier.sp",
+        )  # fmt: skip
     layer = (deck.directory / "circuit" / "layer1.sp").read_text()
     assert " my_amplifier gain=" in layer
     assert " my_neuron slope=11.0 rout=1000.0" in layer
