@@ -21,8 +21,10 @@ from imac_torch.layers import IMACLinear
 from imac_torch.solution import Solution
 from imac_torch.tables import text_table
 from imac_torch.transient.inference import InferenceReport, InferenceRun, TimingOptions
+from imac_torch.transient.network import solve_transient
 from imac_torch.transient.options import TransientOptions
-from imac_torch.transient.preparation import prepare_transient
+from imac_torch.transient.preparation import DynamicStage, prepare_transient
+from imac_torch.transient.result import TransientResult
 
 
 @dataclass(frozen=True)
@@ -215,6 +217,43 @@ class IMACNetwork(nn.Module):
         """
         return self.engine.solve(self.prepare(), self.voltages(x), power=power)
 
+    def _in_time(self, options: TransientOptions) -> tuple[DynamicStage, ...]:
+        for layer in self.analog_layers():
+            if layer.config.device.bend is not None:
+                raise CircuitError(
+                    f"{layer.name}: transients are of ohmic cells, device.bend is "
+                    f"{layer.config.device.bend} V; set it to None to measure times"
+                )
+        parts = self._parts()
+        interconnects = [layer.config.interconnect for layer in self.analog_layers()]
+        return prepare_transient(parts, interconnects, self.prepare().stages, options)
+
+    @torch.no_grad()
+    def transient(
+        self, x: Tensor, *, initial: Tensor | None = None, options: TransientOptions | None = None
+    ) -> TransientResult:
+        """Waveforms while samples follow one another at the inputs, one per ``timing.period``.
+
+        Args:
+            x: (L, …) as the original model takes it: one sequence.
+            initial: (1, …), whose operating point is the start; None: all inputs at 0 V.
+            options: Step control, wires, what to keep. ``StepControl(grid=…,
+                method="trapezoidal")`` integrates with the rule and on the time points of another
+                simulator.
+
+        Returns:
+            A batch of one (B = 1).
+
+        Raises:
+            SolverError: Time steps became too small.
+        """
+        options = TransientOptions() if options is None else options
+        start = None if initial is None else self.voltages(initial)
+        return solve_transient(
+            self._in_time(options), self.voltages(x)[None], self.config.timing,
+            initial=start, options=options,
+        )  # fmt: skip
+
     @torch.no_grad()
     def timing(self, options: TimingOptions | None = None) -> InferenceRun:
         """What measures latency and energy of samples that arrive in batches.
@@ -226,17 +265,7 @@ class IMACNetwork(nn.Module):
             An object whose ``add`` takes input voltages (:meth:`voltages`).
         """
         options = TimingOptions() if options is None else options
-        for layer in self.analog_layers():
-            if layer.config.device.bend is not None:
-                raise CircuitError(
-                    f"{layer.name}: transients are of ohmic cells, device.bend is "
-                    f"{layer.config.device.bend} V; set it to None to measure times"
-                )
-        parts = self._parts()
-        interconnects = [layer.config.interconnect for layer in self.analog_layers()]
-        stages = prepare_transient(
-            parts, interconnects, self.prepare().stages, options.transient
-        )
+        stages = self._in_time(options.transient)
         return InferenceRun(stages, self.config.timing, options)
 
     @torch.no_grad()

@@ -6,9 +6,11 @@ from itertools import pairwise
 
 import pytest
 import torch
+from small_networks import mlp, signs
 
 from imac_torch.circuit import NeuronSpec
 from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Neuron, Timing
+from imac_torch.conversion import convert
 from imac_torch.crossbar import build_crossbar
 from imac_torch.dc.native import Native
 from imac_torch.dc.network import solve_dc
@@ -134,6 +136,35 @@ def test_second_order(generator):
     # Halving the step quarters the error (the reference's own is a 16th of the last).
     assert 3.4 < errors[0] / errors[1] < 4.6
     assert 3.4 < errors[1] / errors[2] < 4.8
+
+
+@pytest.mark.parametrize("wires", ["exact", "reduced"])
+def test_backward_euler_is_of_first_order(generator, wires):
+    network = build(generator, output_capacitance=2e-15)
+    inputs = vectors(generator, 1, 1)
+    timing = Timing(period=2e-10)
+
+    def at_the_end(step, **control):
+        control = StepControl(fixed=step, method="trapezoidal", **control)
+        return solve(network, inputs, timing, wires=wires, control=control).outputs[-1]
+
+    exact = at_the_end(6.25e-13)
+    errors = [
+        float((at_the_end(step, euler_steps=1000) - exact).abs().max()) for step in (5e-12, 2.5e-12)
+    ]
+    assert 1.7 < errors[0] / errors[1] < 2.3
+    # Two such steps only, within the ramp: what they leave has decayed at the end.
+    assert float((at_the_end(2.5e-12, euler_steps=2) - exact).abs().max()) < 0.2 * errors[1]
+
+
+def test_a_step_that_fails_says_where(generator):
+    network = build(generator)
+    inputs = vectors(generator, 3, 1)
+    inputs[:2] = 0.0  # nothing happens to these
+    with pytest.raises(SolverError, match=r"at .* s, sample 2, layer \d: .*estimated error"):
+        solve(network, inputs, control=StepControl(tolerance=1e-6, smallest=1e-11))
+    with pytest.raises(SolverError, match=r"sample 2, layer \d: .*iterations = 1; take shorter"):
+        solve(network, inputs, max_iterations=1, control=StepControl(fixed=5e-11, tolerance=1e-6))
 
 
 def test_tolerance_is_kept(generator):
@@ -328,6 +359,24 @@ def test_inverter_charges_against_the_reference(shared):
         change = (mine - mine[0, 0]) - (theirs - theirs[0, 0])
         assert float(change.abs().max()) < 0.03 * scale
     assert transistors(spec)  # the same transistors that currents are made of
+
+
+def test_a_network_gives_waveforms():
+    """One sequence, on given time points with the trapezoidal rule as well."""
+    config = Config(neuron=Neuron(kind="logistic", output_capacitance=2e-15), timing=TIMING)
+    model = convert(mlp(6, 4, 2), config)
+    inputs = signs(3, 6)
+    result = model.transient(inputs, initial=inputs[:1])
+    settled = model.solve(inputs).outputs
+    torch.testing.assert_close(result.outputs[result.periods[1:], 0], settled, rtol=0, atol=2e-5)
+    torch.testing.assert_close(result.outputs[0, 0], settled[0], rtol=0, atol=1e-9)
+    end = 3 * TIMING.period
+    grid = tuple(torch.linspace(0, end, 601, dtype=torch.float64)[1:].tolist())
+    control = StepControl(grid=grid, method="trapezoidal")
+    again = model.transient(inputs, options=TransientOptions(control=control))
+    torch.testing.assert_close(again.outputs[-1, 0], settled[-1], rtol=0, atol=2e-5)
+    # Corners of the inputs are time points besides: here they are among those given.
+    torch.testing.assert_close(again.time[1:], torch.tensor(grid, dtype=torch.float64))
 
 
 def test_report_of_a_data_set(finfet):

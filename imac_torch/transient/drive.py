@@ -11,7 +11,7 @@ from torch import Tensor
 
 from imac_torch.config import Timing
 from imac_torch.errors import SolverError
-from imac_torch.transient.integrator import GAMMA
+from imac_torch.transient.integrator import GAMMA, Rule, single_stage
 from imac_torch.transient.lines import ExactLines, LineState, ReducedLines, input_currents
 
 FORGOTTEN = 36.0
@@ -82,11 +82,11 @@ class Drive(Protocol):
         ...
 
     def try_step(
-        self, time: float, step: float, *, trapezoidal: bool = False
+        self, time: float, step: float, rule: Rule
     ) -> tuple[DrivePoint, DrivePoint, Tensor]:
         """Values at the two stages of a step, and (B,) V estimated local error.
 
-        With ``trapezoidal`` the first stage alone spans the step, and there is no estimate.
+        Rules of one stage have the end twice, and no estimate.
         """
         ...
 
@@ -182,12 +182,12 @@ class RampDrive:
         return self.at(self._time, after=True)
 
     def try_step(
-        self, time: float, step: float, *, trapezoidal: bool = False
+        self, time: float, step: float, rule: Rule
     ) -> tuple[DrivePoint, DrivePoint, Tensor]:
         """See :class:`Drive`."""
         self._tried = time + step
         end = self.at(time + step, after=False)
-        middle = end if trapezoidal else self.at(time + GAMMA * step, after=True)
+        middle = self.at(time + GAMMA * step, after=True) if rule == "tr-bdf2" else end
         return middle, end, torch.zeros_like(end.inputs)
 
     def accept(self) -> None:
@@ -259,11 +259,16 @@ class StepDrive:
         return self._point(self._time, self._state, after=True)
 
     def try_step(
-        self, time: float, step: float, *, trapezoidal: bool = False
+        self, time: float, step: float, rule: Rule
     ) -> tuple[DrivePoint, DrivePoint, Tensor]:
         """See :class:`Drive`."""
-        if trapezoidal:
-            history = self.lines.first(self._state, step / GAMMA)
+        if rule != "tr-bdf2":
+            spread = single_stage(rule, step)
+            history = (
+                self.lines.second(self._state, self._state, spread)
+                if rule == "euler"
+                else self.lines.first(self._state, spread)
+            )
             self._next = self.lines.close(history, self._voltages(time + step))
             self._tried = time + step
             point = self._point(self._tried, self._next, after=False)

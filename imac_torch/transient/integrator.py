@@ -27,6 +27,15 @@ _MIDDLE: Final = 1.0 / (GAMMA * (2.0 - GAMMA))
 _ERROR: Final = (-3.0 * GAMMA**2 + 4.0 * GAMMA - 2.0) / (12.0 * (2.0 - GAMMA))
 
 
+Rule = Literal["tr-bdf2", "trapezoidal", "euler"]
+"""How one step is taken: two stages, the first one alone, or backward Euler."""
+
+
+def single_stage(rule: Rule, step: float) -> float:
+    """The step of TR-BDF2 whose σ the one stage of the other rules needs, s."""
+    return (2.0 if rule == "euler" else 1.0) * step / GAMMA
+
+
 def shift(step: float) -> float:
     """σ of both stages, 1/s."""
     return 2.0 / (GAMMA * step)
@@ -38,7 +47,10 @@ def first_history(step: float, start: Tensor, start_rate: Tensor) -> Tensor:
 
 
 def second_history(step: float, start: Tensor, middle: Tensor) -> Tensor:
-    """ẏ(t + h) = σ·y(t + h) - history: BDF2 over t, t + γh, t + h."""
+    """ẏ(t + h) = σ·y(t + h) - history: BDF2 over t, t + γh, t + h.
+
+    With ``middle`` equal to ``start`` it is backward Euler over 2/σ.
+    """
     return shift(step) * (_MIDDLE * middle + (1.0 - _MIDDLE) * start)
 
 
@@ -66,11 +78,14 @@ class StepControl:
         smallest: s; a step that would be shorter is an error.
         largest: s, or None for a tenth of the period.
         fixed: s; equal steps of this size instead (convergence studies).
-        grid: s, ascending; steps end at these times instead, and are not controlled (comparison
-            with another simulator on its own points).
+        grid: s, ascending, from the start of the first period to the end of the last; steps end at
+            these times instead, and are not controlled (comparison with another simulator on its
+            own points).
         method: ``tr-bdf2``, or ``trapezoidal`` for comparison with a simulator that uses it: with
             ideal sources it does not damp, and its error is not estimated, so that it needs
             ``fixed`` or ``grid``.
+        euler_steps: With ``trapezoidal``: the first steps of all are taken by the backward Euler
+            rule instead, as simulators do that start from an operating point (HSPICE: two).
     """
 
     tolerance: float = 1e-4
@@ -79,6 +94,7 @@ class StepControl:
     fixed: float | None = None
     grid: tuple[float, ...] | None = None
     method: Literal["tr-bdf2", "trapezoidal"] = "tr-bdf2"
+    euler_steps: int = 0
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -94,6 +110,10 @@ class StepControl:
             raise SolverError(f"method = {self.method!r}: 'tr-bdf2' or 'trapezoidal'")
         if self.method == "trapezoidal" and self.adaptive:
             raise SolverError("the trapezoidal rule needs fixed steps or a grid")
+        if self.euler_steps < 0 or (self.euler_steps and self.method != "trapezoidal"):
+            raise SolverError(
+                f"euler_steps = {self.euler_steps} must be >= 0, and 0 with {self.method!r}"
+            )
         if self.grid is not None and (
             len(self.grid) < 1 or any(b <= a for a, b in pairwise(self.grid))
         ):

@@ -14,10 +14,12 @@ from imac_torch.solution import Status
 from imac_torch.transient.drive import Drive, DrivePoint, RampDrive, Sequence, StepDrive
 from imac_torch.transient.integrator import (
     GAMMA,
+    Rule,
     first_history,
     local_error,
     second_history,
     shift,
+    single_stage,
 )
 from imac_torch.transient.lines import (
     LineHistory,
@@ -121,6 +123,7 @@ class Stepper:
         self.reduction_error = solution.outputs.new_zeros(batch)
         self.inside = torch.ones(batch, dtype=torch.bool, device=solution.outputs.device)
         self.drive.begin(0)
+        self._taken = 0
         # Neurons a while before, and how long: the slope that guesses start from.
         self.before: tuple[list[NeuronState], float] | None = None
         self.unloaded = StageLoad(None, stages[-1].static.ports.outputs)
@@ -135,6 +138,10 @@ class Stepper:
         neurons = self.stages[k].neurons
         charges, currents = neurons.state(gates, outputs), neurons.static(gates, outputs)
         return NeuronState(gates, outputs, *charges, zero, zero, zero, *currents, combined, zero)
+
+    def _rule(self) -> Rule:
+        control = self.options.control
+        return "euler" if self._taken < control.euler_steps else control.method
 
     def begin(self, period: int) -> None:
         """Enter a period."""
@@ -151,12 +158,15 @@ class Stepper:
             time: s from the start of the period.
             step: s.
         """
-        trapezoidal = self.options.control.method == "trapezoidal"
-        middle_point, end_point, error = self.drive.try_step(time, step, trapezoidal=trapezoidal)
-        middle = self._stage(step / GAMMA if trapezoidal else step, middle_point, None)
+        rule = self._rule()
+        middle_point, end_point, error = self.drive.try_step(time, step, rule)
+        # Backward Euler is BDF2 whose middle is the start.
+        before = StageState(self.neurons, self.lines, [], 0.0) if rule == "euler" else None
+        length = step if rule == "tr-bdf2" else single_stage(rule, step)
+        middle = self._stage(length, middle_point, before)
         if isinstance(middle, FailedStep):
             return middle
-        if trapezoidal:
+        if rule != "tr-bdf2":
             power = self._power(end_point, middle.lines, middle.neurons)
             unknown = torch.zeros_like(error).expand(len(self.stages), -1)
             return TriedStep(
@@ -191,10 +201,12 @@ class Stepper:
     def accept(self, tried: TriedStep, step: float) -> None:
         """Go to the end of the step tried last."""
         self.drive.accept()
-        trapezoidal = self.options.control.method == "trapezoidal"
         self.before = (
-            (self.neurons, step) if trapezoidal else (tried.middle, (1.0 - GAMMA) * step)
+            (tried.middle, (1.0 - GAMMA) * step)
+            if self._rule() == "tr-bdf2"
+            else (self.neurons, step)
         )
+        self._taken += 1
         self.neurons, self.lines = tried.neurons, tried.lines
         for k, layer in enumerate(self.neurons):
             core = self.stages[k].static.neuron.core
