@@ -178,7 +178,7 @@ class InferenceRun:
     images that fail are found; the others are measured.
 
     Args:
-        stages: From :func:`imac_torch.transient.network.prepare_transient`.
+        stages: From :func:`imac_torch.transient.preparation.prepare_transient`.
         timing: Period and transition.
         options: Settings.
     """
@@ -439,7 +439,7 @@ def measure_inference(
     """Latency and energy of every image of a data set; see :class:`InferenceRun`.
 
     Args:
-        stages: From :func:`imac_torch.transient.network.prepare_transient`.
+        stages: From :func:`imac_torch.transient.preparation.prepare_transient`.
         inputs: (B, N) V.
         timing: Period and transition.
         initial: (B, N) or (N,) V, what was there before; None: the image before.
