@@ -42,6 +42,10 @@ NATIVE = {
     "kernels", "elimination", "ir_drop", "nodal", "neurons", "dc", "nonlinear", "transient"
 }  # fmt: skip
 TEXT = {"netlist", "simulator"}
+# Names with an underscore that others give their public things: os, torch's modules, named tuples.
+FOREIGN = {"_exit", "_modules", "_replace"}
+LONGEST = 600
+"""Lines of a module: about one noun it is half of that, and a longer one has two."""
 
 Graph = dict[str, set[str]]
 
@@ -134,6 +138,44 @@ def crossings(graph: Graph) -> list[str]:
     return found
 
 
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__") and name not in FOREIGN
+
+
+def borrowed(root: Path) -> list[str]:
+    """Private names that a module takes from another one of the package."""
+    found = []
+    for module, path in module_files(root).items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        nodes = list(ast.walk(tree))
+        own = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        own |= {node.id for node in nodes if isinstance(node, ast.Name)}
+        own |= {
+            node.attr for node in nodes
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        }  # fmt: skip
+        for node in nodes:
+            if isinstance(node, ast.ImportFrom):
+                inside = node.level or (node.module or "").partition(".")[0] == PACKAGE
+                names = [alias.name for alias in node.names] if inside else []
+            elif isinstance(node, ast.Attribute) and node.attr not in own:
+                # A method of one's base class is one's own.
+                names = [] if ast.unparse(node.value) in ("self", "cls", "super()") else [node.attr]
+            else:
+                names = []
+            private = filter(is_private, names)
+            found += [f"{module} uses {name}, which is private" for name in private]
+    return found
+
+
+def too_long(root: Path) -> list[str]:
+    counts = {
+        module: path.read_text(encoding="utf-8").count("\n")
+        for module, path in module_files(root).items()
+    }
+    return [f"{module} has {count} lines" for module, count in counts.items() if count > LONGEST]
+
+
 def test_imports_point_downwards() -> None:
     assert wrong_way(import_graph(ROOT)) == []
 
@@ -144,6 +186,14 @@ def test_there_are_no_import_cycles() -> None:
 
 def test_text_and_native_side_do_not_know_each_other() -> None:
     assert crossings(import_graph(ROOT)) == []
+
+
+def test_private_names_stay_in_their_module() -> None:
+    assert borrowed(ROOT) == []
+
+
+def test_no_module_is_too_long() -> None:
+    assert too_long(ROOT) == []
 
 
 def fake_package(root: Path, **modules: str) -> Graph:
@@ -182,6 +232,22 @@ def test_the_checks_see_what_they_look_for(tmp_path: Path) -> None:
     # not directly
     assert "imac_torch.elimination.chain reaches imac_torch.netlist.other" in reached
     assert "imac_torch.netlist.text reaches imac_torch.elimination.blocks" in reached
+
+
+def test_the_checks_of_single_modules_see_what_they_look_for(tmp_path: Path) -> None:
+    fake_package(
+        tmp_path,
+        one="from imac_torch.other import _hidden, shown\nfrom torch import _C",
+        two="from imac_torch import other\nother._hidden()\nother.__name__",
+        three="class A:\n    def f(self, a):\n        self._x = a._x\n        self._of_base()",
+        four="x = 1\n" * (LONGEST + 1),
+        five="x = 1\n" * LONGEST,
+    )
+    assert borrowed(tmp_path) == [
+        "imac_torch.one uses _hidden, which is private",
+        "imac_torch.two uses _hidden, which is private",
+    ]
+    assert too_long(tmp_path) == [f"imac_torch.four has {LONGEST + 1} lines"]
 
 
 def run(code: str) -> str:

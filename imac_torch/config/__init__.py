@@ -1,0 +1,36 @@
+"""The complete, frozen, typed and validated description of a circuit and its surroundings.
+
+All values are SI. Lengths that scale with the technology are given in metres or left ``None``,
+in which case they follow from ``tech_node`` (λ) as documented per field. The correspondence to
+the inputs of IMAC-Sim is in each field's text (``IMAC-Sim: name``).
+"""
+
+from imac_torch.config.array import Crossbar, Interconnect, Memristor
+from imac_torch.config.config import SCHEMA, UNSET, Config, LayerConfig
+from imac_torch.config.mapping import LARGEST_WEIGHT_BITS, WeightMapping
+from imac_torch.config.operation import Supplies, Timing
+from imac_torch.config.periphery import Amplifier, Neuron, NeuronKind
+from imac_torch.config.section import Section
+from imac_torch.config.technology import BIT_CELL_LENGTHS, BIT_CELL_WIDTH, DEVICES, NODES
+
+__all__ = [
+    "BIT_CELL_LENGTHS",
+    "BIT_CELL_WIDTH",
+    "DEVICES",
+    "LARGEST_WEIGHT_BITS",
+    "NODES",
+    "SCHEMA",
+    "UNSET",
+    "Amplifier",
+    "Config",
+    "Crossbar",
+    "Interconnect",
+    "LayerConfig",
+    "Memristor",
+    "Neuron",
+    "NeuronKind",
+    "Section",
+    "Supplies",
+    "Timing",
+    "WeightMapping",
+]

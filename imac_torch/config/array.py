@@ -1,0 +1,168 @@
+"""The arrays: memory devices, wires, and the partitioning of layers."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from imac_torch.config.section import Section
+from imac_torch.config.technology import BIT_CELL_LENGTHS, BIT_CELL_WIDTH, DEVICES, NODES
+from imac_torch.errors import ConfigError
+
+
+class Memristor(Section):
+    """The two end states of the memory device and its spread."""
+
+    rlow: float = Field(78e3, gt=0, description="Ω. Low-resistance state. IMAC-Sim: rlow.")
+    rhigh: float = Field(202e3, gt=0, description="Ω. High-resistance state. IMAC-Sim: rhigh.")
+    variation: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Uniform relative spread of each resistance: R·(1 ± variation), drawn once "
+        "from the generator given to convert. IMAC-Sim: weight_var, a percentage.",
+    )
+    states: int | None = Field(
+        None,
+        ge=2,
+        description="Conductances a device can be programmed to, equally spaced from 1/rhigh to "
+        "1/rlow; None: any. Read by the mapping scheme 'matched'; the others use the conductances "
+        "of their weight levels.",
+    )
+    bend: float | None = Field(
+        None,
+        gt=0,
+        description="V. v0 of cells with a curved characteristic i = v0/R·sinh(v/v0), rlow and "
+        "rhigh being those at small voltages; None: ohmic. Native operating points know it, though "
+        "not their gradients, and so do netlists; native transients do not.",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.rlow >= self.rhigh:
+            raise ValueError(f"rlow = {self.rlow} Ω must be below rhigh = {self.rhigh} Ω")
+        return self
+
+    @classmethod
+    def preset(cls, name: str) -> Memristor:
+        """The device ``name`` of :data:`DEVICES`.
+
+        Raises:
+            ConfigError: There is no such preset.
+        """
+        if name not in DEVICES:
+            raise ConfigError(f"no device preset {name!r}; there are {', '.join(DEVICES)}")
+        rlow, rhigh = DEVICES[name]
+        return cls(rlow=rlow, rhigh=rhigh)
+
+
+class Interconnect(Section):
+    """Geometry and material of the wires; resistances and capacitances follow (``wires.py``)."""
+
+    tech_node: float = Field(9e-9, gt=0, description="m. λ of the layout. IMAC-Sim: tech_node.")
+    metal: float | None = Field(
+        None, gt=0, description="m. Width of a wire; None: 3 λ. IMAC-Sim: metal."
+    )
+    thickness: float = Field(22e-9, gt=0, description="m. Metal thickness. IMAC-Sim: T.")
+    height: float = Field(
+        20e-9, gt=0, description="m. Dielectric between the metal and the plane below. IMAC-Sim: H."
+    )
+    length: float | None = Field(
+        None,
+        gt=0,
+        description="m. Bit-cell length, the segment of an I± line; None: 15 λ (1T1R). "
+        "IMAC-Sim: L.",
+    )
+    width: float | None = Field(
+        None,
+        gt=0,
+        description="m. Bit-cell width, the segment of an input line; None: 12 λ. IMAC-Sim: W.",
+    )
+    spacing: float | None = Field(
+        None, gt=0, description="m. Distance of the I+ and I- lines; None: 5 λ. IMAC-Sim: D."
+    )
+    resistivity: float = Field(
+        1.9e-8, gt=0, description="Ω·m. Bulk resistivity of the metal. IMAC-Sim: rho."
+    )
+    permittivity: float = Field(
+        20 * 8.854e-12, gt=0, description="F/m. Permittivity of the dielectric. IMAC-Sim: eps."
+    )
+    resistance: bool = Field(True, description="Whether wires have resistance.")
+    capacitance: bool = Field(
+        False, description="Whether wires have capacitance (seen by transients only)."
+    )
+    imac_sim_capacitance: bool = Field(
+        False,
+        description="Take the bit-cell width instead of its length for the capacitance of I± "
+        "lines, as IMAC-Sim's (commented) code does.",
+    )
+
+    @property
+    def metal_width(self) -> float:
+        """Wire width, m."""
+        return 3.0 * self.tech_node if self.metal is None else self.metal
+
+    @property
+    def cell_length(self) -> float:
+        """Segment of an I± line, m."""
+        if self.length is not None:
+            return self.length
+        return BIT_CELL_LENGTHS["1T1R"] * self.tech_node
+
+    @property
+    def cell_width(self) -> float:
+        """Segment of an input line, m."""
+        return BIT_CELL_WIDTH * self.tech_node if self.width is None else self.width
+
+    @property
+    def line_spacing(self) -> float:
+        """Distance of the I+ line from its I- line, m."""
+        return 5.0 * self.tech_node if self.spacing is None else self.spacing
+
+    @classmethod
+    def preset(cls, tech_node: float, bit_cell: str = "1T1R") -> Interconnect:
+        """The wires of a technology node with a bit cell of :data:`BIT_CELL_LENGTHS`.
+
+        Raises:
+            ConfigError: There is no such node or bit cell.
+        """
+        if not any(abs(tech_node - node) < 1e-12 for node in NODES):
+            known = ", ".join(f"{node * 1e9:g}" for node in NODES)
+            raise ConfigError(f"no preset for tech_node = {tech_node} m; there are {known} nm")
+        if bit_cell not in BIT_CELL_LENGTHS:
+            known = ", ".join(BIT_CELL_LENGTHS)
+            raise ConfigError(f"no bit cell {bit_cell!r}; there are {known}")
+        return cls(tech_node=tech_node, length=BIT_CELL_LENGTHS[bit_cell] * tech_node)
+
+
+class Crossbar(Section):
+    """Size of one physical array and the partitioning of layers onto arrays."""
+
+    rows: int = Field(
+        32, ge=1, description="Outputs (rows) of one array, from which vertical cuts follow."
+    )
+    columns: int = Field(
+        32,
+        ge=1,
+        description="Inputs (columns, the bias included) of one array, from which horizontal "
+        "cuts follow.",
+    )
+    horizontal: int | tuple[int, ...] | None = Field(
+        None,
+        description="Parts into which the I± lines are cut, one number or one per layer; None: "
+        "ceil((N+1)/columns). IMAC-Sim: hpar.",
+    )
+    vertical: int | tuple[int, ...] | None = Field(
+        None,
+        description="Parts into which the input lines are cut, one number or one per layer; "
+        "None: ceil(M/rows). IMAC-Sim: vpar.",
+    )
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        for name in ("horizontal", "vertical"):
+            value = getattr(self, name)
+            numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+            if any(number < 1 for number in numbers):
+                raise ValueError(f"{name} = {value}: every number of partitions must be >= 1")
+        return self

@@ -1,0 +1,220 @@
+"""All sections together, overrides by layer, and the file format."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import tomli_w
+from pydantic import Field, field_serializer, field_validator, model_validator
+from typing_extensions import Self
+
+from imac_torch.config.array import Crossbar, Interconnect, Memristor
+from imac_torch.config.mapping import WeightMapping
+from imac_torch.config.operation import Supplies, Timing
+from imac_torch.config.periphery import Amplifier, Neuron
+from imac_torch.config.section import FrozenDict, Section
+from imac_torch.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover - the same parser under its name on Python 3.10
+    import tomli as tomllib
+
+SCHEMA: Final = 1
+"""Version of the file format; files carry it and older readers refuse newer ones."""
+
+UNSET: Final = "none"
+"""How files write an override that puts a field back to None."""
+
+
+def _plain_override(value: object) -> object:
+    """A field of an override as it comes back from a file: see :class:`LayerConfig`."""
+    if isinstance(value, list | tuple):
+        return tuple(_plain_override(item) for item in value)
+    return None if value == UNSET else value
+
+
+class LayerConfig(Section):
+    """Overrides for one layer, by section; fields left out keep the network's value.
+
+    None puts a field back to what it follows from (``amplifier={"gain": None}`` chooses this
+    layer's gain although the network has a fixed one). Files write it as the word ``"none"``,
+    because TOML has no null.
+    """
+
+    device: dict[str, Any] = Field(default_factory=dict, description="Fields of Memristor.")
+    crossbar: dict[str, Any] = Field(default_factory=dict, description="Fields of Crossbar.")
+    amplifier: dict[str, Any] = Field(default_factory=dict, description="Fields of Amplifier.")
+    neuron: dict[str, Any] = Field(default_factory=dict, description="Fields of Neuron.")
+    mapping: dict[str, Any] = Field(default_factory=dict, description="Fields of mapping.")
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _plain(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return FrozenDict({name: _plain_override(value) for name, value in values.items()})
+
+    @field_serializer("*")
+    def _without_null(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: UNSET if value is None else list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
+
+
+class Config(Section):
+    """Everything that determines the circuit; immutable."""
+
+    supplies: Supplies = Field(default_factory=Supplies)
+    device: Memristor = Field(default_factory=Memristor)
+    interconnect: Interconnect = Field(default_factory=Interconnect)
+    crossbar: Crossbar = Field(default_factory=Crossbar)
+    amplifier: Amplifier = Field(default_factory=Amplifier)
+    neuron: Neuron = Field(default_factory=Neuron)
+    timing: Timing = Field(default_factory=Timing)
+    mapping: WeightMapping = Field(default_factory=WeightMapping)
+    temperature: float = Field(298.15, gt=0, description="K. Temperature of the transistors.")
+    layers: dict[str, LayerConfig] = Field(
+        default_factory=dict, description="Overrides by the layer's module path in the model."
+    )
+
+    @field_validator("layers", mode="after")
+    @classmethod
+    def _frozen_layers(cls, values: dict[str, LayerConfig]) -> dict[str, LayerConfig]:
+        return FrozenDict(values)
+
+    @model_validator(mode="after")
+    def _overrides_are_valid(self) -> Self:
+        for name in self.layers:
+            try:
+                self._override(name)
+            except ConfigError as error:
+                raise ValueError(f"layers.{name}: {error}") from None
+        return self
+
+    def _override(self, name: str) -> dict[str, Section]:
+        override = self.layers.get(name, LayerConfig())
+        return {
+            section: getattr(self, section).replace(**getattr(override, section))
+            for section in type(override).model_fields
+        }
+
+    def for_layer(self, index: int, name: str, count: int) -> Config:
+        """The configuration of one layer: overrides applied, per-layer tuples resolved.
+
+        Args:
+            index: Position of the layer, from 0.
+            name: The layer's module path in the model.
+            count: Number of analog layers.
+
+        Raises:
+            ConfigError: A per-layer tuple does not have ``count`` entries.
+        """
+        sections = self._override(name)
+        for section, field in (
+            ("crossbar", "horizontal"),
+            ("crossbar", "vertical"),
+            ("amplifier", "gain"),
+        ):
+            value = getattr(sections[section], field)
+            if isinstance(value, tuple):
+                if len(value) != count:
+                    raise ConfigError(
+                        f"{section}.{field} = {value} has {len(value)} entries for {count} analog "
+                        "layers; give one number, or one per layer"
+                    )
+                sections[section] = sections[section].replace(**{field: value[index]})
+        return self.replace(**sections, layers={})
+
+    @classmethod
+    def imac_sim(cls, **sections: Section) -> Config:
+        """IMAC-Sim's circuit as published runs use it: PCM, 9 nm wires, 32×32, gains 30, 30, 10.
+
+        Args:
+            sections: Sections that replace the preset's.
+        """
+        return cls(**{"amplifier": Amplifier(gain=(30.0, 30.0, 10.0)), **sections})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain values, version included."""
+        return {"schema": SCHEMA, **self.model_dump(mode="json", exclude_none=True)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Config:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ConfigError: The version is missing or newer, or a field is not valid.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"a configuration is a table, got {values!r}")
+        content = dict(values)
+        schema = content.pop("schema", None)
+        if type(schema) is not int or schema != SCHEMA:  # true == 1 in Python
+            raise ConfigError(
+                f"configuration has schema = {schema!r}, this version reads schema = {SCHEMA}; "
+                "add the line, or update imac_torch"
+            )
+        return cls(**content)
+
+    def to_json(self) -> str:
+        """The configuration as JSON text; numbers read back exactly."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Config:
+        """Read :meth:`to_json`'s text.
+
+        Raises:
+            ConfigError: The text is not JSON or not a configuration.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"configuration is not valid JSON: {error}") from None
+        return cls.from_dict(values)
+
+    def save(self, path: str | Path) -> None:
+        """Write a ``.toml`` or ``.json`` file; an existing file is not overwritten.
+
+        Raises:
+            ConfigError: The suffix is neither, the file exists, or it cannot be written.
+        """
+        path = Path(path)
+        if path.suffix not in {".toml", ".json"}:
+            raise ConfigError(f"{path}: a configuration is a .toml or .json file")
+        text = self.to_json() if path.suffix == ".json" else tomli_w.dumps(self.to_dict())
+        try:
+            # Exclusive: whatever has been written meanwhile is not lost either.
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError:
+            raise ConfigError(f"{path} exists; choose another name or remove it first") from None
+        except OSError as error:
+            raise ConfigError(f"cannot write the configuration {path}: {error.strerror}") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Config:
+        """Read a ``.toml`` or ``.json`` file.
+
+        Raises:
+            ConfigError: The file cannot be read or is not a configuration.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path} is not a text file in UTF-8") from None
+        try:
+            if path.suffix == ".json":
+                return cls.from_json(text)
+            return cls.from_dict(tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path} is not valid TOML: {error}") from None
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None

@@ -1,0 +1,56 @@
+"""How a circuit is operated: supplies and coding of inputs, their sequence in time."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from imac_torch.config.section import Section
+
+
+class Supplies(Section):
+    """Supply voltages and the coding of inputs between them."""
+
+    vdd: float = Field(
+        0.8, gt=0, description="V. Supply of neurons and bias lines. IMAC-Sim: vdd."
+    )
+    vss: float = Field(
+        -0.8,
+        le=0,
+        description="V. Input voltage of a software input of -1. An input of +1 is vdd, 0 is 0 V; "
+        "linear between them, so that the circuit computes what software meant for negative "
+        "inputs only if vss = -vdd. IMAC-Sim declares vss and ignores it. IMAC-Sim: vss.",
+    )
+    encoding: Literal["linear", "sign"] = Field(
+        "linear",
+        description="How software inputs become voltages: linear between vss, 0 V and vdd, or by "
+        "sign only (what IMAC-Sim does silently).",
+    )
+    input_scale: float = Field(
+        1.0, gt=0, description="Software input that is coded as vdd (full scale)."
+    )
+
+
+class Timing(Section):
+    """The sequence of inputs, and what the outputs have to drive meanwhile."""
+
+    period: float = Field(
+        4e-9, gt=0, description="s. Time per input vector. IMAC-Sim: tsampling."
+    )
+    transition: float = Field(1e-10, gt=0, description="s. Ramp from one input to the next.")
+    load_capacitance: float = Field(
+        0.0,
+        ge=0,
+        description="F. From every output of the last layer to ground: what reads the result "
+        "(seen by transients only).",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.transition >= self.period:
+            raise ValueError(
+                f"transition = {self.transition} s must be shorter than period = {self.period} s"
+            )
+        return self

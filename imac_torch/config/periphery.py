@@ -1,0 +1,117 @@
+"""What stands around the arrays: amplifiers and neurons."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from imac_torch.config.section import Section
+
+
+class Amplifier(Section):
+    """The differential amplifier at the end of every row of every partition."""
+
+    gain: float | tuple[float, ...] | None = Field(
+        None,
+        description="R3/R1 = R4/R2, one number or one per layer; None: chosen per layer so that "
+        "the analog layer computes what the software layer meant. IMAC-Sim: gain.",
+    )
+    input_resistance: float = Field(1e3, gt=0, description="Ω. R1 and R2.")
+    output_resistance: float = Field(
+        1e-3,
+        ge=0,
+        description="Ω. From each amplifier to the neuron input, where the partitions meet. "
+        "IMAC-Sim's 1 mΩ averages ideal sources; a physical amplifier has more. With slices it is "
+        "that of the most significant one; each further one has mapping.slice_base times more.",
+    )
+    pole: float | None = Field(
+        None,
+        gt=0,
+        description="Hz. Single pole of the closed loop (seen by transients only): the amplifier's "
+        "ideal output passes a buffered RC low-pass with 2π·R·C = 1/pole, then output_resistance "
+        "(or the ideal sum). The lines are loaded as without it. None: infinitely fast.",
+    )
+    combine: Literal["average", "sum"] = Field(
+        "average",
+        description="How partitions meet: tied together through output_resistance (the mean), or "
+        "an ideal sum.",
+    )
+
+    @model_validator(mode="after")
+    def _valid(self) -> Self:
+        gains = self.gain if isinstance(self.gain, tuple) else (self.gain,)
+        if any(gain is not None and gain <= 0 for gain in gains):
+            raise ValueError(f"gain = {self.gain}: every gain must be positive")
+        if self.combine == "average" and self.output_resistance == 0:
+            raise ValueError("averaging needs output_resistance > 0: ideal sources cannot be tied")
+        return self
+
+
+NeuronKind = Literal["finfet", "logistic", "tanh", "relu", "identity", "table"]
+"""Activation circuits: the FinFET inverter, behavioural shapes, a characterised sub-circuit."""
+
+
+class Neuron(Section):
+    """The activation circuit between an amplifier and the next layer."""
+
+    kind: NeuronKind | None = Field(
+        None,
+        description="Circuit used for every layer; None: chosen from the software activation "
+        "(Sigmoid: finfet; Tanh: tanh; ReLU: relu; none: identity).",
+    )
+    rlow: float | None = Field(
+        None, gt=0, description="Ω. Input resistor of the inverter; None: the device's rlow."
+    )
+    rhigh: float | None = Field(
+        None, gt=0, description="Ω. Feedback resistor of the inverter; None: the device's rhigh."
+    )
+    level_shift: float = Field(
+        0.4, description="V. Added between the amplifier and the inverter's input resistor."
+    )
+    fins: int = Field(10, ge=1, description="Fins of both transistors of the inverter.")
+    transistor_node: int = Field(
+        14, description="nm. PTM-MG node of the transistors (7, 10, 14, 16, 20). IMAC-Sim: the "
+        "hard-coded library."
+    )
+    flavour: Literal["hp", "lstp"] = Field("hp", description="PTM-MG flavour.")
+    model_directory: str | None = Field(
+        None,
+        description="Directory of PTM-MG model cards; None: the built-in 14 nm HP set. "
+        "IMAC-Sim: spice_dir.",
+    )
+    slope: float = Field(
+        11.0, gt=0, description="1/V. Slope of the behavioural logistic and tanh neurons."
+    )
+    output_resistance: float = Field(
+        1e3, gt=0, description="Ω. Output resistance of the behavioural neurons."
+    )
+    input_capacitance: float = Field(
+        0.0,
+        ge=0,
+        description="F. Linear, to ground (seen by transients only): at the inverter's gate, "
+        "behind its input resistor and level shift, besides the transistors' own charges; at the "
+        "input z of a behavioural neuron, which has no charge of its own. A sub-circuit of the "
+        "user's gets it as its parameter cin, if it declares one.",
+    )
+    output_capacitance: float = Field(
+        0.0,
+        ge=0,
+        description="F. Linear, from every neuron's output to ground (seen by transients only), "
+        "besides the transistors' own charges. A sub-circuit of the user's gets it as its "
+        "parameter cout, if it declares one.",
+    )
+    table: str | None = Field(
+        None, description="File with a characterised neuron (kind='table'), safetensors."
+    )
+    osdi: str | None = Field(
+        None,
+        description="Compiled BSIM-CMG 107 (.osdi) with which ngspice simulates FinFET neurons "
+        "itself; None: a table of them. Needs an ngspice with OSDI (44 or later); untested there.",
+    )
+    subcircuit: str | None = Field(
+        None,
+        description="User's SPICE file that replaces the neuron sub-circuit in netlists; same "
+        "ports (z out vdd).",
+    )
