@@ -5,39 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import torch
-from torch import Tensor
 
-from imac_torch.solution import Power
+from imac_torch.solution import BySource, Power
 
 
 @dataclass(frozen=True)
-class Energy:
+class Energy(BySource):
     """Energy delivered by each kind of source during one input; (..., B, L) J.
 
-    Attributes:
-        inputs: By the input sources.
-        bias: By vdd into the bias lines.
-        neurons: By vdd into the neurons.
-        level_shift: By the level-shift sources.
-        amplifiers: By the amplifiers' outputs; see :class:`imac_torch.solution.Power` for why
-            this is an artefact with IMAC-Sim's 1 mΩ. NaN where it was not asked for.
+    Its parts: :class:`imac_torch.solution.BySource`; amplifiers are NaN where not asked for.
     """
-
-    inputs: Tensor
-    bias: Tensor
-    neurons: Tensor
-    level_shift: Tensor
-    amplifiers: Tensor
-
-    @property
-    def supply(self) -> Tensor:
-        """By vdd: bias lines and neurons."""
-        return self.bias + self.neurons
-
-    @property
-    def total(self) -> Tensor:
-        """Inputs and vdd: what HSPICE's POWER counts, controlled sources left out."""
-        return self.inputs + self.bias + self.neurons
 
     def __sub__(self, other: Energy) -> Energy:
         return Energy(*(

@@ -25,8 +25,8 @@ class Status(IntEnum):
 
 
 @dataclass(frozen=True)
-class Power:
-    """Power delivered by each kind of source; (..., B) W.
+class BySource:
+    """What each kind of source delivers, as tensors of one shape.
 
     Attributes:
         inputs: By the input sources.
@@ -52,6 +52,11 @@ class Power:
     def total(self) -> Tensor:
         """Inputs and vdd: what HSPICE's POWER counts, controlled sources left out."""
         return self.inputs + self.bias + self.neurons
+
+
+@dataclass(frozen=True)
+class Power(BySource):
+    """Power delivered by each kind of source; (..., B) W. Its parts: :class:`BySource`."""
 
 
 @dataclass(frozen=True)
