@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from imac_torch.errors import SimulatorError
-from imac_torch.simulator import parse_listing, read_measure_file, read_post, read_raw
+from imac_torch.simulator import NgSpice, parse_listing, read_measure_file, read_post, read_raw
 from imac_torch.simulator.hspice_text import name_measures
 
 DATA = Path(__file__).parent / "data" / "hspice"
@@ -130,6 +130,16 @@ def test_raw_binary_with_several_plots(tmp_path):
     path.write_bytes(first[:40])
     with pytest.raises(SimulatorError, match="inside a header"):
         read_raw(path)
+
+
+def test_a_result_file_of_several_plots_is_refused(tmp_path):
+    path = tmp_path / "a.raw"
+    plot = raw_header(1) + struct.pack("<2d", 5.0, 6.0)
+    path.write_bytes(plot)
+    assert NgSpice()._read_waveforms(path) == read_raw(path)[0]
+    path.write_bytes(plot + plot)
+    with pytest.raises(SimulatorError, match="2 tables, one was expected"):
+        NgSpice()._read_waveforms(path)
 
 
 def test_raw_ascii(tmp_path):

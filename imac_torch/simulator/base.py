@@ -43,12 +43,16 @@ class Simulator(ABC):
     install_hint: ClassVar[str]
 
     def __init__(
-        self, executable: str, *, timeout: float | None = 3600.0, licences: int | None = None
+        self,
+        executable: str | None = None,
+        *,
+        timeout: float | None = 3600.0,
+        licences: int | None = None,
     ) -> None:
         """Store the settings; nothing is started or looked for yet.
 
         Args:
-            executable: Program name (looked up on the path) or path.
+            executable: Program name (looked up on the path) or path; None: the class's ``name``.
             timeout: Time limit of one run in s, None for no limit.
             licences: Largest number of simultaneous runs, None for no limit.
 
@@ -59,7 +63,7 @@ class Simulator(ABC):
             raise SimulatorError(f"timeout must be positive seconds or None, got {timeout!r}")
         if licences is not None and licences < 1:
             raise SimulatorError(f"licences must be at least 1 or None, got {licences!r}")
-        self.executable = executable
+        self.executable = self.name if executable is None else executable
         self.timeout = timeout
         self.licences = licences
         self._version: str | None = None
@@ -180,8 +184,8 @@ class Simulator(ABC):
         """Return the values of measures and the names of those reported as failed."""
 
     @abstractmethod
-    def _read_waveforms(self, path: Path) -> dict[str, FloatArray]:
-        """Read one result file."""
+    def _read_tables(self, path: Path) -> list[dict[str, FloatArray]]:
+        """Read one result file: a table per sweep or plot in it."""
 
     # What is common
 
@@ -197,13 +201,23 @@ class Simulator(ABC):
     def _time_limit(self, job: SimulationJob, output: ProcessOutput) -> SimulatorError | None:
         if not output.timed_out:
             return None
-        return SimulatorTimeoutError(
+        return self._failure(
+            job,
+            output,
             f"{self.name} did not finish {job.netlist} in {self.timeout:g} s and was ended; pass a "
             "larger timeout, or fewer images per netlist",
-            directory=job.directory,
-            stdout=output.stdout,
-            stderr=output.stderr,
+            SimulatorTimeoutError,
         )
+
+    def _failure(
+        self,
+        job: SimulationJob,
+        output: ProcessOutput,
+        message: str,
+        kind: type[SimulatorError] = SimulatorError,
+    ) -> SimulatorError:
+        """An error that carries what the program printed, and where its files are."""
+        return kind(message, directory=job.directory, stdout=output.stdout, stderr=output.stderr)
 
     def _collect(
         self,
@@ -248,6 +262,14 @@ class Simulator(ABC):
             f"{job.netlist}: {shown}; see {self._log_path(job)}",
             directory=job.directory,
         )
+
+    def _read_waveforms(self, path: Path) -> dict[str, FloatArray]:
+        tables = self._read_tables(path)
+        if len(tables) != 1:
+            raise SimulatorError(
+                f"it holds {len(tables)} tables, one was expected", directory=path.parent
+            )
+        return tables[0]
 
     def _collect_waveforms(
         self, job: SimulationJob

@@ -36,22 +36,6 @@ class HSpice(Simulator):
         "(LM_LICENSE_FILE or SNPSLMD_LICENSE_FILE, PATH), or use ngspice or the native solver,"
     )
 
-    def __init__(
-        self,
-        executable: str = "hspice",
-        *,
-        timeout: float | None = 3600.0,
-        licences: int | None = None,
-    ) -> None:
-        """Store the settings; nothing is started or looked for yet.
-
-        Args:
-            executable: Program name or path.
-            timeout: Time limit of one run in s, None for no limit.
-            licences: Number of licences to use at once, None for no limit.
-        """
-        super().__init__(executable, timeout=timeout, licences=licences)
-
     def _version_arguments(self) -> list[str]:
         return ["-v"]
 
@@ -94,12 +78,12 @@ class HSpice(Simulator):
             reason = "the listing does not say that the job concluded"
         else:
             reason = "it reported success but returned an error code"
-        return kind(
+        return self._failure(
+            job,
+            output,
             f"HSPICE failed on {job.netlist} (exit code {output.returncode}): {reason}; see "
             f"{self._log_path(job)}",
-            directory=job.directory,
-            stdout=output.stdout,
-            stderr=output.stderr,
+            kind,
         )
 
     def _read_measures(self, job: SimulationJob, log: str) -> tuple[dict[str, float], set[str]]:
@@ -117,10 +101,5 @@ class HSpice(Simulator):
         wanted = {*job.measures, *job.optional}
         return {name: value for name, value in values.items() if name in wanted}, failed
 
-    def _read_waveforms(self, path: Path) -> dict[str, FloatArray]:
-        tables = read_post(path)
-        if len(tables) != 1:
-            raise SimulatorError(
-                f"{path} holds {len(tables)} sweep tables, one expected", directory=path.parent
-            )
-        return tables[0]
+    def _read_tables(self, path: Path) -> list[dict[str, FloatArray]]:
+        return read_post(path)

@@ -54,22 +54,6 @@ class NgSpice(Simulator):
         "Windows: https://ngspice.sourceforge.io)"
     )
 
-    def __init__(
-        self,
-        executable: str = "ngspice",
-        *,
-        timeout: float | None = 3600.0,
-        licences: int | None = None,
-    ) -> None:
-        """Store the settings; nothing is started or looked for yet.
-
-        Args:
-            executable: Program name or path.
-            timeout: Time limit of one run in s, None for no limit.
-            licences: Largest number of simultaneous runs, None for no limit.
-        """
-        super().__init__(executable, timeout=timeout, licences=licences)
-
     def _version_arguments(self) -> list[str]:
         return ["--version"]
 
@@ -93,23 +77,22 @@ class NgSpice(Simulator):
         text = f"{output.stdout}\n{output.stderr}\n{log}"
         found = _CONVERGENCE.search(text)
         if found is not None:
-            return SimulatorConvergenceError(
+            return self._failure(
+                job,
+                output,
                 f"ngspice did not converge on {job.netlist}: {found[0].strip()}; see "
                 f"{self._log_path(job)}",
-                directory=job.directory,
-                stdout=output.stdout,
-                stderr=output.stderr,
+                SimulatorConvergenceError,
             )
         if output.returncode == 0 and _FINISHED.search(text):
             return None
         found = _ERROR.search(text)
         reason = found[0].strip() if found else "it stopped without a message"
-        return SimulatorError(
+        return self._failure(
+            job,
+            output,
             f"ngspice failed on {job.netlist} (exit code {output.returncode}): {reason}; see "
             f"{self._log_path(job)}",
-            directory=job.directory,
-            stdout=output.stdout,
-            stderr=output.stderr,
         )
 
     def _read_measures(self, job: SimulationJob, log: str) -> tuple[dict[str, float], set[str]]:
@@ -124,10 +107,5 @@ class NgSpice(Simulator):
             values.pop(name, None)
         return values, failed
 
-    def _read_waveforms(self, path: Path) -> dict[str, FloatArray]:
-        plots = read_raw(path)
-        if len(plots) != 1:
-            raise SimulatorError(
-                f"{path} holds {len(plots)} plots, one expected", directory=path.parent
-            )
-        return plots[0]
+    def _read_tables(self, path: Path) -> list[dict[str, FloatArray]]:
+        return read_raw(path)
