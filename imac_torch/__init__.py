@@ -26,20 +26,26 @@ from imac_torch.dc.native import Native
 from imac_torch.dc.newton import NewtonOptions
 from imac_torch.deck import Deck, compile
 from imac_torch.devices import DeviceModel
+from imac_torch.energy import Energy
 from imac_torch.engine import Spice
 from imac_torch.errors import ImacError
 from imac_torch.evaluation import evaluate
+from imac_torch.latency import Latency
 from imac_torch.layers import IMACLinear, Scaling
 from imac_torch.montecarlo import MonteCarlo
 from imac_torch.netlist import NetlistSettings
 from imac_torch.neurons.neurontable import NeuronTable
 from imac_torch.presets import device_model
+from imac_torch.reports.html_report import write_report
 from imac_torch.reports.report import Report
 from imac_torch.simulator import HSpice, NgSpice
 from imac_torch.solution import LayerSolution, Power, Solution, Status
 from imac_torch.storage import load, save
-from imac_torch.transient.inference import TimingOptions
+from imac_torch.transient.inference import InferenceReport, TimingOptions
+from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.options import TransientOptions
+from imac_torch.transient.result import TransientResult
+from imac_torch.transient_verification import verify_transient
 from imac_torch.userneuron import characterize
 from imac_torch.variation import varied
 from imac_torch.verification import verify
@@ -56,12 +62,15 @@ __all__ = [
     "Crossbar",
     "Deck",
     "DeviceModel",
+    "Energy",
     "HSpice",
     "IMACLinear",
     "IMACNetwork",
     "ImacError",
+    "InferenceReport",
     "Interconnect",
     "InverterSigmoid",
+    "Latency",
     "LayerConfig",
     "LayerRecord",
     "LayerSolution",
@@ -79,10 +88,12 @@ __all__ = [
     "Solution",
     "Spice",
     "Status",
+    "StepControl",
     "Supplies",
     "Timing",
     "TimingOptions",
     "TransientOptions",
+    "TransientResult",
     "WeightMapping",
     "ablate",
     "calibrate",
@@ -98,4 +109,6 @@ __all__ = [
     "to_software",
     "varied",
     "verify",
+    "verify_transient",
+    "write_report",
 ]
