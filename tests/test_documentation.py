@@ -17,9 +17,12 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import sys
+import threading
 import types
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +50,9 @@ FENCE = re.compile(
 )
 # Programs of other people on the pages; their arguments are theirs.
 OTHERS = {"git", "cd", ".", "apt-get", "brew", "kubectl", "squeue", "sbatch", "scancel", "dask"}
+
+# s. A block takes seconds, but for workers that do not come up it would wait without an end.
+PATIENCE = 600.0
 
 
 @dataclass(frozen=True)
@@ -181,7 +187,7 @@ def needs_ngspice(words: list[str]) -> bool:
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_a_page_works_from_top_to_bottom(
-    page: Path, empty_directory: Path, slurm: None, monkeypatch: pytest.MonkeyPatch
+    page: Path, empty_directory: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if page.name == "README.md":  # a reader's own data
         import imac_sim_directory
@@ -197,7 +203,8 @@ def test_a_page_works_from_top_to_bottom(
         if block.language == "python":
             code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
             if not block.reason:
-                exec(code, vars(module))
+                with ending(where, PATIENCE, slurm):
+                    exec(code, vars(module))
         elif block.language == "toml":
             tomllib.loads(block.text)
         elif block.language == "sh":
@@ -207,18 +214,45 @@ def test_a_page_works_from_top_to_bottom(
                     run_command(words, where)
 
 
+@contextmanager
+def ending(where: str, seconds: float, log: Path) -> Iterator[None]:
+    """Fail if what is within takes longer, and show what batch jobs said meanwhile."""
+
+    def give_up(*_: object) -> None:
+        said = log.read_text(errors="replace")[-2000:] if log.exists() else "none was submitted"
+        pytest.fail(f"{where}: no end after {seconds:g} s; batch jobs: {said}")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_block_that_waits_for_ever_fails_with_what_its_jobs_said(tmp_path: Path) -> None:
+    log = tmp_path / "jobs.log"
+    log.write_text("No module named distributed")
+    expected = pytest.raises(pytest.fail.Exception, match=r"page, line 3: no end.*No module named")
+    with expected, ending("page, line 3", 0.01, log):
+        threading.Event().wait(60.0)
+
+
 @pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch system of one machine: what is submitted runs at once."""
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A batch system of one machine: what is submitted runs at once; the log of all jobs."""
     programs = tmp_path / "slurm"
     programs.mkdir()
+    log = programs / "jobs.log"
     for name, text in {
-        "sbatch": 'sh "$1" > /dev/null 2>&1 &\necho "Submitted batch job $!"',
+        "sbatch": f'sh "$1" >> "{log}" 2>&1 &\necho "Submitted batch job $!"',
         "scancel": 'kill "$@" 2> /dev/null\nexit 0',
     }.items():
         (programs / name).write_text(f"#!/bin/sh\n{text}\n")
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    return log
 
 
 def run_command(words: list[str], where: str) -> None:
