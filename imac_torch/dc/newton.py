@@ -243,7 +243,6 @@ def _run_tiles(
         options.tolerance,
         options.max_iterations,
         LARGEST_STEP,
-        8,
     )
     good = torch.from_numpy(converged.all(axis=-1))
     return NeuronSolution(

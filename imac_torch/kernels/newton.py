@@ -18,6 +18,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from imac_torch.kernels.patch import bicubic_patch
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
@@ -32,22 +34,25 @@ _LOOKUP: Final = {"contract", "nsz", "arcp", "nnan", "ninf"}
 
 # Rows of the scratch array, LANES wide each.
 _GATE, _OUTPUT, _COMBINED, _DRAWN = 0, 1, 2, 3
-_AXES = 4  # twice eleven rows: weights, slopes, cell, excess, of the gate and of the output
-_CURRENT, _TUNNEL = 26, 29  # three rows each: value and both derivatives
-_EXP, _POWER = 32, 33
-_GATE_STEP, _GATE_SLOPE, _DIAGONAL, _DEFECT = 34, 35, 36, 37
-_WORST, _LARGEST, _LEAK, _NORM, _FACTOR = 38, 39, 40, 41, 42
-_ROWS = 43
+_AXIS = 4  # ten rows of the gate: weights, slopes, cell, excess
+_PLACE = 14  # three rows of the output: place in the cell, cell, excess
+_CURRENT, _TUNNEL = 17, 20  # three rows each: value and both derivatives
+_EXP = 23
+_GATE_STEP, _GATE_SLOPE, _DIAGONAL, _DEFECT = 24, 25, 26, 27
+_WORST, _LARGEST, _LEAK, _NORM, _FACTOR = 28, 29, 30, 31, 32
+_ROWS = 33
 
 # Rows of a tile's matrix, in units of its number of neurons.
 _U, _G, _Z, _Y, _GS, _GL, _D, _R, _I, _S, _E = range(11)
 _FIELDS = 11
 
 _LOG2_E = 1.0 / math.log(2.0)
+_INTEGER = 2.0**52 + 1023.0
+"""Added to a small integer k it leaves k + 1023, a power's exponent field, in the last bits."""
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # their sum is ln 2
 
 
-@njit(cache=True, inline="always", fastmath=_LOOKUP)
+@njit(cache=True, error_model="numpy", inline="always", fastmath=_LOOKUP)
 def _locate(
     scratch: FloatArray, source: int, row: int, low: float, high: float, inverse: float,
     cells: float,
@@ -73,48 +78,23 @@ def _locate(
         scratch[(row + 9) * LANES + lane] = position - within
 
 
-@njit(cache=True, inline="always", fastmath=_LOOKUP)
-def _patch(
-    table: FloatArray, corner: int, step: int, scratch: FloatArray, lane: int, sums: FloatArray,
-    width: int,
+@njit(cache=True, error_model="numpy", inline="always", fastmath=_LOOKUP)
+def _place(
+    scratch: FloatArray, source: int, row: int, low: float, high: float, inverse: float,
+    cells: float,
 ) -> None:
-    """Both tables' values and derivatives from 4×4 coefficients, interleaved by table.
-
-    ``width`` is 8; a constant would make the compiler unroll the loop instead of using vectors.
-    """
-    a = _AXES * LANES + lane
-    b = (_AXES + 11) * LANES + lane
-    a0, a1, a2, a3 = (
-        scratch[a], scratch[a + LANES], scratch[a + 2 * LANES], scratch[a + 3 * LANES]
-    )
-    e0, e1, e2, e3 = (
-        scratch[a + 4 * LANES], scratch[a + 5 * LANES],
-        scratch[a + 6 * LANES], scratch[a + 7 * LANES],
-    )
-    second = corner + step
-    third = second + step
-    fourth = third + step
-    for m in range(width):
-        k = np.uint64(m)
-        w, x, y, z = table[corner + k], table[second + k], table[third + k], table[fourth + k]
-        sums[m] = a0 * w + a1 * x + a2 * y + a3 * z
-        sums[8 + m] = e0 * w + e1 * x + e2 * y + e3 * z
-    b0, b1, b2, b3 = (
-        scratch[b], scratch[b + LANES], scratch[b + 2 * LANES], scratch[b + 3 * LANES]
-    )
-    d0, d1, d2, d3 = (
-        scratch[b + 4 * LANES], scratch[b + 5 * LANES],
-        scratch[b + 6 * LANES], scratch[b + 7 * LANES],
-    )
-    for k, row in ((0, _CURRENT), (1, _TUNNEL)):
-        v0, v1, v2, v3 = sums[k], sums[k + 2], sums[k + 4], sums[k + 6]
-        s0, s1, s2, s3 = sums[k + 8], sums[k + 10], sums[k + 12], sums[k + 14]
-        scratch[row * LANES + lane] = v0 * b0 + v1 * b1 + v2 * b2 + v3 * b3
-        scratch[(row + 1) * LANES + lane] = s0 * b0 + s1 * b1 + s2 * b2 + s3 * b3
-        scratch[(row + 2) * LANES + lane] = v0 * d0 + v1 * d1 + v2 * d2 + v3 * d3
+    """Cells that the positions lie in, the places there and the excesses."""
+    for lane in range(LANES):
+        position = scratch[source * LANES + lane]
+        within = min(max(position, low), high)
+        scaled = (within - low) * inverse
+        cell = min(math.floor(scaled), cells - 1.0)
+        scratch[row * LANES + lane] = scaled - cell
+        scratch[(row + 1) * LANES + lane] = cell
+        scratch[(row + 2) * LANES + lane] = position - within
 
 
-@njit(cache=True, inline="always", fastmath=_LOOKUP)
+@njit(cache=True, error_model="numpy", inline="always", fastmath=_LOOKUP)
 def _exponential(scratch: FloatArray, bits: IntArray, powers: FloatArray) -> None:
     """Exponential of asinh(gate current/scale): 2^k·exp(r) with a Taylor polynomial, |r| < ln 2/2.
 
@@ -122,8 +102,8 @@ def _exponential(scratch: FloatArray, bits: IntArray, powers: FloatArray) -> Non
     a linear continuation could reach anything.
     """
     for lane in range(LANES):
-        over_gate = scratch[(_AXES + 9) * LANES + lane]
-        over_output = scratch[(_AXES + 20) * LANES + lane]
+        over_gate = scratch[(_AXIS + 9) * LANES + lane]
+        over_output = scratch[(_PLACE + 2) * LANES + lane]
         x = (
             scratch[_TUNNEL * LANES + lane]
             + scratch[(_TUNNEL + 1) * LANES + lane] * over_gate
@@ -144,18 +124,18 @@ def _exponential(scratch: FloatArray, bits: IntArray, powers: FloatArray) -> Non
         p = p * r + 0.5
         p = p * r + 1.0
         scratch[_EXP * LANES + lane] = p * r + 1.0
-        scratch[_POWER * LANES + lane] = (k + 1023.0) * 4503599627370496.0  # exponent field: 2^52
+        powers[lane] = k + _INTEGER
     for lane in range(LANES):
-        bits[lane] = np.int64(scratch[_POWER * LANES + lane])
+        bits[lane] = bits[lane] << 52
     for lane in range(LANES):
         scratch[_EXP * LANES + lane] *= powers[lane]
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _linearise(
     tile: FloatArray, size: int, table: FloatArray, shape: tuple[int, int], grid: FloatArray,
     circuit: FloatArray, matrix: FloatArray, left: FloatArray, right: FloatArray, loaded: bool,
-    scratch: FloatArray, bits: IntArray, powers: FloatArray, sums: FloatArray, width: int,
+    scratch: FloatArray, bits: IntArray, powers: FloatArray,
 ) -> None:
     """Newton's equations with the gate eliminated, for a tile; see ``newton._linearise``."""
     resistance, feedback, scale = circuit[0], circuit[1], grid[6]
@@ -172,16 +152,27 @@ def _linearise(
             scratch[_OUTPUT * LANES + lane] = tile[_U * size + row, lane]
             scratch[_COMBINED * LANES + lane] = tile[_Z * size + row, lane]
             scratch[_DRAWN * LANES + lane] = tile[_Y * size + row, lane]
-        _locate(scratch, _GATE, _AXES, grid[0], grid[1], grid[2], shape[0] - 3.0)
-        _locate(scratch, _OUTPUT, _AXES + 11, grid[3], grid[4], grid[5], columns - 3.0)
+        _locate(scratch, _GATE, _AXIS, grid[0], grid[1], grid[2], shape[0] - 3.0)
+        _place(scratch, _OUTPUT, _PLACE, grid[3], grid[4], grid[5], columns - 3.0)
         for lane in range(LANES):
-            cell = scratch[(_AXES + 8) * LANES + lane] * columns
-            corner = np.uint64(2.0 * (cell + scratch[(_AXES + 19) * LANES + lane]))
-            _patch(table, corner, step, scratch, lane, sums, width)
+            cell = scratch[(_AXIS + 8) * LANES + lane] * columns
+            bicubic_patch(
+                table,
+                np.uint64(2.0 * (cell + scratch[(_PLACE + 1) * LANES + lane])),
+                step,
+                scratch,
+                np.uint64(_PLACE * LANES + lane),
+                np.uint64(_AXIS * LANES + lane),
+                np.uint64(_CURRENT * LANES + lane),
+                np.uint64(LANES),
+            )
+        for lane in range(LANES):
+            scratch[(_CURRENT + 2) * LANES + lane] *= grid[5]
+            scratch[(_TUNNEL + 2) * LANES + lane] *= grid[5]
         _exponential(scratch, bits, powers)
         for lane in range(LANES):
-            over_gate = scratch[(_AXES + 9) * LANES + lane]
-            over_output = scratch[(_AXES + 20) * LANES + lane]
+            over_gate = scratch[(_AXIS + 9) * LANES + lane]
+            over_output = scratch[(_PLACE + 2) * LANES + lane]
             gate, output = scratch[_GATE * LANES + lane], scratch[_OUTPUT * LANES + lane]
             by_gate = scratch[(_CURRENT + 1) * LANES + lane]
             by_output = scratch[(_CURRENT + 2) * LANES + lane]
@@ -226,7 +217,7 @@ def _linearise(
             tile[_I * size + row, lane] = scratch[_FACTOR * LANES + lane]
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _multiply(
     matrix: FloatArray, tile: FloatArray, source: int, target: int, size: int, scratch: FloatArray
 ) -> None:
@@ -267,7 +258,7 @@ def _multiply(
                 tile[target * size + other, lane] += scratch[second + lane]
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _precondition(
     tile: FloatArray, source: int, size: int, left: FloatArray, right: FloatArray,
     scratch: FloatArray,
@@ -291,7 +282,7 @@ def _precondition(
             )
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _step(
     tile: FloatArray, size: int, matrix: FloatArray, left: FloatArray, right: FloatArray,
     loaded: bool, scratch: FloatArray,
@@ -329,7 +320,7 @@ def _step(
             scratch[_LARGEST * LANES + lane] = largest if move <= largest else move
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _begin(
     tile: FloatArray, size: int, combined: FloatArray, begin: int, head: int, lanes: int,
     shift: float, table: FloatArray, low: float, inverse: float,
@@ -354,7 +345,7 @@ def _begin(
             tile[_Z * size + row, lane] = value + shift
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _adapt(
     tile: FloatArray, size: int, matrix: FloatArray, left: FloatArray, right: FloatArray,
     typical: FloatArray, scratch: FloatArray,
@@ -381,7 +372,7 @@ def _adapt(
             tile[_G * size + row, lane] += tile[_GL * size + row, lane] * step
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", nogil=True, fastmath=FAST)
 def solve_tiles(
     work_first: int,
     work_last: int,
@@ -407,7 +398,6 @@ def solve_tiles(
     tolerance: float,
     limit: int,
     largest_step: float,
-    width: int,
 ) -> None:
     """Solve a range of tiles in place; see :mod:`imac_torch.dc.newton` for the mathematics.
 
@@ -438,7 +428,6 @@ def solve_tiles(
         tolerance: V.
         limit: Largest number of iterations.
         largest_step: V.
-        width: 8.
     """
     batch = combined.shape[1]
     partitions = len(first) - 1
@@ -446,7 +435,6 @@ def solve_tiles(
     scratch = np.zeros(_ROWS * LANES)
     bits = np.zeros(LANES, dtype=np.int64)
     powers = bits.view(np.float64)
-    sums = np.zeros(16)
     before = np.empty(LANES)
     damping = np.empty(LANES)
     done = np.empty(LANES, dtype=np.bool_)
@@ -481,7 +469,7 @@ def solve_tiles(
                     _multiply(matrix, tile, _U, _Y, size, scratch)
             _linearise(
                 tile, size, table, shape, grid, circuit, matrix, a, b, loaded, scratch, bits,
-                powers, sums, width,
+                powers,
             )
             finished = True
             for lane in range(LANES):
