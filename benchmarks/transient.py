@@ -25,7 +25,7 @@ from golden import ReferenceNetwork, shared_directory
 import imac_torch as it
 from imac_torch.energy import Energy
 from imac_torch.latency import Latency, sampling_cost
-from imac_torch.transient.inference import InferenceReport
+from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.transient.integrator import StepControl
 
 PARTS = ("inputs", "bias", "neurons", "total")

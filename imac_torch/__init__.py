@@ -41,9 +41,9 @@ from imac_torch.reports.report import Report
 from imac_torch.simulator import HSpice, NgSpice
 from imac_torch.solution import LayerSolution, Power, Solution, Status
 from imac_torch.storage import load, save
-from imac_torch.transient.inference import InferenceReport, TimingOptions
+from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.transient.integrator import StepControl
-from imac_torch.transient.options import TransientOptions
+from imac_torch.transient.options import TimingOptions, TransientOptions
 from imac_torch.transient.result import TransientResult
 from imac_torch.transient_verification import verify_transient
 from imac_torch.userneuron import characterize

@@ -20,9 +20,10 @@ from imac_torch.errors import CircuitError, ConversionError
 from imac_torch.layers import IMACLinear
 from imac_torch.solution import Solution
 from imac_torch.tables import text_table
-from imac_torch.transient.inference import InferenceReport, InferenceRun, TimingOptions
+from imac_torch.transient.inference import InferenceRun
+from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.transient.network import solve_transient
-from imac_torch.transient.options import TransientOptions
+from imac_torch.transient.options import TimingOptions, TransientOptions
 from imac_torch.transient.preparation import DynamicStage, prepare_transient
 from imac_torch.transient.result import TransientResult
 

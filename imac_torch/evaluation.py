@@ -18,7 +18,8 @@ from imac_torch.errors import DataError, SamplingWarning, SolverError
 from imac_torch.progress import progress_bar
 from imac_torch.reports.report import Report, environment
 from imac_torch.solution import Solution, Status, combine, concatenate
-from imac_torch.transient.inference import InferenceReport, TimingOptions
+from imac_torch.transient.inference_report import InferenceReport
+from imac_torch.transient.options import TimingOptions
 
 
 @dataclass

@@ -19,7 +19,7 @@ from imac_torch.neurons.cores import build_core, tabulated_core
 from imac_torch.neurons.neuron import Core, CoreCurrents, CoreValues, NeuronCircuit
 from imac_torch.reports.svg import quantity
 from imac_torch.solution import Status
-from imac_torch.transient.inference import InferenceReport
+from imac_torch.transient.inference_report import InferenceReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

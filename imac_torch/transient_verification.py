@@ -16,10 +16,9 @@ from imac_torch.deck import Dialect, collect, write_deck
 from imac_torch.latency import RESOLUTION, Latency, measure_latency
 from imac_torch.netlist import NetlistSettings
 from imac_torch.simulator import NgSpice, Simulator, SpiceSolution, check, solve_netlists
-from imac_torch.transient.inference import TimingOptions
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.network import solve_transient
-from imac_torch.transient.options import TransientOptions
+from imac_torch.transient.options import TimingOptions, TransientOptions
 from imac_torch.transient.result import TransientResult
 from imac_torch.waveform import sample
 

@@ -22,7 +22,7 @@ from imac_torch.plots import (
     plot_neuron,
     plot_waveforms,
 )
-from imac_torch.transient.inference import InferenceReport
+from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.waveform import Waveforms
 
 matplotlib = pytest.importorskip("matplotlib")

@@ -19,10 +19,10 @@ from imac_torch.errors import SolverError
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.neurons.cores import transistors
 from imac_torch.transient.charges import build_charges
-from imac_torch.transient.inference import TimingOptions, measure_inference
+from imac_torch.transient.inference import measure_inference
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.network import solve_transient
-from imac_torch.transient.options import TransientOptions
+from imac_torch.transient.options import TimingOptions, TransientOptions
 from imac_torch.transient.preparation import prepare_transient
 
 SIZES = (9, 6, 4)

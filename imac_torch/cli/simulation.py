@@ -33,7 +33,7 @@ from imac_torch.reports.area import network_area
 from imac_torch.reports.html_report import render_report, write_report
 from imac_torch.reports.report import Report, without_nan
 from imac_torch.sources import Loader
-from imac_torch.transient.inference import TimingOptions
+from imac_torch.transient.options import TimingOptions
 from imac_torch.transient_verification import verify_transient
 
 __all__ = ["report", "simulate", "verify"]

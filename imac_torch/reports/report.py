@@ -28,7 +28,7 @@ from imac_torch.reports.timing import (
 )
 from imac_torch.solution import Power, Solution
 from imac_torch.tables import text_table
-from imac_torch.transient.inference import InferenceReport
+from imac_torch.transient.inference_report import InferenceReport
 
 FORMAT = 1
 """Version of saved reports."""

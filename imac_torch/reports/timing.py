@@ -13,7 +13,7 @@ from imac_torch.config import Timing
 from imac_torch.energy import Energy
 from imac_torch.latency import Latency
 from imac_torch.reports.svg import quantity
-from imac_torch.transient.inference import InferenceReport
+from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.waveform import Waveforms
 
 __all__ = [

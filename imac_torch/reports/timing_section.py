@@ -12,7 +12,7 @@ from imac_torch.reports.curves import Curve, histogram, waveforms
 from imac_torch.reports.report import Report
 from imac_torch.reports.svg import quantity
 from imac_torch.reports.timing import LEVELS, NOT_MEASURED, method, timing_figures
-from imac_torch.transient.inference import InferenceReport
+from imac_torch.transient.inference_report import InferenceReport
 
 __all__ = ["timing_section"]
 

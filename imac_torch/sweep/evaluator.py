@@ -27,7 +27,7 @@ from imac_torch.reports.report import Report, environment
 from imac_torch.simulator import HSpice, Simulator
 from imac_torch.sweep.points import Point, configure, seed_of
 from imac_torch.sweep.tasks import Bench
-from imac_torch.transient.inference import TimingOptions
+from imac_torch.transient.options import TimingOptions
 
 __all__ = ["TIMING_METRICS", "Evaluator", "NetworkEvaluator"]
 

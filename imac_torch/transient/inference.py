@@ -1,10 +1,10 @@
-"""Latency and energy of every image of a data set, and what they say about the sampling period."""
+"""Latency and energy of every image of a data set, measured batch by batch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -13,147 +13,14 @@ from imac_torch.config import Timing
 from imac_torch.dc.network import solve_dc
 from imac_torch.energy import Energy
 from imac_torch.errors import SolverError
-from imac_torch.latency import (
-    FRACTION,
-    RESOLUTION,
-    Latency,
-    SamplingCost,
-    measure_latency,
-    sampling_cost,
-)
+from imac_torch.latency import Latency, measure_latency
 from imac_torch.solution import Status
+from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.transient.network import solve_transient
-from imac_torch.transient.options import TransientOptions
+from imac_torch.transient.options import TimingOptions
 from imac_torch.transient.preparation import DynamicStage
 from imac_torch.transient.result import TransientResult
 from imac_torch.waveform import Waveforms, sample
-
-
-@dataclass(frozen=True)
-class TimingOptions:
-    """How latency and energy of a data set are measured.
-
-    Attributes:
-        transient: Step control, representation of wires.
-        fraction: Half-width of the settling band, of the swing.
-        resolution: V, its smallest half-width.
-        batch_size: Images that share their time steps; bounds memory.
-        periods: Images that have not settled are followed for up to so many periods.
-        waveforms: Images whose waveforms are kept: the slowest and the first ones.
-        samples: Images to measure, of a longer data set; None: all.
-    """
-
-    transient: TransientOptions = field(default_factory=TransientOptions)
-    fraction: float = FRACTION
-    resolution: float = RESOLUTION
-    batch_size: int = 256
-    periods: int = 32
-    waveforms: int = 2
-    samples: int | None = None
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            SolverError: One is not valid.
-        """
-        if not (0.0 < self.fraction < 1.0 and 0.0 <= self.resolution < math.inf):
-            raise SolverError(
-                f"fraction = {self.fraction} must be in (0, 1) and resolution = {self.resolution} "
-                "V >= 0"
-            )
-        if self.batch_size < 1 or self.periods < 1 or self.waveforms < 0:
-            raise SolverError(
-                f"batch_size = {self.batch_size} and periods = {self.periods} must be >= 1, "
-                f"waveforms = {self.waveforms} >= 0"
-            )
-        if self.samples is not None and self.samples < 1:
-            raise SolverError(f"samples = {self.samples} must be >= 1, or None for all")
-
-
-@dataclass(frozen=True)
-class InferenceReport:
-    """One inference per image; B images, M outputs.
-
-    Images that were not solved (``status``) have NaN everywhere and count nowhere.
-
-    Attributes:
-        settled: (B, M) V, of the DC solution.
-        sampled: (B, M) V, at the end of the period.
-        latency: Of every image, relative to the settled outputs; its L is 1. Longer than the
-            period where an image settles later; infinite where it does not settle at all.
-        energy: (B, 1) J by part over the period.
-        static: (B, 1) J, of the powers at the end of the period.
-        timing: Period and transition.
-        status: (B,) int64, a :class:`imac_torch.solution.Status`.
-        wires: How each layer's crossbars were represented.
-        reduction_error: V, largest over the data set.
-        steps: Time steps per batch.
-        method: Integrator and tolerance, in words.
-        resolution: V, smallest half-width of the settling band.
-        waveforms: Of the slowest image and the first ones, or None.
-        failure: Why the first image that failed did; empty where none failed.
-    """
-
-    settled: Tensor
-    sampled: Tensor
-    latency: Latency
-    energy: Energy
-    static: Energy
-    timing: Timing
-    status: Tensor
-    wires: tuple[str, ...]
-    reduction_error: float
-    steps: tuple[int, ...]
-    method: str = ""
-    resolution: float = RESOLUTION
-    waveforms: Waveforms | None = None
-    failure: str = ""
-
-    @property
-    def switching(self) -> Energy:
-        """(B, 1) J besides the static energy.
-
-        It can be negative: while inputs change sign they pass 0 V, where they take less power than
-        before and after.
-        """
-        return self.energy - self.static
-
-    @property
-    def measured(self) -> Tensor:
-        """(B,) bool, images that were solved."""
-        return self.status == int(Status.CONVERGED)
-
-    @property
-    def unsettled(self) -> int:
-        """Images with an output outside its band or another class at the end of the period."""
-        return int((self.latency.ready[self.measured] > self.timing.period).sum())
-
-    @property
-    def safe_period(self) -> float:
-        """s, smallest period after which all outputs of all images have settled, classes too."""
-        return self.latency.safe_period()
-
-    @property
-    def throughput(self) -> float:
-        """Inferences per second at :attr:`safe_period`."""
-        return 1.0 / self.safe_period
-
-    def cost(self, labels: Tensor | None = None) -> SamplingCost:
-        """What sampling at the end of the period costs.
-
-        Args:
-            labels: (B,) int64, or of more images that follow.
-        """
-        kept = self.measured
-        labels = None if labels is None else labels[: len(kept)]
-        return sampling_cost(
-            self.sampled[kept, None],
-            self.settled[kept, None],
-            self.latency.select(kept),
-            self.timing.period,
-            None if labels is None else labels[kept, None],
-        )
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
-"""Settings of the transient engine."""
+"""Settings of the transient engine, and of what it measures of a data set."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from imac_torch.errors import SolverError
+from imac_torch.latency import FRACTION, RESOLUTION
 from imac_torch.transient.integrator import StepControl
 
 
@@ -50,3 +52,45 @@ class TransientOptions:
             raise SolverError(
                 f"order = {self.order} and max_iterations = {self.max_iterations} must be >= 1"
             )
+
+
+@dataclass(frozen=True)
+class TimingOptions:
+    """How latency and energy of a data set are measured.
+
+    Attributes:
+        transient: Step control, representation of wires.
+        fraction: Half-width of the settling band, of the swing.
+        resolution: V, its smallest half-width.
+        batch_size: Images that share their time steps; bounds memory.
+        periods: Images that have not settled are followed for up to so many periods.
+        waveforms: Images whose waveforms are kept: the slowest and the first ones.
+        samples: Images to measure, of a longer data set; None: all.
+    """
+
+    transient: TransientOptions = field(default_factory=TransientOptions)
+    fraction: float = FRACTION
+    resolution: float = RESOLUTION
+    batch_size: int = 256
+    periods: int = 32
+    waveforms: int = 2
+    samples: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            SolverError: One is not valid.
+        """
+        if not (0.0 < self.fraction < 1.0 and 0.0 <= self.resolution < math.inf):
+            raise SolverError(
+                f"fraction = {self.fraction} must be in (0, 1) and resolution = {self.resolution} "
+                "V >= 0"
+            )
+        if self.batch_size < 1 or self.periods < 1 or self.waveforms < 0:
+            raise SolverError(
+                f"batch_size = {self.batch_size} and periods = {self.periods} must be >= 1, "
+                f"waveforms = {self.waveforms} >= 0"
+            )
+        if self.samples is not None and self.samples < 1:
+            raise SolverError(f"samples = {self.samples} must be >= 1, or None for all")
