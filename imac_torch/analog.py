@@ -18,6 +18,7 @@ from imac_torch.crossbar import CrossbarSpec
 from imac_torch.dc.native import Native, Prepared
 from imac_torch.errors import CircuitError, ConversionError
 from imac_torch.layers import IMACLinear
+from imac_torch.memory import Memory
 from imac_torch.solution import Solution
 from imac_torch.tables import text_table
 from imac_torch.transient.inference import InferenceRun
@@ -43,39 +44,6 @@ class LayerRecord:
     module: str
     target: str
     detail: str
-
-
-@dataclass
-class _Cache:
-    """Ports of the current conductances; a copy or a pickle starts empty.
-
-    Tensors are compared by value: neither addresses nor version counters see everything that
-    can be done to a tensor (``weight.data = …`` changes neither).
-    """
-
-    settings: tuple[Any, ...] | None = None
-    tensors: tuple[Tensor, ...] = ()
-    prepared: Prepared | None = None
-
-    def find(self, settings: tuple[Any, ...], tensors: Sequence[Tensor]) -> Prepared | None:
-        """What was prepared for the same settings and equal tensors, or None."""
-        if self.settings != settings or len(self.tensors) != len(tensors):
-            return None
-        same = all(map(_equal, self.tensors, tensors))
-        return self.prepared if same else None
-
-    def store(
-        self, settings: tuple[Any, ...], tensors: Sequence[Tensor], prepared: Prepared
-    ) -> None:
-        self.settings = settings
-        self.tensors = tuple(tensor.detach().clone() for tensor in tensors)
-        self.prepared = prepared
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Cache:
-        return _Cache()
-
-    def __reduce__(self) -> tuple[type[_Cache], tuple[()]]:
-        return _Cache, ()
 
 
 class IMACNetwork(nn.Module):
@@ -120,7 +88,7 @@ class IMACNetwork(nn.Module):
         self.config = config
         self.records = tuple(records)
         self.engine = Native() if engine is None else engine
-        self._cache = _Cache()
+        self._cache: Memory[Prepared] = Memory()
 
     def analog_layers(self) -> Iterator[IMACLinear]:
         """The analog layers, in order."""
@@ -184,13 +152,8 @@ class IMACNetwork(nn.Module):
                 (layer.config, layer.scaling, layer.activation) for layer in self.analog_layers()
             ),
         )
-        prepared = self._cache.find(settings, tensors)
-        if prepared is None:
-            with torch.no_grad():
-                prepared = engine.prepare(self._parts())
-            # Gains that are determined on demand are in buffers now.
-            self._cache.store(settings, tensors, prepared)
-        return prepared
+        # Gains that are determined on demand are in buffers afterwards.
+        return self._cache.get(settings, tensors, lambda: engine.prepare(self._parts()))
 
     def _check_supplies(self) -> None:
         """One vdd feeds the circuit, and inputs and outputs are coded relative to it."""
@@ -350,13 +313,6 @@ class IMACNetwork(nn.Module):
         except (ValueError, KeyError, TypeError) as error:
             raise ConversionError(f"the state's configuration is damaged: {error}") from None
         self.config = Config.from_dict(content)
-
-
-def _equal(one: Tensor, two: Tensor) -> bool:
-    """Same place, type and values; NaN (a gain that is not determined yet) equals NaN."""
-    if one.device != two.device or one.dtype != two.dtype or one.shape != two.shape:
-        return False
-    return torch.equal(one, two) or bool(((one == two) | (one.isnan() & two.isnan())).all())
 
 
 @contextmanager

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from imac_torch.mapping.quantization import (
 from imac_torch.mapping.residual import match_slices
 from imac_torch.mapping.slices import Slicing
 from imac_torch.mapping.states import RANK, InputStatistics
+from imac_torch.memory import Memory
 
 GAINS = (1.0, 2.0, 4.0, 7.0, 10.0, 15.0, 20.0, 30.0, 40.0, 55.0, 75.0, 100.0, 150.0, 250.0, 500.0)
 """Amplifier gains that the scheme 'matched' chooses from where none is given."""
@@ -44,8 +45,6 @@ counts what loading takes from some lines more than from others."""
 GAIN_ROWS = 24
 """Outputs that a gain is tried on at most: a layer's rows ask for much the same."""
 
-Result = TypeVar("Result")
-
 
 @dataclass(frozen=True)
 class Scaling:
@@ -58,40 +57,6 @@ class Scaling:
 
     input_scale: float = 1.0
     output_scale: float = 1.0
-
-
-class _Memory(Generic[Result]):
-    """Latest results by settings, kept while the tensors they came from are equal.
-
-    Only an economy: results are functions of their arguments. A copy or a pickle starts empty.
-    """
-
-    def __init__(self) -> None:
-        self._entries: dict[Hashable, tuple[tuple[Tensor, ...], Result]] = {}
-
-    def get(
-        self, tensors: tuple[Tensor, ...], settings: Hashable, compute: Callable[[], Result]
-    ) -> Result:
-        """The known result of equal tensors and settings, or a computed one."""
-        entry = self._entries.get(settings)
-        if entry is not None and all(map(_equal, entry[0], tensors)):
-            return entry[1]
-        with torch.no_grad():
-            result = compute()
-        if len(self._entries) > 2 * len(GAINS):
-            self._entries.clear()
-        self._entries[settings] = (tuple(item.detach().clone() for item in tensors), result)
-        return result
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Memory[Result]:
-        return _Memory()
-
-    def __reduce__(self) -> tuple[type[_Memory[Result]], tuple[()]]:
-        return _Memory, ()
-
-
-def _equal(one: Tensor, two: Tensor) -> bool:
-    return one.device == two.device and torch.equal(one, two)
 
 
 class IMACLinear(nn.Module):
@@ -165,8 +130,8 @@ class IMACLinear(nn.Module):
         # NaN until it is first needed: amplifiers are built once, training must not move them.
         self.register_buffer("matched_gain", torch.tensor(math.nan, dtype=torch.float64))
         self.set_input_statistics(InputStatistics.independent(in_features))
-        self._matches: _Memory[Match] = _Memory()
-        self._quantized: _Memory[QuantizedWeights] = _Memory()
+        self._matches: Memory[Match] = Memory(2 * len(GAINS))
+        self._quantized: Memory[QuantizedWeights] = Memory()
         circuit_kind(self.activation, self.config.neuron.kind, where=name)
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
@@ -264,8 +229,8 @@ class IMACLinear(nn.Module):
         joined = join_bias(weight, bias)
         settings = (self.config.mapping, self.slicing)
         found = self._quantized.get(
-            (joined,),
             settings,
+            (joined,),
             lambda: quantize(joined.detach(), *settings, where=self.name),
         )
         tracked = joined.requires_grad and torch.is_grad_enabled()
@@ -313,8 +278,8 @@ class IMACLinear(nn.Module):
             return match_slices(target, *arguments, where=self.name)
         moments = self.statistics
         return self._matches.get(
-            (target, moments.mean, moments.variance, moments.factor),
             arguments[:2],
+            (target, moments.mean, moments.variance, moments.factor),
             lambda: match_slices(target.detach(), *arguments, where=self.name),
         )
 

@@ -17,7 +17,7 @@ ROOT = Path(imac_torch.__file__).parent
 # long as no cycle arises. A new module gets a place here; a sub-package has the place of its name.
 LAYERS = (
     ("errors",),
-    ("units", "files", "progress", "tables", "solution", "resources", "activations", "config"),
+    ("units", "files", "progress", "memory", "tables", "solution", "resources", "activations", "config"),
     ("waveform", "latency", "energy"),
     ("overrides", "kernels", "wires", "finfet", "datasets", "mapping"),
     ("crossbar", "devices"),
