@@ -17,7 +17,10 @@ ROOT = Path(imac_torch.__file__).parent
 # long as no cycle arises. A new module gets a place here; a sub-package has the place of its name.
 LAYERS = (
     ("errors",),
-    ("units", "files", "progress", "memory", "tables", "solution", "resources", "activations", "config"),
+    (
+        "units", "files", "progress", "memory", "tables", "solution", "resources", "activations",
+        "config",
+    ),
     ("waveform", "latency", "energy"),
     ("overrides", "kernels", "wires", "finfet", "datasets", "mapping"),
     ("crossbar", "devices"),
@@ -26,7 +29,7 @@ LAYERS = (
     ("simulator", "dc", "nonlinear"),
     ("layers", "transient", "characterization", "userneuron"),
     ("analog",),
-    ("calibration", "conversion", "deck", "montecarlo", "storage", "variation"),
+    ("calibration", "conversion", "conversion_plan", "deck", "montecarlo", "storage", "variation"),
     ("ablation", "engine", "sources", "verification", "transient_verification"),
     ("reports",),
     ("plots",),

@@ -1,0 +1,264 @@
+"""What becomes of every module of a model: analog, folded, dropped or left in software."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from imac_torch.activations import Activation, activation_of
+from imac_torch.analog import LayerRecord
+from imac_torch.errors import ConversionError
+from imac_torch.layers import IMACLinear
+
+DIGITAL_TAIL: tuple[type[nn.Module], ...] = (nn.LogSoftmax, nn.Softmax)
+"""Modules after the last linear layer that stay software: they only normalise scores."""
+
+SUPPORTED = (
+    "supported is an nn.Sequential that ends in Linear layers with Sigmoid, Tanh, ReLU, "
+    "InverterSigmoid or no activation, BatchNorm1d before the activation, Dropout, Identity, "
+    "Flatten, and a final (Log)Softmax"
+)
+
+
+@dataclass
+class Leaf:
+    """A module of the flattened model, with its path."""
+
+    path: str
+    module: nn.Module
+
+    @property
+    def label(self) -> str:
+        """Its class, with the shape of a linear layer."""
+        module = self.module
+        if isinstance(module, nn.Linear | IMACLinear):
+            return f"{type(module).__name__} {module.in_features}→{module.out_features}"
+        return type(module).__name__
+
+
+def leaves(model: nn.Module, prefix: str = "") -> Iterator[Leaf]:
+    """Modules in order of execution: only nested Sequentials have a known one."""
+    if type(model) is nn.Sequential:
+        # Not named_children(), which leaves out a module that stands in two places.
+        for name, child in model._modules.items():
+            if child is None:
+                continue
+            yield from leaves(child, f"{prefix}.{name}" if prefix else name)
+    else:
+        yield Leaf(prefix or type(model).__name__, model)
+
+
+def _fold_batch_norm(leaf: Leaf, linear: nn.Linear, where: str) -> nn.Linear:
+    """The linear layer with a following BatchNorm1d in its weights.
+
+    In evaluation mode batch normalisation is y = γ·(x - μ)/√(σ² + ε) + β per output.
+    """
+    norm = leaf.module
+    if not isinstance(norm, nn.BatchNorm1d):
+        raise ConversionError(f"{where} is not a BatchNorm1d")
+    if norm.running_mean is None or norm.running_var is None:
+        raise ConversionError(
+            f"{where}: without running statistics its output depends on the batch and cannot be "
+            "folded; train with track_running_stats=True"
+        )
+    if norm.num_features != linear.out_features:
+        raise ConversionError(
+            f"{where}: normalises {norm.num_features} features, the layer before it has "
+            f"{linear.out_features}"
+        )
+    scale = 1.0 / torch.sqrt(norm.running_var.to(torch.float64) + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight.detach().to(torch.float64)
+    mean = norm.running_mean.to(torch.float64)
+    shift = -mean * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias.detach().to(torch.float64)
+    weight = linear.weight.detach().to(torch.float64)
+    folded = nn.Linear(
+        linear.in_features, linear.out_features, dtype=torch.float64, device=weight.device
+    ).requires_grad_(linear.weight.requires_grad)
+    with torch.no_grad():
+        folded.weight.copy_(weight * scale[:, None])
+        bias = shift
+        if linear.bias is not None:
+            bias = bias + linear.bias.detach().to(torch.float64) * scale
+        folded.bias.copy_(bias)
+    return folded
+
+
+@dataclass
+class Plan:
+    """What becomes of a model.
+
+    Attributes:
+        digital: Modules before the circuit, in software.
+        layers: Linear layers with their activations, batch normalisation folded in.
+        tail: Modules behind the circuit, in software.
+        records: What was decided and why, in the model's order.
+    """
+
+    digital: list[Leaf]
+    layers: list[tuple[Leaf, nn.Linear | IMACLinear, Activation]]
+    tail: list[Leaf]
+    records: list[LayerRecord]
+
+    def record(self, leaf: Leaf, target: str, detail: str) -> None:
+        """Note what becomes of a module."""
+        self.records.append(LayerRecord(leaf.path, leaf.label, target, detail))
+
+
+def make_plan(leaves: Sequence[Leaf], keep_digital: Callable[[str], bool]) -> Plan:
+    """Decide for every module, and fold what can be folded.
+
+    Args:
+        leaves: The flattened model.
+        keep_digital: Whether the linear layer of a path stays in software.
+
+    Raises:
+        ConversionError: A module has no circuit, or linear layers would stay in software that
+            nobody excluded.
+    """
+    start, blocker = _first_analog(leaves, keep_digital)
+    _check_front(leaves[:start], blocker, keep_digital)
+    plan = Plan([], [], [], [])
+    for leaf in leaves[:start]:
+        plan.digital.append(leaf)
+        why = "excluded by name" if keep_digital(leaf.path) else "before the analog tail"
+        plan.record(leaf, "digital", why)
+    index = start
+    while index < len(leaves):
+        leaf = leaves[index]
+        module = leaf.module
+        if isinstance(module, nn.Linear | IMACLinear):
+            index = _plan_layer(plan, leaves, index)
+            continue
+        _plan_other(plan, leaf)
+        index += 1
+    return plan
+
+
+def _first_analog(
+    leaves: Sequence[Leaf], keep_digital: Callable[[str], bool]
+) -> tuple[int, Leaf | None]:
+    """Index of the first leaf of the longest tail that can be analog, and what ends it."""
+    start = len(leaves)
+    found = len(leaves)
+    for index in range(len(leaves) - 1, -1, -1):
+        module = leaves[index].module
+        linear = isinstance(module, nn.Linear | IMACLinear)
+        if linear and not keep_digital(leaves[index].path):
+            start = found = index
+        elif linear or not _belongs(module, after_linear=found < len(leaves)):
+            return start, leaves[index]
+    return start, None
+
+
+def _belongs(module: nn.Module, *, after_linear: bool) -> bool:
+    """Whether a module may stand between or after analog layers."""
+    if isinstance(module, nn.BatchNorm1d) or _no_operation(module) is not None:
+        return True
+    if activation_of(module) is not None:
+        return True
+    return not after_linear and isinstance(module, DIGITAL_TAIL)
+
+
+def _no_operation(module: nn.Module) -> str | None:
+    """Why a module does nothing between analog layers; None if it does something."""
+    if isinstance(module, nn.Dropout):
+        return "Dropout is the identity in evaluation mode"
+    if type(module) is nn.Identity:
+        return "does nothing"
+    # From dimension 0 on it would mix samples.
+    if isinstance(module, nn.Flatten) and module.start_dim in (1, -1):
+        return "vectors are flat already"
+    return None
+
+
+def _check_front(
+    front: Sequence[Leaf], blocker: Leaf | None, keep_digital: Callable[[str], bool]
+) -> None:
+    """Refuse to leave linear layers in software that nobody excluded."""
+    linear = [leaf for leaf in front if isinstance(leaf.module, nn.Linear | IMACLinear)]
+    if not linear or blocker is None or any(keep_digital(leaf.path) for leaf in linear):
+        return
+    raise ConversionError(
+        f"{blocker.path} ({blocker.label}) has no circuit and stands after {linear[-1].path} "
+        f"({linear[-1].label}); {SUPPORTED}. To keep the layers up to it in software, pass "
+        f"exclude=[{linear[-1].path!r}]"
+    )
+
+
+def _plan_layer(plan: Plan, leaves: Sequence[Leaf], index: int) -> int:
+    """One linear layer with what follows it up to the next; returns where to go on."""
+    leaf = leaves[index]
+    linear = leaf.module
+    assert isinstance(linear, nn.Linear | IMACLinear)  # noqa: S101 - narrows the type only
+    position = len(plan.records)
+    activation = None
+    if isinstance(linear, IMACLinear) and linear.activation.kind != "identity":
+        activation = linear.activation
+    index += 1
+    while index < len(leaves):
+        after = leaves[index]
+        where = f"{after.path} ({after.label})"
+        if (reason := _no_operation(after.module)) is not None:
+            plan.record(after, "dropped", reason)
+        elif isinstance(after.module, nn.BatchNorm1d) and activation is None:
+            if not isinstance(linear, nn.Linear):
+                raise ConversionError(f"{where}: cannot fold into an IMACLinear; remove it")
+            linear = _fold_batch_norm(after, linear, where)
+            plan.record(after, "folded", f"into {leaf.path}")
+        elif activation is None and (found := activation_of(after.module)) is not None:
+            activation = found
+            plan.record(after, "analog", f"activation circuit of {leaf.path}")
+        else:
+            break
+        index += 1
+    activation = Activation("identity") if activation is None else activation
+    plan.layers.append((leaf, linear, activation))
+    plan.records.insert(position, LayerRecord(leaf.path, leaf.label, "analog", ""))
+    return index
+
+
+def _plan_other(plan: Plan, leaf: Leaf) -> None:
+    where = f"{leaf.path} ({leaf.label})"
+    if (reason := _no_operation(leaf.module)) is not None:
+        plan.record(leaf, "dropped", reason)
+    elif isinstance(leaf.module, DIGITAL_TAIL):
+        plan.tail.append(leaf)
+        plan.record(leaf, "digital", "normalises the circuit's outputs in software")
+    elif isinstance(leaf.module, nn.BatchNorm1d):
+        raise ConversionError(
+            f"{where}: batch normalisation after an activation cannot be folded into the layer "
+            "before it; place it before the activation"
+        )
+    else:
+        raise ConversionError(f"{where}: a second activation in a row has no circuit; remove it")
+
+
+def named(exclude: Iterable[str], leaves: Sequence[Leaf]) -> Callable[[str], bool]:
+    """Whether a path is one of those named, or inside one.
+
+    Args:
+        exclude: Paths of linear layers, or of modules that hold them.
+        leaves: The flattened model.
+
+    Raises:
+        ConversionError: A name stands for no linear layer.
+    """
+    names = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+
+    def inside(path: str, name: str) -> bool:
+        return path == name or path.startswith(f"{name}.")
+
+    linear = [leaf.path for leaf in leaves if isinstance(leaf.module, nn.Linear | IMACLinear)]
+    for name in names:
+        if not any(inside(path, name) for path in linear):
+            raise ConversionError(
+                f"exclude names {name!r}, which is no linear layer and holds none; there are "
+                f"{', '.join(linear) or 'none'}"
+            )
+    return lambda path: any(inside(path, name) for name in names)
