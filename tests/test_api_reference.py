@@ -76,3 +76,35 @@ def test_what_the_reference_names_exists_and_is_described(name: str) -> None:
     assert text and not re.match(r"\w+\(.*\)$", text.strip().splitlines()[0]), name
     kinds = {"class": inspect.isclass, "function": inspect.isfunction, "module": inspect.ismodule}
     assert kinds[directive](found), f"{name} is no {directive}"
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a module, or something in one, or a field of a class in one."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:count]))
+        except ImportError:
+            continue
+        for part in parts[count:]:
+            if part in getattr(found, "__annotations__", {}):
+                return True
+            found = getattr(found, part, None)
+        return found is not None
+    return False
+
+
+def test_what_texts_refer_to_exists() -> None:
+    # Sphinx takes a reference that leads nowhere for the name of something elsewhere.
+    assert exists("imac_torch.solution.Solution.converged")
+    assert exists("imac_torch.solution.Solution.outputs")
+    assert not exists("imac_torch.solution.Solution.volume")
+    assert not exists("imac_torch.solutions.Solution")
+    root = Path(imac_torch.__file__).parent
+    missing = [
+        f"{path.relative_to(root)}: {name}"
+        for path in sorted(root.rglob("*.py"))
+        for name in re.findall(r":\w+:`~?(imac_torch[\w.]*)`", path.read_text(encoding="utf-8"))
+        if not exists(name)
+    ]
+    assert missing == []
