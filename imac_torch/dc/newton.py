@@ -21,6 +21,8 @@ LARGEST_STEP = 0.1
 """V. Steps are shortened to this, the voltage over which a neuron switches."""
 START_NODES = 513
 """Nodes of the table that iterations start from."""
+TILES_PER_THREAD = 24
+"""A tile takes about 0.1 ms, starting threads about 1 ms."""
 
 
 @dataclass(frozen=True)
@@ -183,8 +185,9 @@ def _solve_compiled(
 ) -> NeuronSolution:
     """Tiles in a compiled kernel; what it leaves unconverged goes the batched way."""
     grid, start, typical = _start_problem(combined, neuron, load)
-    nodes = _run_tiles(grid, neuron, typical, _START_OPTIONS, start)
-    table = _StartTable.of(grid, nodes, start, neuron, typical)
+    slopes = grid.new_empty(*grid.shape, 2)
+    nodes = _run_tiles(grid, neuron, typical, _START_OPTIONS, start, slopes)
+    table = _StartTable.of(nodes, slopes, start, typical)
     solution = _run_tiles(combined, neuron, load, options, table)
     good = solution.status == int(Status.CONVERGED)
     if bool(good.all()):
@@ -203,7 +206,9 @@ def _run_tiles(
     load: Load | None,
     options: NewtonOptions,
     start: _StartTable,
+    slopes: Tensor | None = None,
 ) -> NeuronSolution:
+    """Run the kernel; ``slopes`` (S, B, M, 2) is written if it is wanted."""
     from imac_torch.kernels.newton import solve_tiles, tile_count
     from imac_torch.kernels.threads import run_blocks
 
@@ -217,13 +222,15 @@ def _run_tiles(
     iterations = np.zeros((samples, batch, parts), dtype=np.int64)
     converged = np.zeros((samples, batch, parts), dtype=np.bool_)
     circuit = [neuron.input_resistance, neuron.feedback_conductance, neuron.level_shift]
+    tiles = tile_count(samples, batch, parts)
     run_blocks(
         solve_tiles,
-        tile_count(samples, batch, parts),
-        torch.get_num_threads(),
+        tiles,
+        min(torch.get_num_threads(), max(1, tiles // TILES_PER_THREAD)),
         combined.contiguous().numpy(),
         gates.numpy(),
         outputs.numpy(),
+        np.empty((0, 0, 0, 2)) if slopes is None else slopes.numpy(),
         residual,
         iterations,
         converged,
@@ -260,7 +267,9 @@ def _solve_batched(
     """Newton's method in torch, on any device."""
     grid, start, typical = _start_problem(combined, neuron, load)
     nodes = _iterate(grid, neuron, typical, _START_OPTIONS, *start.interpolate(grid))
-    table = _StartTable.of(grid, nodes, start, neuron, typical)
+    system = _linearise(neuron, typical, grid, nodes.gates, nodes.outputs)
+    slopes = torch.stack([system.diagonal, system.gate_by_output], dim=-1)
+    table = _StartTable.of(nodes, slopes, start, typical)
     return _iterate(combined, neuron, load, options, *table.interpolate(combined))
 
 
@@ -339,17 +348,17 @@ class _StartTable:
     @classmethod
     def of(
         cls,
-        grid: Tensor,
         nodes: NeuronSolution,
+        slopes: Tensor,
         fallback: _StartTable,
-        neuron: NeuronCircuit,
         typical: Load | None,
     ) -> _StartTable:
-        """From neurons solved on a grid (1, P, 1); a node that is not finite keeps its start."""
-        system = _linearise(neuron, typical, grid, nodes.gates, nodes.outputs)
-        columns = torch.stack(
-            [nodes.outputs, nodes.gates, system.diagonal, system.gate_by_output], dim=-1
-        ).reshape(-1, 4)
+        """From neurons solved on a grid (1, P, 1); a node that is not finite keeps its start.
+
+        ``slopes`` (1, P, 1, 2) are the last two columns there.
+        """
+        voltages = torch.stack([nodes.outputs, nodes.gates], dim=-1)
+        columns = torch.cat([voltages, slopes], dim=-1).reshape(-1, 4)
         usable = torch.isfinite(columns).all(dim=-1, keepdim=True) & (columns[:, 2:3] > 0.0)
         columns = torch.where(usable, columns, fallback.columns)
         load = (0.0, 0.0)

@@ -379,6 +379,7 @@ def solve_tiles(
     combined: FloatArray,
     gates: FloatArray,
     outputs: FloatArray,
+    slopes: FloatArray,
     residual: FloatArray,
     iterations: IntArray,
     converged: NDArray[np.bool_],
@@ -407,6 +408,8 @@ def solve_tiles(
         combined: (S, B, M) V.
         gates: (S, B, M) V, written.
         outputs: (S, B, M) V, written.
+        slopes: (S, B, M, 2), written, or empty: conductance of the output without load, S, and
+            change of the gate with the output, both at the solution.
         residual: (S, B, H) A, written.
         iterations: (S, B, H), written.
         converged: (S, B, H), written.
@@ -503,6 +506,9 @@ def solve_tiles(
             for row in range(size):
                 outputs[sample, head + lane, begin + row] = tile[_U * size + row, lane]
                 gates[sample, head + lane, begin + row] = tile[_G * size + row, lane]
+                if slopes.size:
+                    slopes[sample, head + lane, begin + row, 0] = tile[_D * size + row, lane]
+                    slopes[sample, head + lane, begin + row, 1] = tile[_GL * size + row, lane]
 
 
 def tile_count(samples: int, batch: int, partitions: int) -> int:
