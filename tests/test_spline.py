@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from numba import njit
 from torch.autograd import gradcheck
 
 from imac_torch.errors import SolverError
+from imac_torch.kernels.patch import bicubic_patch
+from imac_torch.kernels.table import slopes, weights
 from imac_torch.neurons.spline import SplineTable
 
 
@@ -134,3 +138,40 @@ def test_grids_are_checked(axis):
         SplineTable.fit(axis, good, torch.zeros(len(axis), 9, 1, dtype=torch.float64))
     with pytest.raises(SolverError, match="uniform"):
         SplineTable.fit(good, axis, torch.zeros(9, len(axis), 1, dtype=torch.float64))
+
+
+def test_vector_patch_is_the_spline() -> None:
+    """The kernels' patch of two interleaved tables gives the spline's values and derivatives."""
+
+    @njit  # type: ignore[untyped-decorator]
+    def run(table, corner, step, scratch):  # type: ignore[no-untyped-def]
+        one = np.uint64(1)
+        bicubic_patch(
+            table, corner, step, scratch, np.uint64(0), np.uint64(1), np.uint64(9), one
+        )
+
+    generator = torch.Generator().manual_seed(3)
+    values = torch.rand(9, 7, 2, generator=generator, dtype=torch.float64)
+    spline = SplineTable.fit(*axes(9, 7), values)
+    flat = spline.coefficients.contiguous().numpy().reshape(-1)
+    step = 2 * spline.coefficients.shape[1]
+    for _ in range(50):
+        place = torch.rand(2, generator=generator, dtype=torch.float64)
+        cell = [int(torch.randint(0, n - 1, (1,), generator=generator)) for n in (9, 7)]
+        point = [
+            spline.start[k] + (cell[k] + place[k : k + 1]) * spline.step[k] for k in range(2)
+        ]
+        scratch = np.zeros(15)
+        scratch[0] = place[1]
+        scratch[1:5] = weights(float(place[0]))
+        scratch[5:9] = slopes(float(place[0]), 1.0 / spline.step[0])
+        run(flat, np.uint64(cell[0] * step + 2 * cell[1]), np.uint64(step), scratch)
+        expected = spline(*point)
+        # Sums of 16 coefficients of the order of one: rounding, also of the position, which
+        # derivatives (up to about 100) and second derivatives enlarge.
+        for table in range(2):
+            value, by_first, by_second = scratch[9 + 3 * table : 12 + 3 * table]
+            assert value == pytest.approx(float(expected.value[0, table]), abs=1e-13)
+            assert by_first == pytest.approx(float(expected.by_first[0, table]), abs=1e-12)
+            along = by_second / spline.step[1]
+            assert along == pytest.approx(float(expected.by_second[0, table]), abs=1e-12)
