@@ -6,8 +6,8 @@ neurons stays in the first-level cache through all iterations.
 
 Written for the vectoriser: a tile's images are the innermost dimension, intermediate results go
 through one flat scratch array (so that the compiler can tell that rows of it do not overlap), and
-indices are unsigned where their sign is not plain. Divisions follow numpy's error model: a check for
-zero would keep their loops scalar, and what is not finite does not converge.
+indices are unsigned where their sign is not plain. Divisions follow numpy's error model: a check
+for zero would keep their loops scalar, and what is not finite does not converge.
 """
 
 from __future__ import annotations
