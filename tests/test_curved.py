@@ -11,6 +11,8 @@ from torch import nn
 
 import imac_torch as imac
 from imac_torch.ablation import layer_effects
+from imac_torch.dc import curved
+from imac_torch.dc.tangents import CurvedLayer, Eliminated
 from imac_torch.devices import LogNormal
 from imac_torch.engine import bind
 from imac_torch.errors import CircuitError, SolverError
@@ -95,11 +97,11 @@ def test_the_curve_is_no_rounding_matter(generator: torch.Generator) -> None:
         networks.append(convert(generator, 6, 5, 4, 3, bend=bend))
     x = inputs_of(generator, 4, 6)
     with torch.no_grad():
-        curved, ohmic = (network.solve(x) for network in networks)
-    assert float((curved.outputs - ohmic.outputs).abs().max()) > 1e-3
-    assert curved.power is not None and ohmic.power is not None
+        bent, ohmic = (network.solve(x) for network in networks)
+    assert float((bent.outputs - ohmic.outputs).abs().max()) > 1e-3
+    assert bent.power is not None and ohmic.power is not None
     # sinh lies above its argument
-    assert bool((curved.power.inputs + curved.power.bias > ohmic.power.inputs).all())
+    assert bool((bent.power.inputs + bent.power.bias > ohmic.power.inputs).all())
 
 
 @pytest.mark.parametrize("options", CASES, ids=lambda case: "-".join(case) or "plain")
@@ -113,15 +115,15 @@ def test_a_cell_that_hardly_bends_is_ohmic(
         networks.append(convert(generator, 6, 5, 4, 3, bend=bend, **options))
     x = inputs_of(generator, 4, 6)
     with torch.no_grad():
-        curved, ohmic = (network.solve(x) for network in networks)
+        bent, ohmic = (network.solve(x) for network in networks)
     # sinh(x) - x = x³/6 at x = 1.6 V/1e4 V: 4e-9 relative of voltages of some volts at the
     # amplifiers; Newton's method stops at 1e-9 V.
-    torch.testing.assert_close(curved.outputs, ohmic.outputs, rtol=0, atol=1e-8)
-    for ours, theirs in zip(curved.layers, ohmic.layers, strict=True):
+    torch.testing.assert_close(bent.outputs, ohmic.outputs, rtol=0, atol=1e-8)
+    for ours, theirs in zip(bent.layers, ohmic.layers, strict=True):
         torch.testing.assert_close(ours.combined, theirs.combined, rtol=0, atol=1e-7)
-    assert curved.power is not None and ohmic.power is not None
+    assert bent.power is not None and ohmic.power is not None
     for name in ("inputs", "bias", "neurons", "level_shift", "amplifiers"):
-        ours, theirs = getattr(curved.power, name), getattr(ohmic.power, name)
+        ours, theirs = getattr(bent.power, name), getattr(ohmic.power, name)
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-14)
 
 
@@ -152,6 +154,54 @@ def test_one_layer_can_bend_and_others_not(ngspice: Path, generator: torch.Gener
         found = network.solve(x)
     spice = bind(network, imac.NgSpice(str(ngspice))).solve(network.voltages(x))
     torch.testing.assert_close(found.outputs, spice.outputs, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("bend", [0.1, BEND])
+def test_chords_and_newtons_method_agree(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch, bend: float
+) -> None:
+    network = convert(generator, 6, 5, 4, bend=bend)
+    x = inputs_of(generator, 7, 6)
+    with torch.no_grad():
+        chords = network.solve(x)
+        monkeypatch.setattr(curved, "CHORDS", 2)  # so few converge for no vector
+        newton = network.solve(x)
+    assert bool(chords.converged.all()) and bool(newton.converged.all())
+    # Newton's method converges quadratically beyond 1e-9 V; chords stop at steps of 1e-12 V, and
+    # the error is some of these, times the gain of 4 and that of the neurons of about 10.
+    for ours, theirs in zip(chords.layers, newton.layers, strict=True):
+        torch.testing.assert_close(ours.combined, theirs.combined, rtol=0, atol=1e-10)
+    torch.testing.assert_close(chords.outputs, newton.outputs, rtol=0, atol=1e-10)
+    assert chords.power is not None and newton.power is not None
+    torch.testing.assert_close(chords.power.total, newton.power.total, rtol=1e-9, atol=0)
+
+
+def test_vectors_that_chords_fail_for_are_solved_alone(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = convert(generator, 6, 5, 4)
+    x = inputs_of(generator, 8, 6)
+    eliminated = []
+    eliminate = CurvedLayer.eliminate
+
+    def counting(layer: CurvedLayer, slopes: torch.Tensor) -> Eliminated:
+        eliminated.append(len(slopes))
+        return eliminate(layer, slopes)
+
+    monkeypatch.setattr(CurvedLayer, "eliminate", counting)
+    with torch.no_grad():
+        expected = network.solve(x)
+        assert set(eliminated) == {1}
+        some = 0
+        for limit in range(6, 30):  # of some, a part of the vectors converges
+            eliminated.clear()
+            monkeypatch.setattr(curved, "CHORDS", limit)
+            found = network.solve(x)
+            some += any(1 <= count < 8 for count in set(eliminated) - {1})
+            assert bool(found.converged.all())
+            # as above
+            torch.testing.assert_close(found.outputs, expected.outputs, rtol=0, atol=1e-10)
+    assert some > 0
 
 
 def test_samples_of_devices(generator: torch.Generator) -> None:

@@ -1,10 +1,13 @@
-"""Networks whose cells have curved I-V characteristics: exact, by Newton's method, with the wires.
+"""Networks whose cells have curved I-V characteristics: exact, with the wires.
 
-Only cells and neurons are not linear. Newton's method on the cells replaces each by its tangent, a
-conductance and a current source; rows and input lines are then eliminated as those of ohmic cells
-are (:mod:`imac_torch.elimination.chain`), every input vector with conductances of its own. What a
-layer's lines draw is an affine function of the voltages that drive them, and the neurons in front
-are solved with it. At the solution tangents and curves agree, and everything is solved together.
+Only cells and neurons are not linear. Each cell is replaced by a conductance and a current source;
+rows and input lines are then eliminated as those of ohmic cells are
+(:mod:`imac_torch.dc.tangents`). What a layer's lines draw is an affine function of the voltages
+that drive them, and the neurons in front are solved with it. With tangents this is Newton's method,
+whose eliminations, one for every input vector and step, take nearly all of the time. Hence all
+vectors first share conductances, the mean of their slopes (chords); only sources differ, steps
+converge linearly and are accelerated (:mod:`imac_torch.dc.anderson`). Vectors for which that fails
+are solved by Newton's method. Either way the sources are those of the curves at the solution.
 
 Shapes: B input vectors; H, V partitions of R rows and K columns; M outputs, L slices, C columns.
 """
@@ -12,28 +15,36 @@ Shapes: B input vectors; H, V partitions of R rows and K columns; M outputs, L s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from imac_torch.crossbar import CrossbarSpec
-from imac_torch.dc.load import Load
+from imac_torch.dc.anderson import DEPTH, Anderson
 from imac_torch.dc.network import sum_power
 from imac_torch.dc.newton import NewtonOptions, solve_neurons
-from imac_torch.elimination.blocks import BlockLayout, Termination
-from imac_torch.elimination.chain import LineEnds, chain_inverse, eliminate_lines
-from imac_torch.elimination.linalg import solve
+from imac_torch.dc.tangents import CellVoltages, CurvedLayer, Tangents
 from imac_torch.errors import SolverError
 from imac_torch.neurons.neuron import NeuronCircuit
-from imac_torch.nonlinear import Sinh
 from imac_torch.solution import LayerSolution, Power, Solution, Status, combine, concatenate
 
+CHORDS: Final = 50
+"""Steps that share an elimination, before Newton's method is tried."""
+FIRST_CHORDS: Final = 6
+"""Of these the first, each with slopes of its own: cells are far from their voltages."""
+CHORDS_OF_ONE: Final = 12
+"""Later steps with the same slopes."""
+CHORD_TOLERANCE: Final = 1e-3
+"""Chords converge linearly: their last step is as small as the error of a Newton step's."""
+_PER_VECTOR: Final = ("inputs", "gates", "currents", "status", "residual")
 MEMORY: Final = 2**29
-"""Bytes that the tangents' elimination may take at a time."""
+"""Bytes that the vectors of a batch may take."""
 ARRAYS: Final = 8
-"""(R, K, K) arrays per partition that it holds at its peak."""
+"""(R, K, K) arrays per partition that an elimination holds at its peak."""
+STATES: Final = 2 * DEPTH + 16
+"""(2, R, K) arrays per partition that a vector has in chords: history, and what is computed."""
 
 
 @dataclass(frozen=True)
@@ -49,153 +60,6 @@ class CurvedStage:
     spec: CrossbarSpec
     neuron: NeuronCircuit
     vdd: Tensor
-
-    @property
-    def bytes_per_vector(self) -> int:
-        """What one input vector takes."""
-        layout = BlockLayout.of(self.spec)
-        horizontal, columns = layout.column_index.shape
-        return 8 * ARRAYS * horizontal * columns**2 * layout.row_index.numel()
-
-
-@dataclass(frozen=True)
-class _Tangents:
-    """A layer with every cell replaced by a conductance and a current source.
-
-    Attributes:
-        layer: What was linearised.
-        reduced: R tensors (B, H, V, K, K) S: current into an input line from a row on, per
-            voltage before it.
-        sources: R tensors (B, H, V, K) A: the part of it that is there without voltages.
-        positive: (B, H, V, R, K) S and
-        positive_source: A, the tangents of the cells on I+ lines.
-        negative: Likewise on I- lines.
-        negative_source: Likewise.
-        z_positive: (B, H, V, R, K, K) Ω, node voltages of I+ lines per injected current.
-        z_negative: Likewise of I- lines.
-    """
-
-    layer: _Layer
-    reduced: list[Tensor]
-    sources: list[Tensor]
-    positive: Tensor
-    positive_source: Tensor
-    negative: Tensor
-    negative_source: Tensor
-    z_positive: Tensor
-    z_negative: Tensor
-
-    def load(self, vdd: Tensor) -> Load:
-        """What the layer draws from the neurons that drive it, one vector per sample."""
-        admittance, drawn = self.ports()
-        return Load.of_blocks(self.layer.layout, admittance, drawn, vdd)
-
-    def ports(self) -> tuple[Tensor, Tensor]:
-        """(B, H, K, K) S and (B, H, K) A: currents into the input lines."""
-        return self.reduced[0].sum(-3), self.sources[0].sum(-2)
-
-    def follow(self, inputs: Tensor) -> _Voltages:
-        """Voltages everywhere for (B, C) V on the input lines, the bias included."""
-        layer = self.layer
-        wires, ends = layer.wires, LineEnds.of(layer.wires)
-        voltage = layer.layout.gather_inputs(inputs)[:, :, None, :]
-        voltage = voltage.expand(self.sources[0].shape)
-        rows = []
-        for reduced, source in zip(self.reduced, self.sources, strict=True):
-            current = (reduced @ voltage[..., None]).squeeze(-1) + source
-            voltage = voltage - wires.input_segment * current
-            rows.append(voltage)
-        cell = torch.stack(rows, dim=-2)
-        driven = self.positive * cell + self.positive_source
-        plus = (self.z_positive @ driven[..., None]).squeeze(-1)
-        end_plus = ends.positive_share * plus[..., -1]
-        virtual = wires.alpha * end_plus
-        driven = self.negative * cell + self.negative_source
-        minus = (self.z_negative @ driven[..., None]).squeeze(-1)
-        minus = minus + self.z_negative[..., -1] * ends.negative_end * virtual[..., None]
-        share = ends.negative_share
-        end_minus = share * minus[..., -1] + (1.0 - share) * virtual
-        return _Voltages(cell - plus, cell - minus, end_plus, end_minus)
-
-
-@dataclass(frozen=True)
-class _Voltages:
-    """(B, H, V, R, K) V across the cells of both sides, (B, H, V, R) V at the line ends."""
-
-    positive: Tensor
-    negative: Tensor
-    positive_end: Tensor
-    negative_end: Tensor
-
-
-class _Layer:
-    """One layer's cells in blocks, and its lines."""
-
-    def __init__(self, spec: CrossbarSpec) -> None:
-        self.spec = spec
-        self.layout = BlockLayout.of(spec)
-        self.wires = Termination.of(spec)
-        self.positive = self.layout.gather(spec.conductances.positive.detach())
-        self.negative = self.layout.gather(spec.conductances.negative.detach())
-        self.curve = None if spec.bend is None else Sinh(spec.bend)
-
-    def at_rest(self, count: int) -> tuple[Tensor, Tensor]:
-        """No voltage across any cell: the tangents there are the ohmic circuit."""
-        shape = (count, *self.positive.shape)
-        return self.positive.new_zeros(shape), self.positive.new_zeros(shape)
-
-    def current(self, conductance: Tensor, across: Tensor) -> tuple[Tensor, Tensor]:
-        """A and S of cells at (B, H, V, R, K) V."""
-        if self.curve is None:
-            return conductance * across, conductance.expand_as(across)
-        return self.curve.current(conductance, across)
-
-    def tangents(self, across: tuple[Tensor, Tensor]) -> _Tangents:
-        """The layer linearised at voltages across its cells."""
-        wires, ends = self.wires, LineEnds.of(self.wires)
-        sides = []
-        for conductance, voltage in zip((self.positive, self.negative), across, strict=True):
-            current, slope = self.current(conductance, voltage)
-            sides.append((slope, current - slope * voltage))
-        (plus, plus_source), (minus, minus_source) = sides
-        admittance = eliminate_lines(plus, minus, wires).admittance
-        z_plus = chain_inverse(plus, wires.output_segment, ends.positive_end)
-        z_minus = chain_inverse(minus, wires.output_segment, ends.negative_end)
-        # Lines and rows as the sources alone drive them, input nodes held at 0 V.
-        line_plus = (z_plus @ plus_source[..., None]).squeeze(-1)
-        virtual = wires.alpha * ends.positive_share * line_plus[..., -1:]
-        line_minus = (z_minus @ minus_source[..., None]).squeeze(-1)
-        line_minus = line_minus + z_minus[..., -1] * ends.negative_end * virtual
-        drawn = plus_source - plus * line_plus + minus_source - minus * line_minus
-        # From the far end of the input lines: i_r = excess·v_r + e and v_r = v_{r-1} - r·i_r.
-        identity = torch.eye(plus.shape[-1], dtype=plus.dtype, device=plus.device)
-        below = torch.zeros_like(admittance[..., 0, :, :])
-        source = torch.zeros_like(drawn[..., 0, :])
-        reduced, sources = [], []
-        for row in range(plus.shape[-2] - 1, -1, -1):
-            excess = admittance[..., row, :, :] + below
-            total = torch.cat([excess, (drawn[..., row, :] + source)[..., None]], dim=-1)
-            matrix = identity + wires.input_segment * excess
-            solved = solve(matrix.flatten(0, -3), total.flatten(0, -3)).reshape(total.shape)
-            below, source = solved[..., :-1], solved[..., -1]
-            reduced.append(below)
-            sources.append(source)
-        reduced.reverse()
-        sources.reverse()
-        return _Tangents(
-            self, reduced, sources, plus, plus_source, minus, minus_source, z_plus, z_minus
-        )
-
-    def combined(self, found: _Voltages) -> tuple[Tensor, Tensor]:
-        """(B, M) V of the ideal combined source, (B, M·L, H) V of the amplifiers."""
-        spec = self.spec
-        amplifiers = spec.gain * self.by_row(found.positive_end - found.negative_end)
-        total = amplifiers.mean(-1) if spec.combine == "average" else amplifiers.sum(-1)
-        return spec.slicing.join(total, dim=-1), amplifiers
-
-    def by_row(self, ends: Tensor) -> Tensor:
-        """(B, H, V, R) → (B, M·L, H)."""
-        return ends.flatten(-2)[..., self.layout.row_position].transpose(-1, -2)
 
 
 @dataclass
@@ -214,42 +78,83 @@ class _Driven:
 
     inputs: Tensor
     gates: Tensor | None
-    found: _Voltages
+    found: CellVoltages
     currents: Tensor
     status: Tensor
     residual: Tensor
     iterations: Tensor
 
+    def replace(self, which: Tensor, other: _Driven) -> None:
+        """Put another solution of the vectors ``which`` in place; iterations add up."""
+        pairs = [(getattr(self, name), getattr(other, name)) for name in _PER_VECTOR]
+        for field in fields(CellVoltages):
+            pairs.append((getattr(self.found, field.name), getattr(other.found, field.name)))
+        for mine, theirs in pairs:
+            if mine is not None:
+                mine[which] = theirs
+        self.iterations[which] += other.iterations
+
 
 def _drive(
-    layer: _Layer,
+    layer: CurvedLayer,
     vdd: Tensor,
     options: NewtonOptions,
     inputs: Tensor,
     neuron: NeuronCircuit | None,
 ) -> _Driven:
-    """Solve a crossbar driven by sources (``inputs`` in V) or neurons (their combined sources)."""
+    """Solve a crossbar driven by sources (``inputs`` in V) or neurons (their combined sources).
+
+    Chords first, of which all vectors share one elimination; Newton's method from rest for the
+    vectors for which they do not converge.
+    """
+    driven = _iterate(layer, vdd, options, inputs, neuron, shared=True)
+    rest = torch.nonzero(driven.status != int(Status.CONVERGED))[:, 0]
+    if layer.curve is None or len(rest) == 0:
+        return driven
+    for part in rest.split(max(1, MEMORY // _bytes_of_newton(layer))):
+        driven.replace(part, _iterate(layer, vdd, options, inputs[part], neuron, shared=False))
+    return driven
+
+
+def _iterate(
+    layer: CurvedLayer,
+    vdd: Tensor,
+    options: NewtonOptions,
+    inputs: Tensor,
+    neuron: NeuronCircuit | None,
+    *,
+    shared: bool,
+) -> _Driven:
+    """Chords (``shared``: slopes are the mean over vectors, accelerated) or Newton's method."""
     count = len(inputs)
-    across = layer.at_rest(count)
+    across = inputs.new_zeros(count, *layer.cells.shape)
     status = torch.full((count,), int(Status.MAX_ITERATIONS), device=inputs.device)
     iterations = torch.zeros_like(status)
     largest = torch.inf if layer.curve is None else layer.curve.bend
+    tolerance = CHORD_TOLERANCE * options.tolerance if shared else options.tolerance
     bias = vdd.detach().expand(count, 1)
-    for _ in range(options.max_iterations):
-        tangents = layer.tangents(across)
+    acceleration = Anderson()
+    limit = min(CHORDS, options.max_iterations) if shared else options.max_iterations
+    for number in range(limit):
+        current, slopes = layer.current(across)
+        if not shared or number < FIRST_CHORDS or number % CHORDS_OF_ONE == 0:
+            slopes = slopes.mean(0, keepdim=True) if shared else slopes
+            eliminated = layer.eliminate(slopes)
+            without = eliminated.load(vdd)
+            acceleration.restart()
+        tangents = eliminated.tangents(current - eliminated.slopes * across)
         gates, lines, residual = None, inputs, torch.zeros_like(inputs[:, 0])
         neurons_status = torch.zeros_like(status)
         if neuron is not None:
-            solved = solve_neurons(inputs[:, None], neuron, tangents.load(vdd), options)
+            solved = solve_neurons(inputs[:, None], neuron, tangents.load(without), options)
             gates, lines = solved.gates[:, 0], solved.outputs[:, 0]
             residual, neurons_status = solved.residual[:, 0], solved.status[:, 0]
         driven = torch.cat([lines, bias], dim=-1)
         found = tangents.follow(driven)
-        sides = (found.positive, found.negative)
-        steps = [new - old for new, old in zip(sides, across, strict=True)]
-        size = torch.stack([step.abs().flatten(1).amax(-1) for step in steps]).amax(0)
+        step = torch.stack([found.positive, found.negative], dim=1) - across
+        size = step.abs().flatten(1).amax(-1)
         iterations = iterations + (status != int(Status.CONVERGED))
-        close = size <= options.tolerance
+        close = size <= tolerance
         if layer.curve is None:  # tangents are exact
             close = torch.isfinite(size)
         good = close & (neurons_status == int(Status.CONVERGED))
@@ -258,36 +163,42 @@ def _drive(
             int(Status.CONVERGED),
             torch.where(torch.isfinite(size), int(Status.MAX_ITERATIONS), int(Status.NOT_FINITE)),
         )
-        if bool(good.all()):
+        if bool(good.all()) or number + 1 == limit:
             break
-        share = (largest / size).clamp(max=1.0).nan_to_num(nan=0.0)[:, None, None, None, None]
-        across = tuple(
-            (old + share * step).nan_to_num() for old, step in zip(across, steps, strict=True)
-        )  # type: ignore[assignment]
-    admittance, drawn = tangents.ports()
-    blocks = layer.layout.gather_inputs(driven)
-    currents = (admittance @ blocks[..., None]).squeeze(-1) + drawn
+        if shared:
+            step = acceleration.step(across.flatten(1), step.flatten(1)).reshape(step.shape)
+            size = step.abs().flatten(1).amax(-1)
+        share = (largest / size).clamp(max=1.0).nan_to_num(nan=0.0)
+        share = torch.where(good, torch.zeros_like(share), share)
+        across = (across + share.reshape(-1, 1, 1, 1, 1, 1) * step).nan_to_num()
     return _Driven(
         inputs=lines,
         gates=gates,
         found=found,
-        currents=layer.layout.scatter_inputs(currents),
+        currents=tangents.currents(driven),
         status=status,
-        residual=torch.maximum(residual, _defect(layer, tangents, found)),
+        residual=torch.maximum(residual, _defect(tangents, found)),
         iterations=iterations,
     )
 
 
-def _defect(layer: _Layer, tangents: _Tangents, found: _Voltages) -> Tensor:
+def _bytes_of_newton(layer: CurvedLayer) -> int:
+    """What one input vector takes in Newton's method."""
+    return 8 * ARRAYS * layer.positive.numel() * layer.positive.shape[-1]
+
+
+def _bytes_of_chords(layer: CurvedLayer) -> int:
+    """What one input vector takes in chords; its neurons have copies of the load, too."""
+    horizontal, _, _, columns = layer.positive.shape
+    return 8 * (2 * STATES * layer.positive.numel() + 4 * horizontal * columns**2)
+
+
+def _defect(tangents: Tangents, found: CellVoltages) -> Tensor:
     """(B,) A, largest difference between a cell's curve and the tangent that was solved with."""
-    worst = []
-    for conductance, slope, source, across in (
-        (layer.positive, tangents.positive, tangents.positive_source, found.positive),
-        (layer.negative, tangents.negative, tangents.negative_source, found.negative),
-    ):
-        current, _ = layer.current(conductance, across)
-        worst.append((current - slope * across - source).abs().flatten(1).amax(-1))
-    return torch.maximum(*worst)
+    known = tangents.eliminated
+    across = torch.stack([found.positive, found.negative], dim=1)
+    current, _ = known.layer.current(across)
+    return (current - known.slopes * across - tangents.sources).abs().flatten(1).amax(-1)
 
 
 @torch.no_grad()
@@ -327,22 +238,25 @@ def solve_curved(
             for k in range(samples)
         ]
         return combine(lambda *tensors, dim: torch.stack(tensors), *parts)
-    size = max(1, MEMORY // max(stage.bytes_per_vector for stage in stages))
+    layers = [CurvedLayer(stage.spec) for stage in stages]
+    size = max(1, MEMORY // max(_bytes_of_chords(layer) for layer in layers))
     return concatenate(
-        [_solve(stages, part, options, power=power) for part in inputs.split(size)]
+        [_solve(stages, layers, part, options, power=power) for part in inputs.split(size)]
     )
 
 
 def _sample(stages: Sequence[CurvedStage], index: int) -> list[CurvedStage]:
-    return [
-        CurvedStage(stage.spec.select(index), stage.neuron, stage.vdd) for stage in stages
-    ]
+    return [CurvedStage(stage.spec.select(index), stage.neuron, stage.vdd) for stage in stages]
 
 
 def _solve(
-    stages: Sequence[CurvedStage], inputs: Tensor, options: NewtonOptions, *, power: bool
+    stages: Sequence[CurvedStage],
+    layers: Sequence[CurvedLayer],
+    inputs: Tensor,
+    options: NewtonOptions,
+    *,
+    power: bool,
 ) -> Solution:
-    layers = [_Layer(stage.spec) for stage in stages]
     status = torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
     finite = torch.isfinite(inputs).all(-1)
     inputs = torch.where(finite[:, None], inputs, torch.zeros_like(inputs))
@@ -387,7 +301,7 @@ def _solve(
 
 def _power(
     stage: CurvedStage,
-    layer: _Layer,
+    layer: CurvedLayer,
     driven: _Driven,
     combined: Tensor,
     amplifiers: Tensor,
