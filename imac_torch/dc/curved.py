@@ -28,6 +28,7 @@ from imac_torch.dc.newton import NewtonOptions, solve_neurons
 from imac_torch.dc.tangents import CellVoltages, CurvedLayer, Tangents
 from imac_torch.errors import SolverError
 from imac_torch.neurons.neuron import NeuronCircuit
+from imac_torch.nonlinear import ROUNDING
 from imac_torch.solution import LayerSolution, Power, Solution, Status, combine, concatenate
 
 CHORDS: Final = 50
@@ -39,7 +40,7 @@ CHORDS_OF_ONE: Final = 12
 CHORD_TOLERANCE: Final = 1e-3
 """Chords converge linearly: their last step is as small as the error of a Newton step's."""
 _PER_VECTOR: Final = ("inputs", "gates", "currents", "status", "residual")
-MEMORY: Final = 2**29
+MEMORY: Final = 2**28
 """Bytes that the vectors of a batch may take."""
 ARRAYS: Final = 8
 """(R, K, K) arrays per partition that an elimination holds at its peak."""
@@ -131,7 +132,9 @@ def _iterate(
     status = torch.full((count,), int(Status.MAX_ITERATIONS), device=inputs.device)
     iterations = torch.zeros_like(status)
     largest = torch.inf if layer.curve is None else layer.curve.bend
-    tolerance = CHORD_TOLERANCE * options.tolerance if shared else options.tolerance
+    tolerance = options.tolerance
+    if shared:
+        tolerance = min(tolerance, max(CHORD_TOLERANCE * tolerance, ROUNDING))
     bias = vdd.detach().expand(count, 1)
     acceleration = Anderson()
     limit = min(CHORDS, options.max_iterations) if shared else options.max_iterations
