@@ -47,7 +47,8 @@ def settling_time(
         final: (...) V, settled value; None: the value at ``end``.
 
     Returns:
-        (...) s; infinite where the waveform is outside its band at ``end``.
+        (...) s; infinite where the waveform is outside its band at ``end``, NaN where it or its
+        settled value is NaN.
 
     Raises:
         SolverError: Arguments make no sense.
@@ -109,7 +110,10 @@ def _refined(time: Tensor, values: Tensor, start: float, end: float) -> tuple[Te
 
 
 def _last_exit(time: Tensor, excess: Tensor) -> Tensor:
-    """Last time at which ``excess`` (T, ...) falls through 0; 0 if it never is above."""
+    """Last time at which ``excess`` (T, ...) falls through 0; 0 if it never is above.
+
+    NaN where any of it is: what is not known has not settled at once.
+    """
     outside = excess > 0.0
     count = len(time)
     order = torch.arange(count, device=time.device).reshape(-1, *((1,) * (excess.ndim - 1)))
@@ -122,7 +126,8 @@ def _last_exit(time: Tensor, excess: Tensor) -> Tensor:
     part = torch.where(torch.isfinite(part), part, 1.0)
     crossing = time[index] + part * (time[index + 1] - time[index])
     crossing = torch.where(last < 0, 0.0, crossing)
-    return torch.where(last == count - 1, torch.inf, crossing)
+    crossing = torch.where(last == count - 1, torch.inf, crossing)
+    return torch.where(excess.isnan().any(dim=0), torch.nan, crossing)
 
 
 @dataclass(frozen=True)

@@ -163,3 +163,12 @@ def test_latencies_that_were_not_measured_count_nowhere():
     assert latency.select(torch.tensor([2])).safe_period() == 2e-10
     nothing = latency.select(torch.tensor([1]))
     assert math.isnan(nothing.safe_period())
+
+
+def test_unknown_waveforms_have_no_latency() -> None:
+    time = torch.linspace(0.0, 1.0, 11, dtype=torch.float64)
+    outputs = torch.zeros(11, 2, 2, dtype=torch.float64)
+    outputs[:, 1] = torch.nan
+    measured = measure_latency(time, outputs, 1.0)
+    assert measured.images[0].tolist() == [0.0]
+    assert measured.images[1].isnan().all() and measured.decision[1].isnan().all()
