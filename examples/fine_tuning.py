@@ -1,41 +1,35 @@
 """Hardware-aware fine-tuning: train through the circuit what its wires took away.
 
-A float network is trained as usual and converted to 16-state devices of low resistance in large
-bit cells, where the wires of 32×32 arrays cost accuracy. Two remedies follow: calibration of the
-rows in the circuit with its wires, which needs no labels, and training steps with the gradients of
-the whole circuit: wires, partitions, loading, another sample of the devices' spread in every step;
-gradients pass straight through the rounding to states. Accuracies are of held-out images.
+A network that was trained for the ideal circuit goes to devices of low resistance in large bit
+cells, where the wires of 32×32 arrays cost accuracy. Training steps with the gradients of the whole
+circuit follow: wires, partitions, loading, another sample of the devices' spread in every step;
+gradients pass straight through the rounding to levels. Accuracies are of held-out images.
 
     python examples/fine_tuning.py
-    python examples/fine_tuning.py --seeds 5
+    python examples/fine_tuning.py --network network.npz --device MRAM --batch 256
 """
 
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from common import (
-    Data,
-    add_circuit_options,
-    add_data_options,
-    calibrated,
-    circuit_config,
-    load_data,
-    train_float,
-    without_wires,
-)
-from mlp_mnist import mlp
+from paper_systems.subjects import read_npz
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from train_sample import accuracy
+from torch.utils.data import DataLoader
+from train_sample import accuracy, load_sample
 
 import imac_torch as imac
 from imac_torch.devices import Gaussian
+from imac_torch.errors import ConversionWarning
 from imac_torch.progress import progress_bar
+from imac_torch.resources import data_file
 
 
 @dataclass(frozen=True)
@@ -43,19 +37,15 @@ class Recovery:
     """Shares of correct held-out images.
 
     Attributes:
-        software: Of the float network.
         ideal: Of the circuit without wires.
         wires: With wires.
-        calibrated: Calibrated again, with the wires.
-        tuned: Fine-tuned.
+        tuned: With wires, fine-tuned.
         spread_before: With wires and spread of the devices, mean over samples.
         spread_tuned: Likewise, fine-tuned.
     """
 
-    software: float
     ideal: float
     wires: float
-    calibrated: float
     tuned: float
     spread_before: float
     spread_tuned: float
@@ -65,6 +55,36 @@ class Recovery:
         """Share of what wires took; NaN if they took nothing."""
         lost = self.ideal - self.wires
         return (self.tuned - self.wires) / lost if lost > 0.0 else float("nan")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained network, its circuit, and labelled images for training and for the test."""
+
+    model: nn.Sequential
+    config: imac.Config
+    images: Tensor
+    labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+
+
+def open_subject(network: Path | None) -> Subject:
+    """The digits sample, or a network with its own images, the last fifth of which is held out."""
+    if network is None:
+        sample = load_sample(data_file("digits_mlp.safetensors"))
+        parts = []
+        for train in (True, False):
+            digits = imac.load_dataset("digits", train=train)
+            images, labels = next(iter(DataLoader(digits, batch_size=2000)))
+            parts += [images.double(), labels]
+        return Subject(sample.ternary.double(), sample.config, *parts)
+    model, images, labels = read_npz(network)
+    count = len(labels) * 4 // 5
+    return Subject(
+        model, imac.Config.imac_sim(),
+        images[:count].double(), labels[:count], images[count:].double(), labels[count:],
+    )  # fmt: skip
 
 
 def set_wires(network: imac.IMACNetwork, wires: imac.Interconnect) -> None:
@@ -99,59 +119,60 @@ def fine_tune(
             advance(1)
 
 
-def recover(options: argparse.Namespace, data: Data, seed: int) -> Recovery:
-    """Train, convert, lose, recover."""
-    images, labels = data.test_images, data.test_labels
-    sizes = (data.images[0].numel(), *options.hidden, int(data.labels.max()) + 1)
-    model = train_float(lambda: mlp(sizes, "relu"), data, steps=options.software_steps, seed=seed)
+def recover(options: argparse.Namespace, subject: Subject, seed: int) -> Recovery:
+    """Convert, lose, recover."""
+    test = subject.test_images, subject.test_labels
     devices = imac.DeviceModel((Gaussian(options.spread),))
+    config = subject.config.replace(
+        device=imac.Memristor.preset(options.device),
+        interconnect=imac.Interconnect.preset(9e-9, options.bit_cell),
+        # Those of the published HSPICE runs with these devices.
+        neuron=subject.config.neuron.replace(rlow=5e3, rhigh=15e3),
+        # Levels between -1, 0 and 1 are what training can use.
+        mapping=subject.config.mapping.replace(levels=options.levels),
+    )
+    wires = config.interconnect
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConversionWarning)
+        network = imac.convert(
+            subject.model, config.replace(interconnect=wires.replace(resistance=False))
+        )
 
-    def with_spread(circuit: imac.IMACNetwork) -> float:
-        runs = imac.MonteCarlo(circuit, devices, seed=seed)
-        return float(runs.run(images, labels, samples=options.samples).accuracy.mean())
+    def with_spread() -> float:
+        runs = imac.MonteCarlo(network, devices, seed=seed)
+        return float(runs.run(*test, samples=options.samples).accuracy.mean())
 
-    # Lines of low resistance need neurons that can drive them.
-    config = circuit_config(options, neuron=imac.Neuron(output_resistance=100.0))
-    network = calibrated(model, without_wires(config), data, seed=seed)
-    ideal = accuracy(network, images, labels)
-    set_wires(network, config.interconnect)
-    before, spread_before = accuracy(network, images, labels), with_spread(network)
-    if not options.skip_calibration:
-        imac.calibrate(network, data.images[:300], rounds=2)
-    again = accuracy(network, images, labels)
+    ideal = accuracy(network, *test)
+    set_wires(network, wires)
+    before, spread_before = accuracy(network, *test), with_spread()
     fine_tune(
-        network, data.images, data.labels, devices,
+        network, subject.images, subject.labels, devices,
         steps=options.steps, batch=options.batch, rate=options.rate,
         generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
     return Recovery(
-        software=accuracy(model, images, labels),
         ideal=ideal,
         wires=before,
-        calibrated=again,
-        tuned=accuracy(network, images, labels),
+        tuned=accuracy(network, *test),
         spread_before=spread_before,
-        spread_tuned=with_spread(network),
+        spread_tuned=with_spread(),
     )
 
 
 def show(found: Sequence[Recovery], options: argparse.Namespace) -> None:
     """One column per seed."""
     table = Table(title="accuracy on held-out images, %")
-    table.add_column(f"{options.device}, {options.bit_cell}, {options.states} states")
+    table.add_column(f"{options.device}, {options.bit_cell}, {options.levels} levels")
     for index in range(len(found)):
         table.add_column(f"seed {index}", justify="right")
     for name, text in (
-        ("software", "float software"),
         ("ideal", "circuit without wires"),
         ("wires", "with wires"),
-        ("calibrated", "with wires, calibrated again"),
         ("tuned", "fine-tuned through the circuit"),
         ("spread_before", f"with wires and {100 * options.spread:g} % spread"),
         ("spread_tuned", "the same, fine-tuned"),
     ):
-        if name != "calibrated" or not options.skip_calibration:
-            table.add_row(text, *(f"{100 * getattr(item, name):.2f}" for item in found))
+        table.add_row(text, *(f"{100 * getattr(item, name):.2f}" for item in found))
     table.add_section()
     shares = (f"{100 * item.recovered:.0f}" for item in found)
     table.add_row("recovered of what wires took", *shares)
@@ -161,20 +182,19 @@ def show(found: Sequence[Recovery], options: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> list[Recovery]:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add_data_options(parser)
-    add_circuit_options(parser)
-    parser.set_defaults(device="RRAM", bit_cell="1TG1R", variation=0.0)
-    parser.add_argument("--hidden", type=int, nargs="*", default=[48, 24])
-    parser.add_argument("--software-steps", type=int, default=1000)
-    parser.add_argument("--skip-calibration", action="store_true", help="only fine-tune")
+    parser.add_argument("--network", type=Path, help="network.npz; default: the digits sample")
+    parser.add_argument("--device", default="RRAM", choices=("MRAM", "RRAM", "CBRAM", "PCM"))
+    parser.add_argument("--bit-cell", default="1TG1R", choices=sorted(imac.BIT_CELL_LENGTHS))
+    parser.add_argument("--levels", type=int, default=17, help="of a weight")
     parser.add_argument("--steps", type=int, default=60, help="through the circuit")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rate", type=float, default=1e-2)
+    parser.add_argument("--rate", type=float, default=2e-2)
     parser.add_argument("--spread", type=float, default=0.03, help="σ of conductances, relative")
-    parser.add_argument("--samples", type=int, default=10, help="of devices, in the last lines")
+    parser.add_argument("--samples", type=int, default=10, help="of devices, in two lines")
+    parser.add_argument("--seeds", type=int, default=1, help="of the training")
     options = parser.parse_args(arguments)
-    data = load_data(options)
-    found = [recover(options, data, seed) for seed in range(options.seeds)]
+    subject = open_subject(options.network)
+    found = [recover(options, subject, seed) for seed in range(options.seeds)]
     show(found, options)
     return found
 

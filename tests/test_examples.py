@@ -200,13 +200,10 @@ def test_held_out_images_of_the_test_files(in_empty_directory):
 def test_fine_tuning_gives_back_what_wires_took(in_empty_directory, capsys):
     import fine_tuning
 
-    (found,) = fine_tuning.main([
-        "--hidden", "24", "--steps", "6", "--software-steps", "300", "--samples", "2",
-    ])  # fmt: skip
-    # One of 360 images is 0.3 points. Wires take several points here, and six steps with the
-    # calibration before them give back more than half.
-    assert found.software > 0.9
-    assert found.ideal - found.wires > 0.03
+    (found,) = fine_tuning.main(["--steps", "30", "--samples", "2"])
+    # One of 360 images is 0.3 points. Wires take ten points, far from the noise of training.
+    assert found.ideal > 0.95
+    assert found.ideal - found.wires > 0.05
     assert found.recovered > 0.5
     assert found.spread_tuned > found.spread_before
     assert "recovered of what wires took" in capsys.readouterr().out
