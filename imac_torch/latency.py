@@ -94,7 +94,8 @@ def decision_time(
     lead = others.amax(dim=-1) - chosen[..., 0]
     # Outputs that tie exactly are decided by the first of them, in waveforms as in values.
     decided = values.argmax(dim=-1) == target
-    strict = _last_exit(points - start, torch.where(decided, lead.clamp(max=0.0), lead))
+    behind = lead.clamp(min=torch.finfo(lead.dtype).tiny)
+    strict = _last_exit(points - start, torch.where(decided, lead, behind))
     relaxed = _last_exit(points - start, lead - resolution)
     return torch.where(torch.isinf(strict), relaxed, strict)
 

@@ -172,3 +172,19 @@ def test_unknown_waveforms_have_no_latency() -> None:
     measured = measure_latency(time, outputs, 1.0)
     assert measured.images[0].tolist() == [0.0]
     assert measured.images[1].isnan().all() and measured.decision[1].isnan().all()
+
+
+def test_a_tie_that_another_output_decides_is_not_yet_a_decision() -> None:
+    time = torch.linspace(0, 4e-9, 401, dtype=torch.float64)
+    rising = (time - 1e-9).clamp(min=0.0) * 1e8
+    found = decision_time(time, torch.stack([torch.zeros_like(time), rising], -1), 0.0, 4e-9)
+    # Until 1 ns both are 0 V and the first counts as the answer; points are 10 ps apart.
+    assert float(found) == pytest.approx(1e-9, abs=1e-11)
+
+
+def test_outputs_are_ready_when_settled_and_decided() -> None:
+    outputs = torch.tensor([[[1e-10, 3e-10]], [[2e-10, 1e-10]]], dtype=torch.float64)
+    decision = torch.tensor([[4e-10], [1e-10]], dtype=torch.float64)
+    found = Latency(outputs=outputs, decision=decision, fraction=0.1)
+    torch.testing.assert_close(found.ready, torch.tensor([[4e-10], [2e-10]], dtype=torch.float64))
+    assert found.safe_period() == 4e-10
