@@ -34,7 +34,7 @@ from imac_torch.latency import Latency
 from imac_torch.layers import IMACLinear, Scaling
 from imac_torch.montecarlo import MonteCarlo
 from imac_torch.netlist import NetlistSettings
-from imac_torch.neurons.neurontable import NeuronTable
+from imac_torch.periphery.neuron.neurontable import NeuronTable
 from imac_torch.presets import device_model
 from imac_torch.reports.html_report import write_report
 from imac_torch.reports.report import Report

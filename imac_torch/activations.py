@@ -1,12 +1,15 @@
-"""Software activations and the analog circuits that stand for them."""
+"""Software activations, and what a circuit must know of them."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor, nn
 
+from imac_torch.base.registry import Registry
 from imac_torch.errors import ConversionError
 
 
@@ -37,17 +40,207 @@ class InverterSigmoid(nn.Module):
         return f"slope={self.slope}"
 
 
+class ActivationFunction(ABC):
+    """A function that follows a layer's weights.
+
+    A subclass is :class:`Bounded` or :class:`Unbounded`, and says what the function is.
+
+    Attributes:
+        name: Which :class:`Activation` and files have.
+        modules: Modules of exactly these types compute it.
+        read_out: Whether it is no activation: a kind of neuron meant for the whole network is not
+            meant for it.
+        clips: Whether circuits cut its output off at vdd, so that its range has to be known.
+    """
+
+    name: ClassVar[str]
+    modules: ClassVar[tuple[type[nn.Module], ...]] = ()
+    read_out: ClassVar[bool] = False
+    clips: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(self, x: Tensor) -> Tensor:
+        """The function, any shape."""
+
+    @property
+    @abstractmethod
+    def bounded(self) -> bool:
+        """Whether its range is fixed; else the software output that is vdd is free."""
+
+    @abstractmethod
+    def ideal(self, volts: Tensor, threshold: float, slope: float, vdd: float) -> Tensor:
+        """What an ideal neuron of threshold (V) and slope (1/V) makes of its input, per vdd."""
+
+    @abstractmethod
+    def steepness(self, outputs: Tensor, slope: float, vdd: float) -> Tensor:
+        """Slope of that neuron where its output is ``outputs`` (V)."""
+
+    def of(self, module: nn.Module) -> Activation | None:
+        """The activation that a module computes, or None if it is not this function."""
+        return Activation(self.name) if type(module) in self.modules else None
+
+    def software(self, slope: float) -> tuple[float, nn.Module | None]:
+        """The way back: a factor for the weights, and the module that follows them."""
+        return 1.0, self.modules[0]()
+
+
+class Bounded(ActivationFunction):
+    """A function that rises from ``low`` to ``high``: they are volts at the neuron times 1/vdd.
+
+    An ideal neuron is vdd·f(slope·(z - threshold)).
+    """
+
+    low: ClassVar[float]
+    high: ClassVar[float]
+    bounded = True
+
+    @abstractmethod
+    def derivative(self, value: Tensor, factor: float) -> Tensor:
+        """``factor``·f′(x) where f(x) is ``value``, which is between ``low`` and ``high``."""
+
+    @property
+    def middle(self) -> float:
+        """The middle of its range."""
+        return (self.low + self.high) / 2
+
+    def ideal(self, volts: Tensor, threshold: float, slope: float, vdd: float) -> Tensor:
+        """See :class:`ActivationFunction`."""
+        return self(slope * (volts - threshold))
+
+    def steepness(self, outputs: Tensor, slope: float, vdd: float) -> Tensor:
+        """See :class:`ActivationFunction`."""
+        return self.derivative((outputs / vdd).clamp(self.low, self.high), vdd * slope)
+
+
+class Unbounded(ActivationFunction):
+    """A function without a scale of its own; a circuit passes volts as they are, within limits."""
+
+    bounded = False
+
+    def limit(self, volts: Tensor, vdd: float) -> Tensor:
+        """What a circuit between the supplies makes of a voltage."""
+        return volts
+
+    def ideal(self, volts: Tensor, threshold: float, slope: float, vdd: float) -> Tensor:
+        """See :class:`ActivationFunction`."""
+        return self.limit(volts, vdd) / vdd
+
+    def steepness(self, outputs: Tensor, slope: float, vdd: float) -> Tensor:
+        """See :class:`ActivationFunction`."""
+        return torch.ones_like(outputs)
+
+
+class Sigmoid(Bounded):
+    """1/(1 + exp(-x)), rising or, with a negative slope, falling."""
+
+    name = "sigmoid"
+    modules = (nn.Sigmoid,)
+    low, high = 0.0, 1.0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See :class:`ActivationFunction`."""
+        return torch.sigmoid(x)
+
+    def derivative(self, value: Tensor, factor: float) -> Tensor:
+        """f·(1 - f)."""
+        return factor * value * (1.0 - value)
+
+    def of(self, module: nn.Module) -> Activation | None:
+        """See :class:`ActivationFunction`; falling ones too."""
+        if isinstance(module, InverterSigmoid):
+            return Activation(self.name, -module.slope)
+        return super().of(module)
+
+    def software(self, slope: float) -> tuple[float, nn.Module | None]:
+        """See :class:`ActivationFunction`."""
+        return (1.0, InverterSigmoid(-slope)) if slope < 0.0 else (slope, nn.Sigmoid())
+
+
+class Tanh(Bounded):
+    """The hyperbolic tangent."""
+
+    name = "tanh"
+    modules = (nn.Tanh,)
+    low, high = -1.0, 1.0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See :class:`ActivationFunction`."""
+        return torch.tanh(x)
+
+    def derivative(self, value: Tensor, factor: float) -> Tensor:
+        """1 - f²."""
+        return factor * (1.0 - value.square())
+
+
+class ReLU(Unbounded):
+    """max(x, 0); a circuit cuts it off at vdd."""
+
+    name = "relu"
+    modules = (nn.ReLU,)
+    clips = True
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See :class:`ActivationFunction`."""
+        return torch.relu(x)
+
+    def limit(self, volts: Tensor, vdd: float) -> Tensor:
+        """See :class:`Unbounded`."""
+        return volts.clamp(0.0, vdd)
+
+    def steepness(self, outputs: Tensor, slope: float, vdd: float) -> Tensor:
+        """See :class:`ActivationFunction`: none at the limits."""
+        return ((outputs > 0.0) & (outputs < vdd)).to(outputs.dtype)
+
+
+class Identity(Unbounded):
+    """x: a layer that is only read out."""
+
+    name = "identity"
+    modules = (nn.Identity,)
+    read_out = True
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See :class:`ActivationFunction`."""
+        return x
+
+    def software(self, slope: float) -> tuple[float, nn.Module | None]:
+        """See :class:`ActivationFunction`: nothing follows the weights."""
+        return 1.0, None
+
+
+SIGMOID: Final = Sigmoid()
+TANH: Final = Tanh()
+RELU: Final = ReLU()
+IDENTITY: Final = Identity()
+
+ACTIVATIONS: Final[Registry[ActivationFunction]] = Registry(
+    "activation",
+    {function.name: function for function in (SIGMOID, TANH, RELU, IDENTITY)},
+    error=ConversionError,
+)
+"""Activation functions by name; a kind of neuron brings its own, if it is not among them."""
+
+
 @dataclass(frozen=True)
 class Activation:
     """What a layer computes after its weights, as far as a circuit must know.
 
     Attributes:
-        kind: ``sigmoid``, ``tanh``, ``relu`` or ``identity``.
+        kind: ``sigmoid``, ``tanh``, ``relu`` or ``identity``, or the name of one that was added.
         slope: Signed steepness: the activation is ``kind(slope·y)``; only ``sigmoid`` has one.
     """
 
     kind: str
     slope: float = 1.0
+
+    @property
+    def function(self) -> ActivationFunction:
+        """The function.
+
+        Raises:
+            ConversionError: The kind is unknown.
+        """
+        return ACTIVATIONS.get(self.kind)
 
     def apply(self, x: Tensor) -> Tensor:
         """The software function.
@@ -55,63 +248,10 @@ class Activation:
         Raises:
             ConversionError: The kind is unknown.
         """
-        functions = {
-            "sigmoid": torch.sigmoid,
-            "tanh": torch.tanh,
-            "relu": torch.relu,
-            "identity": lambda value: value,
-        }
-        if self.kind not in functions:
-            raise ConversionError(
-                f"no activation {self.kind!r}; there are {', '.join(functions)}"
-            )
-        return functions[self.kind](self.slope * x)
+        return self.function(self.slope * x)
 
 
 def activation_of(module: nn.Module) -> Activation | None:
     """The activation a module stands for, or None if it is not one that a circuit has."""
-    if isinstance(module, InverterSigmoid):
-        return Activation("sigmoid", -module.slope)
-    kinds: tuple[tuple[type[nn.Module], str], ...] = (
-        (nn.Sigmoid, "sigmoid"),
-        (nn.Tanh, "tanh"),
-        (nn.ReLU, "relu"),
-        (nn.Identity, "identity"),
-    )
-    for module_type, kind in kinds:
-        if type(module) is module_type:
-            return Activation(kind)
-    return None
-
-
-CIRCUITS = {
-    "sigmoid": ("finfet", "logistic", "table"),
-    "tanh": ("tanh",),
-    "relu": ("relu",),
-    "identity": ("identity",),
-}
-"""Neuron kinds that compute each activation; the first is the default."""
-
-
-def circuit_kind(activation: Activation, asked: str | None, *, where: str) -> str:
-    """The neuron kind for an activation.
-
-    Args:
-        activation: Of the software layer.
-        asked: The configuration's kind, or None for the default.
-        where: The layer's path, for errors.
-
-    Raises:
-        ConversionError: The circuit asked for does not compute the activation.
-    """
-    allowed = CIRCUITS[activation.kind]
-    if asked is None:
-        return allowed[0]
-    if asked not in allowed:
-        if activation.kind == "identity":
-            return "identity"  # a network-wide kind is about activations, not read-outs
-        raise ConversionError(
-            f"{where}: neuron kind {asked!r} does not compute {activation.kind}; allowed: "
-            f"{', '.join(allowed)}. Set neuron.kind for this layer in Config.layers"
-        )
-    return asked
+    found = (function.of(module) for function in ACTIVATIONS)
+    return next((item for item in found if item is not None), None)

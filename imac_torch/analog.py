@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imac_torch.circuit import Circuit, NeuronSpec, build_layer
+from imac_torch.circuit import Circuit, build_layer
 from imac_torch.config import Config, Supplies
 from imac_torch.crossbar import CrossbarSpec
 from imac_torch.dc.native import Native, Prepared
 from imac_torch.errors import CircuitError, ConversionError
 from imac_torch.layers import IMACLinear
 from imac_torch.memory import Memory
+from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.solution import Solution
 from imac_torch.tables import text_table
 from imac_torch.transient.inference import InferenceRun

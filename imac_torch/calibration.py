@@ -149,7 +149,7 @@ def _set_ranges(layers: Sequence[IMACLinear], software: Sequence[Tensor]) -> Non
             )
         layer.set_input_statistics(InputStatistics.of(lines))
         layer.trim.zero_()
-        free = layer.activation.kind in {"relu", "identity"}
+        free = not layer.activation.function.bounded
         largest = float(software[index + 1].abs().max()) if free else 0.0
         if not free or largest == 0.0:
             layer.matched_gain.fill_(float("nan"))
@@ -220,7 +220,7 @@ def _fit_rows(
     shape at u, which the circuit's neuron follows closely enough for a step.
     """
     vdd = layer.config.supplies.vdd
-    slope = _slope(layer, outputs)
+    slope = layer.activation.function.steepness(outputs, layer.threshold_and_slope()[1], vdd)
     mean = combined.mean(0)
     columns = torch.stack([slope * (combined - mean), slope], dim=-1)  # (B, M, 2)
     missing = wanted - outputs
@@ -235,18 +235,3 @@ def _fit_rows(
     trimmed = target * gain[:, None]
     trimmed[:, -1] += offset / vdd
     layer.trim += torch.where(rows[:, None], trimmed - target, torch.zeros_like(target))
-
-
-def _slope(layer: IMACLinear, outputs: Tensor) -> Tensor:
-    """du/dz at a neuron's output."""
-    vdd = layer.config.supplies.vdd
-    kind = layer.activation.kind
-    _, slope = layer.threshold_and_slope()
-    if kind == "sigmoid":
-        share = (outputs / vdd).clamp(0.0, 1.0)
-        return vdd * slope * share * (1.0 - share)
-    if kind == "tanh":
-        return vdd * slope * (1.0 - (outputs / vdd).clamp(-1.0, 1.0).square())
-    if kind == "relu":
-        return ((outputs > 0.0) & (outputs < vdd)).to(outputs.dtype)
-    return torch.ones_like(outputs)

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from imac_torch.circuit import NeuronSpec
+from imac_torch.activations import SIGMOID, Activation, Bounded
 from imac_torch.config import Config
 from imac_torch.dc.newton import NewtonOptions, solve_loaded
 from imac_torch.dc.transfer import threshold_and_slope
 from imac_torch.errors import ConfigError, SolverError
-from imac_torch.neurons.cores import build_core, tabulated_core
-from imac_torch.neurons.neuron import NeuronCircuit
+from imac_torch.periphery.neuron.base import NeuronSpec, kind_of
+from imac_torch.periphery.neuron.choice import kind_for
+from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.solution import Status
 
 __all__ = ["NeuronCurve", "characterize_neuron", "neuron_of"]
@@ -94,7 +95,9 @@ class NeuronCurve:
 
 def neuron_of(config: Config) -> NeuronSpec:
     """The neuron of a configuration's ``neuron`` and ``device`` sections."""
-    return NeuronSpec.of(config, config.neuron.kind or "finfet")
+    kind = config.neuron.kind
+    model = kind_for(Activation(SIGMOID.name), None, where="") if kind is None else kind_of(kind)
+    return model.spec(config)
 
 
 def characterize_neuron(
@@ -124,7 +127,7 @@ def characterize_neuron(
     if not low < high or points < 2:
         raise ConfigError(f"from {low} V to {high} V in {points} points is not a sweep")
     spec = neuron_of(config)
-    core = build_core(spec) if exact else tabulated_core(spec)
+    core = spec.model.core(spec) if exact else spec.model.tabulated_core(spec)
     neuron = NeuronCircuit.of(spec, core, torch.zeros((), dtype=torch.float64))
     inputs = torch.linspace(low, high, points, dtype=torch.float64)
     solved = solve_loaded(inputs[None, :, None], neuron, None, NewtonOptions())
@@ -136,10 +139,11 @@ def characterize_neuron(
     values = core.values(gates, outputs)
     drawn = values.gate - (outputs - gates) * neuron.feedback_conductance
     threshold, slope = math.nan, math.nan
-    if spec.kind not in ("relu", "identity"):
+    function = spec.model.activation
+    if isinstance(function, Bounded):
         threshold, slope = threshold_and_slope(spec)
-        if spec.kind == "tanh":
-            threshold = math.nan  # it crosses zero, not half of vdd
+        if function.middle != 0.5:
+            threshold = math.nan  # it crosses another voltage than half of vdd
     return NeuronCurve(
         spec, inputs, outputs, gates, values.supply, drawn, threshold, slope
     )

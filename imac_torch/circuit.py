@@ -8,7 +8,6 @@ indices: row ``r``, column ``c`` (input, the bias last), horizontal partition ``
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imac_torch.config import Config, Neuron, Timing
+from imac_torch.config import Config, Timing
 from imac_torch.crossbar import CrossbarSpec
 from imac_torch.errors import CircuitError
+from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.wires import input_line_capacitances, output_line_capacitance
 
 IndexArray = NDArray[np.int64]
@@ -114,56 +114,6 @@ class SumArray:
     terms: IndexArray
     factors: FloatArray
     outputs: IndexArray
-
-
-@dataclass(frozen=True)
-class NeuronSpec:
-    """One kind of activation circuit with every value resolved.
-
-    Attributes:
-        kind: See :data:`imac_torch.config.NeuronKind`.
-        input_resistance: Ω, in series with the level shift; 0 for behavioural neurons.
-        feedback_resistance: Ω, from the output to the gate; ``inf`` for behavioural neurons.
-        level_shift: V, added to the neuron input.
-        vdd: V.
-        temperature: K.
-        options: The configuration's section, for everything that only some kinds read.
-        input_capacitance: F, from the gate (of behavioural neurons: the input) to ground.
-        output_capacitance: F, from the output to ground.
-    """
-
-    kind: str
-    input_resistance: float
-    feedback_resistance: float
-    level_shift: float
-    vdd: float
-    temperature: float
-    options: Neuron
-    input_capacitance: float = 0.0
-    output_capacitance: float = 0.0
-
-    @classmethod
-    def of(cls, config: Config, kind: str) -> NeuronSpec:
-        """A kind of neuron with a (per-layer) configuration's values.
-
-        The inverter's resistances follow the device where they are not set; behavioural kinds
-        have neither resistors nor a level shift.
-        """
-        options, device = config.neuron, config.device
-        inverter = kind == "finfet"
-        rlow = device.rlow if options.rlow is None else options.rlow
-        rhigh = device.rhigh if options.rhigh is None else options.rhigh
-        return cls(
-            kind=kind,
-            input_resistance=rlow if inverter else 0.0,
-            feedback_resistance=rhigh if inverter else math.inf,
-            level_shift=options.level_shift if inverter else 0.0,
-            vdd=config.supplies.vdd,
-            temperature=config.temperature,
-            options=options,
-            input_capacitance=options.input_capacitance,
-            output_capacitance=options.output_capacitance,
-        )
 
 
 @dataclass(frozen=True)

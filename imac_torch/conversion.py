@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from imac_torch.activations import Activation, InverterSigmoid
+from imac_torch.activations import Activation
 from imac_torch.analog import IMACNetwork, LayerRecord
 from imac_torch.config import Config, LayerConfig
 from imac_torch.conversion_plan import SUPPORTED, Leaf, Plan, leaves, make_plan, named
@@ -35,7 +35,7 @@ def _warn_of_losses(layer: IMACLinear) -> None:
             ConversionWarning,
             stacklevel=3,
         )
-    if layer.activation.kind == "relu" and layer.scaling.output_scale == 1.0:
+    if layer.activation.function.clips and layer.scaling.output_scale == 1.0:
         warnings.warn(
             f"{layer.name}: nothing is known of the range of its ReLU, and outputs above 1 are "
             "clipped at vdd; use WeightMapping(scheme='matched') and "
@@ -242,21 +242,15 @@ def to_software(network: IMACNetwork) -> nn.Sequential:
     modules: list[nn.Module] = [copy.deepcopy(network.digital)]
     for layer in network.analog_layers():
         weight, bias = layer.effective_weights()
-        activation = layer.activation
-        if activation.kind == "sigmoid" and activation.slope > 0.0:
-            weight, bias = activation.slope * weight, activation.slope * bias
+        factor, module = layer.activation.function.software(layer.activation.slope)
+        weight, bias = factor * weight, factor * bias
         linear = nn.Linear(layer.in_features, layer.out_features, dtype=torch.float64)
         with torch.no_grad():
             linear.weight.copy_(weight)
             linear.bias.copy_(bias)
         modules.append(linear.to(weight.device))
-        if activation.kind == "sigmoid":
-            falling = activation.slope < 0
-            modules.append(InverterSigmoid(-activation.slope) if falling else nn.Sigmoid())
-        elif activation.kind == "tanh":
-            modules.append(nn.Tanh())
-        elif activation.kind == "relu":
-            modules.append(nn.ReLU())
+        if module is not None:
+            modules.append(module)
     modules.append(copy.deepcopy(network.tail))
     software = nn.Sequential(*modules).double()
     software.training = network.training

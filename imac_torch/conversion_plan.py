@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from imac_torch.activations import Activation, activation_of
+from imac_torch.activations import IDENTITY, Activation, activation_of
 from imac_torch.analog import LayerRecord
 from imac_torch.errors import ConversionError
 from imac_torch.layers import IMACLinear
@@ -198,7 +198,7 @@ def _plan_layer(plan: Plan, leaves: Sequence[Leaf], index: int) -> int:
     assert isinstance(linear, nn.Linear | IMACLinear)  # noqa: S101 - narrows the type only
     position = len(plan.records)
     activation = None
-    if isinstance(linear, IMACLinear) and linear.activation.kind != "identity":
+    if isinstance(linear, IMACLinear) and not linear.activation.function.read_out:
         activation = linear.activation
     index += 1
     while index < len(leaves):
@@ -217,7 +217,7 @@ def _plan_layer(plan: Plan, leaves: Sequence[Leaf], index: int) -> int:
         else:
             break
         index += 1
-    activation = Activation("identity") if activation is None else activation
+    activation = Activation(IDENTITY.name) if activation is None else activation
     plan.layers.append((leaf, linear, activation))
     plan.records.insert(position, LayerRecord(leaf.path, leaf.label, "analog", ""))
     return index

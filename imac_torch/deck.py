@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from imac_torch.analog import IMACNetwork, evaluating
-from imac_torch.circuit import NeuronSpec
 from imac_torch.datasets.batches import labelled_batches
 from imac_torch.errors import DataError, NetlistError, NeuronWarning
 from imac_torch.finfet import write_model_card
@@ -29,7 +28,8 @@ from imac_torch.netlist import (
     table_inverter,
     write_netlists,
 )
-from imac_torch.neurons.cores import build_core, transistors
+from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.periphery.neuron.finfet import transistors
 from imac_torch.progress import progress_bar
 from imac_torch.simulator import (
     HSpice,
@@ -155,7 +155,7 @@ def _warn_of_subcircuits(network: IMACNetwork) -> None:
     """A table was characterised from its sub-circuit; any other kind was not compared with it."""
     for layer in network.analog_layers():
         spec = layer.neuron_spec()
-        if spec.options.subcircuit is not None and spec.kind != "table":
+        if spec.options.subcircuit is not None and not spec.model.characterised:
             warnings.warn(
                 f"{layer.name}: netlists have the neuron of {spec.options.subcircuit}, the native "
                 f"engine a built-in one of kind {spec.kind!r}, and nothing compares the two; "
@@ -233,9 +233,9 @@ def netlist_writer(
     if dialect not in ("ngspice", "hspice"):
         raise NetlistError(f"dialect must be 'ngspice' or 'hspice', got {dialect!r}")
     for spec in specs:
-        if spec.kind == "table":
+        if spec.model.characterised:
             check_table(spec)
-    finfets = [spec for spec in specs if spec.kind == "finfet" and spec.options.subcircuit is None]
+    finfets = [spec for spec in specs if spec.has_inverter]
     inverter = None if not finfets else _inverter(finfets, dialect, settings)
     kind = HSpiceWriter if dialect == "hspice" else NgSpiceWriter
     return kind(amplifier=amplifier, inverter=inverter)
@@ -277,4 +277,4 @@ def _inverter(specs: list[NeuronSpec], dialect: Dialect, settings: NetlistSettin
             "charges and serves operating points: pass settings=NetlistSettings(analysis='dc'), "
             "your own sub-circuit in neuron.subcircuit, or a compiled BSIM-CMG in neuron.osdi"
         )
-    return table_inverter(build_core(first).values, vdd=first.vdd, fins=options.fins)
+    return table_inverter(first.model.core(first).values, vdd=first.vdd, fins=options.fins)

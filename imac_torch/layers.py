@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imac_torch.activations import Activation, circuit_kind
-from imac_torch.circuit import NeuronSpec
+from imac_torch.activations import IDENTITY, Activation
 from imac_torch.config import Config
 from imac_torch.crossbar import CrossbarSpec, build_crossbar, partition_ends
 from imac_torch.dc.shape import fitted_threshold_and_slope
@@ -32,6 +31,8 @@ from imac_torch.mapping.residual import match_slices
 from imac_torch.mapping.slices import Slicing
 from imac_torch.mapping.states import RANK, InputStatistics
 from imac_torch.memory import Memory
+from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.periphery.neuron.choice import kind_for
 
 GAINS = (1.0, 2.0, 4.0, 7.0, 10.0, 15.0, 20.0, 30.0, 40.0, 55.0, 75.0, 100.0, 150.0, 250.0, 500.0)
 """Amplifier gains that the scheme 'matched' chooses from where none is given."""
@@ -109,7 +110,7 @@ class IMACLinear(nn.Module):
             raise ConversionError(f"{name}: {in_features}→{out_features} is not a layer")
         self.in_features = in_features
         self.out_features = out_features
-        self.activation = Activation("identity") if activation is None else activation
+        self.activation = Activation(IDENTITY.name) if activation is None else activation
         self.config = Config() if config is None else config
         self.scaling = Scaling() if scaling is None else scaling
         self.name = name
@@ -132,7 +133,7 @@ class IMACLinear(nn.Module):
         self.set_input_statistics(InputStatistics.independent(in_features))
         self._matches: Memory[Match] = Memory(2 * len(GAINS))
         self._quantized: Memory[QuantizedWeights] = Memory()
-        circuit_kind(self.activation, self.config.neuron.kind, where=name)
+        kind_for(self.activation, self.config.neuron.kind, where=name)
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> IMACLinear:
@@ -158,11 +159,11 @@ class IMACLinear(nn.Module):
     def neuron_spec(self) -> NeuronSpec:
         """The activation circuit, resistances following the device where not set."""
         config, options = self.config, self.config.neuron
-        kind = circuit_kind(self.activation, options.kind, where=self.name)
-        if kind == "identity" and options.kind != "identity":
+        kind = kind_for(self.activation, options.kind, where=self.name)
+        if kind.activation.read_out and options.kind != kind.name:
             # A network-wide neuron is for activations; a read-out has no circuit of the user's.
             config = config.replace(neuron=options.replace(subcircuit=None, table=None))
-        return NeuronSpec.of(config, kind)
+        return kind.spec(config)
 
     @torch.no_grad()
     def description(self) -> str:
@@ -175,7 +176,7 @@ class IMACLinear(nn.Module):
             levels += f" in {slicing.count} slices to base {slicing.base}"
         clipped = (
             f"; outputs above {self.scaling.output_scale:.3g} are clipped at vdd"
-            if self.activation.kind == "relu"
+            if self.activation.function.clips
             else ""
         )
         return (
@@ -187,10 +188,10 @@ class IMACLinear(nn.Module):
 
     def volts_per_unit(self) -> float:
         """κ: change of the neuron's input voltage per unit of ``weight·x + bias``."""
-        if self.activation.kind == "identity" or self.activation.kind == "relu":
+        if not self.activation.function.bounded:
             return self.config.supplies.vdd / self.scaling.output_scale
         _, slope = self.threshold_and_slope()
-        # The neuron is vdd·sigmoid(slope·(z - z0)), or vdd·tanh(slope·(z - z0)).
+        # The neuron is vdd·f(slope·(z - z0)), f being the activation's function.
         return self.activation.slope / slope
 
     @property
@@ -204,7 +205,7 @@ class IMACLinear(nn.Module):
         return self.config.mapping.scheme == "matched"
 
     def threshold_and_slope(self) -> tuple[float, float]:
-        """z0 (V) and k (1/V) of the sigmoid or tanh that the neuron is taken for."""
+        """z0 (V) and k (1/V) of the activation that the neuron is taken for."""
         spec = self.neuron_spec()
         return fitted_threshold_and_slope(spec) if self.matched else threshold_and_slope(spec)
 
@@ -405,15 +406,10 @@ class IMACLinear(nn.Module):
         vdd = self.config.supplies.vdd
         combined = vdd * (lines @ transfer.transpose(-1, -2))
         threshold, slope = self.threshold_and_slope()
-        kind = self.activation.kind
-        if kind == "sigmoid":
-            result = torch.sigmoid(slope * (combined - threshold))
-        elif kind == "tanh":
-            result = torch.tanh(slope * (combined - threshold))
-        elif kind == "relu":
-            result = combined.clamp(0.0, vdd) / vdd * self.scaling.output_scale
-        else:
-            result = combined / vdd * self.scaling.output_scale
+        function = self.activation.function
+        result = function.ideal(combined, threshold, slope, vdd)
+        if not function.bounded:
+            result = result * self.scaling.output_scale
         return result.to(x.dtype)
 
     @torch.no_grad()

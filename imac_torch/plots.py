@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
-from imac_torch.circuit import NeuronSpec
 from imac_torch.dc.newton import NewtonOptions, solve_loaded
 from imac_torch.errors import ConfigError, SolverError
 from imac_torch.finfet import FinFET
-from imac_torch.neurons.cores import build_core, tabulated_core
-from imac_torch.neurons.neuron import Core, CoreCurrents, CoreValues, NeuronCircuit
+from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.periphery.neuron.circuit import NeuronCircuit
+from imac_torch.periphery.neuron.core import Core, CoreCurrents, CoreValues
 from imac_torch.reports.svg import quantity
 from imac_torch.solution import Status
 from imac_torch.transient.inference_report import InferenceReport
@@ -119,7 +119,7 @@ def loaded_curve(
     """
     if not (math.isfinite(conductance) and conductance >= 0.0 and math.isfinite(voltage)):
         raise ConfigError(f"a load of {conductance} S to {voltage} V is not one")
-    plain = build_core(spec) if exact else tabulated_core(spec)
+    plain = spec.model.core(spec) if exact else spec.model.tabulated_core(spec)
     core = _LoadedCore(plain, conductance, voltage)
     neuron = NeuronCircuit.of(spec, core, torch.zeros((), dtype=torch.float64))
     solved = solve_loaded(inputs[None, :, None], neuron, None, NewtonOptions())

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imac_torch.circuit import NeuronSpec
 from imac_torch.config import Neuron
 from imac_torch.errors import ConfigError, NetlistError, SimulatorError
 from imac_torch.netlist import NetlistSettings
@@ -23,7 +22,9 @@ from imac_torch.netlist.job import SimulationJob
 from imac_torch.netlist.rundir import write_run_directory
 from imac_torch.netlist.subcircuits import NEURON_PORTS, Subcircuit, read_subcircuit
 from imac_torch.netlist.testbench import CURRENTS, NEURON_FILE, TestBench, subcircuit_digest
-from imac_torch.neurons.neurontable import NeuronTable, measure_interpolation
+from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.periphery.neuron.neurontable import NeuronTable, measure_interpolation
+from imac_torch.periphery.neuron.table import TableNeuron
 from imac_torch.simulator import SimulationResult, Simulator, run_jobs
 
 __all__ = ["characterize", "check_table"]
@@ -95,8 +96,8 @@ def characterize(
                 "ascending range and at least 5 nodes"
             )
     subcircuit = read_subcircuit(Path(path), NEURON_PORTS)
-    options = Neuron(kind="table") if neuron is None else neuron.replace(kind="table")
-    spec = NeuronSpec("table", 0.0, math.inf, 0.0, vdd, temperature, options)
+    options = (Neuron() if neuron is None else neuron).replace(kind=TableNeuron.name)
+    spec = NeuronSpec(TableNeuron.name, 0.0, math.inf, 0.0, vdd, temperature, options)
     inputs = np.linspace(*input_range, nodes[0])
     outputs = np.linspace(low, high, nodes[1])
     whole = TestBench(subcircuit, spec, inputs, outputs, settings, "nodes")

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from imac_torch.circuit import Circuit, NeuronSpec, build_layer
+from imac_torch.circuit import Circuit, build_layer
 from imac_torch.config import (
     Amplifier,
     Config,
@@ -28,6 +28,8 @@ from imac_torch.config import (
 from imac_torch.crossbar import CrossbarSpec, build_crossbar
 from imac_torch.finfet import FinFET, builtin_14nm_hp, inverter_currents
 from imac_torch.mapping.quantization import ConductancePair
+from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.periphery.neuron.core import Core
 
 VDD = 0.8
 PLAIN_WIRES = Interconnect(capacitance=False)
@@ -39,6 +41,16 @@ def scalar(value: float) -> torch.Tensor:
 
 def behavioural(kind: str = "logistic", **options) -> NeuronSpec:
     return NeuronSpec(kind, 0.0, float("inf"), 0.0, VDD, 298.15, Neuron(kind=kind, **options))
+
+
+def core_of(spec: NeuronSpec) -> Core:
+    """The exact core of a neuron."""
+    return spec.model.core(spec)
+
+
+def table_of(spec: NeuronSpec) -> Core:
+    """The core that it is solved with."""
+    return spec.model.tabulated_core(spec)
 
 
 def finfet(rlow: float = 78e3, rhigh: float = 202e3, **options) -> NeuronSpec:

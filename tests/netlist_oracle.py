@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from imac_torch.circuit import Circuit, NeuronSpec, build_layer
+from imac_torch.circuit import Circuit, build_layer
 from imac_torch.config import (
     Amplifier,
     Config,
@@ -23,6 +23,7 @@ from imac_torch.config import (
 )
 from imac_torch.crossbar import build_crossbar
 from imac_torch.mapping.quantization import to_conductances
+from imac_torch.periphery.neuron.base import NeuronSpec
 
 
 def neuron_spec(kind="logistic", vdd=0.8, **options):

@@ -17,15 +17,16 @@ ROOT = Path(imac_torch.__file__).parent
 # long as no cycle arises. A new module gets a place here; a sub-package has the place of its name.
 LAYERS = (
     ("errors",),
+    ("base",),
     (
         "units", "files", "progress", "memory", "tables", "solution", "resources", "activations",
         "config",
     ),
     ("waveform", "latency", "energy"),
     ("overrides", "kernels", "wires", "finfet", "datasets", "mapping"),
-    ("crossbar", "devices"),
+    ("crossbar", "devices", "periphery"),
     ("circuit", "elimination", "presets"),
-    ("netlist", "neurons", "nodal", "ir_drop"),
+    ("netlist", "nodal", "ir_drop"),
     ("simulator", "dc", "nonlinear"),
     ("layers", "transient", "characterization", "userneuron"),
     ("analog",),
@@ -42,7 +43,7 @@ LAYERS = (
 # The two sides of a circuit. They meet above, in layers: neither imports the other, so that each
 # checks the other's arithmetic and the package works without any SPICE.
 NATIVE = {
-    "kernels", "elimination", "ir_drop", "nodal", "neurons", "dc", "nonlinear", "transient"
+    "kernels", "elimination", "ir_drop", "nodal", "dc", "nonlinear", "transient"
 }  # fmt: skip
 TEXT = {"netlist", "simulator"}
 # Names with an underscore that others give their public things: os, torch's modules, named tuples.

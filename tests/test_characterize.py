@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dense_network import table_of
 from torch import nn
 
 import imac_torch as imac
-from imac_torch.circuit import NeuronSpec
 from imac_torch.config import Neuron
 from imac_torch.dc.transfer import threshold_and_slope
 from imac_torch.deck import netlist_writer
@@ -20,8 +20,10 @@ from imac_torch.errors import ConfigError, DataError, NetlistError, SimulatorCon
 from imac_torch.netlist import NetlistSettings
 from imac_torch.netlist.subcircuits import NEURON_PORTS, read_subcircuit
 from imac_torch.netlist.testbench import TestBench
-from imac_torch.neurons.cores import TableCore, build_core, tabulated_core
-from imac_torch.neurons.neurontable import NeuronTable, measure_interpolation
+from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.periphery.neuron.neurontable import NeuronTable, measure_interpolation
+from imac_torch.periphery.neuron.table import tabulate
+from imac_torch.periphery.neuron.tabulated import TableCore
 from imac_torch.resources import spice_file
 from imac_torch.solution import Status
 from imac_torch.verification import verify
@@ -106,7 +108,7 @@ def test_currents_are_those_of_the_circuit(mos_table):
 
 @pytest.mark.ngspice
 def test_interpolation_error_is_what_it_says(mos_table):
-    core = TableCore.measured(mos_table)
+    core = tabulate(mos_table)
     generator = torch.Generator().manual_seed(1)
     z = torch.rand(4000, generator=generator, dtype=torch.float64) * 4 - 2
     u = torch.rand(4000, generator=generator, dtype=torch.float64) * 0.8
@@ -142,12 +144,12 @@ def test_packaged_neurons_equal_their_native_model(ngspice, kind, range_):
         path, imac.NgSpice(timeout=60.0), output_range=range_, nodes=(601, 41),
         input_range=(-2.0, 2.0), neuron=Neuron(slope=9.0, output_resistance=2e3),
     )  # fmt: skip
-    core = TableCore.measured(table)
+    core = tabulate(table)
     spec = NeuronSpec(
         kind, 0.0, float("inf"), 0.0, 0.8, 298.15,
         Neuron(kind=kind, slope=9.0, output_resistance=2e3),
     )  # fmt: skip
-    exact = build_core(spec)
+    exact = spec.model.core(spec)
     z = torch.linspace(-1.99, 1.99, 997, dtype=torch.float64)
     u = torch.linspace(-0.05, 0.85, 997, dtype=torch.float64)
     one, two = core.currents(z, u), exact.currents(z, u)
@@ -272,7 +274,7 @@ def test_native_conditions(mos_table, mos_file, tmp_path):
     options = neuron_of(mos_table, mos_file, tmp_path)
 
     def core(vdd=0.8, temperature=298.15, **changes):
-        return tabulated_core(
+        return table_of(
             NeuronSpec(
                 "table", 0.0, float("inf"), 0.0, vdd, temperature, options.replace(**changes)
             )
@@ -410,8 +412,7 @@ def test_tabulated_finfet_equals_ngspice(ngspice):
 
 
 def test_transients_need_charges():
-    from imac_torch.transient.charges import build_charges
 
     spec = NeuronSpec("table", 0.0, float("inf"), 0.0, 0.8, 298.15, Neuron(kind="table"))
     with pytest.raises(ConfigError, match="no native charges"):
-        build_charges(spec)
+        spec.model.charges(spec)

@@ -35,7 +35,7 @@ from imac_torch.config import SCHEMA
 from imac_torch.deck import write_deck
 from imac_torch.errors import ConfigError
 from imac_torch.finfet import builtin_14nm_hp, write_model_card
-from imac_torch.neurons.neurontable import InterpolationError, NeuronTable
+from imac_torch.periphery.neuron.neurontable import InterpolationError, NeuronTable
 from imac_torch.reports.area import network_area
 from imac_torch.transient.integrator import StepControl
 

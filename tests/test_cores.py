@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dense_network import VDD, behavioural, finfet, scalar, transistors
+from dense_network import VDD, behavioural, core_of, finfet, scalar, table_of, transistors
 from torch.autograd import gradcheck
 
 from imac_torch.dc.newton import NewtonOptions, solve_neurons
-from imac_torch.errors import ConfigError, SolverError
-from imac_torch.neurons.cores import InverterCore, TableCore, build_core, tabulated_core
-from imac_torch.neurons.neuron import BehaviouralCore, NeuronCircuit
+from imac_torch.errors import ConfigError
+from imac_torch.periphery.neuron.behavioural import BehaviouralCore
+from imac_torch.periphery.neuron.circuit import NeuronCircuit
+from imac_torch.periphery.neuron.finfet import InverterCore
+from imac_torch.periphery.neuron.tabulated import TableCore
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def inverter() -> InverterCore:
 
 @pytest.fixture(scope="module")
 def table() -> TableCore:
-    return tabulated_core(finfet())
+    return table_of(finfet())
 
 
 def points(count: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,7 +35,7 @@ def points(count: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("kind", ["logistic", "tanh", "relu", "identity"])
 def test_behavioural_derivatives(kind):
-    core = build_core(behavioural(kind))
+    core = core_of(behavioural(kind))
     assert isinstance(core, BehaviouralCore)
     gate, output = (x.requires_grad_() for x in points(20))
     assert gradcheck(lambda g, u: core.values(g, u).output, (gate, output))
@@ -51,12 +53,10 @@ def test_behavioural_shapes_saturate_without_overflow():
         ("tanh", [-VDD, None, 0.0, None, VDD]),
         ("relu", [0.0, 0.0, 0.0, VDD, VDD]),
     ):
-        value, slope = build_core(behavioural(kind)).shape(gate)
+        value, slope = core_of(behavioural(kind)).shape(gate)
         assert value.isfinite().all() and slope.isfinite().all()
         for found, wanted in zip(value.tolist(), expected):
             assert wanted is None or found == pytest.approx(wanted, abs=1e-15)
-    with pytest.raises(SolverError, match="square"):
-        BehaviouralCore("square", scalar(VDD), scalar(11.0), scalar(1e3)).shape(gate)
 
 
 def test_exact_inverter_derivatives(inverter):
@@ -130,23 +130,28 @@ def test_tunnelling_clamps_gates(table):
 
 
 def test_tables_are_cached_by_what_they_depend_on(monkeypatch):
-    made = []
-    monkeypatch.setattr(TableCore, "of", lambda *_, **__: made.append(1) or object())
+    made, of = [], TableCore.of
+
+    def coarse(*arguments):
+        made.append(1)
+        return of(*arguments, nodes=(9, 9))
+
+    monkeypatch.setattr(TableCore, "of", coarse)
     spec = replace(finfet(fins=3), temperature=333.0, vdd=0.7)  # in no other test
-    first = tabulated_core(spec)
-    assert tabulated_core(replace(spec, input_resistance=5e3, level_shift=0.1)) is first
+    first = spec.model.tabulated_core(spec)
+    assert table_of(replace(spec, input_resistance=5e3, level_shift=0.1)) is first
     assert len(made) == 1
     for other in (
         replace(spec, temperature=334.0),
         replace(spec, vdd=0.71),
         replace(spec, options=spec.options.model_copy(update={"fins": 4})),
     ):
-        assert tabulated_core(other) is not first
+        assert other.model.tabulated_core(other) is not first
     assert len(made) == 4
 
 
 def test_what_has_no_model_is_an_error():
-    with pytest.raises(ConfigError, match="no native model"):
-        build_core(replace(behavioural(), kind="quantum"))
+    with pytest.raises(ConfigError, match="no neuron kind 'quantum'"):
+        core_of(replace(behavioural(), kind="quantum"))
     with pytest.raises(ConfigError, match="model_directory"):
-        build_core(finfet(transistor_node=7))
+        core_of(finfet(transistor_node=7))

@@ -6,7 +6,16 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from dense_network import VDD, behavioural, finfet, random_layers, scalar, signs, ternary_cells
+from dense_network import (
+    VDD,
+    behavioural,
+    core_of,
+    finfet,
+    random_layers,
+    scalar,
+    signs,
+    ternary_cells,
+)
 from torch.autograd import gradcheck
 
 from imac_torch.dc.network import chain_stages, solve_dc
@@ -14,8 +23,8 @@ from imac_torch.dc.newton import NewtonOptions
 from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.finfet import FinFET, builtin_14nm_hp
 from imac_torch.mapping.quantization import ConductancePair
-from imac_torch.neurons.cores import InverterCore, build_core, tabulated_core
-from imac_torch.neurons.neuron import NeuronCircuit
+from imac_torch.periphery.neuron.circuit import NeuronCircuit
+from imac_torch.periphery.neuron.finfet import InverterCore
 from imac_torch.solution import Power
 
 # Parameters are factors of about 1, changed by 1e-5: outputs solved to 1e-13 V have numeric
@@ -89,7 +98,7 @@ class Everything:
 )
 def test_gradients_of_outputs_and_powers(neuron, case):
     layers = random_layers([2, 2, 1], neuron, **case)
-    cores = [tabulated_core(neuron)] * 2
+    cores = [neuron.model.tabulated_core(neuron)] * 2
     conductance, wires = ones(layers)
     inputs = 0.7 * signs(2, 2)
     everything = Everything()
@@ -110,7 +119,7 @@ def test_gradients_of_the_supply_and_of_behavioural_parameters():
 
     def function(vdd, slope, resistance):
         core = replace(
-            build_core(behavioural()), vdd=vdd, slope=11.0 * slope,
+            core_of(behavioural()), vdd=vdd, slope=11.0 * slope,
             output_resistance=1e3 * resistance,
         )
         return everything(chain(layers, ones(layers), [core] * 2, vdd=vdd), inputs)
@@ -144,7 +153,7 @@ def test_gradients_flow_through_conductance_samples():
     """Each sample's gradient is its own."""
     layers = random_layers([2, 2, 1], behavioural(), columns=2)
     inputs = signs(3, 2)
-    cores = [build_core(behavioural())] * 2
+    cores = [core_of(behavioural())] * 2
     base, wires = ones(layers)
     stacked = [torch.stack([item, 1.3 * item], dim=1).requires_grad_() for item in base]
     outputs = solve_dc(chain(layers, (stacked, wires), cores), inputs, options=TIGHT).outputs
@@ -160,7 +169,7 @@ def test_gradients_flow_through_conductance_samples():
 
 def test_inputs_of_layers_are_outputs_before():
     layers = random_layers([3, 4, 2], behavioural(), columns=3)
-    stages = chain(layers, ones(layers), [build_core(behavioural())] * 2)
+    stages = chain(layers, ones(layers), [core_of(behavioural())] * 2)
     solution = solve_dc(stages, signs(2, 3), power=False)
     assert solution.power is None
     assert torch.equal(solution.layers[1].inputs, solution.layers[0].outputs)

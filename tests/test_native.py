@@ -33,8 +33,8 @@ from imac_torch.elimination.choice import EliminationInfo
 from imac_torch.errors import SolverError
 from imac_torch.netlist import NetlistSettings, NgSpiceWriter, table_inverter, write_netlists
 from imac_torch.netlist.inverter import axis
-from imac_torch.neurons.cores import InverterCore
 from imac_torch.nodal import solve_layer
+from imac_torch.periphery.neuron.finfet import InverterCore
 from imac_torch.simulator import NgSpice, check, solve_netlists
 from imac_torch.solution import Power, Status
 

@@ -7,7 +7,6 @@ import torch
 from netlist_oracle import make_circuit, make_inputs
 from scipy.optimize import fsolve
 
-from imac_torch.circuit import NeuronSpec
 from imac_torch.config import Neuron
 from imac_torch.errors import NetlistError
 from imac_torch.netlist import (
@@ -19,6 +18,7 @@ from imac_torch.netlist import (
     table_inverter,
     write_netlists,
 )
+from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.simulator import NgSpice, check, solve_netlists
 
 VDD = 0.8

@@ -14,7 +14,7 @@ import torch
 from conftest import find_shared
 from netlist_oracle import make_circuit, make_inputs, neuron_spec
 
-from imac_torch.circuit import Circuit, NeuronSpec, build_layer
+from imac_torch.circuit import Circuit, build_layer
 from imac_torch.config import Amplifier, Config, Interconnect, Neuron, Timing, WeightMapping
 from imac_torch.crossbar import build_crossbar
 from imac_torch.errors import MeasureError, NetlistError, SimulatorError
@@ -27,6 +27,7 @@ from imac_torch.netlist import (
     parse_netlist,
     write_netlists,
 )
+from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.simulator import HSpice, check, solve_netlists
 
 WRITERS = [NgSpiceWriter, HSpiceWriter]

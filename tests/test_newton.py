@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dense_network import VDD, finfet, random_layers, scalar, signs, ternary_cells
+from dense_network import (
+    VDD,
+    core_of,
+    finfet,
+    random_layers,
+    scalar,
+    signs,
+    table_of,
+    ternary_cells,
+)
 from test_load import network
 
 from imac_torch.dc.load import Load
@@ -17,8 +26,7 @@ from imac_torch.dc.newton import (
     solve_neurons,
 )
 from imac_torch.errors import SolverError
-from imac_torch.neurons.cores import build_core, tabulated_core
-from imac_torch.neurons.neuron import NeuronCircuit
+from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.solution import Status
 
 KERNELS = ("numba", "torch")
@@ -26,7 +34,7 @@ KERNELS = ("numba", "torch")
 
 @pytest.fixture(scope="module")
 def table():
-    return tabulated_core(finfet())
+    return table_of(finfet())
 
 
 def circuit(core, rlow=5e3, rhigh=15e3):
@@ -132,7 +140,7 @@ def test_bad_samples_do_not_touch_the_others(table, load, kernel, bad):
 
 def test_exact_transistors_survive_overdrive(load):
     combined = overdriven(3)
-    core = build_core(finfet())
+    core = core_of(finfet())
     solution = solve_neurons(combined, circuit(core), load, NewtonOptions(tolerance=1e-11))
     assert (solution.status == 0).all()
     assert float(solution.residual.max()) < 1e-12
@@ -146,13 +154,13 @@ def test_options_are_checked(table):
         NewtonOptions(kernel="fortran")
     with pytest.raises(SolverError, match="tabulated"):
         solve_neurons(
-            overdriven(1), circuit(build_core(finfet())), None, NewtonOptions(kernel="numba")
+            overdriven(1), circuit(core_of(finfet())), None, NewtonOptions(kernel="numba")
         )
 
 
 def test_no_graph_where_nothing_requires_gradients(table, load):
     assert torch.is_grad_enabled()
-    for core in (table, build_core(finfet())):
+    for core in (table, core_of(finfet())):
         solution = solve_loaded(overdriven(1), circuit(core), load, NewtonOptions())
         assert not solution.outputs.requires_grad
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 from netlist_oracle import make_circuit, make_inputs
 
-from imac_torch.circuit import NeuronSpec
 from imac_torch.config import Neuron
 from imac_torch.dc.newton import NewtonOptions, solve_loaded
 from imac_torch.deck import netlist_writer
@@ -24,8 +23,9 @@ from imac_torch.finfet.geometry import build_geometry
 from imac_torch.finfet.parameters import resolve_parameters
 from imac_torch.finfet.temperature import build_thermal
 from imac_torch.netlist import NetlistSettings, NgSpiceWriter, osdi_inverter, write_netlists
-from imac_torch.neurons.cores import InverterCore
-from imac_torch.neurons.neuron import NeuronCircuit
+from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.periphery.neuron.circuit import NeuronCircuit
+from imac_torch.periphery.neuron.finfet import InverterCore
 
 TEMPERATURE = 298.15
 SPEC = NeuronSpec("finfet", 78e3, 202e3, 0.4, 0.8, TEMPERATURE, Neuron(kind="finfet"))

@@ -13,7 +13,7 @@ from torch.autograd import gradcheck
 from imac_torch.errors import SolverError
 from imac_torch.kernels.patch import bicubic_patch
 from imac_torch.kernels.table import slopes, weights
-from imac_torch.neurons.spline import SplineTable
+from imac_torch.periphery.neuron.spline import SplineTable
 
 
 def axes(first: int, second: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from small_networks import mlp, signs
 
-from imac_torch.circuit import NeuronSpec
 from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Neuron, Timing
 from imac_torch.conversion import convert
 from imac_torch.crossbar import build_crossbar
@@ -17,8 +16,8 @@ from imac_torch.dc.network import solve_dc
 from imac_torch.energy import Energy
 from imac_torch.errors import SolverError
 from imac_torch.mapping.quantization import ConductancePair
-from imac_torch.neurons.cores import transistors
-from imac_torch.transient.charges import build_charges
+from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.periphery.neuron.finfet import transistors
 from imac_torch.transient.inference import measure_inference
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.network import solve_transient
@@ -350,7 +349,7 @@ def test_inverter_charges_against_the_reference(shared):
     spec = neuron_spec(config.neuron, "finfet")
     gate, drain = (torch.tensor(data[f"{name}_voltage"]) for name in ("gate", "drain"))
     g, u = torch.meshgrid(gate, drain, indexing="ij")
-    values = build_charges(spec).values(g, u)
+    values = spec.model.charges(spec).values(g, u)
     # The p device at gate g and output u is at -(0.8 - g) and -(0.8 - u): the reference flipped.
     flip = {name: torch.tensor(data[name][::-1, ::-1].copy()) for name in ("qg_p", "qd_p")}
     scale = float(torch.tensor(data["qg_n"]).abs().max())

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from imac_torch.circuit import Circuit, NeuronSpec, build_layer
+from imac_torch.circuit import Circuit, build_layer
 from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Neuron, Timing
 from imac_torch.crossbar import build_crossbar
 from imac_torch.dc.native import Native
 from imac_torch.latency import measure_latency
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.netlist import NetlistSettings, NgSpiceWriter, write_netlists
+from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.simulator import NgSpice, check, solve_netlists
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.network import solve_transient

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from imac_torch.circuit import NeuronSpec, build_layer
+from imac_torch.circuit import build_layer
 from imac_torch.config import Amplifier, Config, Crossbar, Interconnect
 from imac_torch.crossbar import build_crossbar
 from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.nodal import stamp
+from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.transient.dynamics import DynamicBlocks, LaguerreModel, LineCapacitances
 
 OUTPUTS, INPUTS, GAIN = 5, 7, 10.0

@@ -9,7 +9,7 @@ from imac_torch.config.array import Crossbar, Interconnect, Memristor
 from imac_torch.config.config import SCHEMA, UNSET, Config, LayerConfig
 from imac_torch.config.mapping import LARGEST_WEIGHT_BITS, WeightMapping
 from imac_torch.config.operation import Supplies, Timing
-from imac_torch.config.periphery import Amplifier, Neuron, NeuronKind
+from imac_torch.config.periphery import Amplifier, Neuron
 from imac_torch.config.section import Section
 from imac_torch.config.technology import BIT_CELL_LENGTHS, BIT_CELL_WIDTH, DEVICES, NODES
 
@@ -28,7 +28,6 @@ __all__ = [
     "LayerConfig",
     "Memristor",
     "Neuron",
-    "NeuronKind",
     "Section",
     "Supplies",
     "Timing",

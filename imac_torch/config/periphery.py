@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
+from imac_torch.config.kinds import NEURON_KINDS
 from imac_torch.config.section import Section
 
 
@@ -49,14 +50,10 @@ class Amplifier(Section):
         return self
 
 
-NeuronKind = Literal["finfet", "logistic", "tanh", "relu", "identity", "table"]
-"""Activation circuits: the FinFET inverter, behavioural shapes, a characterised sub-circuit."""
-
-
 class Neuron(Section):
     """The activation circuit between an amplifier and the next layer."""
 
-    kind: NeuronKind | None = Field(
+    kind: str | None = Field(
         None,
         description="Circuit used for every layer; None: chosen from the software activation "
         "(Sigmoid: finfet; Tanh: tanh; ReLU: relu; none: identity).",
@@ -115,3 +112,10 @@ class Neuron(Section):
         description="User's SPICE file that replaces the neuron sub-circuit in netlists; same "
         "ports (z out vdd).",
     )
+
+    @field_validator("kind", mode="after")
+    @classmethod
+    def _known_kind(cls, kind: str | None) -> str | None:
+        if kind is not None and kind not in NEURON_KINDS:
+            raise ValueError(NEURON_KINDS.unknown(kind))
+        return kind

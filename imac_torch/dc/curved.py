@@ -27,8 +27,8 @@ from imac_torch.dc.network import sum_power
 from imac_torch.dc.newton import NewtonOptions, solve_neurons
 from imac_torch.dc.tangents import CellVoltages, CurvedLayer, Tangents
 from imac_torch.errors import SolverError
-from imac_torch.neurons.neuron import NeuronCircuit
 from imac_torch.nonlinear import ROUNDING
+from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.solution import LayerSolution, Power, Solution, Status, combine, concatenate
 
 CHORDS: Final = 50

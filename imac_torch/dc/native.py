@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from imac_torch.circuit import NeuronSpec
 from imac_torch.crossbar import CrossbarSpec
 from imac_torch.dc.curved import CurvedStage, solve_curved
 from imac_torch.dc.network import Stage, chain_stages, solve_dc
@@ -17,8 +16,8 @@ from imac_torch.dc.newton import NewtonOptions
 from imac_torch.elimination.choice import EliminationInfo, Kernel, Method
 from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.errors import SolverError
-from imac_torch.neurons.cores import build_core, tabulated_core
-from imac_torch.neurons.neuron import NeuronCircuit
+from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.solution import Solution, Status, concatenate, replace_samples
 
 
@@ -113,8 +112,9 @@ class Native:
     ) -> tuple[NeuronCircuit, NeuronCircuit]:
         """A layer's neurons as they are solved, and with the exact device model."""
         device = crossbar.gain.device
-        model = build_core(spec, device=device)
-        core = model if self.device_model == "exact" else tabulated_core(spec, device=device)
+        model = spec.model.core(spec, device=device)
+        exact = self.device_model == "exact"
+        core = model if exact else spec.model.tabulated_core(spec, device=device)
         neuron = NeuronCircuit.of(spec, core, crossbar.series_resistance)
         return neuron, replace(neuron, core=model)
 

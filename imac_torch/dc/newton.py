@@ -11,8 +11,9 @@ from torch import Tensor
 
 from imac_torch.dc.load import Blocks, Load
 from imac_torch.errors import SolverError
-from imac_torch.neurons.cores import TableCore
-from imac_torch.neurons.neuron import BehaviouralCore, NeuronCircuit
+from imac_torch.periphery.neuron.behavioural import BehaviouralCore
+from imac_torch.periphery.neuron.circuit import NeuronCircuit
+from imac_torch.periphery.neuron.tabulated import TableCore
 from imac_torch.solution import Status
 
 LINEAR_TOLERANCE = 1e-4

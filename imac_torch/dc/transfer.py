@@ -7,11 +7,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from imac_torch.circuit import NeuronSpec
+from imac_torch.activations import Bounded
 from imac_torch.dc.newton import NewtonOptions, solve_loaded
 from imac_torch.errors import SolverError
-from imac_torch.neurons.cores import TableCore, tabulated_core
-from imac_torch.neurons.neuron import NeuronCircuit
+from imac_torch.periphery.neuron.base import NeuronKind, NeuronSpec
+from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.solution import Status
 
 
@@ -29,7 +29,7 @@ def transfer_curve(spec: NeuronSpec, inputs: Tensor) -> Tensor:
         SolverError: Newton's method did not converge for some input.
     """
     series = torch.zeros((), dtype=torch.float64)
-    neuron = NeuronCircuit.of(spec, tabulated_core(spec), series)
+    neuron = NeuronCircuit.of(spec, spec.model.tabulated_core(spec), series)
     solved = solve_loaded(inputs[None, :, None], neuron, None, NewtonOptions())
     if bool((solved.status != int(Status.CONVERGED)).any()):
         worst = inputs[solved.status[0] != int(Status.CONVERGED)][0]
@@ -40,33 +40,36 @@ def transfer_curve(spec: NeuronSpec, inputs: Tensor) -> Tensor:
 def threshold_and_slope(spec: NeuronSpec) -> tuple[float, float]:
     """z0 (V) and k (1/V): around its middle the neuron is vdd·sigmoid(k·(z - z0)).
 
-    For ``tanh`` it is vdd·tanh(k·(z - z0)); for ``relu`` and ``identity`` k is 1/vdd. Inverting
-    neurons have a negative k.
+    For other activations f it is vdd·f(k·(z - z0)); where f has no range of its own, k is 1/vdd.
+    Inverting neurons have a negative k.
 
     Raises:
         SolverError: The neuron never crosses the middle of its range.
     """
-    if spec.kind in {"relu", "identity"}:
-        return 0.0, 1.0 / spec.vdd
-    if spec.kind == "logistic":
-        return 0.0, -spec.options.slope
-    if spec.kind == "tanh":
-        return 0.0, spec.options.slope / 2
-    return _measured(spec)
+    line = spec.model.line(spec)
+    return _measured(spec, spec.model) if line is None else line
 
 
-def _search_range(spec: NeuronSpec) -> tuple[float, float]:
-    """V. Inputs among which the threshold is looked for."""
-    core = tabulated_core(spec)
-    if spec.kind == "table" and isinstance(core, TableCore):
-        return core.table.start[0], core.table.end[0]
-    return -2.0, 2.0
+def range_of(kind: NeuronKind) -> Bounded:
+    """The activation of a kind whose threshold and slope are found from its curve.
+
+    Raises:
+        SolverError: It has no range whose middle could be looked for.
+    """
+    function = kind.activation
+    if not isinstance(function, Bounded):
+        raise SolverError(
+            f"the {kind.name} neuron computes {function.name}, which has no range: its class must "
+            "give threshold and slope (NeuronKind.line)"
+        )
+    return function
 
 
-@lru_cache(maxsize=64)  # a pure function of a frozen specification
-def _measured(spec: NeuronSpec) -> tuple[float, float]:
-    middle = spec.vdd / 2
-    low, high = _search_range(spec)
+@lru_cache(maxsize=64)  # a pure function of a frozen specification and its kind
+def _measured(spec: NeuronSpec, kind: NeuronKind) -> tuple[float, float]:
+    function = range_of(kind)
+    middle = spec.vdd * function.middle
+    low, high = kind.input_range(spec)
     ends: tuple[bool, bool] | None = None
     with torch.no_grad():
         for _ in range(8):  # bracketing by 33 points: 4 V/32^8 is below rounding
@@ -88,5 +91,6 @@ def _measured(spec: NeuronSpec) -> tuple[float, float]:
     with torch.enable_grad():
         output = transfer_curve(spec, threshold)
         (slope,) = torch.autograd.grad(output.sum(), threshold)
-    # vdd·sigmoid has slope vdd·k/4 at its middle.
-    return float(threshold.detach()), 4.0 * float(slope) / spec.vdd
+    # vdd·f(k·z) has slope vdd·k·f′(0) at its middle; of the sigmoid, f′(0) is 1/4.
+    centre = torch.tensor(function.middle, dtype=torch.float64)
+    return float(threshold.detach()), float(slope) / float(function.derivative(centre, spec.vdd))

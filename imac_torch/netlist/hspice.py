@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from imac_torch.circuit import NeuronSpec
 from imac_torch.errors import NetlistError
 from imac_torch.netlist.inverter import Inverter, library_inverter
 from imac_torch.netlist.layer import wrap
@@ -17,6 +16,7 @@ from imac_torch.netlist.writer import (
     pwl_sources,
     transient_line,
 )
+from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.units import spice_number
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from imac_torch.circuit import ElementArray, LayerCircuit
 from imac_torch.errors import NetlistError
-from imac_torch.netlist.subcircuits import Subcircuit, neuron_arguments, neuron_capacitances
+from imac_torch.netlist.subcircuits import Subcircuit
 from imac_torch.units import spice_number
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z]\w*")
@@ -83,7 +83,7 @@ def layer_text(layer: LayerCircuit, amplifier: Subcircuit, neuron: Subcircuit) -
     lines.extend(_amplifier_lines(layer, amplifier, names))
     lines.extend(_sum_lines(layer, names))
     spec = layer.neurons.spec
-    arguments = neuron.arguments({**neuron_arguments(spec), **neuron_capacitances(spec)})
+    arguments = neuron.arguments({**spec.model.arguments(spec), **spec.model.capacitances(spec)})
     for label, (z, out) in zip(
         layer.neurons.labels.tolist(), layer.neurons.nodes.tolist(), strict=True
     ):

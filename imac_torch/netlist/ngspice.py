@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from imac_torch.circuit import NeuronSpec
 from imac_torch.errors import NetlistError
 from imac_torch.netlist.inverter import Inverter
 from imac_torch.netlist.layer import wrap
@@ -17,6 +16,7 @@ from imac_torch.netlist.writer import (
     pwl_sources,
     transient_line,
 )
+from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.units import spice_number
 
 # Charge below which ngspice does not control the time step. Its default, 1e-14 C, is more than

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from imac_torch.circuit import NeuronSpec
 from imac_torch.errors import NetlistError
+from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.resources import spice_file
 from imac_torch.units import spice_number
 
@@ -167,41 +167,9 @@ def neuron_subcircuit(spec: NeuronSpec) -> Subcircuit:
     """
     if spec.options.subcircuit is not None:
         return read_subcircuit(Path(spec.options.subcircuit), NEURON_PORTS)
-    if spec.kind == "table":
-        raise NetlistError(
-            "a neuron of kind 'table' has no netlist of its own; name the sub-circuit file it was "
-            "characterised from (Neuron.subcircuit)"
-        )
-    subcircuit = packaged(f"neuron_{spec.kind}", NEURON_PORTS)
-    if spec.kind != "finfet" and (
-        spec.input_resistance != 0.0 or spec.feedback_resistance != float("inf")
-    ):
-        raise NetlistError(
-            f"the behavioural neuron {spec.kind!r} has no input or feedback resistor, got "
-            f"{spec.input_resistance} and {spec.feedback_resistance} Ω"
-        )
-    return subcircuit
-
-
-def neuron_arguments(spec: NeuronSpec) -> dict[str, float]:
-    """Values of every parameter of its static curves that a neuron sub-circuit may declare."""
-    values: dict[str, float] = {
-        "shift": spec.level_shift,
-        "slope": spec.options.slope,
-        "rout": spec.options.output_resistance,
-        "fins": float(spec.options.fins),
-    }
-    if spec.input_resistance > 0.0:
-        values["rin"] = spec.input_resistance
-    if spec.feedback_resistance != float("inf"):
-        values["rfb"] = spec.feedback_resistance
-    return values
-
-
-def neuron_capacitances(spec: NeuronSpec) -> dict[str, float]:
-    """Capacitances (F) that a neuron sub-circuit may declare; those of 0 F are left out."""
-    values = {"cin": spec.input_capacitance, "cout": spec.output_capacitance}
-    return {name: value for name, value in values.items() if value > 0.0}
+    kind = spec.model
+    name = f"neuron_{kind.name}"
+    return parse_subcircuit(kind.subcircuit(spec), Path(f"{name}.sp"), NEURON_PORTS, name=name)
 
 
 def quoted_path(path: Path) -> str:

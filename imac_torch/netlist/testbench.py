@@ -9,11 +9,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from imac_torch.circuit import NeuronSpec
 from imac_torch.errors import NetlistError
 from imac_torch.netlist.layer import wrap
 from imac_torch.netlist.settings import NetlistSettings
-from imac_torch.netlist.subcircuits import Subcircuit, neuron_arguments
+from imac_torch.netlist.subcircuits import Subcircuit
+from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.units import ZERO_CELSIUS, spice_number
 
 FloatArray = NDArray[np.float64]
@@ -72,7 +72,7 @@ class TestBench:
         return (f"{self.stem}.raw",) if dialect == "ngspice" else ()
 
     def _circuit(self, z: str, out: str) -> list[str]:
-        arguments = self.subcircuit.arguments(neuron_arguments(self.spec))
+        arguments = self.subcircuit.arguments(self.spec.model.arguments(self.spec))
         return [
             f".temp {spice_number(self.spec.temperature - ZERO_CELSIUS)}",
             f".include '{NEURON_FILE}'",
@@ -147,5 +147,5 @@ def subcircuit_digest(subcircuit: Subcircuit, spec: NeuronSpec) -> str:
 
     Files that it includes by absolute paths are not part of it.
     """
-    call = f"{subcircuit.name}{subcircuit.arguments(neuron_arguments(spec))}"
+    call = f"{subcircuit.name}{subcircuit.arguments(spec.model.arguments(spec))}"
     return hashlib.sha256(f"{call}\n{subcircuit.text}".encode()).hexdigest()

@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from imac_torch.circuit import Circuit, NeuronSpec
+from imac_torch.circuit import Circuit
 from imac_torch.errors import NetlistError
 from imac_torch.netlist.inverter import Inverter
 from imac_torch.netlist.layer import layer_text, wrap
@@ -25,6 +25,7 @@ from imac_torch.netlist.subcircuits import (
     neuron_subcircuit,
     read_subcircuit,
 )
+from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.units import ZERO_CELSIUS, spice_number
 
 FloatArray = NDArray[np.float64]
@@ -203,7 +204,7 @@ class NetlistWriter(ABC):
         specs = [
             layer.neurons.spec
             for layer in circuit.layers
-            if layer.neurons.spec.kind == "finfet" and layer.neurons.spec.options.subcircuit is None
+            if layer.neurons.spec.has_inverter
         ]
         if not specs:
             return None

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from imac_torch.analog import IMACNetwork
 from imac_torch.errors import ConfigError
+from imac_torch.periphery.neuron.base import kind_of
 
 __all__ = [
     "AREA_MODELS",
@@ -177,9 +178,9 @@ class LayoutArea:
     Amplifier: an operational amplifier of ``opamp_fins`` and R1…R4 as resistors of sheet
     resistance ``sheet_resistance`` and width ``resistor_width``, 2·(1 + gain)·R/Rs squares, with
     ``resistor_fill`` for ends and spacing.
-    Neuron: two transistors of the configuration's fins, and two bit cells: the resistors are
-    memory devices (Amin et al., GLSVLSI 2022, 10.1145/3526241.3530376). Behavioural neurons have
-    no layout: their area is None.
+    Neuron: the transistors, of the configuration's fins, and bit cells of its kind
+    (:attr:`imac_torch.periphery.neuron.NeuronKind.layout`). Behavioural neurons have no layout:
+    their area is None.
     Switches: a transmission gate of two transistors of ``switch_fins`` on each input line and
     each I± line of an array.
 
@@ -242,11 +243,10 @@ class LayoutArea:
         squares = 2.0 * (1.0 + shape.gain) * shape.amplifier_resistance / self.sheet_resistance
         resistors = squares * self.resistor_width**2 * self.resistor_fill
         opamp = self.transistor(shape.node, self.opamp_fins)
-        neuron = None
-        if shape.neuron == "finfet":
-            neuron = 2.0 * self.transistor(shape.node, shape.fins) + 2.0 * shape.cell
-        elif shape.neuron == "identity":
-            neuron = 0.0  # nothing stands there
+        neuron, layout = None, kind_of(shape.neuron).layout
+        if layout is not None:
+            transistor = self.transistor(shape.node, shape.fins)
+            neuron = layout.transistors * transistor + layout.cells * shape.cell
         return Area(
             cells=shape.cell * cells,
             amplifiers=(opamp + resistors) * shape.used_rows * shape.horizontal,

@@ -13,10 +13,10 @@ from torch import Tensor
 from imac_torch.dc.load import Blocks, Load
 from imac_torch.errors import SolverError
 from imac_torch.kernels.threads import run_blocks
-from imac_torch.neurons.cores import TableCore
-from imac_torch.neurons.neuron import NeuronCircuit
-from imac_torch.neurons.spline import SplineTable
-from imac_torch.transient.charges import CHARGE_SCALE, Charges, TableCharges
+from imac_torch.periphery.neuron.circuit import NeuronCircuit
+from imac_torch.periphery.neuron.core import Charges
+from imac_torch.periphery.neuron.spline import SplineTable
+from imac_torch.periphery.neuron.tabulated import CHARGE_SCALE, TableCharges, TableCore
 
 LARGEST_CHANGE = 0.1
 """V. Newton's updates are shortened to this."""
@@ -201,8 +201,8 @@ def solve_stage(
 ) -> StageSolution:
     """Solve one layer.
 
-    The gate equation is that of :class:`imac_torch.neurons.neuron.NeuronCircuit` less dQ_gate/dt,
-    the output equation less dQ_output/dt, with dQ/dt = σ·Q - history.
+    The gate equation is that of :class:`imac_torch.periphery.neuron.circuit.NeuronCircuit` less
+    dQ_gate/dt, the output equation less dQ_output/dt, with dQ/dt = σ·Q - history.
 
     Args:
         neurons: The layer.

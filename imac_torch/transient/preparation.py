@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from imac_torch.circuit import NeuronSpec
 from imac_torch.config import Interconnect
 from imac_torch.crossbar import CrossbarSpec
 from imac_torch.dc.network import Stage
 from imac_torch.errors import SolverError
-from imac_torch.transient.charges import build_charges
+from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.transient.dynamics import DynamicBlocks, LaguerreModel, LineCapacitances
 from imac_torch.transient.lines import ExactLines, ReducedLines
 from imac_torch.transient.neuronstage import DynamicNeurons
@@ -95,7 +94,7 @@ def prepare_transient(
             capacitance = capacitance + _pins(lines[k + 1])[:-1]
         neurons = DynamicNeurons.of(
             stage.neuron,
-            build_charges(spec, device=device),
+            spec.model.charges(spec, device=device),
             spec.input_capacitance,
             capacitance,
             kernel=options.kernel,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from imac_torch.errors import ConfigError, DataError
 from imac_torch.files import atomic_path
-from imac_torch.neurons.spline import SplineTable
+from imac_torch.periphery.neuron.spline import SplineTable
 
 __all__ = ["InterpolationError", "NeuronTable", "measure_interpolation"]
 

@@ -84,6 +84,10 @@ class SplineTable:
             (float(first[1] - first[0]), float(second[1] - second[0])),
         )
 
+    def to(self, device: torch.device) -> SplineTable:
+        """The same on a device."""
+        return SplineTable(self.coefficients.to(device), self.start, self.step)
+
     @property
     def nodes(self) -> tuple[int, int]:
         """P and Q."""

@@ -1,1 +1,0 @@
-"""Activation circuits: what they do at their two nodes."""

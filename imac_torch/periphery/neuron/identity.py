@@ -1,0 +1,26 @@
+"""Nothing between the amplifiers and what reads them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from imac_torch.activations import IDENTITY
+from imac_torch.periphery.neuron.base import NeuronLayout, NeuronSpec
+from imac_torch.periphery.neuron.behavioural import BehaviouralNeuron
+
+
+class IdentityNeuron(BehaviouralNeuron):
+    """z: a buffer, for layers that are read out."""
+
+    name = "identity"
+    activation = IDENTITY
+    layout = NeuronLayout(transistors=0, cells=0)
+
+    def curve(self, gate: Tensor, vdd: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`BehaviouralNeuron`."""
+        return gate, torch.ones_like(gate)
+
+    def line(self, spec: NeuronSpec) -> tuple[float, float] | None:
+        """See :class:`imac_torch.periphery.neuron.NeuronKind`."""
+        return 0.0, 1.0 / spec.vdd

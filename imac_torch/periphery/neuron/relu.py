@@ -1,0 +1,26 @@
+"""A rectifier, behavioural."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from imac_torch.activations import RELU
+from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.periphery.neuron.behavioural import BehaviouralNeuron
+
+
+class ReLUNeuron(BehaviouralNeuron):
+    """z within [0, vdd]: a circuit cannot exceed its supply."""
+
+    name = "relu"
+    activation = RELU
+
+    def curve(self, gate: Tensor, vdd: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`BehaviouralNeuron`."""
+        value = torch.minimum(gate.clamp(min=0.0), vdd)
+        return value, ((gate > 0) & (gate < vdd)).to(gate.dtype)
+
+    def line(self, spec: NeuronSpec) -> tuple[float, float] | None:
+        """See :class:`imac_torch.periphery.neuron.NeuronKind`."""
+        return 0.0, 1.0 / spec.vdd

@@ -1,0 +1,72 @@
+"""A sub-circuit of the user's, characterised into a table."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from imac_torch.activations import SIGMOID
+from imac_torch.errors import ConfigError, NetlistError
+from imac_torch.periphery.neuron.base import COMMON_FIELDS, NeuronKind, NeuronSpec
+from imac_torch.periphery.neuron.core import Core
+from imac_torch.periphery.neuron.neurontable import NeuronTable
+from imac_torch.periphery.neuron.tabulated import TableCore
+
+
+class TableNeuron(NeuronKind):
+    """A falling sigmoid as somebody's circuit has it; its gate is the neuron's input."""
+
+    name = "table"
+    activation = SIGMOID
+    # The last three are parameters of the sub-circuit, if it declares them.
+    reads = COMMON_FIELDS | {"table", "slope", "output_resistance", "fins"}
+    characterised = True
+
+    def core(self, spec: NeuronSpec, *, device: torch.device | None = None) -> Core:
+        """See :class:`NeuronKind`."""
+        return _measured_core(spec).to(device)
+
+    def input_range(self, spec: NeuronSpec) -> tuple[float, float]:
+        """See :class:`NeuronKind`: where it was measured."""
+        table = _measured_core(spec).table
+        return table.start[0], table.end[0]
+
+    def subcircuit(self, spec: NeuronSpec) -> str:
+        """See :class:`NeuronKind`."""
+        raise NetlistError(
+            "a neuron of kind 'table' has no netlist of its own; name the sub-circuit file it was "
+            "characterised from (Neuron.subcircuit)"
+        )
+
+
+def tabulate(table: NeuronTable) -> TableCore:
+    """The core of a characterised neuron: its gate is the neuron's input."""
+    # Nothing bounds a start: the gate follows the amplifiers, and the output is monotonic.
+    starts = (-torch.inf, torch.inf, table.vdd / 2)
+    return TableCore(table.spline(), starts, table.input_scale, table.supply_scale)
+
+
+def _measured_core(spec: NeuronSpec) -> TableCore:
+    """A characterised sub-circuit; its gate is the neuron's input."""
+    name = spec.options.table
+    if name is None:
+        raise ConfigError(
+            "a neuron of kind 'table' needs neuron.table, the file that "
+            "imac_torch.characterize(...).save(...) wrote"
+        )
+    path = Path(name).expanduser()
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise ConfigError(f"neuron.table = {name!r} cannot be read: {error.strerror}") from None
+    table, core = _read_table(str(path), state.st_mtime_ns, state.st_size)
+    table.check(vdd=spec.vdd, temperature=spec.temperature, where=name)
+    return core
+
+
+@lru_cache(maxsize=16)  # by modification time and size: a replaced file is read again
+def _read_table(path: str, modified: int, size: int) -> tuple[NeuronTable, TableCore]:
+    table = NeuronTable.load(path)
+    return table, tabulate(table)

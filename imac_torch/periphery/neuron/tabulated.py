@@ -1,0 +1,156 @@
+"""Currents and charges of a neuron tabulated on its gate and output voltage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from imac_torch.periphery.neuron.core import ChargeValues, Core, CoreCurrents, CoreValues
+from imac_torch.periphery.neuron.spline import SplineTable
+
+TABLE_NODES = (257, 321)
+"""Nodes of the gate and output axis: 9 and 3 mV apart at 0.8 V.
+
+The output needs more: the currents bend where a transistor leaves saturation. Neurons' outputs
+are within 0.1 µV of the model's, 4 nV rms.
+"""
+GATE_SCALE = 1e-9
+"""A. Gate currents span 26 decades; the table holds asinh(current/scale)."""
+SUPPLY_SCALE = 1e-4
+"""A. Likewise for the supply current, which tunnelling enters too."""
+CHARGE_SCALE: Final = 1e-15
+"""C. Tables hold charges in fC, to keep their numbers of the order of one."""
+
+
+@dataclass(frozen=True)
+class TableCore:
+    """A core tabulated on gate and output voltage.
+
+    The table holds the output current and, because tunnelling is exponential,
+    asinh(current/scale) of the gate and supply currents.
+
+    Attributes:
+        table: Three functions.
+        starts: Bounds of the gate and the output voltage that Newton's method starts from.
+        gate_scale: A.
+        supply_scale: A.
+    """
+
+    table: SplineTable
+    starts: tuple[float, float, float]
+    gate_scale: float
+    supply_scale: float
+
+    @cached_property
+    def newton_table(self) -> NDArray[np.float64]:
+        """Coefficients of output and gate current, interleaved, for the compiled kernel."""
+        return self.table.coefficients[..., :2].contiguous().numpy().reshape(-1)
+
+    @classmethod
+    def of(
+        cls,
+        core: Core,
+        gate_range: tuple[float, float],
+        output_range: tuple[float, float],
+        *,
+        nodes: tuple[int, int] = TABLE_NODES,
+        gate_scale: float = GATE_SCALE,
+        supply_scale: float = SUPPLY_SCALE,
+    ) -> TableCore:
+        """Tabulate another core."""
+        with torch.no_grad():
+            gate = torch.linspace(*gate_range, nodes[0], dtype=torch.float64)
+            output = torch.linspace(*output_range, nodes[1], dtype=torch.float64)
+            values = core.values(*torch.meshgrid(gate, output, indexing="ij"))
+            functions = torch.stack(
+                [
+                    values.output,
+                    torch.asinh(values.gate / gate_scale),
+                    torch.asinh(values.supply / supply_scale),
+                ],
+                dim=-1,
+            )
+            table = SplineTable.fit(gate, output, functions)
+            return cls(table, core.start(), gate_scale, supply_scale)
+
+    def values(self, gate: Tensor, output: Tensor) -> CoreValues:
+        """See :class:`Core`."""
+        if torch.is_grad_enabled() and (gate.requires_grad or output.requires_grad):
+            frozen = self.table(gate.detach(), output.detach())
+            # Value and slope at the point: exact first derivatives without a graph of gathers.
+            value = (
+                frozen.value
+                + frozen.by_first * (gate - gate.detach())[..., None]
+                + frozen.by_second * (output - output.detach())[..., None]
+            )
+        else:
+            value = self.table.values(gate, output)
+        current, tunnel, supply = value.unbind(-1)
+        return CoreValues(
+            current,
+            self.gate_scale * torch.sinh(tunnel),
+            self.supply_scale * torch.sinh(supply),
+        )
+
+    def currents(self, gate: Tensor, output: Tensor) -> CoreCurrents:
+        """See :class:`Core`."""
+        value, by_gate, by_output = self.table(gate.detach(), output.detach())
+        slope = self.gate_scale * torch.cosh(value[..., 1])
+        return CoreCurrents(
+            value[..., 0],
+            self.gate_scale * torch.sinh(value[..., 1]),
+            by_gate[..., 0],
+            by_output[..., 0],
+            slope * by_gate[..., 1],
+            slope * by_output[..., 1],
+        )
+
+    def start(self) -> tuple[float, float, float]:
+        """See :class:`Core`."""
+        return self.starts
+
+    def inside(self, gate: Tensor, output: Tensor) -> Tensor:
+        """See :class:`Core`."""
+        return self.table.inside(gate, output)
+
+    def to(self, device: torch.device | None) -> TableCore:
+        """The same on a device; None: the CPU."""
+        if device is None or device.type == "cpu":
+            return self
+        return replace(self, table=self.table.to(device))
+
+
+@dataclass(frozen=True)
+class TableCharges:
+    """Charges of transistors tabulated on gate and output voltage, in fC.
+
+    Attributes:
+        table: Three functions: gate, output, supply.
+    """
+
+    table: SplineTable
+
+    def values(self, gate: Tensor, output: Tensor) -> ChargeValues:
+        """See :class:`imac_torch.periphery.neuron.core.Charges`."""
+        value, by_gate, by_output = self.table(gate, output)
+        return ChargeValues(
+            CHARGE_SCALE * value[..., 0],
+            CHARGE_SCALE * value[..., 1],
+            CHARGE_SCALE * value[..., 2],
+            CHARGE_SCALE * by_gate[..., 0],
+            CHARGE_SCALE * by_output[..., 0],
+            CHARGE_SCALE * by_gate[..., 1],
+            CHARGE_SCALE * by_output[..., 1],
+        )
+
+    def to(self, device: torch.device | None) -> TableCharges:
+        """The same on a device; None: the CPU."""
+        if device is None or device.type == "cpu":
+            return self
+        return TableCharges(self.table.to(device))
