@@ -155,7 +155,7 @@ def _step(
     failures: int,
     failed: Tensor | None = None,
 ) -> AblationStep:
-    good = torch.ones(len(outputs[-1]), dtype=torch.bool) if failed is None else ~failed
+    good = outputs[-1].new_ones(len(outputs[-1]), dtype=torch.bool) if failed is None else ~failed
     errors = []
     for found, wanted in zip(outputs, software[1:], strict=True):
         spread = (wanted - wanted.mean(0))[good].square().mean().sqrt()
@@ -292,7 +292,7 @@ def layer_effects(network: IMACNetwork, worst: int = 10) -> tuple[LayerEffect, .
             transfer[:, -1] -= layer.threshold_and_slope()[0] / vdd
         effective = transfer * vdd / layer.volts_per_unit()
         effective[:, :-1] /= layer.scaling.input_scale
-        bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias
+        bias = layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias
         wanted = torch.cat([layer.weight, bias[:, None]], dim=1).to(torch.float64)
         difference = effective - wanted
         power = wanted.square().sum().clamp(min=1e-300)

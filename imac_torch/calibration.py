@@ -191,7 +191,7 @@ def _trim(
     rounds: int,
 ) -> None:
     """Fit the rows of one layer repeatedly; every row keeps its best trim."""
-    best = torch.full((layer.out_features,), torch.inf, dtype=torch.float64)
+    best = torch.full((layer.out_features,), torch.inf, dtype=torch.float64, device="cpu")
     best = best.to(layer.trim.device)
     kept = layer.trim.clone()
     for step in range(rounds + 1):

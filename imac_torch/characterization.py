@@ -128,8 +128,8 @@ def characterize_neuron(
         raise ConfigError(f"from {low} V to {high} V in {points} points is not a sweep")
     spec = neuron_of(config)
     core = spec.model.core(spec) if exact else spec.model.tabulated_core(spec)
-    neuron = NeuronCircuit.of(spec, core, torch.zeros((), dtype=torch.float64))
-    inputs = torch.linspace(low, high, points, dtype=torch.float64)
+    neuron = NeuronCircuit.of(spec, core, torch.zeros((), dtype=torch.float64, device="cpu"))
+    inputs = torch.linspace(low, high, points, dtype=torch.float64, device="cpu")
     solved = solve_loaded(inputs[None, :, None], neuron, None, NewtonOptions())
     failed = solved.status[0] != int(Status.CONVERGED)
     if bool(failed.any()):

@@ -244,11 +244,13 @@ def to_software(network: IMACNetwork) -> nn.Sequential:
         weight, bias = layer.effective_weights()
         factor, module = layer.activation.function.software(layer.activation.slope)
         weight, bias = factor * weight, factor * bias
-        linear = nn.Linear(layer.in_features, layer.out_features, dtype=torch.float64)
+        linear = nn.Linear(
+            layer.in_features, layer.out_features, dtype=torch.float64, device=weight.device
+        )
         with torch.no_grad():
             linear.weight.copy_(weight)
             linear.bias.copy_(bias)
-        modules.append(linear.to(weight.device))
+        modules.append(linear)
         if module is not None:
             modules.append(module)
     modules.append(copy.deepcopy(network.tail))

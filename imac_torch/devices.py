@@ -63,11 +63,13 @@ class Effect(Protocol):
 
 def draw_normal(like: Tensor, generator: torch.Generator) -> Tensor:
     """Standard normal numbers (float64) of the shape and on the device of ``like``."""
-    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like.device)
+    drawn = torch.randn(like.shape, generator=generator, dtype=torch.float64, device="cpu")
+    return drawn.to(like.device)
 
 
 def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.rand(like.shape, generator=generator, dtype=torch.float64).to(like.device)
+    drawn = torch.rand(like.shape, generator=generator, dtype=torch.float64, device="cpu")
+    return drawn.to(like.device)
 
 
 def _check(name: str, value: float, low: float, high: float = math.inf) -> None:

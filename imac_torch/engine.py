@@ -105,7 +105,7 @@ class _BoundSpice:
         deck = write_deck(
             self.network,
             inputs.cpu(),
-            torch.full((len(inputs),), -1),
+            torch.full((len(inputs),), -1, device="cpu"),
             root / f"samples_{self.calls:06d}",
             dialect="hspice" if self.engine.simulator.name == "hspice" else "ngspice",
             settings=self.engine.settings,

@@ -105,7 +105,7 @@ def evaluate(
                 collected.solutions.append(_without_layers(solution))
                 scores = network.tail(network.decode(solution.outputs))
                 collected.predictions.append(scores.argmax(dim=-1).cpu())
-                collected.labels.append(labels[start:stop])
+                collected.labels.append(labels[start:stop].cpu())
                 if reference is not None:
                     collected.reference.append(_scores(reference, batch).argmax(dim=-1).cpu())
                 if run is None:

@@ -118,18 +118,21 @@ class IMACLinear(nn.Module):
         self.sample: DeviceSample | None = None
         # Ω, of what drives the lines: conversion sets it to 0 where that are the inputs' sources.
         self.driver_resistance = DRIVER_RESISTANCE
-        self.weight = nn.Parameter(torch.empty(out_features, in_features, dtype=dtype))
-        self.bias = nn.Parameter(torch.zeros(out_features, dtype=dtype)) if bias else None
+        # On the CPU whatever the default device is; `.to` moves a layer as a whole.
+        weight = torch.empty(out_features, in_features, dtype=dtype, device="cpu")
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(weight.new_zeros(out_features)) if bias else None
         shape = (out_features, in_features + 1)
         cells = (out_features * self.slicing.count, in_features + 1)
         # What spread and faults make of the nominal conductances; 1 is ideal.
-        self.register_buffer("positive_factor", torch.ones(cells, dtype=torch.float64))
-        self.register_buffer("negative_factor", torch.ones(cells, dtype=torch.float64))
+        ideal = torch.ones(cells, dtype=torch.float64, device="cpu")
+        self.register_buffer("positive_factor", ideal)
+        self.register_buffer("negative_factor", ideal.clone())
         # Read by the scheme 'matched'. Volts at the neuron per volt on a line, added to what the
         # weights ask for; set by calibration.
-        self.register_buffer("trim", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("trim", torch.zeros(shape, dtype=torch.float64, device="cpu"))
         # NaN until it is first needed: amplifiers are built once, training must not move them.
-        self.register_buffer("matched_gain", torch.tensor(math.nan, dtype=torch.float64))
+        self.register_buffer("matched_gain", ideal.new_tensor(math.nan))
         self.set_input_statistics(InputStatistics.independent(in_features))
         self._matches: Memory[Match] = Memory(2 * len(GAINS))
         self._quantized: Memory[QuantizedWeights] = Memory()

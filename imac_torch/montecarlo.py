@@ -77,7 +77,7 @@ class MonteCarloResult:
 def _quantile(confidence: float) -> float:
     if not 0.0 < confidence < 1.0:
         raise MappingError(f"confidence = {confidence} must be in (0, 1)")
-    half = torch.tensor((1.0 + confidence) / 2.0, dtype=torch.float64)
+    half = torch.tensor((1.0 + confidence) / 2.0, dtype=torch.float64, device="cpu")
     return float(torch.special.ndtri(half))
 
 
@@ -226,7 +226,7 @@ class MonteCarlo:
             difference = (solution.outputs - nominal).nan_to_num()
             counted = converged.sum(-1).clamp(min=1.0)
             square = difference.square().mean(-1).sum(-1) / counted
-            accuracy = torch.full((len(chunk),), torch.nan, dtype=torch.float64)
+            accuracy = torch.full((len(chunk),), torch.nan, dtype=torch.float64, device="cpu")
             if labels is not None:
                 found = self.network.decode(solution.outputs).argmax(-1)
                 correct = (found == labels.to(found.device)) & solution.converged

@@ -37,7 +37,7 @@ class NodalSystem:
 
     def dense(self) -> Tensor:
         """(nodes, nodes) float64 conductance matrix, S: current out of each node."""
-        matrix = torch.zeros(self.node_count, self.node_count, dtype=torch.float64)
+        matrix = torch.zeros(self.node_count, self.node_count, dtype=torch.float64, device="cpu")
         return matrix.index_put_((self.rows, self.columns), self.values, accumulate=True)
 
 
@@ -103,13 +103,15 @@ def solve_layer(layer: LayerCircuit, inputs: Tensor, vdd: float) -> Tensor:
             f"{layer.name} has {layer.node_count} nodes; a dense solve is limited to {DENSE_LIMIT}"
         )
     matrix = stamp(layer).dense()
-    voltages = torch.full((inputs.shape[0], layer.node_count), torch.nan, dtype=torch.float64)
+    shape = (inputs.shape[0], layer.node_count)
+    voltages = torch.full(shape, torch.nan, dtype=torch.float64, device="cpu")
     amplifier = layer.amplifiers
     plus, minus, out = (torch.from_numpy(amplifier.nodes[:, k].copy()) for k in range(3))
     neuron_inputs = torch.from_numpy(layer.neurons.nodes[:, 0].copy())
-    known = torch.cat([torch.tensor([GROUND, SUPPLY]), torch.from_numpy(layer.inputs)])
+    rails = torch.tensor([GROUND, SUPPLY], device="cpu")
+    known = torch.cat([rails, torch.from_numpy(layer.inputs)])
     excluded = torch.cat([known, out, neuron_inputs, torch.from_numpy(layer.outputs)])
-    unknown_mask = torch.ones(layer.node_count, dtype=torch.bool)
+    unknown_mask = torch.ones(layer.node_count, dtype=torch.bool, device="cpu")
     unknown_mask[excluded] = False
     unknown = torch.nonzero(unknown_mask).squeeze(1)
     voltages[:, GROUND] = 0.0
@@ -138,11 +140,11 @@ def meeting_voltages(layer: LayerCircuit, amplifiers: Tensor) -> Tensor:
         (B, M) V: the mean, weighted with the conductances from the amplifiers.
     """
     (tie,) = (item for item in layer.elements if item.name == "ro")
-    position = torch.full((layer.node_count,), -1, dtype=torch.int64)
-    position[layer.neurons.nodes[:, 0]] = torch.arange(len(layer.neurons.nodes))
+    position = torch.full((layer.node_count,), -1, dtype=torch.int64, device="cpu")
+    position[layer.neurons.nodes[:, 0]] = torch.arange(len(layer.neurons.nodes), device="cpu")
     where = position[torch.from_numpy(tie.nodes[:, 1])]
     conductance = torch.from_numpy(1.0 / tie.values)
-    total = torch.zeros(len(layer.neurons.nodes), dtype=torch.float64)
+    total = torch.zeros(len(layer.neurons.nodes), dtype=torch.float64, device="cpu")
     total.index_add_(0, where, conductance)
-    voltages = torch.zeros(len(amplifiers), len(total), dtype=torch.float64)
+    voltages = torch.zeros(len(amplifiers), len(total), dtype=torch.float64, device="cpu")
     return voltages.index_add_(1, where, amplifiers * conductance) / total

@@ -143,16 +143,16 @@ def solve_nonlinear(
     out = torch.from_numpy(amplifier.nodes[:, 2].copy())
     neuron_inputs = torch.from_numpy(layer.neurons.nodes[:, 0].copy())
     pins = torch.from_numpy(layer.inputs)
-    unknown = torch.ones(layer.node_count, dtype=torch.bool)
-    unknown[torch.tensor([GROUND, SUPPLY])] = False
+    unknown = torch.ones(layer.node_count, dtype=torch.bool, device="cpu")
+    unknown[torch.tensor([GROUND, SUPPLY], device="cpu")] = False
     for known in (pins, out, neuron_inputs, torch.from_numpy(layer.outputs)):
         unknown[known] = False
     free = torch.nonzero(unknown)[:, 0]
-    position = torch.full((layer.node_count,), -1, dtype=torch.int64)
-    position[free] = torch.arange(len(free))
+    position = torch.full((layer.node_count,), -1, dtype=torch.int64, device="cpu")
+    position[free] = torch.arange(len(free), device="cpu")
 
     batch = inputs.shape[0]
-    nodes = torch.zeros(batch, layer.node_count, dtype=torch.float64)
+    nodes = torch.zeros(batch, layer.node_count, dtype=torch.float64, device="cpu")
     nodes[:, SUPPLY] = vdd
     nodes[:, pins] = inputs
     # Start from the ohmic circuit: cells at their small-voltage conductance.
@@ -162,8 +162,8 @@ def solve_nonlinear(
     nodes[:, free] = torch.linalg.solve(start[free][:, free], right.T).T
 
     first, second = cells[:, 0], cells[:, 1]
-    iterations = torch.zeros(batch, dtype=torch.int64)
-    converged = torch.zeros(batch, dtype=torch.bool)
+    iterations = torch.zeros(batch, dtype=torch.int64, device="cpu")
+    converged = torch.zeros(batch, dtype=torch.bool, device="cpu")
     for _ in range(max_iterations):
         active = torch.nonzero(~converged)[:, 0]
         if len(active) == 0:

@@ -121,7 +121,7 @@ def loaded_curve(
         raise ConfigError(f"a load of {conductance} S to {voltage} V is not one")
     plain = spec.model.core(spec) if exact else spec.model.tabulated_core(spec)
     core = _LoadedCore(plain, conductance, voltage)
-    neuron = NeuronCircuit.of(spec, core, torch.zeros((), dtype=torch.float64))
+    neuron = NeuronCircuit.of(spec, core, torch.zeros((), dtype=torch.float64, device="cpu"))
     solved = solve_loaded(inputs[None, :, None], neuron, None, NewtonOptions())
     outputs, gates = solved.outputs[0, :, 0], solved.gates[0, :, 0]
     failed = solved.status[0] != int(Status.CONVERGED)
@@ -171,9 +171,9 @@ def plot_finfet(
     figure, (left, middle, right) = _figure(3)
     sign = 1.0 if device.card.polarity == "n" else -1.0
     vd, vg = ("Vds", "Vgs") if sign > 0 else ("Vsd", "Vsg")
-    gate_axis = torch.linspace(0.0, vdd, POINTS, dtype=torch.float64)
-    drain_axis = torch.linspace(0.0, vdd, POINTS, dtype=torch.float64)
-    wide = torch.linspace(-gate_limit, gate_limit, POINTS, dtype=torch.float64)
+    gate_axis = torch.linspace(0.0, vdd, POINTS, dtype=torch.float64, device="cpu")
+    drain_axis = torch.linspace(0.0, vdd, POINTS, dtype=torch.float64, device="cpu")
+    wide = torch.linspace(-gate_limit, gate_limit, POINTS, dtype=torch.float64, device="cpu")
 
     colours = _colours(len(drains))
     for colour, drain in zip(colours, drains, strict=True):
@@ -223,7 +223,7 @@ def plot_neuron(
     if not low < high or not conductances:
         raise ConfigError(f"from {low} V to {high} V with {len(conductances)} loads is no figure")
     figure, (left, right) = _figure(2)
-    inputs = torch.linspace(low, high, POINTS, dtype=torch.float64)
+    inputs = torch.linspace(low, high, POINTS, dtype=torch.float64, device="cpu")
     for colour, conductance in zip(_colours(len(conductances)), conductances, strict=True):
         curve = loaded_curve(spec, inputs, conductance=conductance, voltage=voltage, exact=exact)
         label = f"{quantity(conductance, 'S')} to {voltage:g} V" if conductance else "no load"

@@ -186,7 +186,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
@@ -252,7 +252,8 @@ def _build_module(path: Path, header: dict[str, Any], where: str) -> nn.Module:
     }
     dtype = arguments.pop("dtype", None)
     try:
-        module = kind(**arguments)
+        with torch.device("cpu"):  # not the default device, which `load` does not promise
+            module = kind(**arguments)
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: {header['type']} {where} cannot be built: {error}") from None
     return module if dtype is None else module.to(getattr(torch, str(dtype)))

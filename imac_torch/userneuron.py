@@ -187,7 +187,8 @@ def _currents(bench: TestBench, result: SimulationResult, dialect: str) -> Tenso
     rows, columns = len(bench.inputs), len(bench.outputs)
     if dialect == "hspice":
         values = [result.measures[name] for name in bench.measures(dialect)]
-        return torch.tensor(values, dtype=torch.float64).reshape(rows, columns, len(CURRENTS))
+        table = torch.tensor(values, dtype=torch.float64, device="cpu")
+        return table.reshape(rows, columns, len(CURRENTS))
     data = result.waveforms or {}
     if "v(z)" not in data or len(data["v(z)"]) != rows * columns:
         raise SimulatorError(

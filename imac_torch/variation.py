@@ -53,7 +53,7 @@ def varied(
         )
     before = [layer.sample for layer in layers]
     for layer in layers:
-        seed = int(torch.randint(_SEEDS, (), generator=generator))
+        seed = int(torch.randint(_SEEDS, (), generator=generator, device="cpu"))
         layer.sample = DeviceSample(devices, seed)
     try:
         yield

@@ -116,7 +116,7 @@ def input_line_capacitances(interconnect: Interconnect, count: int) -> Tensor:
     Raises:
         CircuitError: The geometry is outside what the formulas describe.
     """
-    index = torch.arange(count, dtype=torch.float64)
+    index = torch.arange(count, dtype=torch.float64, device="cpu")
     order = (index[:, None] - index[None, :]).abs()
     # Input lines run along the cell's width, so neighbours are one cell *length* apart.
     imac_sim = interconnect.imac_sim_capacitance
@@ -134,7 +134,7 @@ def output_line_capacitance(interconnect: Interconnect) -> float:
     Raises:
         CircuitError: The geometry is outside what the formulas describe.
     """
-    partner = torch.tensor(interconnect.line_spacing, dtype=torch.float64)
+    partner = torch.tensor(interconnect.line_spacing, dtype=torch.float64, device="cpu")
     per_length = ground_capacitance(interconnect) + float(
         coupling_capacitance(interconnect, partner)
     )

@@ -46,8 +46,9 @@ NATIVE = {
     "kernels", "elimination", "ir_drop", "nodal", "dc", "nonlinear", "transient"
 }  # fmt: skip
 TEXT = {"netlist", "simulator"}
-# Names with an underscore that others give their public things: os, torch's modules, named tuples.
-FOREIGN = {"_exit", "_modules", "_replace"}
+# Names with an underscore that others give their public things: os, torch's modules, named tuples,
+# numba's dispatchers.
+FOREIGN = {"_cache", "_exit", "_modules", "_replace"}
 LONGEST = 600
 """Lines of a module: about one noun it is half of that, and a longer one has two."""
 
@@ -252,6 +253,40 @@ def test_the_checks_of_single_modules_see_what_they_look_for(tmp_path: Path) -> 
         "imac_torch.two uses _hidden, which is private",
     ]
     assert too_long(tmp_path) == [f"imac_torch.four has {LONGEST + 1} lines"]
+
+
+# What torch makes on the default device unless it is told where.
+FACTORIES = {
+    "arange", "as_tensor", "asarray", "empty", "empty_permuted", "empty_strided", "eye", "full",
+    "linspace", "logspace", "normal", "ones", "rand", "randint", "randn", "randperm", "range",
+    "scalar_tensor", "sparse_coo_tensor", "sparse_csr_tensor", "tensor", "tril_indices",
+    "triu_indices", "zeros",
+}  # fmt: skip
+
+
+def without_device(source: str) -> list[int]:
+    """Lines of factory calls of torch that leave the device to the user's default."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        owner = node.func.value
+        if isinstance(owner, ast.Name) and owner.id == "torch" and node.func.attr in FACTORIES:
+            device = [word.value for word in node.keywords if word.arg == "device"]
+            if not device or (isinstance(device[0], ast.Constant) and device[0].value is None):
+                found.append(node.lineno)
+    return found
+
+
+def test_every_tensor_is_made_where_it_is_said_to_be() -> None:
+    assert without_device("torch.zeros(3)\ntorch.ones(2, device=None)") == [1, 2]
+    assert without_device("torch.zeros(3, device=x.device)\nx.new_zeros(3)") == []
+    found = [
+        f"{path.name}:{line}"
+        for path in module_files(ROOT).values()
+        for line in without_device(path.read_text(encoding="utf-8"))
+    ]
+    assert not found, found
 
 
 def run(code: str) -> str:

@@ -84,7 +84,9 @@ class ImacSimData:
         """
         modules: list[nn.Module] = []
         for weight, bias in zip(self.weights, self.biases, strict=True):
-            linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], dtype=dtype)
+            linear = nn.utils.skip_init(
+                nn.Linear, weight.shape[1], weight.shape[0], dtype=dtype, device="cpu"
+            )
             with torch.no_grad():
                 linear.weight.copy_(weight)
                 linear.bias.copy_(bias)

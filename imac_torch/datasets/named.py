@@ -268,7 +268,7 @@ def _open(
     dataset.root = str(root)
     # The restricted class has done its work; torchvision's own can be pickled for worker processes.
     dataset.__class__ = original
-    labels = torch.as_tensor(dataset.targets)
+    labels = torch.as_tensor(dataset.targets, device="cpu")
     labels = labels[:, 0] if labels.ndim == 2 else labels  # QMNIST: class first, then origin
     if len(labels) != len(dataset.data):
         raise DataError(
@@ -316,8 +316,10 @@ def _load_digits(train: bool, transform: Callable[[Any], Any]) -> ImageDataset:
             "digits come with scikit-learn: pip install scikit-learn, or imac_torch[examples]"
         ) from error
     bunch = load_digits()
-    images = torch.as_tensor(bunch.images, dtype=torch.float32)[:, None] / 16.0  # 17 grey levels
-    targets = torch.as_tensor(bunch.target, dtype=torch.int64)
-    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(_DIGITS_SEED))
+    images = torch.as_tensor(bunch.images, dtype=torch.float32, device="cpu")[:, None]
+    images = images / 16.0  # 17 grey levels
+    targets = torch.as_tensor(bunch.target, dtype=torch.int64, device="cpu")
+    generator = torch.Generator().manual_seed(_DIGITS_SEED)
+    order = torch.randperm(len(targets), generator=generator, device="cpu")
     chosen = order[_DIGITS_TEST:] if train else order[:_DIGITS_TEST]
     return ImageDataset(images[chosen], targets[chosen], transform)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from imac_torch.dc.load import Blocks, Load
 from imac_torch.errors import SolverError
+from imac_torch.kernels.compiled import obstacle
 from imac_torch.periphery.neuron.behavioural import BehaviouralCore
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.periphery.neuron.tabulated import TableCore
@@ -158,7 +159,9 @@ def _use_compiled(combined: Tensor, neuron: NeuronCircuit, options: NewtonOption
         raise SolverError(
             "the numba kernel solves tabulated neurons on the CPU only; use kernel='auto'"
         )
-    return able and options.kernel != "torch"
+    if options.kernel == "numba" and (problem := obstacle()) is not None:
+        raise SolverError(f"the numba kernel cannot be used: {problem}; use kernel='auto'")
+    return able and options.kernel != "torch" and obstacle() is None
 
 
 def _solve_direct(

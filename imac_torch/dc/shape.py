@@ -33,12 +33,12 @@ def fitted_threshold_and_slope(spec: NeuronSpec) -> tuple[float, float]:
 def _fitted(spec: NeuronSpec, kind: NeuronKind) -> tuple[float, float]:
     function = range_of(kind)
     threshold, slope = threshold_and_slope(spec)
-    argument = torch.linspace(-3.0, 3.0, FIT_POINTS, dtype=torch.float64) * FIT_SPREAD
+    argument = torch.linspace(-3.0, 3.0, FIT_POINTS, dtype=torch.float64, device="cpu") * FIT_SPREAD
     density = torch.exp(-0.5 * (argument / FIT_SPREAD).square()).sqrt()
     inputs = argument / slope + threshold
     with torch.no_grad():
         curve = transfer_curve(spec, inputs) / spec.vdd
-        parameters = torch.tensor([threshold, slope], dtype=torch.float64)
+        parameters = torch.tensor([threshold, slope], dtype=torch.float64, device="cpu")
         for _ in range(FIT_STEPS):  # Gauss-Newton; the residual is small, so it converges
             z0, k = parameters.tolist()
             value = function(k * (inputs - z0))

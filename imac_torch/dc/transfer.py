@@ -28,7 +28,7 @@ def transfer_curve(spec: NeuronSpec, inputs: Tensor) -> Tensor:
     Raises:
         SolverError: Newton's method did not converge for some input.
     """
-    series = torch.zeros((), dtype=torch.float64)
+    series = torch.zeros((), dtype=torch.float64, device="cpu")
     neuron = NeuronCircuit.of(spec, spec.model.tabulated_core(spec), series)
     solved = solve_loaded(inputs[None, :, None], neuron, None, NewtonOptions())
     if bool((solved.status != int(Status.CONVERGED)).any()):
@@ -73,7 +73,7 @@ def _measured(spec: NeuronSpec, kind: NeuronKind) -> tuple[float, float]:
     ends: tuple[bool, bool] | None = None
     with torch.no_grad():
         for _ in range(8):  # bracketing by 33 points: 4 V/32^8 is below rounding
-            points = torch.linspace(low, high, 33, dtype=torch.float64)
+            points = torch.linspace(low, high, 33, dtype=torch.float64, device="cpu")
             above = transfer_curve(spec, points) > middle
             if ends is not None:
                 # At a point solved before, rounding must not lose the crossing again.
@@ -87,10 +87,12 @@ def _measured(spec: NeuronSpec, kind: NeuronKind) -> tuple[float, float]:
             index = int(crossing[0])
             low, high = float(points[index]), float(points[index + 1])
             ends = bool(above[index]), bool(above[index + 1])
-    threshold = torch.tensor([(low + high) / 2], dtype=torch.float64, requires_grad=True)
+    threshold = torch.tensor(
+        [(low + high) / 2], dtype=torch.float64, device="cpu", requires_grad=True
+    )
     with torch.enable_grad():
         output = transfer_curve(spec, threshold)
         (slope,) = torch.autograd.grad(output.sum(), threshold)
     # vdd·f(k·z) has slope vdd·k·f′(0) at its middle; of the sigmoid, f′(0) is 1/4.
-    centre = torch.tensor(function.middle, dtype=torch.float64)
+    centre = torch.tensor(function.middle, dtype=torch.float64, device="cpu")
     return float(threshold.detach()), float(slope) / float(function.derivative(centre, spec.vdd))

@@ -40,15 +40,17 @@ class BlockLayout:
         device = spec.conductances.positive.device
         rows = max(last - first for first, last in spec.row_ranges)
         columns = max(last - first for first, last in spec.column_ranges)
-        row_index = torch.zeros(len(spec.row_ranges), rows, dtype=torch.int64)
-        row_mask = torch.zeros(len(spec.row_ranges), rows, dtype=torch.bool)
+        row_index = torch.zeros(len(spec.row_ranges), rows, dtype=torch.int64, device="cpu")
+        row_mask = torch.zeros(len(spec.row_ranges), rows, dtype=torch.bool, device="cpu")
         for v, (first, last) in enumerate(spec.row_ranges):
-            row_index[v, : last - first] = torch.arange(first, last)
+            row_index[v, : last - first] = torch.arange(first, last, device="cpu")
             row_mask[v, : last - first] = True
-        column_index = torch.zeros(len(spec.column_ranges), columns, dtype=torch.int64)
-        column_mask = torch.zeros(len(spec.column_ranges), columns, dtype=torch.bool)
+        column_index = torch.zeros(
+            len(spec.column_ranges), columns, dtype=torch.int64, device="cpu"
+        )
+        column_mask = torch.zeros(len(spec.column_ranges), columns, dtype=torch.bool, device="cpu")
         for h, (first, last) in enumerate(spec.column_ranges):
-            column_index[h, columns - (last - first) :] = torch.arange(first, last)
+            column_index[h, columns - (last - first) :] = torch.arange(first, last, device="cpu")
             column_mask[h, columns - (last - first) :] = True
         return cls(
             row_index.to(device),

@@ -314,7 +314,7 @@ def _join(tiles: tuple[Tiles, Tiles], edges: tuple[str, str], pieces: Pieces) ->
     batch, lines = impedance.shape[:2]
 
     def place(sizes: list[int]) -> list[slice]:
-        ends = torch.tensor([0, *sizes]).cumsum(0).tolist()
+        ends = torch.tensor([0, *sizes], device="cpu").cumsum(0).tolist()
         return [slice(a, b) for a, b in itertools.pairwise(ends)]
 
     columns = place([ins[n][edge].stop - ins[n][edge].start for n, edge in pieces])

@@ -68,7 +68,7 @@ def bake_temperature(card: ModelCard, temperature: float) -> ModelCard:
     p = resolve_parameters(card.parameters, {}, where)
     sign = 1 if card.polarity == "n" else -1
     sdterm = card.parameters.get("sdterm", 0.0) == 1.0
-    kelvin = torch.tensor(temperature, dtype=torch.float64)
+    kelvin = torch.tensor(temperature, dtype=torch.float64, device="cpu")
     g = build_geometry(p, sign, extension=True, sdterm=sdterm)
     t = build_thermal(p, g, kelvin, multiplicative=True)
 
@@ -129,7 +129,7 @@ def _junctions(p: Parameters, t: Thermal, old: float, new: float) -> dict[str, f
     for side in ("s", "d"):
         growth = []
         for kelvin in (old, new):
-            tnom = torch.tensor(kelvin, dtype=torch.float64)
+            tnom = torch.tensor(kelvin, dtype=torch.float64, device="cpu")
             gap = band_gap(p, tnom) / (BOLTZMANN_PER_CHARGE * tnom)
             ratio = t.ratio * old / kelvin
             # eqs. 3.124, 3.128

@@ -12,6 +12,13 @@ EXPONENT_LIMIT: Final = 80.0
 """Exponent beyond which the exponential is continued by its tangent (BSIM-CMG 107 reference)."""
 
 
+def float64(value: Tensor | float) -> Tensor:
+    """A number as a float64 tensor on the CPU; a tensor stays where it is, with its gradients."""
+    if isinstance(value, Tensor):
+        return value.to(torch.float64)
+    return torch.tensor(value, dtype=torch.float64, device="cpu")
+
+
 def limited_exp(x: Tensor, limit: float = EXPONENT_LIMIT) -> Tensor:
     """Exponential that continues as its tangent above a limit and as a constant below -80.
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-import torch
 from torch import Tensor
 
 from imac_torch.errors import ModelCardError
+from imac_torch.finfet.numerics import float64
 
 Parameters = Mapping[str, Tensor]
 """Every modelled parameter by lower-case name, float64, SI units, defaults filled in."""
@@ -210,9 +210,9 @@ def resolve_parameters(
     resolved: dict[str, Tensor] = {}
     for name, default in DEFAULTS.items():
         if name in given:
-            resolved[name] = torch.as_tensor(given[name], dtype=torch.float64)
+            resolved[name] = float64(given[name])
         elif isinstance(default, str):
             resolved[name] = resolved[default]
         elif default is not None:
-            resolved[name] = torch.as_tensor(default, dtype=torch.float64)
+            resolved[name] = float64(default)
     return resolved

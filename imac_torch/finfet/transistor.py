@@ -14,6 +14,7 @@ from imac_torch.finfet.channel import Channel
 from imac_torch.finfet.geometry import build_geometry
 from imac_torch.finfet.intrinsic import Intrinsic
 from imac_torch.finfet.junction import build_junction
+from imac_torch.finfet.numerics import float64
 from imac_torch.finfet.parameters import check_parameters, resolve_parameters
 from imac_torch.finfet.resistance import InternalNodes, jacobian, solve_internal_nodes
 from imac_torch.finfet.temperature import build_thermal
@@ -108,7 +109,7 @@ class FinFET:
         p = resolve_parameters(card.parameters, replaced, where)
         if self.version == "105.03" and "vasat" not in p:
             raise ModelCardError(f"{where}: version 105.03 needs the parameter vasat")
-        kelvin = torch.as_tensor(temperature, dtype=torch.float64) + p["dtemp"]
+        kelvin = float64(temperature) + p["dtemp"]
         self._sign = 1 if card.polarity == "n" else -1
         early = self.version == "105.03"
         sdterm = card.parameters.get("sdterm", 0.0) == 1.0
@@ -154,7 +155,7 @@ class FinFET:
         return self._zero_bias_resistances()[0]
 
     def _zero_bias_resistances(self) -> tuple[Tensor, Tensor]:
-        zero = torch.zeros((), dtype=torch.float64)
+        zero = torch.zeros((), dtype=torch.float64, device="cpu")
         return self._intrinsic.resistances(zero, zero, zero)
 
     def currents(

@@ -11,14 +11,15 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from imac_torch.kernels.compiled import njit
 
 Array = NDArray[np.float64]
 PADDING: Final = 8
 
 
-@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
+@njit(nogil=True, fastmath={"contract", "reassoc"})
 def total(values: Array) -> float:
     """Sum of a vector, in any order."""
     result = 0.0
@@ -27,7 +28,7 @@ def total(values: Array) -> float:
     return result
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def _subtract(
     work: Array, first: int, last: int, coefficients: Array, pivots: Array, width: int
 ) -> None:
@@ -51,7 +52,7 @@ def _subtract(
             work[i + 1, j] = work[i + 1, j] - b0 * p0 - b1 * p1 - b2 * p2 - b3 * p3
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def insert_series(
     work: Array,
     ports: int,
@@ -132,7 +133,7 @@ def insert_series(
                 work[i, k + 3] = c3 / resistance
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def add_product(left: Array, right: Array, result: Array, size: int) -> None:
     """Add left·right to result; ``size`` (a multiple of 4) rows and terms, all columns."""
     width = right.shape[1]
@@ -147,7 +148,7 @@ def add_product(left: Array, right: Array, result: Array, size: int) -> None:
                 result[i + 1, j] = result[i + 1, j] + b0 * p0 + b1 * p1 + b2 * p2 + b3 * p3
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def add_transposed_product(left: Array, right: Array, result: Array, size: int) -> None:
     """Add leftᵀ·right to result; ``size`` (a multiple of 4) rows and terms, all columns."""
     width = right.shape[1]

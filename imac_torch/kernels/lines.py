@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from imac_torch.kernels.compiled import njit
 from imac_torch.kernels.dense import total
 
 Array = NDArray[np.float64]
@@ -32,7 +32,7 @@ REACH: Final = 5  # voltage of the last node per input node voltage, g_i·Z_{i,l
 FACTORS: Final = 6
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def factor(
     positive: Array,
     negative: Array,
@@ -96,7 +96,7 @@ def factor(
         minus[REACH, i] = negative[i] * last_minus
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def add_admittance(
     positive: Array,
     negative: Array,
@@ -149,7 +149,7 @@ def add_admittance(
                 work[i, j] -= drive * plus[REACH, j]
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def factor_row(
     positive: Array, negative: Array, scalars: Array, plus: Array, minus: Array
 ) -> None:
@@ -159,7 +159,7 @@ def factor_row(
     factor(positive, negative, segment, beyond_plus, beyond_minus, plus, minus)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def add_row(
     positive: Array,
     negative: Array,
@@ -174,7 +174,7 @@ def add_row(
     add_admittance(positive, negative, coupling, plus, minus, work, buffer)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def write_ends(
     scalars: Array, plus: Array, minus: Array, positive_end: Array, negative_end: Array, count: int
 ) -> None:
@@ -188,7 +188,7 @@ def write_ends(
         negative_end[j] = share * minus[REACH, j] + driven * scalars[ALPHA] * end
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def _accumulate(conductance: Array, factors: Array, nodes: Array, sign: float, sums: Array) -> None:
     """Forward substitution with injected currents sign·g_i·nodes[i]; sums (K, width) written."""
     count = conductance.shape[0]
@@ -202,7 +202,7 @@ def _accumulate(conductance: Array, factors: Array, nodes: Array, sign: float, s
             sums[i, j] = g * nodes[i, j] + ratio * sums[i - 1, j]
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def _line_gradients(
     factors: Array,
     segment: float,
@@ -252,7 +252,7 @@ def _line_gradients(
         gradient[i] = total(products)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def row_gradients(
     positive: Array,
     negative: Array,

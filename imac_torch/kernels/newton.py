@@ -16,9 +16,9 @@ import math
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from imac_torch.kernels.compiled import njit
 from imac_torch.kernels.patch import bicubic_patch
 
 FloatArray = NDArray[np.float64]
@@ -53,7 +53,7 @@ _INTEGER = 2.0**52 + 1023.0
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # their sum is ln 2
 
 
-@njit(cache=True, error_model="numpy", inline="always", fastmath=_LOOKUP)
+@njit(error_model="numpy", inline="always", fastmath=_LOOKUP)
 def _locate(
     scratch: FloatArray, source: int, row: int, low: float, high: float, inverse: float,
     cells: float,
@@ -79,7 +79,7 @@ def _locate(
         scratch[(row + 9) * LANES + lane] = position - within
 
 
-@njit(cache=True, error_model="numpy", inline="always", fastmath=_LOOKUP)
+@njit(error_model="numpy", inline="always", fastmath=_LOOKUP)
 def _place(
     scratch: FloatArray, source: int, row: int, low: float, high: float, inverse: float,
     cells: float,
@@ -95,7 +95,7 @@ def _place(
         scratch[(row + 2) * LANES + lane] = position - within
 
 
-@njit(cache=True, error_model="numpy", inline="always", fastmath=_LOOKUP)
+@njit(error_model="numpy", inline="always", fastmath=_LOOKUP)
 def _exponential(scratch: FloatArray, bits: IntArray, powers: FloatArray) -> None:
     """Exponential of asinh(gate current/scale): 2^k·exp(r) with a Taylor polynomial, |r| < ln 2/2.
 
@@ -132,7 +132,7 @@ def _exponential(scratch: FloatArray, bits: IntArray, powers: FloatArray) -> Non
         scratch[_EXP * LANES + lane] *= powers[lane]
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST)
+@njit(error_model="numpy", fastmath=FAST)
 def _linearise(
     tile: FloatArray, size: int, table: FloatArray, shape: tuple[int, int], grid: FloatArray,
     circuit: FloatArray, matrix: FloatArray, left: FloatArray, right: FloatArray, loaded: bool,
@@ -218,7 +218,7 @@ def _linearise(
             tile[_I * size + row, lane] = scratch[_FACTOR * LANES + lane]
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST)
+@njit(error_model="numpy", fastmath=FAST)
 def _multiply(
     matrix: FloatArray, tile: FloatArray, source: int, target: int, size: int, scratch: FloatArray
 ) -> None:
@@ -259,7 +259,7 @@ def _multiply(
                 tile[target * size + other, lane] += scratch[second + lane]
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST)
+@njit(error_model="numpy", fastmath=FAST)
 def _precondition(
     tile: FloatArray, source: int, size: int, left: FloatArray, right: FloatArray,
     scratch: FloatArray,
@@ -283,7 +283,7 @@ def _precondition(
             )
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST)
+@njit(error_model="numpy", fastmath=FAST)
 def _step(
     tile: FloatArray, size: int, matrix: FloatArray, left: FloatArray, right: FloatArray,
     loaded: bool, scratch: FloatArray,
@@ -321,7 +321,7 @@ def _step(
             scratch[_LARGEST * LANES + lane] = largest if move <= largest else move
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST)
+@njit(error_model="numpy", fastmath=FAST)
 def _begin(
     tile: FloatArray, size: int, combined: FloatArray, begin: int, head: int, lanes: int,
     shift: float, table: FloatArray, low: float, inverse: float,
@@ -346,7 +346,7 @@ def _begin(
             tile[_Z * size + row, lane] = value + shift
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST)
+@njit(error_model="numpy", fastmath=FAST)
 def _adapt(
     tile: FloatArray, size: int, matrix: FloatArray, left: FloatArray, right: FloatArray,
     typical: FloatArray, scratch: FloatArray,
@@ -373,7 +373,7 @@ def _adapt(
             tile[_G * size + row, lane] += tile[_GL * size + row, lane] * step
 
 
-@njit(cache=True, error_model="numpy", nogil=True, fastmath=FAST)
+@njit(error_model="numpy", nogil=True, fastmath=FAST)
 def solve_tiles(
     work_first: int,
     work_last: int,

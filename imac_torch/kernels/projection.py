@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from imac_torch.kernels.compiled import njit
 
 GOLDEN = 0.6180339887498949
 SEARCH_STEPS = 45  # golden section shrinks the interval of ρ by 4e-10
 SHIFT_STEPS = 60  # Newton with bisection on a piecewise linear function of one variable
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _at_ratio(
     drive: NDArray[np.float64],
     weight: NDArray[np.float64],
@@ -59,7 +60,7 @@ def _at_ratio(
     return cost
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def project(
     drive: NDArray[np.float64],
     weight: NDArray[np.float64],

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from imac_torch.kernels.compiled import njit
 from imac_torch.kernels.dense import (
     PADDING,
     add_product,
@@ -32,7 +32,7 @@ def padded(columns: int) -> int:
     return -(-columns // PADDING) * PADDING
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def _reduce_rows(
     positive: Array,
     negative: Array,
@@ -58,7 +58,7 @@ def _reduce_rows(
         )
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def eliminate_stacked(
     first: int,
     last: int,
@@ -105,7 +105,7 @@ def eliminate_stacked(
             negative_end[b, r] = work[row + 1, :columns]
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def eliminate_down(
     first: int,
     last: int,
@@ -163,7 +163,7 @@ def eliminate_down(
             negative_end[b, r] = ends[3, :columns]
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def eliminate_backward(
     first: int,
     last: int,

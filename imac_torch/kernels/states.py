@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from imac_torch.kernels.compiled import njit
 
 FloatArray = NDArray[np.float64]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def descend(
     positive: FloatArray,
     negative: FloatArray,

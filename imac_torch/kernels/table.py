@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from imac_torch.kernels.compiled import njit
 
 FloatArray = NDArray[np.float64]
 
 
-@njit(cache=True, inline="always", fastmath={"contract"})
+@njit(inline="always", fastmath={"contract"})
 def locate(position: float, low: float, high: float, inverse_step: float, cells: int):  # type: ignore[no-untyped-def]  # noqa: ANN201
     """Cell, place in the cell, and distance outside the grid."""
     within = min(max(position, low), high)
@@ -18,7 +19,7 @@ def locate(position: float, low: float, high: float, inverse_step: float, cells:
     return index, scaled - index, position - within
 
 
-@njit(cache=True, inline="always", fastmath={"contract"})
+@njit(inline="always", fastmath={"contract"})
 def weights(t: float):  # type: ignore[no-untyped-def]  # noqa: ANN201
     """The four cubic B-splines on a cell."""
     s = 1.0 - t
@@ -30,7 +31,7 @@ def weights(t: float):  # type: ignore[no-untyped-def]  # noqa: ANN201
     )
 
 
-@njit(cache=True, inline="always", fastmath={"contract"})
+@njit(inline="always", fastmath={"contract"})
 def slopes(t: float, inverse_step: float):  # type: ignore[no-untyped-def]  # noqa: ANN201
     """Their derivatives with respect to the position."""
     s = 1.0 - t
@@ -43,7 +44,7 @@ def slopes(t: float, inverse_step: float):  # type: ignore[no-untyped-def]  # no
     )
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def evaluate(
     begin: int,
     end: int,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from imac_torch.kernels.compiled import njit
 from imac_torch.kernels.dense import insert_series
 from imac_torch.kernels.lines import (
     DIAGONAL,
@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def _add_line(
     conductance: Array, factors: Array, beyond: float, work: Array, right: int, far: Array
 ) -> None:
@@ -51,7 +51,7 @@ def _add_line(
     work[left, left] = factors[DIAGONAL, 0]
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def base_tiles(
     first: int,
     last: int,

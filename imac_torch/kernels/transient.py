@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from imac_torch.kernels.compiled import njit
 from imac_torch.kernels.table import locate, slopes, weights
 
 FloatArray = NDArray[np.float64]
@@ -25,7 +25,7 @@ FUNCTIONS = 6
 """Of the table: output, gate and supply current; gate, output and supply charge."""
 
 
-@njit(cache=True, fastmath={"contract"})
+@njit(fastmath={"contract"})
 def _evaluate(
     table: FloatArray,
     grid: FloatArray,
@@ -57,7 +57,7 @@ def _evaluate(
         value[f] += by_gate[f] * over_gate + by_output[f] * over_output
 
 
-@njit(cache=True, fastmath={"contract"})
+@njit(fastmath={"contract"})
 def _solve(
     matrix: FloatArray,
     loaded: bool,
@@ -108,7 +108,7 @@ def _solve(
                 )
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def solve_stage(
     work_first: int,
     work_last: int,
@@ -282,7 +282,7 @@ def solve_stage(
                 results[4, image, neuron] = supply_scale * math.sinh(value[2])
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"})
 def solve_linear(
     work_first: int,
     work_last: int,

@@ -67,12 +67,12 @@ def levels(mapping: WeightMapping, slicing: Slicing | None = None) -> Tensor | N
         slicing: The pairs of a weight; None: one.
     """
     if isinstance(mapping.levels, tuple):
-        return torch.tensor(mapping.levels, dtype=torch.float64)
+        return torch.tensor(mapping.levels, dtype=torch.float64, device="cpu")
     count = mapping.level_count
     if count is None:
         return None
     count = count if slicing is None else slicing.levels(count)
-    return torch.linspace(-1.0, 1.0, count, dtype=torch.float64)
+    return torch.linspace(-1.0, 1.0, count, dtype=torch.float64, device="cpu")
 
 
 def quantize(
@@ -250,7 +250,9 @@ def vary(pair: ConductancePair, variation: float, generator: torch.Generator) ->
         return pair
 
     def spread(conductance: Tensor) -> Tensor:
-        uniform = torch.rand(conductance.shape, generator=generator, dtype=torch.float64)
+        uniform = torch.rand(
+            conductance.shape, generator=generator, dtype=torch.float64, device="cpu"
+        )
         factor = 1.0 + variation * (2.0 * uniform - 1.0)
         return conductance / factor.to(conductance.device)
 

@@ -53,11 +53,11 @@ class InputStatistics:
         cls, inputs: int, mean: float = 0.0, variance: float = 1 / 3
     ) -> InputStatistics:
         """Independent lines, by default uniform in [-1, 1]; the bias line is constant."""
-        means = torch.full((inputs + 1,), mean, dtype=torch.float64)
+        means = torch.full((inputs + 1,), mean, dtype=torch.float64, device="cpu")
         means[-1] = 1.0
-        variances = torch.full((inputs + 1,), variance, dtype=torch.float64)
+        variances = torch.full((inputs + 1,), variance, dtype=torch.float64, device="cpu")
         variances[-1] = 0.0
-        return cls(means, variances, torch.zeros(inputs + 1, 0, dtype=torch.float64))
+        return cls(means, variances, torch.zeros(inputs + 1, 0, dtype=torch.float64, device="cpu"))
 
     @classmethod
     def of(cls, lines: Tensor) -> InputStatistics:

@@ -122,8 +122,9 @@ def axis(*parts: tuple[float, float, float]) -> Tensor:
     points = []
     for start, stop, step in parts:
         count = max(1, round((stop - start) / step + 0.49))
-        points.append(torch.linspace(start, stop, count + 1, dtype=torch.float64)[:-1])
-    return torch.cat([*points, torch.tensor([parts[-1][1]], dtype=torch.float64)])
+        nodes = torch.linspace(start, stop, count + 1, dtype=torch.float64, device="cpu")
+        points.append(nodes[:-1])
+    return torch.cat([*points, torch.tensor([parts[-1][1]], dtype=torch.float64, device="cpu")])
 
 
 def default_axes(vdd: float) -> tuple[Tensor, Tensor]:

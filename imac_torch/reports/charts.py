@@ -142,7 +142,9 @@ def heatmap(
     largest = float(values.max()) if high is None else high
     shade = (values / largest if largest > 0 else values).clamp(0, 1)
     # White to orange to dark red: readable on light and dark pages alike, and in grey.
-    stops = torch.tensor([[255, 246, 224], [250, 190, 90], [214, 70, 40], [92, 10, 40]])
+    stops = torch.tensor(
+        [[255, 246, 224], [250, 190, 90], [214, 70, 40], [92, 10, 40]], device="cpu"
+    )
     position = shade * 3
     index = position.floor().clamp(max=2).long()
     part = (position - index)[..., None]

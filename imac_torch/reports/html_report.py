@@ -220,7 +220,7 @@ def _accuracy(report: Report) -> dict[str, Any]:
         rows = {"software": {"accuracy": report.reference_accuracy}, **rows}
     classes = report.outputs.shape[1]
     solved = report.solved
-    counts = torch.zeros(classes, classes, dtype=torch.int64)
+    counts = torch.zeros(classes, classes, dtype=torch.int64, device="cpu")
     pairs = report.labels[solved] * classes + report.predictions[solved]
     counts += torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
     largest = counts.sum(1).clamp(min=1)

@@ -18,6 +18,7 @@ from imac_torch.analog import LayerRecord
 from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.files import atomic_path, write_text
+from imac_torch.memory import same_values
 from imac_torch.reports.timing import (
     NOT_MEASURED,
     read_timing,
@@ -187,15 +188,17 @@ class Report:
     def save(self, directory: str | Path) -> Path:
         """Write ``report.json`` and ``report.safetensors`` into a directory.
 
-        Figures that were not measured are null in the JSON file.
+        Figures that were not measured are null in the JSON file. It is written last and makes the
+        report a report: what an interrupted run left without it is replaced, and so is a report of
+        the very same results.
 
         Raises:
-            DataError: The directory holds a report already, or cannot be written.
+            DataError: The directory holds a report of other results, or cannot be written.
         """
         directory = Path(directory)
-        for name in (_TEXT, _TENSORS):
-            if (directory / name).exists():
-                raise DataError(f"{directory} holds a {name} already; choose another directory")
+        tensors = self._tensors()
+        if (directory / _TEXT).exists() and not _same_results(directory / _TENSORS, tensors):
+            raise DataError(f"{directory} holds a {_TEXT} already; choose another directory")
         content = {
             "format": FORMAT,
             "figures": without_nan(self.figures()),
@@ -210,7 +213,7 @@ class Report:
         }
         try:
             with atomic_path(directory / _TENSORS) as temporary:
-                save_file(self._tensors(), temporary)
+                save_file(tensors, temporary)
             text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
             write_text(directory / _TEXT, text)
         except (OSError, SafetensorError) as error:
@@ -289,6 +292,16 @@ class Report:
             seconds=content["seconds"],
             timing=read_timing(content["timing"], tensors) if content.get("timing") else None,
         )
+
+
+def _same_results(path: Path, tensors: dict[str, Tensor]) -> bool:
+    try:
+        known = load_file(path)
+    except (OSError, SafetensorError):
+        return False
+    return known.keys() == tensors.keys() and all(
+        same_values(known[name], tensor) for name, tensor in tensors.items()
+    )
 
 
 def without_nan(value: Any) -> Any:

@@ -159,7 +159,7 @@ def solve_netlists(
     ]
     outputs = torch.cat([part.outputs for part in parts])
     finished = torch.isfinite(outputs).all(dim=1)
-    nowhere = torch.full((run.images,), torch.nan, dtype=torch.float64)
+    nowhere = torch.full((run.images,), torch.nan, dtype=torch.float64, device="cpu")
     inputs, supply, neurons = torch.cat([part.power for part in parts]).unbind(dim=1)
     solution = Solution(
         outputs=torch.where(finished[:, None], outputs, torch.nan),
@@ -167,7 +167,7 @@ def solve_netlists(
         power=Power(inputs, supply - neurons, neurons, nowhere, nowhere.clone()),
         status=torch.where(finished, int(Status.CONVERGED), int(Status.FAILED)),
         residual=nowhere.clone(),
-        iterations=torch.zeros(run.images, dtype=torch.int64),
+        iterations=torch.zeros(run.images, dtype=torch.int64, device="cpu"),
     )
     period = run.circuit.timing.period
     return SpiceSolution(

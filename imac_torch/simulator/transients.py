@@ -57,7 +57,7 @@ class TransientValues:
         """Of a netlist that gave no result yet."""
 
         def holes(*width: int) -> Tensor:
-            return torch.full((deck.images, *width), torch.nan, dtype=torch.float64)
+            return torch.full((deck.images, *width), torch.nan, dtype=torch.float64, device="cpu")
 
         outputs, sources = len(deck.output_nodes), len(SOURCES)
         return cls(
@@ -121,7 +121,7 @@ def from_measures(deck: Deck, result: SimulationResult) -> TransientValues:
         by_source("e"),
         by_source("s"),
         measured_latency(deck, result),
-        torch.full((deck.images,), torch.nan, dtype=torch.float64),
+        torch.full((deck.images,), torch.nan, dtype=torch.float64, device="cpu"),
     )
 
 
@@ -132,7 +132,7 @@ def measured_latency(deck: Deck, result: SimulationResult) -> Tensor:
     there is none, it never left the band. HSPICE may write 0 for a measure that failed.
     """
     nodes = deck.output_nodes
-    found = torch.full((deck.images, len(nodes)), torch.nan, dtype=torch.float64)
+    found = torch.full((deck.images, len(nodes)), torch.nan, dtype=torch.float64, device="cpu")
     for k, start in enumerate(deck.starts):
         for m, node in enumerate(nodes):
             if math.isnan(result.measures.get(f"{node}_{k}", math.nan)):
@@ -184,7 +184,7 @@ def waveforms(
         )
     grid = _union([cut[k][0] for k in samples])
     voltages = [sample(*cut[k], grid.clamp(max=float(cut[k][0][-1]))) for k in samples]
-    return Waveforms(torch.tensor(list(samples)), grid, torch.stack(voltages, dim=1))
+    return Waveforms(torch.tensor(list(samples), device="cpu"), grid, torch.stack(voltages, dim=1))
 
 
 def _union(times: Sequence[Tensor]) -> Tensor:
@@ -214,4 +214,4 @@ def _stack(data: Mapping[str, FloatArray], names: Sequence[str], kept: BoolArray
 
 
 def _matrix(rows: list[list[float]]) -> Tensor:
-    return torch.tensor(rows, dtype=torch.float64)
+    return torch.tensor(rows, dtype=torch.float64, device="cpu")

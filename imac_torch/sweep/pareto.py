@@ -49,6 +49,7 @@ def pareto_front(rows: Sequence[Mapping[str, Any]], objectives: Mapping[str, str
             for row in rows
         ],
         dtype=torch.float64,
+        device="cpu",
     ).reshape(len(rows), len(objectives))
     valid = ~costs.isnan().any(dim=1)
     candidates = costs[valid]

@@ -216,7 +216,9 @@ def ramp_responses(time: float, transition: float, pole: float, order: int) -> T
 
     rising, falling = unit(time), unit(time - transition)
     return torch.tensor(
-        [(a - b) / transition for a, b in zip(rising, falling, strict=True)], dtype=torch.float64
+        [(a - b) / transition for a, b in zip(rising, falling, strict=True)],
+        dtype=torch.float64,
+        device="cpu",
     )
 
 

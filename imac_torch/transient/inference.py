@@ -217,12 +217,12 @@ class InferenceRun:
     def _failed(self, inputs: Tensor) -> _Part:
         last = self.stages[-1].static.ports
         count = len(inputs)
-        outputs = torch.full((count, last.outputs), torch.nan, dtype=torch.float64)
+        outputs = torch.full((count, last.outputs), torch.nan, dtype=torch.float64, device="cpu")
         column = outputs[:, :1]
         energy = Energy(*(column for _ in fields(Energy)))
         return _Part(
             outputs, outputs, Latency(outputs[:, None], column, self.options.fraction), energy,
-            energy, torch.full((count,), int(Status.FAILED)), 0.0, (),
+            energy, torch.full((count,), int(Status.FAILED), device="cpu"), 0.0, (),
         )  # fmt: skip
 
     @torch.no_grad()
@@ -242,7 +242,8 @@ class InferenceRun:
             torch.stack([wanted[k][1] for k in chosen]),
             min(periods, self.options.periods),
         )
-        return Waveforms(torch.tensor(chosen), result.time.cpu(), result.outputs.cpu())
+        images = torch.tensor(chosen, device="cpu")
+        return Waveforms(images, result.time.cpu(), result.outputs.cpu())
 
     def report(self) -> InferenceReport:
         """Everything so far.

@@ -235,7 +235,7 @@ class ReducedLines:
     def end_voltages(self, state: LineState, voltages: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`Lines`."""
         layout = self.ports.layout
-        ends = [torch.zeros(()), torch.zeros(())]
+        ends = [torch.zeros((), device="cpu"), torch.zeros((), device="cpu")]
         powers = self.voltages(state, voltages)
         for k in range(self.model.order + 1):
             shares = layout.gather_inputs(powers[k])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from imac_torch.dc.load import Blocks, Load
 from imac_torch.errors import SolverError
+from imac_torch.kernels.compiled import obstacle
 from imac_torch.kernels.threads import run_blocks
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.periphery.neuron.core import Charges
@@ -42,7 +43,9 @@ class NeuronTables:
         currents = core.table
         nodes = currents.nodes
         gate, output = (
-            torch.linspace(currents.start[k], currents.end[k], nodes[k], dtype=torch.float64)
+            torch.linspace(
+                currents.start[k], currents.end[k], nodes[k], dtype=torch.float64, device="cpu"
+            )
             for k in range(2)
         )
         values = charges.table(*torch.meshgrid(gate, output, indexing="ij")).value
@@ -90,7 +93,11 @@ class DynamicNeurons:
         tables = None
         able = capacitance.device.type == "cpu"
         if isinstance(core, TableCore) and isinstance(charges, TableCharges) and able:
-            tables = None if kernel == "torch" else NeuronTables.of(core, charges)
+            problem = obstacle()
+            if kernel == "numba" and problem is not None:
+                raise SolverError(f"the numba kernel cannot be used: {problem}; use kernel='auto'")
+            if kernel != "torch" and problem is None:
+                tables = NeuronTables.of(core, charges)
         elif kernel == "numba":
             raise SolverError(
                 "the numba kernel takes tabulated neurons on the CPU only; use kernel='auto'"

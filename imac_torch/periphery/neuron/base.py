@@ -13,7 +13,7 @@ from imac_torch.activations import ActivationFunction
 from imac_torch.config import Config, Neuron
 from imac_torch.config.kinds import NEURON_KINDS
 from imac_torch.errors import ConfigError
-from imac_torch.periphery.neuron.core import Charges, Core
+from imac_torch.periphery.neuron.core import CPU, Charges, Core
 from imac_torch.resources import spice_file
 
 __all__ = ["COMMON_FIELDS", "NeuronKind", "NeuronLayout", "NeuronSpec", "kind_of"]
@@ -113,7 +113,7 @@ class NeuronKind(ABC):
     # What solvers ask
 
     @abstractmethod
-    def core(self, spec: NeuronSpec, *, device: torch.device | None = None) -> Core:
+    def core(self, spec: NeuronSpec, *, device: torch.device = CPU) -> Core:
         """Its currents, exact.
 
         Args:
@@ -124,11 +124,11 @@ class NeuronKind(ABC):
             ConfigError: Something that the configuration names is missing or does not fit.
         """
 
-    def tabulated_core(self, spec: NeuronSpec, *, device: torch.device | None = None) -> Core:
+    def tabulated_core(self, spec: NeuronSpec, *, device: torch.device = CPU) -> Core:
         """Its currents as they are solved with: a table, where the exact core is slow."""
         return self.core(spec, device=device)
 
-    def charges(self, spec: NeuronSpec, *, device: torch.device | None = None) -> Charges:
+    def charges(self, spec: NeuronSpec, *, device: torch.device = CPU) -> Charges:
         """Its charges besides the capacitances of the configuration.
 
         Raises:

@@ -12,7 +12,14 @@ from torch import Tensor
 
 from imac_torch.errors import NetlistError
 from imac_torch.periphery.neuron.base import COMMON_FIELDS, NeuronKind, NeuronSpec
-from imac_torch.periphery.neuron.core import Charges, Core, CoreCurrents, CoreValues, NoCharges
+from imac_torch.periphery.neuron.core import (
+    CPU,
+    Charges,
+    Core,
+    CoreCurrents,
+    CoreValues,
+    NoCharges,
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ class BehaviouralNeuron(NeuronKind):
             Output (V) and its derivative by the gate, differentiable in everything.
         """
 
-    def core(self, spec: NeuronSpec, *, device: torch.device | None = None) -> Core:
+    def core(self, spec: NeuronSpec, *, device: torch.device = CPU) -> Core:
         """See :class:`NeuronKind`."""
         values = (spec.vdd, spec.options.slope, spec.options.output_resistance)
         return BehaviouralCore(
@@ -89,7 +96,7 @@ class BehaviouralNeuron(NeuronKind):
             *(torch.tensor(value, dtype=torch.float64, device=device) for value in values),
         )
 
-    def charges(self, spec: NeuronSpec, *, device: torch.device | None = None) -> Charges:
+    def charges(self, spec: NeuronSpec, *, device: torch.device = CPU) -> Charges:
         """See :class:`NeuronKind`: none."""
         return NoCharges()
 

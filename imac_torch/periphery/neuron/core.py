@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+CPU: Final = torch.device("cpu")
+"""Where things are made, whatever torch's default device is."""
 
 
 class CoreValues(NamedTuple):

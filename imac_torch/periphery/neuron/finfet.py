@@ -20,6 +20,7 @@ from imac_torch.periphery.neuron.base import (
     NeuronSpec,
 )
 from imac_torch.periphery.neuron.core import (
+    CPU,
     Charges,
     Core,
     CoreCurrents,
@@ -95,16 +96,16 @@ class FinFETNeuron(NeuronKind):
             level_shift=options.level_shift,
         )
 
-    def core(self, spec: NeuronSpec, *, device: torch.device | None = None) -> Core:
+    def core(self, spec: NeuronSpec, *, device: torch.device = CPU) -> Core:
         """See :class:`NeuronKind`."""
         n, p = transistors(spec)
         return InverterCore(n, p, torch.tensor(spec.vdd, dtype=torch.float64, device=device))
 
-    def tabulated_core(self, spec: NeuronSpec, *, device: torch.device | None = None) -> Core:
+    def tabulated_core(self, spec: NeuronSpec, *, device: torch.device = CPU) -> Core:
         """See :class:`NeuronKind`."""
         return _current_table(*_transistor_values(spec), spec.vdd).to(device)
 
-    def charges(self, spec: NeuronSpec, *, device: torch.device | None = None) -> Charges:
+    def charges(self, spec: NeuronSpec, *, device: torch.device = CPU) -> Charges:
         """See :class:`NeuronKind`."""
         return _charge_table(*_transistor_values(spec), spec.vdd).to(device)
 
@@ -165,7 +166,7 @@ def _current_table(
 ) -> TableCore:
     n, p = _transistors(directory, node, flavour, fins, temperature)
     return TableCore.of(
-        InverterCore(n, p, torch.tensor(vdd, dtype=torch.float64)),
+        InverterCore(n, p, torch.tensor(vdd, dtype=torch.float64, device="cpu")),
         (-GATE_MARGIN, vdd + GATE_MARGIN),
         (-OUTPUT_MARGIN, vdd + OUTPUT_MARGIN),
     )
@@ -177,9 +178,11 @@ def _charge_table(
 ) -> TableCharges:
     n, p = _transistors(directory, node, flavour, fins, temperature)
     with torch.no_grad():
-        gate = torch.linspace(-GATE_MARGIN, vdd + GATE_MARGIN, CHARGE_NODES[0], dtype=torch.float64)
+        gate = torch.linspace(
+            -GATE_MARGIN, vdd + GATE_MARGIN, CHARGE_NODES[0], dtype=torch.float64, device="cpu"
+        )
         output = torch.linspace(
-            -OUTPUT_MARGIN, vdd + OUTPUT_MARGIN, CHARGE_NODES[1], dtype=torch.float64
+            -OUTPUT_MARGIN, vdd + OUTPUT_MARGIN, CHARGE_NODES[1], dtype=torch.float64, device="cpu"
         )
         gates, outputs = torch.meshgrid(gate, output, indexing="ij")
         values = torch.stack(inverter_charges(n, p, gates, outputs, vdd), dim=-1) / CHARGE_SCALE

@@ -230,7 +230,7 @@ def measure_interpolation(
     points = torch.meshgrid(
         (inputs[1:] + inputs[:-1]) / 2, (outputs[1:] + outputs[:-1]) / 2, indexing="ij"
     )
-    powers = 100.0 ** -torch.arange(_SCALES, dtype=torch.float64)
+    powers = 100.0 ** -torch.arange(_SCALES, dtype=torch.float64, device="cpu")
     # (2, D): candidates for input and supply current; a current of zero has any scale
     scales = currents[..., 1:].abs().amax((0, 1)).clamp(min=_TINY)[:, None] * powers
     compressed = torch.asinh(currents[..., 1:, None] / scales)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.errors import SolverError
+from imac_torch.kernels.compiled import obstacle
 
 
 def _coefficients_of_values(count: int) -> Tensor:
@@ -20,13 +21,13 @@ def _coefficients_of_values(count: int) -> Tensor:
     derivative is continuous at the second node, a fourth difference of zero); de Boor, "A
     Practical Guide to Splines", ch. IV.
     """
-    matrix = torch.zeros(count + 2, count + 2, dtype=torch.float64)
-    right = torch.zeros(count + 2, count, dtype=torch.float64)
-    index = torch.arange(count)
+    matrix = torch.zeros(count + 2, count + 2, dtype=torch.float64, device="cpu")
+    right = torch.zeros(count + 2, count, dtype=torch.float64, device="cpu")
+    index = torch.arange(count, device="cpu")
     for offset, weight in ((0, 1.0), (1, 4.0), (2, 1.0)):
         matrix[index + 1, index + offset] = weight / 6
     right[index + 1, index] = 1.0
-    knot = torch.tensor([1.0, -4.0, 6.0, -4.0, 1.0], dtype=torch.float64)
+    knot = torch.tensor([1.0, -4.0, 6.0, -4.0, 1.0], dtype=torch.float64, device="cpu")
     matrix[0, :5] = knot
     matrix[-1, -5:] = knot
     return torch.linalg.solve(matrix, right)
@@ -109,7 +110,7 @@ class SplineTable:
 
     def values(self, first: Tensor, second: Tensor) -> Tensor:
         """Values (..., T) without derivatives and without a graph; compiled on the CPU."""
-        if first.device.type != "cpu":
+        if first.device.type != "cpu" or obstacle() is not None:
             return self(first, second).value
         from imac_torch.kernels.table import evaluate
         from imac_torch.kernels.threads import run_blocks

@@ -10,7 +10,7 @@ import torch
 from imac_torch.activations import SIGMOID
 from imac_torch.errors import ConfigError, NetlistError
 from imac_torch.periphery.neuron.base import COMMON_FIELDS, NeuronKind, NeuronSpec
-from imac_torch.periphery.neuron.core import Core
+from imac_torch.periphery.neuron.core import CPU, Core
 from imac_torch.periphery.neuron.neurontable import NeuronTable
 from imac_torch.periphery.neuron.tabulated import TableCore
 
@@ -24,7 +24,7 @@ class TableNeuron(NeuronKind):
     reads = COMMON_FIELDS | {"table", "slope", "output_resistance", "fins"}
     characterised = True
 
-    def core(self, spec: NeuronSpec, *, device: torch.device | None = None) -> Core:
+    def core(self, spec: NeuronSpec, *, device: torch.device = CPU) -> Core:
         """See :class:`NeuronKind`."""
         return _measured_core(spec).to(device)
 

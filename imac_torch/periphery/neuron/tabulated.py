@@ -65,8 +65,8 @@ class TableCore:
     ) -> TableCore:
         """Tabulate another core."""
         with torch.no_grad():
-            gate = torch.linspace(*gate_range, nodes[0], dtype=torch.float64)
-            output = torch.linspace(*output_range, nodes[1], dtype=torch.float64)
+            gate = torch.linspace(*gate_range, nodes[0], dtype=torch.float64, device="cpu")
+            output = torch.linspace(*output_range, nodes[1], dtype=torch.float64, device="cpu")
             values = core.values(*torch.meshgrid(gate, output, indexing="ij"))
             functions = torch.stack(
                 [
@@ -119,9 +119,9 @@ class TableCore:
         """See :class:`Core`."""
         return self.table.inside(gate, output)
 
-    def to(self, device: torch.device | None) -> TableCore:
+    def to(self, device: torch.device) -> TableCore:
         """The same on a device; None: the CPU."""
-        if device is None or device.type == "cpu":
+        if device.type == "cpu":
             return self
         return replace(self, table=self.table.to(device))
 
@@ -149,8 +149,8 @@ class TableCharges:
             CHARGE_SCALE * by_output[..., 1],
         )
 
-    def to(self, device: torch.device | None) -> TableCharges:
+    def to(self, device: torch.device) -> TableCharges:
         """The same on a device; None: the CPU."""
-        if device is None or device.type == "cpu":
+        if device.type == "cpu":
             return self
         return TableCharges(self.table.to(device))

@@ -1,0 +1,95 @@
+"""Numba, where there is one: its decorator, its cache where there is a place for it.
+
+Kernels are plain functions of numpy arrays. Where numba cannot be used (not installed, switched
+off by ``NUMBA_DISABLE_JIT``) they stay what they are: right, and hundreds of times as slow, so
+that whoever has a torch kernel asks :func:`obstacle` first.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from imac_torch.errors import ImacWarning
+
+__all__ = ["njit", "obstacle"]
+
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+
+@functools.cache
+def obstacle() -> str | None:
+    """Why numba cannot be used in this process; None if it can."""
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return "NUMBA_DISABLE_JIT is set"
+    try:
+        import numba  # noqa: F401 - whether it can be
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "numba"
+        return "numba is not installed" if missing else f"numba cannot be imported: {error}"
+    return None
+
+
+def njit(**options: Any) -> Callable[[Kernel], Kernel]:  # noqa: ANN401 - numba's own
+    """``numba.njit(cache=True, **options)`` where that can be; see the module."""
+
+    def decorate(function: Kernel) -> Kernel:
+        if obstacle() is not None:
+            return function
+        import numba
+
+        try:
+            dispatcher = numba.njit(cache=True, **options)(function)
+        except RuntimeError as error:
+            if "no locator" not in str(error):
+                raise
+            _warn_of_no_cache()
+            return numba.njit(**options)(function)  # type: ignore[no-any-return]
+        _only_an_economy(dispatcher)
+        return dispatcher  # type: ignore[no-any-return]
+
+    return decorate
+
+
+@functools.cache
+def _warn_of_no_cache() -> None:
+    warnings.warn(
+        "compiled kernels cannot be kept: the package's directory is read-only and there is no "
+        "home directory, so every process compiles them anew (some 20 s); set NUMBA_CACHE_DIR to "
+        "a directory of yours",
+        ImacWarning,
+        stacklevel=4,
+    )
+
+
+def _only_an_economy(dispatcher: Any) -> None:  # noqa: ANN401 - numba's own
+    """A cache that cannot be written (disk full) or read (damaged) costs time, nothing else."""
+    cache = dispatcher._cache
+    load, save = cache.load_overload, cache.save_overload
+
+    def load_overload(*arguments: Any) -> Any:  # noqa: ANN401
+        try:
+            return load(*arguments)
+        except Exception:  # whatever unpickling damaged bytes raises
+            return None
+
+    def save_overload(*arguments: Any) -> None:  # noqa: ANN401
+        try:
+            save(*arguments)
+        except OSError:
+            _warn_of_lost_cache(cache.cache_path)
+
+    cache.load_overload, cache.save_overload = load_overload, save_overload
+
+
+@functools.cache
+def _warn_of_lost_cache(path: str) -> None:
+    warnings.warn(
+        f"compiled kernels cannot be written to {path} (disk full?): the next process compiles "
+        "them anew; NUMBA_CACHE_DIR names another directory",
+        ImacWarning,
+        stacklevel=4,
+    )
