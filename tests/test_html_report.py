@@ -134,8 +134,12 @@ def test_everything_is_written_and_read_back(setting, tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(load(page.parent / "network.safetensors")(inputs), network(inputs))
     assert json.loads((page.parent / "report.json").read_text())["seed"] == 8
+    write_report(page.parent, replace(report, seconds=1.0))  # the same results
+    (page.parent / "report.json").rename(page.parent / "kept.json")
+    write_report(page.parent, report)  # an interrupted one
+    predictions = (report.predictions + 1) % 3
     with pytest.raises(DataError, match="choose another directory"):
-        write_report(page.parent, report)
+        write_report(page.parent, replace(report, predictions=predictions))
 
 
 def test_samples_are_listed_with_all_digits(setting) -> None:
