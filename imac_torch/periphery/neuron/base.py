@@ -142,9 +142,10 @@ class NeuronKind(ABC):
         """Threshold (V) and slope (1/V) of vdd·f(slope·(z - threshold)), f being the activation.
 
         None: they are found from the transfer curve, see :mod:`imac_torch.dc.transfer`. The slope
-        of an inverting neuron is negative; of activations without a range it is 1/vdd.
+        of an inverting neuron is negative. Activations without a range of their own, as here, pass
+        volts as they are: 1/vdd.
         """
-        return None
+        return None if self.activation.bounded else (0.0, 1.0 / spec.vdd)
 
     def input_range(self, spec: NeuronSpec) -> tuple[float, float]:
         """V. Inputs among which the threshold is looked for."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from imac_torch.activations import IDENTITY
-from imac_torch.periphery.neuron.base import NeuronLayout, NeuronSpec
+from imac_torch.periphery.neuron.base import NeuronLayout
 from imac_torch.periphery.neuron.behavioural import BehaviouralNeuron
 
 
@@ -20,7 +20,3 @@ class IdentityNeuron(BehaviouralNeuron):
     def curve(self, gate: Tensor, vdd: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`BehaviouralNeuron`."""
         return gate, torch.ones_like(gate)
-
-    def line(self, spec: NeuronSpec) -> tuple[float, float] | None:
-        """See :class:`imac_torch.periphery.neuron.NeuronKind`."""
-        return 0.0, 1.0 / spec.vdd

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from imac_torch.activations import RELU
-from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.behavioural import BehaviouralNeuron
 
 
@@ -20,7 +19,3 @@ class ReLUNeuron(BehaviouralNeuron):
         """See :class:`BehaviouralNeuron`."""
         value = torch.minimum(gate.clamp(min=0.0), vdd)
         return value, ((gate > 0) & (gate < vdd)).to(gate.dtype)
-
-    def line(self, spec: NeuronSpec) -> tuple[float, float] | None:
-        """See :class:`imac_torch.periphery.neuron.NeuronKind`."""
-        return 0.0, 1.0 / spec.vdd
