@@ -22,6 +22,7 @@ from imac_torch.crossbar import CrossbarSpec, partition_ends
 from imac_torch.dc.transfer import transfer_curve
 from imac_torch.elimination.ports import PortNetwork, eliminate_layer
 from imac_torch.mapping.quantization import ConductancePair
+from imac_torch.periphery.readout import build_read_out
 from imac_torch.wires import segments
 
 LAYERS = 3
@@ -141,6 +142,7 @@ def circuit_r_ports(
             columns += [cells.double(), unused.double(), last.double()[:, None]]
         sides.append(torch.cat(columns, dim=1))
     wire = segments(config.interconnect)
+    summed = config.replace(amplifier=config.amplifier.replace(combine="sum"))
 
     def scalar(value: float) -> Tensor:
         return torch.tensor(value, dtype=torch.float64)
@@ -152,10 +154,7 @@ def circuit_r_ports(
         tuple(range(1, outputs + 1)),
         scalar(wire.input_line),
         scalar(wire.output_line),
-        scalar(gain),
-        scalar(config.amplifier.input_resistance),
-        scalar(config.amplifier.output_resistance),
-        "sum",
+        build_read_out(summed, gain, parts),
     )
     return eliminate_layer(spec)[0], [0, *ends]
 

@@ -21,6 +21,7 @@ from imac_torch.config import Config, Timing
 from imac_torch.crossbar import CrossbarSpec
 from imac_torch.errors import CircuitError
 from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.periphery.readout import Average, ReadOut, Sum
 from imac_torch.wires import input_line_capacitances, output_line_capacitance
 
 IndexArray = NDArray[np.int64]
@@ -76,27 +77,18 @@ class ElementArray:
 
 
 @dataclass(frozen=True)
-class AmplifierArray:
-    """Ideal differential amplifiers, one per row and horizontal partition.
-
-    Each loads its I+ end with R2 + R4 to ground and its I- end with R1 to the node that the ideal
-    operational amplifier holds at R4/(R2 + R4) times the I+ end; its output is
-    ``gain·(v(positive) - v(negative))`` from an ideal source.
+class ReadOutArray:
+    """What the lines end in, one per row and horizontal partition.
 
     Attributes:
         labels: (E, 2) int64, row and horizontal partition.
         nodes: (E, 3) int64: I+ end, I- end, output.
-        gain: R4/R2 = R3/R1.
-        resistance: R1 = R2, Ω.
-        pole: Hz; the outputs follow their ideal values through a buffered low-pass with this
-            pole. None: at once.
+        read_out: What each of them is.
     """
 
     labels: IndexArray
     nodes: IndexArray
-    gain: float
-    resistance: float
-    pole: float | None = None
+    read_out: ReadOut
 
 
 @dataclass(frozen=True)
@@ -136,7 +128,7 @@ class LayerCircuit:
         inputs: (N,) node indices of the input pins.
         outputs: (M,) node indices of the output pins.
         elements: Resistors and capacitors.
-        amplifiers: The differential amplifiers.
+        read_outs: What the lines end in.
         sums: Present when partitions are summed instead of averaged.
         neurons: The activation circuits.
     """
@@ -147,7 +139,7 @@ class LayerCircuit:
     inputs: IndexArray
     outputs: IndexArray
     elements: tuple[ElementArray, ...]
-    amplifiers: AmplifierArray
+    read_outs: ReadOutArray
     sums: SumArray | None
     neurons: NeuronArray
 
@@ -322,22 +314,21 @@ def build_layer(
     ends_row, ends_part = np.indices((rows, parts))
     amplifier_out = builder.nodes("o", rows, parts)
     sums = None
-    if spec.combine == "sum":
+    meeting = spec.read_out.combination
+    if isinstance(meeting, Sum):
         sums = SumArray(
             np.arange(outputs)[:, None] + 1,
             amplifier_out.reshape(outputs, slices * parts),
-            np.repeat(spec.slicing.shares, parts),
+            np.array(meeting.factors),
             neuron_inputs,
         )
-    else:
-        # The less a slice counts, the larger its resistance.
-        relative = spec.slicing.shares[0] / np.tile(spec.slicing.shares, outputs)
+    elif isinstance(meeting, Average):
         builder.add(
             "resistor",
             "ro",
             (ends_row, ends_part),
             (amplifier_out, np.repeat(neuron_inputs, slices)[:, None]),
-            float(spec.output_resistance) * relative[:, None],
+            _array(meeting.resistances(rows))[:, None],
         )
     labels = np.stack([ends_row.reshape(-1), ends_part.reshape(-1)], axis=1) + 1
     ends = [item.reshape(-1) for item in (positive_end, negative_end, amplifier_out)]
@@ -348,13 +339,7 @@ def build_layer(
         inputs=pins,
         outputs=output_pins,
         elements=tuple(builder.elements),
-        amplifiers=AmplifierArray(
-            labels,
-            np.stack(ends, axis=1),
-            float(spec.gain),
-            float(spec.amplifier_resistance),
-            spec.amplifier_pole,
-        ),
+        read_outs=ReadOutArray(labels, np.stack(ends, axis=1), spec.read_out),
         sums=sums,
         neurons=NeuronArray(
             np.arange(outputs)[:, None] + 1, np.stack([neuron_inputs, output_pins], axis=1), neuron

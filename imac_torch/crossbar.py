@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -12,6 +12,7 @@ from imac_torch.config import Config
 from imac_torch.errors import CircuitError
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.mapping.slices import Slicing
+from imac_torch.periphery.readout import ReadOut, build_read_out
 from imac_torch.wires import segments
 
 
@@ -51,13 +52,7 @@ class CrossbarSpec:
         row_ends: Last of the M·L rows (1-based) of each of the V vertical partitions.
         input_segment: Ω (0-dimensional float64), per cell on an input line; 0 is an ideal wire.
         output_segment: Ω (0-dimensional float64), per cell on an I± line; 0 is an ideal wire.
-        gain: Of the differential amplifiers (0-dimensional float64).
-        amplifier_resistance: R1 = R2, Ω (0-dimensional float64).
-        output_resistance: Ω, from every amplifier (of the most significant slice) to the neuron
-            input (0-dimensional float64).
-        combine: ``average`` or ``sum`` over horizontal partitions.
-        slicing: Rows of one output (:mod:`imac_torch.mapping.slices`).
-        amplifier_pole: Hz, of the amplifiers' closed loop; None: infinitely fast.
+        read_out: What every row of every horizontal partition ends in, and how they meet.
         bend: V, v0 of cells whose current is v0·g·sinh(v/v0); None: ohmic cells.
     """
 
@@ -66,12 +61,7 @@ class CrossbarSpec:
     row_ends: tuple[int, ...]
     input_segment: Tensor
     output_segment: Tensor
-    gain: Tensor
-    amplifier_resistance: Tensor
-    output_resistance: Tensor
-    combine: str
-    slicing: Slicing = field(default_factory=Slicing)
-    amplifier_pole: float | None = None
+    read_out: ReadOut
     bend: float | None = None
 
     def __post_init__(self) -> None:
@@ -103,22 +93,15 @@ class CrossbarSpec:
                     f"{name} conductances must be finite and >= 0 (0 is an open cell), got "
                     f"{float(tensor.min())} to {float(tensor.max())} S"
                 )
-        for name in ("input_segment", "output_segment", "output_resistance"):
+        for name in ("input_segment", "output_segment"):
             value = float(getattr(self, name).detach())
             if not 0 <= value < float("inf"):
                 raise CircuitError(f"{name} = {value} Ω must be finite and >= 0")
-        if self.combine not in ("average", "sum"):
-            raise CircuitError(f"combine = {self.combine!r}: 'average' or 'sum'")
-        if self.combine == "average" and float(self.output_resistance.detach()) == 0.0:
+        if self.read_out.combination.partitions != len(self.column_ends):
             raise CircuitError(
-                "averaging partitions needs output_resistance > 0 Ω: ideal sources cannot be tied"
+                f"the read-out combines {self.read_out.combination.partitions} partitions, "
+                f"column_ends = {self.column_ends} makes {len(self.column_ends)}"
             )
-        for name in ("gain", "amplifier_resistance"):
-            value = float(getattr(self, name).detach())
-            if not 0 < value < float("inf"):
-                raise CircuitError(f"{name} = {value} must be finite and > 0")
-        if self.amplifier_pole is not None and not 0 < self.amplifier_pole < float("inf"):
-            raise CircuitError(f"amplifier_pole = {self.amplifier_pole} Hz must be finite and > 0")
 
     def select(self, sample: int) -> CrossbarSpec:
         """One of the samples of the conductances; a layer without samples is all of them."""
@@ -126,6 +109,11 @@ class CrossbarSpec:
         if positive.ndim == 2:
             return self
         return replace(self, conductances=ConductancePair(positive[sample], negative[sample]))
+
+    @property
+    def slicing(self) -> Slicing:
+        """Rows of one output."""
+        return self.read_out.combination.slicing
 
     @property
     def outputs(self) -> int:
@@ -147,16 +135,9 @@ class CrossbarSpec:
         """Half-open 0-based row range of every vertical partition."""
         return tuple(pairwise((0, *self.row_ends)))
 
-    @property
-    def series_resistance(self) -> Tensor:
-        """Ω, of the ideal combined source that the neuron input sees (0-dimensional)."""
-        if self.combine == "sum":
-            return torch.zeros_like(self.output_resistance)
-        return self.output_resistance * self.slicing.shares[0] / len(self.column_ends)
-
 
 def build_crossbar(conductances: ConductancePair, config: Config, gain: float) -> CrossbarSpec:
-    """Cut a layer and give it the wires and amplifiers of its (per-layer) configuration.
+    """Cut a layer and give it the wires and the read-out of its (per-layer) configuration.
 
     Args:
         conductances: Pairs of shape (..., M·L, N+1), S.
@@ -165,6 +146,7 @@ def build_crossbar(conductances: ConductancePair, config: Config, gain: float) -
 
     Raises:
         CircuitError: The layer cannot be cut as asked, or values are not physical.
+        ConfigError: There is no such read-out.
     """
     rows, columns = conductances.positive.shape[-2:]
     size = config.crossbar
@@ -184,11 +166,6 @@ def build_crossbar(conductances: ConductancePair, config: Config, gain: float) -
         row_ends=partition_ends(rows, vertical),
         input_segment=scalar(wire.input_line),
         output_segment=scalar(wire.output_line),
-        gain=scalar(gain),
-        amplifier_resistance=scalar(config.amplifier.input_resistance),
-        output_resistance=scalar(config.amplifier.output_resistance),
-        combine=config.amplifier.combine,
-        slicing=Slicing.of(config.mapping, config.device),
-        amplifier_pole=config.amplifier.pole,
+        read_out=build_read_out(config, gain, horizontal, device=device),
         bend=config.device.bend,
     )

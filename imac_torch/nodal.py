@@ -42,9 +42,9 @@ class NodalSystem:
 
 
 def stamp(layer: LayerCircuit) -> NodalSystem:
-    """Conductances of resistors and the input side of amplifiers.
+    """Conductances of resistors and the input side of read-outs.
 
-    Amplifier outputs, level shifts and neurons are not in it: outputs are ideal sources, given by
+    Their outputs, level shifts and neurons are not in it: outputs are ideal sources, given by
     the voltages of the line ends.
 
     Returns:
@@ -65,16 +65,14 @@ def stamp(layer: LayerCircuit) -> NodalSystem:
     for element in layer.elements:
         if element.kind == "resistor" and element.name != "ro":
             couple(element.nodes[:, 0], element.nodes[:, 1], 1.0 / element.values)
-    amplifier = layer.amplifiers
-    plus, minus = amplifier.nodes[:, 0], amplifier.nodes[:, 1]
-    load = np.full(len(plus), 1.0 / (amplifier.resistance * (1.0 + amplifier.gain)))
-    couple(plus, np.full_like(plus, GROUND), load)
-    # R1 from the I- end to the virtual node at alpha times the I+ end; the op-amp takes the rest.
-    alpha = amplifier.gain / (1.0 + amplifier.gain)
-    input_conductance = np.full(len(minus), 1.0 / amplifier.resistance)
-    rows.extend([minus, minus])
-    columns.extend([minus, plus])
-    values.extend([input_conductance, -alpha * input_conductance])
+    ends = layer.read_outs.nodes[:, 0], layer.read_outs.nodes[:, 1]
+    for row, coefficients in zip(ends, layer.read_outs.read_out.stamp().drawn, strict=True):
+        # What does not flow to ground flows into sources, which take what is brought to them.
+        known = (*ends, np.full(len(row), GROUND))
+        for column, value in zip(known, (*coefficients, -sum(coefficients)), strict=True):
+            rows.append(row)
+            columns.append(column)
+            values.append(np.full(len(row), value))
     return NodalSystem(
         torch.from_numpy(np.concatenate(rows)),
         torch.from_numpy(np.concatenate(columns)),
@@ -105,8 +103,7 @@ def solve_layer(layer: LayerCircuit, inputs: Tensor, vdd: float) -> Tensor:
     matrix = stamp(layer).dense()
     shape = (inputs.shape[0], layer.node_count)
     voltages = torch.full(shape, torch.nan, dtype=torch.float64, device="cpu")
-    amplifier = layer.amplifiers
-    plus, minus, out = (torch.from_numpy(amplifier.nodes[:, k].copy()) for k in range(3))
+    plus, minus, out = (torch.from_numpy(layer.read_outs.nodes[:, k].copy()) for k in range(3))
     neuron_inputs = torch.from_numpy(layer.neurons.nodes[:, 0].copy())
     rails = torch.tensor([GROUND, SUPPLY], device="cpu")
     known = torch.cat([rails, torch.from_numpy(layer.inputs)])
@@ -119,7 +116,8 @@ def solve_layer(layer: LayerCircuit, inputs: Tensor, vdd: float) -> Tensor:
     voltages[:, torch.from_numpy(layer.inputs)] = inputs
     right = -(voltages[:, known] @ matrix[unknown][:, known].T)
     voltages[:, unknown] = torch.linalg.solve(matrix[unknown][:, unknown], right.T).T
-    voltages[:, out] = amplifier.gain * (voltages[:, plus] - voltages[:, minus])
+    of_plus, of_minus = layer.read_outs.read_out.stamp().output
+    voltages[:, out] = of_plus * voltages[:, plus] + of_minus * voltages[:, minus]
     if layer.sums is not None:
         terms = torch.from_numpy(layer.sums.terms)
         factors = torch.from_numpy(layer.sums.factors)

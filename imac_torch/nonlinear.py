@@ -139,8 +139,7 @@ def solve_nonlinear(
         )
     linear, ohmic, cells, conductance = _split(layer)
     matrix = stamp(linear).dense()
-    amplifier = layer.amplifiers
-    out = torch.from_numpy(amplifier.nodes[:, 2].copy())
+    out = torch.from_numpy(layer.read_outs.nodes[:, 2].copy())
     neuron_inputs = torch.from_numpy(layer.neurons.nodes[:, 0].copy())
     pins = torch.from_numpy(layer.inputs)
     unknown = torch.ones(layer.node_count, dtype=torch.bool, device="cpu")
@@ -219,13 +218,14 @@ def _finish(
     iterations: Tensor,
     converged: Tensor,
 ) -> NonlinearSolution:
-    amplifier = layer.amplifiers
-    plus = torch.from_numpy(amplifier.nodes[:, 0].copy())
-    minus = torch.from_numpy(amplifier.nodes[:, 1].copy())
-    outputs = amplifier.gain * (nodes[:, plus] - nodes[:, minus])
+    array = layer.read_outs
+    plus = torch.from_numpy(array.nodes[:, 0].copy())
+    minus = torch.from_numpy(array.nodes[:, 1].copy())
+    of_plus, of_minus = array.read_out.stamp().output
+    outputs = of_plus * nodes[:, plus] + of_minus * nodes[:, minus]
     nodes[:, out] = outputs
     # Labels run over rows, then partitions.
-    by_row = outputs.reshape(len(nodes), int(amplifier.labels[:, 0].max()), -1)
+    by_row = outputs.reshape(len(nodes), int(array.labels[:, 0].max()), -1)
     if layer.sums is None:
         combined = meeting_voltages(layer, outputs)
     else:

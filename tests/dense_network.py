@@ -233,14 +233,14 @@ def solve_dense(circuit: Circuit, inputs: np.ndarray, *, limit: int = 400) -> De
         for element in layer.elements:
             assert element.kind == "resistor"
             resistors.append((*index[element.nodes].T, 1.0 / element.values))
-        amplifier = layer.amplifiers
-        plus, minus, out = index[amplifier.nodes].T
+        plus, minus, out = index[layer.read_outs.nodes].T
+        gain, r = (float(getattr(layer.read_outs.read_out, k)) for k in ("gain", "resistance"))
         n1, n2 = fresh_nodes(len(plus)), fresh_nodes(len(plus))
         one, ground = np.ones(len(plus)), np.zeros(len(plus), dtype=int)
-        resistors.append((plus, n2, one / amplifier.resistance))
-        resistors.append((n2, ground, one / (amplifier.gain * amplifier.resistance)))
-        resistors.append((minus, n1, one / amplifier.resistance))
-        resistors.append((n1, out, one / (amplifier.gain * amplifier.resistance)))
+        resistors.append((plus, n2, one / r))
+        resistors.append((n2, ground, one / (gain * r)))
+        resistors.append((minus, n1, one / r))
+        resistors.append((n1, out, one / (gain * r)))
         nullors += list(zip(n1, n2, out))
         if layer.sums is not None:
             for terms, total in zip(index[layer.sums.terms], index[layer.sums.outputs]):

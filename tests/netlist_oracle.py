@@ -104,8 +104,8 @@ def dense_solution(circuit, inputs):
             if element.kind == "resistor":
                 for (a, b), value in zip(element.nodes, element.values, strict=True):
                     resistor(base + a, base + b, value)
-        gain, r = layer.amplifiers.gain, layer.amplifiers.resistance
-        for plus, minus, out in layer.amplifiers.nodes + base:
+        gain, r = layer.read_outs.read_out.gain, layer.read_outs.read_out.resistance
+        for plus, minus, out in layer.read_outs.nodes + base:
             conductance[plus, plus] += 1.0 / (r * (1.0 + gain))
             # R1 ends at n1, which the op-amp holds at v(n2) = v(plus)·gain/(1 + gain)
             conductance[minus, minus] += 1.0 / r

@@ -82,7 +82,7 @@ def _solved(network: imac.IMACNetwork, inputs: torch.Tensor) -> dict[str, Any]:
     solution = network.solve(inputs)
     found: dict[str, Any] = {
         "outputs": solution.outputs.tolist(),
-        "amplifiers": [layer.combined.tolist() for layer in solution.layers],
+        "amplifiers": {str(k): v.combined.tolist() for k, v in enumerate(solution.layers)},
         "power": {k: v.tolist() for k, v in vars(solution.power).items()},
     }
     if curved:
@@ -90,7 +90,8 @@ def _solved(network: imac.IMACNetwork, inputs: torch.Tensor) -> dict[str, Any]:
     given = inputs.double().requires_grad_()
     weights = [layer.weight for layer in network.layers]
     total = (network(given) * torch.arange(1, 5)).sum()
-    found["gradients"] = [g.tolist() for g in torch.autograd.grad(total, [given, *weights])]
+    gradients = torch.autograd.grad(total, [given, *weights])
+    found["gradients"] = {str(k): gradient.tolist() for k, gradient in enumerate(gradients)}
     if network.config.interconnect.capacitance:
         run = network.transient(inputs[:2])
         found["steps"] = len(run.time)

@@ -22,7 +22,7 @@ from imac_torch.reports.area import (
 def shape(**changes: object) -> LayerShape:
     values = {
         "name": "0", "inputs": 400, "outputs": 120, "horizontal": 13, "vertical": 4, "rows": 32,
-        "columns": 32, "cell": 12 * 9e-9 * 15 * 9e-9, "gain": 30.0, "amplifier_resistance": 1e3,
+        "columns": 32, "cell": 12 * 9e-9 * 15 * 9e-9, "read_out_resistance": 2 * 31 * 1e3,
         "neuron": "finfet", "fins": 10, "node": 14,
     }  # fmt: skip
     return LayerShape(**{**values, **changes})  # type: ignore[arg-type]
@@ -62,8 +62,7 @@ def test_layout_area_is_the_sum_of_its_parts_counted_by_hand() -> None:
     ("change", "part"),
     [
         ({"cell": 1e-13}, "cells"),
-        ({"gain": 31.0}, "amplifiers"),
-        ({"amplifier_resistance": 2e3}, "amplifiers"),
+        ({"read_out_resistance": 64e3}, "amplifiers"),
         ({"horizontal": 14}, "amplifiers"),
         ({"fins": 11}, "neurons"),
         ({"node": 7}, "switches"),

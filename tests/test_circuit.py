@@ -89,10 +89,10 @@ def test_amplifiers_and_neurons():
     config = Config(crossbar=Crossbar(horizontal=2))
     built = layer(2, 3, config=config)
     names = built.node_names()
-    assert [[str(n) for n in names[nodes]] for nodes in built.amplifiers.nodes] == [
+    assert [[str(n) for n in names[nodes]] for nodes in built.read_outs.nodes] == [
         [f"pe{r}_{h}", f"ne{r}_{h}", f"o{r}_{h}"] for r in (1, 2) for h in (1, 2)
     ]
-    assert (built.amplifiers.gain, built.amplifiers.resistance) == (10.0, 1e3)
+    assert (built.read_outs.read_out.gain, built.read_outs.read_out.resistance) == (10.0, 1e3)
     assert [[str(n) for n in names[nodes]] for nodes in built.neurons.nodes] == [
         ["z1", "out1"], ["z2", "out2"]
     ]  # fmt: skip
@@ -165,7 +165,7 @@ def test_counts(sizes, rows, columns):
             "rp": cells, "rn": cells, "rw": cells, "rwp": cells, "rwn": cells,
             "ro": outputs * parts,
         }  # fmt: skip
-        assert len(built.amplifiers.nodes) == outputs * parts
+        assert len(built.read_outs.nodes) == outputs * parts
         # ground, vdd; pins, outputs, neuron inputs; a, p, n per cell; both ends, output per part
         assert built.node_count == 2 + inputs + 2 * outputs + 3 * cells + 3 * outputs * parts
         for array in built.elements:
@@ -182,7 +182,7 @@ def test_every_node_hangs_on_something():
         touched = np.concatenate(
             [
                 *(array.nodes.ravel() for array in built.elements),
-                built.amplifiers.nodes.ravel(),
+                built.read_outs.nodes.ravel(),
                 built.neurons.nodes.ravel(),
             ]
         )

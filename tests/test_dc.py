@@ -31,7 +31,7 @@ from imac_torch.solution import Power
 # derivatives to 1e-8 V, and curvature adds (1e-5)²·f'''. Powers are divided by their own size.
 TIGHT = NewtonOptions(tolerance=1e-13, kernel="torch")
 CHECK = {"eps": 1e-5, "atol": 1e-6, "rtol": 1e-5}
-SCALARS = ("input_segment", "output_segment", "gain", "amplifier_resistance", "output_resistance")
+SCALARS = ("input_segment", "output_segment", "gain", "resistance", "output_resistance")
 
 
 def chain(layers, factors, cores, resistances=(1.0, 1.0, 1.0), vdd=None):
@@ -42,13 +42,23 @@ def chain(layers, factors, cores, resistances=(1.0, 1.0, 1.0), vdd=None):
     conductance, wires = factors
     built = []
     for (spec, neuron), factor, core in zip(layers, conductance, cores):
-        pair = spec.conductances
+        pair, known = spec.conductances, spec.read_out
         spec = replace(
             spec,
             conductances=ConductancePair(pair.positive * factor[0], pair.negative * factor[1]),
-            **{name: getattr(spec, name) * wires[k] for k, name in enumerate(SCALARS)},
+            input_segment=spec.input_segment * wires[0],
+            output_segment=spec.output_segment * wires[1],
+            read_out=replace(
+                known,
+                gain=known.gain * wires[2],
+                resistance=known.resistance * wires[3],
+                combination=replace(
+                    known.combination,
+                    output_resistance=known.combination.output_resistance * wires[4],
+                ),
+            ),
         )
-        circuit = NeuronCircuit.of(neuron, core, spec.series_resistance)
+        circuit = NeuronCircuit.of(neuron, core, spec.read_out.combination.series_resistance)
         circuit = replace(
             circuit,
             input_resistance=circuit.input_resistance * resistances[0],

@@ -80,7 +80,7 @@ def test_cell_currents_obey_kirchhoffs_law(generator: torch.Generator) -> None:
     inputs = torch.rand(2, spec.inputs + 1, dtype=torch.float64, generator=generator)
     with torch.no_grad():
         inside = cell_voltages(spec, inputs)
-        load = spec.amplifier_resistance * (1.0 + spec.gain)
+        load = spec.read_out.resistance * (1.0 + spec.read_out.gain)
         for first, last in spec.column_ranges:
             brought = inside.positive_current[..., first:last].sum(-1)
             leaving = inside.positive_end[..., first] / load

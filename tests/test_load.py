@@ -25,8 +25,7 @@ def network(inputs=7, outputs=5, *, columns=3, samples=1, **options) -> PortNetw
             torch.stack([getattr(item, name) for item in ports])
             for name in ("positive_end", "negative_end", "admittance")
         ),
-        first.layout, first.gain, first.averaged, first.series_resistance,
-        first.amplifier_resistance,
+        first.layout, first.read_out,
     )
 
 

@@ -178,8 +178,8 @@ def test_power_balance_with_native_voltages_only():
             ends = nodes[:, element.nodes]
             drop = ends[..., 0] - ends[..., 1]
             heat += (drop.square() / torch.from_numpy(element.values)).sum(-1)
-        plus, minus, out = (nodes[:, layer.amplifiers.nodes[:, j]] for j in range(3))
-        gain, r = layer.amplifiers.gain, layer.amplifiers.resistance
+        plus, minus, out = (nodes[:, layer.read_outs.nodes[:, j]] for j in range(3))
+        gain, r = layer.read_outs.read_out.gain, layer.read_outs.read_out.resistance
         virtual = plus * gain / (1 + gain)
         heat += (plus.square() / (r * (1 + gain))).sum(-1)
         heat += ((minus - virtual).square() / r + (virtual - out).square() / (gain * r)).sum(-1)

@@ -83,13 +83,13 @@ def assert_same_instances(layer, parsed, names):
     for statement in parsed.statements:
         kind = re.match(r"[a-z]+", statement.name)[0]
         by_kind[kind].append(statement)
-    amplifiers = layer.amplifiers
+    amplifiers = layer.read_outs
     assert len(by_kind["xamplifier"]) == len(amplifiers.nodes)
     for statement, nodes in zip(by_kind["xamplifier"], amplifiers.nodes, strict=True):
         assert list(statement.words[:3]) == [names[k] for k in nodes]
         parameters = dict(word.split("=") for word in statement.words[4:])
-        assert float(parameters["gain"]) == amplifiers.gain
-        assert float(parameters["r"]) == amplifiers.resistance
+        assert float(parameters["gain"]) == float(amplifiers.read_out.gain)
+        assert float(parameters["r"]) == float(amplifiers.read_out.resistance)
     assert len(by_kind["xneuron"]) == len(layer.neurons.nodes)
     for statement, (z, out) in zip(by_kind["xneuron"], layer.neurons.nodes, strict=True):
         assert statement.words[:3] == (names[z], names[out], "vddn")

@@ -48,18 +48,16 @@ def test_every_node_equals_the_op_amp_circuit(combine):
 def test_stamp_conserves_current():
     layer = circuit_of(random_layers([4, 3], behavioural(), columns=2)).layers[0]
     matrix = stamp(layer).dense().numpy()
-    rows = matrix.sum(1)
-    # Equal voltages drive no current through resistors; only R1, which ends at alpha times the
-    # I+ end, sees a difference.
-    minus = layer.amplifiers.nodes[:, 1]
-    others = np.setdiff1d(np.arange(layer.node_count), minus)
-    # The last rows are conductances to ground, of which every I+ end has one.
-    plus = layer.amplifiers.nodes[:, 0]
-    gain = layer.amplifiers.gain
-    assert np.abs(rows[np.setdiff1d(others, [0, *plus])]).max() < 1e-15
-    np.testing.assert_allclose(rows[minus], 1e-3 / (1 + gain), rtol=1e-10)
-    ground = matrix[plus, 0]
-    np.testing.assert_allclose(ground, -1e-3 / (1 + gain), rtol=1e-14)
+    # Equal voltages of all nodes, ground included, drive no current: every element's current
+    # depends on differences.
+    read_outs = layer.read_outs
+    assert np.abs(np.delete(matrix.sum(1), 0)).max() < 1e-15
+    # The I+ end has R2 + R4 to ground, the I- end R1 to alpha times the I+ end.
+    plus, minus = read_outs.nodes[:, 0], read_outs.nodes[:, 1]
+    gain = float(read_outs.read_out.gain)
+    np.testing.assert_allclose(matrix[plus, 0], -1e-3 / (1 + gain), rtol=1e-14)
+    np.testing.assert_allclose(matrix[minus, 0], -1e-3 / (1 + gain), rtol=1e-14)
+    np.testing.assert_allclose(matrix[minus, plus], -1e-3 * gain / (1 + gain), rtol=1e-14)
 
 
 def test_large_layers_are_refused(monkeypatch):

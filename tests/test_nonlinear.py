@@ -86,15 +86,16 @@ def netlist(layer: LayerCircuit, inputs: torch.Tensor, v0: float) -> str:
                 lines.append(f"b{count} {a} {b} i={v0 / value!r}*sinh({across}/{v0!r})")
             elif element.name != "ro":
                 lines.append(f"r{count} {a} {b} {value!r}")
-    amplifier = layer.amplifiers
+    amplifier = layer.read_outs
+    gain, r = (float(getattr(amplifier.read_out, k)) for k in ("gain", "resistance"))
     for k, (plus, minus, out) in enumerate(amplifier.nodes.tolist()):
         p, q = node(plus), node(minus)
         lines += [
-            f"ra{k} {p} x{k} {amplifier.resistance!r}",
-            f"rb{k} x{k} 0 {amplifier.resistance * amplifier.gain!r}",
+            f"ra{k} {p} x{k} {r!r}",
+            f"rb{k} x{k} 0 {r * gain!r}",
             f"ee{k} y{k} 0 x{k} 0 1",  # the ideal op-amp holds both its inputs equal
-            f"rc{k} {q} y{k} {amplifier.resistance!r}",
-            f"eo{k} {node(out)} 0 {p} {q} {amplifier.gain!r}",
+            f"rc{k} {q} y{k} {r!r}",
+            f"eo{k} {node(out)} 0 {p} {q} {gain!r}",
         ]
     outs = [node(index) for index in amplifier.nodes[:, 2].tolist()]
     prints = " ".join(f"v({out})" for out in outs)

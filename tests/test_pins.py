@@ -14,9 +14,8 @@ def differences(found, pinned, where=""):
     if isinstance(pinned, dict):
         if found.keys() != pinned.keys():
             return [f"{where}: {sorted(found.keys() ^ pinned.keys())} on one side only"]
-        return [
-            line for key in pinned for line in differences(found[key], pinned[key], f"{where}/{key}")
-        ]
+        pairs = [(found[key], pinned[key], f"{where}/{key}") for key in pinned]
+        return [line for pair in pairs for line in differences(*pair)]
     if isinstance(pinned, list):
         mine, theirs = (torch.tensor(item, dtype=torch.float64) for item in (found, pinned))
         if mine.shape != theirs.shape:

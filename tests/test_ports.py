@@ -65,7 +65,8 @@ def test_crossbars_without_feedback_are_reciprocal(case):
     """alpha = 0: resistors only, so the admittance is symmetric; and it is not with it."""
     _, spec, ports = build(case)
     # gain/(1+gain) → 0 with the same loads: a tiny gain with R1 to ground, R2+R4 ≈ R1.
-    passive, _ = eliminate_layer(replace(spec, gain=scalar(1e-300)))
+    tiny = replace(spec.read_out, gain=scalar(1e-300))
+    passive, _ = eliminate_layer(replace(spec, read_out=tiny))
     symmetric = passive.admittance
     torch.testing.assert_close(symmetric, symmetric.mT, rtol=1e-12, atol=1e-20)
     asymmetry = (ports.admittance - ports.admittance.mT).abs().max()
@@ -95,11 +96,12 @@ def test_amplifier_power_is_the_sum_over_amplifiers(case):
     _, spec, ports = build(case)
     lines = vectors(4, 7)
     positive, negative = ports.end_voltages(lines)
-    gain, r = float(spec.gain), float(spec.amplifier_resistance)
+    gain, r = float(spec.read_out.gain), float(spec.read_out.resistance)
     output = gain * (positive - negative)
     current = (output - gain / (1 + gain) * positive) / (gain * r)
-    if spec.combine == "average" and ports.partitions > 1:
-        current = current + output / float(spec.output_resistance)  # neuron input at 0 V
+    if spec.read_out.combination.kind == "average" and ports.partitions > 1:
+        # neuron input at 0 V
+        current = current + output / float(spec.read_out.combination.output_resistance)
     expected = (output * current).sum((-1, -2))
     blocks = ports.layout.gather_inputs(lines)
     found = torch.einsum("bhi,hij,bhj->b", blocks, ports.amplifier_form, blocks)
@@ -116,7 +118,7 @@ def test_equal_pairs_and_open_layers_transfer_next_to_nothing():
     assert not opened.transfer.any() and not opened.admittance.any()
     one_sided, _ = eliminate_layer(replace(spec, conductances=replace(pair, negative=zero)))
     # I- then carries nothing and ends at the virtual node: out = gain·(1 - alpha)·pe.
-    gain = float(spec.gain)
+    gain = float(spec.read_out.gain)
     torch.testing.assert_close(
         one_sided.transfer, gain / (1 + gain) * one_sided.positive_end, rtol=1e-12, atol=0
     )

@@ -451,7 +451,7 @@ def test_area_counts_rows_and_amplifiers_of_slices(generator: torch.Generator) -
     model = LayoutArea(whole_arrays=False)
     # The amplifiers' resistors follow the gain, which slices change a little.
     same_gain = LayoutArea(whole_arrays=False).layer(
-        type(one)(**{**vars(three), "gain": one.gain})
+        type(one)(**{**vars(three), "read_out_resistance": one.read_out_resistance})
     )
     assert same_gain.amplifiers == pytest.approx(3 * model.layer(one).amplifiers)
     assert same_gain.cells == pytest.approx(3 * model.layer(one).cells)

@@ -46,7 +46,7 @@ class Stamped:
                     ):
                         self.capacitance[row, column] += sign * value
         self.pins = torch.tensor([*circuit.inputs.tolist(), 1])
-        plus, minus, out = (torch.tensor(circuit.amplifiers.nodes[:, k]) for k in range(3))
+        plus, minus, out = (torch.tensor(circuit.read_outs.nodes[:, k]) for k in range(3))
         self.ends = plus, minus
         known = torch.cat([torch.tensor([0]), self.pins, out,
                            torch.tensor(circuit.neurons.nodes.reshape(-1))])

@@ -12,7 +12,13 @@ from imac_torch.config.section import Section
 
 
 class Amplifier(Section):
-    """The differential amplifier at the end of every row of every partition."""
+    """The read-out at the end of every row of every partition."""
+
+    kind: str = Field(
+        "differential",
+        description="Read-out: differential (R1 to R4 around an ideal operational amplifier), or "
+        "one that was registered (periphery/readout).",
+    )
 
     gain: float | tuple[float, ...] | None = Field(
         None,

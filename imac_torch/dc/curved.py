@@ -272,7 +272,7 @@ def _solve(
         status = torch.maximum(status, driven.status)
         residual = torch.maximum(residual, driven.residual)
         iterations = iterations + driven.iterations
-        combined, amplifiers = layer.combined(driven.found)
+        combined = layer.combined(driven.found)
         if k + 1 < len(stages):
             following = _drive(layers[k + 1], stages[k + 1].vdd, options, combined, stage.neuron)
             gates, outputs = following.gates, following.inputs
@@ -286,9 +286,7 @@ def _solve(
         assert gates is not None  # noqa: S101 - narrows the type only
         solutions.append(LayerSolution(driven.inputs, combined, gates, outputs))
         if power:
-            powers.append(
-                _power(stage, layer, driven, combined, amplifiers, gates, outputs, first=k == 0)
-            )
+            powers.append(_power(stage, layer, driven, combined, gates, outputs, first=k == 0))
         driven = following
     status = torch.where(finite, status, int(Status.NOT_FINITE))
     failed = status != int(Status.CONVERGED)
@@ -307,33 +305,20 @@ def _power(
     layer: CurvedLayer,
     driven: _Driven,
     combined: Tensor,
-    amplifiers: Tensor,
     gates: Tensor,
     outputs: Tensor,
     *,
     first: bool,
 ) -> Power:
     """Power of the sources of one layer, (B,) each, as in :mod:`imac_torch.dc.network`."""
-    neuron, spec = stage.neuron, stage.spec
+    neuron = stage.neuron
     core = neuron.core.values(gates, outputs)
     drawn = core.gate - (outputs - gates) * neuron.feedback_conductance
     by_inputs = (driven.inputs * driven.currents[:, :-1]).sum(-1)
-    # An amplifier drives R3 towards its virtual node, and the meeting of several.
-    virtual = layer.wires.alpha * layer.by_row(driven.found.positive_end)
-    feedback = (amplifiers - virtual) / (spec.gain * spec.amplifier_resistance)
-    by_amplifiers = (amplifiers * feedback).sum((-2, -1))
-    if spec.combine == "average":
-        by_amplifiers = by_amplifiers + (combined * drawn).sum(-1)
-        parts = amplifiers.shape[-1]
-        if parts * spec.slicing.count > 1:
-            shares = spec.slicing.row_shares(spec.series_resistance, amplifiers.shape[-2])
-            meeting = (shares / (spec.series_resistance * parts))[:, None]
-            by_amplifiers = by_amplifiers + (amplifiers.square() * meeting).sum((-2, -1))
-            by_amplifiers = by_amplifiers - combined.square().sum(-1) / spec.series_resistance
     return Power(
         inputs=by_inputs if first else torch.zeros_like(by_inputs),
         bias=stage.vdd * driven.currents[:, -1],
         neurons=stage.vdd * core.supply.sum(-1),
         level_shift=(neuron.level_shift * drawn).sum(-1),
-        amplifiers=by_amplifiers,
+        amplifiers=stage.spec.read_out.power(*layer.ends(driven.found), combined, drawn),
     )

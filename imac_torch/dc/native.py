@@ -104,25 +104,27 @@ class Native:
             exact.append((ports, model))
             methods.append(info)
         first = layers[0]
-        vdd = torch.tensor(first[1].vdd, dtype=torch.float64, device=first[0].gain.device)
+        vdd = torch.tensor(first[1].vdd, dtype=torch.float64, device=first[0].input_segment.device)
         return Prepared(chain_stages(tabulated, vdd), chain_stages(exact, vdd), tuple(methods))
 
     def _neurons(
         self, crossbar: CrossbarSpec, spec: NeuronSpec
     ) -> tuple[NeuronCircuit, NeuronCircuit]:
         """A layer's neurons as they are solved, and with the exact device model."""
-        device = crossbar.gain.device
+        device = crossbar.input_segment.device
         model = spec.model.core(spec, device=device)
         exact = self.device_model == "exact"
         core = model if exact else spec.model.tabulated_core(spec, device=device)
-        neuron = NeuronCircuit.of(spec, core, crossbar.series_resistance)
+        neuron = NeuronCircuit.of(
+            spec, core, crossbar.read_out.combination.series_resistance
+        )
         return neuron, replace(neuron, core=model)
 
     def _prepare_curved(self, layers: Sequence[tuple[CrossbarSpec, NeuronSpec]]) -> Prepared:
         tabulated, exact = [], []
         for crossbar, spec in layers:
             neuron, model = self._neurons(crossbar, spec)
-            vdd = torch.tensor(spec.vdd, dtype=torch.float64, device=crossbar.gain.device)
+            vdd = torch.tensor(spec.vdd, dtype=torch.float64, device=crossbar.input_segment.device)
             tabulated.append(CurvedStage(crossbar, neuron, vdd))
             exact.append(CurvedStage(crossbar, model, vdd))
         info = EliminationInfo("tangents", "torch")

@@ -171,10 +171,7 @@ def _layer_power(
     # Amplifiers: a quadratic form per partition, and what flows between them and on through the
     # neuron input. With one partition nothing flows between: no difference of large numbers.
     amplifiers = (blocks * (blocks @ network.amplifier_form)).sum((-3, -1))
-    if network.averaged:
-        amplifiers = amplifiers + (combined * drawn).sum(-1)
-        if network.tied:
-            amplifiers = amplifiers - combined.square().sum(-1) / network.series_resistance
+    amplifiers = amplifiers + network.read_out.combination.meeting_power(combined, drawn)
     return Power(
         inputs=by_inputs,
         bias=bias,

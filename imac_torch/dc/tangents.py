@@ -89,12 +89,14 @@ class CurvedLayer:
         reduced.reverse()
         return Eliminated(self, reduced, slopes, z_plus, z_minus)
 
-    def combined(self, found: CellVoltages) -> tuple[Tensor, Tensor]:
-        """(B, M) V of the ideal combined source, (B, M·L, H) V of the amplifiers."""
-        spec = self.spec
-        amplifiers = spec.gain * self.by_row(found.positive_end - found.negative_end)
-        total = amplifiers.mean(-1) if spec.combine == "average" else amplifiers.sum(-1)
-        return spec.slicing.join(total, dim=-1), amplifiers
+    def combined(self, found: CellVoltages) -> Tensor:
+        """(B, M) V of the ideal combined source."""
+        read_out = self.spec.read_out
+        return read_out.combination.of_partitions(read_out.output(*self.ends(found)))
+
+    def ends(self, found: CellVoltages) -> tuple[Tensor, Tensor]:
+        """(B, M·L, H) V of the I+ and of the I- ends."""
+        return self.by_row(found.positive_end), self.by_row(found.negative_end)
 
     def by_row(self, ends: Tensor) -> Tensor:
         """(B, H, V, R) → (B, M·L, H)."""

@@ -110,9 +110,9 @@ class Termination:
     Attributes:
         input_segment: Ω per cell on an input line, 0 for an ideal wire.
         output_segment: Ω per cell on an I± line, 0 for an ideal wire.
-        positive_load: Ω from an I+ end to ground, R2 + R4.
-        negative_load: Ω from an I- end to the virtual node, R1.
-        alpha: The virtual node's voltage relative to the I+ end, R4/(R2 + R4).
+        positive_load: Ω from an I+ end to ground.
+        negative_load: Ω from an I- end to the virtual node.
+        alpha: The virtual node's voltage relative to the I+ end.
     """
 
     input_segment: Tensor
@@ -123,13 +123,14 @@ class Termination:
 
     @classmethod
     def of(cls, spec: CrossbarSpec) -> Termination:
-        """The wires and amplifier inputs of a layer."""
+        """The wires and read-outs of a layer."""
+        read_out = spec.read_out
         return cls(
             spec.input_segment,
             spec.output_segment,
-            spec.amplifier_resistance * (1.0 + spec.gain),
-            spec.amplifier_resistance,
-            spec.gain / (1.0 + spec.gain),
+            read_out.positive_load,
+            read_out.negative_load,
+            read_out.coupling,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from imac_torch.crossbar import CrossbarSpec
 from imac_torch.elimination.blocks import BlockLayout, BlockPorts, Termination
 from imac_torch.elimination.choice import EliminationInfo, Kernel, Method, eliminate
 from imac_torch.errors import SolverError
-from imac_torch.mapping.slices import Slicing
+from imac_torch.periphery.readout import ReadOut
 
 
 @dataclass(frozen=True)
@@ -27,22 +27,14 @@ class PortNetwork:
         negative_end: (..., M·L, C), likewise for the I- end.
         admittance: (..., H, K, K) S, input currents per input voltage; partitions do not couple.
         layout: Where columns lie in the H blocks.
-        gain: Amplifier gain, 0-dimensional.
-        averaged: Whether partitions are averaged (else summed).
-        series_resistance: Ω between the ideal combined source and the neuron, 0-dimensional.
-        amplifier_resistance: R1 = R2 of the amplifiers, Ω, 0-dimensional.
-        slicing: Rows of one output.
+        read_out: What the lines end in, and how outputs of partitions and slices meet.
     """
 
     positive_end: Tensor
     negative_end: Tensor
     admittance: Tensor
     layout: BlockLayout
-    gain: Tensor
-    averaged: bool
-    series_resistance: Tensor
-    amplifier_resistance: Tensor
-    slicing: Slicing = field(default_factory=Slicing)
+    read_out: ReadOut
 
     @classmethod
     def of(cls, spec: CrossbarSpec, layout: BlockLayout, ports: BlockPorts) -> PortNetwork:
@@ -52,11 +44,7 @@ class PortNetwork:
             negative_end=layout.scatter(ports.negative_end),
             admittance=ports.admittance.sum(dim=-3),
             layout=layout,
-            gain=spec.gain,
-            averaged=spec.combine == "average",
-            series_resistance=spec.series_resistance,
-            amplifier_resistance=spec.amplifier_resistance,
-            slicing=spec.slicing,
+            read_out=spec.read_out,
         )
 
     @property
@@ -67,12 +55,7 @@ class PortNetwork:
     @property
     def outputs(self) -> int:
         """M."""
-        return int(self.positive_end.shape[-2]) // self.slicing.count
-
-    @property
-    def tied(self) -> bool:
-        """Whether several amplifiers of one output are tied together through resistances."""
-        return self.averaged and self.partitions * self.slicing.count > 1
+        return int(self.positive_end.shape[-2]) // self.read_out.combination.slicing.count
 
     @property
     def inputs(self) -> int:
@@ -82,47 +65,40 @@ class PortNetwork:
     @property
     def transfer(self) -> Tensor:
         """(..., M, C): combined amplifier voltage per input voltage."""
-        return self.combine_columns(self.positive_end - self.negative_end)
+        return self.combine_columns(self.positive_end, self.negative_end)
 
-    def combine_columns(self, difference: Tensor) -> Tensor:
+    def combine_columns(self, positive: Tensor, negative: Tensor) -> Tensor:
         """From line ends to neuron inputs, columns apart.
 
         Args:
-            difference: (..., M·L, C) V, I+ end minus I- end due to each column.
+            positive: (..., M·L, C) V, I+ end due to each column.
+            negative: (..., M·L, C) V, likewise of the I- end.
 
         Returns:
             (..., M, C) V.
         """
-        scale = self.gain / self.partitions if self.averaged else self.gain
-        return self.slicing.join(scale * difference)
+        return self.read_out.combination.of_columns(self.read_out.output(positive, negative))
 
-    def combine_partitions(self, amplifiers: Tensor) -> Tensor:
-        """From amplifier outputs (..., M·L, H) V to the neuron inputs (..., M) V they make."""
-        total = amplifiers.mean(-1) if self.averaged else amplifiers.sum(-1)
-        return self.slicing.join(total, dim=-1)
-
-    def meeting_conductance(self, rows: int) -> Tensor:
-        """(M·L, 1) S between every amplifier and its neuron input, where they are averaged."""
-        shares = self.slicing.row_shares(self.series_resistance, rows)
-        return (shares / (self.series_resistance * self.partitions))[:, None]
+    def combine_ends(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """From line ends (..., M·L, H) V to the neuron inputs (..., M) V they make."""
+        return self.read_out.combination.of_partitions(self.read_out.output(positive, negative))
 
     @property
     def amplifier_form(self) -> Tensor:
-        """(..., H, K, K) S: power of the amplifiers' outputs per input voltage squared.
+        """(..., H, K, K) S: power of the read-outs' outputs per input voltage squared.
 
-        An amplifier at A drives R3 = gain·R1 towards its virtual node at α·pe and, where several
-        are averaged, its output resistance towards the neuron input (whose voltage is left to the
-        caller). One alone drives what the neuron draws, which is left to the caller as well.
+        What it delivers within the read-out and, where several meet, through the conductance
+        towards them; the meeting voltage and the neuron are left to
+        :meth:`imac_torch.periphery.readout.Combination.meeting_power`.
         """
-        ends = [
+        positive, negative = (
             self.layout.gather_inputs(end).transpose(-3, -2)  # (..., H, M·L, K)
             for end in (self.positive_end, self.negative_end)
-        ]
-        output = self.gain * (ends[0] - ends[1])
-        virtual = self.gain / (1.0 + self.gain) * ends[0]
-        current = (output - virtual) / (self.gain * self.amplifier_resistance)
-        if self.tied:
-            current = current + output * self.meeting_conductance(output.shape[-2])
+        )
+        output = self.read_out.output(positive, negative)
+        current = self.read_out.feedback_current(output, positive, negative)
+        if self.read_out.combination.tied:
+            current = current + output * self.read_out.combination.conductance(output.shape[-2])
         return output.transpose(-1, -2) @ current
 
     def end_voltages(self, inputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -100,11 +100,8 @@ def _joined(label: list[int]) -> str:
 
 
 def _amplifier_lines(layer: LayerCircuit, amplifier: Subcircuit, names: list[str]) -> Iterator[str]:
-    array = layer.amplifiers
-    values = {"gain": array.gain, "r": array.resistance}
-    if array.pole is not None:
-        values["pole"] = array.pole
-    arguments = amplifier.arguments(values)
+    array = layer.read_outs
+    arguments = amplifier.arguments(array.read_out.parameters())
     for label, nodes in zip(array.labels.tolist(), array.nodes.tolist(), strict=True):
         ends = " ".join(names[node] for node in nodes)
         yield f"Xamplifier{_joined(label)} {ends} {amplifier.name}{arguments}"

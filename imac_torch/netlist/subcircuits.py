@@ -10,6 +10,7 @@ from typing import Final
 
 from imac_torch.errors import NetlistError
 from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.periphery.readout import ReadOut
 from imac_torch.resources import spice_file
 from imac_torch.units import spice_number
 
@@ -139,18 +140,22 @@ def subcircuit_headers(text: str) -> list[tuple[str, tuple[str, ...], frozenset[
     return headers
 
 
-def amplifier_subcircuit(replacement: Subcircuit | None, pole: float | None) -> Subcircuit:
-    """The sub-circuit that stands for the differential amplifiers of a layer.
+def read_out_subcircuit(replacement: Subcircuit | None, read_out: ReadOut) -> Subcircuit:
+    """The sub-circuit that stands for the read-outs of a layer.
 
     Args:
-        replacement: The user's; None: the package's.
-        pole: Hz; None: infinitely fast.
+        replacement: The user's; None: the read-out's own.
+        read_out: What the lines of the layer end in.
 
     Raises:
         NetlistError: There is a pole, and the user's sub-circuit has no parameter for it.
     """
+    pole = read_out.pole
     if replacement is None:
-        return packaged("amplifier" if pole is None else "amplifier_pole", AMPLIFIER_PORTS)
+        name, text = read_out.subcircuit, read_out.subcircuit_text
+        if text is None:
+            return packaged(name, AMPLIFIER_PORTS)
+        return parse_subcircuit(text, Path(f"{name}.sp"), AMPLIFIER_PORTS, name=name)
     if pole is not None and "pole" not in replacement.parameters:
         raise NetlistError(
             f"amplifier.pole is {pole:g} Hz, but the sub-circuit {replacement.name} in "

@@ -21,8 +21,8 @@ from imac_torch.netlist.subcircuits import (
     AMPLIFIER_PORTS,
     INVERTER_PORTS,
     Subcircuit,
-    amplifier_subcircuit,
     neuron_subcircuit,
+    read_out_subcircuit,
     read_subcircuit,
 )
 from imac_torch.periphery.neuron.base import NeuronSpec
@@ -170,7 +170,7 @@ class NetlistWriter(ABC):
         """
         neurons = {layer.name: neuron_subcircuit(layer.neurons.spec) for layer in circuit.layers}
         amplifiers = {
-            layer.name: amplifier_subcircuit(self._amplifier, layer.amplifiers.pole)
+            layer.name: read_out_subcircuit(self._amplifier, layer.read_outs.read_out)
             for layer in circuit.layers
         }
         files: dict[str, str] = {}

@@ -322,7 +322,7 @@ def _layer(
             outputs=layer.out_features,
             column_ends=spec.column_ends,
             row_ends=spec.row_ends,
-            gain=float(spec.gain),
+            gain=layer.gain(),
             neuron=layer.neuron_spec().kind,
             weight_error=_weight_error(layer),
             circuit_weight_error=effect.error,

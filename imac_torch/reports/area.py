@@ -53,8 +53,7 @@ class LayerShape:
         rows: Rows of one physical array.
         columns: Columns of one physical array, the bias included.
         cell: m², of one bit cell: its width times its length.
-        gain: Of the amplifiers.
-        amplifier_resistance: Ω, R1 = R2; R3 = R4 are the gain times it.
+        read_out_resistance: Ω, sum of the resistors of one read-out.
         neuron: Kind of activation circuit.
         fins: Of each transistor of a FinFET neuron.
         node: Technology node of the transistors, nm.
@@ -69,8 +68,7 @@ class LayerShape:
     rows: int
     columns: int
     cell: float
-    gain: float
-    amplifier_resistance: float
+    read_out_resistance: float
     neuron: str
     fins: int
     node: int
@@ -240,7 +238,7 @@ class LayoutArea:
         else:
             cells = shape.used_rows * (shape.inputs + 1)
             lines = (shape.inputs + 1) * shape.vertical + 2 * shape.used_rows * shape.horizontal
-        squares = 2.0 * (1.0 + shape.gain) * shape.amplifier_resistance / self.sheet_resistance
+        squares = shape.read_out_resistance / self.sheet_resistance
         resistors = squares * self.resistor_width**2 * self.resistor_fill
         opamp = self.transistor(shape.node, self.opamp_fins)
         neuron, layout = None, kind_of(shape.neuron).layout
@@ -301,8 +299,7 @@ def layer_shapes(network: IMACNetwork) -> list[LayerShape]:
                 rows=max(rows, config.crossbar.rows),
                 columns=max(columns, config.crossbar.columns),
                 cell=config.interconnect.cell_width * config.interconnect.cell_length,
-                gain=float(spec.gain),
-                amplifier_resistance=float(spec.amplifier_resistance),
+                read_out_resistance=spec.read_out.resistance_total,
                 neuron=layer.neuron_spec().kind,
                 fins=config.neuron.fins,
                 node=config.neuron.transistor_node,

@@ -249,7 +249,7 @@ class StepDrive:
         positive, negative = self.lines.end_voltages(state, voltages)
         ports = self.lines.ports
         return DrivePoint(
-            ports.combine_partitions(ports.gain * (positive - negative)),
+            ports.combine_ends(positive, negative),
             (voltages[:, :-1] * (currents[:, :-1] + charging)).sum(-1),
             self.vdd * currents[:, -1],
             positive,

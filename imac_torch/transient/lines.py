@@ -133,7 +133,7 @@ class ReducedLines:
     def __init__(self, model: LaguerreModel, ports: PortNetwork) -> None:
         self.model = model
         self.ports = ports
-        self.transfers = ports.combine_columns(model.positive_end - model.negative_end)
+        self.transfers = ports.combine_columns(model.positive_end, model.negative_end)
         self._cache: dict[float, LineMatrices] = {}
 
     @property
@@ -272,8 +272,7 @@ class ExactLines:
 
     def _combine(self, positive: Tensor, negative: Tensor) -> Tensor:
         """(blocks, R, B) V twice → (B, M)."""
-        difference = self.blocks.ends(positive) - self.blocks.ends(negative)
-        return self.ports.combine_partitions(self.ports.gain * difference)
+        return self.ports.combine_ends(self.blocks.ends(positive), self.blocks.ends(negative))
 
     def start(self, voltages: Tensor) -> LineState:
         """See :class:`Lines`."""

@@ -59,23 +59,8 @@ def source_powers(
 def _amplifier_power(
     stage: DynamicStage, ends: tuple[Tensor | None, Tensor | None], combined: Tensor, drawn: Tensor
 ) -> Tensor:
-    """(B,) W, as :mod:`imac_torch.dc.network` counts it.
-
-    Behind a pole all partitions of a row lag alike: their differences are taken without it.
-    """
+    """(B,) W, as :mod:`imac_torch.dc.network` counts it."""
     positive, negative = ends
     if positive is None or negative is None:
         raise SolverError("the ends of the first layer's lines are missing")
-    network = stage.static.ports
-    amplifier = network.gain * (positive - negative)
-    lag = network.slicing.of_rows(combined - network.combine_partitions(amplifier))
-    amplifier = amplifier + lag[..., None] / (1 if network.averaged else network.partitions)
-    resistance = network.amplifier_resistance
-    virtual = network.gain / (1.0 + network.gain) * positive
-    current = (amplifier - virtual) / (network.gain * resistance)
-    if network.averaged:
-        series = network.series_resistance
-        meeting = network.slicing.of_rows(combined - drawn * series)
-        between = network.meeting_conductance(amplifier.shape[-2])
-        current = current + (amplifier - meeting[..., None]) * between
-    return (amplifier * current).sum((-1, -2))
+    return stage.static.ports.read_out.power(positive, negative, combined, drawn)

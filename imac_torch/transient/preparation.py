@@ -99,7 +99,7 @@ def prepare_transient(
             capacitance,
             kernel=options.kernel,
         )
-        hertz = crossbar.amplifier_pole
+        hertz = crossbar.read_out.pole
         pole = None if hertz is None else 2.0 * math.pi * hertz
         result.append(DynamicStage(stage, lines[k], neurons, pole))
     return tuple(result)

@@ -1,0 +1,143 @@
+"""What a read-out must answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor
+from typing_extensions import Self
+
+from imac_torch.config import Config
+from imac_torch.errors import CircuitError
+from imac_torch.periphery.readout.combination import Combination
+
+
+class Stamp(NamedTuple):
+    """A read-out in nodal analysis: numbers, for oracles that know nothing of its equations.
+
+    Attributes:
+        drawn: ((a, b), (c, d)) S: currents out of the I+ and the I- end, a·p + b·q and c·p + d·q.
+        output: (e, f): output voltage e·p + f·q.
+    """
+
+    drawn: tuple[tuple[float, float], tuple[float, float]]
+    output: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ReadOut(ABC):
+    """What the I+ and the I- line of one row of one partition end in.
+
+    With p and q the voltages of the two ends it draws p/positive_load from the I+ end and
+    (q - coupling·p)/negative_load from the I- end, and puts out a voltage that is linear in p
+    and q. Values are 0-dimensional float64 tensors, so that gradients with respect to them exist.
+
+    Attributes:
+        combination: How the outputs of partitions and slices meet at the neuron's input.
+        pole: Hz, the output follows its static value through a buffered low-pass with this
+            pole; None: at once.
+    """
+
+    combination: Combination
+    pole: float | None
+
+    kind: ClassVar[str]
+    """Name in the configuration."""
+
+    def __post_init__(self) -> None:
+        """Check the pole.
+
+        Raises:
+            CircuitError: It is not physical.
+        """
+        if self.pole is not None and not 0 < self.pole < float("inf"):
+            raise CircuitError(f"pole = {self.pole} Hz of the amplifiers must be finite and > 0")
+
+    @classmethod
+    @abstractmethod
+    def of(cls, config: Config, gain: float, combination: Combination) -> Self:
+        """The read-out of a (per-layer) configuration.
+
+        Args:
+            config: Its section ``amplifier`` is read.
+            gain: Of the layer, as configured or chosen.
+            combination: Of the layer's partitions and slices; its tensors say on which device.
+        """
+
+    @property
+    @abstractmethod
+    def positive_load(self) -> Tensor:
+        """Ω from the I+ end to ground, > 0."""
+
+    @property
+    @abstractmethod
+    def negative_load(self) -> Tensor:
+        """Ω from the I- end to the node at ``coupling`` times the I+ end, > 0."""
+
+    @property
+    @abstractmethod
+    def coupling(self) -> Tensor:
+        """Voltage behind ``negative_load`` per voltage of the I+ end, in [0, 1]."""
+
+    @abstractmethod
+    def output(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """V out for V at the I+ and the I- end, elementwise and linear."""
+
+    @abstractmethod
+    def feedback_current(self, output: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        """A that the output delivers within the read-out, elementwise and linear."""
+
+    @property
+    @abstractmethod
+    def subcircuit(self) -> str:
+        """Name of the sub-circuit, and of the file of the package that declares it.
+
+        Its ports are ``plus minus out``.
+        """
+
+    @abstractmethod
+    def parameters(self) -> dict[str, float]:
+        """Values of every parameter that a sub-circuit may declare."""
+
+    @property
+    @abstractmethod
+    def resistance_total(self) -> float:
+        """Ω, sum of its resistors, which take area."""
+
+    @property
+    def subcircuit_text(self) -> str | None:
+        """The sub-circuit's text; None: it is the package's file of that name."""
+        return None
+
+    def power(self, positive: Tensor, negative: Tensor, combined: Tensor, drawn: Tensor) -> Tensor:
+        """(...,) W that the ideal outputs of a layer deliver.
+
+        Args:
+            positive: (..., M·L, H) V of the I+ ends.
+            negative: (..., M·L, H) V of the I- ends.
+            combined: (..., M) V, what the outputs combine to; behind a pole it lags, and all
+                partitions of a row lag alike.
+            drawn: (..., M) A that neurons draw.
+        """
+        output = self.output(positive, negative)
+        meeting = self.combination
+        if self.pole is not None:
+            lag = meeting.slicing.of_rows(combined - meeting.of_partitions(output))
+            output = output + meeting.spread(lag[..., None])
+        current = self.feedback_current(output, positive, negative)
+        return (output * (current + meeting.current(output, combined, drawn))).sum((-1, -2))
+
+    def stamp(self) -> Stamp:
+        """For nodal analysis."""
+        one = self.positive_load.new_ones(())
+        zero = self.positive_load.new_zeros(())
+        negative = 1.0 / float(self.negative_load)
+        return Stamp(
+            drawn=(
+                (1.0 / float(self.positive_load), 0.0),
+                (-float(self.coupling) * negative, negative),
+            ),
+            output=(float(self.output(one, zero)), float(self.output(zero, one))),
+        )

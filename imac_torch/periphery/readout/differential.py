@@ -1,0 +1,92 @@
+"""The differential amplifier: R1…R4 around an ideal operational amplifier.
+
+The I+ end goes through R2 = R to the node n2 and from there through R4 = G·R to ground, the I- end
+through R1 = R to the node n1 and from there through R3 = G·R to the output. The operational
+amplifier holds n1 at the voltage of n2, α = G/(1 + G) times the I+ end, so that
+o = p·(1 + G)·α - G·q = G·(p - q). The same equations are in ``spice/amplifier.sp``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imac_torch.config import Config
+from imac_torch.errors import CircuitError
+from imac_torch.periphery.readout.base import ReadOut
+from imac_torch.periphery.readout.combination import Combination
+
+
+@dataclass(frozen=True)
+class Differential(ReadOut):
+    """o = G·(p - q).
+
+    Attributes:
+        gain: G = R4/R2 = R3/R1, 0-dimensional.
+        resistance: R1 = R2, Ω, 0-dimensional.
+    """
+
+    gain: Tensor
+    resistance: Tensor
+
+    kind = "differential"
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            CircuitError: One is not physical.
+        """
+        super().__post_init__()
+        for name in ("gain", "resistance"):
+            value = float(getattr(self, name).detach())
+            if not 0 < value < float("inf"):
+                raise CircuitError(f"{name} of the amplifiers = {value} must be finite and > 0")
+
+    @classmethod
+    def of(cls, config: Config, gain: float, combination: Combination) -> Differential:
+        """See :class:`ReadOut`."""
+        device = combination.output_resistance.device
+        values = (gain, config.amplifier.input_resistance)
+        tensors = (torch.tensor(value, dtype=torch.float64, device=device) for value in values)
+        return cls(combination, config.amplifier.pole, *tensors)
+
+    @property
+    def positive_load(self) -> Tensor:
+        """See :class:`ReadOut`: R2 + R4."""
+        return self.resistance * (1.0 + self.gain)
+
+    @property
+    def negative_load(self) -> Tensor:
+        """See :class:`ReadOut`: R1."""
+        return self.resistance
+
+    @property
+    def coupling(self) -> Tensor:
+        """See :class:`ReadOut`: α = R4/(R2 + R4)."""
+        return self.gain / (1.0 + self.gain)
+
+    def output(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """See :class:`ReadOut`."""
+        return self.gain * (positive - negative)
+
+    def feedback_current(self, output: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        """See :class:`ReadOut`: through R3 towards the virtual node."""
+        return (output - self.coupling * positive) / (self.gain * self.resistance)
+
+    @property
+    def subcircuit(self) -> str:
+        """See :class:`ReadOut`."""
+        return "amplifier" if self.pole is None else "amplifier_pole"
+
+    def parameters(self) -> dict[str, float]:
+        """See :class:`ReadOut`."""
+        values = {"gain": float(self.gain), "r": float(self.resistance)}
+        return values if self.pole is None else values | {"pole": self.pole}
+
+    @property
+    def resistance_total(self) -> float:
+        """See :class:`ReadOut`: R1 to R4."""
+        return 2.0 * (1.0 + float(self.gain)) * float(self.resistance)
