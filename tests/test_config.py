@@ -32,10 +32,12 @@ from imac_torch import (
     convert,
 )
 from imac_torch.config import SCHEMA
+from imac_torch.config.kinds import READ_OUT_KINDS
 from imac_torch.deck import write_deck
 from imac_torch.errors import ConfigError
 from imac_torch.finfet import builtin_14nm_hp, write_model_card
 from imac_torch.periphery.neuron.neurontable import InterpolationError, NeuronTable
+from imac_torch.periphery.readout import Differential, register_read_out
 from imac_torch.reports.area import network_area
 from imac_torch.transient.integrator import StepControl
 
@@ -43,6 +45,22 @@ FILES = ("toml", "json")
 
 
 # Every field changes some output
+
+
+class Doubled(Differential):
+    """Another read-out, so that ``amplifier.kind`` has a choice."""
+
+    kind = "doubled"
+
+    def output(self, positive, negative):
+        return 2.0 * super().output(positive, negative)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def doubled_read_out():
+    register_read_out(Doubled)
+    yield
+    READ_OUT_KINDS.remove("doubled")
 
 
 @dataclass(frozen=True)
@@ -88,6 +106,7 @@ CHANGES = {
     "crossbar.columns": Change(3, "voltages"),
     "crossbar.horizontal": Change(2, "voltages"),
     "crossbar.vertical": Change(2, "voltages"),
+    "amplifier.kind": Change("doubled", "voltages"),
     "amplifier.gain": Change(7.0, "voltages"),
     "amplifier.input_resistance": Change(2e3, "voltages"),
     "amplifier.output_resistance": Change(1e3, "voltages", FINFET),

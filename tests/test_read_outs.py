@@ -7,9 +7,10 @@ import torch
 from small_networks import LOGISTIC, loader, mlp, signs
 
 import imac_torch as imac
+from imac_torch.config.kinds import READ_OUT_KINDS
 from imac_torch.errors import CircuitError, ConfigError
 from imac_torch.mapping.slices import Slicing
-from imac_torch.periphery.readout import READ_OUTS, Differential, combination_of
+from imac_torch.periphery.readout import Differential, combination_of
 
 SLICED = Slicing(2, 3)
 
@@ -41,9 +42,8 @@ def test_values_that_are_not_physical_are_refused(make, message):
 
 
 def test_an_unknown_kind_is_refused_with_those_there_are():
-    config = LOGISTIC.replace(amplifier=imac.Amplifier(kind="nothing", gain=3.0))
-    with pytest.raises(ConfigError, match=r"amplifier.kind = 'nothing'.*differential"):
-        imac.convert(mlp(4, 3), config).solve(signs(1, 4))
+    with pytest.raises(ConfigError, match=r"kind: .*no read-out 'nothing'.*differential"):
+        imac.Amplifier(kind="nothing")
 
 
 @pytest.mark.parametrize("combine", ["average", "sum"])
@@ -81,7 +81,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from imac_torch.periphery.readout import READ_OUTS, ReadOut
+from imac_torch.periphery.readout import ReadOut, register_read_out
 
 SINK = 1e-3  # Ω
 
@@ -89,7 +89,7 @@ SINK = 1e-3  # Ω
 @dataclass(frozen=True)
 class CurrentSink(ReadOut):
     resistance: Tensor
-    kind = "current sink"
+    kind = "current_sink"
 
     @classmethod
     def of(cls, config, gain, combination):
@@ -129,7 +129,7 @@ Rf out 0 'r'
         return float(self.resistance)
 
 
-READ_OUTS.register(CurrentSink.kind, CurrentSink)
+register_read_out(CurrentSink)
 '''
 
 
@@ -139,14 +139,14 @@ def current_sink():
     space = {"__name__": "current_sink"}
     exec(PLUGIN, space)
     yield space["CurrentSink"]
-    READ_OUTS.unregister("current sink")
+    READ_OUT_KINDS.remove("current_sink")
 
 
 @pytest.mark.parametrize("combine", ["average", "sum"])
 def test_a_new_kind_is_one_file(current_sink, combine, ngspice, tmp_path):
     """Native solution, powers, gradients, transient and netlist of a kind nobody knew."""
     config = LOGISTIC.replace(
-        amplifier=imac.Amplifier(kind="current sink", gain=4.0, combine=combine),
+        amplifier=imac.Amplifier(kind="current_sink", gain=4.0, combine=combine),
         crossbar=imac.Crossbar(rows=3, columns=3),
     )
     network = imac.convert(mlp(5, 4, 3), config)

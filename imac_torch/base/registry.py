@@ -19,8 +19,9 @@ class Registry(Generic[Item]):
     Args:
         what: What an item is, for errors.
         built_in: The package's own: an item, or its place ``"package.module:Class"``. A place is
-            imported, and its class instantiated, when the item is first asked for, so that a
-            module low in the order of imports can hold the names of what stands above it.
+            imported when the item is first asked for, so that a module low in the order of
+            imports can hold the names of what stands above it.
+        instantiate: Whether an item is an instance of the class in its place, else the class.
         error: Raised for an unknown name.
 
     Attributes:
@@ -32,9 +33,11 @@ class Registry(Generic[Item]):
         what: str,
         built_in: Mapping[str, Item | str],
         *,
+        instantiate: bool = True,
         error: type[ImacError] = ConfigError,
     ) -> None:
         self._what = what
+        self._instantiate = instantiate
         self._items: dict[str, Item | str] = dict(built_in)
         self.built_in = frozenset(built_in)
         self._error = error
@@ -70,7 +73,8 @@ class Registry(Generic[Item]):
         item = self._items[name]
         if isinstance(item, str):
             module, _, attribute = item.partition(":")
-            made: Item = getattr(import_module(module), attribute)()
+            found = getattr(import_module(module), attribute)
+            made: Item = found() if self._instantiate else found
             self._items[name] = item = made
         return item
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from imac_torch.base.registry import Registry
 
-__all__ = ["NEURON_KINDS"]
+__all__ = ["NEURON_KINDS", "READ_OUT_KINDS"]
 
 # One line per kind. Of those that compute the same activation the first is the default.
 NEURON_KINDS: Final[Registry[Any]] = Registry(
@@ -24,3 +24,10 @@ NEURON_KINDS: Final[Registry[Any]] = Registry(
     },
 )
 """Kinds of activation circuits: :class:`imac_torch.periphery.neuron.NeuronKind`."""
+
+READ_OUT_KINDS: Final[Registry[Any]] = Registry(
+    "read-out",
+    {"differential": "imac_torch.periphery.readout.differential:Differential"},
+    instantiate=False,
+)
+"""Classes of :class:`imac_torch.periphery.readout.ReadOut`."""

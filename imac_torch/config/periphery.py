@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
-from imac_torch.config.kinds import NEURON_KINDS
+from imac_torch.config.kinds import NEURON_KINDS, READ_OUT_KINDS
 from imac_torch.config.section import Section
 
 
@@ -45,6 +45,13 @@ class Amplifier(Section):
         description="How partitions meet: tied together through output_resistance (the mean), or "
         "an ideal sum.",
     )
+
+    @field_validator("kind", mode="after")
+    @classmethod
+    def _known_kind(cls, kind: str) -> str:
+        if kind not in READ_OUT_KINDS:
+            raise ValueError(READ_OUT_KINDS.unknown(kind))
+        return kind
 
     @model_validator(mode="after")
     def _valid(self) -> Self:

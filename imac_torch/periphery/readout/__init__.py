@@ -1,16 +1,17 @@
 """What the I± lines of a row end in, one file per kind.
 
-A new kind is a class with the answers of :class:`ReadOut` and ``READ_OUTS.register(name, Kind)``;
-``amplifier.kind`` then names it.
+Here belongs everything that depends on which read-out stands at the line ends: loads, outputs, how
+partitions and slices meet, pole, power, sub-circuit, area. :class:`ReadOut` says in one page what a
+kind must answer; a new one is a file like ``differential.py`` and a line in
+:mod:`imac_torch.config.kinds`, or, outside of the package, a call of :func:`register_read_out`.
 """
 
 from imac_torch.periphery.readout.base import ReadOut, Stamp
+from imac_torch.periphery.readout.build import build_read_out, register_read_out
 from imac_torch.periphery.readout.combination import Average, Combination, Sum, combination_of
 from imac_torch.periphery.readout.differential import Differential
-from imac_torch.periphery.readout.registry import READ_OUTS, build_read_out
 
 __all__ = [
-    "READ_OUTS",
     "Average",
     "Combination",
     "Differential",
@@ -19,4 +20,5 @@ __all__ = [
     "Sum",
     "build_read_out",
     "combination_of",
+    "register_read_out",
 ]
