@@ -36,6 +36,7 @@ from imac_torch.dc.transfer import transfer_curve
 from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.errors import ConversionError, DataError
 from imac_torch.layers import IMACLinear
+from imac_torch.numeric.modes import lasting
 from imac_torch.solution import Solution
 
 STEPS = (
@@ -95,7 +96,7 @@ class LayerEffect:
     worst: tuple[tuple[int, int, float], ...]
 
 
-@torch.no_grad()
+@lasting()
 def ablate(
     network: IMACNetwork, inputs: Tensor, labels: Tensor | None = None
 ) -> tuple[AblationStep, ...]:
@@ -113,7 +114,7 @@ def ablate(
         raise DataError(
             f"labels of shape {tuple(labels.shape)} do not belong to {len(inputs)} inputs"
         )
-    software = software_activations(network, network.digital(inputs))
+    software = software_activations(network, network.features(inputs))
     free = _copy(network, levels="continuous", states=None, spread=False)
     nominal = _copy(network, spread=False)
     plain = _copy(network)
@@ -270,7 +271,7 @@ def _solve(
     return engine.solve(engine.prepare(parts), network.voltages(inputs), power=False)
 
 
-@torch.no_grad()
+@lasting()
 def layer_effects(network: IMACNetwork, worst: int = 10) -> tuple[LayerEffect, ...]:
     """Effective weights of every layer's crossbars against the wanted ones.
 

@@ -19,6 +19,7 @@ from imac_torch.dc.native import Native, Prepared
 from imac_torch.errors import CircuitError, ConversionError
 from imac_torch.layers import IMACLinear
 from imac_torch.memory import Memory
+from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.solution import Solution
 from imac_torch.tables import text_table
@@ -105,6 +106,8 @@ class IMACNetwork(nn.Module):
     def voltages(self, x: Tensor) -> Tensor:
         """Input voltages of the circuit for model inputs.
 
+        The digital part runs as in evaluation mode, whatever mode it is in.
+
         Args:
             x: (B, …) as the original model takes it.
 
@@ -114,8 +117,25 @@ class IMACNetwork(nn.Module):
         Raises:
             CircuitError: An input is not finite or beyond full scale.
         """
+        return self._encoded(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """(B, N): what the digital part gives, in evaluation mode.
+
+        Raises:
+            CircuitError: It does not fit the first layer.
+        """
+        if isinstance(x, Tensor) and x.is_inference() and not torch.is_inference_mode_enabled():
+            x = x.clone()  # modules that work in place must not meet a tensor of another mode
+        with evaluating(self.digital):
+            return self._checked(self.digital(x), x)
+
+    def _encoded(self, features: Tensor) -> Tensor:
+        scale = next(self.analog_layers()).scaling.input_scale
+        return encode(features.to(torch.float64), self.config.supplies, scale)
+
+    def _checked(self, features: object, x: Tensor) -> Tensor:
         first = next(self.analog_layers())
-        features = self.digital(x)
         if not isinstance(features, Tensor):
             raise CircuitError(
                 f"layer {first.name} takes a tensor, the digital part gives a "
@@ -126,9 +146,9 @@ class IMACNetwork(nn.Module):
                 f"layer {first.name} takes (B, {first.in_features}), the digital part gives "
                 f"{tuple(features.shape)} for inputs {tuple(x.shape)}"
             )
-        return encode(
-            features.to(torch.float64), self.config.supplies, first.scaling.input_scale
-        )
+        if features.is_complex():
+            raise CircuitError(f"layer {first.name} takes real inputs, they are {features.dtype}")
+        return features
 
     def prepare(self, engine: Native | None = None) -> Prepared:
         """The eliminated circuit of the present conductances, cached until they change.
@@ -171,7 +191,7 @@ class IMACNetwork(nn.Module):
         return [(layer.crossbar(), layer.neuron_spec()) for layer in self.analog_layers()]
 
     def solve(self, x: Tensor, *, power: bool = True) -> Solution:
-        """The circuit's DC solution for model inputs.
+        """The circuit's DC solution for model inputs, the digital part in evaluation mode.
 
         Args:
             x: (B, …) as the original model takes it.
@@ -193,7 +213,7 @@ class IMACNetwork(nn.Module):
         interconnects = [layer.config.interconnect for layer in self.analog_layers()]
         return prepare_transient(parts, interconnects, self.prepare().stages, options)
 
-    @torch.no_grad()
+    @lasting()
     def transient(
         self, x: Tensor, *, initial: Tensor | None = None, options: TransientOptions | None = None
     ) -> TransientResult:
@@ -219,7 +239,7 @@ class IMACNetwork(nn.Module):
             initial=start, options=options,
         )  # fmt: skip
 
-    @torch.no_grad()
+    @lasting()
     def timing(self, options: TimingOptions | None = None) -> InferenceRun:
         """What measures latency and energy of samples that arrive in batches.
 
@@ -233,7 +253,7 @@ class IMACNetwork(nn.Module):
         stages = self._in_time(options.transient)
         return InferenceRun(stages, self.config.timing, options)
 
-    @torch.no_grad()
+    @lasting()
     def measure(
         self, x: Tensor, *, options: TimingOptions | TransientOptions | None = None
     ) -> InferenceReport:
@@ -263,13 +283,34 @@ class IMACNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Circuit-accurate outputs in the original model's units.
 
+        In training mode the digital part trains, as in any module: Dropout drops, BatchNorm
+        moves. Everything else (:meth:`solve`, :meth:`measure`, evaluation, calibration, …) runs
+        as in evaluation mode.
+
         Args:
             x: (B, …).
 
         Returns:
-            (B, M) float64; NaN in rows of samples that did not converge.
+            (B, M) in the type of ``x`` (the circuit is solved in float64; integers give float64);
+            NaN in rows of samples that did not converge.
         """
-        return self.tail(self.decode(self.solve(x, power=False).outputs))
+        voltages = self._encoded(self._checked(self.digital(x), x))
+        solution = self.engine.solve(self.prepare(), voltages, power=False)
+        scores: Tensor = self.tail(self.decode(solution.outputs))
+        return scores.to(x.dtype) if x.is_floating_point() else scores
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        """What the original model would give for output voltages, in evaluation mode.
+
+        Args:
+            outputs: (…, M) V.
+
+        Returns:
+            (…, M) float64, what comes after the circuit in software included.
+        """
+        with evaluating(self.tail):
+            result: Tensor = self.tail(self.decode(outputs))
+        return result
 
     def summary(self) -> str:
         """The conversion table as text: what was mapped, folded and left digital, and why."""

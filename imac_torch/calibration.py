@@ -22,6 +22,7 @@ from imac_torch.analog import IMACNetwork
 from imac_torch.errors import ConversionError, MappingError
 from imac_torch.layers import IMACLinear
 from imac_torch.mapping.states import InputStatistics
+from imac_torch.numeric.modes import lasting
 
 HEADROOM: Final = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0)
 """Factors between the largest software output and the one that is vdd, for circuits whose scale
@@ -76,7 +77,7 @@ def software_activations(network: IMACNetwork, features: Tensor) -> list[Tensor]
     return found
 
 
-@torch.no_grad()
+@lasting()
 def calibrate(
     network: IMACNetwork,
     batches: Iterable[Tensor] | Tensor,
@@ -107,7 +108,7 @@ def calibrate(
                 f"{layer.config.mapping.scheme!r} does not; set mapping.scheme = 'matched'"
             )
     inputs = _join(batches)
-    software = software_activations(network, network.digital(inputs))
+    software = software_activations(network, network.features(inputs))
     _set_ranges(layers, software)
     before = _errors(network, inputs, software) if trim else [float("nan")] * len(layers)
     if trim:

@@ -17,6 +17,7 @@ from imac_torch.conversion_plan import SUPPORTED, Leaf, Plan, leaves, make_plan,
 from imac_torch.dc.native import Native
 from imac_torch.errors import CircuitError, ConversionError, ConversionWarning
 from imac_torch.layers import IMACLinear, Scaling
+from imac_torch.numeric.modes import lasting
 
 LARGE_ERROR = 0.1
 """Relative rounding error of weights from which a conversion warns."""
@@ -116,9 +117,9 @@ def convert(
         for item in plan.records
     ]
     network = IMACNetwork(
-        nn.Sequential(*copy.deepcopy([leaf.module for leaf in plan.digital])),
+        _copied(plan.digital),
         layers,
-        nn.Sequential(*copy.deepcopy([leaf.module for leaf in plan.tail])),
+        _copied(plan.tail),
         config,
         records,
         engine,
@@ -127,6 +128,12 @@ def convert(
     for module in (network, network.digital, network.layers, *network.layers, network.tail):
         module.training = model.training
     return network
+
+
+@lasting()
+def _copied(items: Sequence[Leaf]) -> nn.Sequential:
+    """Copies that share nothing with the model."""
+    return nn.Sequential(*copy.deepcopy([leaf.module for leaf in items]))
 
 
 def _trained_config(plan: Plan) -> Config:
@@ -177,6 +184,7 @@ def _check_weights(leaf: Leaf, linear: nn.Linear | IMACLinear) -> None:
         raise ConversionError(f"{where}: complex weights have no circuit")
 
 
+@lasting()  # what becomes part of a network must serve in every mode
 def _analog_layer(
     leaf: Leaf,
     linear: nn.Linear | IMACLinear,
@@ -197,6 +205,7 @@ def _analog_layer(
         config=config.for_layer(index, leaf.path, count),
         scaling=scaling,
         name=leaf.path,
+        initialise=False,
     )
     if index == 0:
         layer.driver_resistance = 0.0
@@ -228,6 +237,7 @@ def _check_chain(layers: Sequence[IMACLinear]) -> None:
             )
 
 
+@lasting()
 def to_software(network: IMACNetwork) -> nn.Sequential:
     """The way back: a software model with the effective weights of the devices.
 
@@ -244,12 +254,12 @@ def to_software(network: IMACNetwork) -> nn.Sequential:
         weight, bias = layer.effective_weights()
         factor, module = layer.activation.function.software(layer.activation.slope)
         weight, bias = factor * weight, factor * bias
-        linear = nn.Linear(
-            layer.in_features, layer.out_features, dtype=torch.float64, device=weight.device
-        )
-        with torch.no_grad():
-            linear.weight.copy_(weight)
-            linear.bias.copy_(bias)
+        linear = nn.utils.skip_init(
+            nn.Linear, layer.in_features, layer.out_features, dtype=torch.float64,
+            device=weight.device,
+        )  # fmt: skip
+        linear.weight.copy_(weight)
+        linear.bias.copy_(bias)
         modules.append(linear)
         if module is not None:
             modules.append(module)

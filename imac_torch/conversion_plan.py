@@ -12,6 +12,7 @@ from imac_torch.activations import IDENTITY, Activation, activation_of
 from imac_torch.analog import LayerRecord
 from imac_torch.errors import ConversionError
 from imac_torch.layers import IMACLinear
+from imac_torch.numeric.modes import lasting
 
 DIGITAL_TAIL: tuple[type[nn.Module], ...] = (nn.LogSoftmax, nn.Softmax)
 """Modules after the last linear layer that stay software: they only normalise scores."""
@@ -51,6 +52,7 @@ def leaves(model: nn.Module, prefix: str = "") -> Iterator[Leaf]:
         yield Leaf(prefix or type(model).__name__, model)
 
 
+@lasting()
 def _fold_batch_norm(leaf: Leaf, linear: nn.Linear, where: str) -> nn.Linear:
     """The linear layer with a following BatchNorm1d in its weights.
 
@@ -77,15 +79,18 @@ def _fold_batch_norm(leaf: Leaf, linear: nn.Linear, where: str) -> nn.Linear:
     if norm.bias is not None:
         shift = shift + norm.bias.detach().to(torch.float64)
     weight = linear.weight.detach().to(torch.float64)
-    folded = nn.Linear(
-        linear.in_features, linear.out_features, dtype=torch.float64, device=weight.device
+    folded = nn.utils.skip_init(
+        nn.Linear,
+        linear.in_features,
+        linear.out_features,
+        dtype=torch.float64,
+        device=weight.device,
     ).requires_grad_(linear.weight.requires_grad)
-    with torch.no_grad():
-        folded.weight.copy_(weight * scale[:, None])
-        bias = shift
-        if linear.bias is not None:
-            bias = bias + linear.bias.detach().to(torch.float64) * scale
-        folded.bias.copy_(bias)
+    folded.weight.copy_(weight * scale[:, None])
+    bias = shift
+    if linear.bias is not None:
+        bias = bias + linear.bias.detach().to(torch.float64) * scale
+    folded.bias.copy_(bias)
     return folded
 
 

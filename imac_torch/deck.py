@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from imac_torch.analog import IMACNetwork, evaluating
+from imac_torch.analog import IMACNetwork
 from imac_torch.datasets.batches import labelled_batches
 from imac_torch.errors import DataError, NetlistError, NeuronWarning
 from imac_torch.finfet import write_model_card
@@ -28,6 +28,7 @@ from imac_torch.netlist import (
     table_inverter,
     write_netlists,
 )
+from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.finfet import transistors
 from imac_torch.progress import progress_bar
@@ -197,7 +198,7 @@ def collect(
         raise DataError(f"first = {first} must be >= 0 and limit = {limit} >= 1")
     voltages, classes, seen = [], [], 0
     outputs = list(network.analog_layers())[-1].out_features
-    with torch.no_grad(), evaluating(network):
+    with lasting():
         for batch, labels in labelled_batches(loader, classes=outputs):
             start = max(0, first - seen)
             stop = len(labels) if limit is None else min(len(labels), first + limit - seen)

@@ -15,6 +15,7 @@ from imac_torch.datasets.batches import labelled_batches
 from imac_torch.dc.native import Native
 from imac_torch.engine import Engine, bind
 from imac_torch.errors import DataError, SamplingWarning, SolverError
+from imac_torch.numeric.modes import lasting
 from imac_torch.progress import progress_bar
 from imac_torch.reports.report import Report, environment
 from imac_torch.solution import Solution, Status, combine, concatenate
@@ -91,7 +92,7 @@ def evaluate(
     outputs = list(network.analog_layers())[-1].out_features
     collected = _Collected([], [], [], [])
     seen = 0
-    with torch.no_grad(), evaluating(network, reference), progress_bar(
+    with lasting(), evaluating(network, reference), progress_bar(
         f"{description['name']}{', transients' if run else ''}", total, "samples", shown=progress
     ) as advance:
         for inputs, labels in labelled_batches(loader, classes=outputs):
@@ -103,7 +104,7 @@ def evaluate(
                 voltages = network.voltages(batch)
                 solution = bound.solve(voltages)
                 collected.solutions.append(_without_layers(solution))
-                scores = network.tail(network.decode(solution.outputs))
+                scores = network.scores(solution.outputs)
                 collected.predictions.append(scores.argmax(dim=-1).cpu())
                 collected.labels.append(labels[start:stop].cpu())
                 if reference is not None:

@@ -15,6 +15,7 @@ from imac_torch.elimination.linalg import solve
 from imac_torch.elimination.ports import refuse_curved
 from imac_torch.errors import SolverError
 from imac_torch.mapping.quantization import ConductancePair
+from imac_torch.numeric.modes import lasting
 
 __all__ = ["CellVoltages", "cell_voltages"]
 
@@ -72,7 +73,7 @@ class CellVoltages:
         return torch.where(plus.abs() >= minus.abs(), plus, minus)
 
 
-@torch.no_grad()
+@lasting()
 def cell_voltages(spec: CrossbarSpec, inputs: Tensor) -> CellVoltages:
     """Solve for the voltages inside the crossbars of one layer, exactly.
 

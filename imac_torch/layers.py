@@ -31,6 +31,7 @@ from imac_torch.mapping.residual import match_slices
 from imac_torch.mapping.slices import Slicing
 from imac_torch.mapping.states import RANK, InputStatistics
 from imac_torch.memory import Memory
+from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.choice import kind_for
 
@@ -79,6 +80,8 @@ class IMACLinear(nn.Module):
         scaling: Software units of vdd.
         name: The layer's path, for messages.
         dtype: Of the weights.
+        initialise: Whether to draw weights at random, as torch's Linear does, from torch's global
+            generator; without, they are 0 until they are set.
 
     Raises:
         ConversionError: A feature count is not positive, or the neuron cannot compute the
@@ -104,6 +107,7 @@ class IMACLinear(nn.Module):
         scaling: Scaling | None = None,
         name: str = "IMACLinear",
         dtype: torch.dtype = torch.float64,
+        initialise: bool = True,
     ) -> None:
         super().__init__()
         if in_features < 1 or out_features < 1:
@@ -119,7 +123,7 @@ class IMACLinear(nn.Module):
         # Ω, of what drives the lines: conversion sets it to 0 where that are the inputs' sources.
         self.driver_resistance = DRIVER_RESISTANCE
         # On the CPU whatever the default device is; `.to` moves a layer as a whole.
-        weight = torch.empty(out_features, in_features, dtype=dtype, device="cpu")
+        weight = torch.zeros(out_features, in_features, dtype=dtype, device="cpu")
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(weight.new_zeros(out_features)) if bias else None
         shape = (out_features, in_features + 1)
@@ -137,7 +141,8 @@ class IMACLinear(nn.Module):
         self._matches: Memory[Match] = Memory(2 * len(GAINS))
         self._quantized: Memory[QuantizedWeights] = Memory()
         kind_for(self.activation, self.config.neuron.kind, where=name)
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if initialise:
+            nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> IMACLinear:
         """Move the layer, or give its weights another type: the circuit's buffers keep theirs.
@@ -168,7 +173,7 @@ class IMACLinear(nn.Module):
             config = config.replace(neuron=options.replace(subcircuit=None, table=None))
         return kind.spec(config)
 
-    @torch.no_grad()
+    @lasting()
     def description(self) -> str:
         """Partitions, mapping and its error, gain and neuron, as the layer is now."""
         spec = self.crossbar()
@@ -217,14 +222,14 @@ class IMACLinear(nn.Module):
         """What is known of the lines' voltages; independent and uniform unless calibrated."""
         return InputStatistics(self.input_mean, self.input_variance, self.input_factor)
 
-    @torch.no_grad()
+    @lasting()
     def set_input_statistics(self, statistics: InputStatistics) -> None:
         """Tell the mapping what the inputs are like (see :mod:`imac_torch.calibration`)."""
         missing = RANK - statistics.factor.shape[1]
         factor = torch.nn.functional.pad(statistics.factor, (0, missing))
         self.register_buffer("input_mean", statistics.mean.clone())
         self.register_buffer("input_variance", statistics.variance.clone())
-        self.register_buffer("input_factor", factor)
+        self.register_buffer("input_factor", factor.clone())
 
     def quantized(self) -> QuantizedWeights:
         """Weights and bias in units of the device's full scale, and what rounding cost."""
@@ -324,7 +329,7 @@ class IMACLinear(nn.Module):
             raise ConversionError(f"{self.name}: gain = {gain} is not resolved for one layer")
         return gain
 
-    @torch.no_grad()
+    @lasting()
     def choose_gain(self) -> float:
         """Determine the gain of the scheme 'matched' for the present weights and statistics.
 
@@ -360,7 +365,7 @@ class IMACLinear(nn.Module):
         error = found.error * self.statistics.contrast(target)
         return math.sqrt(error**2 + spread**2 + load**2)
 
-    @torch.no_grad()
+    @lasting()
     def _matched_gain(self) -> float:
         """Gain for which the ideal circuit has the software layer's transfer, least squares.
 
@@ -401,7 +406,7 @@ class IMACLinear(nn.Module):
             x: (..., N).
 
         Returns:
-            (..., M) in the dtype of ``x``.
+            (..., M) in the type of ``x``, computed in float64; integers give float64.
         """
         transfer = self.read_out(self.gain()).transfer(self.conductances())
         lines = x.to(torch.float64) / self.scaling.input_scale
@@ -413,9 +418,9 @@ class IMACLinear(nn.Module):
         result = function.ideal(combined, threshold, slope, vdd)
         if not function.bounded:
             result = result * self.scaling.output_scale
-        return result.to(x.dtype)
+        return result.to(x.dtype) if x.is_floating_point() else result
 
-    @torch.no_grad()
+    @lasting()
     def spread(self, generator: torch.Generator) -> None:
         """Draw the devices' resistances anew around nominal (``device.variation``)."""
         ones = torch.ones_like(self.positive_factor)
@@ -423,7 +428,7 @@ class IMACLinear(nn.Module):
         self.positive_factor.copy_(varied.positive)
         self.negative_factor.copy_(varied.negative)
 
-    @torch.no_grad()
+    @lasting()
     def effective_weights(self) -> tuple[Tensor, Tensor]:
         """The way back: software weights and bias that the devices stand for.
 

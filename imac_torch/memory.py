@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from imac_torch.numeric.modes import lasting
+
 Result = TypeVar("Result")
 
 
@@ -34,20 +36,21 @@ class Memory(Generic[Result]):
         Args:
             settings: What else the result depends on; compared by ``==``.
             tensors: As they are after the computation, which may settle some of them.
-            compute: Called without gradients.
+            compute: Called without gradients and outside of inference mode, so that its result
+                serves whoever asks next.
         """
         known = next((entry for entry in self._entries if entry[0] == settings), None)
         if known is not None and len(known[1]) == len(tensors) and all(
             map(same_values, known[1], tensors)
         ):
             return known[2]
-        with torch.no_grad():
+        with lasting():
             result = compute()
+            kept = tuple(tensor.detach().clone() for tensor in tensors)
         if known is not None:
             self._entries = [entry for entry in self._entries if entry is not known]
         elif len(self._entries) >= self.limit:
             self._entries.clear()
-        kept = tuple(tensor.detach().clone() for tensor in tensors)
         self._entries.append((settings, kept, result))
         return result
 

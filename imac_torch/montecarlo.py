@@ -20,6 +20,7 @@ from imac_torch.crossbar import build_crossbar
 from imac_torch.devices import DeviceModel
 from imac_torch.errors import MappingError
 from imac_torch.mapping.quantization import ConductancePair
+from imac_torch.numeric.modes import lasting
 from imac_torch.solution import Solution
 
 MEMORY: Final = 256 * 2**20
@@ -125,7 +126,7 @@ class MonteCarlo:
         mixed = (self.seed * RUN_MULTIPLIER + (sample + 1) * SEED_MULTIPLIER) % 2**63
         return torch.Generator().manual_seed(mixed)
 
-    @torch.no_grad()
+    @lasting()
     def conductances(self, sample: int) -> list[ConductancePair]:
         """(M·L, N+1) S per layer, of one sample; L slices of an output are neighbours."""
         generator = self.generator(sample)
@@ -134,7 +135,7 @@ class MonteCarlo:
             for layer in self.network.analog_layers()
         ]
 
-    @torch.no_grad()
+    @lasting()
     def realise(self, sample: int) -> IMACNetwork:
         """A copy of the network whose devices are those of one sample.
 
@@ -164,7 +165,7 @@ class MonteCarlo:
         for first in range(0, samples, size):
             yield range(first, min(first + size, samples))
 
-    @torch.no_grad()
+    @lasting()
     def solve(self, samples: range, voltages: Tensor, *, power: bool = True) -> Solution:
         """Solve some samples together.
 
@@ -188,7 +189,7 @@ class MonteCarlo:
         engine = self.network.engine
         return engine.solve(engine.prepare(parts), voltages, power=power)
 
-    @torch.no_grad()
+    @lasting()
     def run(
         self,
         inputs: Tensor,

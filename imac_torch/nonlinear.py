@@ -17,6 +17,7 @@ from torch import Tensor
 from imac_torch.circuit import GROUND, SUPPLY, LayerCircuit
 from imac_torch.errors import SolverError
 from imac_torch.nodal import DENSE_LIMIT, meeting_voltages, stamp
+from imac_torch.numeric.modes import lasting
 
 LARGEST_STEP: Final = 0.5
 """Limit of one Newton step in units of the voltage over which a cell's current bends."""
@@ -105,7 +106,7 @@ def _split(layer: LayerCircuit) -> tuple[LayerCircuit, LayerCircuit, Tensor, Ten
     return linear, replace(layer, elements=(*wires, *ohmic)), nodes, values
 
 
-@torch.no_grad()
+@lasting()
 def solve_nonlinear(
     layer: LayerCircuit,
     inputs: Tensor,

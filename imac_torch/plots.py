@@ -14,6 +14,7 @@ from torch import Tensor
 from imac_torch.dc.newton import NewtonOptions, solve_loaded
 from imac_torch.errors import ConfigError, SolverError
 from imac_torch.finfet import FinFET
+from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.periphery.neuron.core import Core, CoreCurrents, CoreValues
@@ -92,7 +93,7 @@ class _LoadedCore:
         return self.core.inside(gate, output)
 
 
-@torch.no_grad()
+@lasting()
 def loaded_curve(
     spec: NeuronSpec,
     inputs: Tensor,
@@ -139,7 +140,7 @@ def loaded_curve(
     return LoadedCurve(inputs, outputs, gates, supply, conductance, voltage)
 
 
-@torch.no_grad()
+@lasting()
 def plot_finfet(
     device: FinFET,
     *,

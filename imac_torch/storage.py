@@ -24,6 +24,7 @@ from imac_torch.config import Config
 from imac_torch.errors import ConversionError, DataError, ImacError
 from imac_torch.files import atomic_path
 from imac_torch.layers import IMACLinear, Scaling
+from imac_torch.numeric.modes import lasting
 
 __all__ = ["FORMAT", "load", "save"]
 
@@ -108,6 +109,8 @@ def save(network: IMACNetwork, path: str | Path, *, overwrite: bool = False) -> 
     return path
 
 
+@lasting()
+@torch.random.fork_rng(devices=[])  # modules draw weights when they are built
 def load(
     path: str | Path, digital: nn.Module | Callable[[], nn.Module] | None = None
 ) -> IMACNetwork:
@@ -230,6 +233,7 @@ def _build_layer(
             scaling=Scaling(**content["scaling"]),
             name=str(content["name"]),
             dtype=tensors[f"layers.{index}.weight"].dtype,
+            initialise=False,
         )
         if index == 0:
             layer.driver_resistance = 0.0

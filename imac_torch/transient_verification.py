@@ -15,6 +15,7 @@ from imac_torch.analog import IMACNetwork
 from imac_torch.deck import Dialect, collect, write_deck
 from imac_torch.latency import RESOLUTION, Latency, measure_latency
 from imac_torch.netlist import NetlistSettings
+from imac_torch.numeric.modes import lasting
 from imac_torch.simulator import NgSpice, Simulator, SpiceSolution, check, solve_netlists
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.network import solve_transient
@@ -78,7 +79,7 @@ class TransientVerification:
         )
 
 
-@torch.no_grad()
+@lasting()
 def verify_transient(
     network: IMACNetwork,
     loader: Iterable[object],

@@ -18,6 +18,7 @@ from imac_torch.elimination.ports import refuse_curved
 from imac_torch.errors import SimulatorError
 from imac_torch.ir_drop import CellVoltages, cell_voltages
 from imac_torch.netlist import NetlistSettings
+from imac_torch.numeric.modes import lasting
 from imac_torch.simulator import NgSpice, check, solve_netlists
 
 
@@ -58,7 +59,7 @@ class Verification:
         )
 
 
-@torch.no_grad()
+@lasting()
 def verify(
     network: IMACNetwork,
     loader: Iterable[object],

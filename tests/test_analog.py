@@ -31,7 +31,7 @@ from imac_torch.analog import encode, evaluating
 from imac_torch.errors import CircuitError, ConversionError, DataError, ImacError
 from imac_torch.storage import load, save
 
-INPUTS = signs(5, 6)
+INPUTS = signs(5, 6).double()
 
 
 def network(config=LOGISTIC, seed=3):
@@ -41,7 +41,7 @@ def network(config=LOGISTIC, seed=3):
 @torch.no_grad()
 def outputs(item, inputs=INPUTS):
     found = item(inputs)
-    assert found.dtype == torch.float64
+    assert found.dtype == (inputs.dtype if inputs.is_floating_point() else torch.float64)
     assert bool(torch.isfinite(found).all())
     return found
 

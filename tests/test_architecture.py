@@ -19,8 +19,8 @@ LAYERS = (
     ("errors",),
     ("base",),
     (
-        "units", "files", "progress", "memory", "tables", "solution", "resources", "activations",
-        "config",
+        "units", "files", "progress", "memory", "numeric", "tables", "solution", "resources",
+        "activations", "config",
     ),
     ("waveform", "latency", "energy"),
     ("overrides", "kernels", "wires", "finfet", "datasets", "mapping"),

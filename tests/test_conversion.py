@@ -134,7 +134,8 @@ def test_network_computes_what_software_does():
         found, expected = network(IMAGES), model(IMAGES)
     assert found.shape == expected.shape == (5, 4)
     # float32 rounding of the model's two layers, and 1 mΩ neurons that see 1 mS of load
-    torch.testing.assert_close(found, expected.double(), rtol=0, atol=1e-5)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_front_and_tail_stay_in_software():

@@ -28,6 +28,7 @@ from imac_torch.dc.newton import NewtonOptions, solve_neurons
 from imac_torch.dc.tangents import CellVoltages, CurvedLayer, Tangents
 from imac_torch.errors import SolverError
 from imac_torch.nonlinear import ROUNDING
+from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.solution import LayerSolution, Power, Solution, Status, combine, concatenate
 
@@ -204,7 +205,7 @@ def _defect(tangents: Tangents, found: CellVoltages) -> Tensor:
     return (current - known.slopes * across - tangents.sources).abs().flatten(1).amax(-1)
 
 
-@torch.no_grad()
+@lasting()
 def solve_curved(
     stages: Sequence[CurvedStage],
     inputs: Tensor,

@@ -16,6 +16,7 @@ from imac_torch.dc.newton import NewtonOptions
 from imac_torch.elimination.choice import EliminationInfo, Kernel, Method
 from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.errors import SolverError
+from imac_torch.numeric.modes import ordinary
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.solution import Solution, Status, concatenate, replace_samples
@@ -90,6 +91,7 @@ class Native:
         """For reports."""
         return "native"
 
+    @ordinary()
     def prepare(self, layers: Sequence[tuple[CrossbarSpec, NeuronSpec]]) -> Prepared:
         """Eliminate the layers' crossbars and build their neurons."""
         if not layers:
@@ -130,6 +132,7 @@ class Native:
         info = EliminationInfo("tangents", "torch")
         return Prepared((), (), (info,) * len(layers), tuple(tabulated), tuple(exact))
 
+    @ordinary()
     def solve(self, prepared: Prepared, inputs: Tensor, *, power: bool = True) -> Solution:
         """Solve input voltages (B, N), in batches of bounded size.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from imac_torch.dc.load import Blocks, Load
 from imac_torch.errors import SolverError
 from imac_torch.kernels.compiled import obstacle
+from imac_torch.numeric.modes import once
 from imac_torch.periphery.neuron.behavioural import BehaviouralCore
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.periphery.neuron.tabulated import TableCore
@@ -450,8 +451,8 @@ def attach_gradients(
     step = _ImplicitSolve.apply(system.right, system.diagonal, frozen)
     gate_step = system.gate_step - system.gate_step.detach() + system.gate_by_output * step
     return NeuronSolution(
-        solution.outputs + step,
-        solution.gates + gate_step,
+        once(solution.outputs + step),
+        once(solution.gates + gate_step),
         solution.status,
         solution.residual,
         solution.iterations,

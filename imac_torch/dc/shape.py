@@ -8,6 +8,7 @@ from typing import Final
 import torch
 
 from imac_torch.dc.transfer import range_of, threshold_and_slope, transfer_curve
+from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.base import NeuronKind, NeuronSpec
 
 FIT_SPREAD: Final = 2.0
@@ -36,7 +37,7 @@ def _fitted(spec: NeuronSpec, kind: NeuronKind) -> tuple[float, float]:
     argument = torch.linspace(-3.0, 3.0, FIT_POINTS, dtype=torch.float64, device="cpu") * FIT_SPREAD
     density = torch.exp(-0.5 * (argument / FIT_SPREAD).square()).sqrt()
     inputs = argument / slope + threshold
-    with torch.no_grad():
+    with lasting():
         curve = transfer_curve(spec, inputs) / spec.vdd
         parameters = torch.tensor([threshold, slope], dtype=torch.float64, device="cpu")
         for _ in range(FIT_STEPS):  # Gauss-Newton; the residual is small, so it converges

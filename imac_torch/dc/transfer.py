@@ -10,6 +10,7 @@ from torch import Tensor
 from imac_torch.activations import Bounded
 from imac_torch.dc.newton import NewtonOptions, solve_loaded
 from imac_torch.errors import SolverError
+from imac_torch.numeric.modes import differentiating, lasting
 from imac_torch.periphery.neuron.base import NeuronKind, NeuronSpec
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.solution import Status
@@ -71,7 +72,7 @@ def _measured(spec: NeuronSpec, kind: NeuronKind) -> tuple[float, float]:
     middle = spec.vdd * function.middle
     low, high = kind.input_range(spec)
     ends: tuple[bool, bool] | None = None
-    with torch.no_grad():
+    with lasting():
         for _ in range(8):  # bracketing by 33 points: 4 V/32^8 is below rounding
             points = torch.linspace(low, high, 33, dtype=torch.float64, device="cpu")
             above = transfer_curve(spec, points) > middle
@@ -87,10 +88,10 @@ def _measured(spec: NeuronSpec, kind: NeuronKind) -> tuple[float, float]:
             index = int(crossing[0])
             low, high = float(points[index]), float(points[index + 1])
             ends = bool(above[index]), bool(above[index + 1])
-    threshold = torch.tensor(
-        [(low + high) / 2], dtype=torch.float64, device="cpu", requires_grad=True
-    )
-    with torch.enable_grad():
+    with differentiating():
+        threshold = torch.tensor(
+            [(low + high) / 2], dtype=torch.float64, device="cpu", requires_grad=True
+        )
         output = transfer_curve(spec, threshold)
         (slope,) = torch.autograd.grad(output.sum(), threshold)
     # vdd·f(k·z) has slope vdd·k·f′(0) at its middle; of the sigmoid, f′(0) is 1/4.

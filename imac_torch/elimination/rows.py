@@ -12,9 +12,9 @@ from torch import Tensor
 from imac_torch.elimination.blocks import BlockPorts, Termination
 from imac_torch.elimination.chain import LineEnds, eliminate_lines
 from imac_torch.elimination.linalg import solve
-from imac_torch.errors import SolverError
 from imac_torch.kernels import Kernel, choose_kernel
 from imac_torch.kernels.threads import run_blocks
+from imac_torch.numeric.modes import first_order, once
 
 CHUNK_BYTES: Final = 256 * 2**20
 """Intermediate admittances kept at a time; beyond it they are recomputed or done in parts."""
@@ -41,8 +41,8 @@ def eliminate_rows(
         Ports with the same leading dimensions. Differentiable once in everything.
 
     Raises:
-        SolverError: The kernel is unknown or cannot be used here, or (in backward) second
-            derivatives are asked for.
+        SolverError: The kernel is unknown or cannot be used here; in backward, if a second
+            derivative is asked for.
     """
     batch = positive.shape[:-2]
     count, columns = positive.shape[-2:]
@@ -69,7 +69,8 @@ def eliminate_rows(
         for k in range(0, max(1, positive.shape[0]), step):
             rows = eliminate_lines(positive[k : k + step], negative[k : k + step], wires)
             ends_of_rows = torch.stack([rows.positive_end, rows.negative_end], dim=-2)
-            parts.append(RowRecursion.apply(rows.admittance, ends_of_rows, wires.input_segment))
+            found = RowRecursion.apply(rows.admittance, ends_of_rows, wires.input_segment)
+            parts.append(tuple(once(item) for item in found))
         admittance = torch.cat([part[0] for part in parts])
         transfers = torch.cat([part[1] for part in parts])
         positive_end, negative_end = transfers[..., 0, :], transfers[..., 1, :]
@@ -78,14 +79,6 @@ def eliminate_rows(
         positive_end.reshape(*batch, count, columns),
         negative_end.reshape(*batch, count, columns),
     )
-
-
-def _refuse_second_derivatives() -> None:
-    if torch.is_grad_enabled():
-        raise SolverError(
-            "the row elimination has no second derivatives: do not use create_graph=True through "
-            'it, or eliminate with method = "tiles"'
-        )
 
 
 class RowRecursion(torch.autograd.Function):
@@ -125,7 +118,6 @@ class RowRecursion(torch.autograd.Function):
         ctx: Any, grad_admittance: Tensor, grad_transfers: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Cotangents of the ports to those of the rows and of the segment."""
-        _refuse_second_derivatives()
         reduced, ends, segment = ctx.saved_tensors
         blocks, count, columns, _ = reduced.shape
         upward = torch.empty_like(reduced)
@@ -208,7 +200,6 @@ class CompiledElimination(torch.autograd.Function):
         ctx: Any, grad_admittance: Tensor, grad_positive_end: Tensor, grad_negative_end: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Cotangents of the ports to those of conductances and scalars."""
-        _refuse_second_derivatives()
         from imac_torch.kernels import rows as kernels
 
         positive, negative, scalars = ctx.saved_tensors
@@ -230,8 +221,8 @@ class CompiledElimination(torch.autograd.Function):
             gradients[1],
             grad_scalars,
         )
-        return (
-            torch.from_numpy(gradients[0]),
-            torch.from_numpy(gradients[1]),
-            torch.from_numpy(grad_scalars.sum(axis=0)),
+        found = (gradients[0], gradients[1], grad_scalars.sum(axis=0))
+        first, second, third = (
+            first_order(torch.from_numpy(item), *ctx.saved_tensors) for item in found
         )
+        return first, second, third

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from imac_torch.finfet.numerics import softplus
+from imac_torch.numeric.modes import once
 
 # w = ln tan β is kept above this, so that tan²β does not underflow.
 _W_MIN = -300.0
@@ -65,7 +66,7 @@ def inversion_charge(drive: Tensor, r1: Tensor, s0: Tensor) -> Tensor:
     # of the implicit function.
     charge, log_tangent = _charge(w, s0)
     residual = log_tangent + r1 * charge - drive
-    return _charge(w - residual / slope, s0)[0]
+    return once(_charge(w - residual / slope, s0)[0])
 
 
 def _charge(w: Tensor, s0: Tensor) -> tuple[Tensor, Tensor]:

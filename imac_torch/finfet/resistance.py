@@ -17,6 +17,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from imac_torch.numeric.modes import differentiating, leaf, plain
+
 Residual = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(vd′, vs′, drain, gate, source, bulk) → (vd − vd′ − Rd·Id, vs − vs′ − Rs·Is), all V."""
 
@@ -192,9 +194,9 @@ def jacobian(
     residual: Residual, x: Tensor, y: Tensor, bias: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The residual (fx, fy) and its Jacobian ∂(fx, fy)/∂(x, y) by rows, all detached."""
-    with torch.enable_grad():
-        lx, ly = x.detach().requires_grad_(), y.detach().requires_grad_()
-        fx, fy = residual(lx, ly, *(v.detach() for v in bias))
+    with differentiating():
+        lx, ly = leaf(x), leaf(y)
+        fx, fy = residual(lx, ly, *(plain(v) for v in bias))
         ax, ay = torch.autograd.grad(fx.sum(), (lx, ly), retain_graph=True)
         bx, by = torch.autograd.grad(fy.sum(), (lx, ly))
     return fx.detach(), fy.detach(), ax, ay, bx, by

@@ -19,6 +19,7 @@ from imac_torch.finfet.parameters import check_parameters, resolve_parameters
 from imac_torch.finfet.resistance import InternalNodes, jacobian, solve_internal_nodes
 from imac_torch.finfet.temperature import build_thermal
 from imac_torch.finfet.tunnelling import Tunnelling
+from imac_torch.numeric.modes import differentiating, leaf, once, ordinary
 
 Voltage = Tensor | float
 _CHUNK = 16384
@@ -82,6 +83,7 @@ class FinFET:
             physical.
     """
 
+    @ordinary()  # its tensors are used in derivatives, whatever mode it is made in
     def __init__(
         self,
         card: ModelCard,
@@ -206,10 +208,8 @@ class FinFET:
             Capacitances, F, shape (..., 4, 4), terminals in the order drain, gate, source, bulk;
             rows and columns sum to zero. Detached: without gradients of its own.
         """
-        with torch.enable_grad():
-            terminals = [
-                v.detach().requires_grad_() for v in self._volts(drain, gate, source, bulk)
-            ]
+        with differentiating():
+            terminals = [leaf(v) for v in self._volts(drain, gate, source, bulk)]
             q = self.charges(*terminals)
             rows = []
             for charge in (q.drain, q.gate, q.source, q.bulk):
@@ -312,7 +312,7 @@ class FinFET:
         _, _, ax, ay, bx, by = jacobian(self._residual, x, y, bias)
         fx, fy = self._residual(x, y, *bias)
         det = ax * by - ay * bx
-        return x + (ay * fy - by * fx) / det, y + (bx * fx - ax * fy) / det
+        return once(x + (ay * fy - by * fx) / det), once(y + (bx * fx - ax * fy) / det)
 
 
 def inverter_currents(

@@ -33,6 +33,7 @@ from imac_torch.errors import MappingError
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.mapping.slices import Slicing
 from imac_torch.mapping.states import InputStatistics, RowProblem, improve
+from imac_torch.numeric.modes import differentiating, leaf, once
 
 FIXED_POINT_LIMIT: Final = 200
 FIXED_POINT_TOLERANCE: Final = 1e-15
@@ -240,14 +241,14 @@ class _Solution:
 
         S- = F(S-, t) is differentiated implicitly: S-(t) = S* + (F(S*, t) - S*)/(1 - ∂F/∂S-).
         """
-        with torch.enable_grad():
-            sums = self.sum_minus.detach().requires_grad_()
+        with differentiating():
+            sums = leaf(self.sum_minus)
             negative = self._negative(target.detach(), sums)[1]
             (slope,) = torch.autograd.grad(negative.sum(), sums)
         frozen = self.sum_minus
         implied = self._negative(target, frozen)[1].sum(-1, keepdim=True)
         sums = frozen + (implied - implied.detach()) / (1.0 - slope)
-        positive, negative = self._negative(target, sums)
+        positive, negative = (once(cells) for cells in self._negative(target, sums))
         return ConductancePair(self.read_out.scatter(positive), self.read_out.scatter(negative))
 
     def _negative(self, target: Tensor, sum_minus: Tensor) -> tuple[Tensor, Tensor]:

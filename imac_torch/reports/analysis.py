@@ -14,12 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from imac_torch.ablation import LayerEffect, ablate, layer_effects
-from imac_torch.analog import IMACNetwork
+from imac_torch.analog import IMACNetwork, evaluating
 from imac_torch.datasets.batches import labelled_batches
 from imac_torch.errors import DataError, SolverError
 from imac_torch.files import atomic_path, write_text
 from imac_torch.ir_drop import cell_voltages
 from imac_torch.layers import IMACLinear
+from imac_torch.numeric.modes import lasting
 from imac_torch.reports.area import NetworkArea, network_area
 from imac_torch.solution import Solution, Status
 
@@ -193,7 +194,7 @@ def _layer_from(values: dict[str, Any]) -> LayerAnalysis:
     return LayerAnalysis(**values)
 
 
-@torch.no_grad()
+@lasting()
 def analyse(
     network: IMACNetwork,
     software: nn.Module,
@@ -274,8 +275,9 @@ def _scores(software: nn.Module, inputs: Tensor) -> Tensor:
             or (type(leaves[-1]) is nn.Sequential and not _computes(leaves[-1]))
         ):
             leaves.pop()
-        software = nn.Sequential(*leaves).eval()
-    return software(inputs)
+        software = nn.Sequential(*leaves)
+    with evaluating(software):
+        return software(inputs)
 
 
 def _computes(module: nn.Module) -> bool:

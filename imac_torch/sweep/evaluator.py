@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import torch
 from torch import Tensor, nn
 
-from imac_torch.analog import IMACNetwork
+from imac_torch.analog import IMACNetwork, evaluating
 from imac_torch.config import Config
 from imac_torch.conversion import convert
 from imac_torch.datasets.batches import labelled_batches
@@ -22,6 +22,7 @@ from imac_torch.dc.native import Native
 from imac_torch.engine import Engine, Spice
 from imac_torch.errors import DataError, SamplingWarning, SolverError
 from imac_torch.evaluation import evaluate
+from imac_torch.numeric.modes import lasting
 from imac_torch.reports.area import network_area
 from imac_torch.reports.report import Report, environment
 from imac_torch.simulator import HSpice, Simulator
@@ -203,8 +204,8 @@ class _NetworkBench:
                 strict=True,
             )
         )
-        model = evaluator.model.eval()
-        with torch.no_grad():
+        model = evaluator.model
+        with lasting(), evaluating(model):
             self.software = torch.cat([model(inputs).argmax(-1) for inputs, _ in self.batches])
         self.kept: OrderedDict[str, tuple[IMACNetwork, Report]] = OrderedDict()
 

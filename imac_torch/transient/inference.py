@@ -14,6 +14,7 @@ from imac_torch.dc.network import solve_dc
 from imac_torch.energy import Energy
 from imac_torch.errors import SolverError
 from imac_torch.latency import Latency, measure_latency
+from imac_torch.numeric.modes import lasting
 from imac_torch.solution import Status
 from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.transient.network import solve_transient
@@ -65,7 +66,7 @@ class InferenceRun:
         self._shown: dict[int, tuple[Tensor, Tensor]] = {}
         self._slowest: tuple[float, int, Tensor, Tensor] | None = None
 
-    @torch.no_grad()
+    @lasting()
     def add(
         self,
         inputs: Tensor,
@@ -105,7 +106,7 @@ class InferenceRun:
         if self._taken - self._count >= self.options.batch_size:
             self._measure_waiting(self.options.batch_size)
 
-    @torch.no_grad()
+    @lasting()
     def flush(self) -> None:
         """Measure what waits.
 
@@ -225,7 +226,7 @@ class InferenceRun:
             energy, torch.full((count,), int(Status.FAILED), device="cpu"), 0.0, (),
         )  # fmt: skip
 
-    @torch.no_grad()
+    @lasting()
     def _waveforms(self) -> Waveforms | None:
         wanted = dict(list(self._shown.items())[: max(self.options.waveforms - 1, 0)])
         if self._slowest is not None and self._slowest[0] >= 0.0:

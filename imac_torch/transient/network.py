@@ -14,6 +14,7 @@ from torch import Tensor
 
 from imac_torch.config import Timing
 from imac_torch.errors import SolverError
+from imac_torch.numeric.modes import lasting
 from imac_torch.transient.drive import Sequence
 from imac_torch.transient.integrator import GAMMA, ladder, quadrature
 from imac_torch.transient.options import TransientOptions
@@ -56,7 +57,7 @@ def solve_transient(
         raise SolverError("inputs must be finite")
     begin = torch.zeros_like(inputs[:, 0]) if initial is None else initial.expand_as(inputs[:, 0])
     sequence = Sequence(torch.cat([begin[:, None], inputs], dim=1), timing)
-    with torch.no_grad():
+    with lasting():
         return _integrate(Stepper(stages, sequence, options), sequence, options)
 
 

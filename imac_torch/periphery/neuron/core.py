@@ -8,6 +8,8 @@ from typing import Final, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from imac_torch.numeric.modes import differentiating, leaf
+
 CPU: Final = torch.device("cpu")
 """Where things are made, whatever torch's default device is."""
 
@@ -69,9 +71,8 @@ class Core(Protocol):
 def differentiate(core: Core, gate: Tensor, output: Tensor) -> CoreCurrents:
     """:meth:`Core.currents` by automatic differentiation of :meth:`Core.values`."""
     tracked = torch.is_grad_enabled()
-    with torch.enable_grad():
-        gate = gate.detach().requires_grad_()
-        output = output.detach().requires_grad_()
+    with differentiating():
+        gate, output = leaf(gate), leaf(output)
         values = core.values(gate, output)
         # The sums decouple elements: each current depends on its own voltages only.
         first = torch.autograd.grad(values.output.sum(), (gate, output), retain_graph=True)

@@ -13,6 +13,7 @@ from imac_torch.activations import SIGMOID
 from imac_torch.config import Config
 from imac_torch.errors import ConfigError
 from imac_torch.finfet import FinFET, builtin_14nm_hp, inverter_currents, load_ptm
+from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.base import (
     COMMON_FIELDS,
     NeuronKind,
@@ -161,6 +162,7 @@ def inverter_charges(
 
 
 @lru_cache(maxsize=16)  # a pure function of its arguments that takes about a second
+@lasting()
 def _current_table(
     directory: str | None, node: int, flavour: str, fins: int, temperature: float, vdd: float
 ) -> TableCore:
@@ -173,17 +175,17 @@ def _current_table(
 
 
 @lru_cache(maxsize=16)  # a pure function of its arguments that takes about a second
+@lasting()
 def _charge_table(
     directory: str | None, node: int, flavour: str, fins: int, temperature: float, vdd: float
 ) -> TableCharges:
     n, p = _transistors(directory, node, flavour, fins, temperature)
-    with torch.no_grad():
-        gate = torch.linspace(
-            -GATE_MARGIN, vdd + GATE_MARGIN, CHARGE_NODES[0], dtype=torch.float64, device="cpu"
-        )
-        output = torch.linspace(
-            -OUTPUT_MARGIN, vdd + OUTPUT_MARGIN, CHARGE_NODES[1], dtype=torch.float64, device="cpu"
-        )
-        gates, outputs = torch.meshgrid(gate, output, indexing="ij")
-        values = torch.stack(inverter_charges(n, p, gates, outputs, vdd), dim=-1) / CHARGE_SCALE
-        return TableCharges(SplineTable.fit(gate, output, values))
+    gate = torch.linspace(
+        -GATE_MARGIN, vdd + GATE_MARGIN, CHARGE_NODES[0], dtype=torch.float64, device="cpu"
+    )
+    output = torch.linspace(
+        -OUTPUT_MARGIN, vdd + OUTPUT_MARGIN, CHARGE_NODES[1], dtype=torch.float64, device="cpu"
+    )
+    gates, outputs = torch.meshgrid(gate, output, indexing="ij")
+    values = torch.stack(inverter_charges(n, p, gates, outputs, vdd), dim=-1) / CHARGE_SCALE
+    return TableCharges(SplineTable.fit(gate, output, values))

@@ -9,6 +9,7 @@ import torch
 
 from imac_torch.activations import SIGMOID
 from imac_torch.errors import ConfigError, NetlistError
+from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.base import COMMON_FIELDS, NeuronKind, NeuronSpec
 from imac_torch.periphery.neuron.core import CPU, Core
 from imac_torch.periphery.neuron.neurontable import NeuronTable
@@ -68,5 +69,6 @@ def _measured_core(spec: NeuronSpec) -> TableCore:
 
 @lru_cache(maxsize=16)  # by modification time and size: a replaced file is read again
 def _read_table(path: str, modified: int, size: int) -> tuple[NeuronTable, TableCore]:
-    table = NeuronTable.load(path)
-    return table, tabulate(table)
+    with lasting():
+        table = NeuronTable.load(path)
+        return table, tabulate(table)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from imac_torch.numeric.modes import lasting, once
 from imac_torch.periphery.neuron.core import ChargeValues, Core, CoreCurrents, CoreValues
 from imac_torch.periphery.neuron.spline import SplineTable
 
@@ -64,7 +65,7 @@ class TableCore:
         supply_scale: float = SUPPLY_SCALE,
     ) -> TableCore:
         """Tabulate another core."""
-        with torch.no_grad():
+        with lasting():
             gate = torch.linspace(*gate_range, nodes[0], dtype=torch.float64, device="cpu")
             output = torch.linspace(*output_range, nodes[1], dtype=torch.float64, device="cpu")
             values = core.values(*torch.meshgrid(gate, output, indexing="ij"))
@@ -84,7 +85,7 @@ class TableCore:
         if torch.is_grad_enabled() and (gate.requires_grad or output.requires_grad):
             frozen = self.table(gate.detach(), output.detach())
             # Value and slope at the point: exact first derivatives without a graph of gathers.
-            value = (
+            value = once(
                 frozen.value
                 + frozen.by_first * (gate - gate.detach())[..., None]
                 + frozen.by_second * (output - output.detach())[..., None]
