@@ -31,6 +31,14 @@ GROUND: Final = 0
 """Index of the ground node in every layer."""
 SUPPLY: Final = 1
 """Index of the vdd node in every layer."""
+SHORTEST_WIRE: Final = math.sqrt(2.0 * 2.0**-53)
+"""Wire segments of less than this many times 1/(n·g) are nodes (n cells of up to g on a line).
+
+In a nodal matrix a segment of resistance R adds 1/R to the diagonal on which a cell has g, and
+rounding the sum to 53 bits loses a part 2^-53/(R·g) of the cell. Leaving the segments out loses
+less than their whole drop, a part R·g·n²/2: they carry the currents of n, n - 1, … 1 cells. The
+second is the smaller error where R·g·n < √(2·2^-53) = 1.5e-8, and is at most 0.7e-8·n there.
+"""
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,7 @@ class LayerCircuit:
         read_outs: What the lines end in.
         sums: Present when partitions are summed instead of averaged.
         neurons: The activation circuits.
+        notes: What was simplified, one sentence each.
     """
 
     name: str
@@ -142,6 +151,7 @@ class LayerCircuit:
     read_outs: ReadOutArray
     sums: SumArray | None
     neurons: NeuronArray
+    notes: tuple[str, ...] = ()
 
     def node_names(self) -> NDArray[np.str_]:
         """Names of all nodes by index: ``0``, ``vdd``, then every array's."""
@@ -271,7 +281,7 @@ def build_layer(
     positive_end = builder.nodes("pe", rows, parts)
     negative_end = builder.nodes("ne", rows, parts)
 
-    input_wire, output_wire = float(spec.input_segment), float(spec.output_segment)
+    input_wire, output_wire, notes = _wires(spec, max(positive.max(), negative.max()))
     cell = np.broadcast_to(feeds, (rows, columns))
     if input_wire > 0.0:
         cell = builder.nodes("a", rows, columns)
@@ -344,7 +354,31 @@ def build_layer(
         neurons=NeuronArray(
             np.arange(outputs)[:, None] + 1, np.stack([neuron_inputs, output_pins], axis=1), neuron
         ),
+        notes=notes,
     )
+
+
+def _wires(spec: CrossbarSpec, conductance: float) -> tuple[float, float, tuple[str, ...]]:
+    """Segments (Ω) of input and output lines, 0 for those that are nodes, and what to say of it.
+
+    See :data:`SHORTEST_WIRE`. Both lines of an output carry a cell per column, an input line two
+    per row.
+    """
+    kept, notes = [], []
+    for what, segment, ranges, cells in (
+        ("input", float(spec.input_segment), spec.row_ranges, 2),
+        ("output", float(spec.output_segment), spec.column_ranges, 1),
+    ):
+        count = cells * max(stop - start for start, stop in ranges)
+        limit = SHORTEST_WIRE / (count * conductance) if conductance > 0.0 else 0.0
+        if 0.0 < segment < limit:
+            notes.append(
+                f"segments of {what} lines, {segment:.3g} ohm, are no elements: below "
+                f"{limit:.3g} ohm they matter less than the rounding of a nodal matrix"
+            )
+            segment = 0.0
+        kept.append(segment)
+    return kept[0], kept[1], tuple(notes)
 
 
 def _array(tensor: Tensor) -> FloatArray:

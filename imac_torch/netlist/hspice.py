@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from imac_torch.errors import NetlistError
 from imac_torch.netlist.inverter import Inverter, library_inverter
@@ -18,6 +19,10 @@ from imac_torch.netlist.writer import (
 )
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.units import spice_number
+
+# HSPICE raises every resistor to RESMIN ohm: 1e-5 unless it is set, to 1e-15 at least.
+_RESMIN: Final = 1e-5
+_RESMIN_RANGE: Final = 1e-15
 
 
 class HSpiceWriter(NetlistWriter):
@@ -56,7 +61,17 @@ class HSpiceWriter(NetlistWriter):
         post = "post=2" + (" probe" if deck.settings.save == "outputs" else "")
         relative = spice_number(deck.settings.relative)
         voltage = spice_number(deck.settings.absolute_voltage)
+        smallest = min(
+            (float(item.values.min()) for layer in deck.circuit.layers for item in layer.elements
+             if item.kind == "resistor"), default=_RESMIN,
+        )  # fmt: skip
+        if smallest < _RESMIN_RANGE:
+            raise NetlistError(
+                f"a resistor of {smallest:.3g} ohm cannot be written for HSPICE, which raises every "
+                f"one to {_RESMIN_RANGE:g} ohm; use ideal wires (interconnect.resistance = false)"
+            )
         return [
+            *([f".option resmin={spice_number(_RESMIN_RANGE)}"] if smallest < _RESMIN else []),
             ".option ingold=2 numdgt=10 measdgt=10 runlvl=6 method=gear measform=0 "
             f"{post if wanted else 'post=0'} nomod parhier=local",
             f".option relv={relative} relvdc={relative} absv={voltage} absvdc={voltage} "

@@ -76,6 +76,7 @@ def layer_text(layer: LayerCircuit, amplifier: Subcircuit, neuron: Subcircuit) -
     ports = [names[k] for k in [*layer.inputs.tolist(), *layer.outputs.tolist()]]
     lines = [
         f"* {layer.name}: {len(layer.inputs)} inputs, {len(layer.outputs)} outputs",
+        *(f"* {note}" for note in layer.notes),
         wrap([*ports, "vdd", NEURON_SUPPLY], f".subckt {layer.name}"),
     ]
     for element in layer.elements:
