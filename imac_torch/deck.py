@@ -119,6 +119,7 @@ def compile(
     first: int = 0,
     limit: int | None = None,
     amplifier: str | Path | None = None,
+    trust: bool = False,
 ) -> Deck:
     """Write netlists and PWL sources for the samples of a loader.
 
@@ -131,6 +132,10 @@ def compile(
         first: Samples to skip (IMAC-Sim: firstimage).
         limit: Samples to take, None for all (IMAC-Sim: testnum).
         amplifier: File with a sub-circuit that replaces the amplifier's; same ports.
+        trust: Take sub-circuit files (``amplifier``, ``neuron.subcircuit``, the library of
+            ``neuron.model_directory``) and all that they include as they are. A simulator obeys
+            what is in them, programs and files included; without it, they may hold sub-circuits,
+            models and parameters only.
 
     Returns:
         The deck; ``deck.run()`` runs it.
@@ -149,6 +154,7 @@ def compile(
         dialect=dialect,
         settings=settings,
         amplifier=None if amplifier is None else Path(amplifier),
+        trust=trust,
     )
 
 
@@ -176,12 +182,13 @@ def write_deck(
     dialect: Dialect,
     settings: NetlistSettings | None = None,
     amplifier: Path | None = None,
+    trust: bool = False,
 ) -> Deck:
     """:func:`compile` for input voltages (B, N) at hand."""
     circuit = network.circuit()
     settings = settings or NetlistSettings()
     specs = [layer.neurons.spec for layer in circuit.layers]
-    writer = netlist_writer(specs, dialect, settings, amplifier=amplifier)
+    writer = netlist_writer(specs, dialect, settings, amplifier=amplifier, trust=trust)
     return Deck(write_netlists(circuit, inputs, directory, writer, settings), labels)
 
 
@@ -223,6 +230,7 @@ def netlist_writer(
     settings: NetlistSettings,
     *,
     amplifier: Path | None = None,
+    trust: bool = False,
 ) -> NetlistWriter:
     """The writer of a dialect, with the transistors that the neurons need.
 
@@ -235,14 +243,16 @@ def netlist_writer(
         raise NetlistError(f"dialect must be 'ngspice' or 'hspice', got {dialect!r}")
     for spec in specs:
         if spec.model.characterised:
-            check_table(spec)
+            check_table(spec, trust=trust)
     finfets = [spec for spec in specs if spec.has_inverter]
-    inverter = None if not finfets else _inverter(finfets, dialect, settings)
+    inverter = None if not finfets else _inverter(finfets, dialect, settings, trust=trust)
     kind = HSpiceWriter if dialect == "hspice" else NgSpiceWriter
-    return kind(amplifier=amplifier, inverter=inverter)
+    return kind(amplifier=amplifier, inverter=inverter, trust=trust)
 
 
-def _inverter(specs: list[NeuronSpec], dialect: Dialect, settings: NetlistSettings) -> Inverter:
+def _inverter(
+    specs: list[NeuronSpec], dialect: Dialect, settings: NetlistSettings, *, trust: bool
+) -> Inverter:
     first = specs[0]
     options = first.options
     # Resistances and level shifts may differ per layer, they are outside the inverter; so may
@@ -262,16 +272,19 @@ def _inverter(specs: list[NeuronSpec], dialect: Dialect, settings: NetlistSettin
     if len(kinds) > 1:
         raise NetlistError("a netlist holds one kind of transistor; layers ask for several")
     if dialect == "hspice":
-        directory = options.model_directory
+        directory = first.named_file("model_directory")
         if directory is not None and (Path(directory) / "models").is_file():
-            return library_inverter(Path(directory), options.transistor_node, options.flavour)
+            return library_inverter(
+                Path(directory), options.transistor_node, options.flavour, trust=trust
+            )
         n, p = transistors(first)
         return card_inverter(
             write_model_card(n.card), write_model_card(p.card), float(n.card.parameters["l"])
         )
-    if options.osdi is not None:
+    osdi = first.named_file("osdi")
+    if osdi is not None:
         n, p = transistors(first)
-        return osdi_inverter(Path(options.osdi), n.card, p.card, first.temperature)
+        return osdi_inverter(Path(osdi), n.card, p.card, first.temperature)
     if settings.analysis != "dc":
         raise NetlistError(
             "ngspice has no FinFET of HSPICE's level 72; it gets a table of ours, which has no "

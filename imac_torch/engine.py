@@ -42,12 +42,14 @@ class Spice:
             something failed in it.
         settings: Analysis; by default exact operating points.
         workers: Simultaneous runs.
+        trust: Take sub-circuit files as they are; see :func:`imac_torch.compile`.
     """
 
     simulator: Simulator
     directory: Path | None = None
     settings: NetlistSettings = field(default_factory=lambda: NetlistSettings(analysis="dc"))
     workers: int = 1
+    trust: bool = False
 
 
 Engine = Native | Spice | Simulator
@@ -109,6 +111,7 @@ class _BoundSpice:
             root / f"samples_{self.calls:06d}",
             dialect="hspice" if self.engine.simulator.name == "hspice" else "ngspice",
             settings=self.engine.settings,
+            trust=self.engine.trust,
         )
         self.calls += 1
         return deck.run(self.engine.simulator, workers=self.engine.workers, progress=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -118,6 +118,8 @@ class IMACLinear(nn.Module):
         self.config = Config() if config is None else config
         self.scaling = Scaling() if scaling is None else scaling
         self.name = name
+        # The file that this layer came from, while it may not name further ones (storage.load).
+        self.foreign: str | None = None
         # What has become of the devices in this training step: see imac_torch.varied.
         self.sample: DeviceSample | None = None
         # Ω, of what drives the lines: conversion sets it to 0 where that are the inputs' sources.
@@ -171,7 +173,7 @@ class IMACLinear(nn.Module):
         if kind.activation.read_out and options.kind != kind.name:
             # A network-wide neuron is for activations; a read-out has no circuit of the user's.
             config = config.replace(neuron=options.replace(subcircuit=None, table=None))
-        return kind.spec(config)
+        return replace(kind.spec(config), foreign=self.foreign)
 
     @lasting()
     def description(self) -> str:

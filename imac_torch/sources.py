@@ -81,7 +81,11 @@ def import_object(text: str) -> Any:  # noqa: ANN401 - whatever the user named
 
 
 def open_model(
-    text: str, *, weights: Path | None = None, digital: str | None = None
+    text: str,
+    *,
+    weights: Path | None = None,
+    digital: str | None = None,
+    trust: bool = False,
 ) -> Source:
     """Open a model by name.
 
@@ -89,6 +93,7 @@ def open_model(
         text: ``network.safetensors``, ``module:factory``, or a directory of IMAC-Sim.
         weights: State dict of a factory's model, safetensors.
         digital: ``module:factory`` of the modules before a saved network's circuit.
+        trust: Use the files that a saved network names.
 
     Raises:
         DataError: It is none of them, or cannot be read.
@@ -100,7 +105,7 @@ def open_model(
     if path.suffix == ".safetensors":
         _only(weights is None, text, "a saved network (its weights are in it)")
         factory = None if digital is None else import_object(digital)
-        network = load(path, factory)
+        network = load(path, factory, files=trust)
         # One dtype throughout; the modules before the circuit are shared with the network.
         software = to_software(network).double().eval()
         return Source(software=software, network=network, config=network.config)

@@ -8,6 +8,7 @@ circuit are rebuilt from their arguments, others are asked for.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from imac_torch.activations import Activation, InverterSigmoid
 from imac_torch.analog import IMACNetwork, LayerRecord
 from imac_torch.config import Config
-from imac_torch.errors import ConversionError, DataError, ImacError
+from imac_torch.errors import ConversionError, DataError, FileWarning, ImacError
 from imac_torch.files import atomic_path
 from imac_torch.layers import IMACLinear, Scaling
 from imac_torch.numeric.modes import lasting
@@ -112,7 +113,10 @@ def save(network: IMACNetwork, path: str | Path, *, overwrite: bool = False) -> 
 @lasting()
 @torch.random.fork_rng(devices=[])  # modules draw weights when they are built
 def load(
-    path: str | Path, digital: nn.Module | Callable[[], nn.Module] | None = None
+    path: str | Path,
+    digital: nn.Module | Callable[[], nn.Module] | None = None,
+    *,
+    files: bool = False,
 ) -> IMACNetwork:
     """Read a network written by :func:`save`.
 
@@ -121,6 +125,9 @@ def load(
         digital: The software modules before the circuit, or a function that makes them; the whole
             original model will do. Only needed where they are not standard torch modules. Their
             weights come from the file.
+        files: Use the files that the configuration inside names: tables, model cards and
+            sub-circuits of neurons. Without it a warning says which they are, and what needs one
+            is refused.
 
     Returns:
         The network in evaluation mode, on the CPU, with the native engine's default settings.
@@ -148,7 +155,27 @@ def load(
         raise
     except (RuntimeError, TypeError) as error:
         raise DataError(f"{path}: tensors do not fit the modules: {error}") from None
+    if not files:
+        _leave_files(path, network)
     return network.eval()
+
+
+def _leave_files(path: Path, network: IMACNetwork) -> None:
+    """Say which files a network names, and see to it that they are not used."""
+    named: dict[str, None] = {}
+    for layer in network.analog_layers():
+        layer.foreign = str(path)
+        for field in ("table", "subcircuit", "model_directory", "osdi"):
+            value = getattr(layer.config.neuron, field)
+            if value is not None:
+                named[f"neuron.{field} = {value!r}"] = None
+    if named:
+        warnings.warn(
+            f"{path} names other files, which are not used unasked: {', '.join(named)}; "
+            "load(path, files=True) uses them (on the command line --trust)",
+            FileWarning,
+            stacklevel=3,
+        )
 
 
 def _layer_header(layer: IMACLinear) -> dict[str, Any]:

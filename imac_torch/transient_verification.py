@@ -89,6 +89,7 @@ def verify_transient(
     settings: NetlistSettings | None = None,
     options: TransientOptions | None = None,
     directory: str | Path | None = None,
+    trust: bool = False,
 ) -> TransientVerification:
     """Integrate the first samples of a loader in time, natively and in a simulator.
 
@@ -103,6 +104,7 @@ def verify_transient(
         settings: Of netlists; None: time steps of at most a 250th of the period.
         options: Of the native transient; None: 2e-5 V per step.
         directory: Where to keep the netlists; None: a temporary directory.
+        trust: Take sub-circuit files as they are; see :func:`imac_torch.compile`.
 
     Returns:
         The largest differences.
@@ -123,7 +125,9 @@ def verify_transient(
     dialect: Dialect = "hspice" if simulator.name == "hspice" else "ngspice"
     with tempfile.TemporaryDirectory(prefix="imac_torch_") as temporary:
         target = Path(temporary) / "verify" if directory is None else Path(directory)
-        deck = write_deck(network, inputs, labels, target, dialect=dialect, settings=settings)
+        deck = write_deck(
+            network, inputs, labels, target, dialect=dialect, settings=settings, trust=trust
+        )
         spice = check(solve_netlists(deck.run_files, simulator))
     if options is None:
         options = TransientOptions(control=StepControl(tolerance=2e-5))

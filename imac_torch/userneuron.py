@@ -51,6 +51,7 @@ def characterize(
     neuron: Neuron | None = None,
     settings: NetlistSettings = SETTINGS,
     directory: str | Path | None = None,
+    trust: bool = False,
 ) -> NeuronTable:
     """Measure a neuron's static currents over input and output voltage.
 
@@ -63,8 +64,7 @@ def characterize(
     table="mine.safetensors", subcircuit=path)``: native engine and netlists have the same neuron.
 
     Args:
-        path: File with a sub-circuit of ports ``z out vdd``; any name; self-contained, or
-            including by absolute paths.
+        path: File with a sub-circuit of ports ``z out vdd``; any name.
         simulator: ``NgSpice()`` or ``HSpice()``.
         vdd: V.
         input_range: V, of the neuron input. Samples whose neurons leave it are reported as
@@ -76,6 +76,7 @@ def characterize(
             declare them; None: the defaults of :class:`imac_torch.Neuron`.
         settings: Tolerances of the simulator.
         directory: Where to keep the netlists and results; None: a temporary directory.
+        trust: Take the file and what it includes as they are; see :func:`imac_torch.compile`.
 
     Returns:
         The table.
@@ -95,7 +96,7 @@ def characterize(
                 f"{name} = ({first}, {last}) V with {count} nodes is not a sweep; give an "
                 "ascending range and at least 5 nodes"
             )
-    subcircuit = read_subcircuit(Path(path), NEURON_PORTS)
+    subcircuit = read_subcircuit(Path(path), NEURON_PORTS, trust=trust)
     options = (Neuron() if neuron is None else neuron).replace(kind=TableNeuron.name)
     spec = NeuronSpec(TableNeuron.name, 0.0, math.inf, 0.0, vdd, temperature, options)
     inputs = np.linspace(*input_range, nodes[0])
@@ -121,31 +122,34 @@ def characterize(
     )
 
 
-def check_table(spec: NeuronSpec) -> None:
+def check_table(spec: NeuronSpec, *, trust: bool = False) -> None:
     """Make sure that a netlist's sub-circuit is the one the native table was measured of.
 
     Args:
         spec: A neuron of kind ``table`` with ``subcircuit`` and ``table`` set.
+        trust: As for :func:`characterize`.
 
     Raises:
         NetlistError: One of them is not set, or the file has changed since.
         ConfigError: The table holds for another supply or temperature.
         DataError: The table cannot be read.
     """
-    options = spec.options
-    if options.subcircuit is None:
+    path, name = spec.named_file("subcircuit"), spec.named_file("table")
+    if path is None:
         raise NetlistError(
             "a neuron of kind 'table' has no netlist of its own; name the sub-circuit file it was "
             "characterised from (neuron.subcircuit)"
         )
-    if options.table is None:
+    if name is None:
         raise NetlistError("a neuron of kind 'table' needs neuron.table, the file with its table")
-    table = NeuronTable.load(options.table)
-    table.check(vdd=spec.vdd, temperature=spec.temperature, where=options.table)
-    subcircuit: Subcircuit = read_subcircuit(Path(options.subcircuit), NEURON_PORTS)
+    table = NeuronTable.load(name)
+    table.check(vdd=spec.vdd, temperature=spec.temperature, where=name)
+    subcircuit: Subcircuit = read_subcircuit(
+        Path(path), NEURON_PORTS, trust=trust
+    )
     if subcircuit_digest(subcircuit, spec) != table.digest:
         raise NetlistError(
-            f"{options.subcircuit} or its parameters are not those that {options.table} was "
+            f"{path} or its parameters are not those that {name} was "
             "characterised from; characterise it again (imac_torch.characterize)"
         )
 

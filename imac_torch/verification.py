@@ -67,6 +67,7 @@ def verify(
     *,
     simulator: NgSpice | None = None,
     directory: str | Path | None = None,
+    trust: bool = False,
 ) -> Verification:
     """Solve the first samples of a loader again in ngspice and compare every node.
 
@@ -76,6 +77,7 @@ def verify(
         samples: How many.
         simulator: None: ``ngspice`` on the path.
         directory: Where to keep the netlists; None: a temporary directory.
+        trust: Take sub-circuit files as they are; see :func:`imac_torch.compile`.
 
     Returns:
         The largest differences.
@@ -94,7 +96,10 @@ def verify(
     settings = NetlistSettings(analysis="dc", images_per_netlist=samples, save="all")
     with tempfile.TemporaryDirectory(prefix="imac_torch_") as temporary:
         target = Path(temporary) / "verify" if directory is None else Path(directory)
-        deck = write_deck(network, inputs, labels, target, dialect="ngspice", settings=settings)
+        deck = write_deck(
+            network, inputs, labels, target, dialect="ngspice", settings=settings,
+            trust=trust,
+        )
         spice = check(solve_netlists(deck.run_files, simulator))
         data = spice.outcomes[0].unwrap().waveforms
     native = network.engine.solve(network.prepare(), inputs.to(network.device))

@@ -420,7 +420,8 @@ def test_finfet_neuron_without_models_says_what_to_do(tmp_path, writer, hint):
     inverter.write_text(".subckt inverter g out vdd fins=1\nRout out 0 1k\n.ends\n")
     writer = writer(inverter=inverter)
     run = write_netlists(circuit, make_inputs(circuit, 1), tmp_path / "run", writer)
-    assert (run.directory / "circuit" / "inverter.sp").read_text() == inverter.read_text()
+    written = (run.directory / "circuit" / "inverter.sp").read_text()
+    assert written == inverter.read_text().replace(".ends", ".ends inverter")
 
 
 @pytest.mark.parametrize(
@@ -428,8 +429,9 @@ def test_finfet_neuron_without_models_says_what_to_do(tmp_path, writer, hint):
     [
         (".subckt mine z vdd out\n.ends\n", r"ports \(z out vdd\).*mine \(z vdd out\)"),
         (".subckt mine z out\n.ends\n", "mine"),
-        ("R1 a b 1\n", "none"),
-        (".subckt mine z out vdd\n.include 'other.sp'\n.ends\n", "relative path"),
+        ("* nothing\n", "none"),
+        ("R1 a b 1\n", "r1 outside any sub-circuit"),
+        (".subckt mine z out vdd\n.include 'other.sp'\n.ends\n", r"mine\.sp:2.*other\.sp"),
         (".subckt mine z out vdd\n.ends\n.control\nshell rm x\n.endc\n", r"\.control"),
     ],
 )
@@ -454,7 +456,10 @@ def test_users_files_replace_the_packages(tmp_path):
     text = (run.directory / "circuit" / "layer1.sp").read_text()
     assert "Xneuron1 z1 out1 vddn Mine slope=11.0\n" in text
     assert "Xamplifier1_1 pe1_1 ne1_1 o1_1 amp2\n" in text  # it declares no parameters
-    assert neuron.read_text() == (run.directory / "circuit" / "mine.sp").read_text()
+    # What was understood is written: without comments, a statement a line.
+    assert (run.directory / "circuit" / "mine.sp").read_text() == (
+        ".SUBCKT Mine Z OUT VDD slope = 3\nR1 z out 'slope'\n.ends mine\n"
+    )
 
 
 def test_kinds_without_a_netlist(tmp_path):

@@ -18,8 +18,8 @@ CROSSBAR = Crossbar(rows=3, columns=4)
 
 
 def network(resistivity, **sections):
-    wires = Interconnect(resistivity=resistivity)
-    return convert(mlp(6, 4, 3), LOGISTIC.replace(interconnect=wires, crossbar=CROSSBAR, **sections))
+    sections |= {"interconnect": Interconnect(resistivity=resistivity), "crossbar": CROSSBAR}
+    return convert(mlp(6, 4, 3), LOGISTIC.replace(**sections))
 
 
 @pytest.mark.parametrize("resistivity", [1e-30, 1e-20, 1e-17, 1e-14, 1e-13, 1e-12, 1e-11])

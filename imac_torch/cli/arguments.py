@@ -27,6 +27,7 @@ class NetworkArguments:
     changes: o.SetOption = None
     exclude: o.ExcludeOption = None
     seed: o.SeedOption = None
+    trust: o.TrustOption = False
 
 
 @dataclass(frozen=True)

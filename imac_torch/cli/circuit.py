@@ -114,6 +114,7 @@ def netlist(
             analysis="dc" if analysis is o.Analysis.DC else "transient",
             images_per_netlist=per_netlist,
         ),
+        trust=network.trust,
     )
     files = len(deck.run_files.batches)
     typer.echo(f"wrote {files} netlists for {found.count} samples to {deck.directory}")

@@ -141,7 +141,12 @@ def choose(
 
 
 def _open(arguments: NetworkArguments) -> Source:
-    return open_model(arguments.model, weights=arguments.weights, digital=arguments.digital)
+    return open_model(
+        arguments.model,
+        weights=arguments.weights,
+        digital=arguments.digital,
+        trust=arguments.trust,
+    )
 
 
 def _dataset(data: DataArguments, source: Source | None) -> Dataset[Any]:

@@ -85,6 +85,14 @@ SeedOption = Annotated[
     int | None,
     typer.Option("--seed", help="Seed of the devices' spread; needed if device.variation > 0."),
 ]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Use the files that a network file names, and take sub-circuit files as they are: "
+        "a simulator obeys what is in them, programs included.",
+    ),
+]
 ExcludeOption = Annotated[
     list[str] | None,
     typer.Option("--exclude", help="Path of a linear layer to keep in software; repeat at will."),
@@ -186,6 +194,7 @@ def build_engine(
     directory: Path | None = None,
     timeout: float = 3600.0,
     licences: int | None = None,
+    trust: bool = False,
 ) -> Engine:
     """The engine of a command line.
 
@@ -210,7 +219,7 @@ def build_engine(
         simulator = HSpice(timeout=timeout, licences=licences)
     else:
         simulator = NgSpice(timeout=timeout)
-    return Spice(simulator, directory=directory, settings=settings, workers=workers)
+    return Spice(simulator, directory=directory, settings=settings, workers=workers, trust=trust)
 
 
 def require(engine: Engine) -> None:

@@ -97,6 +97,7 @@ def simulate(
         directory=run_directory,
         timeout=timeout,
         licences=licences,
+        trust=network.trust,
     )
     o.require(build())
     opened, found = open_run(
@@ -186,7 +187,7 @@ def verify(
         raise DataError("the native engine would be compared with itself; use ngspice or hspice")
     other: Engine = o.build_engine(
         engine, per_netlist=-(-samples // workers), workers=workers, directory=run_directory,
-        timeout=timeout,
+        timeout=timeout, trust=network.trust,
     )  # fmt: skip
     o.require(other)
     opened, found = open_run(network, data, count=samples, batch_size=samples)
@@ -239,8 +240,9 @@ def _verify_transient(
 ) -> None:
     assert isinstance(engine, Spice)  # noqa: S101 - the native engine was refused
     found = verify_transient(
-        opened.network, loader, count, simulator=engine.simulator, directory=engine.directory
-    )
+        opened.network, loader, count, simulator=engine.simulator, directory=engine.directory,
+        trust=engine.trust,
+    )  # fmt: skip
     if as_json:
         keys = (
             "samples", "simulator", "waveform_difference", "latency_difference",

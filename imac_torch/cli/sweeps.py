@@ -56,6 +56,7 @@ def sweep(
     workers: WorkersOption = 1,
     dask: DaskOption = None,
     licences: o.LicencesOption = None,
+    trust: o.TrustOption = False,
     retry_failed: RetryOption = False,
     show: Annotated[
         bool, typer.Option("--show", help="Run nothing; show what is there by now.")
@@ -79,7 +80,7 @@ def sweep(
         return
     table = run_sweep(
         described.points,
-        _evaluator(described),
+        _evaluator(described, trust=trust),
         path,
         backend=_backend(workers, dask),
         licences=licences,
@@ -100,6 +101,7 @@ def search(
     workers: WorkersOption = 1,
     dask: DaskOption = None,
     licences: o.LicencesOption = None,
+    trust: o.TrustOption = False,
     quiet: o.QuietOption = False,
 ) -> None:
     """Search for the Pareto front of the space in [search.space] (Optuna's NSGA-II).
@@ -112,7 +114,7 @@ def search(
     directory = output or file.with_suffix("")
     table = run_search(
         described.space,
-        _evaluator(described),
+        _evaluator(described, trust=trust),
         directory / "search.sqlite",
         objectives=described.objectives,
         trials=trials or described.trials,
@@ -133,7 +135,7 @@ def _backend(workers: int, dask: str | None) -> Backend:
     return InProcess() if workers == 1 else Processes(workers)
 
 
-def _evaluator(described: SweepFile) -> NetworkEvaluator:
+def _evaluator(described: SweepFile, *, trust: bool) -> NetworkEvaluator:
     model, data, run = described.model, described.data, described.run
     weights = model.get("weights")
     source = open_model(
@@ -169,6 +171,7 @@ def _evaluator(described: SweepFile) -> NetworkEvaluator:
             analysis=o.Analysis(run.get("analysis", "dc")),
             workers=int(run.get("workers", 1)),
             timeout=float(run.get("timeout", 3600.0)),
+            trust=trust,
         )
     except ValueError as error:
         if isinstance(error, DataError):

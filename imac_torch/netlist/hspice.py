@@ -43,8 +43,8 @@ class HSpiceWriter(NetlistWriter):
 
     def own_inverter(self, spec: NeuronSpec) -> Inverter:
         """See :class:`NetlistWriter`: the user's ``models`` library with PTM-MG wrappers."""
-        options = spec.options
-        if options.model_directory is None:
+        options, directory = spec.options, spec.named_file("model_directory")
+        if directory is None:
             raise NetlistError(
                 "a netlist with FinFET neurons needs transistor models: set "
                 "Neuron.model_directory to the directory with the PTM-MG library 'models', or "
@@ -52,7 +52,10 @@ class HSpiceWriter(NetlistWriter):
                 "sub-circuit of ports g out vdd)"
             )
         return library_inverter(
-            Path(options.model_directory), options.transistor_node, options.flavour
+            Path(directory),
+            options.transistor_node,
+            options.flavour,
+            trust=self.trust,
         )
 
     def options(self, deck: Deck) -> list[str]:
@@ -67,8 +70,9 @@ class HSpiceWriter(NetlistWriter):
         )  # fmt: skip
         if smallest < _RESMIN_RANGE:
             raise NetlistError(
-                f"a resistor of {smallest:.3g} ohm cannot be written for HSPICE, which raises every "
-                f"one to {_RESMIN_RANGE:g} ohm; use ideal wires (interconnect.resistance = false)"
+                f"a resistor of {smallest:.3g} ohm cannot be written for HSPICE, which raises "
+                f"every one to {_RESMIN_RANGE:g} ohm; use ideal wires "
+                "(interconnect.resistance = false)"
             )
         return [
             *([f".option resmin={spice_number(_RESMIN_RANGE)}"] if smallest < _RESMIN else []),

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from imac_torch.errors import NetlistError
+from imac_torch.files import read_text
+from imac_torch.netlist.definitions import read_definitions
 from imac_torch.netlist.subcircuits import (
     INVERTER_PORTS,
     Subcircuit,
@@ -62,25 +64,31 @@ class Inverter:
             )
 
 
-def library_inverter(directory: Path, node: int, flavour: str) -> Inverter:
+def library_inverter(
+    directory: Path, node: int, flavour: str, *, trust: bool = False
+) -> Inverter:
     """Transistors of the user's HSPICE library ``models`` with its PTM-MG wrappers.
 
     Args:
         directory: Directory that holds the library.
         node: Technology node, nm.
         flavour: ``hp`` or ``lstp``; the section is ``ptm<node><flavour>``.
+        trust: Do not look what the section holds.
 
     Raises:
-        NetlistError: The library cannot be read or has no such section.
+        NetlistError: The library cannot be read, has no such section, or there is something else
+            than definitions in it.
     """
     library = directory.expanduser().resolve() / "models"
     section = f"ptm{node}{flavour}"
     try:
-        text = library.read_text(errors="replace")
+        text = read_text(library, errors="replace")
     except OSError as error:
         raise NetlistError(f"the model library {library} cannot be read: {error}") from error
     if re.search(rf"^\s*\.lib\s+['\"]?{section}\b", text, re.I | re.M) is None:
         raise NetlistError(f"the model library {library} has no section {section}")
+    if not trust:
+        read_definitions(library, section)
     inverter = packaged("inverter_finfet", INVERTER_PORTS, name="inverter")
     line = f".lib {quoted_path(library)} {section}"
     return Inverter(inverter, (line,), dialect="hspice")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from imac_torch.errors import NetlistError
+from imac_torch.files import read_text
+from imac_torch.netlist.definitions import Definition, join_definitions, read_definitions
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.readout import ReadOut
 from imac_torch.resources import spice_file
@@ -19,14 +21,11 @@ NEURON_PORTS: Final = ("z", "out", "vdd")
 INVERTER_PORTS: Final = ("g", "out", "vdd")
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_]\w*")
+_DEFINED: Final = re.compile(r"^[ \t]*\.(?:subckt|model|param)\b[ \t]*(\w+)", re.I | re.M)
 _RELATIVE_INCLUDE: Final = re.compile(
     r"^[ \t]*\.(?:include|inc|lib)[ \t]+(?P<quote>['\"])(?!/)[^'\"]*(?P=quote)|"
     r"^[ \t]*\.(?:include|inc)[ \t]+(?!['\"/])\S+",
     re.IGNORECASE | re.MULTILINE,
-)
-# Statements that would let a file replaced by the user take over the run.
-_FORBIDDEN: Final = re.compile(
-    r"^[ \t]*\.(control|endc|end|alter|tran|dc|ac|op|csparam|system)\b", re.I | re.M
 )
 
 
@@ -38,8 +37,11 @@ class Subcircuit:
         name: Name to call it by.
         ports: Its ports, lower case.
         parameters: Names of the parameters it declares, lower case.
-        text: Contents of the file.
+        text: What is written into netlists.
         source: Where the file came from.
+        definitions: What a user's file defines, in order; empty for texts that are taken as they
+            are: the package's, and files that the user trusts.
+        contents: What identifies it: the file's own text, and that of files which it includes.
     """
 
     name: str
@@ -47,6 +49,8 @@ class Subcircuit:
     parameters: frozenset[str]
     text: str
     source: Path
+    definitions: tuple[Definition, ...] = ()
+    contents: str = ""
 
     def call(self, instance: str, nodes: Sequence[str], values: Mapping[str, float]) -> str:
         """One instance line; parameters that the sub-circuit does not declare are left out."""
@@ -63,50 +67,56 @@ class Subcircuit:
 
 def packaged(stem: str, ports: Sequence[str], *, name: str | None = None) -> Subcircuit:
     """The package's sub-circuit ``name`` (None: as the file) from the file ``stem``."""
-    return read_subcircuit(spice_file(f"{stem}.sp"), ports, name=name or stem)
+    return read_subcircuit(spice_file(f"{stem}.sp"), ports, name=name or stem, trust=True)
 
 
-def read_subcircuit(path: Path, ports: Sequence[str], *, name: str | None = None) -> Subcircuit:
-    """Read a sub-circuit file and check its ports.
+def read_subcircuit(
+    path: Path, ports: Sequence[str], *, name: str | None = None, trust: bool = False
+) -> Subcircuit:
+    """Read a sub-circuit file and check its statements and ports.
 
     Args:
-        path: The file. It must be self-contained or include by absolute paths, since it is copied
-            into the run directory.
+        path: The file; see :mod:`imac_torch.netlist.definitions` for what it may hold.
         ports: Names that the ports must have, in this order.
         name: Name of the sub-circuit; None: the first in the file with these ports.
+        trust: Take the file and what it includes as they are, unchecked. It must be
+            self-contained or include by absolute paths, since it is copied into the run directory.
 
     Returns:
         The sub-circuit.
 
     Raises:
-        NetlistError: The file cannot be read, has no such sub-circuit, or its ports differ.
+        NetlistError: The file cannot be read, holds a statement that is not a definition, has no
+            such sub-circuit, or its ports differ.
     """
     try:
-        text = path.read_text()
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise NetlistError(f"sub-circuit file {path} cannot be read: {error}") from error
-    return parse_subcircuit(text, path, ports, name=name)
+    if trust:
+        match = _RELATIVE_INCLUDE.search(text)
+        if match is not None:
+            raise NetlistError(
+                f"sub-circuit file {path} includes by a relative path ({match[0].strip()}); "
+                "trusted files are copied into the run directory as they are, so give absolute "
+                "paths"
+            )
+        return parse_subcircuit(text, path, ports, name=name)
+    definitions, includes = read_definitions(path)
+    written = join_definitions(definitions)
+    found = parse_subcircuit(written, path, ports, name=name)
+    contents = f"{text}\n{written}" if includes else text
+    return replace(found, definitions=definitions, contents=contents)
 
 
 def parse_subcircuit(
     text: str, path: Path, ports: Sequence[str], *, name: str | None = None
 ) -> Subcircuit:
-    """The sub-circuit in a text; ``path`` is named in errors. See :func:`read_subcircuit`.
+    """The sub-circuit in a text that needs no check; ``path`` is named in errors.
 
     Raises:
         NetlistError: There is no such sub-circuit, or its ports differ.
     """
-    match = _FORBIDDEN.search(text)
-    if match is not None:
-        raise NetlistError(
-            f"sub-circuit file {path} holds a .{match[1]} statement; it may hold definitions only"
-        )
-    match = _RELATIVE_INCLUDE.search(text)
-    if match is not None:
-        raise NetlistError(
-            f"sub-circuit file {path} includes by a relative path ({match[0].strip()}); it is "
-            "copied into the run directory, so give absolute paths"
-        )
     wanted = tuple(port.lower() for port in ports)
     declared = subcircuit_headers(text)
     named = [item for item in declared if name is None or item[0].lower() == name.lower()]
@@ -121,7 +131,7 @@ def parse_subcircuit(
     called, _, parameters = fitting[0]
     if _IDENTIFIER.fullmatch(called) is None:
         raise NetlistError(f"{path}: {called!r} is not a usable sub-circuit name")
-    return Subcircuit(called, wanted, parameters, text, path)
+    return Subcircuit(called, wanted, parameters, text, path, contents=text)
 
 
 def subcircuit_headers(text: str) -> list[tuple[str, tuple[str, ...], frozenset[str]]]:
@@ -138,6 +148,17 @@ def subcircuit_headers(text: str) -> list[tuple[str, tuple[str, ...], frozenset[
         parameters = frozenset(word.split("=")[0].lower() for word in words if "=" in word)
         headers.append((words[1], ports, parameters))
     return headers
+
+
+def defined_names(subcircuit: Subcircuit) -> dict[str, str]:
+    """Names that a sub-circuit's text defines for the whole netlist, with what defines them.
+
+    Names inside sub-circuits of their own count, too: whether a simulator keeps them apart is
+    its affair.
+    """
+    if subcircuit.definitions:
+        return {name: item.text for item in subcircuit.definitions for _, name in item.names}
+    return {name.lower(): subcircuit.text for name in _DEFINED.findall(subcircuit.text)}
 
 
 def read_out_subcircuit(replacement: Subcircuit | None, read_out: ReadOut) -> Subcircuit:
@@ -164,14 +185,15 @@ def read_out_subcircuit(replacement: Subcircuit | None, read_out: ReadOut) -> Su
     return replacement
 
 
-def neuron_subcircuit(spec: NeuronSpec) -> Subcircuit:
-    """The sub-circuit that stands for a neuron in netlists.
+def neuron_subcircuit(spec: NeuronSpec, *, trust: bool = False) -> Subcircuit:
+    """The sub-circuit that stands for a neuron in netlists; a user's file may be trusted.
 
     Raises:
         NetlistError: The kind has no sub-circuit, or the resistors do not fit the kind.
     """
-    if spec.options.subcircuit is not None:
-        return read_subcircuit(Path(spec.options.subcircuit), NEURON_PORTS)
+    path = spec.named_file("subcircuit")
+    if path is not None:
+        return read_subcircuit(Path(path), NEURON_PORTS, trust=trust)
     kind = spec.model
     name = f"neuron_{kind.name}"
     return parse_subcircuit(kind.subcircuit(spec), Path(f"{name}.sp"), NEURON_PORTS, name=name)

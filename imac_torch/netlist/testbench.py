@@ -145,7 +145,7 @@ def _range(source: str, values: FloatArray) -> str:
 def subcircuit_digest(subcircuit: Subcircuit, spec: NeuronSpec) -> str:
     """What identifies a neuron: its file's contents, its name and the parameters passed to it.
 
-    Files that it includes by absolute paths are not part of it.
+    Files that it includes are part of it, except for those of trusted files.
     """
     call = f"{subcircuit.name}{subcircuit.arguments(spec.model.arguments(spec))}"
-    return hashlib.sha256(f"{call}\n{subcircuit.text}".encode()).hexdigest()
+    return hashlib.sha256(f"{call}\n{subcircuit.contents}".encode()).hexdigest()

@@ -21,6 +21,7 @@ from imac_torch.netlist.subcircuits import (
     AMPLIFIER_PORTS,
     INVERTER_PORTS,
     Subcircuit,
+    defined_names,
     neuron_subcircuit,
     read_out_subcircuit,
     read_subcircuit,
@@ -102,7 +103,11 @@ class NetlistWriter(ABC):
     suffix: ClassVar[str]
 
     def __init__(
-        self, *, amplifier: Path | None = None, inverter: Path | Inverter | None = None
+        self,
+        *,
+        amplifier: Path | None = None,
+        inverter: Path | Inverter | None = None,
+        trust: bool = False,
     ) -> None:
         """Read the sub-circuits that replace the package's.
 
@@ -110,16 +115,22 @@ class NetlistWriter(ABC):
             amplifier: File with a sub-circuit of ports ``plus minus out``; None: the package's.
             inverter: The transistors of FinFET neurons, or a file with a sub-circuit ``inverter``
                 of ports ``g out vdd`` and a parameter ``fins``; None: the dialect's own.
+            trust: Take sub-circuit files as they are, unchecked.
 
         Raises:
             NetlistError: A file cannot be read, its ports differ, or the inverter is for another
                 dialect.
         """
         self._amplifier = (
-            None if amplifier is None else read_subcircuit(amplifier, AMPLIFIER_PORTS)
+            None
+            if amplifier is None
+            else read_subcircuit(amplifier, AMPLIFIER_PORTS, trust=trust)
         )
+        self.trust = trust
         if isinstance(inverter, Path):
-            inverter = Inverter(read_subcircuit(inverter, INVERTER_PORTS, name="inverter"))
+            inverter = Inverter(
+                read_subcircuit(inverter, INVERTER_PORTS, name="inverter", trust=trust)
+            )
         if inverter is not None and inverter.dialect not in (None, self.name):
             raise NetlistError(f"this inverter is for {inverter.dialect}, not for {self.name}")
         self._inverter = inverter
@@ -168,32 +179,34 @@ class NetlistWriter(ABC):
         Raises:
             NetlistError: Something of the circuit cannot be written.
         """
-        neurons = {layer.name: neuron_subcircuit(layer.neurons.spec) for layer in circuit.layers}
+        neurons = {
+            layer.name: neuron_subcircuit(layer.neurons.spec, trust=self.trust)
+            for layer in circuit.layers
+        }
         amplifiers = {
             layer.name: read_out_subcircuit(self._amplifier, layer.read_outs.read_out)
             for layer in circuit.layers
         }
-        files: dict[str, str] = {}
-        folder: dict[str, Subcircuit] = {}
-        for subcircuit in amplifiers.values():
-            folder[subcircuit.name.lower()] = subcircuit
-            stem = "amplifier" if self._amplifier is not None else subcircuit.name
-            files[f"{CIRCUIT_FOLDER}/{stem}.sp"] = subcircuit.text
-        for subcircuit in neurons.values():
-            known = folder.setdefault(subcircuit.name.lower(), subcircuit)
-            if known.text != subcircuit.text:
+        stems = {
+            ("amplifier" if self._amplifier is not None else item.name): item
+            for item in amplifiers.values()
+        }
+        for item in neurons.values():
+            stem = item.name.lower()
+            if stems.setdefault(stem, item).text != item.text:
                 raise NetlistError(
-                    f"two different files declare the sub-circuit {subcircuit.name}: "
-                    f"{known.source} and {subcircuit.source}; rename one"
+                    f"two different files declare the sub-circuit {item.name}: "
+                    f"{stems[stem].source} and {item.source}; rename one"
                 )
-            files[f"{CIRCUIT_FOLDER}/{_file_name(subcircuit)}"] = subcircuit.text
         inverter = self._find_inverter(circuit)
         if inverter is not None:
-            files[f"{CIRCUIT_FOLDER}/inverter.sp"] = inverter.subcircuit.text
+            stems["inverter"] = inverter.subcircuit
+        files = {
+            f"{CIRCUIT_FOLDER}/{stem}.sp": text
+            for stem, text in _without_collisions(circuit, stems).items()
+        }
+        if inverter is not None:
             files |= {f"{CIRCUIT_FOLDER}/{name}": text for name, text in inverter.files.items()}
-        names = [layer.name.lower() for layer in circuit.layers]
-        if len(set(names)) != len(names) or set(names) & set(folder):
-            raise NetlistError(f"layer names must differ from each other and from {sorted(folder)}")
         for layer in circuit.layers:
             files[f"{CIRCUIT_FOLDER}/{layer.name}.sp"] = layer_text(
                 layer, amplifiers[layer.name], neurons[layer.name]
@@ -260,8 +273,38 @@ class NetlistWriter(ABC):
         return "\n".join(lines) + "\n"
 
 
-def _file_name(subcircuit: Subcircuit) -> str:
-    return f"{subcircuit.name.lower()}.sp"
+def _without_collisions(
+    circuit: Circuit, stems: Mapping[str, Subcircuit]
+) -> dict[str, str]:
+    """Texts of sub-circuit files by stem; what two files define in the same words stands in one.
+
+    Simulators take the first or the last of two sub-circuits of one name, with a warning or
+    without, for everybody who calls it.
+
+    Raises:
+        NetlistError: Two files, or a file and the netlist itself, define a name differently.
+    """
+    names = [layer.name.lower() for layer in circuit.layers]
+    if len(set(names)) != len(names):
+        raise NetlistError(f"layers need names of their own, got {', '.join(names)}")
+    known: dict[str, tuple[str, str]] = {
+        name: ("", f"the layer {name}") for name in names
+    }
+    texts = {}
+    for stem, item in stems.items():
+        repeated = set()
+        for name, text in defined_names(item).items():
+            other, where = known.setdefault(name, (text, str(item.source)))
+            if where == str(item.source):
+                continue
+            if other != text:
+                raise NetlistError(
+                    f"{item.source} and {where} both define {name}, differently; rename one"
+                )
+            repeated.add(text)
+        kept = [part.text for part in item.definitions if part.text not in repeated]
+        texts[stem] = "".join(kept) if repeated else item.text
+    return texts
 
 
 def _temperature(circuit: Circuit) -> float:

@@ -36,6 +36,8 @@ class NeuronSpec:
         options: The configuration's section, for everything that only some kinds read.
         input_capacitance: F, from the gate (of behavioural neurons: the input) to ground.
         output_capacitance: F, from the output to ground.
+        foreign: The file that brought the names of files in ``options``, where nobody asked to
+            use them; None: they may be used.
     """
 
     kind: str
@@ -47,6 +49,22 @@ class NeuronSpec:
     options: Neuron
     input_capacitance: float = 0.0
     output_capacitance: float = 0.0
+    foreign: str | None = None
+
+    def named_file(self, name: str) -> str | None:
+        """The file or directory in a field of the options: the only way to get at it.
+
+        Raises:
+            ConfigError: Another file brought it along, and nobody asked to use such files.
+        """
+        value: str | None = getattr(self.options, name)
+        if value is not None and self.foreign is not None:
+            raise ConfigError(
+                f"{self.foreign} names another file, neuron.{name} = {value!r}, which is not used "
+                "unasked: load the network with files=True (on the command line --trust) if you "
+                "trust it"
+            )
+        return value
 
     @property
     def model(self) -> NeuronKind:

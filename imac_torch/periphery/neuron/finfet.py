@@ -124,7 +124,7 @@ def _transistor_values(spec: NeuronSpec) -> tuple[str | None, int, str, int, flo
     """All that transistors depend on."""
     options = spec.options
     return (
-        options.model_directory,
+        spec.named_file("model_directory"),
         options.transistor_node,
         options.flavour,
         options.fins,

@@ -51,7 +51,7 @@ def tabulate(table: NeuronTable) -> TableCore:
 
 def _measured_core(spec: NeuronSpec) -> TableCore:
     """A characterised sub-circuit; its gate is the neuron's input."""
-    name = spec.options.table
+    name = spec.named_file("table")
     if name is None:
         raise ConfigError(
             "a neuron of kind 'table' needs neuron.table, the file that "
