@@ -8,6 +8,7 @@ indices: row ``r``, column ``c`` (input, the bias last), horizontal partition ``
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
