@@ -183,13 +183,19 @@ def write_deck(
     settings: NetlistSettings | None = None,
     amplifier: Path | None = None,
     trust: bool = False,
+    shared: bool = False,
 ) -> Deck:
-    """:func:`compile` for input voltages (B, N) at hand."""
+    """:func:`compile` for input voltages (B, N) at hand.
+
+    ``shared``: the directory is for many decks; each gets one of its own in it, named by its
+    contents.
+    """
     circuit = network.circuit()
     settings = settings or NetlistSettings()
     specs = [layer.neurons.spec for layer in circuit.layers]
     writer = netlist_writer(specs, dialect, settings, amplifier=amplifier, trust=trust)
-    return Deck(write_netlists(circuit, inputs, directory, writer, settings), labels)
+    run = write_netlists(circuit, inputs, directory, writer, settings, shared=shared)
+    return Deck(run, labels)
 
 
 def collect(

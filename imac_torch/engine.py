@@ -38,8 +38,9 @@ class Spice:
 
     Attributes:
         simulator: ``NgSpice()`` or ``HSpice()``.
-        directory: Where to keep the run; None: a temporary directory, removed when done unless
-            something failed in it.
+        directory: Where to keep runs, each set of netlists in a directory of its own, so that
+            many engines, points of a sweep and processes may use one; None: a temporary directory,
+            removed when done unless something failed in it.
         settings: Analysis; by default exact operating points.
         workers: Simultaneous runs.
         trust: Take sub-circuit files as they are; see :func:`imac_torch.compile`.
@@ -81,7 +82,6 @@ class _BoundNative:
 class _BoundSpice:
     network: IMACNetwork
     engine: Spice
-    calls: int = 0
     solved: int = 0
     errors: list[SimulatorError] = field(default_factory=list)
 
@@ -108,12 +108,12 @@ class _BoundSpice:
             self.network,
             inputs.cpu(),
             torch.full((len(inputs),), -1, device="cpu"),
-            root / f"samples_{self.calls:06d}",
+            root,
             dialect="hspice" if self.engine.simulator.name == "hspice" else "ngspice",
             settings=self.engine.settings,
             trust=self.engine.trust,
+            shared=True,
         )
-        self.calls += 1
         return deck.run(self.engine.simulator, workers=self.engine.workers, progress=False)
 
     def description(self) -> dict[str, str]:

@@ -19,7 +19,7 @@ from imac_torch.config import Neuron
 from imac_torch.errors import ConfigError, NetlistError, SimulatorError
 from imac_torch.netlist import NetlistSettings
 from imac_torch.netlist.job import SimulationJob
-from imac_torch.netlist.rundir import write_run_directory
+from imac_torch.netlist.rundir import run_directory, write_run_directory
 from imac_torch.netlist.subcircuits import NEURON_PORTS, Subcircuit, read_subcircuit
 from imac_torch.netlist.testbench import CURRENTS, NEURON_FILE, TestBench, subcircuit_digest
 from imac_torch.periphery.neuron.base import NeuronSpec
@@ -179,8 +179,10 @@ def _simulate(benches: list[TestBench], simulator: Simulator, folder: Path) -> l
         jobs.append(
             SimulationJob(folder / name, bench.measures(dialect), bench.waveform_files(dialect))
         )
-    write_run_directory(folder, files, {"dialect": dialect, "subcircuit": benches[0].spec.kind})
-    outcomes = run_jobs(simulator, jobs, workers=2)
+    description = {"dialect": dialect, "subcircuit": benches[0].spec.kind}
+    digests = write_run_directory(folder, files, description)
+    with run_directory(folder, digests):
+        outcomes = run_jobs(simulator, jobs, workers=2)
     return [
         _currents(bench, outcome.unwrap(), dialect)
         for bench, outcome in zip(benches, outcomes, strict=True)

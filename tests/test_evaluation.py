@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -239,7 +240,8 @@ def test_nothing_comes_back(ngspice, tmp_path):
     broken = failing_ngspice(ngspice, tmp_path, on="batch_00000")
     with pytest.raises(SimulatorError) as caught:
         run(engine=Spice(broken, tmp_path / "runs"))
-    assert caught.value.directory == tmp_path / "runs" / "samples_000000" / "batch_00000"
+    (samples,) = (tmp_path / "runs").glob("samples_*")
+    assert caught.value.directory == samples / "batch_00000"
 
 
 def test_missing_simulator_is_found_out_before_anything_runs():
@@ -252,10 +254,14 @@ def test_missing_simulator_is_found_out_before_anything_runs():
 
 
 def test_foreign_directory(ngspice, tmp_path):
-    (tmp_path / "samples_000000").mkdir()
-    (tmp_path / "samples_000000" / "notes").write_text("precious")
+    engine = Spice(NgSpice(str(ngspice)), tmp_path)
+    run(engine=engine)
+    samples = next(tmp_path.glob("samples_*"))
+    shutil.rmtree(samples)
+    samples.mkdir()
+    (samples / "notes").write_text("precious")
     with pytest.raises(NetlistError, match="not a run directory"):
-        run(engine=Spice(NgSpice(str(ngspice)), tmp_path))
+        run(engine=engine)
 
 
 # Real data

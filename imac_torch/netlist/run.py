@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +46,9 @@ class NetlistRun:
         circuit: The circuit.
         images: Number of images, B.
         batches: The netlists in order.
+        digests: Of every file, by name; what is run must be what was written.
+        shared: The directory's name tells its contents, so that whoever finds it in use wants the
+            same results and waits for them.
     """
 
     directory: Path
@@ -51,6 +57,8 @@ class NetlistRun:
     circuit: Circuit
     images: int
     batches: tuple[NetlistBatch, ...]
+    digests: Mapping[str, str] = field(default_factory=dict, repr=False)
+    shared: bool = False
 
 
 def write_netlists(
@@ -59,6 +67,8 @@ def write_netlists(
     directory: Path,
     writer: NetlistWriter,
     settings: NetlistSettings | None = None,
+    *,
+    shared: bool = False,
 ) -> NetlistRun:
     """Write the netlists of a circuit for a sequence of input vectors.
 
@@ -68,6 +78,8 @@ def write_netlists(
         directory: Run directory: new, empty, or of an earlier run of ours.
         writer: The dialect.
         settings: Analysis and tolerances; None: a transient with ten images per netlist.
+        shared: ``directory`` is for many runs: write into one below it, ``samples_`` and a digest
+            of the netlists. The same netlists come to the same place, others never do.
 
     Returns:
         The run.
@@ -87,27 +99,39 @@ def write_netlists(
     if not np.isfinite(values).all():
         image, line = np.argwhere(~np.isfinite(values))[0].tolist()
         raise NetlistError(f"inputs[{image}, {line}] is {values[image, line]} V; inputs are finite")
-    directory = Path(directory).absolute()
     circuit_files = writer.circuit_files(circuit)
     files = dict(circuit_files)
-    batches = []
+    decks = {}
     for number, first in enumerate(range(0, len(values), settings.images_per_netlist)):
         folder = f"batch_{number:05d}"
         part = values[first : first + settings.images_per_netlist]
         deck = Deck(circuit, part, settings, "batch")
         name = f"{folder}/{deck.stem}{writer.suffix}"
         files[name] = writer.deck_text(deck, circuit_files)
-        job = SimulationJob(
-            directory / name,
-            writer.measures(deck),
-            writer.waveform_files(deck),
-            writer.optional_measures(deck),
-        )
-        batches.append(NetlistBatch(deck, first, job))
+        decks[name] = first, deck
     description = {
         "dialect": writer.name,
         "images": len(values),
         "settings": asdict(settings),
     }
-    write_run_directory(directory, files, description)
-    return NetlistRun(directory, writer.name, settings, circuit, len(values), tuple(batches))
+    directory = Path(directory).absolute()
+    if shared:
+        content = json.dumps([description, sorted(files.items())]).encode()
+        directory /= f"samples_{hashlib.sha256(content).hexdigest()[:16]}"
+    batches = tuple(
+        NetlistBatch(
+            deck,
+            first,
+            SimulationJob(
+                directory / name,
+                writer.measures(deck),
+                writer.waveform_files(deck),
+                writer.optional_measures(deck),
+            ),
+        )
+        for name, (first, deck) in decks.items()
+    )
+    digests = write_run_directory(directory, files, description, wait=shared)
+    return NetlistRun(
+        directory, writer.name, settings, circuit, len(values), batches, digests, shared
+    )

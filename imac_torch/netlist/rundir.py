@@ -1,23 +1,36 @@
-"""Run directories: new or ours, described by a manifest, never overwriting anything else."""
+"""Run directories: new or ours, described by a manifest, never overwriting anything else.
+
+A directory belongs to one run at a time. Whoever writes into it, or runs what is in it, holds its
+lock; whoever runs says which contents it expects, since another run may have replaced them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
+
+from filelock import FileLock, Timeout
 
 from imac_torch.errors import NetlistError
 
 MANIFEST: Final = "imac_torch_run.json"
 """Name of the manifest in a run directory."""
+LOCK: Final = ".imac_torch.lock"
+"""Held by whoever writes or runs. It is left behind, and means nothing unless it is held."""
 _FORMAT: Final = 1
 
 
 def write_run_directory(
-    directory: Path, files: Mapping[str, str], description: Mapping[str, Any]
-) -> None:
+    directory: Path,
+    files: Mapping[str, str],
+    description: Mapping[str, Any],
+    *,
+    wait: bool = False,
+) -> dict[str, str]:
     """Write files into a run directory and describe them in its manifest.
 
     A directory that already exists must be empty or hold a manifest of ours. Files that are there
@@ -29,10 +42,14 @@ def write_run_directory(
         directory: The run directory; created if needed.
         files: Text by path relative to the directory, with ``/`` as separator.
         description: Whatever else belongs into the manifest (JSON values).
+        wait: For a run that is using the directory; without it, that is an error.
+
+    Returns:
+        Digests of the files, for :func:`run_directory`.
 
     Raises:
-        NetlistError: The directory is somebody else's, holds files that were edited by hand, or
-            cannot be written.
+        NetlistError: The directory is somebody else's or in use, holds files that were edited by
+            hand, or cannot be written.
     """
     for name in files:
         parts = PurePosixPath(name).parts
@@ -40,30 +57,89 @@ def write_run_directory(
             raise NetlistError(f"{name!r} is not a file name inside a run directory")
     hashes = {name: _hash(text.encode()) for name, text in files.items()}
     try:
-        earlier = _read_manifest(directory)
-        for name in {*earlier, *files}:
-            _check_untouched(directory / name, {*earlier.get(name, ()), hashes.get(name)})
+        if not (directory / LOCK).exists():
+            _read_manifest(directory)  # no lock is left behind in somebody else's
         directory.mkdir(parents=True, exist_ok=True)
-        # The manifest goes first and lists old and new: were writing interrupted, every file that
-        # is there would still be recognised as ours the next time.
-        both = {
-            name: [*earlier.get(name, ()), *([hashes[name]] if name in hashes else [])]
-            for name in {*earlier, *files}
-        }
-        _write_manifest(directory, both, description, complete=False)
-        for name in earlier:
-            if name not in files:
-                (directory / name).unlink(missing_ok=True)
-        for name, text in files.items():
-            path = directory / name
-            if path.is_file() and _hash(path.read_bytes()) == hashes[name]:
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(path, text)
-        new = {name: [value] for name, value in hashes.items()}
-        _write_manifest(directory, new, description, complete=True)
+        with _locked(directory, wait=wait):
+            _write(directory, files, hashes, description)
     except OSError as error:
         raise NetlistError(f"the run directory {directory} cannot be written: {error}") from error
+    return hashes
+
+
+@contextmanager
+def run_directory(
+    directory: Path, digests: Mapping[str, str], *, wait: bool = False
+) -> Iterator[None]:
+    """Hold a run directory whose files are those that were written.
+
+    Args:
+        directory: From :func:`write_run_directory`.
+        digests: What it returned.
+        wait: For another run that is using the directory; without it, that is an error.
+
+    Raises:
+        NetlistError: The directory is in use or gone, or a file in it is another one by now.
+    """
+    if not directory.is_dir():
+        raise NetlistError(f"the run directory {directory} is gone; write the netlists again")
+    with _locked(directory, wait=wait):
+        for name, digest in digests.items():
+            path = directory / name
+            if not path.is_file() or _hash(path.read_bytes()) != digest:
+                raise NetlistError(
+                    f"{path} is not what was written for this run: another run has used the "
+                    "directory since, or the file was edited; write the netlists again, each run "
+                    "into a directory of its own"
+                )
+        yield
+
+
+@contextmanager
+def _locked(directory: Path, *, wait: bool) -> Iterator[None]:
+    lock = FileLock(directory / LOCK, timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise NetlistError(
+            f"the run directory {directory} is in use by another run; wait for its end, or choose "
+            "another directory"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        raise NetlistError(f"the run directory {directory} cannot be locked: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _write(
+    directory: Path,
+    files: Mapping[str, str],
+    hashes: Mapping[str, str],
+    description: Mapping[str, Any],
+) -> None:
+    earlier = _read_manifest(directory)
+    for name in {*earlier, *files}:
+        _check_untouched(directory / name, {*earlier.get(name, ()), hashes.get(name)})
+    # The manifest goes first and lists old and new: were writing interrupted, every file that
+    # is there would still be recognised as ours the next time.
+    both = {
+        name: [*earlier.get(name, ()), *([hashes[name]] if name in hashes else [])]
+        for name in {*earlier, *files}
+    }
+    _write_manifest(directory, both, description, complete=False)
+    for name in earlier:
+        if name not in files:
+            (directory / name).unlink(missing_ok=True)
+    for name, text in files.items():
+        path = directory / name
+        if path.is_file() and _hash(path.read_bytes()) == hashes[name]:
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, text)
+    new = {name: [value] for name, value in hashes.items()}
+    _write_manifest(directory, new, description, complete=True)
 
 
 def _hash(content: bytes) -> str:
@@ -101,7 +177,7 @@ def _read_manifest(directory: Path) -> dict[str, list[str]]:
         raise NetlistError(f"{directory} is not a directory; choose another run directory")
     path = directory / MANIFEST
     if not path.is_file():
-        if any(directory.iterdir()):
+        if any(item.name != LOCK for item in directory.iterdir()):
             raise NetlistError(
                 f"{directory} is not empty and is not a run directory of imac_torch (no "
                 f"{MANIFEST}); choose a new or empty directory"

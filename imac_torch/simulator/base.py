@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -155,6 +156,14 @@ class Simulator(ABC):
         text = log.read_text(errors="replace")
         result, problem = self._collect(job, text, version, wall_time, resumed=True)
         return result if problem is None else None
+
+    def result_digests(self, job: SimulationJob) -> dict[str, str]:
+        """SHA-256 of every file that a run of the job has left, by name."""
+        return {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(set(self._output_files(job)))
+            if path.is_file()
+        }
 
     # What a driver has to provide
 

@@ -19,9 +19,9 @@ from imac_torch.simulator.result import SimulationOutcome, SimulationResult
 Progress = Callable[[int, int, SimulationOutcome], None]
 """Called after each job with (jobs done, jobs in all, its outcome), in the caller's thread."""
 
-_RECORD_VERSION: Final = 1
+_RECORD_VERSION: Final = 2
 _INCLUDE: Final = re.compile(
-    rb"^[ \t]*\.(?:include|inc|lib)[ \t]+['\"]?([^'\"\s]+)['\"]?", re.IGNORECASE | re.MULTILINE
+    rb"^[ \t]*\.(?:inc\w*|lib)[ \t]*(?:'([^'\n]+)'|\"([^\"\n]+)\"|([^'\"\s]+))", re.I | re.M
 )
 
 
@@ -49,10 +49,11 @@ def content_digest(netlist: Path) -> str:
         content = path.read_bytes()
         digest.update(hashlib.sha256(content).digest())
         for match in _INCLUDE.finditer(content):
-            name = Path(os.fsdecode(match[1]))
+            target = match[1] or match[2] or match[3]
+            name = Path(os.fsdecode(target))
             places = [path.parent / name, netlist.parent / name]
             found = next((place for place in places if place.is_file()), None)
-            is_section = match[0].lstrip().lower().startswith(b".lib") and b"/" not in match[1]
+            is_section = match[0].lstrip().lower().startswith(b".lib") and b"/" not in target
             if found is None and is_section:
                 continue  # ".lib section" opens a section inside a library file
             if found is None:
@@ -153,7 +154,9 @@ def _run_one(simulator: Simulator, job: SimulationJob, resume: bool) -> Simulati
         problem = SimulatorError(f"{job.netlist}: {error}", directory=job.directory)
         return SimulationOutcome(job, None, problem)
     if outcome.error is None and outcome.result is not None:
-        _write_record(record, {**identity, "wall_time": outcome.result.wall_time})
+        wall_time = outcome.result.wall_time
+        results = simulator.result_digests(job)
+        _write_record(record, {**identity, "wall_time": wall_time, "results": results})
     return outcome
 
 
@@ -168,6 +171,9 @@ def _reload(
         return None
     wall_time = stored.get("wall_time")
     if not isinstance(wall_time, float):
+        return None
+    # Results are those of this netlist only while they are what this netlist's run has left.
+    if stored.get("results") != simulator.result_digests(job):
         return None
     return simulator.reload(job, str(identity["version"]), wall_time)
 

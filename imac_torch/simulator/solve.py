@@ -14,6 +14,7 @@ from imac_torch.energy import Energy
 from imac_torch.errors import NetlistError, SimulatorError
 from imac_torch.latency import Latency
 from imac_torch.netlist.run import NetlistBatch, NetlistRun
+from imac_torch.netlist.rundir import run_directory
 from imac_torch.netlist.writer import Deck
 from imac_torch.simulator.base import Simulator
 from imac_torch.simulator.batch import Progress, run_jobs
@@ -144,7 +145,8 @@ def solve_netlists(
         The solution.
 
     Raises:
-        NetlistError: The netlists are in another dialect.
+        NetlistError: The netlists are in another dialect, their directory is in use, or it holds
+            others by now.
         SimulatorNotFoundError: The simulator is not installed.
     """
     if run.dialect != simulator.name:
@@ -152,7 +154,8 @@ def solve_netlists(
             f"the netlists in {run.directory} are for {run.dialect}, not for {simulator.name}"
         )
     jobs = [batch.job for batch in run.batches]
-    outcomes = run_jobs(simulator, jobs, workers=workers, resume=resume, progress=progress)
+    with run_directory(run.directory, run.digests, wait=run.shared):
+        outcomes = run_jobs(simulator, jobs, workers=workers, resume=resume, progress=progress)
     parts = [
         _read(batch, outcome.result, run.dialect)
         for batch, outcome in zip(run.batches, outcomes, strict=True)
