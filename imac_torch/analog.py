@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,19 +17,22 @@ from imac_torch.circuit import Circuit, build_layer
 from imac_torch.config import Config, Supplies
 from imac_torch.crossbar import CrossbarSpec
 from imac_torch.dc.native import Native, Prepared
-from imac_torch.errors import CircuitError, ConversionError
+from imac_torch.errors import CircuitError, ConfigError, ConversionError, SettingWarning
 from imac_torch.layers import IMACLinear
 from imac_torch.memory import Memory
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.solution import Solution
-from imac_torch.tables import text_table
+from imac_torch.tables import html_table, text_table
 from imac_torch.transient.inference import InferenceRun
 from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.transient.network import solve_transient
 from imac_torch.transient.options import TimingOptions, TransientOptions
 from imac_torch.transient.preparation import DynamicStage, prepare_transient
 from imac_torch.transient.result import TransientResult
+
+HEADINGS = ("path", "module", "becomes", "detail")
+"""Of the conversion table."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,21 @@ class LayerRecord:
     module: str
     target: str
     detail: str
+
+
+class _Once:
+    """Whether something was said of a network; its copies share it."""
+
+    def __init__(self) -> None:
+        self.said = False
+
+    def __deepcopy__(self, memo: dict[int, object]) -> _Once:
+        return self
+
+    def first(self) -> bool:
+        """True the first time it is asked."""
+        said, self.said = self.said, True
+        return not said
 
 
 class IMACNetwork(nn.Module):
@@ -87,10 +106,25 @@ class IMACNetwork(nn.Module):
         self.digital = digital
         self.layers = nn.ModuleList(layers)
         self.tail = tail
-        self.config = config
+        self._config = config
+        self._told_of_signs = _Once()
         self.records = tuple(records)
         self.engine = Native() if engine is None else engine
         self._cache: Memory[Prepared] = Memory()
+
+    @property
+    def config(self) -> Config:
+        """What the circuit was built with."""
+        return self._config
+
+    @config.setter
+    def config(self, config: Config) -> None:
+        if config != self._config:
+            raise ConfigError(
+                "network.config is what the circuit was built with, and its layers hold it too: "
+                "assigning another one changes no circuit. Convert the model again: "
+                "convert(model, config)"
+            )
 
     def analog_layers(self) -> Iterator[IMACLinear]:
         """The analog layers, in order."""
@@ -115,7 +149,11 @@ class IMACNetwork(nn.Module):
             (B, N) float64, V.
 
         Raises:
-            CircuitError: An input is not finite or beyond full scale.
+            CircuitError: An input is not finite or beyond full scale, or negative and
+                ``supplies.vss`` is 0.
+
+        Warns:
+            SettingWarning: Inputs are negative, and ``supplies.vss`` is not -vdd; said once.
         """
         return self._encoded(self.features(x))
 
@@ -131,6 +169,7 @@ class IMACNetwork(nn.Module):
             return self._checked(self.digital(x), x)
 
     def _encoded(self, features: Tensor) -> Tensor:
+        self._check_signs(features)
         scale = next(self.analog_layers()).scaling.input_scale
         return encode(features.to(torch.float64), self.config.supplies, scale)
 
@@ -149,6 +188,28 @@ class IMACNetwork(nn.Module):
         if features.is_complex():
             raise CircuitError(f"layer {first.name} takes real inputs, they are {features.dtype}")
         return features
+
+    def _check_signs(self, features: Tensor) -> None:
+        """Refuse negative inputs that are lost; say, once, where they are smaller or larger."""
+        supplies = self.config.supplies
+        if supplies.vss == -supplies.vdd or not bool((features < 0).any()):
+            return
+        what = (
+            f"inputs reach {float(features.detach().min()):g}, and with supplies.vss = "
+            f"{supplies.vss:g} V, vdd = {supplies.vdd:g} V"
+        )
+        advice = (
+            f"Set supplies.vss = {-supplies.vdd:g}, or give model and circuit inputs from 0 on"
+        )
+        if supplies.vss == 0.0:
+            raise CircuitError(f"{what} all negative inputs would become 0 V. {advice}")
+        if self._told_of_signs.first():
+            warnings.warn(
+                f"{what} negative inputs have {-supplies.vss / supplies.vdd:.3g} times the voltage "
+                f"of positive ones: the circuit does not compute what the model does. {advice}",
+                SettingWarning,
+                stacklevel=3,
+            )
 
     def prepare(self, engine: Native | None = None) -> Prepared:
         """The eliminated circuit of the present conductances, cached until they change.
@@ -177,13 +238,20 @@ class IMACNetwork(nn.Module):
         return self._cache.get(settings, tensors, lambda: engine.prepare(self._parts()))
 
     def _check_supplies(self) -> None:
-        """One vdd feeds the circuit, and inputs and outputs are coded relative to it."""
-        vdd = self.config.supplies.vdd
+        """A circuit has one set of supplies and one timing, which layers only repeat."""
         for layer in self.analog_layers():
-            if layer.config.supplies.vdd != vdd:
+            for name in ("supplies", "timing"):
+                own, common = getattr(layer.config, name), getattr(self.config, name)
+                if own == common:
+                    continue
+                other = next(
+                    field for field in type(own).model_fields
+                    if getattr(own, field) != getattr(common, field)
+                )  # fmt: skip
                 raise CircuitError(
-                    f"{layer.name} has vdd = {layer.config.supplies.vdd} V, the network "
-                    f"{vdd} V; convert the model again with the supplies you want"
+                    f"{layer.name} has {name}.{other} = {getattr(own, other)}, the network "
+                    f"{getattr(common, other)}, and a circuit has only one: convert the model "
+                    f"again with the {name} you want"
                 )
 
     def _parts(self) -> list[tuple[CrossbarSpec, NeuronSpec]]:
@@ -314,16 +382,21 @@ class IMACNetwork(nn.Module):
 
     def summary(self) -> str:
         """The conversion table as text: what was mapped, folded and left digital, and why."""
+        return text_table("imac_torch conversion", self._rows(), headings=HEADINGS)
+
+    def _repr_html_(self) -> str:
+        """The same for notebooks."""
+        return html_table("imac_torch conversion", self._rows(), headings=HEADINGS)
+
+    def _rows(self) -> list[tuple[str, str, str, str]]:
         # Layers may have been calibrated, trained or spread since they were converted.
         now = {layer.name: layer.description() for layer in self.analog_layers()}
-        rows = [
+        return [
             (item.path, item.module, item.target, now.pop(item.path, item.detail))
             if item.target == "analog"
             else (item.path, item.module, item.target, item.detail)
             for item in self.records
         ]
-        headings = ("path", "module", "becomes", "detail")
-        return text_table("imac_torch conversion", rows, headings=headings)
 
     def circuit(self) -> Circuit:
         """The neutral circuit of the present conductances: what netlists are written from."""
@@ -354,7 +427,7 @@ class IMACNetwork(nn.Module):
             content = json.loads(bytes(state.cpu().tolist()).decode())["config"]
         except (ValueError, KeyError, TypeError) as error:
             raise ConversionError(f"the state's configuration is damaged: {error}") from None
-        self.config = Config.from_dict(content)
+        self._config = Config.from_dict(content)
 
 
 @contextmanager

@@ -12,12 +12,13 @@ from torch import nn
 
 from imac_torch.activations import Activation
 from imac_torch.analog import IMACNetwork, LayerRecord
-from imac_torch.config import Config, LayerConfig
+from imac_torch.config import Config, LayerConfig, Place, Unread, unread_settings
 from imac_torch.conversion_plan import SUPPORTED, Leaf, Plan, leaves, make_plan, named
 from imac_torch.dc.native import Native
-from imac_torch.errors import CircuitError, ConversionError, ConversionWarning
+from imac_torch.errors import CircuitError, ConversionError, ConversionWarning, SettingWarning
 from imac_torch.layers import IMACLinear, Scaling
 from imac_torch.numeric.modes import lasting
+from imac_torch.periphery.neuron.choice import kind_for
 
 LARGE_ERROR = 0.1
 """Relative rounding error of weights from which a conversion warns."""
@@ -77,16 +78,13 @@ def convert(
 
     Raises:
         ConversionError: A module cannot be converted; its path and what is supported are named.
+
+    Warns:
+        ConversionWarning: Weights or activations lose what the circuit cannot hold.
+        SettingWarning: Nothing reads some settings in this configuration; the message says what
+            would make them count.
     """
-    flat = list(leaves(model))
-    excluded = exclude if callable(exclude) else named(exclude, flat)
-    plan = make_plan(flat, excluded)
-    if not plan.layers:
-        last = flat[-1] if flat else Leaf("model", model)
-        raise ConversionError(
-            f"{last.path} ({last.label}): nothing to convert; {SUPPORTED}. What is excluded, and "
-            "all before it, stays in software"
-        )
+    plan = _plan(model, exclude)
     config = _trained_config(plan) if config is None else config
     _check_names(config, plan)
     layers = []
@@ -104,6 +102,7 @@ def convert(
     for layer, (_, linear, _) in zip(layers, plan.layers, strict=True):
         if not isinstance(linear, IMACLinear):
             _warn_of_losses(layer)
+    _warn_of_unread(unread_settings(config, _places(plan, config)))
     details = {}
     for layer in layers:
         try:
@@ -134,6 +133,77 @@ def convert(
 def _copied(items: Sequence[Leaf]) -> nn.Sequential:
     """Copies that share nothing with the model."""
     return nn.Sequential(*copy.deepcopy([leaf.module for leaf in items]))
+
+
+def unread(
+    model: nn.Module,
+    config: Config,
+    *,
+    exclude: Iterable[str] | Callable[[str], bool] = (),
+    transients: bool = True,
+    netlists: bool = True,
+) -> list[Unread]:
+    """Settings that differ from their defaults although nothing reads them, without converting.
+
+    Args:
+        model: As :func:`convert` takes it.
+        config: Of the circuit.
+        exclude: Likewise.
+        transients: Whether anything is integrated in time.
+        netlists: Whether a simulator is asked.
+
+    Raises:
+        ConversionError: The model cannot be converted.
+    """
+    places = _places(_plan(model, exclude), config)
+    return unread_settings(config, places, transients=transients, netlists=netlists)
+
+
+def _plan(model: nn.Module, exclude: Iterable[str] | Callable[[str], bool]) -> Plan:
+    flat = list(leaves(model))
+    excluded = exclude if callable(exclude) else named(exclude, flat)
+    plan = make_plan(flat, excluded)
+    if not plan.layers:
+        last = flat[-1] if flat else Leaf("model", model)
+        raise ConversionError(
+            f"{last.path} ({last.label}): nothing to convert; {SUPPORTED}. What is excluded, and "
+            "all before it, stays in software"
+        )
+    return plan
+
+
+def _places(plan: Plan, config: Config) -> list[Place]:
+    """The layers, as far as what they read of a configuration depends on them."""
+    places = []
+    for index, (leaf, linear, activation) in enumerate(plan.layers):
+        own = config.for_layer(index, leaf.path, len(plan.layers))
+        kind = kind_for(activation, own.neuron.kind, where=leaf.path)
+        places.append(
+            Place(
+                name=leaf.path,
+                config=own,
+                reads=kind.reads,
+                ideal=kind.ideal,
+                active=not kind.activation.read_out or own.neuron.kind == kind.name,
+                inputs=linear.in_features,
+                last=index == len(plan.layers) - 1,
+                scaled=index == 0
+                and not (
+                    isinstance(linear, IMACLinear)
+                    and linear.scaling.input_scale != config.supplies.input_scale
+                ),
+            )
+        )
+    return places
+
+
+def _warn_of_unread(found: Sequence[Unread]) -> None:
+    if found:
+        warnings.warn(
+            f"settings without effect in this circuit: {'; '.join(map(str, found))}",
+            SettingWarning,
+            stacklevel=3,
+        )
 
 
 def _trained_config(plan: Plan) -> Config:

@@ -25,6 +25,10 @@ class ConversionWarning(ImacWarning):
     """A conversion that works but will cost accuracy; the message says how to avoid that."""
 
 
+class SettingWarning(ImacWarning):
+    """A setting that does not do what it seems to; the message says what would make it."""
+
+
 class SamplingWarning(ImacWarning):
     """Outputs are sampled before they have settled; the message says what that costs."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel
 
-from imac_torch.config import Config
+from imac_torch.config import Config, LayerConfig, Quantity, Section
 from imac_torch.errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -18,10 +19,37 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover - the same parser under its name on Python 3.10
     import tomli as tomllib
 
-__all__ = ["apply_overrides", "field_paths", "parse_assignment", "set_field"]
+__all__ = [
+    "apply_overrides",
+    "field_paths",
+    "imac_sim_fields",
+    "parse_assignment",
+    "path_keys",
+    "set_field",
+]
 
 UNSET = ("none", "auto", "None")
 """Values that put a field back to its default (``None`` where that means: derived)."""
+
+_IMAC_SIM: Final = re.compile(r"IMAC-Sim: ([A-Za-z_]+)(?=[.,])")
+_FURTHER: Final = {
+    "xbar": ("crossbar.columns", "crossbar.rows"),
+    "tsampling": ("timing.period",),
+    "testnum": (),
+    "testnum_per_batch": (),
+    "firstimage": (),
+    "nodes": (),
+    "data_dir": (),
+    "dataset_file": (),
+    "label_file": (),
+}  # fmt: skip
+"""Names of IMAC-Sim's script that the descriptions of fields do not settle; those without a field
+belong to the data or the model."""
+_NOTES: Final = {
+    "tsampling": ", in s instead of ns",
+    "weight_var": ", a fraction instead of a percentage",
+    "xbar": ", its two numbers",
+}
 
 
 def field_paths(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -36,6 +64,14 @@ def field_paths(section: type[BaseModel] = Config, prefix: str = "") -> Iterator
             yield from field_paths(kind, f"{path}.")
         elif path != "layers":
             yield path, info.description or ""
+
+
+def imac_sim_fields() -> dict[str, tuple[str, ...]]:
+    """Fields by the names that they have in IMAC-Sim's script, from their descriptions."""
+    found = {
+        name: (path,) for path, text in field_paths() for name in _IMAC_SIM.findall(f"{text}.")
+    }
+    return {**found, **_FURTHER}
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -65,7 +101,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         return path, value
 
 
-def _keys(path: str) -> list[str]:
+def path_keys(path: str) -> list[str]:
     """Parts of a dotted path by TOML's rules, so that quoted parts may hold dots."""
     try:
         table = tomllib.loads(f"{path} = 0")
@@ -94,15 +130,36 @@ def _check(path: str, keys: list[str]) -> None:
 
 
 def _layer_sections() -> set[str]:
-    from imac_torch.config import LayerConfig
-
     return set(LayerConfig.model_fields)
 
 
 def _unknown(path: str, known: set[str], message: str) -> str:
-    close = difflib.get_close_matches(path, sorted(known), n=3, cutoff=0.5)
+    """The message with what may have been meant: IMAC-Sim's name, a field alone, similar words."""
+    name = path.rpartition(".")[2]
+    theirs = imac_sim_fields().get(name)
+    if theirs is not None:
+        if not theirs:
+            return (
+                f"{message}; IMAC-Sim's {name} is none of the circuit: it belongs to the model or "
+                "its data (--testnum, --firstimage, --testnum-per-batch, --data)"
+            )
+        return f"{message}; IMAC-Sim's {name} is {' and '.join(theirs)} here{_NOTES.get(name, '')}"
+    ends = [item for item in sorted(known) if item.rpartition(".")[2] == name.lower()]
+    words = sorted({item.rpartition(".")[2] for item in known})
+    close = ends or difflib.get_close_matches(path, sorted(known), n=3, cutoff=0.5)
+    if not close:
+        similar = difflib.get_close_matches(name, words, n=2, cutoff=0.6)
+        close = [item for item in sorted(known) if item.rpartition(".")[2] in similar]
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     return f"{message}{hint} (`imac-torch config --fields` lists all)"
+
+
+def _quantity(keys: list[str]) -> Quantity | None:
+    """What the field at the end of a path measures."""
+    kind: type[Section] = Config
+    for key in keys[2:-1] if keys[0] == "layers" else keys[:-1]:
+        kind = kind.model_fields[key].annotation  # type: ignore[assignment]
+    return kind.quantity(keys[-1])
 
 
 def set_field(values: dict[str, Any], path: str, value: object) -> None:
@@ -111,13 +168,18 @@ def set_field(values: dict[str, Any], path: str, value: object) -> None:
     Args:
         values: As :meth:`Config.to_dict` gives it.
         path: ``section.field``, ``temperature`` or ``layers."path".section.field``.
-        value: None removes it: the default then holds.
+        value: None removes it: the default then holds. A number with a unit (``"9nm"``, ``"5%"``)
+            is converted to the field's.
 
     Raises:
         ConfigError: There is no such field; similar ones are named.
     """
-    keys = _keys(path)
+    keys = path_keys(path)
     _check(path, keys)
+    if isinstance(value, str):
+        quantity = _quantity(keys)
+        number = None if quantity is None else quantity.read(value)
+        value = value if number is None else number
     table = values
     for key in keys[:-1]:
         table = table.setdefault(key, {})

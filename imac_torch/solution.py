@@ -9,6 +9,11 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from imac_torch.tables import html_table
+
+SHOWN = 20
+"""Samples that a notebook shows of a solution."""
+
 
 class Status(IntEnum):
     """Outcome for one sample."""
@@ -100,6 +105,26 @@ class Solution:
     def converged(self) -> Tensor:
         """(..., B) bool."""
         return self.status == int(Status.CONVERGED)
+
+    def _repr_html_(self) -> str:
+        """The first samples for notebooks: status, largest output, output voltages."""
+        outputs = self.outputs.detach().cpu().reshape(-1, self.outputs.shape[-1])
+        status = self.status.cpu().reshape(-1)
+        solved = int((status == int(Status.CONVERGED)).sum())
+        rows = [
+            (
+                str(sample),
+                Status(int(status[sample])).name,
+                str(int(outputs[sample].argmax())) if status[sample] == 0 else "–",
+                ", ".join(f"{value:.4g}" for value in outputs[sample].tolist()),
+            )
+            for sample in range(min(SHOWN, len(status)))
+        ]
+        title = f"imac_torch solution: {solved} of {len(status)} samples solved"
+        if len(status) > SHOWN:
+            title += f", the first {SHOWN}"
+        headings = ("sample", "status", "largest output", "outputs, V")
+        return html_table(title, rows, headings=headings)
 
 
 def combine(function: Callable[..., Tensor], *solutions: Solution) -> Solution:

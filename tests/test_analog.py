@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
+import warnings
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from small_networks import CONTINUOUS, LOGISTIC, mlp, seeded, signs
+from small_networks import CONTINUOUS, LOGISTIC, loader, mlp, seeded, signs
 from torch import nn
 
 from imac_torch import (
@@ -24,11 +26,22 @@ from imac_torch import (
     NewtonOptions,
     Scaling,
     Supplies,
+    Timing,
     WeightMapping,
+    ablate,
     convert,
+    evaluate,
 )
+from imac_torch import compile as compile_deck
 from imac_torch.analog import encode, evaluating
-from imac_torch.errors import CircuitError, ConversionError, DataError, ImacError
+from imac_torch.errors import (
+    CircuitError,
+    ConfigError,
+    ConversionError,
+    DataError,
+    ImacError,
+    SettingWarning,
+)
 from imac_torch.storage import load, save
 
 INPUTS = signs(5, 6).double()
@@ -195,10 +208,66 @@ def test_gradients_are_not_cached():
 def test_one_vdd():
     item = network()
     outputs(item)
-    item.config = item.config.replace(supplies=Supplies(vdd=0.9))
-    for use in (lambda: outputs(item), item.circuit, lambda: item(INPUTS)):
-        with pytest.raises(CircuitError, match=r"0 has vdd = 0.8 V, the network 0.9 V"):
-            use()
+    layer = item.layers[0]
+    for changes, message in (
+        ({"supplies": Supplies(vdd=0.9)}, r"0 has supplies.vdd = 0.9, the network 0.8, .*again"),
+        ({"supplies": Supplies(vss=-0.4)}, r"0 has supplies.vss = -0.4, the network -0.8"),
+        ({"timing": Timing(period=1e-8)}, r"0 has timing.period = 1e-08, the network 4e-09"),
+    ):
+        layer.config = item.config.replace(**changes)
+        for use in (lambda: outputs(item), item.circuit, lambda: item(INPUTS)):
+            with pytest.raises(CircuitError, match=message):
+                use()
+    layer.config = item.config
+    outputs(item)
+
+
+def test_a_configuration_is_not_assigned():
+    item = network()
+    item.config = item.config.replace()  # the same
+    with pytest.raises(ConfigError, match=r"convert\(model, config\)"):
+        item.config = item.config.replace(temperature=300.0)
+    assert copy.deepcopy(item).config == item.config
+
+
+def test_negative_inputs_are_refused_or_told_of_where_they_become_something_else(tmp_path):
+    model = mlp(6, 4, 3)
+    pairs = loader(INPUTS)
+    positive = INPUTS.abs()
+    symmetric = convert(model, LOGISTIC)
+    number = itertools.count()
+    uses = (
+        lambda net: net(INPUTS),
+        lambda net: net.solve(INPUTS),
+        lambda net: evaluate(net, pairs, progress=False),
+        lambda net: compile_deck(net, pairs, tmp_path / f"deck{next(number)}", limit=1),
+        lambda net: net.measure(INPUTS[:2]),
+        lambda net: ablate(net, INPUTS),
+    )
+    for vss in (0.0, -0.4, -1.6):
+        for encoding in ("linear", "sign"):
+            supplies = Supplies(vss=vss, encoding=encoding)
+            net = convert(model, LOGISTIC.replace(supplies=supplies))
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                net(positive)
+            for use in uses:
+                net = convert(model, LOGISTIC.replace(supplies=supplies))
+                if vss == 0.0:
+                    with pytest.raises(CircuitError, match=r"supplies.vss = -0.8"):
+                        use(net)
+                    continue
+                with pytest.warns(SettingWarning, match=r"supplies.vss = .*-0.8") as told:
+                    use(net)
+                    net(INPUTS)
+                assert len([item for item in told if item.category is SettingWarning]) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        symmetric(INPUTS)
+    torch.testing.assert_close(
+        convert(model, LOGISTIC.replace(supplies=Supplies(vss=0.0)))(positive),
+        symmetric(positive),
+    )
 
 
 # State, files, copies

@@ -333,11 +333,11 @@ W=12*tech_node
 D=5*tech_node
 eps = 20*8.854e-12
 rho = 1.9e-8
+rlow=7
 rlow=5e3
 rhigh=15e3
 hpar=[math.ceil((x+1)/xbar[0]) for x in nodes]
 os.system("touch executed")
-rlow = 7
 """
 
 

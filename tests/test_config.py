@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import typing
+import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,10 +32,11 @@ from imac_torch import (
     WeightMapping,
     convert,
 )
-from imac_torch.config import SCHEMA
+from imac_torch.config import CONDITIONS, SCHEMA, Section
 from imac_torch.config.kinds import READ_OUT_KINDS
+from imac_torch.conversion import unread
 from imac_torch.deck import write_deck
-from imac_torch.errors import ConfigError
+from imac_torch.errors import ConfigError, SettingWarning
 from imac_torch.finfet import builtin_14nm_hp, write_model_card
 from imac_torch.periphery.neuron.neurontable import InterpolationError, NeuronTable
 from imac_torch.periphery.readout import Differential, register_read_out
@@ -221,13 +223,13 @@ def build(given, files):
     return Config(**sections)
 
 
-def observe(output, config, tmp_path):
+def observe(output, config, tmp_path, sizes=(6, 4, 2)):
     """One output of a 6-4-2 network: text, or a tensor.
 
     The hidden layer feeds another one, so that neurons are loaded and their resistance shows.
     """
     generator = torch.Generator().manual_seed(1)
-    network = convert(mlp(6, 4, 2), config, generator=generator)
+    network = convert(mlp(*sizes), config, generator=generator)
     inputs = 0.7 * signs(3, 6)
     if output == "inputs":
         return network.voltages(inputs)
@@ -254,14 +256,251 @@ def test_field_changes_an_output(path, files, tmp_path):
     change = CHANGES[path]
     before = build(change.given, files)
     after = build({**change.given, path: change.value}, files)
-    first = observe(change.output, before, tmp_path / "before")
-    second = observe(change.output, after, tmp_path / "after")
+    assert unread(mlp(6, 4, 2), after) == []
+    assert differ(change.output, before, after, tmp_path)
+
+
+def differ(output, before, after, tmp_path, **network):
+    """Whether an output of two configurations is not the same."""
+    first = observe(output, before, tmp_path / f"{output} before", **network)
+    second = observe(output, after, tmp_path / f"{output} after", **network)
     if isinstance(first, str):
-        assert first != second
-    else:
-        # Newton's method stops at 1e-9 V (1e-6 V in transients, which makes less than 1e-6 ns of
-        # a latency): a difference of 1e-6 is not its doing.
-        assert float((first - second).abs().max()) > 1e-6
+        return first != second
+    # Newton's method stops at 1e-9 V (1e-6 V in transients, which makes less than 1e-6 ns of
+    # a latency): a difference of 1e-6 is not its doing.
+    return float((first - second).abs().max()) > 1e-6
+
+
+# Fields that the present configuration does not read are said so
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A field put to ``value`` where nothing reads it.
+
+    Attributes:
+        written: Netlists name the value, though it does nothing.
+        only: Layers of the network; the last one has no activation.
+    """
+
+    value: Any
+    given: dict[str, Any] = field(default_factory=dict)
+    written: bool = False
+    only: tuple[int, ...] = (6, 4, 2)
+
+
+NO_RESISTANCE = {"interconnect.resistance": False}
+IDLE = {
+    "device.states": Idle(4),
+    "interconnect.metal": Idle(40e-9, NO_RESISTANCE),
+    "interconnect.thickness": Idle(30e-9, NO_RESISTANCE),
+    "interconnect.height": Idle(30e-9),
+    "interconnect.spacing": Idle(90e-9),
+    "interconnect.resistivity": Idle(3e-8, {**NO_RESISTANCE, **CAPACITIVE}),
+    "interconnect.permittivity": Idle(4e-11),
+    "interconnect.imac_sim_capacitance": Idle(True),
+    "amplifier.output_resistance": Idle(1e3, {"crossbar.columns": 3}, written=True),
+    "amplifier.combine": Idle("sum", written=True),
+    "neuron.kind": Idle("finfet", only=(6, 2)),
+    "neuron.rlow": Idle(50e3),
+    "neuron.rhigh": Idle(400e3),
+    "neuron.level_shift": Idle(0.5),
+    "neuron.fins": Idle(4),
+    "neuron.flavour": Idle("lstp"),
+    "neuron.model_directory": Idle("cards"),
+    "neuron.slope": Idle(6.0, {"neuron.kind": None}, only=(6, 2)),
+    "neuron.output_resistance": Idle(5e3, {"neuron.kind": None}, written=True, only=(6, 2)),
+    "neuron.input_capacitance": Idle(
+        5e-16, {"amplifier.combine": "sum", "crossbar.columns": 3}, written=True
+    ),
+    "neuron.table": Idle("flat.safetensors"),
+    "neuron.osdi": Idle("bsimcmg.osdi"),
+    "neuron.subcircuit": Idle("mine.sp", {"neuron.kind": None}, only=(6, 2)),
+    "mapping.scale": Idle("row", MATCHED),
+    "mapping.slice_base": Idle(2),
+    "temperature": Idle(350.0, written=True),
+}
+
+
+def test_every_condition_is_tested():
+    paths = set(walk(Config))
+    assert set(CONDITIONS) <= paths
+    assert set(CONDITIONS) == set(IDLE) | {"supplies.input_scale"}
+
+
+@pytest.mark.parametrize("path", IDLE)
+def test_a_field_that_is_said_to_be_unread_changes_nothing(path, files, tmp_path):
+    idle = IDLE[path]
+    before = build(idle.given, files)
+    after = build({**idle.given, path: idle.value}, files)
+    (found,) = unread(mlp(*idle.only), after)
+    assert found.path == path
+    with pytest.warns(SettingWarning, match=f"without effect.*{path} = .*it needs "):
+        convert(mlp(*idle.only), after)
+    outputs = ["voltages", "latency"] + ["netlist"] * (not idle.written)
+    for output in outputs:
+        assert not differ(output, before, after, tmp_path, sizes=idle.only)
+
+
+ALSO_READ = [
+    ("interconnect.metal", 40e-9, "netlist", {**NO_RESISTANCE, **CAPACITIVE}),
+    ("interconnect.thickness", 30e-9, "netlist", {**NO_RESISTANCE, **CAPACITIVE}),
+    ("amplifier.output_resistance", 1e6, "latency", {"neuron.input_capacitance": 1e-16}),
+    ("neuron.output_resistance", 1e5, "latency", {"timing.load_capacitance": 1e-15}),
+    ("neuron.output_resistance", 1e5, "latency", {"neuron.output_capacitance": 1e-15}),
+    ("neuron.slope", 6.0, "netlist", {"neuron.subcircuit": "shaped.sp"}),
+    ("neuron.fins", 4, "netlist", {"neuron.subcircuit": "shaped.sp"}),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "output", "given"), ALSO_READ)
+def test_other_ways_in_which_a_field_is_read(path, value, output, given, files, tmp_path):
+    (files / "shaped.sp").write_text(
+        ".subckt mine z out vdd slope=1 fins=1\nR1 z out 1k\nR2 out 0 1k\n.ends mine\n"
+    )
+    before, after = build(given, files), build({**given, path: value}, files)
+    assert unread(mlp(6, 4, 2), after) == []
+    assert differ(output, before, after, tmp_path)
+
+
+def test_unread_overrides_of_a_layer_are_named():
+    config = Config(
+        neuron=Neuron(kind="logistic", slope=9.0),
+        layers={
+            "0": LayerConfig(neuron={"fins": 3, "slope": 8.0}, device={"states": 5}),
+            "2": LayerConfig(neuron={"slope": 7.0}, mapping={"scheme": "matched"}),
+        },
+    )
+    found = [item.path for item in unread(mlp(6, 4, 2), config)]
+    assert found == [
+        "neuron.slope", 'layers."0".device.states', 'layers."0".neuron.fins',
+        'layers."2".neuron.slope',
+    ]  # fmt: skip
+    # A value that one layer reads, or that all follow, is no setting without effect.
+    states = Config(device=Memristor(states=5), layers={"2": {"mapping": {"scheme": "matched"}}})
+    assert unread(mlp(6, 4, 2), states) == []
+
+
+def test_a_trained_layer_keeps_its_own_input_scale():
+    layer = convert(mlp(6, 2), Config(supplies=Supplies(input_scale=2.0))).layers[0]
+    config = Config(supplies=Supplies(input_scale=3.0))
+    (found,) = unread(torch.nn.Sequential(layer), config)
+    assert found.path == "supplies.input_scale"
+    assert convert(torch.nn.Sequential(layer), config).layers[0].scaling.input_scale == 2.0
+    assert unread(mlp(6, 2), config) == []
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_presets_set_nothing_in_vain(device):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SettingWarning)
+        config = Config.imac_sim(
+            device=Memristor.preset(device), interconnect=Interconnect.preset(45e-9, "1TG1R")
+        )
+        for neuron in (Neuron(), Neuron(kind="finfet"), Neuron(kind="logistic", slope=9.0)):
+            convert(mlp(6, 4, 3, 2), config.replace(neuron=neuron))
+
+
+# Units
+
+
+def quantities(section=Config, prefix=""):
+    for name, info in section.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+            yield from quantities(info.annotation, f"{prefix}{name}.")
+        elif section.quantity(name) is not None:
+            yield f"{prefix}{name}", section, name, info, section.quantity(name)
+
+
+@pytest.mark.parametrize("given", list(quantities()), ids=lambda given: given[0])
+def test_units_stand_beside_their_fields(given):
+    _, _, _, info, quantity = given
+    if quantity.unit != "1":
+        assert info.description.startswith(f"{quantity.unit}. ")
+    if info.default is not None:
+        assert quantity.question(info.default) is None
+    low, high = quantity.usual
+    assert low < high <= quantity.largest
+
+
+def test_fields_with_a_unit_have_a_quantity():
+    known = {path for path, *_ in quantities()}
+    units = ("V. ", "K. ", "m. ", "s. ", "Ω. ", "F. ", "Hz. ", "Ω·m. ", "F/m. ", "nm. ")
+    for section, info in Config.model_fields.items():
+        nested = nested_model(info.annotation)
+        if nested is None or section == "layers":
+            continue
+        for name, item in nested.model_fields.items():
+            if (item.description or "").startswith(units):
+                assert f"{section}.{name}" in known
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Interconnect(tech_node=9), r"9 m is beyond .*9 nm meant\? write 9e-09"),
+        (lambda: Interconnect(length=135), r"135 nm meant\? write 1.35e-07"),
+        (lambda: Interconnect(permittivity=20), r"20 vacuum permittivities meant\? write 1.77"),
+        (lambda: Interconnect(resistivity=1.9), r"1.9 µΩ·cm meant\? write 1.9e-08"),
+        (lambda: Interconnect(tech_node="9nm"), r"tech_node: .*write 9e-09 m"),
+        (lambda: Interconnect.preset(9), r"no preset for tech_node = 9 m; .*written 7e-09"),
+        (lambda: Supplies(vdd=800), r"800 V is beyond .*800 mV meant\? write 0.8"),
+        (lambda: Supplies(vdd=800, vss=-800), r"-800 mV meant\? write -0.8"),
+        (lambda: Neuron(level_shift=400), r"400 mV meant\? write 0.4"),
+        (lambda: Neuron(transistor_node=14e-9), r"1.4e-08 m meant\? write 14"),
+        (lambda: Neuron(input_capacitance=0.5), r"0.5 fF meant\? write 5e-16"),
+        (lambda: Timing(load_capacitance=2), r"2 fF meant\? write 2e-15"),
+        (lambda: Memristor(variation=5), r"5% meant\? write 0.05"),
+        (lambda: Memristor(variation="5%"), r"write 0.05"),
+        (lambda: Memristor(rlow="78k"), r"write 78000 Ω"),
+        (lambda: Config(temperature=-40), r"-40 °C meant\? write 233.15"),
+        (lambda: Config(temperature=1e5), r"100000 K is beyond"),
+        (lambda: Config(layers={"0": {"device": {"rlow": "5k"}}}), r"layers.0: .*write 5000 Ω"),
+    ],
+)  # fmt: skip
+def test_values_in_another_unit_are_refused_with_the_number_to_write(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Config(temperature=25), r"Config.temperature = 25 K .*25 °C .*write 298.15"),
+        (lambda: Config(temperature=85), r"85 °C meant\? write 358.15"),
+        (lambda: Timing(period=4), r"period = 4 s .*4 ns meant\? write 4e-09"),
+        (lambda: Supplies(vdd=80), r"vdd = 80 V .*80 mV meant\? write 0.08"),
+        (lambda: Memristor(rlow=78, rhigh=202), r"rlow = 78 Ω .*78 kΩ meant\? write 78000"),
+        (lambda: Interconnect(thickness=0.022), r"0.022 µm meant\? write 2.2e-08"),
+        (lambda: Amplifier(pole=3), r"3 GHz meant\? write 3000000000"),
+        (lambda: Config().replace(temperature=27), r"27 °C meant"),
+        (lambda: Config(layers={"0": {"device": {"rlow": 5.0}}}), r"rlow = 5 Ω"),
+    ],
+)  # fmt: skip
+def test_unusual_values_are_asked_about_once(make, message):
+    with pytest.warns(SettingWarning, match=message) as told:
+        config = make()
+        config.replace()
+        if isinstance(config, Config):
+            config.for_layer(0, "0", 1)
+            config.replace(neuron=Neuron(fins=3))
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Interconnect(resistivity=1e-30),  # below what double precision holds of a circuit
+        lambda: Config(temperature=4.2),
+        lambda: Timing(period=1.0),
+        lambda: Supplies(vdd=12.0, vss=-12.0),
+        lambda: Memristor(rlow=1e9, rhigh=1e12),
+    ],
+)
+def test_what_can_be_is_not_refused(make):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SettingWarning)
+        make()
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_json_is_json(name, tmp_path):
     assert content["figures"]["accuracy"] == pytest.approx(2 / 3)
     if name == "simulated":
         assert content["figures"]["largest_residual"] is None
-        assert content["figures"]["mean_power"]["amplifiers"] is None
+        assert content["figures"]["mean_power"]["amplifiers_artefact"] is None
         assert content["figures"]["mean_power"]["total"] == pytest.approx(2.4e-3)
 
 

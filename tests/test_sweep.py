@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +31,7 @@ from imac_torch import (
     WeightMapping,
 )
 from imac_torch.conversion import convert
-from imac_torch.errors import ConfigError, DataError
+from imac_torch.errors import ConfigError, DataError, SettingWarning
 from imac_torch.reports.svg import quantity
 from imac_torch.sweep import (
     Choices,
@@ -173,6 +175,52 @@ def test_wrong_points_are_named_before_anything_runs(
 
 
 # The table
+
+
+STATES = Config(neuron=Neuron(kind="logistic"), device=Memristor(states=4))
+
+
+class Waiting(InProcess):
+    """A backend that computes nothing: what is said was said before the first point."""
+
+    def run(self, evaluator, tasks, *, at_once=None):  # type: ignore[no-untyped-def]
+        raise InterruptedError
+
+
+@pytest.mark.parametrize(
+    ("points", "options", "message"),
+    [
+        (grid({"neuron.fins": [10, 20, 40]}), {}, "neuron.fins at 2 of 3 .*finfet"),
+        (grid({"device.states": [4, 8]}), {}, r"device.states \(it needs mapping.scheme"),
+        (grid({"mapping.slice_base": [2], "mapping.slices": [1, 2]}), {}, "base at 1 of 2 points"),
+        (grid({'layers."2".neuron.slope': [5.0]}), {}, r'layers."2".neuron.slope \(it needs'),
+        (grid({"timing.transition": [1e-10, 2e-10]}), {}, "transition at 1 of 2 .*transients"),
+        (grid({"amplifier.pole": [1e9, 2e9]}), {}, "amplifier.pole .*transients"),
+        (grid({"seed": [0, 1]}), {}, r"seed \(it needs device.variation"),
+        (grid({"device.rlow": [5e4]}), {"base": STATES}, r"device.states \(it needs"),
+    ],
+)  # fmt: skip
+def test_a_sweep_over_fields_without_effect_says_so_first(
+    points: list[dict[str, object]], options: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with (
+        pytest.warns(SettingWarning, match=f"without effect in this sweep.*{message}"),
+        contextlib.suppress(InterruptedError),
+    ):
+        run_sweep(
+            points, evaluator(**options), tmp_path / "s.sqlite", backend=Waiting(), progress=False
+        )
+
+
+def test_a_sweep_over_fields_that_count_says_nothing(tmp_path: Path) -> None:
+    points = grid({"neuron.slope": [11.0, 9.0], "device.variation": [0.1], "seed": [0, 1]})
+    timed = grid({"amplifier.pole": [1e9], "timing.transition": [2e-10]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SettingWarning)
+        evaluator().warn_of_unread(points)
+        evaluator(timing=True).warn_of_unread(timed)
+        # Nor does every point say again what was said before the first.
+        evaluator().bench()({"neuron.fins": 4})
 
 
 def test_a_real_sweep_equals_a_plain_loop(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from imac_torch.cli.exits import ExitCode, exit_code
 from imac_torch.errors import ImacError, ImacWarning, SimulatorError
+from imac_torch.tables import console as make_console
 
 __all__ = ["app", "main"]
 
@@ -19,7 +20,7 @@ class _Group(TyperGroup):
     """Turns the package's errors and warnings into messages on standard error and exit codes."""
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - the library's signature
-        console = Console(stderr=True, soft_wrap=True)
+        console = make_console(stderr=True, soft_wrap=True)
         with warnings.catch_warnings():
             usual = warnings.showwarning
 

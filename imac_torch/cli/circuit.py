@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from imac_torch.characterization import characterize_neuron
@@ -22,6 +21,7 @@ from imac_torch.netlist import NetlistSettings
 from imac_torch.overrides import apply_overrides, field_paths, parse_assignment
 from imac_torch.reports.area import AREA_MODELS, network_area
 from imac_torch.storage import save
+from imac_torch.tables import console
 
 __all__ = ["area", "characterize", "config", "convert", "netlist"]
 
@@ -52,7 +52,7 @@ def config(
         table = Table("field", "meaning", show_lines=False)
         for path, text in field_paths():
             table.add_row(path, text)
-        Console().print(table)
+        console().print(table)
         return
     made = Config.imac_sim() if imac_sim else Config()
     if device is not None:
@@ -152,7 +152,7 @@ def characterize(
     table = Table("figure", "value", title=f"{curve.spec.kind} neuron, {low:g} V to {high:g} V")
     for name, value in figures.items():
         table.add_row(name.replace("_", " "), f"{value:.6g} {units[name]}")
-    Console().print(table)
+    console().print(table)
     if output is not None:
         typer.echo(f"wrote {output}")
 
@@ -195,4 +195,4 @@ def area(
         table.add_row(
             name, *("not modelled" if v is None else f"{v * 1e12:.4g}" for v in values)
         )
-    Console().print(table)
+    console().print(table)

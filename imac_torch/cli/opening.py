@@ -21,10 +21,18 @@ from imac_torch.conversion import convert
 from imac_torch.errors import DataError
 from imac_torch.sources import Loader, Source, open_data, open_model
 
-__all__ = ["NATIVE_BATCH", "Opened", "Samples", "choose", "open_network", "open_run"]
+__all__ = ["NATIVE_BATCH", "Opened", "Samples", "called", "choose", "open_network", "open_run"]
 
 NATIVE_BATCH = 1000
 """Samples per solve of the native engine where nothing is said."""
+
+
+def called(name: str) -> str:
+    """A model or data set as texts call it: a directory by its own name, also where it is ``.``."""
+    path = Path(name).expanduser()
+    if not path.is_dir():
+        return name
+    return path.resolve().name or str(path.resolve())
 
 
 @dataclass(frozen=True)
@@ -184,7 +192,7 @@ def _reference(
         if reference.reference_weights is not None:
             raise DataError("--reference-weights are the weights of --reference: name that too")
         if source.network is None:
-            return source.software, arguments.model
+            return source.software, called(arguments.model)
         return source.software, (
             "the weights that the devices stand for (a saved network does not hold the model it "
             "was converted from; --reference names it)"

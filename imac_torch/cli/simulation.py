@@ -9,7 +9,6 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from imac_torch.cli import options as o
@@ -20,7 +19,7 @@ from imac_torch.cli.arguments import (
     expanded,
 )
 from imac_torch.cli.exits import ExitCode
-from imac_torch.cli.opening import Opened, open_run
+from imac_torch.cli.opening import Opened, called, open_run
 from imac_torch.dc.native import Native
 from imac_torch.deck import collect
 from imac_torch.engine import Engine, Spice, bind
@@ -33,6 +32,7 @@ from imac_torch.reports.area import network_area
 from imac_torch.reports.html_report import render_report, write_report
 from imac_torch.reports.report import Report, without_nan
 from imac_torch.sources import Loader
+from imac_torch.tables import console
 from imac_torch.transient.options import TimingOptions
 from imac_torch.transient_verification import verify_transient
 
@@ -124,7 +124,7 @@ def simulate(
             network=opened.network,
             software=opened.software,
             loader=loader,
-            title=title or f"{network.model}, {samples.data or 'its own data'}",
+            title=title or _title(network.model, samples.data),
             area_model=area_model,
             reference=opened.reference,
         )
@@ -132,6 +132,10 @@ def simulate(
     if result.failures:
         typer.echo(f"{result.failures} of {found.count} samples were not solved", err=True)
         raise typer.Exit(int(ExitCode.UNSOLVED))
+
+
+def _title(model: str, data: str | None) -> str:
+    return f"{called(model)}, {'its own data' if data is None else called(data)}"
 
 
 def _check_output(output: Path | None) -> None:
@@ -199,7 +203,7 @@ def verify(
     inputs, _ = collect(opened.network, loader)
     with torch.no_grad():
         ours = bind(opened.network, Native()).solve(inputs.to(opened.network.device))
-    with Console(stderr=True).status(f"{engine.value} solves {count} samples ..."):
+    with console(stderr=True).status(f"{engine.value} solves {count} samples ..."):
         theirs = spice.solve(inputs)
     both = ours.converged.cpu() & theirs.converged
     if not bool(both.all()):
@@ -229,7 +233,7 @@ def verify(
         table.add_row("rms difference of outputs", f"{figures['rms_difference']:.3g} V")
         table.add_row("largest difference of power", f"{100 * float(relative.max()):.3g} %")
         table.add_row("same class", f"{int(same.sum())} of {count}")
-        Console().print(table)
+        console().print(table)
         typer.echo("the engines agree" if passed else "THE ENGINES DIFFER")
     if not passed:
         raise typer.Exit(int(ExitCode.DIFFERENT))

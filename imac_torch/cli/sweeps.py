@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from imac_torch.cli import options as o
@@ -29,6 +28,7 @@ from imac_torch.sweep import (
     run_sweep,
 )
 from imac_torch.sweep import search as run_search
+from imac_torch.tables import console
 
 __all__ = ["search", "sweep"]
 
@@ -208,7 +208,7 @@ def _finish(
             shown.add_column(column, justify="right")
         for row in front[:20]:
             shown.add_row(*(_text(row.get(column)) for column in columns))
-        Console().print(shown)
+        console().print(shown)
     if write:
         table.to_csv(directory / f"{name}.csv")
         page = render_sweep(table, objectives, title=described.path.stem)

@@ -10,12 +10,15 @@ from imac_torch.config.config import SCHEMA, UNSET, Config, LayerConfig
 from imac_torch.config.mapping import LARGEST_WEIGHT_BITS, WeightMapping
 from imac_torch.config.operation import Supplies, Timing
 from imac_torch.config.periphery import Amplifier, Neuron
+from imac_torch.config.quantity import Quantity
+from imac_torch.config.reading import CONDITIONS, Place, Unread, unread_settings
 from imac_torch.config.section import Section
 from imac_torch.config.technology import BIT_CELL_LENGTHS, BIT_CELL_WIDTH, DEVICES, NODES
 
 __all__ = [
     "BIT_CELL_LENGTHS",
     "BIT_CELL_WIDTH",
+    "CONDITIONS",
     "DEVICES",
     "LARGEST_WEIGHT_BITS",
     "NODES",
@@ -28,8 +31,12 @@ __all__ = [
     "LayerConfig",
     "Memristor",
     "Neuron",
+    "Place",
+    "Quantity",
     "Section",
     "Supplies",
     "Timing",
+    "Unread",
     "WeightMapping",
+    "unread_settings",
 ]

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from imac_torch.config.quantity import (
+    FRACTION,
+    LENGTH,
+    PERMITTIVITY,
+    RESISTANCE,
+    RESISTIVITY,
+    VOLTAGE,
+)
 from imac_torch.config.section import Section
 from imac_torch.config.technology import BIT_CELL_LENGTHS, BIT_CELL_WIDTH, DEVICES, NODES
 from imac_torch.errors import ConfigError
@@ -13,9 +23,13 @@ from imac_torch.errors import ConfigError
 class Memristor(Section):
     """The two end states of the memory device and its spread."""
 
-    rlow: float = Field(78e3, gt=0, description="Ω. Low-resistance state. IMAC-Sim: rlow.")
-    rhigh: float = Field(202e3, gt=0, description="Ω. High-resistance state. IMAC-Sim: rhigh.")
-    variation: float = Field(
+    rlow: Annotated[float, RESISTANCE] = Field(
+        78e3, gt=0, description="Ω. Low-resistance state. IMAC-Sim: rlow."
+    )
+    rhigh: Annotated[float, RESISTANCE] = Field(
+        202e3, gt=0, description="Ω. High-resistance state. IMAC-Sim: rhigh."
+    )
+    variation: Annotated[float, FRACTION] = Field(
         0.0,
         ge=0,
         lt=1,
@@ -29,7 +43,7 @@ class Memristor(Section):
         "1/rlow; None: any. Read by the mapping scheme 'matched'; the others use the conductances "
         "of their weight levels.",
     )
-    bend: float | None = Field(
+    bend: Annotated[float | None, VOLTAGE] = Field(
         None,
         gt=0,
         description="V. v0 of cells with a curved characteristic i = v0/R·sinh(v/v0), rlow and "
@@ -59,32 +73,36 @@ class Memristor(Section):
 class Interconnect(Section):
     """Geometry and material of the wires; resistances and capacitances follow (``wires.py``)."""
 
-    tech_node: float = Field(9e-9, gt=0, description="m. λ of the layout. IMAC-Sim: tech_node.")
-    metal: float | None = Field(
+    tech_node: Annotated[float, LENGTH] = Field(
+        9e-9, gt=0, description="m. λ of the layout. IMAC-Sim: tech_node."
+    )
+    metal: Annotated[float | None, LENGTH] = Field(
         None, gt=0, description="m. Width of a wire; None: 3 λ. IMAC-Sim: metal."
     )
-    thickness: float = Field(22e-9, gt=0, description="m. Metal thickness. IMAC-Sim: T.")
-    height: float = Field(
+    thickness: Annotated[float, LENGTH] = Field(
+        22e-9, gt=0, description="m. Metal thickness. IMAC-Sim: T."
+    )
+    height: Annotated[float, LENGTH] = Field(
         20e-9, gt=0, description="m. Dielectric between the metal and the plane below. IMAC-Sim: H."
     )
-    length: float | None = Field(
+    length: Annotated[float | None, LENGTH] = Field(
         None,
         gt=0,
         description="m. Bit-cell length, the segment of an I± line; None: 15 λ (1T1R). "
         "IMAC-Sim: L.",
     )
-    width: float | None = Field(
+    width: Annotated[float | None, LENGTH] = Field(
         None,
         gt=0,
         description="m. Bit-cell width, the segment of an input line; None: 12 λ. IMAC-Sim: W.",
     )
-    spacing: float | None = Field(
+    spacing: Annotated[float | None, LENGTH] = Field(
         None, gt=0, description="m. Distance of the I+ and I- lines; None: 5 λ. IMAC-Sim: D."
     )
-    resistivity: float = Field(
+    resistivity: Annotated[float, RESISTIVITY] = Field(
         1.9e-8, gt=0, description="Ω·m. Bulk resistivity of the metal. IMAC-Sim: rho."
     )
-    permittivity: float = Field(
+    permittivity: Annotated[float, PERMITTIVITY] = Field(
         20 * 8.854e-12, gt=0, description="F/m. Permittivity of the dielectric. IMAC-Sim: eps."
     )
     resistance: bool = Field(True, description="Whether wires have resistance.")
@@ -128,7 +146,9 @@ class Interconnect(Section):
         """
         if not any(abs(tech_node - node) < 1e-12 for node in NODES):
             known = ", ".join(f"{node * 1e9:g}" for node in NODES)
-            raise ConfigError(f"no preset for tech_node = {tech_node} m; there are {known} nm")
+            raise ConfigError(
+                f"no preset for tech_node = {tech_node} m; there are {known} nm, written {NODES[0]}"
+            )
         if bit_cell not in BIT_CELL_LENGTHS:
             known = ", ".join(BIT_CELL_LENGTHS)
             raise ConfigError(f"no bit cell {bit_cell!r}; there are {known}")

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import tomli_w
 from pydantic import Field, field_serializer, field_validator, model_validator
@@ -16,6 +16,7 @@ from imac_torch.config.array import Crossbar, Interconnect, Memristor
 from imac_torch.config.mapping import WeightMapping
 from imac_torch.config.operation import Supplies, Timing
 from imac_torch.config.periphery import Amplifier, Neuron
+from imac_torch.config.quantity import TEMPERATURE
 from imac_torch.config.section import FrozenDict, Section
 from imac_torch.errors import ConfigError
 
@@ -76,7 +77,9 @@ class Config(Section):
     neuron: Neuron = Field(default_factory=Neuron)
     timing: Timing = Field(default_factory=Timing)
     mapping: WeightMapping = Field(default_factory=WeightMapping)
-    temperature: float = Field(298.15, gt=0, description="K. Temperature of the transistors.")
+    temperature: Annotated[float, TEMPERATURE] = Field(
+        298.15, gt=0, description="K. Temperature of the transistors."
+    )
     layers: dict[str, LayerConfig] = Field(
         default_factory=dict, description="Overrides by the layer's module path in the model."
     )
@@ -95,10 +98,22 @@ class Config(Section):
                 raise ValueError(f"layers.{name}: {error}") from None
         return self
 
+    def questions(self, name: str) -> list[str]:
+        """See :class:`Section`; those of overrides too."""
+        if name != "layers":
+            return super().questions(name)
+        return [
+            f"layers.{layer}: {question}"
+            for layer, override in self.layers.items()
+            for key, section in self._override(layer).items()
+            for field in getattr(override, key)
+            for question in section.questions(field)
+        ]
+
     def _override(self, name: str) -> dict[str, Section]:
         override = self.layers.get(name, LayerConfig())
         return {
-            section: getattr(self, section).replace(**getattr(override, section))
+            section: getattr(self, section).replaced(getattr(override, section))
             for section in type(override).model_fields
         }
 
@@ -127,7 +142,7 @@ class Config(Section):
                         "layers; give one number, or one per layer"
                     )
                 sections[section] = sections[section].replace(**{field: value[index]})
-        return self.replace(**sections, layers={})
+        return self.replaced({**sections, "layers": {}})
 
     @classmethod
     def imac_sim(cls, **sections: Section) -> Config:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from imac_torch.config.quantity import CAPACITANCE, TIME, VOLTAGE
 from imac_torch.config.section import Section
 
 
 class Supplies(Section):
     """Supply voltages and the coding of inputs between them."""
 
-    vdd: float = Field(
+    vdd: Annotated[float, VOLTAGE] = Field(
         0.8, gt=0, description="V. Supply of neurons and bias lines. IMAC-Sim: vdd."
     )
-    vss: float = Field(
+    vss: Annotated[float, VOLTAGE] = Field(
         -0.8,
         le=0,
         description="V. Input voltage of a software input of -1. An input of +1 is vdd, 0 is 0 V; "
@@ -36,11 +37,13 @@ class Supplies(Section):
 class Timing(Section):
     """The sequence of inputs, and what the outputs have to drive meanwhile."""
 
-    period: float = Field(
+    period: Annotated[float, TIME] = Field(
         4e-9, gt=0, description="s. Time per input vector. IMAC-Sim: tsampling."
     )
-    transition: float = Field(1e-10, gt=0, description="s. Ramp from one input to the next.")
-    load_capacitance: float = Field(
+    transition: Annotated[float, TIME] = Field(
+        1e-10, gt=0, description="s. Ramp from one input to the next."
+    )
+    load_capacitance: Annotated[float, CAPACITANCE] = Field(
         0.0,
         ge=0,
         description="F. From every output of the last layer to ground: what reads the result "

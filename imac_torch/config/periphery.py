@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from imac_torch.config.kinds import NEURON_KINDS, READ_OUT_KINDS
+from imac_torch.config.quantity import (
+    CAPACITANCE,
+    FREQUENCY,
+    RESISTANCE,
+    TRANSISTOR_NODE,
+    VOLTAGE,
+    Quantity,
+)
 from imac_torch.config.section import Section
+
+SERIES: Final = Quantity("Ω", (0.0, 1e13), 1e18)
+"""Output resistances, which may be as small as one likes."""
 
 
 class Amplifier(Section):
@@ -25,15 +36,17 @@ class Amplifier(Section):
         description="R3/R1 = R4/R2, one number or one per layer; None: chosen per layer so that "
         "the analog layer computes what the software layer meant. IMAC-Sim: gain.",
     )
-    input_resistance: float = Field(1e3, gt=0, description="Ω. R1 and R2.")
-    output_resistance: float = Field(
+    input_resistance: Annotated[float, Quantity("Ω", (5.0, 1e13), 1e18)] = Field(
+        1e3, gt=0, description="Ω. R1 and R2."
+    )
+    output_resistance: Annotated[float, SERIES] = Field(
         1e-3,
         ge=0,
         description="Ω. From each amplifier to the neuron input, where the partitions meet. "
         "IMAC-Sim's 1 mΩ averages ideal sources; a physical amplifier has more. With slices it is "
         "that of the most significant one; each further one has mapping.slice_base times more.",
     )
-    pole: float | None = Field(
+    pole: Annotated[float | None, FREQUENCY] = Field(
         None,
         gt=0,
         description="Hz. Single pole of the closed loop (seen by transients only): the amplifier's "
@@ -71,17 +84,17 @@ class Neuron(Section):
         description="Circuit used for every layer; None: chosen from the software activation "
         "(Sigmoid: finfet; Tanh: tanh; ReLU: relu; none: identity).",
     )
-    rlow: float | None = Field(
+    rlow: Annotated[float | None, RESISTANCE] = Field(
         None, gt=0, description="Ω. Input resistor of the inverter; None: the device's rlow."
     )
-    rhigh: float | None = Field(
+    rhigh: Annotated[float | None, RESISTANCE] = Field(
         None, gt=0, description="Ω. Feedback resistor of the inverter; None: the device's rhigh."
     )
-    level_shift: float = Field(
+    level_shift: Annotated[float, VOLTAGE] = Field(
         0.4, description="V. Added between the amplifier and the inverter's input resistor."
     )
     fins: int = Field(10, ge=1, description="Fins of both transistors of the inverter.")
-    transistor_node: int = Field(
+    transistor_node: Annotated[int, TRANSISTOR_NODE] = Field(
         14, description="nm. PTM-MG node of the transistors (7, 10, 14, 16, 20). IMAC-Sim: the "
         "hard-coded library."
     )
@@ -94,10 +107,10 @@ class Neuron(Section):
     slope: float = Field(
         11.0, gt=0, description="1/V. Slope of the behavioural logistic and tanh neurons."
     )
-    output_resistance: float = Field(
+    output_resistance: Annotated[float, SERIES] = Field(
         1e3, gt=0, description="Ω. Output resistance of the behavioural neurons."
     )
-    input_capacitance: float = Field(
+    input_capacitance: Annotated[float, CAPACITANCE] = Field(
         0.0,
         ge=0,
         description="F. Linear, to ground (seen by transients only): at the inverter's gate, "
@@ -105,7 +118,7 @@ class Neuron(Section):
         "input z of a behavioural neuron, which has no charge of its own. A sub-circuit of the "
         "user's gets it as its parameter cin, if it declares one.",
     )
-    output_capacitance: float = Field(
+    output_capacitance: Annotated[float, CAPACITANCE] = Field(
         0.0,
         ge=0,
         description="F. Linear, from every neuron's output to ground (seen by transients only), "

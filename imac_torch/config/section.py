@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from typing_extensions import Self
 
-from imac_torch.errors import ConfigError
+from imac_torch.config.quantity import Quantity
+from imac_torch.errors import ConfigError, SettingWarning
 
 __all__ = ["FrozenDict", "Section"]
 
@@ -23,11 +26,36 @@ class Section(BaseModel):
 
         Raises:
             ConfigError: A field is unknown, missing, of the wrong type or out of range.
+
+        Warns:
+            SettingWarning: A value looks as if it were in another unit.
         """
+        self._build(values, values)
+
+    def _build(self, values: Mapping[str, Any], asked: Iterable[str]) -> None:
+        """Validate all values; ask about units of those that are new."""
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise _config_error(type(self).__name__, error) from None
+            raise _config_error(type(self), error) from None
+        for name in asked:
+            for question in self.questions(name):
+                warnings.warn(question, SettingWarning, stacklevel=3)
+
+    def questions(self, name: str) -> list[str]:
+        """What to ask about a field's value: whether it was meant in another unit."""
+        quantity, value = self.quantity(name), getattr(self, name)
+        question = None
+        if quantity is not None and value is not None:
+            question = quantity.question(float(value))
+        return [] if question is None else [f"{type(self).__name__}.{name} = {question}"]
+
+    @classmethod
+    def quantity(cls, name: str) -> Quantity | None:
+        """What a field measures; None for fields that are no physical quantity."""
+        info = cls.model_fields.get(name)
+        found = (item for item in (info.metadata if info else ()) if isinstance(item, Quantity))
+        return next(found, None)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -38,17 +66,37 @@ class Section(BaseModel):
             raise ValueError(f"{value} is not a value for this field")
         return value
 
+    @field_validator("*", mode="after")
+    @classmethod
+    def _can_be(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse what no circuit can have."""
+        quantity = cls.quantity(str(info.field_name))
+        if quantity is not None and isinstance(value, int | float):
+            refusal = quantity.refusal(value)
+            if refusal is not None:
+                raise ValueError(refusal)
+        return value
+
     def replace(self, **changes: Any) -> Self:  # noqa: ANN401 - one type per field
         """A copy with some fields changed, validated again.
 
         Raises:
             ConfigError: A field is unknown or a value is not allowed.
+
+        Warns:
+            SettingWarning: A new value looks as if it were in another unit.
         """
+        return self.replaced(changes, asked=changes)
+
+    def replaced(self, changes: Mapping[str, Any], asked: Iterable[str] = ()) -> Self:
+        """:meth:`replace` that asks about the units of ``asked`` fields only."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
-        return type(self)(**{**values, **changes})
+        made = type(self).__new__(type(self))
+        made._build({**values, **changes}, asked)
+        return made
 
 
-def _config_error(section: str, error: ValidationError) -> ConfigError:
+def _config_error(section: type[Section], error: ValidationError) -> ConfigError:
     lines = []
     for item in error.errors():
         path = ".".join(str(part) for part in item["loc"])
@@ -57,8 +105,22 @@ def _config_error(section: str, error: ValidationError) -> ConfigError:
         if isinstance(reason, ValueError):  # a check of ours, which says what it got
             lines.append(f"{place}{reason}")
         else:
-            lines.append(f"{place}{item['msg']} (got {item['input']!r})")
-    return ConfigError(f"invalid {section}: " + "; ".join(lines))
+            hint = _unit_hint(section, path, item["input"])
+            lines.append(f"{place}{item['msg']} (got {item['input']!r}{hint})")
+    return ConfigError(f"invalid {section.__name__}: " + "; ".join(lines))
+
+
+def _unit_hint(section: type[Section], field: str, value: object) -> str:
+    """What a refused value may have meant, in the field's unit."""
+    quantity = section.quantity(field)
+    if quantity is None or isinstance(value, bool):
+        return ""
+    if isinstance(value, int | float):
+        return quantity.meant(value)
+    number = quantity.read(value) if isinstance(value, str) else None
+    if number is None:
+        return "" if quantity.unit == "1" else f"; write a number, in {quantity.unit}"
+    return f"; write {number:.12g}" + ("" if quantity.unit == "1" else f" {quantity.unit}")
 
 
 Key = TypeVar("Key")

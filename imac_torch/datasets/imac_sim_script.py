@@ -1,14 +1,14 @@
 """Read the inputs of an IMAC-Sim script (testIMAC.py) without running it.
 
-IMAC-Sim has no input file: users edit the assignments at the top of its script. They are plain
-arithmetic on numbers, strings and lists, which is evaluated here from the syntax tree.
+IMAC-Sim has no input file: users edit the assignments at the top of its script. What Python would
+make of them is found from the syntax tree (:mod:`imac_torch.datasets.script_values`); an input that
+is not known without running the script is refused, with the line and the reason.
 """
 
 from __future__ import annotations
 
-import ast
-import operator
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,21 +23,20 @@ from imac_torch.config import (
     Supplies,
     Timing,
 )
+from imac_torch.datasets.script_expressions import Unknown
+from imac_torch.datasets.script_values import LARGEST_SCRIPT, script_values
 from imac_torch.errors import DataError
 
-__all__ = ["ImacSimScript", "read_imac_sim_script"]
+__all__ = ["SCRIPT_NAMES", "ImacSimScript", "read_imac_sim_script"]
 
-_OPERATORS: Final[Mapping[type[ast.operator], Callable[[Any, Any], Any]]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.Pow: operator.pow,
-}
-_NUMBERS: Final = (
-    "weight_var", "testnum", "testnum_per_batch", "firstimage", "vdd", "vss", "tsampling",
-    "tech_node", "metal", "T", "H", "L", "W", "D", "eps", "rho", "rlow", "rhigh",
+SCRIPT_NAMES: Final = (
+    "nodes", "xbar", "gain", "hpar", "vpar", "weight_var", "testnum", "testnum_per_batch",
+    "firstimage", "vdd", "vss", "tsampling", "tech_node", "metal", "T", "H", "L", "W", "D", "eps",
+    "rho", "rlow", "rhigh", "data_dir", "spice_dir", "dataset_file", "label_file",
 )  # fmt: skip
+"""Inputs of IMAC-Sim's script."""
+SIMULATION: Final = "mapIMAC.mapIMAC"
+"""What the script's inputs are handed to: what it computes later is no input."""
 _REQUIRED: Final = ("nodes", "xbar", "gain", "tech_node", "rlow", "rhigh", "vdd")
 
 
@@ -76,115 +75,149 @@ def read_imac_sim_script(path: str | Path) -> ImacSimScript:
         The inputs, translated. Models in ``spice_dir`` are taken if there are any.
 
     Raises:
-        DataError: The script is not Python, an input is missing or not plain arithmetic.
+        DataError: The script is not Python, or an input is missing, of another kind than IMAC-Sim
+            takes, or not known without running the script.
         ConfigError: The values make no circuit.
     """
     path = Path(path)
-    values = _assignments(path)
-    missing = [name for name in _REQUIRED if name not in values]
-    if missing:
-        raise DataError(f"{path}: no plain assignment of {', '.join(missing)}; is it IMAC-Sim's?")
-    for name in _NUMBERS:
-        if name in values and not isinstance(values[name], int | float):
-            raise DataError(f"{path}: {name} = {values[name]!r} is not a number")
-    nodes = _integers(path, values, "nodes")
-    sizes = _integers(path, values, "xbar")
+    inputs = _Inputs(path)
+    nodes = inputs.row("nodes", int) or ()
+    sizes = inputs.row("xbar", int) or ()
     if len(sizes) != 2:
         raise DataError(f"{path}: xbar = {list(sizes)} must have two entries")
+    vdd = inputs.number("vdd", 0.0)
     config = Config(
-        supplies=Supplies(vdd=values["vdd"], vss=values.get("vss", -values["vdd"])),
+        supplies=Supplies(vdd=vdd, vss=inputs.number("vss", -vdd)),
         device=Memristor(
-            rlow=values["rlow"],
-            rhigh=values["rhigh"],
-            variation=values.get("weight_var", 0.0) / 100.0,
+            rlow=inputs.number("rlow", 0.0),
+            rhigh=inputs.number("rhigh", 0.0),
+            variation=inputs.number("weight_var", 0.0) / 100.0,
         ),
-        interconnect=_interconnect(values),
+        interconnect=_interconnect(inputs),
         # Its first number divides the inputs of a layer, its second the outputs.
         crossbar=Crossbar(
             columns=sizes[0],
             rows=sizes[1],
-            horizontal=_partitions(path, values, "hpar"),
-            vertical=_partitions(path, values, "vpar"),
+            horizontal=_partitions(inputs, "hpar", [n + 1 for n in nodes[:-1]], sizes[0]),
+            vertical=_partitions(inputs, "vpar", nodes[1:], sizes[1]),
         ),
-        amplifier=Amplifier(gain=tuple(float(gain) for gain in values["gain"])),
-        neuron=_neuron(path.parent / str(values.get("spice_dir", "spice"))),
-        timing=_timing(values),
+        amplifier=Amplifier(gain=inputs.row("gain", float)),
+        neuron=_neuron(path.parent / inputs.text("spice_dir", "spice")),
+        timing=_timing(inputs),
     )
     return ImacSimScript(
         config=config,
-        data_dir=path.parent / str(values.get("data_dir", "data")),
-        dataset_file=str(values.get("dataset_file", "test_data.csv")),
-        label_file=str(values.get("label_file", "test_labels.csv")),
+        data_dir=path.parent / inputs.text("data_dir", "data"),
+        dataset_file=inputs.text("dataset_file", "test_data.csv"),
+        label_file=inputs.text("label_file", "test_labels.csv"),
         nodes=nodes,
-        testnum=int(values.get("testnum", 1)),
-        testnum_per_batch=int(values.get("testnum_per_batch", 1)),
-        firstimage=int(values.get("firstimage", 0)),
+        testnum=inputs.whole("testnum", 1),
+        testnum_per_batch=inputs.whole("testnum_per_batch", 1),
+        firstimage=inputs.whole("firstimage", 0),
     )
 
 
-def _assignments(path: Path) -> dict[str, Any]:
-    """Top-level ``name = arithmetic`` of a script; the first of a name, others are left out."""
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
-    except SyntaxError as error:
-        raise DataError(f"{path}, line {error.lineno}: not Python: {error.msg}") from None
-    values: dict[str, Any] = {}
-    for statement in tree.body:
-        if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
-            continue
-        target = statement.targets[0]
-        if isinstance(target, ast.Name) and target.id not in values:
-            try:
-                values[target.id] = _evaluate(statement.value, values)
-            except (ValueError, ArithmeticError, TypeError):
-                continue  # not an input: a computation of the script's own
-    return values
+class _Inputs:
+    """The script's names, each asked for by what it must be."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            if path.stat().st_size > LARGEST_SCRIPT:
+                raise DataError(f"{path}: {path.stat().st_size} bytes are no script of IMAC-Sim")
+            self.names = script_values(path.read_bytes(), end=SIMULATION)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error}") from None
+        except SyntaxError as error:
+            line = "" if error.lineno is None else f", line {error.lineno}"
+            raise DataError(f"{path}{line}: not Python: {error.msg}") from None
+        missing = [name for name in _REQUIRED if self.names.find(name) is None]
+        if missing:
+            raise DataError(f"{path}: no assignment of {', '.join(missing)}; is it IMAC-Sim's?")
+
+    def find(self, name: str) -> Any:  # noqa: ANN401
+        """The value of a name; None if the script has none.
+
+        Raises:
+            DataError: It has one that is not known without running the script.
+        """
+        value = self.names.find(name)
+        if isinstance(value, Unknown):
+            raise DataError(
+                f"{self.path}, line {value.line}: {name} is not known without running the script "
+                f"({value.reason}); write its value at the top"
+            )
+        return value
+
+    def number(self, name: str, default: float) -> float:
+        """A number."""
+        value = self.find(name)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise DataError(f"{self.path}: {name} = {value!r} is not a number")
+        return value
+
+    def whole(self, name: str, default: int) -> int:
+        """A whole number."""
+        value = self.number(name, default)
+        if not math.isfinite(value) or value != int(value):
+            raise DataError(f"{self.path}: {name} = {value!r} is not a whole number")
+        return int(value)
+
+    def text(self, name: str, default: str) -> str:
+        """A text."""
+        value = self.find(name)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            raise DataError(f"{self.path}: {name} = {value!r} is not a text")
+        return value
+
+    def row(self, name: str, kind: type[int] | type[float]) -> tuple[Any, ...] | None:
+        """A list of numbers; None if the script has none."""
+        value = self.find(name)
+        if value is None:
+            return None
+        kinds = (int,) if kind is int else (int, float)
+        right = isinstance(value, list | tuple) and all(
+            isinstance(item, kinds) and not isinstance(item, bool) for item in value
+        )
+        if not right:
+            words = "integers" if kind is int else "numbers"
+            raise DataError(f"{self.path}: {name} = {value!r} must be a list of {words}")
+        return tuple(kind(item) for item in value)
 
 
-def _evaluate(node: ast.expr, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float | str):
-        return node.value
-    if isinstance(node, ast.Name) and node.id in values:
-        return values[node.id]
-    if isinstance(node, ast.List | ast.Tuple):
-        return [_evaluate(item, values) for item in node.elts]
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_evaluate(node.operand, values)
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        left, right = _evaluate(node.left, values), _evaluate(node.right, values)
-        if not isinstance(left, int | float) or not isinstance(right, int | float):
-            raise ValueError("arithmetic on numbers only")
-        if isinstance(node.op, ast.Pow) and abs(right) > 64:
-            raise ValueError("an exponent that no input has")
-        return _OPERATORS[type(node.op)](left, right)
-    raise ValueError("not plain arithmetic")
+def _partitions(
+    inputs: _Inputs, name: str, lines: Sequence[int], largest: int
+) -> tuple[int, ...] | None:
+    """Parts per layer; None where the script has none, or those that the size of arrays gives.
+
+    IMAC-Sim takes as many entries as there are layers, whatever follows.
+    """
+    found = inputs.row(name, int)
+    if found is None or largest < 1:
+        return None
+    found = found[: len(lines)]
+    return None if found == tuple(-(-count // largest) for count in lines) else found
 
 
-def _integers(path: Path, values: Mapping[str, Any], name: str) -> tuple[int, ...]:
-    value = values[name]
-    if not isinstance(value, list) or not all(isinstance(item, int) for item in value):
-        raise DataError(f"{path}: {name} = {value!r} must be a list of integers")
-    return tuple(value)
-
-
-def _partitions(path: Path, values: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
-    """Partitions where they are written out; else they are computed, as IMAC-Sim does."""
-    return _integers(path, values, name) if name in values else None
-
-
-def _interconnect(values: Mapping[str, Any]) -> Interconnect:
+def _interconnect(inputs: _Inputs) -> Interconnect:
     names = {
-        "metal": "metal", "T": "thickness", "H": "height", "L": "length", "W": "width",
-        "D": "spacing", "rho": "resistivity", "eps": "permittivity",
+        "tech_node": "tech_node", "metal": "metal", "T": "thickness", "H": "height", "L": "length",
+        "W": "width", "D": "spacing", "rho": "resistivity", "eps": "permittivity",
     }  # fmt: skip
-    given = {ours: values[theirs] for theirs, ours in names.items() if theirs in values}
-    return Interconnect(tech_node=values["tech_node"], **given)
+    given = {
+        ours: inputs.number(theirs, 0.0)
+        for theirs, ours in names.items()
+        if inputs.names.find(theirs) is not None
+    }
+    return Interconnect(**given)
 
 
-def _timing(values: Mapping[str, Any]) -> Timing:
-    period = float(values.get("tsampling", 4.0)) * 1e-9
+def _timing(inputs: _Inputs) -> Timing:
+    period = inputs.number("tsampling", 4.0) * 1e-9
     return Timing(period=period, transition=min(1e-10, period / 10))
 
 

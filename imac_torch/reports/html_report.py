@@ -20,7 +20,7 @@ from imac_torch.analog import IMACNetwork
 from imac_torch.files import write_text
 from imac_torch.reports.analysis import Analysis, analyse
 from imac_torch.reports.charts import bars, heatmap, scatter
-from imac_torch.reports.report import Report
+from imac_torch.reports.report import IDEAL, Report
 from imac_torch.reports.svg import quantity
 from imac_torch.reports.timing_section import NOTE, timing_section
 from imac_torch.storage import save
@@ -259,17 +259,16 @@ def _power(report: Report, analysis: Analysis | None) -> dict[str, Any]:
     names = {
         "inputs": "inputs", "bias": "bias lines", "neurons": "neurons",
         "level_shift": "level shifts", "total": "total (inputs, bias, neurons)",
-        "amplifiers": "ideal amplifiers",
     }  # fmt: skip
     rows = []
     for name, text in names.items():
         if name not in power:
             continue
         value = power[name]
-        energy = "not counted" if name in ("amplifiers", "level_shift") else quantity(
-            value * report.period, "J"
-        )
+        energy = "not counted" if name == "level_shift" else quantity(value * report.period, "J")
         rows.append({"name": text, "power": quantity(value, "W"), "energy": energy})
+    if power:
+        rows.append({"name": "amplifiers", "power": IDEAL, "energy": IDEAL})
     chart: dict[str, dict[str, float]] = {}
     if analysis is not None:
         for layer in analysis.layers:
@@ -279,8 +278,8 @@ def _power(report: Report, analysis: Analysis | None) -> dict[str, Any]:
     elif power:
         chart = {"network": {part: power[part] for part in ("inputs", "bias", "neurons")}}
     note = (
-        "The power of the ideal amplifiers is an artefact where partitions are tied together "
-        "through a milliohm: ideal sources fight each other. It is in no total."
+        "The amplifiers are ideal: they have no supply, and what their outputs would deliver is no "
+        "power of a circuit. Level shifts are in no total."
     )
     return {
         "power_chart": bars(chart, unit="W", label="power by layer and source") if chart else "",

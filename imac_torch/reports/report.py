@@ -8,7 +8,7 @@ import platform
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -28,11 +28,16 @@ from imac_torch.reports.timing import (
     timing_tensors,
 )
 from imac_torch.solution import Power, Solution
-from imac_torch.tables import text_table
+from imac_torch.tables import html_table, text_table
 from imac_torch.transient.inference_report import InferenceReport
 
 FORMAT = 1
 """Version of saved reports."""
+ARTEFACT: Final = "amplifiers_artefact"
+"""What ideal amplifiers deliver, in figures and files: outputs tied through a milliohm fight each
+other with kilowatts, which no circuit has."""
+IDEAL: Final = "ideal, not counted"
+"""What tables and pages say instead."""
 _TEXT = "report.json"
 _TENSORS = "report.safetensors"
 
@@ -119,13 +124,15 @@ class Report:
     def mean_power(self) -> dict[str, float]:
         """W, averaged over solved samples, by part; ``total`` is inputs + bias + neurons.
 
-        Parts that an engine does not measure are NaN.
+        Parts that an engine does not measure are NaN. What ideal amplifiers deliver is no power of
+        a circuit, and is called :data:`ARTEFACT`.
         """
         power = self.solution.power
         if power is None:
             return {}
         names = [part.name for part in fields(Power)]
         means = {name: float(getattr(power, name)[self.solved].mean()) for name in names}
+        means[ARTEFACT] = means.pop("amplifiers")
         return {"total": float(power.total[self.solved].mean()), **means}
 
     @property
@@ -158,6 +165,10 @@ class Report:
         """A table of the figures."""
         return text_table("imac_torch report", self._rows(), width=100)
 
+    def _repr_html_(self) -> str:
+        """The same for notebooks."""
+        return html_table("imac_torch report", self._rows())
+
     def _rows(self) -> list[tuple[str, str]]:
         figures = self.figures()
         rows = [
@@ -169,10 +180,10 @@ class Report:
             rows.append(("accuracy of software", f"{100 * (self.reference_accuracy or 0):.2f} %"))
             rows.append(("agreement", f"{100 * (self.agreement or 0):.2f} %"))
         for name, value in figures["mean_power"].items():
-            if math.isnan(value):
-                continue  # not measured
-            note = " (artefact of ideal sources)" if name == "amplifiers" else ""
-            rows.append((f"power, {name.replace('_', ' ')}", f"{value:.4g} W{note}"))
+            if name == ARTEFACT:
+                rows.append(("power, amplifiers", IDEAL))
+            elif not math.isnan(value):  # measured
+                rows.append((f"power, {name.replace('_', ' ')}", f"{value:.4g} W"))
         if figures["mean_energy"] is not None:
             text = f"{figures['mean_energy']:.4g} J at {self.period:g} s per sample"
             rows.append(("energy per inference", text))

@@ -33,7 +33,11 @@ NOT_MEASURED: Final = "not measured; evaluate(..., timing=True) or simulate --ti
 LEVELS: Final = {"median": 0.5, "p95": 0.95, "p99": 0.99, "worst": 1.0}
 """Quantiles of latencies, by name."""
 
-_ENERGIES: Final = ("total", *(part.name for part in fields(Energy)))
+_ENERGIES: Final = {
+    name: f"{name}_artefact" if name == "amplifiers" else name
+    for name in ("total", *(part.name for part in fields(Energy)))
+}
+"""Parts and their names among figures: what ideal amplifiers deliver is no energy."""
 _PREFIX: Final = "timing."
 
 
@@ -57,11 +61,11 @@ def timing_figures(timed: InferenceReport, labels: Tensor) -> dict[str, Any]:
         "throughput": 1.0 / timed.timing.period,
         "largest_throughput": 1.0 / safe if safe > 0.0 else math.inf,
         "energy": {
-            name: {
+            shown: {
                 kind: float(getattr(getattr(timed, kind), name)[kept].mean())
                 for kind in ("energy", "static", "switching")
             }
-            for name in _ENERGIES
+            for name, shown in _ENERGIES.items()
         },
         "sampling": {
             "period": cost.period,

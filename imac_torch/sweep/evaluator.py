@@ -16,17 +16,18 @@ from torch import Tensor, nn
 
 from imac_torch.analog import IMACNetwork, evaluating
 from imac_torch.config import Config
-from imac_torch.conversion import convert
+from imac_torch.conversion import convert, unread
 from imac_torch.datasets.batches import labelled_batches
 from imac_torch.dc.native import Native
 from imac_torch.engine import Engine, Spice
-from imac_torch.errors import DataError, SamplingWarning, SolverError
+from imac_torch.errors import DataError, SamplingWarning, SettingWarning, SolverError
 from imac_torch.evaluation import evaluate
 from imac_torch.numeric.modes import lasting
+from imac_torch.overrides import path_keys
 from imac_torch.reports.area import network_area
 from imac_torch.reports.report import Report, environment
 from imac_torch.simulator import HSpice, Simulator
-from imac_torch.sweep.points import Point, configure, seed_of
+from imac_torch.sweep.points import SEED, Point, configure, seed_of
 from imac_torch.sweep.tasks import Bench
 from imac_torch.transient.options import TimingOptions
 
@@ -43,6 +44,8 @@ TIMING_METRICS: Final = (
 )
 """Metrics that only transients give."""
 
+LOOKED_AT = 200
+"""Points of a sweep that are looked at for settings without effect."""
 KEPT_NETWORKS = 4
 """Converted and eliminated networks that a worker keeps for the points that follow."""
 
@@ -156,6 +159,45 @@ class NetworkEvaluator:
             object.__setattr__(self, "_digest", found)
         return str(found)
 
+    def warn_of_unread(self, points: Sequence[Point]) -> None:
+        """Say which fields that points set change no metric, before anything is computed.
+
+        Args:
+            points: Of a sweep; of very many some are looked at.
+
+        Warns:
+            SettingWarning: There are such fields; with what would make them count.
+        """
+        looked = points[:: -(-len(points) // LOOKED_AT)] if points else ()
+        found: dict[str, tuple[int, str]] = {}
+        random = False
+        for point in looked:
+            config = configure(self.base, point)
+            random = random or _random(config)
+            idle = unread(
+                self.model,
+                config,
+                exclude=self.exclude,
+                transients=bool(self.timing) or _transient(self.engine),
+                netlists=not isinstance(self.engine, Native),
+            )
+            axes = {tuple(path_keys(name)): name for name in point if name != SEED}
+            for item in idle:
+                name = axes.get(tuple(path_keys(item.path)), item.path)
+                found[name] = (found.get(name, (0, ""))[0] + 1, item.needs)
+        texts = []
+        for name, (count, needs) in found.items():
+            where = "" if count == len(looked) else f" at {count} of {len(looked)} points"
+            texts.append(f"{name}{where} (it needs {needs})")
+        if not random and len({point.get(SEED) for point in points}) > 1:
+            texts.append("seed (it needs device.variation > 0: nothing is drawn)")
+        if texts:
+            warnings.warn(
+                f"settings without effect in this sweep: {'; '.join(texts)}",
+                SettingWarning,
+                stacklevel=3,
+            )
+
     def bench(self) -> Bench:
         """See :class:`Evaluator`."""
         return _NetworkBench(self)
@@ -172,6 +214,11 @@ def _timing_options(timing: bool | TimingOptions) -> TimingOptions:
     """Without waveforms: a table has no place for them."""
     options = timing if isinstance(timing, TimingOptions) else TimingOptions()
     return replace(options, waveforms=0)
+
+
+def _transient(engine: Engine) -> bool:
+    """Whether a simulator integrates over time."""
+    return isinstance(engine, Spice) and engine.settings.analysis == "transient"
 
 
 def _engine_text(engine: Engine) -> str:
@@ -242,12 +289,14 @@ class _NetworkBench:
             self.kept.move_to_end(text)
             return self.kept[text]
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        network = convert(
-            self.evaluator.model, config, exclude=self.evaluator.exclude, generator=generator
-        ).eval()
         with warnings.catch_warnings():
-            # What it would say is in the table, for every point: ``unsettled``.
+            # What they would say is in the table, for every point (``unsettled``), or has been
+            # said before the first one.
             warnings.simplefilter("ignore", SamplingWarning)
+            warnings.simplefilter("ignore", SettingWarning)
+            network = convert(
+                self.evaluator.model, config, exclude=self.evaluator.exclude, generator=generator
+            ).eval()
             report = evaluate(
                 network,
                 self.batches,

@@ -9,7 +9,7 @@ from pathlib import Path
 from imac_torch.errors import ConfigError
 from imac_torch.progress import progress_bar
 from imac_torch.sweep.backends import Backend, InProcess
-from imac_torch.sweep.evaluator import Evaluator
+from imac_torch.sweep.evaluator import Evaluator, NetworkEvaluator
 from imac_torch.sweep.points import Point
 from imac_torch.sweep.store import Store, SweepTable, missing_tasks
 from imac_torch.sweep.tasks import Task
@@ -49,9 +49,14 @@ def run_sweep(
     Raises:
         ConfigError: A point is not valid, or one evaluation needs more licences than there are.
         DataError: The file is not a sweep's, or another run is writing to it.
+
+    Warns:
+        SettingWarning: Points set fields that change no metric; said before the first is run.
     """
     backend = InProcess() if backend is None else backend
     keyed = [(evaluator.key(point), point) for point in points]
+    if isinstance(evaluator, NetworkEvaluator):
+        evaluator.warn_of_unread(points)
     at_once = concurrency(evaluator, licences)
     with Store(path) as store:
         store.claim()

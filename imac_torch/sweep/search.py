@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from contextlib import closing
@@ -13,7 +15,7 @@ from typing import Any
 from imac_torch.errors import ConfigError
 from imac_torch.progress import progress_bar
 from imac_torch.sweep.backends import Backend, InProcess
-from imac_torch.sweep.evaluator import Evaluator
+from imac_torch.sweep.evaluator import LOOKED_AT, Evaluator, NetworkEvaluator
 from imac_torch.sweep.points import Point
 from imac_torch.sweep.runner import concurrency
 from imac_torch.sweep.store import Store, SweepTable, missing_tasks
@@ -121,6 +123,8 @@ def search(
         raise ConfigError(f"objectives = {dict(objectives)}: give 'max' or 'min' by metric")
     backend = InProcess() if backend is None else backend
     at_once = concurrency(evaluator, licences)
+    if isinstance(evaluator, NetworkEvaluator):
+        evaluator.warn_of_unread(_corners(space, evaluator, fixed or {}))
     study = optuna.create_study(
         directions=["maximize" if goal == "max" else "minimize" for goal in objectives.values()],
         sampler=optuna.samplers.NSGAIISampler(population_size=2 * batch, seed=seed),
@@ -162,6 +166,23 @@ def search(
             return store.finish()
     finally:
         optuna.logging.set_verbosity(quiet)
+
+
+def _corners(
+    space: Mapping[str, Range | Choices], evaluator: NetworkEvaluator, fixed: Point
+) -> list[Point]:
+    """Points with all choices and the ends of all ranges, as many as it takes to look at."""
+    ends = [
+        item.values if isinstance(item, Choices) else (item.low, item.high)
+        for item in space.values()
+    ]
+    found: list[Point] = []
+    for values in itertools.islice(itertools.product(*ends), LOOKED_AT):
+        point = {**fixed, **dict(zip(space, values, strict=True))}
+        with contextlib.suppress(ConfigError):  # its trial will fail, with a row that says why
+            evaluator.key(point)
+            found.append(point)
+    return found
 
 
 def _key(evaluator: Evaluator, point: Point, store: Store) -> str:

@@ -20,6 +20,7 @@ from imac_torch.files import atomic_path
 from imac_torch.sweep.pareto import pareto_front
 from imac_torch.sweep.points import Point
 from imac_torch.sweep.tasks import Outcome
+from imac_torch.tables import html_table
 
 __all__ = ["Store", "SweepTable"]
 
@@ -52,6 +53,12 @@ class SweepTable:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def _repr_html_(self) -> str:
+        """Settings and results for notebooks."""
+        names = (*self.settings, *self.metrics, "status")
+        rows = [[_cell(row.get(name)) for name in names] for row in self.rows]
+        return html_table(f"imac_torch sweep: {len(self)} points", rows, headings=names)
 
     @property
     def done(self) -> tuple[Mapping[str, Any], ...]:
@@ -244,3 +251,7 @@ def missing_tasks(points: Iterable[tuple[str, Point]], have: set[str]) -> list[t
         if key not in have:
             found.setdefault(key, point)
     return list(found.items())
+
+
+def _cell(value: object) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else "–" if value is None else str(value)

@@ -100,6 +100,8 @@ class NeuronKind(ABC):
         name: What ``neuron.kind`` calls it; its sub-circuit is ``neuron_<name>``.
         activation: The software function that it computes.
         reads: Fields of the configuration's ``neuron`` section that have an effect on it.
+        ideal: Whether it is a shape only: it draws nothing at its input, and no temperature is in
+            it.
         inverter: Whether its sub-circuit calls ``inverter g out vdd`` of FinFETs.
         characterised: Whether it was measured of the sub-circuit that netlists have, so that both
             are one neuron.
@@ -109,6 +111,7 @@ class NeuronKind(ABC):
     name: ClassVar[str]
     activation: ClassVar[ActivationFunction]
     reads: ClassVar[frozenset[str]] = COMMON_FIELDS
+    ideal: ClassVar[bool] = False
     inverter: ClassVar[bool] = False
     characterised: ClassVar[bool] = False
     layout: ClassVar[NeuronLayout | None] = None

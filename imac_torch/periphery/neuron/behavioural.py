@@ -74,6 +74,7 @@ class BehaviouralNeuron(NeuronKind):
     """An ideal shape behind ``neuron.output_resistance``, without resistors and charges."""
 
     reads = COMMON_FIELDS | {"output_resistance"}
+    ideal = True
 
     @abstractmethod
     def curve(self, gate: Tensor, vdd: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,287 @@
+"""Which fields the present configuration reads: a table of conditions, and what it finds.
+
+A field that stands in no row of :data:`CONDITIONS` is read in every configuration. The others are
+read in layers where their condition holds. "Read" means that something the package computes
+depends on it: operating points, transients, netlists, area.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from imac_torch.config.config import Config, LayerConfig
+from imac_torch.config.kinds import NEURON_KINDS
+
+__all__ = [
+    "CONDITIONS",
+    "NETLISTS_ONLY",
+    "TRANSIENT_ONLY",
+    "Condition",
+    "Place",
+    "Unread",
+    "unread_settings",
+]
+
+PARAMETERS: Final = frozenset({"slope", "output_resistance", "fins"})
+"""Of neurons: fields that a sub-circuit of the user's may declare as parameters."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A layer as far as conditions ask about it.
+
+    Attributes:
+        name: Its path.
+        config: Its own configuration (:meth:`Config.for_layer`).
+        reads: Fields of the section ``neuron`` that its kind of neurons reads.
+        ideal: Whether its neurons are shapes only, which draw nothing at their inputs.
+        active: Whether the configuration is about them; else they are a read-out on its own.
+        inputs: Without the bias.
+        last: Whether it is the last layer.
+        scaled: Whether supplies.input_scale is the scale of its inputs.
+    """
+
+    name: str
+    config: Config
+    reads: frozenset[str]
+    ideal: bool
+    active: bool
+    inputs: int
+    last: bool = False
+    scaled: bool = False
+
+    @property
+    def parts(self) -> int:
+        """Horizontal partitions."""
+        size = self.config.crossbar
+        if isinstance(size.horizontal, int):
+            return size.horizontal
+        return -(-(self.inputs + 1) // size.columns)
+
+    @property
+    def subcircuit(self) -> bool:
+        """Whether netlists have a sub-circuit of the user's, which may declare any parameter."""
+        return self.config.neuron.subcircuit is not None and self.active
+
+    @property
+    def draws(self) -> bool:
+        """Whether a neuron draws current from the amplifiers, if only to charge a capacitance."""
+        ideal = self.ideal and not self.subcircuit
+        return not ideal or self.config.neuron.input_capacitance > 0.0
+
+
+@dataclass(frozen=True)
+class Condition:
+    """When a field is read.
+
+    Attributes:
+        holds: Whether a layer reads it.
+        needs: The same in words, for who set it in vain.
+    """
+
+    holds: Callable[[Place], bool]
+    needs: str
+
+
+def _neuron(field: str) -> Condition:
+    """Some kinds of neuron read it."""
+    return Condition(
+        lambda place: field in place.reads or (place.subcircuit and field in PARAMETERS),
+        f"neurons of a kind that reads it: {{{field}}}",
+    )
+
+
+_CAPACITANCE: Final = Condition(
+    lambda place: place.config.interconnect.capacitance, "interconnect.capacitance = true"
+)
+_WIRES: Final = Condition(
+    lambda place: place.config.interconnect.capacitance or place.config.interconnect.resistance,
+    "interconnect.resistance or interconnect.capacitance = true",
+)
+_ACTIVE: Final = Condition(lambda place: place.active, "a layer with an activation")
+
+CONDITIONS: Final[Mapping[str, Condition]] = {
+    "supplies.input_scale": Condition(
+        lambda place: place.scaled, "a first layer that is no IMACLinear with its own scaling"
+    ),
+    "device.states": Condition(
+        lambda place: place.config.mapping.scheme == "matched", "mapping.scheme = 'matched'"
+    ),
+    "interconnect.metal": _WIRES,
+    "interconnect.thickness": _WIRES,
+    "interconnect.height": _CAPACITANCE,
+    "interconnect.spacing": _CAPACITANCE,
+    "interconnect.resistivity": Condition(
+        lambda place: place.config.interconnect.resistance, "interconnect.resistance = true"
+    ),
+    "interconnect.permittivity": _CAPACITANCE,
+    "interconnect.imac_sim_capacitance": _CAPACITANCE,
+    "amplifier.output_resistance": Condition(
+        lambda place: place.config.amplifier.combine == "average" and place.draws,
+        "amplifier.combine = 'average' and neurons that draw current at their inputs (kind "
+        "'finfet' or 'table', or neuron.input_capacitance)",
+    ),
+    "amplifier.combine": Condition(
+        lambda place: place.parts > 1 or place.draws, "layers of more than one partition"
+    ),
+    "neuron.kind": _ACTIVE,
+    "neuron.rlow": _neuron("rlow"),
+    "neuron.rhigh": _neuron("rhigh"),
+    "neuron.level_shift": _neuron("level_shift"),
+    "neuron.fins": _neuron("fins"),
+    "neuron.flavour": _neuron("flavour"),
+    "neuron.model_directory": _neuron("model_directory"),
+    "neuron.slope": _neuron("slope"),
+    "neuron.output_resistance": Condition(
+        lambda place: place.subcircuit
+        or (
+            "output_resistance" in place.reads
+            and (
+                not place.last
+                or place.config.neuron.output_capacitance > 0.0
+                or place.config.timing.load_capacitance > 0.0
+            )
+        ),
+        "behavioural neurons that drive something: another layer, neuron.output_capacitance or "
+        "timing.load_capacitance",
+    ),
+    "neuron.input_capacitance": Condition(
+        lambda place: not place.ideal
+        or place.subcircuit
+        or place.config.amplifier.combine == "average",
+        "amplifier.combine = 'average', or neurons that are not behavioural: an ideal sum charges "
+        "any capacitance at once",
+    ),
+    "neuron.table": _neuron("table"),
+    "neuron.osdi": Condition(
+        lambda place: "osdi" in place.reads and not place.subcircuit,
+        "neurons of a kind that reads it, without neuron.subcircuit: {osdi}",
+    ),
+    "neuron.subcircuit": _ACTIVE,
+    "mapping.scale": Condition(
+        lambda place: place.config.mapping.levels != "continuous",
+        "mapping.levels that are not continuous",
+    ),
+    "mapping.slice_base": Condition(
+        lambda place: place.config.mapping.slices > 1, "mapping.slices > 1"
+    ),
+    "temperature": Condition(
+        lambda place: not place.ideal or place.subcircuit, "neurons that are no ideal shapes"
+    ),
+}
+"""By field: when it is read."""
+
+
+TRANSIENT_ONLY: Final = frozenset(
+    {
+        "interconnect.capacitance", "interconnect.height", "interconnect.spacing",
+        "interconnect.permittivity", "interconnect.imac_sim_capacitance", "amplifier.pole",
+        "neuron.input_capacitance", "neuron.output_capacitance", "timing.transition",
+        "timing.load_capacitance",
+    }
+)  # fmt: skip
+"""Fields that operating points, their power and area do not depend on."""
+NETLISTS_ONLY: Final = frozenset({"neuron.osdi", "neuron.subcircuit"})
+"""Fields that the native engine does not know."""
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A setting that nothing reads.
+
+    Attributes:
+        path: The field, ``layers."name".section.field`` for an override.
+        value: What it was set to.
+        needs: What would make it count.
+    """
+
+    path: str
+    value: Any
+    needs: str
+
+    def __str__(self) -> str:
+        """As warnings name it."""
+        return f"{self.path} = {self.value} (it needs {self.needs})"
+
+
+def unread_settings(
+    config: Config,
+    places: Sequence[Place],
+    *,
+    transients: bool = True,
+    netlists: bool = True,
+) -> list[Unread]:
+    """Settings that differ from their defaults although no layer reads them.
+
+    Args:
+        config: Of the network.
+        places: Its layers, in order.
+        transients: Whether anything is integrated in time.
+        netlists: Whether a simulator is asked.
+
+    Returns:
+        One by one, the network's own before those of single layers.
+    """
+    found = []
+    for path, value, default in _settings(config):
+        if value == default:
+            continue
+        follow = [place for place in places if not _overridden(config, place.name, path)]
+        condition = _condition(path, transients, netlists)
+        if not follow:
+            found.append(Unread(path, value, "a layer that config.layers does not override"))
+        elif condition is not None and not any(map(condition.holds, follow)):
+            found.append(Unread(path, value, _needs(condition)))
+    for place in places:
+        override = config.layers.get(place.name, LayerConfig())
+        for section in LayerConfig.model_fields:
+            for name, value in getattr(override, section).items():
+                path = f"{section}.{name}"
+                condition = _condition(path, transients, netlists)
+                same = value == getattr(getattr(config, section), name)
+                if condition is not None and not same and not condition.holds(place):
+                    full = f'layers."{place.name}".{path}'
+                    found.append(Unread(full, value, _needs(condition)))
+    return found
+
+
+def _needs(condition: Condition) -> str:
+    """With the kinds of neuron that read a field."""
+    names: dict[str, list[str]] = {}
+    for kind in NEURON_KINDS:
+        for field in kind.reads:
+            names.setdefault(field, []).append(kind.name)
+    return condition.needs.format(**{field: ", ".join(kinds) for field, kinds in names.items()})
+
+
+def _condition(path: str, transients: bool, netlists: bool) -> Condition | None:
+    if path in TRANSIENT_ONLY and not transients:
+        return Condition(lambda place: False, "transients, which are not asked for (timing)")
+    if path in NETLISTS_ONLY and not netlists:
+        return Condition(lambda place: False, "a simulator: the native engine does not know it")
+    return CONDITIONS.get(path)
+
+
+def _settings(config: Config) -> list[tuple[str, Any, Any]]:
+    """Path, value and default of every field but those of single layers."""
+    rows, default = [], Config()
+    for section in Config.model_fields:
+        value, usual = getattr(config, section), getattr(default, section)
+        if section == "layers":
+            continue
+        if not hasattr(usual, "replace"):
+            rows.append((section, value, usual))
+            continue
+        rows += [
+            (f"{section}.{name}", getattr(value, name), getattr(usual, name))
+            for name in type(usual).model_fields
+        ]
+    return rows
+
+
+def _overridden(config: Config, name: str, path: str) -> bool:
+    section, _, field = path.partition(".")
+    override = config.layers.get(name)
+    return override is not None and field in getattr(override, section, {})

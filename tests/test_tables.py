@@ -1,0 +1,112 @@
+"""Text is text wherever it is made, a notebook included."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from small_networks import LOGISTIC, loader, mlp, signs
+
+from imac_torch import convert, evaluate
+from imac_torch.cli.opening import called
+from imac_torch.sweep import SweepTable
+from imac_torch.tables import html_table, text_table
+
+NOTEBOOK = """
+    import builtins
+    class ZMQInteractiveShell: pass
+    builtins.get_ipython = ZMQInteractiveShell  # what rich looks for
+    from rich.console import Console
+    assert Console().is_jupyter  # that it still does
+"""
+
+
+def in_a_notebook(code):
+    text = textwrap.dedent(NOTEBOOK) + textwrap.dedent(code)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", text], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_tables_are_text_in_a_notebook():
+    table = text_table("title", [("a", "b")], headings=("x", "y"))
+    assert "title" in table
+    assert table == in_a_notebook(
+        """
+        from imac_torch.tables import text_table
+        print(text_table("title", [("a", "b")], headings=("x", "y")), end="")
+        """
+    )
+
+
+def test_the_command_line_prints_in_a_notebook():
+    assert "interconnect.tech_node" in in_a_notebook(
+        """
+        from imac_torch.cli import circuit
+        circuit.config(fields=True)
+        """
+    )
+
+
+def test_names_are_no_markup():
+    assert "[bold]x[/]" in text_table("[red]", [("[bold]x[/]",)], headings=("[y]",))
+    assert "[red]" in text_table("[red]", [("a",)])
+
+
+def test_html_is_escaped():
+    assert html_table("a & b", [("<b>", "1")], headings=("x", "y")) == (
+        "<table><caption>a &amp; b</caption><tr><th>x</th><th>y</th></tr>"
+        "<tr><td>&lt;b&gt;</td><td>1</td></tr></table>"
+    )
+
+
+def test_results_render_as_html():
+    network = convert(mlp(6, 4, 3), LOGISTIC)
+    inputs = signs(25, 6)
+    page = network._repr_html_()
+    assert page.startswith("<table>")
+    assert "Linear 6→4" in page
+    report = evaluate(network, loader(inputs), progress=False)
+    assert "accuracy of the circuit" in report._repr_html_()
+    solution = network.solve(inputs)
+    page = solution._repr_html_()
+    assert "25 of 25 samples solved, the first 20" in page
+    assert page.count("CONVERGED") == 20
+    assert f"{float(solution.outputs[0, 0].detach()):.4g}" in page
+    table = SweepTable(("a",), ("b",), ({"a": 1, "b": None, "status": "failed"},))
+    assert "<td>1</td><td>–</td><td>failed</td>" in table._repr_html_()
+
+
+def test_ideal_amplifiers_are_not_counted():
+    config = LOGISTIC.replace(crossbar=LOGISTIC.crossbar.replace(columns=3))
+    report = evaluate(convert(mlp(6, 4, 3), config), loader(signs(4, 6)), progress=False)
+    power = float(report.solution.power.amplifiers.mean())
+    assert power > 1.0  # watts, of four outputs tied through milliohms
+    for text in (str(report), report._repr_html_()):
+        assert "ideal, not counted" in text
+        assert "artefact" not in text
+        assert f"{power:.4g}" not in text
+    assert report.figures()["mean_power"]["amplifiers_artefact"] == pytest.approx(power)
+    assert "amplifiers" not in report.figures()["mean_power"]
+
+
+def test_directories_are_called_by_their_names(tmp_path, monkeypatch):
+    place = tmp_path / "my network"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    assert called(".") == called("../my network/") == "my network"
+    assert called("/") == "/"
+    assert called("mine:build") == "mine:build"
+    assert called("") == "my network"
+
+
+def test_importing_tables_leaves_random_numbers_alone():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    text_table("a", [("b",)])
+    assert torch.equal(before, torch.get_rng_state())
