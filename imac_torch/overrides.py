@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from pydantic import BaseModel
-
 from imac_torch.config import Config, LayerConfig, Quantity, Section
+from imac_torch.config.section import field_paths as paths_of
+from imac_torch.config.section import imac_sim_names
 from imac_torch.errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -31,7 +30,6 @@ __all__ = [
 UNSET = ("none", "auto", "None")
 """Values that put a field back to its default (``None`` where that means: derived)."""
 
-_IMAC_SIM: Final = re.compile(r"IMAC-Sim: ([A-Za-z_]+)(?=[.,])")
 _FURTHER: Final = {
     "xbar": ("crossbar.columns", "crossbar.rows"),
     "tsampling": ("timing.period",),
@@ -52,24 +50,18 @@ _NOTES: Final = {
 }
 
 
-def field_paths(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str]]:
+def field_paths() -> Iterator[tuple[str, str]]:
     """Every path that an override may name, with the field's description.
 
     Layers are left out: their fields are ``layers."path".section.field``.
     """
-    for name, info in section.model_fields.items():
-        path = f"{prefix}{name}"
-        kind = info.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from field_paths(kind, f"{path}.")
-        elif path != "layers":
-            yield path, info.description or ""
+    return ((path, text) for path, text in paths_of(Config) if path != "layers")
 
 
 def imac_sim_fields() -> dict[str, tuple[str, ...]]:
     """Fields by the names that they have in IMAC-Sim's script, from their descriptions."""
     found = {
-        name: (path,) for path, text in field_paths() for name in _IMAC_SIM.findall(f"{text}.")
+        name: (path,) for path, text in field_paths() for name in imac_sim_names(text)
     }
     return {**found, **_FURTHER}
 
@@ -136,15 +128,15 @@ def _layer_sections() -> set[str]:
 def _unknown(path: str, known: set[str], message: str) -> str:
     """The message with what may have been meant: IMAC-Sim's name, a field alone, similar words."""
     name = path.rpartition(".")[2]
+    ends = [item for item in sorted(known) if item.rpartition(".")[2] == name.lower()]
     theirs = imac_sim_fields().get(name)
-    if theirs is not None:
+    if theirs is not None and not (ends and "." in path):  # there it is a section that is misspelt
         if not theirs:
             return (
                 f"{message}; IMAC-Sim's {name} is none of the circuit: it belongs to the model or "
                 "its data (--testnum, --firstimage, --testnum-per-batch, --data)"
             )
         return f"{message}; IMAC-Sim's {name} is {' and '.join(theirs)} here{_NOTES.get(name, '')}"
-    ends = [item for item in sorted(known) if item.rpartition(".")[2] == name.lower()]
     words = sorted({item.rpartition(".")[2] for item in known})
     close = ends or difflib.get_close_matches(path, sorted(known), n=3, cutoff=0.5)
     if not close:

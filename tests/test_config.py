@@ -398,7 +398,7 @@ def test_presets_set_nothing_in_vain(device):
             device=Memristor.preset(device), interconnect=Interconnect.preset(45e-9, "1TG1R")
         )
         for neuron in (Neuron(), Neuron(kind="finfet"), Neuron(kind="logistic", slope=9.0)):
-            convert(mlp(6, 4, 3, 2), config.replace(neuron=neuron))
+            assert unread(mlp(6, 4, 3, 2), config.replace(neuron=neuron)) == []
 
 
 # Units
@@ -453,6 +453,11 @@ def test_fields_with_a_unit_have_a_quantity():
         (lambda: Memristor(variation=5), r"5% meant\? write 0.05"),
         (lambda: Memristor(variation="5%"), r"write 0.05"),
         (lambda: Memristor(rlow="78k"), r"write 78000 Ω"),
+        (lambda: Interconnect(T=22e-9), r"T: Extra inputs .*IMAC-Sim's T is thickness here"),
+        (lambda: Memristor(weight_var=5), r"IMAC-Sim's weight_var is variation here"),
+        (lambda: Config(tsampling=4), r"IMAC-Sim's tsampling is timing.period here"),
+        (lambda: Config(rows=4), r"rows: Extra .*did you mean crossbar.rows"),
+        (lambda: Interconnect(thicknes=1e-9), r"did you mean thickness"),
         (lambda: Config(temperature=-40), r"-40 °C meant\? write 233.15"),
         (lambda: Config(temperature=1e5), r"100000 K is beyond"),
         (lambda: Config(layers={"0": {"device": {"rlow": "5k"}}}), r"layers.0: .*write 5000 Ω"),

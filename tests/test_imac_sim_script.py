@@ -67,7 +67,7 @@ RUN = {
     "main": "if __name__ == '__main__':\n    vdd = 0.9",
     "a variable of its own": "x = 5\nL = [x for x in range(3)]\nW = x",
     "booleans": "vdd = 0 or 0.9\nL = 1 and 2\nW = not 3\nD = vdd and 4",
-    "nothing happens": "pass\n'text'\nassert vdd\nprint(vdd)\nglobal vdd",
+    "nothing happens": "pass\n'text'\nassert vdd\nprint(vdd)",
     "a function that is not called": "def f():\n    global vdd\n    vdd = 5\n    nodes.append(3)",
     "powers": "L = 2 ** 10\nW = 10 ** -9\nD = 2.0 ** 0.5\nH = -2 ** 2",
     "starred": "nodes = [*nodes, 5]\ngain = (*gain, 1)",
@@ -125,8 +125,9 @@ def test_names_are_what_python_makes_of_them(name):
             continue
         if callable(value):
             continue
-        assert (value == expected[key] and type(value) is type(expected[key])), key
-    assert set(expected) - {"__builtins__"} <= set(found)
+        assert value == expected[key], key
+        assert isinstance(expected[key], type(value)), key
+    assert {key for key in expected if not key.startswith("__")} <= set(found)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -154,7 +155,7 @@ def test_random_programs_are_never_misread():
     ]  # fmt: skip
     blocks = [
         "for k in range(3):\n    {s}\n    {t}", "if a > b:\n    {s}\nelse:\n    {t}",
-        "while len(c) < 4:\n    c.append({n})\n    {s}\n    if b > 3: break",
+        "k = 0\nwhile k < 3:\n    k += 1\n    {s}\n    if b > 3: break",
         "if unknown({n}) % 2:\n    {s}", "try:\n    {s}\nexcept IndexError:\n    {t}",
     ]  # fmt: skip
     start = textwrap.dedent("""
@@ -202,7 +203,7 @@ HOSTILE = {
     "text": "vdd = 'x' * 10 ** 9",
     "range": "vdd = list(range(10 ** 12))",
     "doubling": "v = [0]\n" + "v = [v, v]\n" * 60 + "vdd = v",
-    "growing": "v = [0]\nwhile True:\n    v += v",
+    "growing": "v = [0]\nwhile True:\n    v += v\nvdd = v",
     "itself": "vdd = [0]\nvdd.append(vdd)\nvdd[0] = vdd",
     "printed": "v = [0] * 9000\nv = [v, v]\nvdd = str(v)",
     "comprehension": "vdd = [x for x in range(9999) for y in range(9999) for z in range(9999)]",
@@ -214,7 +215,7 @@ HOSTILE = {
     "attributes": "vdd = a" + ".b()" * 20_000,
     "branches": "if input(): pass\n" + "elif input(): pass\n" * 900 + "else: vdd = 3",
     "digits": "vdd = " + "9" * 5000,
-    "statements": "a = 1\n" * 49_000 + "vdd = 3",
+    "statements": "a = 1\n" * 49_000 + "vdd = b",
     "lists": "".join(f"a{k} = [{k}]\n" for k in range(5000)) + "f(a0)\n" * 5000 + "vdd = f()",
     "format": "vdd = '{:1000000000d}'.format(3)",
     "percent": "vdd = '%1000000000d' % 3",

@@ -45,7 +45,7 @@ def test_tables_are_text_in_a_notebook():
 
 
 def test_the_command_line_prints_in_a_notebook():
-    assert "interconnect.tech_node" in in_a_notebook(
+    assert "temperature" in in_a_notebook(
         """
         from imac_torch.cli import circuit
         circuit.config(fields=True)

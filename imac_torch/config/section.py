@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
@@ -12,7 +14,7 @@ from typing_extensions import Self
 from imac_torch.config.quantity import Quantity
 from imac_torch.errors import ConfigError, SettingWarning
 
-__all__ = ["FrozenDict", "Section"]
+__all__ = ["FrozenDict", "Section", "field_paths", "imac_sim_names"]
 
 
 class Section(BaseModel):
@@ -106,8 +108,36 @@ def _config_error(section: type[Section], error: ValidationError) -> ConfigError
             lines.append(f"{place}{reason}")
         else:
             hint = _unit_hint(section, path, item["input"])
+            if item["type"] == "extra_forbidden":
+                hint = _name_hint(section, path)
             lines.append(f"{place}{item['msg']} (got {item['input']!r}{hint})")
     return ConfigError(f"invalid {section.__name__}: " + "; ".join(lines))
+
+
+def field_paths(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every field of a section and of the sections in it, by dotted path, with its description."""
+    for name, info in section.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from field_paths(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", info.description or ""
+
+
+def imac_sim_names(description: str) -> list[str]:
+    """Names that a field has in IMAC-Sim's script, as its description says."""
+    return re.findall(r"IMAC-Sim: ([A-Za-z_]+)(?=[.,])", f"{description}.")
+
+
+def _name_hint(section: type[Section], name: str) -> str:
+    """The field that a name without one may mean: IMAC-Sim's, in another place, or similar."""
+    known = dict(field_paths(section))
+    theirs = [path for path, text in known.items() if name in imac_sim_names(text)]
+    here = [path for path in known if path.rpartition(".")[2] == name]
+    close = difflib.get_close_matches(name, known, n=1)
+    if theirs:
+        return f"; IMAC-Sim's {name} is {theirs[0]} here"
+    return f"; did you mean {' or '.join(here or close)}?" if here or close else ""
 
 
 def _unit_hint(section: type[Section], field: str, value: object) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 __all__ = [
     "CHANGES", "DEPTH", "LENGTH", "MODULES", "STEPS", "Expressions", "Module", "Names",
-    "Unknowable", "Unknown", "bound", "size",
+    "Unknowable", "Unknown", "bound", "parts", "size",
 ]  # fmt: skip
 
 STEPS: Final = 200_000
@@ -53,10 +53,12 @@ class Unknown:
     Attributes:
         line: Where it became unknown.
         reason: Why.
+        lists: Identities of lists and tables that may be in its value.
     """
 
     line: int
     reason: str
+    lists: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -393,6 +395,20 @@ def size(value: object) -> int:
             if len(item) <= LENGTH:
                 pending.extend(item.values() if isinstance(item, dict) else item)
     return count
+
+
+def parts(value: object) -> set[int]:
+    """Identities of a list or table and of all that are in it; tuples count as well."""
+    found: set[int] = set()
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, Unknown):
+            found |= item.lists
+        elif isinstance(item, list | tuple | dict) and id(item) not in found:
+            found.add(id(item))
+            pending.extend(item.values() if isinstance(item, dict) else item)
+    return found
 
 
 def bound(nodes: Iterable[ast.AST]) -> set[str]:

@@ -26,6 +26,7 @@ from imac_torch.datasets.script_expressions import (
     Unknowable,
     Unknown,
     bound,
+    parts,
     size,
 )
 
@@ -118,11 +119,20 @@ class _Script(Expressions):
             return self.evaluate(node)
         except Unknowable as reason:
             self.forget_effects(node)
-            return Unknown(self.line, str(reason))
+            return self.unknown(str(reason), [node])
+
+    def unknown(self, reason: str, nodes: Iterable[ast.AST]) -> Unknown:
+        """What became of statements or expressions: it may hold any list that they name."""
+        lists: set[int] = set()
+        for top in nodes:
+            for node in ast.walk(top):
+                if isinstance(node, ast.Name):
+                    lists |= parts(self.names.find(node.id))
+        return Unknown(self.line, reason, frozenset(lists))
 
     def bind(self, name: str, value: Any) -> None:  # noqa: ANN401
         if self.ended and not isinstance(value, Unknown):
-            value = Unknown(self.line, f"set after {self.end} has run")
+            value = Unknown(self.line, f"set after {self.end} has run", frozenset(parts(value)))
         self.names[name] = value
 
     def assign(self, target: ast.expr, value: Any) -> None:  # noqa: ANN401
@@ -141,8 +151,8 @@ class _Script(Expressions):
     def unpack(self, targets: list[ast.expr], value: Any) -> None:  # noqa: ANN401
         star = next((k for k, t in enumerate(targets) if isinstance(t, ast.Starred)), None)
         if not isinstance(value, list | tuple | str | range):
-            reason = value.reason if isinstance(value, Unknown) else "not a sequence"
-            values: list[Any] = [Unknown(self.line, reason)] * len(targets)
+            known = Unknown(self.line, "not a sequence")
+            values: list[Any] = [value if isinstance(value, Unknown) else known] * len(targets)
         elif star is not None and len(value) >= len(targets) - 1:
             items = list(value)
             stop = len(items) - (len(targets) - star - 1)
@@ -162,7 +172,9 @@ class _Script(Expressions):
             holder[index] = value
             self.changed(holder)
         except (Unknowable, LookupError, TypeError, ValueError):
-            self.forget_root(target)
+            self.forget_any(
+                parts(self.names.find(_root(target))), "an item of it is not known", parts(value)
+            )
             self.forget_effects(target)
 
     def changed(self, value: list[Any] | dict[Any, Any]) -> None:
@@ -199,7 +211,7 @@ class _Script(Expressions):
                 before.extend(value)  # in place: its other names see it too
                 self.changed(before)
             else:
-                self.forget_value(before, "something unknown is added")
+                self.forget_any({id(before)}, "something unknown is added", parts(value))
             return
         if isinstance(before, list):
             self.forget_value(before, "changed in place")
@@ -210,7 +222,8 @@ class _Script(Expressions):
             except (Unknowable, TypeError) as reason:
                 result = Unknown(self.line, str(reason))
         else:
-            result = Unknown(self.line, result.reason)
+            lists = frozenset(parts(before) | parts(value))
+            result = Unknown(self.line, result.reason, lists)
         self.assign(target, result)
 
     def do_Expr(self, node: ast.Expr) -> None:  # noqa: N802
@@ -276,7 +289,8 @@ class _Script(Expressions):
         for item in node.items:
             self.value(item.context_expr)
             if item.optional_vars is not None:
-                self.assign(item.optional_vars, Unknown(self.line, "set by a with statement"))
+                given = self.unknown("set by a with statement", [item.context_expr])
+                self.assign(item.optional_vars, given)
         for statement in node.body:
             self.statement(statement)
 
@@ -333,22 +347,35 @@ class _Script(Expressions):
 
     def forget_value(self, value: object, reason: str) -> None:
         """A list or table that has changed: under all its names, and in all that holds it."""
-        self.steps -= len(self.names)
-        for name, other in list(self.names.items()):
-            if _holds(other, value):
-                self.names[name] = Unknown(self.line, reason)
+        self.forget_any({id(value)}, reason)
 
     def forget_root(self, node: ast.AST) -> None:
-        """The list or table of an expression that an item is set of."""
-        value = self.names.find(_root(node))
-        if isinstance(value, list | dict):
-            self.forget_value(value, "changed in a way that is not known")
+        """The list or table of an expression that an item is set of, and all that is in it."""
+        self.forget_any(parts(self.names.find(_root(node))), "changed in a way that is not known")
+
+    def forget_any(self, lists: set[int], reason: str, added: Iterable[int] = ()) -> None:
+        """Names that hold any of some lists.
+
+        Args:
+            lists: That have changed, by identity.
+            reason: Why they are unknown.
+            added: Lists that may be in them now.
+        """
+        if not lists:
+            return
+        held = {name: parts(value) for name, value in self.names.items()}
+        self.steps -= sum(map(len, held.values())) + len(held)
+        for name, own in held.items():
+            if not lists.isdisjoint(own):
+                known = frozenset(own | lists | set(added))
+                self.names[name] = Unknown(self.line, reason, known)
 
     def forget_all_of(self, nodes: Iterable[ast.AST], reason: str) -> None:
         """Every name that statements bind, and every list that they change."""
         nodes = list(nodes)
+        unknown = self.unknown(reason, nodes)
         for name in bound(nodes):
-            self.names[name] = Unknown(self.line, reason)
+            self.names[name] = unknown
         for top in nodes:
             self.forget_effects(top)
 
@@ -357,7 +384,7 @@ class _Script(Expressions):
         for node in ast.walk(top):
             self.steps -= 1
             if isinstance(node, ast.NamedExpr):
-                self.assign(node.target, Unknown(self.line, "set within an expression"))
+                self.assign(node.target, self.unknown("set within an expression", [node.value]))
             elif isinstance(node, ast.Subscript | ast.Attribute):
                 if not isinstance(node.ctx, ast.Load):
                     self.forget_root(node)
@@ -435,19 +462,6 @@ def _reach(tree: ast.Module) -> tuple[set[str], set[str], bool]:
                     handed = [*call.args, *(word.value for word in call.keywords)]
                     lists |= set(map(_root, handed))
     return names, lists - {""}, code
-
-
-def _holds(value: object, wanted: object) -> bool:
-    seen: set[int] = set()
-    pending = [value]
-    while pending:
-        item = pending.pop()
-        if item is wanted:
-            return True
-        if isinstance(item, list | tuple | dict) and id(item) not in seen:
-            seen.add(id(item))
-            pending.extend(item.values() if isinstance(item, dict) else item)
-    return False
 
 
 def _dotted(node: ast.AST) -> str:
