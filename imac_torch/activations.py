@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from imac_torch.base.registry import Registry
 from imac_torch.errors import ConversionError
+from imac_torch.software.behaviour import computes_as
 
 
 class InverterSigmoid(nn.Module):
@@ -47,7 +48,7 @@ class ActivationFunction(ABC):
 
     Attributes:
         name: Which :class:`Activation` and files have.
-        modules: Modules of exactly these types compute it.
+        modules: Modules of these types compute it, and subclasses that add no forward of their own.
         read_out: Whether it is no activation: a kind of neuron meant for the whole network is not
             meant for it.
         clips: Whether circuits cut its output off at vdd, so that its range has to be known.
@@ -77,7 +78,7 @@ class ActivationFunction(ABC):
 
     def of(self, module: nn.Module) -> Activation | None:
         """The activation that a module computes, or None if it is not this function."""
-        return Activation(self.name) if type(module) in self.modules else None
+        return Activation(self.name) if computes_as(module, *self.modules) else None
 
     def software(self, slope: float) -> tuple[float, nn.Module | None]:
         """The way back: a factor for the weights, and the module that follows them."""
@@ -147,7 +148,7 @@ class Sigmoid(Bounded):
 
     def of(self, module: nn.Module) -> Activation | None:
         """See :class:`ActivationFunction`; falling ones too."""
-        if isinstance(module, InverterSigmoid):
+        if isinstance(module, InverterSigmoid) and computes_as(module, InverterSigmoid):
             return Activation(self.name, -module.slope)
         return super().of(module)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
@@ -13,12 +13,15 @@ from torch import nn
 from imac_torch.activations import Activation
 from imac_torch.analog import IMACNetwork, LayerRecord
 from imac_torch.config import Config, LayerConfig, Place, Unread, unread_settings
-from imac_torch.conversion_plan import SUPPORTED, Leaf, Plan, leaves, make_plan, named
+from imac_torch.conversion_plan import SUPPORTED, Plan, make_plan, named, recognised
 from imac_torch.dc.native import Native
 from imac_torch.errors import CircuitError, ConversionError, ConversionWarning, SettingWarning
 from imac_torch.layers import IMACLinear, Scaling
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.choice import kind_for
+from imac_torch.software.behaviour import refuse_global_hooks
+from imac_torch.software.leaves import Leaf, plain_leaves
+from imac_torch.software.plain import copied
 
 LARGE_ERROR = 0.1
 """Relative rounding error of weights from which a conversion warns."""
@@ -26,14 +29,39 @@ LARGE_ERROR = 0.1
 
 def _warn_of_losses(layer: IMACLinear) -> None:
     """Say what a network that was not trained as a circuit will lose, and what helps."""
-    error = layer.quantized().error
-    if error > LARGE_ERROR:
+    found = layer.quantized()
+    levels = layer.config.mapping.levels
+    if found.error > LARGE_ERROR:
+        culprit = ""
+        if layer.bias is not None:
+            weight, bias = layer.weight.detach().abs().max(), layer.bias.detach().abs().max()
+            if float(bias) > float(weight * layer.scaling.input_scale):
+                culprit = (
+                    f", because the bias (up to {float(bias):.3g}, weights up to "
+                    f"{float(weight):.3g}) sets the full scale; centre the layer's inputs, or use "
+                    "levels='continuous'"
+                )
         warnings.warn(
-            f"{layer.name}: rounding to {layer.config.mapping.levels} levels moves the weights by "
-            f"{100 * error:.0f} % (rms); use more levels (WeightMapping(levels=17, "
+            f"{layer.name}: rounding to {levels} levels moves the weights by "
+            f"{100 * found.error:.0f} % (rms){culprit}; use more levels (WeightMapping(levels=17, "
             "scheme='matched')) or, for devices of two states, more of them per weight "
             "(WeightMapping(slices=3)), and calibrate; or train with the levels (README, Train for "
             "the circuit)",
+            ConversionWarning,
+            stacklevel=3,
+        )
+    if LARGE_ERROR < found.bias_error < math.inf:
+        warnings.warn(
+            f"{layer.name}: rounding to {levels} levels moves the bias by "
+            f"{100 * found.bias_error:.0f} % (rms); use more levels",
+            ConversionWarning,
+            stacklevel=3,
+        )
+    if found.lost_zeros:
+        warnings.warn(
+            f"{layer.name}: {found.lost_zeros} of its weights and biases are 0, which is none of "
+            f"the {levels} levels: each has become the nearest one; use levels with 0 among them "
+            "('ternary', an odd number), or bias=False for a bias that is 0",
             ConversionWarning,
             stacklevel=3,
         )
@@ -116,9 +144,9 @@ def convert(
         for item in plan.records
     ]
     network = IMACNetwork(
-        _copied(plan.digital),
+        _copies(plan.digital),
         layers,
-        _copied(plan.tail),
+        _copies(plan.tail),
         config,
         records,
         engine,
@@ -129,10 +157,8 @@ def convert(
     return network
 
 
-@lasting()
-def _copied(items: Sequence[Leaf]) -> nn.Sequential:
-    """Copies that share nothing with the model."""
-    return nn.Sequential(*copy.deepcopy([leaf.module for leaf in items]))
+def _copies(part: Sequence[Leaf]) -> nn.Sequential:
+    return nn.Sequential(*copied([leaf.module for leaf in part], [leaf.path for leaf in part]))
 
 
 def unread(
@@ -160,14 +186,17 @@ def unread(
 
 
 def _plan(model: nn.Module, exclude: Iterable[str] | Callable[[str], bool]) -> Plan:
-    flat = list(leaves(model))
+    refuse_global_hooks()
+    flat = plain_leaves(model)
     excluded = exclude if callable(exclude) else named(exclude, flat)
     plan = make_plan(flat, excluded)
     if not plan.layers:
         last = flat[-1] if flat else Leaf("model", model)
+        reason = last.why_not(*recognised())
+        words = "" if reason is None else f", it {reason}"
         raise ConversionError(
-            f"{last.path} ({last.label}): nothing to convert; {SUPPORTED}. What is excluded, and "
-            "all before it, stays in software"
+            f"{last.path} ({last.label}): nothing to convert{words}; {SUPPORTED}. What is "
+            "excluded, and all before it, stays in software"
         )
     return plan
 
@@ -185,7 +214,7 @@ def _places(plan: Plan, config: Config) -> list[Place]:
                 reads=kind.reads,
                 ideal=kind.ideal,
                 active=not kind.activation.read_out or own.neuron.kind == kind.name,
-                inputs=linear.in_features,
+                inputs=linear.weight.shape[1],
                 last=index == len(plan.layers) - 1,
                 scaled=index == 0
                 and not (
@@ -243,17 +272,6 @@ def _check_names(config: Config, plan: Plan) -> None:
         )
 
 
-def _check_weights(leaf: Leaf, linear: nn.Linear | IMACLinear) -> None:
-    """Refuse weights that are not there yet, or that conductances cannot stand for."""
-    where = f"{leaf.path} ({type(linear).__name__})"
-    if isinstance(linear.weight, nn.UninitializedParameter):
-        raise ConversionError(
-            f"{where}: its shape is not known yet; run the model on one batch before converting it"
-        )
-    if linear.weight.is_complex():
-        raise ConversionError(f"{where}: complex weights have no circuit")
-
-
 @lasting()  # what becomes part of a network must serve in every mode
 def _analog_layer(
     leaf: Leaf,
@@ -263,13 +281,13 @@ def _analog_layer(
     index: int,
     count: int,
 ) -> IMACLinear:
-    _check_weights(leaf, linear)
     scaling = linear.scaling if isinstance(linear, IMACLinear) else Scaling(
         input_scale=config.supplies.input_scale if index == 0 else 1.0
     )
+    outputs, inputs = linear.weight.shape  # what structured pruning leaves, whatever the names say
     layer = IMACLinear(
-        linear.in_features,
-        linear.out_features,
+        inputs,
+        outputs,
         bias=linear.bias is not None,
         activation=activation,
         config=config.for_layer(index, leaf.path, count),
@@ -319,7 +337,8 @@ def to_software(network: IMACNetwork) -> nn.Sequential:
         wires and loading are not in it. All of it is float64: give it ``x.double()``, or turn it
         into another type with ``.float()``.
     """
-    modules: list[nn.Module] = [copy.deepcopy(network.digital)]
+    digital, tail = copied([network.digital, network.tail], ["digital", "tail"])
+    modules: list[nn.Module] = [digital]
     for layer in network.analog_layers():
         weight, bias = layer.effective_weights()
         factor, module = layer.activation.function.software(layer.activation.slope)
@@ -333,7 +352,7 @@ def to_software(network: IMACNetwork) -> nn.Sequential:
         modules.append(linear)
         if module is not None:
             modules.append(module)
-    modules.append(copy.deepcopy(network.tail))
+    modules.append(tail)
     software = nn.Sequential(*modules).double()
     software.training = network.training
     return software

@@ -2,54 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from imac_torch.activations import IDENTITY, Activation, activation_of
+from imac_torch.activations import ACTIVATIONS, IDENTITY, Activation, InverterSigmoid, activation_of
 from imac_torch.analog import LayerRecord
 from imac_torch.errors import ConversionError
 from imac_torch.layers import IMACLinear
 from imac_torch.numeric.modes import lasting
+from imac_torch.software.behaviour import computes_as
+from imac_torch.software.leaves import Leaf
 
 DIGITAL_TAIL: tuple[type[nn.Module], ...] = (nn.LogSoftmax, nn.Softmax)
 """Modules after the last linear layer that stay software: they only normalise scores."""
 
 SUPPORTED = (
-    "supported is an nn.Sequential that ends in Linear layers with Sigmoid, Tanh, ReLU, "
-    "InverterSigmoid or no activation, BatchNorm1d before the activation, Dropout, Identity, "
-    "Flatten, and a final (Log)Softmax"
+    "supported is an nn.Sequential (a subclass too, if it adds no forward of its own) that ends "
+    "in Linear layers with Sigmoid, Tanh, ReLU, InverterSigmoid or no activation, BatchNorm1d "
+    "before the activation, Dropout, Identity, Flatten, and a final (Log)Softmax"
 )
 
 
-@dataclass
-class Leaf:
-    """A module of the flattened model, with its path."""
-
-    path: str
-    module: nn.Module
-
-    @property
-    def label(self) -> str:
-        """Its class, with the shape of a linear layer."""
-        module = self.module
-        if isinstance(module, nn.Linear | IMACLinear):
-            return f"{type(module).__name__} {module.in_features}→{module.out_features}"
-        return type(module).__name__
-
-
-def leaves(model: nn.Module, prefix: str = "") -> Iterator[Leaf]:
-    """Modules in order of execution: only nested Sequentials have a known one."""
-    if type(model) is nn.Sequential:
-        # Not named_children(), which leaves out a module that stands in two places.
-        for name, child in model._modules.items():
-            if child is None:
-                continue
-            yield from leaves(child, f"{prefix}.{name}" if prefix else name)
-    else:
-        yield Leaf(prefix or type(model).__name__, model)
+LINEAR: tuple[type[nn.Module], ...] = (nn.Linear, IMACLinear)
+NORMS: tuple[type[nn.Module], ...] = (nn.BatchNorm1d, nn.SyncBatchNorm)
+"""In evaluation mode, and for vectors, they compute the same."""
+DROPOUTS: tuple[type[nn.Module], ...] = (
+    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
+)  # fmt: skip
 
 
 @lasting()
@@ -59,17 +41,16 @@ def _fold_batch_norm(leaf: Leaf, linear: nn.Linear, where: str) -> nn.Linear:
     In evaluation mode batch normalisation is y = γ·(x - μ)/√(σ² + ε) + β per output.
     """
     norm = leaf.module
-    if not isinstance(norm, nn.BatchNorm1d):
-        raise ConversionError(f"{where} is not a BatchNorm1d")
+    assert isinstance(norm, nn.BatchNorm1d | nn.SyncBatchNorm)  # noqa: S101 - narrows the type
     if norm.running_mean is None or norm.running_var is None:
         raise ConversionError(
             f"{where}: without running statistics its output depends on the batch and cannot be "
             "folded; train with track_running_stats=True"
         )
-    if norm.num_features != linear.out_features:
+    outputs, inputs = linear.weight.shape
+    if norm.num_features != outputs:
         raise ConversionError(
-            f"{where}: normalises {norm.num_features} features, the layer before it has "
-            f"{linear.out_features}"
+            f"{where}: normalises {norm.num_features} features, the layer before it has {outputs}"
         )
     scale = 1.0 / torch.sqrt(norm.running_var.to(torch.float64) + norm.eps)
     if norm.weight is not None:
@@ -81,8 +62,8 @@ def _fold_batch_norm(leaf: Leaf, linear: nn.Linear, where: str) -> nn.Linear:
     weight = linear.weight.detach().to(torch.float64)
     folded = nn.utils.skip_init(
         nn.Linear,
-        linear.in_features,
-        linear.out_features,
+        inputs,
+        outputs,
         dtype=torch.float64,
         device=weight.device,
     ).requires_grad_(linear.weight.requires_grad)
@@ -137,7 +118,7 @@ def make_plan(leaves: Sequence[Leaf], keep_digital: Callable[[str], bool]) -> Pl
     while index < len(leaves):
         leaf = leaves[index]
         module = leaf.module
-        if isinstance(module, nn.Linear | IMACLinear):
+        if computes_as(module, *LINEAR):
             index = _plan_layer(plan, leaves, index)
             continue
         _plan_other(plan, leaf)
@@ -153,7 +134,7 @@ def _first_analog(
     found = len(leaves)
     for index in range(len(leaves) - 1, -1, -1):
         module = leaves[index].module
-        linear = isinstance(module, nn.Linear | IMACLinear)
+        linear = computes_as(module, *LINEAR)
         if linear and not keep_digital(leaves[index].path):
             start = found = index
         elif linear or not _belongs(module, after_linear=found < len(leaves)):
@@ -163,7 +144,7 @@ def _first_analog(
 
 def _belongs(module: nn.Module, *, after_linear: bool) -> bool:
     """Whether a module may stand between or after analog layers."""
-    if isinstance(module, nn.BatchNorm1d) or _no_operation(module) is not None:
+    if computes_as(module, *NORMS) or _no_operation(module) is not None:
         return True
     if activation_of(module) is not None:
         return True
@@ -172,12 +153,12 @@ def _belongs(module: nn.Module, *, after_linear: bool) -> bool:
 
 def _no_operation(module: nn.Module) -> str | None:
     """Why a module does nothing between analog layers; None if it does something."""
-    if isinstance(module, nn.Dropout):
+    if computes_as(module, *DROPOUTS):
         return "Dropout is the identity in evaluation mode"
-    if type(module) is nn.Identity:
+    if computes_as(module, nn.Identity):
         return "does nothing"
     # From dimension 0 on it would mix samples.
-    if isinstance(module, nn.Flatten) and module.start_dim in (1, -1):
+    if computes_as(module, nn.Flatten) and module.start_dim in (1, -1):
         return "vectors are flat already"
     return None
 
@@ -186,14 +167,63 @@ def _check_front(
     front: Sequence[Leaf], blocker: Leaf | None, keep_digital: Callable[[str], bool]
 ) -> None:
     """Refuse to leave linear layers in software that nobody excluded."""
-    linear = [leaf for leaf in front if isinstance(leaf.module, nn.Linear | IMACLinear)]
-    if not linear or blocker is None or any(keep_digital(leaf.path) for leaf in linear):
+    linear = [leaf for leaf in front if _holds_linear(leaf.module)]
+    # What stands before an excluded layer stays in software with it.
+    if not linear or blocker is None or keep_digital(linear[-1].path):
         return
+    last = linear[-1]
+    behind = "" if last is blocker else f" and stands after {last.path} ({last.label})"
     raise ConversionError(
-        f"{blocker.path} ({blocker.label}) has no circuit and stands after {linear[-1].path} "
-        f"({linear[-1].label}); {SUPPORTED}. To keep the layers up to it in software, pass "
-        f"exclude=[{linear[-1].path!r}]"
+        f"{blocker.path} ({blocker.label}) has no circuit{behind}{_why(blocker)}; {SUPPORTED}. To "
+        f"keep the layers up to it in software, pass exclude=[{last.path!r}]"
     )
+
+
+def recognised() -> tuple[type[nn.Module], ...]:
+    """Classes that have a place in the circuit, if their instances compute what they do."""
+    activations = (kind for function in ACTIVATIONS for kind in function.modules)
+    return (*LINEAR, *NORMS, *DROPOUTS, nn.Flatten, InverterSigmoid, *activations)
+
+
+def _why(leaf: Leaf) -> str:
+    reason = leaf.why_not(*recognised())
+    return "" if reason is None else f": it {reason}"
+
+
+def _holds_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer, or a Sequential that was not followed and has some."""
+    parts = module.modules() if isinstance(module, nn.Sequential) else (module,)
+    return any(isinstance(part, LINEAR) for part in parts)
+
+
+def _check_weights(leaf: Leaf, linear: nn.Linear | IMACLinear) -> None:
+    """Refuse weights that are not there yet, or that conductances cannot stand for."""
+    where = f"{leaf.path} ({type(linear).__name__})"
+    tensors = [linear.weight] if linear.bias is None else [linear.weight, linear.bias]
+    for tensor in tensors:
+        if isinstance(tensor, nn.UninitializedParameter):
+            raise ConversionError(
+                f"{where}: its shape is not known yet; run the model on one batch before "
+                "converting it"
+            )
+        if tensor.is_complex():
+            raise ConversionError(f"{where}: complex weights have no circuit")
+        if tensor.is_meta:
+            raise ConversionError(
+                f"{where}: its weights are on the device 'meta', where tensors have no values; "
+                "load them first (load_state_dict(..., assign=True))"
+            )
+        kind = type(tensor.data)
+        if tensor.is_quantized or kind is not Tensor or tensor.layout != torch.strided:
+            raise ConversionError(
+                f"{where}: its weights are no plain tensor ({kind.__name__}, {tensor.dtype}, "
+                f"{tensor.layout}); make them one (dequantize(), to_dense()) and convert then"
+            )
+    if linear.weight.ndim != 2:
+        raise ConversionError(
+            f"{where}: its weight is {tuple(linear.weight.shape)}, a matrix (outputs, inputs) is "
+            "needed"
+        )
 
 
 def _plan_layer(plan: Plan, leaves: Sequence[Leaf], index: int) -> int:
@@ -201,6 +231,7 @@ def _plan_layer(plan: Plan, leaves: Sequence[Leaf], index: int) -> int:
     leaf = leaves[index]
     linear = leaf.module
     assert isinstance(linear, nn.Linear | IMACLinear)  # noqa: S101 - narrows the type only
+    _check_weights(leaf, linear)
     position = len(plan.records)
     activation = None
     if isinstance(linear, IMACLinear) and not linear.activation.function.read_out:
@@ -211,7 +242,7 @@ def _plan_layer(plan: Plan, leaves: Sequence[Leaf], index: int) -> int:
         where = f"{after.path} ({after.label})"
         if (reason := _no_operation(after.module)) is not None:
             plan.record(after, "dropped", reason)
-        elif isinstance(after.module, nn.BatchNorm1d) and activation is None:
+        elif computes_as(after.module, *NORMS) and activation is None:
             if not isinstance(linear, nn.Linear):
                 raise ConversionError(f"{where}: cannot fold into an IMACLinear; remove it")
             linear = _fold_batch_norm(after, linear, where)
@@ -235,7 +266,7 @@ def _plan_other(plan: Plan, leaf: Leaf) -> None:
     elif isinstance(leaf.module, DIGITAL_TAIL):
         plan.tail.append(leaf)
         plan.record(leaf, "digital", "normalises the circuit's outputs in software")
-    elif isinstance(leaf.module, nn.BatchNorm1d):
+    elif computes_as(leaf.module, *NORMS):
         raise ConversionError(
             f"{where}: batch normalisation after an activation cannot be folded into the layer "
             "before it; place it before the activation"
@@ -259,7 +290,7 @@ def named(exclude: Iterable[str], leaves: Sequence[Leaf]) -> Callable[[str], boo
     def inside(path: str, name: str) -> bool:
         return path == name or path.startswith(f"{name}.")
 
-    linear = [leaf.path for leaf in leaves if isinstance(leaf.module, nn.Linear | IMACLinear)]
+    linear = [leaf.path for leaf in leaves if _holds_linear(leaf.module)]
     for name in names:
         if not any(inside(path, name) for path in linear):
             raise ConversionError(

@@ -200,7 +200,8 @@ class Stuck:
 
     def apply(self, conductance: Tensor, window: Window, generator: torch.Generator) -> Tensor:
         """See :class:`Effect`."""
-        draw = _uniform(conductance, generator)
+        # Where there is no cell none is faulty.
+        draw = _uniform(conductance, generator).masked_fill(conductance == 0.0, 2.0)
         result = torch.where(draw < self.on, window.high, conductance)
         off = (draw >= self.on) & (draw < self.on + self.off)
         result = torch.where(off, window.low, result)

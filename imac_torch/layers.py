@@ -26,6 +26,7 @@ from imac_torch.mapping.quantization import (
     to_conductances,
     to_values,
     vary,
+    without_bias,
 )
 from imac_torch.mapping.residual import match_slices
 from imac_torch.mapping.slices import Slicing
@@ -73,7 +74,8 @@ class IMACLinear(nn.Module):
     Args:
         in_features: N.
         out_features: M.
-        bias: Whether there is a bias line in use (its column exists either way).
+        bias: Whether there is a bias. Its column exists either way; without a bias it has no
+            memristors, but for the scheme 'matched', which has the neuron's threshold there.
         activation: What follows the weights.
         config: The layer's configuration; per-layer tuples must be resolved
             (:meth:`Config.for_layer`).
@@ -192,9 +194,18 @@ class IMACLinear(nn.Module):
         return (
             f"{len(spec.column_ends)}×{len(spec.row_ends)} partitions of up to "
             f"{self.config.crossbar.columns}×{self.config.crossbar.rows}, mapping {levels} "
-            f"(error {100 * self.quantized().error:.2g} %), "
+            f"({self.rounding()}), "
             f"gain {self.gain():.4g}, neuron {self.neuron_spec().kind}{clipped}"
         )
+
+    def rounding(self) -> str:
+        """What rounding to levels did to weights and bias, in words with their definition."""
+        found = self.quantized()
+        bias = ""
+        if self.bias is not None:
+            off = 100 * found.bias_error
+            bias = f", of the bias {off:.2g} %" if math.isfinite(off) else ", of a bias of 0: no 0"
+        return f"rms error of the weights {100 * found.error:.2g} % of their rms{bias}"
 
     def volts_per_unit(self) -> float:
         """κ: change of the neuron's input voltage per unit of ``weight·x + bias``."""
@@ -242,7 +253,9 @@ class IMACLinear(nn.Module):
         found = self._quantized.get(
             settings,
             (joined,),
-            lambda: quantize(joined.detach(), *settings, where=self.name),
+            lambda: quantize(
+                joined.detach(), *settings, where=self.name, bias=self.bias is not None
+            ),
         )
         tracked = joined.requires_grad and torch.is_grad_enabled()
         return found.follow(joined) if tracked else found
@@ -303,8 +316,14 @@ class IMACLinear(nn.Module):
             return self.match().pair
         sign = -1.0 if self.volts_per_unit() < 0.0 else 1.0
         mapping = self.config.mapping
-        digits = self.slicing.digits(sign * self.quantized().values, mapping.level_count)
-        return to_conductances(digits, self.config.device, mapping, where=self.name)
+        values = sign * self.quantized().values
+        if self.bias is None:
+            # A pair of equal cells would not do: the read-out weighs the two sides of a row alike
+            # only where their sums are.
+            values = values[:, :-1]
+        digits = self.slicing.digits(values, mapping.level_count)
+        pair = to_conductances(digits, self.config.device, mapping, where=self.name)
+        return pair if self.bias is not None else without_bias(pair)
 
     def conductances(self) -> ConductancePair:
         """(M·L, N+1) S, spread and faults included; differentiable in weights and bias."""

@@ -107,6 +107,11 @@ def wilson_interval(passed: Tensor, confidence: float = 0.95) -> Interval:
     return Interval(share, max(0.0, middle - half), min(1.0, middle + half), confidence)
 
 
+def _factor(found: Tensor, nominal: Tensor) -> Tensor:
+    """What became of conductances; 1 where there is no cell."""
+    return torch.where(nominal > 0.0, found / nominal, torch.ones_like(found))
+
+
 @dataclass(frozen=True)
 class MonteCarlo:
     """Samples of a network's devices.
@@ -145,8 +150,8 @@ class MonteCarlo:
         pairs = self.conductances(sample)
         for layer, pair in zip(network.analog_layers(), pairs, strict=True):
             nominal = layer.nominal_conductances()
-            layer.positive_factor.copy_(pair.positive / nominal.positive)
-            layer.negative_factor.copy_(pair.negative / nominal.negative)
+            layer.positive_factor.copy_(_factor(pair.positive, nominal.positive))
+            layer.negative_factor.copy_(_factor(pair.negative, nominal.negative))
             layer.sample = None  # it is in the factors
         return network
 

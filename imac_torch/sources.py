@@ -139,12 +139,59 @@ def _from_factory(text: str, weights: Path | None) -> nn.Module:
                 "...)"
             )
         try:
-            model.load_state_dict(load_file(weights))
+            state = load_file(weights)
         except (OSError, SafetensorError) as error:
             raise DataError(f"{weights} cannot be read: {error}") from None
+        try:
+            # Strict, and in a model's own override of it too.
+            left = model.load_state_dict(fitted(state, model))
         except RuntimeError as error:
             raise DataError(f"{weights} does not fit {text}: {error}") from None
+        if left is not None and (left.missing_keys or left.unexpected_keys):
+            raise DataError(
+                f"{weights} does not fit {text}: missing {left.missing_keys}, not expected "
+                f"{left.unexpected_keys}"
+            )
     return model.eval()
+
+
+_PREFIXES = ("module.", "_orig_mod.")
+"""What DataParallel, AveragedModel and torch.compile put before the names of weights."""
+
+
+def fitted(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """A state dict under the names that a model has for it.
+
+    Trained and built model may differ in what wrapped the one, and in what recomputed its weights:
+    pruned weights are put together (weight_orig·weight_mask), and so are weights that were
+    normalised by ``weight_norm`` (g·v/‖v‖, the norm over all dimensions that g does not have), if
+    the model has them plain.
+
+    Args:
+        state: As read from a file.
+        model: What is to load it.
+    """
+    names = model.state_dict().keys()
+    for prefix in _PREFIXES:
+        inner = {key.removeprefix(prefix) for key in state if key.startswith(prefix)}
+        if inner and not any(key.startswith(prefix) for key in names):
+            state = {
+                key.removeprefix(prefix): value
+                for key, value in state.items()
+                if key != "n_averaged"
+            }
+    result = dict(state)
+    for name in names:
+        if name in result:
+            continue
+        parts = {suffix: f"{name}_{suffix}" for suffix in ("orig", "mask", "g", "v")}
+        if parts["orig"] in result and parts["mask"] in result:
+            result[name] = result.pop(parts["orig"]) * result.pop(parts["mask"])
+        elif parts["g"] in result and parts["v"] in result:
+            size, direction = result.pop(parts["g"]), result.pop(parts["v"])
+            summed = [k for k in range(direction.ndim) if size.ndim == 0 or size.shape[k] == 1]
+            result[name] = size * direction / direction.norm(dim=summed, keepdim=size.ndim > 0)
+    return result
 
 
 def _imac_sim(path: Path) -> Source:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -22,10 +22,14 @@ from torch import Tensor, nn
 from imac_torch.activations import Activation, InverterSigmoid
 from imac_torch.analog import IMACNetwork, LayerRecord
 from imac_torch.config import Config
-from imac_torch.errors import ConversionError, DataError, FileWarning, ImacError
+from imac_torch.conversion_plan import DIGITAL_TAIL
+from imac_torch.errors import ConversionError, ConversionWarning, DataError, FileWarning, ImacError
 from imac_torch.files import atomic_path
 from imac_torch.layers import IMACLinear, Scaling
 from imac_torch.numeric.modes import lasting
+from imac_torch.software.behaviour import own_behaviour
+from imac_torch.software.leaves import leaves, plain_leaves
+from imac_torch.software.plain import copied
 
 __all__ = ["FORMAT", "load", "save"]
 
@@ -93,8 +97,8 @@ def save(network: IMACNetwork, path: str | Path, *, overwrite: bool = False) -> 
     header = {
         "format": FORMAT,
         "layers": [_layer_header(layer) for layer in network.analog_layers()],
-        "digital": [_module_header(item) for item in _leaves(network.digital)],
-        "tail": [_module_header(item) for item in _leaves(network.tail)],
+        "digital": _headers(network.digital, path, "before"),
+        "tail": _headers(network.tail, path, "after"),
         "records": [asdict(record) for record in network.records],
     }
     tensors = {
@@ -143,8 +147,10 @@ def load(
         _build_layer(path, item, tensors, index)
         for index, item in enumerate(_list(path, header, "layers"))
     ]
-    front = _front(path, _list(path, header, "digital"), digital)
-    tail = [_build_module(path, item, "after the circuit") for item in _list(path, header, "tail")]
+    given = None if digital is None else _given(digital)
+    front = _part(path, _list(path, header, "digital"), "before", given)
+    behind = None if given is None else [leaf for leaf in given if isinstance(leaf, DIGITAL_TAIL)]
+    tail = _part(path, _list(path, header, "tail"), "after", behind)
     try:
         records = [LayerRecord(**record) for record in _list(path, header, "records")]
         network = IMACNetwork(
@@ -186,10 +192,29 @@ def _layer_header(layer: IMACLinear) -> dict[str, Any]:
     }
 
 
+def _headers(part: nn.Module, path: Path, where: str) -> list[dict[str, Any]]:
+    """How to build the modules of a part again; a warning names those that only the user can."""
+    items = [leaf.module for leaf in leaves(part)]
+    found = [_module_header(item) for item in items]
+    unknown = [
+        type(item).__name__
+        for item, header in zip(items, found, strict=True)
+        if "arguments" not in header
+    ]
+    if unknown:
+        warnings.warn(
+            f"{path}: {', '.join(unknown)} {where} the circuit can be built by your own code only; "
+            "the file is to be loaded with load(path, digital=...), which takes the original model",
+            ConversionWarning,
+            stacklevel=3,
+        )
+    return found
+
+
 def _module_header(module: nn.Module) -> dict[str, Any]:
     """How to build a module again; no arguments where that is not known."""
     kind = type(module)
-    if kind not in _REBUILT:
+    if kind not in _REBUILT or own_behaviour(module, kind) is not None:
         return {"type": f"{kind.__module__}.{kind.__qualname__}"}
     arguments = {name: getattr(module, name) for name in _REBUILT[kind]}
     if "bias" in module.__dict__.get("_parameters", {}) and kind not in (
@@ -197,19 +222,22 @@ def _module_header(module: nn.Module) -> dict[str, Any]:
         nn.BatchNorm2d,
     ):
         arguments["bias"] = getattr(module, "bias", None) is not None
-    dtype = next((str(p.dtype).removeprefix("torch.") for p in module.parameters()), None)
+    tensors = [*module.parameters(), *module.buffers()]
+    dtype = next((item.dtype for item in tensors if item.is_floating_point()), None)
     if dtype is not None:
-        arguments["dtype"] = dtype
+        arguments["dtype"] = str(dtype).removeprefix("torch.")
+    # A convolution sums in the order of its weights in memory: files bring the last digit back.
+    if any(_channels_last(item) for item in tensors):
+        arguments["channels_last"] = True
     return {"type": kind.__name__, "arguments": arguments}
 
 
-def _leaves(module: nn.Module) -> Iterator[nn.Module]:
-    """Modules in order of execution: nested Sequentials flattened."""
-    if type(module) is nn.Sequential:
-        for child in module:
-            yield from _leaves(child)
-    else:
-        yield module
+def _channels_last(tensor: Tensor) -> bool:
+    return (
+        tensor.ndim == 4
+        and tensor.is_contiguous(memory_format=torch.channels_last)
+        and not tensor.is_contiguous()
+    )
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -282,35 +310,44 @@ def _build_module(path: Path, header: dict[str, Any], where: str) -> nn.Module:
         for name, value in header["arguments"].items()
     }
     dtype = arguments.pop("dtype", None)
+    channels_last = bool(arguments.pop("channels_last", False))
     try:
         with torch.device("cpu"):  # not the default device, which `load` does not promise
             module = kind(**arguments)
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: {header['type']} {where} cannot be built: {error}") from None
+    if channels_last:
+        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return module if dtype is None else module.to(getattr(torch, str(dtype)))
 
 
-def _front(
-    path: Path,
-    headers: list[dict[str, Any]],
-    digital: nn.Module | Callable[[], nn.Module] | None,
-) -> list[nn.Module]:
-    """The modules before the circuit: rebuilt, or the first of those given."""
-    if digital is None:
-        unknown = [str(item.get("type")) for item in headers if "arguments" not in item]
-        if unknown:
-            raise DataError(
-                f"{path}: before the circuit stands {', '.join(unknown)}, which only your own code "
-                "can build; pass it (or a function that makes it) as load(path, digital=...)"
-            )
-        return [_build_module(path, item, "before the circuit") for item in headers]
+def _given(digital: nn.Module | Callable[[], nn.Module]) -> list[nn.Module]:
+    """Copies of the modules given, in order, with plain weights as networks have them."""
     module = digital if isinstance(digital, nn.Module) else digital()
-    found = list(_leaves(module))[: len(headers)]
+    found = plain_leaves(module)
+    return copied([leaf.module for leaf in found], [leaf.path for leaf in found])
+
+
+def _part(
+    path: Path, headers: list[dict[str, Any]], where: str, given: list[nn.Module] | None
+) -> list[nn.Module]:
+    """The modules before or after the circuit: rebuilt, or those given, the first or the last."""
+    where = f"{where} the circuit"
+    unknown = [str(item.get("type")) for item in headers if "arguments" not in item]
+    if not unknown and (given is None or where.startswith("after")):
+        return [_build_module(path, item, where) for item in headers]
+    if given is None:
+        raise DataError(
+            f"{path}: {where} stands {', '.join(unknown)}, which only your own code "
+            "can build; pass it (or a function that makes it) as load(path, digital=...)"
+        )
+    count = len(headers)
+    found = given[:count] if where.startswith("before") else given[-count:]
     names = [type(item).__name__ for item in found]
     wanted = [str(item.get("type")).rpartition(".")[2] for item in headers]
     if names != wanted:
         raise DataError(
-            f"{path}: the file was saved with {', '.join(wanted) or 'nothing'} before the circuit, "
+            f"{path}: the file was saved with {', '.join(wanted) or 'nothing'} {where}, "
             f"the module given has {', '.join(names) or 'nothing'} there"
         )
     return found

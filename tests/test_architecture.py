@@ -20,7 +20,7 @@ LAYERS = (
     ("base",),
     (
         "units", "files", "progress", "memory", "numeric", "tables", "solution", "resources",
-        "activations", "config",
+        "software", "activations", "config",
     ),
     ("waveform", "latency", "energy"),
     ("overrides", "kernels", "wires", "finfet", "datasets", "mapping"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -34,12 +35,18 @@ class QuantizedWeights:
             respect to the weights by the straight-through estimator.
         scale: Software weight that full scale stands for, float64: 0-dimensional, or (M, 1) with
             one scale per row.
-        error: Root-mean-square error of ``scale·values`` relative to the weights' rms.
+        error: Weight error: root mean square of ``scale·values - weights`` over that of the
+            weights, the bias left out: 1 is all of them.
+        bias_error: The same of the biases alone; infinite where they all are 0 and should stay so.
+        lost_zeros: Number of weights and biases that are 0 where 0 is no level: each has become
+            the nearest one.
     """
 
     values: Tensor
     scale: Tensor
     error: float
+    bias_error: float = 0.0
+    lost_zeros: int = 0
 
     def follow(self, weights: Tensor) -> QuantizedWeights:
         """The same values with gradients that pass straight through the rounding to weights.
@@ -76,7 +83,12 @@ def levels(mapping: WeightMapping, slicing: Slicing | None = None) -> Tensor | N
 
 
 def quantize(
-    weights: Tensor, mapping: WeightMapping, slicing: Slicing | None = None, *, where: str
+    weights: Tensor,
+    mapping: WeightMapping,
+    slicing: Slicing | None = None,
+    *,
+    where: str,
+    bias: bool = True,
 ) -> QuantizedWeights:
     """Round weights to the mapping's levels, full scale chosen for the least error.
 
@@ -88,9 +100,11 @@ def quantize(
         mapping: Levels and scheme.
         slicing: The pairs of a weight; None: one.
         where: The layer's path, for errors.
+        bias: Whether there is a bias. If not, the last column stays 0 whatever the levels, and
+            has no say in the scale.
 
     Returns:
-        Values in [-1, 1], the software weight of full scale, and the relative error.
+        Values in [-1, 1], the software weight of full scale, and the relative errors.
 
     Raises:
         MappingError: A weight is not finite.
@@ -103,21 +117,41 @@ def quantize(
             f"{where}: weight [{row}, {column}] is {float(detached[row, column])}; the model is "
             "not usable (did training diverge?)"
         )
-    magnitude = detached.abs()
-    if float(magnitude.max()) == 0.0:
+    if float(detached.abs().max()) == 0.0:
         return QuantizedWeights(weights, weights.new_ones(()), 0.0)
+    used = detached if bias else detached[:, :-1]
     allowed = levels(mapping, slicing)
     if allowed is None:
-        scale = magnitude.max()
-        values = detached / scale
+        scale = used.abs().max()
+        values = used / scale
     else:
         allowed = allowed.to(detached.device)
-        groups = detached if mapping.scale == "row" else detached.reshape(1, -1)
+        groups = used if mapping.scale == "row" else used.reshape(1, -1)
         scale = _best_scale(groups, allowed)[:, None]
         scale = scale if mapping.scale == "row" else scale[0, 0]
-        values = _nearest(detached / scale, allowed)
-    error = (scale * values - detached).square().mean().sqrt() / detached.square().mean().sqrt()
-    return QuantizedWeights(values, scale, float(error)).follow(weights)
+        values = _nearest(used / scale, allowed)
+    if not bias:
+        values = torch.nn.functional.pad(values, (0, 1))
+    deviation = scale * values - detached
+    lost = (detached == 0.0) & (values != 0.0)
+    return QuantizedWeights(
+        values,
+        scale,
+        _relative(deviation[:, :-1], detached[:, :-1]),
+        _relative(deviation[:, -1], detached[:, -1]),
+        int(lost.sum()),
+    ).follow(weights)
+
+
+def _relative(deviation: Tensor, wanted: Tensor) -> float:
+    """Rms of a deviation over that of what was wanted; infinite where that is 0 everywhere."""
+    if not bool(deviation.any()):
+        return 0.0
+    unit = wanted.abs().max()  # squares of very small weights are 0
+    if float(unit) == 0.0:
+        return math.inf
+    rms = (deviation / unit).square().mean().sqrt() / (wanted / unit).square().mean().sqrt()
+    return float(rms)
 
 
 def _nearest(values: Tensor, allowed: Tensor) -> Tensor:
@@ -230,6 +264,14 @@ def to_conductances(
         return ConductancePair(middle + window * values / 2, middle - window * values / 2)
     return ConductancePair(
         high + window * values.clamp(max=0.0), high - window * values.clamp(min=0.0)
+    )
+
+
+def without_bias(pair: ConductancePair) -> ConductancePair:
+    """Pairs (..., M, N) with a bias column (..., M, N+1) that has no memristors."""
+    return ConductancePair(
+        torch.nn.functional.pad(pair.positive, (0, 1)),
+        torch.nn.functional.pad(pair.negative, (0, 1)),
     )
 
 
