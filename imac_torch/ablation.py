@@ -32,6 +32,7 @@ from imac_torch.analog import IMACNetwork
 from imac_torch.calibration import software_activations
 from imac_torch.config import Config, Crossbar, Interconnect
 from imac_torch.crossbar import build_crossbar
+from imac_torch.datasets.batches import check_labels
 from imac_torch.dc.transfer import transfer_curve
 from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.errors import ConversionError, DataError
@@ -110,10 +111,10 @@ def ablate(
     Raises:
         DataError: Labels and inputs do not match.
     """
-    if labels is not None and labels.shape != inputs.shape[:1]:
-        raise DataError(
-            f"labels of shape {tuple(labels.shape)} do not belong to {len(inputs)} inputs"
-        )
+    if len(inputs) == 0:
+        raise DataError("there are no inputs")
+    if labels is not None:
+        labels = check_labels(labels, inputs, classes=network.classes)
     software = software_activations(network, network.features(inputs))
     free = _copy(network, levels="continuous", states=None, spread=False)
     nominal = _copy(network, spread=False)
@@ -163,7 +164,8 @@ def _step(
         errors.append(float((found - wanted)[good].square().mean().sqrt() / spread))
     accuracy = float("nan")
     if labels is not None:
-        correct = (network.tail(outputs[-1]).argmax(-1) == labels) & good
+        volts = outputs[-1] / network.decode(torch.ones_like(outputs[-1]))
+        correct = (network.answers(volts).to(labels.device) == labels) & good.to(labels.device)
         accuracy = float(correct.to(torch.float64).mean())
     return AblationStep(name, accuracy, errors[-1], tuple(errors), failures)
 

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from imac_torch.activations import Bounded
 from imac_torch.circuit import Circuit, build_layer
 from imac_torch.config import Config, Supplies
 from imac_torch.crossbar import CrossbarSpec
+from imac_torch.datasets.batches import chosen
 from imac_torch.dc.native import Native, Prepared
 from imac_torch.errors import CircuitError, ConfigError, ConversionError, SettingWarning
 from imac_torch.layers import IMACLinear
@@ -366,6 +368,36 @@ class IMACNetwork(nn.Module):
         solution = self.engine.solve(self.prepare(), voltages, power=False)
         scores: Tensor = self.tail(self.decode(solution.outputs))
         return scores.to(x.dtype) if x.is_floating_point() else scores
+
+    @property
+    def classes(self) -> int:
+        """Classes that labels can name: one per output, two where there is one output."""
+        return max(2, list(self.analog_layers())[-1].out_features)
+
+    @property
+    def threshold(self) -> float | None:
+        """Output, in software units, above which a network of one output says yes (class 1).
+
+        The middle of a sigmoid (0.5) or tanh (0); 0 without an activation, where the output is a
+        logit. None: several outputs, or no natural threshold (ReLU, Softmax).
+        """
+        last = list(self.analog_layers())[-1]
+        normalised = any(not isinstance(part, nn.Sequential) for part in self.tail.modules())
+        function = last.activation.function
+        if last.out_features > 1 or normalised or function.clips:
+            return None
+        return function.middle if isinstance(function, Bounded) else 0.0
+
+    def answers(self, outputs: Tensor) -> Tensor:
+        """(…) int64: the classes that output voltages (…, M) stand for.
+
+        The largest output; of one output whether it is above :attr:`threshold`. -1, which is no
+        class, where all outputs are equal.
+
+        Raises:
+            DataError: There is one output, and no threshold.
+        """
+        return chosen(self.scores(outputs), self.threshold)
 
     def scores(self, outputs: Tensor) -> Tensor:
         """What the original model would give for output voltages, in evaluation mode.

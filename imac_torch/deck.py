@@ -210,9 +210,8 @@ def collect(
     if first < 0 or (limit is not None and limit < 1):
         raise DataError(f"first = {first} must be >= 0 and limit = {limit} >= 1")
     voltages, classes, seen = [], [], 0
-    outputs = list(network.analog_layers())[-1].out_features
     with lasting():
-        for batch, labels in labelled_batches(loader, classes=outputs):
+        for batch, labels in labelled_batches(loader, classes=network.classes):
             start = max(0, first - seen)
             stop = len(labels) if limit is None else min(len(labels), first + limit - seen)
             seen += len(labels)

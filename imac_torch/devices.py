@@ -244,7 +244,7 @@ class Levels:
 
 @dataclass(frozen=True)
 class ReadNoise:
-    """Normal fluctuation of the conductance in every read cycle, relative to the cell's own."""
+    """Normal fluctuation of the conductance in every read (of every image), relative to it."""
 
     sigma: float
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from imac_torch.analog import IMACNetwork, evaluating
-from imac_torch.datasets.batches import labelled_batches
+from imac_torch.datasets.batches import chosen, labelled_batches
 from imac_torch.dc.native import Native
 from imac_torch.engine import Engine, bind
 from imac_torch.errors import DataError, SamplingWarning, SolverError
@@ -89,13 +89,12 @@ def evaluate(
         run = network.timing(None if timing is True else timing)
     description = bound.description()
     total = _length(loader, first, limit)
-    outputs = list(network.analog_layers())[-1].out_features
     collected = _Collected([], [], [], [])
     seen = 0
     with lasting(), evaluating(network, reference), progress_bar(
         f"{description['name']}{', transients' if run else ''}", total, "samples", shown=progress
     ) as advance:
-        for inputs, labels in labelled_batches(loader, classes=outputs):
+        for inputs, labels in labelled_batches(loader, classes=network.classes):
             start = max(0, first - seen)
             stop = len(labels) if limit is None else min(len(labels), first + limit - seen)
             seen += len(labels)
@@ -104,11 +103,11 @@ def evaluate(
                 voltages = network.voltages(batch)
                 solution = bound.solve(voltages)
                 collected.solutions.append(_without_layers(solution))
-                scores = network.scores(solution.outputs)
-                collected.predictions.append(scores.argmax(dim=-1).cpu())
+                collected.predictions.append(network.answers(solution.outputs).cpu())
                 collected.labels.append(labels[start:stop].cpu())
                 if reference is not None:
-                    collected.reference.append(_scores(reference, batch).argmax(dim=-1).cpu())
+                    found = chosen(_scores(reference, batch), network.threshold)
+                    collected.reference.append(found.cpu())
                 if run is None:
                     advance(stop - start)
                 else:

@@ -17,16 +17,19 @@ from torch import Tensor
 
 from imac_torch.analog import IMACNetwork
 from imac_torch.crossbar import build_crossbar
+from imac_torch.datasets.batches import check_labels
 from imac_torch.devices import DeviceModel
 from imac_torch.errors import MappingError
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.numeric.modes import lasting
-from imac_torch.solution import Solution
+from imac_torch.solution import Solution, concatenate
 
 MEMORY: Final = 256 * 2**20
 """Bytes that the samples of a chunk may take, unless asked otherwise."""
 SEED_MULTIPLIER: Final = 0x9E3779B97F4A7C15
 """2⁶⁴/φ (D. E. Knuth, TAOCP vol. 3, 6.4): neighbouring samples get distant seeds."""
+READ_MULTIPLIER: Final = 0xDA942042E4DD58B5
+"""Odd and without a pattern in common with the other two: reads do not share their seeds."""
 RUN_MULTIPLIER: Final = 0xD1342543DE82EF95
 """Multiplier of a good congruential generator modulo 2⁶⁴ (G. L. Steele and S. Vigna, Softw. Pract.
 Exper. 52(2), 443-458, 2022, doi:10.1002/spe.3030): neighbouring runs do not share samples."""
@@ -71,7 +74,9 @@ class MonteCarloResult:
         return mean_interval(self.power, confidence)
 
     def yield_above(self, accuracy: float, confidence: float = 0.95) -> Interval:
-        """Share of samples that reach an accuracy, with Wilson's interval."""
+        """Share of samples that reach an accuracy, with Wilson's interval; NaN without labels."""
+        if bool(self.accuracy.isnan().any()):
+            return Interval(math.nan, math.nan, math.nan, confidence)
         return wilson_interval(self.accuracy >= accuracy, confidence)
 
 
@@ -126,25 +131,45 @@ class MonteCarlo:
     model: DeviceModel
     seed: int = 0
 
-    def generator(self, sample: int) -> torch.Generator:
-        """The generator of one sample."""
-        mixed = (self.seed * RUN_MULTIPLIER + (sample + 1) * SEED_MULTIPLIER) % 2**63
-        return torch.Generator().manual_seed(mixed)
+    def generator(self, sample: int, read: int = -1) -> torch.Generator:
+        """The generator of one sample's programming, or of one of its reads (from 0)."""
+        mixed = self.seed * RUN_MULTIPLIER + (sample + 1) * SEED_MULTIPLIER
+        return torch.Generator().manual_seed((mixed + (read + 1) * READ_MULTIPLIER) % 2**63)
 
     @lasting()
-    def conductances(self, sample: int) -> list[ConductancePair]:
-        """(M·L, N+1) S per layer, of one sample; L slices of an output are neighbours."""
+    def programmed(self, sample: int) -> list[ConductancePair]:
+        """(M·L, N+1) S per layer, of one sample as it stays from read to read."""
         generator = self.generator(sample)
         return [
-            self.model.sample(layer.conductances(), layer.config.device, generator)
+            self.model.program(layer.conductances(), layer.config.device, generator)
             for layer in self.network.analog_layers()
+        ]
+
+    @lasting()
+    def conductances(self, sample: int, read: int = 0) -> list[ConductancePair]:
+        """(M·L, N+1) S per layer, of one sample in one read; L slices of an output are neighbours.
+
+        Args:
+            sample: Its number.
+            read: From 0; image k of a batch is read k.
+        """
+        return self._read(self.programmed(sample), sample, read)
+
+    def _read(
+        self, programmed: list[ConductancePair], sample: int, read: int
+    ) -> list[ConductancePair]:
+        generator = self.generator(sample, read)
+        return [
+            self.model.read(pair, layer.config.device, generator)
+            for pair, layer in zip(programmed, self.network.analog_layers(), strict=True)
         ]
 
     @lasting()
     def realise(self, sample: int) -> IMACNetwork:
         """A copy of the network whose devices are those of one sample.
 
-        Its netlists, and any other engine, see exactly that sample.
+        Its netlists, and any other engine, see exactly that sample; of effects of every read it is
+        the first one, that of image 0.
         """
         network = copy.deepcopy(self.network)
         pairs = self.conductances(sample)
@@ -174,6 +199,9 @@ class MonteCarlo:
     def solve(self, samples: range, voltages: Tensor, *, power: bool = True) -> Solution:
         """Solve some samples together.
 
+        With effects of every read (``ReadNoise``) each image sees conductances of its own: arrays
+        are eliminated once per sample and image, not once per sample.
+
         Args:
             samples: Their numbers.
             voltages: (B, N) V, at the inputs of the circuit.
@@ -182,7 +210,22 @@ class MonteCarlo:
         Returns:
             Shapes (S, B, …).
         """
-        drawn = [self.conductances(sample) for sample in samples]
+        programmed = [self.programmed(sample) for sample in samples]
+        if not self.model.varies_by_cycle:
+            return self._solve(programmed, voltages, power=power)
+        # Every image has conductances of its own, and so an elimination of its own.
+        found = []
+        for image in range(len(voltages)):
+            drawn = [
+                self._read(pairs, sample, image)
+                for sample, pairs in zip(samples, programmed, strict=True)
+            ]
+            found.append(self._solve(drawn, voltages[image : image + 1], power=power))
+        return concatenate(found)
+
+    def _solve(
+        self, drawn: list[list[ConductancePair]], voltages: Tensor, *, power: bool
+    ) -> Solution:
         parts = []
         for index, layer in enumerate(self.network.analog_layers()):
             pair = ConductancePair(
@@ -216,12 +259,15 @@ class MonteCarlo:
             progress: Called with samples done and samples in all after every chunk.
 
         Raises:
-            MappingError: There are no samples, or labels do not match the inputs.
+            MappingError: There are no samples or no inputs.
+            DataError: Labels do not match the inputs, or name classes that are not there.
         """
         if samples < 1:
             raise MappingError(f"samples = {samples} must be at least 1")
-        if labels is not None and len(labels) != len(inputs):
-            raise MappingError(f"{len(inputs)} inputs, but {len(labels)} labels")
+        if labels is not None:
+            labels = check_labels(labels, inputs, classes=self.network.classes)
+        if len(inputs) == 0:
+            raise MappingError("there are no inputs")
         voltages = self.network.voltages(inputs)
         nominal = self.network.engine.solve(self.network.prepare(), voltages, power=False).outputs
         columns: list[list[Tensor]] = [[], [], [], []]
@@ -234,7 +280,7 @@ class MonteCarlo:
             square = difference.square().mean(-1).sum(-1) / counted
             accuracy = torch.full((len(chunk),), torch.nan, dtype=torch.float64, device="cpu")
             if labels is not None:
-                found = self.network.decode(solution.outputs).argmax(-1)
+                found = self.network.answers(solution.outputs)
                 correct = (found == labels.to(found.device)) & solution.converged
                 accuracy = correct.to(torch.float64).mean(-1).cpu()
             if solution.power is None:

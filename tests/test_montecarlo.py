@@ -13,7 +13,7 @@ from imac_torch import Config, convert
 from imac_torch.analog import IMACNetwork
 from imac_torch.config import Crossbar, Neuron, WeightMapping
 from imac_torch.devices import DeviceModel, LogNormal, Stuck
-from imac_torch.errors import MappingError
+from imac_torch.errors import DataError, MappingError
 from imac_torch.montecarlo import MonteCarlo, mean_interval, wilson_interval
 
 MODEL = DeviceModel((LogNormal(0.1), Stuck(off=0.02, open=0.02)))
@@ -123,5 +123,5 @@ def test_refusals(network: IMACNetwork, images: torch.Tensor) -> None:
     run = MonteCarlo(network, MODEL)
     with pytest.raises(MappingError, match="at least 1"):
         run.run(images, samples=0)
-    with pytest.raises(MappingError, match="labels"):
+    with pytest.raises(DataError, match="labels"):
         run.run(images, torch.zeros(3, dtype=torch.int64), samples=1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imac_torch.errors import DataError
 
-__all__ = ["check_labelled", "labelled_batches"]
+__all__ = ["check_labelled", "check_labels", "chosen", "labelled_batches"]
 
 
 def check_labelled(
@@ -43,10 +43,40 @@ def check_labelled(
             f"{where}: inputs and labels must be tensors, got {type(inputs).__name__} and "
             f"{type(labels).__name__}; give the data set a transform that makes tensors"
         )
+    labels = check_labels(labels, inputs, classes=classes, where=where)
+    if not len(labels):
+        raise DataError(f"{where}: no samples in it")
+    if inputs.is_floating_point():
+        bad = (~torch.isfinite(inputs.flatten(1) if inputs.ndim > 1 else inputs[:, None])).any(1)
+        if bad.any():
+            raise DataError(f"{where}: sample {int(bad.nonzero()[0])} has a NaN or infinite input")
+    return inputs, labels
+
+
+def check_labels(
+    labels: Tensor, inputs: Tensor, *, classes: int | None = None, where: str = "labels"
+) -> Tensor:
+    """Check that labels are class indices of inputs.
+
+    Args:
+        labels: (B,), of an integer type.
+        inputs: (B, ...).
+        classes: Number of classes, if known.
+        where: What to call them in errors.
+
+    Returns:
+        (B,) int64, on the CPU or wherever they are.
+
+    Raises:
+        DataError: Count, dtype or range do not fit.
+    """
+    if not isinstance(labels, Tensor):
+        raise DataError(f"{where}: class indices are a tensor, not a {type(labels).__name__}")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise DataError(
             f"{where}: labels must be integer class indices, got {labels.dtype} of shape "
-            f"{tuple(labels.shape)}; turn one-hot labels into indices with argmax(dim=1)"
+            f"{tuple(labels.shape)}; turn one-hot labels into indices with argmax(dim=1), yes and "
+            "no into 1 and 0 with .long()"
         )
     if labels.ndim != 1 or inputs.ndim < 1 or len(inputs) != len(labels):
         raise DataError(
@@ -54,16 +84,42 @@ def check_labelled(
             f"({len(inputs) if inputs.ndim else 'B'},), got {tuple(labels.shape)}"
         )
     if not len(labels):
-        raise DataError(f"{where}: no samples in it")
-    if inputs.is_floating_point():
-        bad = (~torch.isfinite(inputs.flatten(1) if inputs.ndim > 1 else inputs[:, None])).any(1)
-        if bad.any():
-            raise DataError(f"{where}: sample {int(bad.nonzero()[0])} has a NaN or infinite input")
+        return labels.long()
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (classes is not None and high >= classes):
         limit = "" if classes is None else f" to {classes - 1}"
         raise DataError(f"{where}: labels span {low} to {high}, expected 0{limit}")
-    return inputs, labels.long()
+    return labels.long()
+
+
+def chosen(scores: Tensor, threshold: float | None = None) -> Tensor:
+    """The class that outputs stand for.
+
+    Args:
+        scores: (..., M): the largest is the answer. Of M = 1, class 1 is the answer above the
+            threshold, class 0 below.
+        threshold: For one output; None: it has none.
+
+    Returns:
+        (...) int64; -1, which is no class, where all outputs are equal or one is no number.
+
+    Raises:
+        DataError: There is one output, and no threshold.
+    """
+    if scores.shape[-1] == 1:
+        if threshold is None:
+            raise DataError(
+                "a network of one output says yes or no by a threshold: 0.5 of a sigmoid, 0 of a "
+                "tanh or without an activation; after a ReLU or a softmax there is none. Train "
+                "it with two outputs, or do without labels"
+            )
+        single = scores[..., 0]
+        tied = single == threshold
+        answer = (single > threshold).long()
+    else:
+        answer = scores.argmax(-1)
+        tied = (scores == scores[..., :1]).all(-1)
+    return torch.where(tied | scores.isnan().any(-1), -1, answer)
 
 
 def labelled_batches(

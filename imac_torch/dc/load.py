@@ -153,6 +153,8 @@ class Load:
         Returns:
             (S, B, M) V.
         """
+        if right.numel() == 0:
+            return torch.zeros_like(right)
         matrix = self.matrix(transpose=transpose).detach()
         left, across = (self.right, self.left) if transpose else (self.left, self.right)
         blocks = self._gather(right)

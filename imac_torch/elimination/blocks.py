@@ -99,7 +99,7 @@ class BlockLayout:
 
     def scatter_inputs(self, blocks: Tensor) -> Tensor:
         """(..., H, K) → (..., C): the inverse of :meth:`gather_inputs`."""
-        flat = blocks.reshape(*blocks.shape[:-2], -1)
+        flat = blocks.flatten(-2)  # a batch may be empty
         return flat[..., self.column_position]
 
 

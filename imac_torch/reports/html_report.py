@@ -218,10 +218,11 @@ def _accuracy(report: Report) -> dict[str, Any]:
     rows = {"circuit": {"accuracy": report.accuracy}}
     if report.reference_accuracy is not None:
         rows = {"software": {"accuracy": report.reference_accuracy}, **rows}
-    classes = report.outputs.shape[1]
+    classes = max(2, report.outputs.shape[1])  # one output says yes or no
     solved = report.solved
     counts = torch.zeros(classes, classes, dtype=torch.int64, device="cpu")
-    pairs = report.labels[solved] * classes + report.predictions[solved]
+    told = solved & (report.predictions >= 0)  # a tie of all outputs is no answer
+    pairs = report.labels[told] * classes + report.predictions[told]
     counts += torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
     largest = counts.sum(1).clamp(min=1)
     table = [

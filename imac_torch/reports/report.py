@@ -61,7 +61,8 @@ class Report:
 
     Attributes:
         labels: (B,) int64.
-        predictions: (B,) int64 of the circuit; -1 where a sample was not solved.
+        predictions: (B,) int64 of the circuit; -1 where a sample was not solved, or all
+            outputs are equal.
         reference: (B,) int64 of the software model, or None.
         solution: Output voltages, powers and statuses, per sample.
         period: s, time per sample; energy is power times period.

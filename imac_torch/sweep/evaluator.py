@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from imac_torch.analog import IMACNetwork, evaluating
 from imac_torch.config import Config
 from imac_torch.conversion import convert, unread
-from imac_torch.datasets.batches import labelled_batches
+from imac_torch.datasets.batches import chosen, labelled_batches
 from imac_torch.dc.native import Native
 from imac_torch.engine import Engine, Spice
 from imac_torch.errors import DataError, SamplingWarning, SettingWarning, SolverError
@@ -253,7 +253,7 @@ class _NetworkBench:
         )
         model = evaluator.model
         with lasting(), evaluating(model):
-            self.software = torch.cat([model(inputs).argmax(-1) for inputs, _ in self.batches])
+            self.software = torch.cat([chosen(model(inputs)) for inputs, _ in self.batches])
         self.kept: OrderedDict[str, tuple[IMACNetwork, Report]] = OrderedDict()
 
     def __call__(self, point: Point) -> dict[str, float]:
