@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 
 class ImacError(Exception):
-    """Base class of all errors raised by ``imac_torch``."""
+    """Base class of all errors raised by ``imac_torch``.
+
+    Attributes:
+        report: Of :func:`imac_torch.evaluate`, where it stopped midway: the
+            :class:`imac_torch.Report` of the samples that were finished. None otherwise.
+    """
+
+    report: Any = None
 
 
 class ConfigError(ImacError, ValueError):

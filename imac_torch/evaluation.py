@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from collections.abc import Iterable
@@ -14,11 +15,12 @@ from imac_torch.analog import IMACNetwork, evaluating
 from imac_torch.datasets.batches import chosen, labelled_batches
 from imac_torch.dc.native import Native
 from imac_torch.engine import Engine, bind
-from imac_torch.errors import DataError, SamplingWarning, SolverError
+from imac_torch.errors import DataError, ImacError, SamplingWarning, SolverError
 from imac_torch.numeric.modes import lasting
 from imac_torch.progress import progress_bar
 from imac_torch.reports.report import Report, environment
 from imac_torch.solution import Solution, Status, combine, concatenate
+from imac_torch.transient.inference import InferenceRun
 from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.transient.options import TimingOptions
 
@@ -29,6 +31,14 @@ class _Collected:
     predictions: list[Tensor]
     reference: list[Tensor]
     labels: list[Tensor]
+
+    def common(self) -> _Collected:
+        """Batches of which everything is there."""
+        count = min(len(self.solutions), len(self.predictions), len(self.labels))
+        reference = self.reference[:count] if len(self.reference) >= count else []
+        return _Collected(
+            self.solutions[:count], self.predictions[:count], reference, self.labels[:count]
+        )
 
 
 def evaluate(
@@ -74,6 +84,9 @@ def evaluate(
     Raises:
         DataError: The loader gives no labels, labels outside the outputs, or too few samples.
         SolverError: Not a single sample converged, or ``timing`` with another engine.
+
+    Whatever ends the run midway (these errors, others, Ctrl-C) has the report of the samples that
+    were finished before in its ``report``.
     """
     if timing and not isinstance(network.engine if engine is None else engine, Native):
         raise SolverError(
@@ -91,43 +104,75 @@ def evaluate(
     total = _length(loader, first, limit)
     collected = _Collected([], [], [], [])
     seen = 0
-    with lasting(), evaluating(network, reference), progress_bar(
-        f"{description['name']}{', transients' if run else ''}", total, "samples", shown=progress
-    ) as advance:
-        for inputs, labels in labelled_batches(loader, classes=network.classes):
-            start = max(0, first - seen)
-            stop = len(labels) if limit is None else min(len(labels), first + limit - seen)
-            seen += len(labels)
-            if start < stop:
-                batch = inputs[start:stop].to(network.device)
-                voltages = network.voltages(batch)
-                solution = bound.solve(voltages)
-                collected.solutions.append(_without_layers(solution))
-                collected.predictions.append(network.answers(solution.outputs).cpu())
-                collected.labels.append(labels[start:stop].cpu())
-                if reference is not None:
-                    found = chosen(_scores(reference, batch), network.threshold)
-                    collected.reference.append(found.cpu())
-                if run is None:
-                    advance(stop - start)
-                else:
-                    run.add(voltages, progress=advance)
-            if limit is not None and seen >= first + limit:
-                break
-        if run is not None:
-            run.flush()
-    if not collected.labels or (
+    stopped: BaseException | None = None
+    try:
+        label = f"{description['name']}{', transients' if run else ''}"
+        with lasting(), evaluating(network, reference), progress_bar(
+            label, total, "samples", shown=progress
+        ) as advance:
+            for inputs, labels in labelled_batches(loader, classes=network.classes):
+                start = max(0, first - seen)
+                stop = len(labels) if limit is None else min(len(labels), first + limit - seen)
+                seen += len(labels)
+                if start < stop:
+                    batch = inputs[start:stop].to(network.device)
+                    voltages = network.voltages(batch)
+                    solution = bound.solve(voltages)
+                    if reference is not None:
+                        found = chosen(_scores(reference, batch), network.threshold)
+                        collected.reference.append(found.cpu())
+                    collected.solutions.append(_without_layers(solution))
+                    collected.predictions.append(network.answers(solution.outputs).cpu())
+                    collected.labels.append(labels[start:stop].cpu())
+                    if run is None:
+                        advance(stop - start)
+                    else:
+                        run.add(voltages, progress=advance)
+                if limit is not None and seen >= first + limit:
+                    break
+            if run is not None:
+                run.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        if not collected.labels:
+            raise
+        stopped = error
+    if stopped is None and (not collected.labels or (
         limit is not None and sum(map(len, collected.labels)) < limit
-    ):
+    )):
         raise DataError(
             f"the loader has {seen} samples; {limit if limit else 'some'} from {first} on were "
             "asked for"
         )
     description = bound.description()  # once more: an engine may tell what went wrong
+    seconds = time.perf_counter() - started
+    if stopped is not None:
+        with contextlib.suppress(Exception):  # the error that stopped it is the one to be told
+            done = _report(network, collected.common(), _finished(run), description, seed, seconds)
+            _attach(stopped, replace(done, stopped=f"{type(stopped).__name__}: {stopped}"))
+        raise stopped
     timed = None if run is None else run.report()
     if timed is not None and (text := timed.cost(torch.cat(collected.labels)).warning):
         warnings.warn(text, SamplingWarning, stacklevel=2)
-    return _report(network, collected, timed, description, seed, time.perf_counter() - started)
+    return _report(network, collected, timed, description, seed, seconds)
+
+
+def _finished(run: InferenceRun | None) -> InferenceReport | None:
+    """Transients of the images that were measured; those that wait are left out."""
+    if run is None:
+        return None
+    run.discard()
+    try:
+        return run.report()
+    except SolverError:
+        return None
+
+
+def _attach(error: BaseException, report: Report) -> None:
+    """Let an error carry what was finished before it, and say so."""
+    error.report = report  # type: ignore[attr-defined]
+    if isinstance(error, ImacError):
+        count = len(report.labels)
+        error.args = (f"{error}; {count} samples were finished before: error.report",)
 
 
 def _scores(model: nn.Module, inputs: Tensor) -> Tensor:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-__all__ = ["LARGEST_TEXT", "atomic_path", "read_bytes", "read_text", "regular_file", "write_text"]
+__all__ = [
+    "LARGEST_TEXT", "atomic_path", "check_place", "read_bytes", "read_text", "regular_file",
+    "write_text",
+]  # fmt: skip
 
 LARGEST_TEXT: Final = 64 * 2**20
 """Bytes; text files of users are kilobytes."""
@@ -18,42 +22,79 @@ _PIECE: Final = 2**20
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, *, new: bool = False) -> Iterator[Path]:
     """A temporary path that takes its final name when the block ends without an error.
 
-    A reader, or a run after a kill, sees the old file or the whole new one.
+    A reader, or a run after a kill, sees the old file or the whole new one. Permissions are those
+    that ``open`` would give: of the file that is replaced, or those that the process's mask leaves.
 
     Args:
-        path: The final name; its directory is created.
+        path: The final name; its directory is created. What a symbolic link leads to is replaced.
+        new: Whether to refuse a file that is there by then, whoever wrote it meanwhile.
 
     Yields:
         A path in the same directory to write to.
+
+    Raises:
+        FileExistsError: The file exists and should be new.
+        OSError: It cannot be written; the file that was there is as it was.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    if new and path.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.part")
+    # The kernel applies the process's mask; reading it otherwise would set it for all threads.
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
+        mode = stat.S_IMODE((path if path.exists() else temporary).stat().st_mode)
         yield temporary
-        # Private by mkstemp's choice; a result is as readable as any other file of the user's.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
+        if stat.S_IMODE(temporary.stat().st_mode) != mode:
+            temporary.chmod(mode)
+        _settle(temporary)
+        if new:
+            _name(temporary, path)
+        else:
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: str | Path, text: str) -> Path:
+def _name(temporary: Path, path: Path) -> None:
+    """Give a file its name unless there is one of that name."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links on this file system
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        temporary.replace(path)
+
+
+def _settle(path: Path) -> None:
+    """What was written is on the disk: a full one, or a failing one, is noticed before the name."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: str | Path, text: str, *, new: bool = False) -> Path:
     """Write UTF-8 text in one step.
 
     Args:
-        path: The file; replaced if it exists.
-        text: Its content.
+        path: The file; replaced if it exists, unless it has to be new.
+        text: Its content. What has no UTF-8 (names of files in other encodings) is escaped.
+        new: See :func:`atomic_path`.
     """
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    with atomic_path(path, new=new) as temporary:
+        temporary.write_bytes(text.encode("utf-8", errors="backslashreplace"))
     return Path(path)
 
 
@@ -122,3 +163,35 @@ def _check(path: Path, status: os.stat_result, limit: int | None) -> None:
 
 def _too_large(path: Path, size: str, limit: int) -> OSError:
     return OSError(f"{path} has {size} bytes, at most {limit} are read; is it the right file?")
+
+
+def check_place(path: str | Path, *, directory: bool = False) -> None:
+    """See before any work whether results will have a place, without leaving anything there.
+
+    Args:
+        path: Of a file to be written, or of a directory for several.
+        directory: Which of the two.
+
+    Raises:
+        OSError: Nothing can be written there; the message says why.
+    """
+    path = Path(os.path.realpath(path))
+    if not directory and path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    place = path if directory else path.parent
+    longest = 0
+    while not os.path.lexists(place):
+        longest = max(longest, len(os.fsencode(place.name)))
+        place = place.parent
+    if not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+    if not directory and path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    if max(longest, len(os.fsencode(path.name))) > os.pathconf(place, "PC_NAME_MAX"):
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(path))
+    # A trial is the only test that knows all of permissions, read-only mounts and full disks.
+    trial = place / f".{secrets.token_hex(8)}.part"
+    try:
+        trial.write_bytes(b"\0" * 4096)
+    finally:
+        trial.unlink(missing_ok=True)

@@ -41,6 +41,9 @@ def console(
         soft_wrap=soft_wrap,
         force_terminal=terminal,
         force_jupyter=False,
+        # Names, titles and values with brackets or colons are no markup and no pictures.
+        markup=False,
+        emoji=False,
     )
 
 

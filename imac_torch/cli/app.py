@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import sys
 import warnings
 from typing import Annotated, Any, TextIO
 
@@ -10,6 +13,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from imac_torch.cli.exits import ExitCode, exit_code
+from imac_torch.cli.output import secure_output
 from imac_torch.errors import ImacError, ImacWarning, SimulatorError
 from imac_torch.tables import console as make_console
 
@@ -35,8 +39,8 @@ class _Group(TyperGroup):
                 if not issubclass(category, ImacWarning):
                     usual(message, category, filename, lineno, file, line)
                     return
-                console.print("[bold yellow]warning:[/]", end=" ")
-                console.print(str(message), markup=False, highlight=False)
+                console.print("warning:", style="bold yellow", end=" ")
+                console.print(str(message))
 
             warnings.showwarning = show
             return self._invoke(ctx, console)
@@ -45,14 +49,38 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except ImacError as error:
-            console.print("[bold red]error:[/]", end=" ")
-            console.print(str(error), markup=False, highlight=False)
+            _say(console, str(error))
             if isinstance(error, SimulatorError) and error.directory is not None:
-                console.print(f"the run is kept in {error.directory}", markup=False)
+                console.print(f"the run is kept in {error.directory}")
             raise typer.Exit(int(exit_code(error))) from None
+        except OSError as error:
+            _say(console, str(error))
+            raise typer.Exit(int(ExitCode.INPUT)) from None
+        except (MemoryError, RecursionError) as error:
+            _say(console, _exhausted(error))
+            raise typer.Exit(int(ExitCode.UNSOLVED)) from None
+        except RuntimeError as error:
+            if "not enough memory" not in str(error) and "out of memory" not in str(error):
+                raise
+            _say(console, _exhausted(error))
+            raise typer.Exit(int(ExitCode.UNSOLVED)) from None
         except KeyboardInterrupt:
             console.print("stopped")
             raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
+
+
+def _say(console: Console, text: str) -> None:
+    console.print("error:", style="bold red", end=" ")
+    console.print(text)
+
+
+def _exhausted(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "a file or a model is nested too deeply"
+    return (
+        f"the memory does not suffice ({str(error).splitlines()[0] if str(error) else 'refused'}): "
+        "take fewer samples at once (--testnum-per-batch), smaller arrays or fewer workers"
+    )
 
 
 _HELP = """
@@ -85,7 +113,7 @@ A first session:
 _EPILOG = (
     "Exit codes: 0 done; 1 crash (please report); 2 wrong command line; 3 wrong configuration, "
     "model or data; 4 circuit not solved (for some samples at least); 5 simulator missing or "
-    "failed; 6 verify found a difference; 130 interrupted."
+    "failed; 6 verify found a difference; 7 standard output could not be written; 130 interrupted."
 )
 
 app = typer.Typer(
@@ -122,5 +150,21 @@ def main() -> None:
     """Run the command line of this process and exit."""
     from imac_torch.cli import commands
 
+    printed, _ = secure_output()
+    with contextlib.suppress(ValueError, OSError):  # what `kill` sends ends us as Ctrl-C does
+        signal.signal(signal.SIGTERM, _interrupt)
     commands.register(app)
-    app()
+    try:
+        app()
+    finally:
+        if printed is not None:
+            printed.flush()
+            if printed.failure is not None and not isinstance(printed.failure, BrokenPipeError):
+                sys.stderr.write(f"error: standard output: {printed.failure.strerror}\n")
+                sys.exit(int(ExitCode.OUTPUT))
+
+
+def _interrupt(number: int, frame: object) -> None:
+    del frame
+    signal.signal(number, signal.SIG_DFL)  # the second one ends us at once
+    raise KeyboardInterrupt

@@ -12,7 +12,7 @@ from rich.table import Table
 from imac_torch.characterization import characterize_neuron
 from imac_torch.cli import options as o
 from imac_torch.cli.arguments import DataArguments, NetworkArguments, expanded
-from imac_torch.cli.opening import open_network, open_run
+from imac_torch.cli.opening import check_output, open_network, open_run
 from imac_torch.config import DEVICES, Config, Interconnect, Memristor
 from imac_torch.deck import compile as compile_deck
 from imac_torch.errors import ConfigError, DataError
@@ -83,6 +83,9 @@ def convert(
     """
     if output.exists() and not force:
         raise DataError(f"{output} exists; --force replaces it")
+    if output.suffix != ".safetensors":
+        raise DataError(f"{output}: networks are .safetensors files; name it so")
+    check_output(output)
     opened = open_network(network)
     path = save(opened.network, output, overwrite=force)
     typer.echo(opened.network.summary())
@@ -103,6 +106,7 @@ def netlist(
 
     Run them where you like; `imac-torch simulate --engine ... --run-directory` does both steps.
     """
+    check_output(output, directory=True)
     opened, found = open_run(network, samples, count=testnum, batch_size=None)
     per_netlist = testnum_per_batch or opened.source.per_batch or 10
     deck = compile_deck(
@@ -135,6 +139,7 @@ def characterize(
 
     Example: `imac-torch characterize --set device.rlow=8.5e3 --set device.rhigh=25.5e3`
     """
+    check_output(output)
     built = o.build_config(config, changes)
     curve = characterize_neuron(built, low=low, high=high, points=points)
     figures = curve.figures()

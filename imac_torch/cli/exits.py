@@ -25,8 +25,10 @@ class ExitCode(IntEnum):
     """The external simulator is missing, failed, or had no licence."""
     DIFFERENT = 6
     """verify: the engines differ by more than the tolerance."""
+    OUTPUT = 7
+    """What was to be printed could not be; files are complete."""
     INTERRUPTED = 130
-    """Stopped by Ctrl-C."""
+    """Stopped by Ctrl-C, or by SIGTERM."""
 
 
 def exit_code(error: ImacError) -> ExitCode:

@@ -19,9 +19,13 @@ from imac_torch.cli.arguments import DataArguments, NetworkArguments, ReferenceA
 from imac_torch.cli.options import build_config
 from imac_torch.conversion import convert
 from imac_torch.errors import DataError
+from imac_torch.files import check_place
 from imac_torch.sources import Loader, Source, open_data, open_model
 
-__all__ = ["NATIVE_BATCH", "Opened", "Samples", "called", "choose", "open_network", "open_run"]
+__all__ = [
+    "NATIVE_BATCH", "Opened", "Samples", "called", "check_output", "choose", "open_network",
+    "open_run",
+]  # fmt: skip
 
 NATIVE_BATCH = 1000
 """Samples per solve of the native engine where nothing is said."""
@@ -146,6 +150,21 @@ def choose(
         )
     loader = Loader.of(dataset, source.software, batch_size or NATIVE_BATCH)
     return Samples(loader.samples(start, wanted), wanted)
+
+
+def check_output(path: Path | None, *, directory: bool = False) -> None:
+    """Before any work: the results will have a place.
+
+    Raises:
+        DataError: They will not.
+    """
+    if path is None:
+        return
+    try:
+        check_place(path, directory=directory)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be written: {reason}") from None
 
 
 def _open(arguments: NetworkArguments) -> Source:

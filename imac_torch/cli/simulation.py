@@ -19,7 +19,7 @@ from imac_torch.cli.arguments import (
     expanded,
 )
 from imac_torch.cli.exits import ExitCode
-from imac_torch.cli.opening import Opened, called, open_run
+from imac_torch.cli.opening import Opened, called, check_output, open_run
 from imac_torch.dc.native import Native
 from imac_torch.deck import collect
 from imac_torch.engine import Engine, Spice, bind
@@ -88,6 +88,7 @@ def simulate(
     if timing and not native:
         raise DataError("--timing belongs to the native engine: leave --engine out")
     _check_output(output)
+    check_output(run_directory, directory=True)
     # Data are opened before the network is converted, and the simulator is looked for before that.
     build = partial(
         o.build_engine,
@@ -107,27 +108,35 @@ def simulate(
     if not native:
         # One run directory for everything, so that netlists run side by side.
         loader = Loader(loader.dataset, found.count, loader.dtype, loader.flat)
-    result = evaluate(
-        opened.network,
-        loader,
-        reference=opened.software,
-        engine=build(per_netlist=testnum_per_batch or opened.source.per_batch),
-        timing=TimingOptions(fraction=settling / 100) if timing else False,
-        seed=opened.seed,
-        progress=not quiet,
+    write = partial(
+        write_report,
+        network=opened.network,
+        title=title or _title(network.model, samples.data),
+        area_model=area_model,
+        reference=opened.reference,
     )
+    try:
+        result = evaluate(
+            opened.network,
+            loader,
+            reference=opened.software,
+            engine=build(per_netlist=testnum_per_batch or opened.source.per_batch),
+            timing=TimingOptions(fraction=settling / 100) if timing else False,
+            seed=opened.seed,
+            progress=not quiet,
+        )
+    except BaseException as error:
+        done = getattr(error, "report", None)
+        if isinstance(done, Report):  # what was finished before is not lost
+            if output is not None:
+                page = write(output, done)
+                typer.echo(f"wrote {page}, of {len(done.labels)} samples", err=True)
+            _show(done, opened, area_model, as_json=as_json)
+        raise
+    if output is not None:  # before anything is printed
+        page = write(output, result, software=opened.software, loader=loader)
     _show(result, opened, area_model, as_json=as_json)
     if output is not None:
-        page = write_report(
-            output,
-            result,
-            network=opened.network,
-            software=opened.software,
-            loader=loader,
-            title=title or _title(network.model, samples.data),
-            area_model=area_model,
-            reference=opened.reference,
-        )
         typer.echo(f"wrote {page}", err=as_json)
     if result.failures:
         typer.echo(f"{result.failures} of {found.count} samples were not solved", err=True)
@@ -140,6 +149,7 @@ def _title(model: str, data: str | None) -> str:
 
 def _check_output(output: Path | None) -> None:
     """Before any work: the results will have a place."""
+    check_output(output, directory=True)
     if output is not None and (output / "report.json").exists():
         raise DataError(f"{output} holds a report already; choose another directory")
 
@@ -189,6 +199,7 @@ def verify(
     """
     if engine is o.EngineName.NATIVE:
         raise DataError("the native engine would be compared with itself; use ngspice or hspice")
+    check_output(run_directory, directory=True)
     other: Engine = o.build_engine(
         engine, per_netlist=-(-samples // workers), workers=workers, directory=run_directory,
         timeout=timeout, trust=network.trust,
@@ -270,6 +281,7 @@ def report(
 ) -> None:
     """Make the HTML page of a saved report again."""
     result, details = Report.load(directory), Analysis.load(directory)
+    check_output(output)
     page = write_text(
         output or directory / "report.html", render_report(result, details, title=title)
     )

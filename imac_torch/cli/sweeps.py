@@ -10,7 +10,7 @@ from rich.table import Table
 
 from imac_torch.cli import options as o
 from imac_torch.cli.exits import ExitCode
-from imac_torch.cli.opening import choose
+from imac_torch.cli.opening import check_output, choose
 from imac_torch.errors import ConfigError, DataError
 from imac_torch.files import write_text
 from imac_torch.sources import open_data, open_model
@@ -78,6 +78,7 @@ def sweep(
         with Store(path) as store:
             _finish(store.table(), described, directory, write=False)
         return
+    check_output(directory, directory=True)
     table = run_sweep(
         described.points,
         _evaluator(described, trust=trust),
@@ -112,6 +113,7 @@ def search(
     if not described.space:
         raise ConfigError(f"{file} has no [search.space]")
     directory = output or file.with_suffix("")
+    check_output(directory, directory=True)
     table = run_search(
         described.space,
         _evaluator(described, trust=trust),
@@ -198,6 +200,10 @@ def _finish(
 ) -> None:
     """Show the front, write the files, and say with the exit code whether points failed."""
     objectives = described.objectives
+    if write:  # before anything is printed
+        table.to_csv(directory / f"{name}.csv")
+        page = render_sweep(table, objectives, title=described.path.stem)
+        write_text(directory / f"{name}.html", page)
     counts = {s: sum(row["status"] == s for row in table.rows) for s in ("done", "failed")}
     typer.echo(f"{counts['done']} of {len(table)} points done, {counts['failed']} failed")
     if table.done:
@@ -210,9 +216,6 @@ def _finish(
             shown.add_row(*(_text(row.get(column)) for column in columns))
         console().print(shown)
     if write:
-        table.to_csv(directory / f"{name}.csv")
-        page = render_sweep(table, objectives, title=described.path.stem)
-        write_text(directory / f"{name}.html", page)
         typer.echo(f"wrote {name}.sqlite, {name}.csv, {name}.html to {directory}")
     if counts["failed"]:
         first = next(row for row in table.rows if row["status"] == "failed")

@@ -19,6 +19,7 @@ from imac_torch.config.periphery import Amplifier, Neuron
 from imac_torch.config.quantity import TEMPERATURE
 from imac_torch.config.section import FrozenDict, Section
 from imac_torch.errors import ConfigError
+from imac_torch.files import write_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,6 +28,10 @@ else:  # pragma: no cover - the same parser under its name on Python 3.10
 
 SCHEMA: Final = 1
 """Version of the file format; files carry it and older readers refuse newer ones."""
+
+_FIRST_LINE: Final = "# Configuration of imac_torch; complete with its last line."
+_LAST_LINE: Final = "# End of the configuration."
+"""Half of a TOML file is mostly a TOML file too, with defaults in place of what is lost."""
 
 UNSET: Final = "none"
 """How files write an override that puts a field back to None."""
@@ -179,6 +184,10 @@ class Config(Section):
         """The configuration as JSON text; numbers read back exactly."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
 
+    def to_toml(self) -> str:
+        """The configuration as TOML text, between two comments that tell a file cut short."""
+        return f"{_FIRST_LINE}\n{tomli_w.dumps(self.to_dict())}\n{_LAST_LINE}\n"
+
     @classmethod
     def from_json(cls, text: str) -> Config:
         """Read :meth:`to_json`'s text.
@@ -188,7 +197,7 @@ class Config(Section):
         """
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"configuration is not valid JSON: {error}") from None
         return cls.from_dict(values)
 
@@ -201,15 +210,19 @@ class Config(Section):
         path = Path(path)
         if path.suffix not in {".toml", ".json"}:
             raise ConfigError(f"{path}: a configuration is a .toml or .json file")
-        text = self.to_json() if path.suffix == ".json" else tomli_w.dumps(self.to_dict())
+        if not path.parent.is_dir():  # a mistyped one would be made
+            raise ConfigError(
+                f"cannot write the configuration {path}: there is no directory {path.parent}"
+            )
+        text = self.to_json() if path.suffix == ".json" else self.to_toml()
         try:
-            # Exclusive: whatever has been written meanwhile is not lost either.
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text)
+            # New: whatever has been written meanwhile is not lost either.
+            write_text(path, text, new=True)
         except FileExistsError:
             raise ConfigError(f"{path} exists; choose another name or remove it first") from None
         except OSError as error:
-            raise ConfigError(f"cannot write the configuration {path}: {error.strerror}") from None
+            reason = error.strerror or error
+            raise ConfigError(f"cannot write the configuration {path}: {reason}") from None
 
     @classmethod
     def load(cls, path: str | Path) -> Config:
@@ -221,13 +234,21 @@ class Config(Section):
         path = Path(path)
         try:
             text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise ConfigError(f"{path} is not a text file in UTF-8") from None
+        except (OSError, ValueError) as error:  # ValueError: a name that cannot be one
+            if isinstance(error, UnicodeDecodeError):
+                raise ConfigError(f"{path} is not a text file in UTF-8") from None
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(f"cannot read the configuration {path}: {reason}") from None
         try:
+            if not text.strip():
+                raise ConfigError("the file is empty; was it cut short?")
             if path.suffix == ".json":
                 return cls.from_json(text)
+            if text.startswith(_FIRST_LINE) and _LAST_LINE not in text.splitlines():
+                raise ConfigError(
+                    f"the file was cut short: its line {_LAST_LINE!r} is missing; write it again, "
+                    "or remove the first line if the rest is what you want"
+                )
             return cls.from_dict(tomllib.loads(text))
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path} is not valid TOML: {error}") from None

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from imac_torch.errors import DataError
+from imac_torch.errors import DataError, ImacError
 
 __all__ = ["check_labelled", "check_labels", "chosen", "labelled_batches"]
 
@@ -135,10 +135,23 @@ def labelled_batches(
         Inputs of shape (B, ...) and labels of shape (B,), int64.
 
     Raises:
-        DataError: A batch is malformed (its number, from 0, is named), or there is none.
+        DataError: A batch is malformed (its number, from 0, is named), the loader raised an error,
+            or there is no batch.
     """
     count = 0
-    for count, batch in enumerate(loader, start=1):
-        yield check_labelled(batch, classes=classes, where=f"batch {count - 1}")
+    batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            break
+        except ImacError:
+            raise
+        except Exception as error:  # the user's data set
+            raise DataError(
+                f"the loader failed at batch {count}: {type(error).__name__}: {error}"
+            ) from error
+        yield check_labelled(batch, classes=classes, where=f"batch {count}")
+        count += 1
     if not count:
         raise DataError("the loader yielded no batches")

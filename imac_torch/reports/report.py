@@ -73,6 +73,7 @@ class Report:
         seed: Of the run's randomness, or None.
         seconds: Wall time of the evaluation.
         timing: Latency and measured energy of all samples or the first ones, or None.
+        stopped: What ended the run before all samples were done; empty where nothing did.
     """
 
     labels: Tensor
@@ -87,6 +88,7 @@ class Report:
     seed: int | None
     seconds: float
     timing: InferenceReport | None = None
+    stopped: str = ""
 
     @property
     def solved(self) -> Tensor:
@@ -175,6 +177,7 @@ class Report:
         rows = [
             ("engine", ", ".join(f"{key} {value}" for key, value in self.engine.items())),
             ("samples", f"{figures['samples']} ({self.failures} not solved)"),
+            *([("STOPPED EARLY", self.stopped)] if self.stopped else []),
             ("accuracy of the circuit", f"{100 * self.accuracy:.2f} %"),
         ]
         if self.reference is not None:
@@ -209,8 +212,12 @@ class Report:
         """
         directory = Path(directory)
         tensors = self._tensors()
-        if (directory / _TEXT).exists() and not _same_results(directory / _TENSORS, tensors):
+        known = _tensors_of(directory / _TENSORS)
+        whole = (directory / _TEXT).exists()
+        if whole and not (known is not None and _same_values(known, tensors)):
             raise DataError(f"{directory} holds a {_TEXT} already; choose another directory")
+        if not whole and (directory / _TENSORS).exists() and "predictions" not in (known or {}):
+            raise DataError(f"{directory} holds a {_TENSORS} already; choose another directory")
         content = {
             "format": FORMAT,
             "figures": without_nan(self.figures()),
@@ -218,6 +225,7 @@ class Report:
             "environment": self.environment,
             "seed": self.seed,
             "seconds": self.seconds,
+            "stopped": self.stopped,
             "period": self.period,
             "layers": [asdict(record) for record in self.layers],
             "config": self.config.to_dict(),
@@ -302,15 +310,20 @@ class Report:
             environment=content["environment"],
             seed=content["seed"],
             seconds=content["seconds"],
+            stopped=content.get("stopped", ""),
             timing=read_timing(content["timing"], tensors) if content.get("timing") else None,
         )
 
 
-def _same_results(path: Path, tensors: dict[str, Tensor]) -> bool:
+def _tensors_of(path: Path) -> dict[str, Tensor] | None:
     try:
-        known = load_file(path)
+        found: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError):
-        return False
+        return None
+    return found
+
+
+def _same_values(known: dict[str, Tensor], tensors: dict[str, Tensor]) -> bool:
     return known.keys() == tensors.keys() and all(
         same_values(known[name], tensor) for name, tensor in tensors.items()
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,7 +20,7 @@ from imac_torch.errors import (
     SimulatorTimeoutError,
 )
 from imac_torch.netlist.job import SimulationJob
-from imac_torch.simulator.process import ProcessOutput, run_process
+from imac_torch.simulator.process import PRINTED, ProcessOutput, Stopped, run_process
 from imac_torch.simulator.result import (
     FloatArray,
     SimulationOutcome,
@@ -121,18 +122,21 @@ class Simulator(ABC):
         """
         return self.attempt(job).unwrap()
 
-    def attempt(self, job: SimulationJob) -> SimulationOutcome:
+    def attempt(
+        self, job: SimulationJob, *, stop: threading.Event | None = None
+    ) -> SimulationOutcome:
         """Run one job; a failed run is part of the outcome, together with partial results.
 
         Args:
             job: What to run and what to read.
+            stop: Ends the run when it is set.
 
         Returns:
             The outcome.
 
         Raises:
             SimulatorNotFoundError: The program is not installed.
-            SimulatorError: The netlist does not exist.
+            SimulatorError: The netlist does not exist, or ``stop`` was set.
         """
         if not job.netlist.is_file():
             raise SimulatorError(
@@ -141,10 +145,12 @@ class Simulator(ABC):
         version = self.version()
         for path in self._output_files(job):
             path.unlink(missing_ok=True)  # a stale file must never be read as this run's result
-        output = self._start(self._run_arguments(job), job.directory, timeout=self.timeout)
         log = self._log_path(job)
-        text = log.read_text(errors="replace") if log.is_file() else ""
-        error = self._time_limit(job, output) or self._diagnose(job, output, text)
+        output = self._start(
+            self._run_arguments(job), job.directory, timeout=self.timeout, stop=stop, watched=[log]
+        )
+        text = _log_text(log)
+        error = self._ended(job, output) or self._diagnose(job, output, text)
         result, problem = self._collect(job, text, version, output.wall_time)
         return SimulationOutcome(job, result, error or problem)
 
@@ -153,7 +159,7 @@ class Simulator(ABC):
         log = self._log_path(job)
         if not log.is_file():
             return None
-        text = log.read_text(errors="replace")
+        text = _log_text(log)
         result, problem = self._collect(job, text, version, wall_time, resumed=True)
         return result if problem is None else None
 
@@ -198,16 +204,33 @@ class Simulator(ABC):
 
     # What is common
 
-    def _start(self, arguments: list[str], cwd: Path, *, timeout: float | None) -> ProcessOutput:
+    def _start(
+        self,
+        arguments: list[str],
+        cwd: Path,
+        *,
+        timeout: float | None,
+        stop: threading.Event | None = None,
+        watched: Sequence[Path] = (),
+    ) -> ProcessOutput:
         program = self.find()
         try:
-            return run_process([str(program), *arguments], cwd=cwd, timeout=timeout)
+            return run_process(
+                [str(program), *arguments], cwd=cwd, timeout=timeout, stop=stop, watched=watched
+            )
         except OSError as error:
             raise SimulatorError(
                 f"{program} could not be started: {error}", directory=cwd
             ) from error
+        except Stopped:
+            raise SimulatorError(f"{program} was ended in {cwd}", directory=cwd) from None
 
-    def _time_limit(self, job: SimulationJob, output: ProcessOutput) -> SimulatorError | None:
+    def _ended(self, job: SimulationJob, output: ProcessOutput) -> SimulatorError | None:
+        """The error of a run that we ended."""
+        if output.excess is not None:
+            return self._failure(
+                job, output, f"{self.name} was ended on {job.netlist}: {output.excess}"
+            )
         if not output.timed_out:
             return None
         return self._failure(
@@ -245,9 +268,10 @@ class Simulator(ABC):
             missing = [name for name in job.measures if name not in measures]
             if missing:
                 problem = self._measure_error(job, missing, failed)
-        except ImacError as error:
+        except Exception as error:  # nothing that a program writes may end more than its own run
             problem = SimulatorError(
-                f"{self.name} left a measure file that cannot be read in {job.directory}: {error}",
+                f"{self.name} left a measure file that cannot be read in {job.directory}: "
+                f"{_reason(error)}",
                 directory=job.directory,
             )
         waveforms: dict[str, FloatArray] | None = None
@@ -288,19 +312,45 @@ class Simulator(ABC):
         for name in job.waveform_files:
             path = job.directory / name
             try:
-                parts.append(self._read_waveforms(path))
+                if not path.is_file():  # a pipe would never end
+                    raise FileNotFoundError(path)
+                table = self._read_waveforms(path)
+                if len(job.waveform_files) > 1:
+                    _check_single(table, path)
+                parts.append(table)
             except FileNotFoundError:
                 parts.append(None)
                 problem = problem or SimulatorError(
                     f"{self.name} did not write {path}; see {self._log_path(job)}",
                     directory=job.directory,
                 )
-            except ImacError as error:
+            except Exception as error:
                 parts.append(None)
                 problem = problem or SimulatorError(
-                    f"{path} cannot be read: {error}", directory=job.directory
+                    f"{path} cannot be read: {_reason(error)}", directory=job.directory
                 )
         return stack_waveforms(parts), problem
+
+
+def _log_text(path: Path) -> str:
+    """A log, or as much of it as a program may write."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as stream:
+        return stream.read(PRINTED).decode(errors="replace")
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, ImacError) else f"{type(error).__name__}: {error}"
+
+
+def _check_single(table: dict[str, FloatArray], path: Path) -> None:
+    """Refuse a file that would shift the points of those behind it."""
+    for name, values in table.items():
+        if values.shape != (1,):
+            raise SimulatorError(
+                f"{name} has {values.size} points, one was expected", directory=path.parent
+            )
 
 
 def stack_waveforms(parts: list[dict[str, FloatArray] | None]) -> dict[str, FloatArray] | None:

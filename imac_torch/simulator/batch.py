@@ -6,12 +6,15 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from imac_torch.errors import SimulatorError, SimulatorLicenceError
+from imac_torch.files import write_text
 from imac_torch.netlist.job import SimulationJob
 from imac_torch.simulator.base import Simulator
 from imac_torch.simulator.result import SimulationOutcome, SimulationResult
@@ -104,11 +107,12 @@ def run_jobs(
     waiting = list(range(len(jobs)))[::-1]
     running: dict[Future[SimulationOutcome], int] = {}
     done = 0
-    with ThreadPoolExecutor(max_workers=limit) as pool:
+    stop = threading.Event()
+    with ThreadPoolExecutor(max_workers=limit) as pool, _stopping(stop):
         while waiting or running:
             while waiting and len(running) < limit and unlicensed is None:
                 index = waiting.pop()
-                running[pool.submit(_run_one, simulator, jobs[index], resume)] = index
+                running[pool.submit(_run_one, simulator, jobs[index], resume, stop)] = index
             if not running:
                 break
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -127,14 +131,35 @@ def run_jobs(
     )
 
 
+@contextmanager
+def _stopping(stop: threading.Event) -> Iterator[None]:
+    """Ends running simulators when the block is left early: nobody waits for them then."""
+    try:
+        yield
+    except BaseException:
+        stop.set()
+        raise
+
+
+def forget(job: SimulationJob) -> None:
+    """Make a finished job count as not finished: its results turned out to be unusable."""
+    _record(job).unlink(missing_ok=True)
+
+
+def _record(job: SimulationJob) -> Path:
+    return job.netlist.with_suffix(".result.json")
+
+
 def _not_started(job: SimulationJob, cause: SimulatorError | None) -> SimulatorLicenceError:
     return SimulatorLicenceError(
         f"{job.netlist} was not started after a licence failure: {cause}", directory=job.directory
     )
 
 
-def _run_one(simulator: Simulator, job: SimulationJob, resume: bool) -> SimulationOutcome:
-    record = job.netlist.with_suffix(".result.json")
+def _run_one(
+    simulator: Simulator, job: SimulationJob, resume: bool, stop: threading.Event
+) -> SimulationOutcome:
+    record = _record(job)
     try:
         identity = {
             "format": _RECORD_VERSION,
@@ -147,16 +172,17 @@ def _run_one(simulator: Simulator, job: SimulationJob, resume: bool) -> Simulati
             if earlier is not None:
                 return SimulationOutcome(job, earlier)
         record.unlink(missing_ok=True)
-        outcome = simulator.attempt(job)
+        outcome = simulator.attempt(job, stop=stop)
     except SimulatorError as error:
         return SimulationOutcome(job, None, error)
     except OSError as error:
         problem = SimulatorError(f"{job.netlist}: {error}", directory=job.directory)
         return SimulationOutcome(job, None, problem)
     if outcome.error is None and outcome.result is not None:
-        wall_time = outcome.result.wall_time
-        results = simulator.result_digests(job)
-        _write_record(record, {**identity, "wall_time": wall_time, "results": results})
+        with suppress(OSError):  # only an economy: without it the job is run again next time
+            wall_time = outcome.result.wall_time
+            results = simulator.result_digests(job)
+            _write_record(record, {**identity, "wall_time": wall_time, "results": results})
     return outcome
 
 
@@ -164,8 +190,8 @@ def _reload(
     simulator: Simulator, job: SimulationJob, record: Path, identity: dict[str, object]
 ) -> SimulationResult | None:
     try:
-        stored = json.loads(record.read_text())
-    except (OSError, ValueError):
+        stored = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(stored, dict) or any(stored.get(k) != v for k, v in identity.items()):
         return None
@@ -180,6 +206,4 @@ def _reload(
 
 def _write_record(path: Path, content: dict[str, object]) -> None:
     # A record must be complete or absent: it is what makes a finished job count as finished.
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)
+    write_text(path, json.dumps(content, indent=1) + "\n")

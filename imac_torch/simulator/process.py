@@ -1,19 +1,34 @@
-"""Running an external program: directory, time limit, whole process group."""
+"""Running an external program: directory, time limit, whole process group, bounded output."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
+import shutil
 import signal
 import subprocess
+import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
-# Time a killed process group is given to die before it is killed for good, s.
+# Time a process group that was asked to end is given before it is killed for good, s.
 _GRACE: Final = 2.0
+# Time between two looks at the clock, the sizes of what is written and the wish to stop, s.
+_SLICE: Final = 0.1
+PRINTED: Final = 64 * 2**20
+"""Bytes that a program may print, or write into a file that is watched."""
+_KEPT: Final = 2**20
+"""Bytes of what was printed that are read back: half from its beginning, half from its end."""
+_FREE: Final = 64 * 2**20
+"""Bytes that stay free on the disk of the run directory."""
+# Reads a process group, then waits for the end of its input, which comes when whoever holds the
+# other end is gone, however it went; then it ends the group.
+_WATCH: Final = 'read -r group; read -r rest; kill -s KILL -- "-$group"'
 
 
 @dataclass(frozen=True)
@@ -22,10 +37,11 @@ class ProcessOutput:
 
     Attributes:
         returncode: Exit code; negative: killed by that signal.
-        stdout: Standard output, undecodable bytes replaced.
-        stderr: Standard error output.
+        stdout: Standard output, undecodable bytes replaced; the middle of a long one is left out.
+        stderr: Standard error output, likewise.
         wall_time: Seconds.
-        timed_out: True if the time limit was hit and the process group was killed.
+        timed_out: True if the time limit was hit and the process group was ended.
+        excess: Why the process group was ended for what it wrote, or None.
     """
 
     returncode: int
@@ -33,6 +49,11 @@ class ProcessOutput:
     stderr: str
     wall_time: float
     timed_out: bool
+    excess: str | None = None
+
+
+class Stopped(Exception):  # noqa: N818 - not an error of the program
+    """The run was ended because the caller wished so."""
 
 
 def run_process(
@@ -41,65 +62,166 @@ def run_process(
     cwd: Path,
     timeout: float | None,
     env: Mapping[str, str] | None = None,
+    stop: threading.Event | None = None,
+    watched: Sequence[Path] = (),
 ) -> ProcessOutput:
     """Run a program without a shell and without changing this process's directory.
 
-    The program gets a process group of its own, and on a timeout (or when this process is
-    interrupted) the group is ended, so that wrapper scripts leave no simulator behind.
+    The program gets a process group of its own. The group is ended when the program ends, on a
+    timeout, when this process is interrupted or killed, and when it writes too much: wrapper
+    scripts leave no simulator behind. What it prints goes through files, not through memory.
 
     Args:
         command: Program and arguments.
         cwd: Directory to run in.
         timeout: Time limit in s, None for no limit.
         env: Variables added to the environment.
+        stop: Ends the run when it is set.
+        watched: Files of text that must not grow beyond :data:`PRINTED`.
 
     Returns:
         Exit code and output.
 
     Raises:
         OSError: The program cannot be started.
+        Stopped: ``stop`` was set.
     """
     started = time.monotonic()
-    process = subprocess.Popen(
-        list(command),
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **(env or {})},
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(
+            list(command),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            env={**os.environ, **(env or {})},
+            start_new_session=True,
+        )
+        timed_out, excess = False, None
+        try:
+            with _watchdog(process.pid), _exit_of(process) as wait:
+                while not wait(_remaining(started, timeout)):
+                    if stop is not None and stop.is_set():
+                        raise Stopped
+                    if timeout is not None and time.monotonic() - started >= timeout:
+                        timed_out = True
+                        break
+                    excess = _excess(cwd, (out, err), watched)
+                    if excess is not None:
+                        break
+        finally:
+            _end_group(process)
+        return ProcessOutput(
+            returncode=process.returncode,
+            stdout=_text(out),
+            stderr=_text(err),
+            wall_time=time.monotonic() - started,
+            timed_out=timed_out,
+            excess=excess,
+        )
+
+
+def _remaining(started: float, timeout: float | None) -> float:
+    if timeout is None:
+        return _SLICE
+    return max(0.0, min(_SLICE, started + timeout - time.monotonic()))
+
+
+@contextlib.contextmanager
+def _exit_of(process: subprocess.Popen[bytes]) -> Iterator[_Wait]:
+    """A function that waits some seconds for the program's end, and says whether it came."""
+    descriptor = None
+    with contextlib.suppress(AttributeError, OSError):  # Linux has it
+        descriptor = os.pidfd_open(process.pid)
+    try:
+        yield _Wait(process, descriptor)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class _Wait:
+    process: subprocess.Popen[bytes]
+    descriptor: int | None
+
+    def __call__(self, seconds: float) -> bool:
+        if self.descriptor is not None:
+            # Wakes at the exit itself, where Popen.wait would sleep in steps of up to 50 ms.
+            poll = select.poll()
+            poll.register(self.descriptor, select.POLLIN)
+            poll.poll(1000 * seconds)
+            return self.process.poll() is not None
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def _watchdog(group: int) -> Iterator[None]:
+    """Ends a process group when this process ends before the block does, even if by SIGKILL."""
+    shell = shutil.which("sh")
+    if shell is None or not hasattr(os, "killpg"):  # pragma: no cover - not on POSIX systems
+        yield
+        return
+    dog = subprocess.Popen(
+        [shell, "-c", _WATCH],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    timed_out = False
+    assert dog.stdin is not None  # noqa: S101 - narrows the type only
     try:
-        stdout, stderr = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        timed_out = True
-        stdout, stderr = _end_group(process)
-    except BaseException:
-        _end_group(process)
-        raise
-    return ProcessOutput(
-        returncode=process.returncode,
-        stdout=stdout.decode(errors="replace"),
-        stderr=stderr.decode(errors="replace"),
-        wall_time=time.monotonic() - started,
-        timed_out=timed_out,
-    )
+        with contextlib.suppress(OSError):
+            dog.stdin.write(f"{group}\n".encode())
+            dog.stdin.flush()
+        yield
+    finally:
+        dog.kill()  # before its input ends
+        dog.wait()
+        with contextlib.suppress(OSError):
+            dog.stdin.close()
+
+
+def _excess(cwd: Path, streams: Sequence[IO[bytes]], watched: Sequence[Path]) -> str | None:
+    """What is written too much, in words."""
+    if any(os.fstat(stream.fileno()).st_size > PRINTED for stream in streams):
+        return f"it printed more than {PRINTED // 2**20} MiB"
+    for path in watched:
+        with contextlib.suppress(OSError):
+            if path.stat().st_size > PRINTED:
+                return f"it wrote more than {PRINTED // 2**20} MiB into {path.name}"
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(cwd).free < _FREE:
+            return f"the disk of {cwd} is full"
+    return None
+
+
+def _text(stream: IO[bytes]) -> str:
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    if size <= _KEPT:
+        return stream.read().decode(errors="replace")
+    first = stream.read(_KEPT // 2).decode(errors="replace")
+    stream.seek(size - _KEPT // 2)
+    last = stream.read(_KEPT // 2).decode(errors="replace")
+    return f"{first}\n... {size - _KEPT} bytes left out ...\n{last}"
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     # The group is gone if everything in it has already ended.
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
-    _signal_group(process, signal.SIGTERM)
-    try:
-        output = process.communicate(timeout=_GRACE)
-    except subprocess.TimeoutExpired:
-        _signal_group(process, signal.SIGKILL)
-        output = process.communicate()
-    # The leader may have died politely while a child of it ignored the signal.
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        _signal_group(process, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE)
+    # The leader may have ended while a child of it goes on, or ignored the signal.
     _signal_group(process, signal.SIGKILL)
-    return output
+    process.wait()

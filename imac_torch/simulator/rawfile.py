@@ -67,6 +67,10 @@ def _read_plot(content: bytes, position: int, path: Path) -> tuple[dict[str, Flo
         raise SimulatorError(
             f"{path}: the header gives no number of variables and points", directory=path.parent
         ) from error
+    if variables < 1 or points < 0:
+        raise SimulatorError(
+            f"{path}: {variables} variables of {points} points", directory=path.parent
+        )
     if len(names) != variables:
         raise SimulatorError(
             f"{path}: {variables} variables announced, {len(names)} named", directory=path.parent

@@ -17,7 +17,7 @@ from imac_torch.netlist.run import NetlistBatch, NetlistRun
 from imac_torch.netlist.rundir import run_directory
 from imac_torch.netlist.writer import Deck
 from imac_torch.simulator.base import Simulator
-from imac_torch.simulator.batch import Progress, run_jobs
+from imac_torch.simulator.batch import Progress, forget, run_jobs
 from imac_torch.simulator.result import FloatArray, SimulationOutcome, SimulationResult
 from imac_torch.simulator.transients import (
     TransientValues,
@@ -155,11 +155,16 @@ def solve_netlists(
         )
     jobs = [batch.job for batch in run.batches]
     with run_directory(run.directory, run.digests, wait=run.shared):
-        outcomes = run_jobs(simulator, jobs, workers=workers, resume=resume, progress=progress)
-    parts = [
-        _read(batch, outcome.result, run.dialect)
-        for batch, outcome in zip(run.batches, outcomes, strict=True)
-    ]
+        finished_jobs = run_jobs(
+            simulator, jobs, workers=workers, resume=resume, progress=progress
+        )
+    parts, outcomes = zip(
+        *(
+            _read_or_fail(batch, outcome, run.dialect)
+            for batch, outcome in zip(run.batches, finished_jobs, strict=True)
+        ),
+        strict=True,
+    )
     outputs = torch.cat([part.outputs for part in parts])
     finished = torch.isfinite(outputs).all(dim=1)
     nowhere = torch.full((run.images,), torch.nan, dtype=torch.float64, device="cpu")
@@ -209,6 +214,27 @@ def _energy(sources: Tensor) -> Energy:
     return Energy(inputs, supply - neurons, neurons, nowhere, nowhere.clone())
 
 
+def _read_or_fail(
+    batch: NetlistBatch, outcome: SimulationOutcome, dialect: str
+) -> tuple[TransientValues, SimulationOutcome]:
+    """The results of a netlist; what is not in them makes it a failed one, to be run again."""
+    try:
+        return _read(batch, outcome.result, dialect), outcome
+    except Exception as error:  # whatever a malformed file leads to
+        forget(batch.job)
+        if outcome.error is not None:  # which explains it
+            return TransientValues.empty(batch.deck), replace(outcome, result=None)
+        reason = (
+            f"there is no {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: "
+            f"{error}"
+        )
+        problem = SimulatorError(
+            f"the results of {batch.job.netlist} are not those of its netlist: {reason}",
+            directory=batch.job.directory,
+        )
+        return TransientValues.empty(batch.deck), replace(outcome, result=None, error=problem)
+
+
 def _read(batch: NetlistBatch, result: SimulationResult | None, dialect: str) -> TransientValues:
     deck = batch.deck
     empty = TransientValues.empty(deck)
@@ -238,6 +264,8 @@ def _points_of_files(
 ) -> tuple[FloatArray, FloatArray]:
     """Operating points of ngspice: one entry per image in every array. (b, M) V, (b, 3) W."""
     outputs = np.stack([data[f"v({node})"] for node in deck.output_nodes], axis=1)
+    if len(outputs) != deck.images:
+        raise SimulatorError(f"it holds {len(outputs)} operating points, not {deck.images}")
     inputs = -sum(
         (data[f"v({node})"] * data[f"i(v{node})"] for node in deck.input_nodes),
         np.zeros(deck.images),

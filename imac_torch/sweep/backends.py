@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 from imac_torch.errors import ConfigError
 from imac_torch.sweep.evaluator import Evaluator
+from imac_torch.sweep.parcel import Parcel, WorkerError, cannot_start
 from imac_torch.sweep.tasks import Bench, Outcome, Task, run_task
 
 __all__ = ["Backend", "Dask", "InProcess", "Processes"]
@@ -59,17 +60,22 @@ class _Worker:
     """What a worker process holds; one instance per process, filled when it starts."""
 
     bench: Bench | None = None
+    problem: str = ""
 
 
 _WORKER: Final = _Worker()
 
 
-def _start_worker(evaluator: Evaluator, threads: int) -> None:
+def _start_worker(parcel: Parcel, threads: int, started: Any) -> None:  # noqa: ANN401 - an event
+    started.set()
     import torch
 
     torch.set_num_threads(threads)
     _end_with_parent()
-    _WORKER.bench = evaluator.bench()
+    try:
+        _WORKER.bench = parcel.open().bench()
+    except Exception as error:  # told by the first point, instead of a pool that breaks for ever
+        _WORKER.problem = cannot_start(error)
 
 
 def _end_with_parent() -> None:
@@ -86,8 +92,8 @@ def _end_with_parent() -> None:
 
 
 def _run_in_worker(task: Task) -> Outcome:
-    if _WORKER.bench is None:  # pragma: no cover - the pool starts workers before it uses them
-        raise RuntimeError("the worker was not started")
+    if _WORKER.bench is None:
+        raise WorkerError(_WORKER.problem)
     return run_task(_WORKER.bench, task)
 
 
@@ -112,7 +118,7 @@ class Processes:
         """See :class:`Backend`.
 
         Raises:
-            ConfigError: The number of workers is not positive.
+            ConfigError: The number of workers is not positive, or they cannot start.
         """
         cores = os.cpu_count() or 1
         workers = cores if self.workers is None else self.workers
@@ -120,15 +126,27 @@ class Processes:
             raise ConfigError(f"workers = {workers} must be at least 1")
         limit = workers if at_once is None else min(workers, at_once)
         waiting, deaths = deque(tasks), Counter[str]()
+        parcel = Parcel.of(evaluator)
+        # Fork would copy locks of threads that other libraries have started.
+        context = multiprocessing.get_context("spawn")
         while waiting:
+            started = context.Event()
             with ProcessPoolExecutor(
                 limit,
-                # Fork would copy locks of threads that other libraries have started.
-                mp_context=multiprocessing.get_context("spawn"),
+                mp_context=context,
                 initializer=_start_worker,
-                initargs=(evaluator, max(1, cores // limit)),
+                initargs=(parcel, max(1, cores // limit), started),
             ) as pool:
-                yield from self._drain(pool, waiting, deaths, limit)
+                try:
+                    yield from self._drain(pool, waiting, deaths, limit)
+                except WorkerError as error:
+                    raise ConfigError(f"workers cannot start: {error}") from None
+                if waiting and not started.is_set():
+                    raise ConfigError(
+                        "worker processes end before they have started (their own message is on "
+                        "standard error); a script that runs a sweep in processes needs "
+                        "`if __name__ == '__main__':` around what it does"
+                    )
 
     def _drain(
         self,
@@ -238,14 +256,21 @@ class _OwnCluster:
 class _Holder:
     """What Dask keeps on every worker, new ones included: the evaluator and its bench."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
-        self.evaluator = evaluator
+    def __init__(self, parcel: Parcel) -> None:
+        self.parcel = parcel
         self.bench: Bench | None = None
 
     def run(self, task: Task) -> Outcome:
-        """Evaluate on this worker; the bench is made at the first point."""
+        """Evaluate on this worker; the bench is made at the first point.
+
+        Raises:
+            WorkerError: It cannot be made.
+        """
         if self.bench is None:
-            self.bench = self.evaluator.bench()
+            try:
+                self.bench = self.parcel.open().bench()
+            except Exception as error:
+                raise WorkerError(cannot_start(error)) from None
         return run_task(self.bench, task)
 
 
@@ -285,7 +310,8 @@ def _run_on_dask(
     tasks: Sequence[Task],
     at_once: int | None,
 ) -> Iterator[Outcome]:
-    client.register_plugin(_plugin(distributed, _Holder(evaluator)), name=PLUGIN)
+    parcel = Parcel.of(evaluator, by_value=True)
+    client.register_plugin(_plugin(distributed, _Holder(parcel)), name=PLUGIN)
     waiting = deque(tasks)
     running: dict[str, Task] = {}
     done = distributed.as_completed([], with_results=False)
@@ -313,6 +339,8 @@ def _run_on_dask(
             yield future.result()
         else:
             error = future.exception()
+            if isinstance(error, WorkerError):
+                raise ConfigError(f"workers cannot start: {error}")
             if isinstance(error, distributed.scheduler.KilledWorker):
                 yield _gave_up(task)
             else:

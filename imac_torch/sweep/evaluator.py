@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import secrets
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -20,18 +21,43 @@ from imac_torch.conversion import convert, unread
 from imac_torch.datasets.batches import chosen, labelled_batches
 from imac_torch.dc.native import Native
 from imac_torch.engine import Engine, Spice
-from imac_torch.errors import DataError, SamplingWarning, SettingWarning, SolverError
+from imac_torch.errors import (
+    ConfigError,
+    DataError,
+    ImacWarning,
+    SamplingWarning,
+    SettingWarning,
+    SolverError,
+)
 from imac_torch.evaluation import evaluate
 from imac_torch.numeric.modes import lasting
 from imac_torch.overrides import path_keys
-from imac_torch.reports.area import network_area
+from imac_torch.reports.area import AREA_MODELS, network_area
 from imac_torch.reports.report import Report, environment
 from imac_torch.simulator import HSpice, Simulator
+from imac_torch.sweep.digest import Undigestible, content_of, files_of
 from imac_torch.sweep.points import SEED, Point, configure, seed_of
 from imac_torch.sweep.tasks import Bench
 from imac_torch.transient.options import TimingOptions
 
-__all__ = ["TIMING_METRICS", "Evaluator", "NetworkEvaluator"]
+__all__ = ["METRICS", "TIMING_METRICS", "Evaluator", "NetworkEvaluator"]
+
+METRICS: Final = (
+    "accuracy",
+    "reference_accuracy",
+    "agreement",
+    "samples",
+    "failures",
+    "period",
+    "area",
+    "residual",
+    "power",
+    "power_inputs",
+    "power_bias",
+    "power_neurons",
+    "energy",
+)
+"""Metrics of every point; powers where the engine tells them."""
 
 TIMING_METRICS: Final = (
     "latency",
@@ -102,6 +128,22 @@ class NetworkEvaluator:
     batch_size: int = 1000
     timing: bool | TimingOptions = False
 
+    def __post_init__(self) -> None:
+        """Find what is mistyped before the first point.
+
+        Raises:
+            ConfigError: There is no area model of that name, no such module, or no batch size.
+        """
+        if self.area_model not in AREA_MODELS:
+            names = ", ".join(AREA_MODELS)
+            raise ConfigError(f"no area model {self.area_model!r}; there are {names}")
+        modules = dict(self.model.named_modules())
+        for name in self.exclude:
+            if name not in modules:
+                raise ConfigError(f"exclude = {name!r}: the model has no module of that path")
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size = {self.batch_size} must be at least 1")
+
     @classmethod
     def of(
         cls, model: nn.Module, loader: Iterable[object], base: Config, **options: Any
@@ -119,33 +161,39 @@ class NetworkEvaluator:
         return cls(model, inputs, labels, base, **options)
 
     def fingerprint(self) -> str:
-        """Digest of everything that is the same for all points."""
-        digest = hashlib.sha256()
-        digest.update(str(self.model).encode())
-        for name, tensor in (
-            *self.model.state_dict().items(),
-            ("inputs", self.inputs),
-            ("labels", self.labels),
-        ):
-            data = tensor.detach().cpu().contiguous()
-            digest.update(f"{name} {data.dtype} {tuple(data.shape)}".encode())
-            digest.update(data.reshape(-1).view(torch.uint8).numpy().tobytes())
-        settings = (
-            _engine_text(self.engine),
-            self.area_model,
-            tuple(self.exclude),
-            environment()["imac_torch"],
-            *([repr(_timing_options(self.timing))] if self.timing else []),
-        )
-        digest.update(repr(settings).encode())
-        return digest.hexdigest()
+        """Digest of everything that is the same for all points.
+
+        Warns:
+            ImacWarning: Something of it cannot be digested; the digest is then another one each
+                time, so that nothing is taken for what it may not be.
+        """
+        try:
+            return content_of(
+                model=self.model,
+                inputs=self.inputs,
+                labels=self.labels,
+                engine=_engine_content(self.engine),
+                area_model=self.area_model,
+                exclude=tuple(self.exclude),
+                version=environment()["imac_torch"],
+                timing=_timing_options(self.timing) if self.timing else None,
+            )
+        except Undigestible as problem:
+            warnings.warn(
+                f"the sweep reuses no earlier results: what {problem} holds cannot be told; give "
+                "the model plain attributes (numbers, texts, tensors) to have its points kept",
+                ImacWarning,
+                stacklevel=2,
+            )
+            return f"undigestible {secrets.token_hex(16)}"
 
     def key(self, point: Point) -> str:
         """See :class:`Evaluator`; a seed that nothing depends on is not part of the content."""
         config, seed = configure(self.base, point), seed_of(point)
         content = {
             "evaluator": self._fingerprint(),
-            "config": config.to_dict(),
+            "config": (described := config.to_dict()),
+            "files": files_of(described),
             "seed": seed if _random(config) else None,
         }
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -221,11 +269,13 @@ def _transient(engine: Engine) -> bool:
     return isinstance(engine, Spice) and engine.settings.analysis == "transient"
 
 
-def _engine_text(engine: Engine) -> str:
-    """An engine by its settings, not its address in memory or its place on disk."""
+def _engine_content(engine: Engine) -> object:
+    """What results depend on: not where runs are kept, nor how many run at once."""
     if isinstance(engine, Spice):
-        return f"{engine.simulator.name} {engine.settings}"
-    return engine.name if isinstance(engine, Simulator) else repr(engine)
+        return (_engine_content(engine.simulator), engine.settings)
+    if isinstance(engine, Simulator):
+        return (type(engine), engine.executable)
+    return engine
 
 
 def _random(config: Config) -> bool:
@@ -252,8 +302,14 @@ class _NetworkBench:
             )
         )
         model = evaluator.model
-        with lasting(), evaluating(model):
-            self.software = torch.cat([chosen(model(inputs)) for inputs, _ in self.batches])
+        try:
+            with lasting(), evaluating(model):
+                self.software = torch.cat([chosen(model(inputs)) for inputs, _ in self.batches])
+        except Exception as error:  # the user's modules, with the user's data
+            raise DataError(
+                f"the model fails on samples of shape {tuple(evaluator.inputs.shape[1:])}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
         self.kept: OrderedDict[str, tuple[IMACNetwork, Report]] = OrderedDict()
 
     def __call__(self, point: Point) -> dict[str, float]:

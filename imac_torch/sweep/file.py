@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,9 +11,9 @@ from typing import Any, Final
 
 from imac_torch.config import Config
 from imac_torch.errors import ConfigError
-from imac_torch.overrides import apply_overrides
-from imac_torch.sweep.evaluator import TIMING_METRICS
-from imac_torch.sweep.points import grid, product
+from imac_torch.overrides import apply_overrides, field_paths
+from imac_torch.sweep.evaluator import METRICS, TIMING_METRICS
+from imac_torch.sweep.points import SEED, grid, product
 from imac_torch.sweep.search import Choices, Range
 
 if sys.version_info >= (3, 11):
@@ -126,10 +127,15 @@ def read_sweep(path: str | Path) -> SweepFile:
     path = Path(path)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the sweep {path}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not a text file in UTF-8") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, tomllib.TOMLDecodeError):
+            raise ConfigError(f"{path} is not valid TOML: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot read the sweep {path}: {reason}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply") from None
     try:
         return _parse(path, content)
     except ConfigError as error:
@@ -141,6 +147,9 @@ def _parse(path: Path, content: dict[str, Any]) -> SweepFile:
     if unknown:
         known = ", ".join(sorted([*_TABLES, *_OTHER]))
         raise ConfigError(f"unknown table {', '.join(sorted(unknown))}; there are {known}")
+    for table in (*_TABLES, "set", "grid", "objectives", "search"):
+        if not isinstance(content.get(table, {}), dict):
+            raise ConfigError(f"{table} = {content[table]!r} must be a table: [{table}]")
     for table, names in _TABLES.items():
         if extra := set(content.get(table, {})) - names:
             raise ConfigError(
@@ -148,6 +157,7 @@ def _parse(path: Path, content: dict[str, Any]) -> SweepFile:
             )
     if "source" not in content.get("model", {}):
         raise ConfigError("[model] source is missing")
+    _check_types(content)
     base = content.get("base", {})
     config = None
     if "config" in base:
@@ -172,6 +182,47 @@ def _parse(path: Path, content: dict[str, Any]) -> SweepFile:
     return described
 
 
+_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    "model.source": (str,), "model.weights": (str,), "data.source": (str,), "data.root": (str,),
+    "data.train": (bool,), "data.testnum": (int,), "data.firstimage": (int,),
+    "base.config": (str,), "base.imac_sim": (bool,), "run.area_model": (str,),
+    "run.engine": (str,), "run.analysis": (str,), "run.timeout": (int, float),
+    "run.workers": (int,),
+}  # fmt: skip
+
+
+def _check_types(content: dict[str, Any]) -> None:
+    """What is of a wrong type, or no name of anything, is found before the first point.
+
+    Raises:
+        ConfigError: An entry is.
+    """
+    for name, kinds in _TYPES.items():
+        table, _, entry = name.partition(".")
+        value = content.get(table, {}).get(entry)
+        if value is None:
+            continue
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            words = " or ".join(kind.__name__ for kind in kinds)
+            raise ConfigError(f"[{table}] {entry} = {value!r} must be of type {words}")
+    exclude = content["model"].get("exclude", [])
+    if not isinstance(exclude, list) or not all(isinstance(item, str) for item in exclude):
+        raise ConfigError(f"[model] exclude = {exclude!r} must be a list of module paths")
+    points = content.get("points", [])
+    if not isinstance(points, list) or not all(isinstance(item, dict) for item in points):
+        raise ConfigError("points must be a list of tables: [[points]]")
+    known = (*METRICS, *TIMING_METRICS)
+    for name, goal in content.get("objectives", {}).items():
+        if goal not in ("max", "min"):
+            raise ConfigError(f"[objectives] {name} = {goal!r} must be 'max' or 'min'")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+            raise ConfigError(f"[objectives] there is no metric {name!r}{hint}")
+    if "objectives" in content and not content["objectives"]:
+        raise ConfigError("[objectives] is empty")
+
+
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """``{"device": {"rlow": 1}}`` and ``{"device.rlow": 1}`` alike."""
     found: dict[str, Any] = {}
@@ -192,11 +243,19 @@ def _search(table: Mapping[str, Any]) -> tuple[dict[str, Range | Choices], int]:
     if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
         raise ConfigError(f"[search] trials = {trials!r} must be an integer of at least 1")
     space: dict[str, Range | Choices] = {}
-    for name, item in table.get("space", {}).items():
+    described = table.get("space", {})
+    if not isinstance(described, dict):
+        raise ConfigError(f"[search] space = {described!r} must be a table: [search.space]")
+    known = {path for path, _ in field_paths()}
+    for name, item in described.items():
+        if name != SEED and name not in known and not name.startswith("layers."):
+            close = difflib.get_close_matches(name, sorted(known), n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ConfigError(f"[search.space] there is no field {name!r}{hint}")
         if isinstance(item, list):
             space[name] = Choices(tuple(item))
         elif isinstance(item, Mapping) and {"low", "high"} <= set(item) <= {"low", "high", "log"}:
-            space[name] = Range(item["low"], item["high"], bool(item.get("log", False)))
+            space[name] = _range(name, item)
         else:
             raise ConfigError(
                 f"[search.space] {name!r} = {item!r}: give a list of choices, or "
@@ -205,3 +264,11 @@ def _search(table: Mapping[str, Any]) -> tuple[dict[str, Range | Choices], int]:
     if not space:
         raise ConfigError("[search.space] is empty")
     return space, trials
+
+
+def _range(name: str, item: Mapping[str, Any]) -> Range:
+    low, high, log = item["low"], item["high"], item.get("log", False)
+    numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high))
+    if not numbers or not isinstance(log, bool):
+        raise ConfigError(f"[search.space] {name!r} = {dict(item)}: low and high are numbers")
+    return Range(low, high, log)

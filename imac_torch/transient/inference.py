@@ -115,6 +115,10 @@ class InferenceRun:
         """
         self._measure_waiting(1)
 
+    def discard(self) -> None:
+        """Leave out the images that wait."""
+        self._waiting = []
+
     def _measure_waiting(self, least: int) -> None:
         """Measure batches as long as ``least`` images wait."""
         if not self._waiting:

@@ -1,0 +1,110 @@
+"""Files are whole or as they were, with the permissions that open would give."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from imac_torch.config import Config
+from imac_torch.errors import ConfigError
+from imac_torch.files import atomic_path, check_place, write_text
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(item.name for item in directory.iterdir())
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_permissions_are_those_of_open(mask: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        (tmp_path / "plain").write_text("")
+        write_text(tmp_path / "ours", "")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    (tmp_path / "ours").chmod(0o640)
+    write_text(tmp_path / "ours", "again")
+    assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == 0o640
+
+
+def test_the_mask_of_the_process_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "umask", lambda _: pytest.fail("the mask belongs to all threads"))
+    write_text(tmp_path / "file", "text")
+
+
+def test_a_full_disk_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_text(tmp_path / "file", "old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_text(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_an_error_midway_leaves_what_was_there(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "old")
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "file") as path:
+        path.write_text("half")
+        raise KeyboardInterrupt
+    assert (tmp_path / "file").read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_links_are_followed_and_new_files_are_new(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_text() == "new"
+    with pytest.raises(FileExistsError):
+        write_text(tmp_path / "target", "newer", new=True)
+    with pytest.raises(FileExistsError), atomic_path(tmp_path / "late", new=True) as path:
+        path.write_text("ours")
+        (tmp_path / "late").write_text("somebody else's")
+    assert (tmp_path / "late").read_text() == "somebody else's"
+
+
+def test_letters_without_an_encoding_are_escaped(tmp_path: Path) -> None:
+    name = os.fsdecode(b"odd\xff")  # a name in another encoding
+    assert write_text(tmp_path / "file", name).read_bytes() == b"odd\\udcff"
+
+
+def test_places_are_looked_at_without_leaving_anything(tmp_path: Path) -> None:
+    check_place(tmp_path / "a" / "b", directory=True)
+    check_place(tmp_path / "a" / "file.toml")
+    assert names(tmp_path) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError):
+        check_place(tmp_path / "file" / "run", directory=True)
+    with pytest.raises(NotADirectoryError):
+        check_place(tmp_path / "file", directory=True)
+    with pytest.raises(IsADirectoryError):
+        check_place(tmp_path)
+    with pytest.raises(OSError, match="too long"):
+        check_place(tmp_path / ("x" * 300) / "y", directory=True)
+
+
+@pytest.mark.parametrize("suffix", [".toml", ".json"])
+def test_half_a_configuration_is_no_configuration(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"whole{suffix}"
+    Config(temperature=310.0).save(path)
+    assert Config.load(path).temperature == 310.0
+    text = path.read_text()
+    half = tmp_path / f"half{suffix}"
+    for end in range(0, len(text) - 2, max(1, len(text) // 60)):
+        half.write_text(text[:end])
+        with pytest.raises(ConfigError):
+            Config.load(half)

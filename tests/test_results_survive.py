@@ -1,0 +1,164 @@
+"""What was computed is on disk, whatever becomes of the terminal, the loader or the process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import imac_torch as imac
+from imac_torch.errors import DataError
+from imac_torch.reports.report import Report
+
+SOURCE = """
+import time
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 2))
+
+class Samples(Dataset):
+    def __init__(self, fails=None, waits=0.0):
+        self.fails, self.waits = fails, waits
+    def __len__(self):
+        return 6
+    def __getitem__(self, k):
+        if k == self.fails:
+            raise ValueError("sample [/bold] cannot be read")
+        time.sleep(self.waits)
+        return torch.full((3,), k / 6), k % 2
+
+whole = Samples()
+broken = Samples(fails=4)
+slow = Samples(waits=0.5)
+"""
+FIXED = ("--set", "neuron.kind=logistic", "--set", 'mapping.levels="continuous"', "--quiet")
+
+
+def command(place: Path, *words: str) -> list[str]:
+    (place / "own_model.py").write_text(SOURCE)
+    return [sys.executable, "-m", "imac_torch", *words]
+
+
+def environment(**more: str) -> dict[str, str]:
+    path = str(Path(imac.__file__).parent.parent)
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more}
+
+
+def simulate(data: str, output: str, *words: str) -> tuple[str, ...]:
+    return ("simulate", "own_model:model", "--data", f"own_model:{data}", "-o", output, *FIXED,
+            *words)  # fmt: skip
+
+
+def samples_of(directory: Path) -> int:
+    content = json.loads((directory / "report.json").read_text())
+    assert (directory / "report.html").is_file()
+    return int(content["figures"]["samples"])
+
+
+def test_a_full_disk_behind_standard_output_costs_the_text_only(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(
+            command(tmp_path, *simulate("whole", "run [/red]")), cwd=tmp_path, env=environment(),
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert run.returncode == 7, run.stderr
+    assert "No space left" in run.stderr
+    assert samples_of(tmp_path / "run [/red]") == 6
+
+
+def test_ascii_terminals_and_closed_pipes_lose_nothing(tmp_path: Path) -> None:
+    run = subprocess.run(
+        command(tmp_path, *simulate("whole", "ascii")), cwd=tmp_path, check=False,
+        env=environment(LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0"), capture_output=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert samples_of(tmp_path / "ascii") == 6
+    reading, writing = os.pipe()
+    os.close(reading)
+    run = subprocess.run(
+        command(tmp_path, *simulate("whole", "pipe")), cwd=tmp_path, env=environment(),
+        stdout=writing, stderr=subprocess.PIPE, check=False,
+    )  # fmt: skip
+    os.close(writing)
+    assert run.returncode == 0, run.stderr
+    assert samples_of(tmp_path / "pipe") == 6
+
+
+def test_a_loader_that_fails_midway_leaves_a_report(tmp_path: Path) -> None:
+    run = subprocess.run(
+        command(tmp_path, *simulate("broken", "run", "--testnum-per-batch", "2")), cwd=tmp_path,
+        env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 3, run.stderr
+    assert "Traceback" not in run.stderr
+    assert "sample [/bold] cannot be read" in run.stderr
+    assert "4 samples were finished before" in run.stderr
+    assert samples_of(tmp_path / "run") == 4
+    assert "ValueError" in Report.load(tmp_path / "run").stopped
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_ended_leaves_a_report(number: signal.Signals, tmp_path: Path) -> None:
+    run = subprocess.Popen(
+        command(tmp_path, *simulate("slow", "run", "--testnum-per-batch", "1")),
+        cwd=tmp_path, env=environment(PYTHONUNBUFFERED="1"), stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert run.stderr is not None
+    time.sleep(1.0)
+    while run.poll() is None and not _in_the_loop(run.pid):
+        time.sleep(0.1)
+    time.sleep(1.2)
+    run.send_signal(number)
+    run.wait(30)
+    assert run.returncode in (130, 0)  # 0: all was done before
+    if run.returncode:
+        assert 0 < samples_of(tmp_path / "run") < 6
+
+
+def _in_the_loop(pid: int) -> bool:
+    """Whether the process sleeps in the data set, as the kernel sees it."""
+    try:
+        state = Path(f"/proc/{pid}/wchan").read_text()
+    except OSError:
+        return True
+    return "nanosleep" in state
+
+
+def test_an_error_of_the_loader_carries_the_finished_samples() -> None:
+    torch.manual_seed(0)
+    config = imac.Config(
+        neuron=imac.Neuron(kind="logistic"), mapping=imac.WeightMapping(levels="continuous")
+    )
+    network = imac.convert(nn.Sequential(nn.Linear(3, 2)), config)
+    whole = [(torch.full((2, 3), k / 4), torch.tensor([0, 1])) for k in range(3)]
+
+    def loader(error: BaseException) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from whole[:2]
+        raise error
+
+    expected = imac.evaluate(network, whole[:2], progress=False)
+    with pytest.raises(DataError, match="4 samples were finished before") as caught:
+        imac.evaluate(network, loader(OSError("gone")), progress=False)
+    assert isinstance(caught.value.report, Report)
+    assert torch.equal(caught.value.report.outputs, expected.outputs)
+    assert "STOPPED" in str(caught.value.report)
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        imac.evaluate(network, loader(KeyboardInterrupt()), progress=False)
+    found = interrupted.value.report  # type: ignore[attr-defined]
+    assert torch.equal(found.outputs, expected.outputs)
+    with pytest.raises(DataError) as first:  # nothing was finished
+        imac.evaluate(network, iter([whole[0][0]]), progress=False)
+    assert first.value.report is None
