@@ -49,6 +49,10 @@ class FileWarning(ImacWarning):
     """A file that was read names other files, which are not read unless that is asked for."""
 
 
+class MeasureWarning(ImacWarning):
+    """A simulator did not make some measures of a netlist; the message says what to do."""
+
+
 class MappingError(ConversionError):
     """Weights cannot be mapped to memristor conductances."""
 

@@ -17,7 +17,7 @@ from netlist_oracle import make_circuit, make_inputs, neuron_spec
 from imac_torch.circuit import Circuit, build_layer
 from imac_torch.config import Amplifier, Config, Interconnect, Neuron, Timing, WeightMapping
 from imac_torch.crossbar import build_crossbar
-from imac_torch.errors import MeasureError, NetlistError, SimulatorError
+from imac_torch.errors import MeasureError, MeasureWarning, NetlistError, SimulatorError
 from imac_torch.mapping.quantization import join_bias, to_conductances
 from imac_torch.netlist import (
     HSpiceWriter,
@@ -231,12 +231,12 @@ def test_hspice_measures(tmp_path):
     run = write_netlists(circuit, make_inputs(circuit, 2), tmp_path / "run", HSpiceWriter())
     netlist = run.batches[0].job.netlist
     text = netlist.read_text()
-    measured = re.findall(r"^\.measure tran (\w+) ", text, re.MULTILINE)
+    measured = re.findall(r"^\.measure tran (?!upper|lower)(\w+) ", text, re.MULTILINE)
     job = run.batches[0].job
     assert sorted(measured) == sorted((*job.measures, *job.optional))
     assert ".measure tran y2_1 find v(y2) at=8e-09" in text
     assert "from=1e-10 to=4e-09" in text
-    assert ".measure tran e_supply_1 integral par('-(v(vdd)*i(vdd))') from=4e-09 to=8e-09" in text
+    assert ".measure tran e_supply_1 integ par('-(v(vdd)*i(vdd))') from=4e-09 to=8e-09" in text
     # every input source is in exactly one power expression of each image
     expressions = re.findall(r"p_inputs\d+_0 avg par\('(.*?)'\)", text)
     sources = re.findall(r"i\((v\w+)\)", " ".join(expressions))
@@ -287,8 +287,9 @@ def test_hspice_results_come_back_in_order(tmp_path, hspice):
     np.testing.assert_allclose(spice.energy.inputs[:, 0], [16e-3, 44e-3, 16e-3], rtol=1e-12)
     static = np.array([[18e-3, 46e-3, 18e-3]]).T * circuit.timing.period
     np.testing.assert_allclose(spice.static.inputs, static, rtol=1e-12)
-    # Then two outputs at the start, then two crossings of each output: the later one counts.
-    late = np.array([[32e-3, 34e-3], [36e-3, 38e-3], [18e-3, 20e-3]])
+    # Then two outputs at the start, then two crossings of each output, each after the level that it
+    # is of: the later one counts.
+    late = np.array([[34e-3, 38e-3], [42e-3, 46e-3], [20e-3, 24e-3]])
     starts = np.array([[0.0], [circuit.timing.period], [0.0]])
     np.testing.assert_allclose(spice.latency.outputs[:, 0], late - starts, rtol=1e-12)
     assert spice.latency.decision.isnan().all()  # measures cannot tell
@@ -315,6 +316,23 @@ def test_hspice_latency_without_a_crossing(tmp_path, hspice):
     assert spice.latency.outputs[:, 0, 0].isnan().tolist() == [False, True]
 
 
+def test_measures_that_hspice_refuses_give_no_latency(tmp_path, hspice):
+    """No crossing means that the output never left its band; no word about it means nothing."""
+    circuit = make_circuit([3, 2])
+    run = write_netlists(circuit, make_inputs(circuit, 2), tmp_path / "run", HSpiceWriter())
+    netlist = run.batches[0].job.netlist
+    text = netlist.read_text()
+    run = dataclasses.replace(run, digests={})  # edited here
+    netlist.write_text(f"* t\n* fake: refused (up|low)_y1\n{text}")
+    with pytest.warns(MeasureWarning, match=r"4 measures of latency, such as up_y1_0.*=False"):
+        spice = check(solve_netlists(run, hspice))
+    assert spice.latency.outputs[:, 0].isnan().tolist() == [[True, False], [True, False]]
+    assert bool(spice.solution.outputs.isfinite().all())
+    netlist.write_text(f"* t\n* fake: error measure up_y1_0 uses an unknown parameter\n{text}")
+    with pytest.raises(SimulatorError, match=r"measure_latency=False, waveforms=True"):
+        check(solve_netlists(run, hspice))
+
+
 def test_hspice_crossings_end_with_the_period(tmp_path):
     """After the period, what is compared with an edge is far on the other side of the band."""
     circuit = make_circuit([2, 1], timing=Timing(period=2e-9))
@@ -324,10 +342,11 @@ def test_hspice_crossings_end_with_the_period(tmp_path):
     assert float(clock[2]) == pytest.approx(1e9 * float(clock[1]))
     assert float(clock[1]) >= 2 * 2e-9
     edges = "max(0.1*abs(y1_1-y1_0),0.001)"
-    for name, away, sign in (("up", "-", "+"), ("low", "+", "-")):
+    for name, level, away, sign in (("up", "upper", "-", "+"), ("low", "lower", "+", "-")):
         assert (
+            f".measure tran {level}_y1_1 param='y1_1{sign}{edges}'\n"
             f".measure tran {name}_y1_1 when par('v(y1){away}1e6*max(v(clock)-4.0,0)')="
-            f"par('y1_1{sign}{edges}') td=2e-09 cross=last\n"
+            f"par('{level}_y1_1') td=2e-09 cross=last\n"
         ) in text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,17 @@ from imac_torch.netlist.writer import (
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.units import spice_number
 
+
+def data_table(
+    name: str, columns: Sequence[str], rows: Iterable[Sequence[float]]
+) -> Iterator[str]:
+    """A ``.data`` block: names of parameters, then a row of values after the other."""
+    yield wrap(columns, f".data {name}")
+    for row in rows:
+        yield "+ " + wrap([spice_number(value) for value in row])
+    yield ".enddata"
+
+
 # HSPICE raises every resistor to RESMIN ohm: 1e-5 unless it is set, to 1e-15 at least.
 _RESMIN: Final = 1e-5
 _RESMIN_RANGE: Final = 1e-15
@@ -32,6 +44,7 @@ class HSpiceWriter(NetlistWriter):
     so that it is known what is in it. Gear's method avoids the ringing of the trapezoidal rule on
     wires that settle within picoseconds (see :class:`NgSpiceWriter`). Operating points are a sweep
     over a ``.data`` table; to measure at each, a dummy source is swept inside.
+    docs/engines.md lists every statement with where it is documented.
 
     The time of the last crossing in a period: a WHEN measure begins at TD, but its documented form
     has no end. ``Vclock`` rises by 1 V per ns, and from the end of the period on the output is
@@ -96,12 +109,7 @@ class HSpiceWriter(NetlistWriter):
                 f"V{node} {node} 0 dc='{name}'"
                 for node, name in zip(deck.input_nodes, names, strict=True)
             ),
-            wrap(names, ".data images"),
-            *(
-                wrap([spice_number(value) for value in image], "+")
-                for image in deck.inputs.tolist()
-            ),
-            ".enddata",
+            *data_table("images", names, deck.inputs.tolist()),
         ]
 
     def measures(self, deck: Deck) -> tuple[str, ...]:
@@ -163,12 +171,12 @@ class HSpiceWriter(NetlistWriter):
             ]
             for name, expression in self._powers(deck):
                 lines += [
-                    f".measure tran e{name[1:]}_{k} integral par('{expression}') "
+                    f".measure tran e{name[1:]}_{k} integ par('{expression}') "
                     f"from={spice_number(start)} to={until}",
                     f".measure tran s{name[1:]}_{k} find par('{expression}') at={until}",
                 ]
         lines += [f".measure tran {node}_start find v({node}) at=0" for node in deck.output_nodes]
-        return [*lines, *self._crossings(deck)]
+        return [*lines, *(self._crossings(deck) if deck.settings.measure_latency else ())]
 
     @staticmethod
     def _crossings(deck: Deck) -> list[str]:
@@ -178,11 +186,13 @@ class HSpiceWriter(NetlistWriter):
             after = f"1e6*max(v(clock)-{spice_number(end * 1e9)},0)"
             for node in deck.output_nodes:
                 width = band(node, k, settings.fraction, settings.resolution)
-                for edge, away, sign in (("up", "-", "+"), ("low", "+", "-")):
-                    lines.append(
+                for edge, at, away, sign in (("up", "upper", "-", "+"), ("low", "lower", "+", "-")):
+                    level = f"{at}_{node}_{k}"
+                    lines += [
+                        f".measure tran {level} param='{node}_{k}{sign}{width}'",
                         f".measure tran {edge}_{node}_{k} when par('v({node}){away}{after}')="
-                        f"par('{node}_{k}{sign}{width}') td={spice_number(start)} cross=last"
-                    )
+                        f"par('{level}') td={spice_number(start)} cross=last",
+                    ]
         return lines
 
     def _dc(self, deck: Deck) -> list[str]:

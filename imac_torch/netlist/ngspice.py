@@ -134,10 +134,10 @@ class NgSpiceWriter(NetlistWriter):
         lines += [f"meas tran {node}_start find v({node}) at=0" for node in nodes]
         for k, (first, last) in enumerate(zip(deck.starts, deck.ends, strict=True)):
             start, end = spice_number(first), spice_number(last)
-            for node in nodes:
+            lines += [f"meas tran {node}_{k} find v({node}) at={end}" for node in nodes]
+            for node in nodes if settings.measure_latency else ():
                 width = band(node, k, settings.fraction, settings.resolution)
                 lines += [
-                    f"meas tran {node}_{k} find v({node}) at={end}",
                     f"let width = {width}",
                     f"let upper = {node}_{k}+width",
                     f"let lower = {node}_{k}-width",

@@ -23,6 +23,9 @@ class NetlistSettings:
         save: ``outputs``: outputs and powers; ``all``: every node voltage too (large).
         waveforms: HSPICE: write the outputs of transients over time, too (``.tr0``). ngspice
             always does, and both do with ``save="all"``.
+        measure_latency: Transients: measure when outputs come to stay in their settling bands. Of
+            all statements in a netlist for HSPICE only these refer to earlier measures; without
+            them latencies come from waveforms, and are NaN where there are none.
         step: s. Time step of a transient; None: a fifth of the transition.
         max_step: s. Largest time step; None: a fortieth of the period.
         reltol: Relative tolerance of Newton's method and, in transients, of time steps; None:
@@ -38,6 +41,7 @@ class NetlistSettings:
     images_per_netlist: int = 10
     save: Literal["outputs", "all"] = "outputs"
     waveforms: bool = False
+    measure_latency: bool = True
     step: float | None = None
     max_step: float | None = None
     reltol: float | None = None

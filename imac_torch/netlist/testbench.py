@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imac_torch.errors import NetlistError
-from imac_torch.netlist.layer import wrap
+from imac_torch.netlist.hspice import data_table
 from imac_torch.netlist.settings import NetlistSettings
 from imac_torch.netlist.subcircuits import Subcircuit
 from imac_torch.periphery.neuron.base import NeuronSpec
@@ -124,9 +124,7 @@ class TestBench:
             "Vscan scan 0 0",
             ".param value_z=0",
             ".param value_out=0",
-            ".data points value_z value_out",
-            *(wrap([spice_number(a), spice_number(b)], "+") for a, b in rows),
-            ".enddata",
+            *data_table("points", ("value_z", "value_out"), rows),
             ".dc Vscan 0 1 1 sweep data=points",
             *(
                 f".measure dc {name} find par('{expression}') at=0"

@@ -163,7 +163,7 @@ class NetlistWriter(ABC):
 
     def optional_measures(self, deck: Deck) -> tuple[str, ...]:
         """Names of the measures that the simulator may report as failed."""
-        if deck.settings.analysis == "dc":
+        if deck.settings.analysis == "dc" or not deck.settings.measure_latency:
             return ()
         return crossings(deck.output_nodes, deck.images)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from imac_torch.errors import (
+    MeasureWarning,
     SimulatorConvergenceError,
     SimulatorError,
     SimulatorLicenceError,
@@ -19,6 +22,10 @@ from imac_torch.simulator.hspice_text import name_measures, parse_listing, read_
 from imac_torch.simulator.process import ProcessOutput
 from imac_torch.simulator.result import FloatArray
 
+_ADVICE: Final = (
+    "leave measures of latency out and have waveforms written: "
+    "NetlistSettings(measure_latency=False, waveforms=True); latencies then come from waveforms"
+)
 _VERSION: Final = re.compile(r"\b([A-Z]-\d{4}\.\d{2}(?:-SP\d+)?(?:-\d+)?|\d{4}\.\d+)\b")
 
 
@@ -72,6 +79,9 @@ class HSpice(Simulator):
             reason = f"no convergence: {listing.convergence}"
         elif listing.errors:
             reason = listing.errors[0]
+            words = set(re.findall(r"\w+", " ".join(listing.errors).lower()))
+            if words & {*job.optional, "measure", "meas"}:
+                reason += f"; if that is about a measure of latency, {_ADVICE}"
         elif listing.aborted:
             reason = "the job was aborted without a message"
         elif not listing.concluded:
@@ -98,6 +108,16 @@ class HSpice(Simulator):
         if not values and not failed:
             listing = parse_listing(log)
             values, failed = listing.measures, listing.failed
+        # What was tried and not found is reported as failed; what is not mentioned was refused.
+        refused = [name for name in job.optional if name not in values and name not in failed]
+        if refused and values:
+            warnings.warn(
+                f"HSPICE made nothing of {len(refused)} measures of latency, such as {refused[0]}, "
+                f"in {job.netlist}; {_ADVICE}",
+                MeasureWarning,
+                stacklevel=2,
+            )
+            values |= dict.fromkeys(refused, math.nan)
         wanted = {*job.measures, *job.optional}
         return {name: value for name, value in values.items() if name in wanted}, failed
 

@@ -132,13 +132,15 @@ def measured_latency(deck: Deck, result: SimulationResult) -> Tensor:
     there is none, it never left the band. HSPICE may write 0 for a measure that failed.
     """
     nodes = deck.output_nodes
+    wanted = deck.settings.measure_latency
     found = torch.full((deck.images, len(nodes)), torch.nan, dtype=torch.float64, device="cpu")
     for k, start in enumerate(deck.starts):
         for m, node in enumerate(nodes):
-            if math.isnan(result.measures.get(f"{node}_{k}", math.nan)):
+            if not wanted or math.isnan(result.measures.get(f"{node}_{k}", math.nan)):
                 continue
             times = [result.measures.get(f"{edge}_{node}_{k}", start) for edge in EDGES]
-            found[k, m] = max(0.0, *(time - start for time in times))
+            if not any(math.isnan(time) for time in times):  # a driver's word for: refused
+                found[k, m] = max(0.0, *(time - start for time in times))
     return found
 
 

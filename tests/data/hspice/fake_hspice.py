@@ -28,6 +28,9 @@ def main() -> int:
     text = netlist.read_text()
     modes = re.findall(r"^\* fake: (.*)$", text, re.MULTILINE)
     names = re.findall(r"^\.measure\s+\w+\s+(\w+)", text, re.IGNORECASE | re.MULTILINE)
+    for mode in modes:
+        if mode.startswith("refused "):  # some versions go on without what they do not understand
+            names = [name for name in names if re.match(mode.split()[1], name) is None]
     rows = 1
     failing = set()
     for mode in modes:
@@ -49,6 +52,11 @@ def main() -> int:
         time.sleep(60)
     if "silent" in modes:
         return 0
+    for mode in modes:
+        if mode.startswith("error "):
+            words = mode.partition(" ")[2]
+            listing.write_text(f"{BANNER}{LICENCE} **error** {words}\n ***** job aborted\n")
+            return 1
     if "convergence" in modes:
         values = [f"{name}= {k + 1}.0000m" for k, name in enumerate(names[:1])]
         listing.write_text(
