@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Final
 
 __all__ = [
-    "LARGEST_TEXT", "atomic_path", "check_place", "read_bytes", "read_text", "regular_file",
-    "write_text",
+    "LARGEST_DATA", "LARGEST_TEXT", "atomic_path", "check_place", "read_bytes", "read_text",
+    "regular_file", "write_text",
 ]  # fmt: skip
 
+LARGEST_DATA: Final = 2**36
+"""Bytes of data sets and tensors: what a file may have that is larger than all others."""
 LARGEST_TEXT: Final = 64 * 2**20
 """Bytes; text files of users are kilobytes."""
 _PIECE: Final = 2**20
@@ -154,15 +156,17 @@ def read_text(
 def _check(path: Path, status: os.stat_result, limit: int | None) -> None:
     mode = status.st_mode
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(f"{path} is a directory, not a file")
+        raise IsADirectoryError(errno.EISDIR, "a directory, not a file", str(path))
     if not stat.S_ISREG(mode):
-        raise OSError(f"{path} is no file but a pipe, a socket or a device; save it to a file")
+        words = "no file but a pipe, a socket or a device; save it to a file"
+        raise OSError(errno.EINVAL, words, str(path))
     if limit is not None and status.st_size > limit:
         raise _too_large(path, f"{status.st_size}", limit)
 
 
 def _too_large(path: Path, size: str, limit: int) -> OSError:
-    return OSError(f"{path} has {size} bytes, at most {limit} are read; is it the right file?")
+    words = f"{size} bytes, of which at most {limit} are read; is it the right file?"
+    return OSError(errno.EFBIG, words, str(path))
 
 
 def check_place(path: str | Path, *, directory: bool = False) -> None:

@@ -22,6 +22,7 @@ from imac_torch.datasets.imac_sim import read_imac_sim
 from imac_torch.datasets.imac_sim_script import ImacSimScript, read_imac_sim_script
 from imac_torch.datasets.named import DATASETS, load_dataset
 from imac_torch.errors import DataError
+from imac_torch.files import LARGEST_DATA, regular_file
 from imac_torch.storage import load
 
 __all__ = ["Loader", "Source", "import_object", "open_data", "open_model"]
@@ -139,7 +140,7 @@ def _from_factory(text: str, weights: Path | None) -> nn.Module:
                 "...)"
             )
         try:
-            state = load_file(weights)
+            state = load_file(regular_file(weights, limit=LARGEST_DATA))
         except (OSError, SafetensorError) as error:
             raise DataError(f"{weights} cannot be read: {error}") from None
         try:

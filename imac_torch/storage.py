@@ -24,7 +24,7 @@ from imac_torch.analog import IMACNetwork, LayerRecord
 from imac_torch.config import Config
 from imac_torch.conversion_plan import DIGITAL_TAIL
 from imac_torch.errors import ConversionError, ConversionWarning, DataError, FileWarning, ImacError
-from imac_torch.files import atomic_path
+from imac_torch.files import LARGEST_DATA, atomic_path, regular_file
 from imac_torch.layers import IMACLinear, Scaling
 from imac_torch.numeric.modes import lasting
 from imac_torch.software.behaviour import own_behaviour
@@ -244,6 +244,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
     try:
+        regular_file(path, limit=LARGEST_DATA)
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

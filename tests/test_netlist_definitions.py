@@ -21,7 +21,6 @@ from imac_torch import (
     save,
 )
 from imac_torch.errors import ConfigError, FileWarning, NetlistError
-from imac_torch.files import read_bytes
 from imac_torch.netlist.definitions import read_definitions
 from imac_torch.netlist.subcircuits import AMPLIFIER_PORTS, read_subcircuit
 from imac_torch.simulator import check
@@ -243,9 +242,3 @@ def test_a_network_file_does_not_use_other_files_unasked(tmp_path):
         warnings.simplefilter("error", FileWarning)
         compile(load(path, files=True), PAIRS, tmp_path / "run", settings=DC)
         load(save(convert(mlp(4, 3, 2), LOGISTIC), tmp_path / "plain.safetensors"))
-
-
-@pytest.mark.parametrize("name", ["pipe", "/dev/zero", "huge", "deep", "missing"])
-def test_readers_come_back(folder, name):
-    with pytest.raises(OSError, match=r"pipe|device|bytes|directory|No such file"):
-        read_bytes(folder / name)

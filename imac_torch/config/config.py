@@ -19,7 +19,7 @@ from imac_torch.config.periphery import Amplifier, Neuron
 from imac_torch.config.quantity import TEMPERATURE
 from imac_torch.config.section import FrozenDict, Section
 from imac_torch.errors import ConfigError
-from imac_torch.files import write_text
+from imac_torch.files import read_text, write_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -233,7 +233,7 @@ class Config(Section):
         """
         path = Path(path)
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_text(path)
         except (OSError, ValueError) as error:  # ValueError: a name that cannot be one
             if isinstance(error, UnicodeDecodeError):
                 raise ConfigError(f"{path} is not a text file in UTF-8") from None

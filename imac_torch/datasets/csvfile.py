@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from imac_torch.errors import DataError
+from imac_torch.files import LARGEST_DATA, regular_file
 
 __all__ = ["line_of_row", "read_csv"]
 
@@ -33,6 +34,7 @@ def read_csv(path: str | Path) -> Tensor:
     """
     path = Path(path)
     try:
+        regular_file(path, limit=LARGEST_DATA)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # numpy's, about an empty file
             table = np.loadtxt(

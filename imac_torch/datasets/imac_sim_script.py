@@ -26,6 +26,7 @@ from imac_torch.config import (
 from imac_torch.datasets.script_expressions import Unknown
 from imac_torch.datasets.script_values import LARGEST_SCRIPT, script_values
 from imac_torch.errors import DataError
+from imac_torch.files import read_bytes
 
 __all__ = ["SCRIPT_NAMES", "ImacSimScript", "read_imac_sim_script"]
 
@@ -123,9 +124,7 @@ class _Inputs:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            if path.stat().st_size > LARGEST_SCRIPT:
-                raise DataError(f"{path}: {path.stat().st_size} bytes are no script of IMAC-Sim")
-            self.names = script_values(path.read_bytes(), end=SIMULATION)
+            self.names = script_values(read_bytes(path, limit=LARGEST_SCRIPT), end=SIMULATION)
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error}") from None
         except SyntaxError as error:

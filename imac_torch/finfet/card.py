@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from imac_torch.errors import ModelCardError, NetlistError
+from imac_torch.files import read_text
 from imac_torch.finfet.parameters import check_parameters
 from imac_torch.units import parse_spice_number, spice_number
 
@@ -19,7 +20,7 @@ VERSIONS: Final = ("105.03", "107")
 PTM_NODES: Final = (7, 10, 14, 16, 20)
 """Technology nodes of the PTM-MG cards, nm."""
 _POLARITIES: Final[Mapping[str, Literal["n", "p"]]] = {"nmos": "n", "pmos": "p"}
-_ASSIGNMENT: Final = re.compile(r"([a-z_]\w*)\s*=\s*([^\s=]+)", re.IGNORECASE)
+_ASSIGNMENT: Final = re.compile(r"(?<!\w)([a-z_]\w*)\s*=\s*([^\s=]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,15 @@ def parse_model_cards(text: str, source: str = "<text>") -> dict[str, ModelCard]
             implemented; the message has the line.
     """
     cards: dict[str, ModelCard] = {}
+    names: set[str] = set()
     for number, statement in _statements(text):
         where = f"{source}, line {number}"
         if not re.match(r"\.model(\s|$)", statement, re.IGNORECASE):
             continue
         card = _parse_card(statement, where)
-        if card.name.lower() in (name.lower() for name in cards):
+        if card.name.lower() in names:
             raise ModelCardError(f"{where}: model {card.name!r} is defined twice")
+        names.add(card.name.lower())
         cards[card.name] = card
     if not cards:
         raise ModelCardError(f"{source}: no .model statement found")
@@ -182,7 +185,7 @@ def read_model_cards(path: str | Path) -> dict[str, ModelCard]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_text(path, errors="replace")
     except OSError as error:
         raise ModelCardError(f"cannot read model cards: {error}") from error
     return parse_model_cards(text, str(path))

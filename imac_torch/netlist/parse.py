@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imac_torch.errors import NetlistError
+from imac_torch.files import read_text
 from imac_torch.units import parse_spice_number
 
 _INCLUDE: Final = re.compile(r"\.(?:include|inc)\s+['\"]?([^'\"\s]+)['\"]?", re.IGNORECASE)
@@ -156,7 +157,7 @@ def parse_netlist(path: Path) -> ParsedNetlist:
 def _lines(path: Path, *, title: bool = False) -> Iterator[tuple[str, str]]:
     """Logical lines with their place; the first line of a netlist is its title."""
     try:
-        physical = path.read_text().splitlines()
+        physical = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise NetlistError(f"{path} cannot be read: {error}") from error
     pending: list[str] = []

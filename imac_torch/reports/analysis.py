@@ -17,7 +17,7 @@ from imac_torch.ablation import LayerEffect, ablate, layer_effects
 from imac_torch.analog import IMACNetwork, evaluating
 from imac_torch.datasets.batches import labelled_batches
 from imac_torch.errors import DataError, SolverError
-from imac_torch.files import atomic_path, write_text
+from imac_torch.files import LARGEST_DATA, atomic_path, read_text, regular_file, write_text
 from imac_torch.ir_drop import cell_voltages
 from imac_torch.layers import IMACLinear
 from imac_torch.numeric.modes import lasting
@@ -163,8 +163,8 @@ class Analysis:
         if not (directory / _JSON).is_file():
             return None
         try:
-            content = json.loads((directory / _JSON).read_text(encoding="utf-8"))
-            tensors = load_file(directory / _TENSORS)
+            content = json.loads(read_text(directory / _JSON, limit=2**30))
+            tensors = load_file(regular_file(directory / _TENSORS, limit=LARGEST_DATA))
             if content["format"] != FORMAT:
                 raise DataError(
                     f"{directory}: analysis format {content['format']!r}, this version reads "

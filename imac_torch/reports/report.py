@@ -17,7 +17,7 @@ from torch import Tensor
 from imac_torch.analog import LayerRecord
 from imac_torch.config import Config
 from imac_torch.errors import DataError
-from imac_torch.files import atomic_path, write_text
+from imac_torch.files import LARGEST_DATA, atomic_path, read_text, regular_file, write_text
 from imac_torch.memory import same_values
 from imac_torch.reports.timing import (
     NOT_MEASURED,
@@ -270,8 +270,8 @@ class Report:
         """
         directory = Path(directory)
         try:
-            content = json.loads((directory / _TEXT).read_text(encoding="utf-8"))
-            tensors = load_file(directory / _TENSORS)
+            content = json.loads(read_text(directory / _TEXT, limit=2**30))
+            tensors = load_file(regular_file(directory / _TENSORS, limit=LARGEST_DATA))
         except (OSError, ValueError, SafetensorError) as error:
             raise DataError(f"{directory} holds no readable report: {error}") from None
         if not isinstance(content, dict) or "format" not in content:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from imac_torch.config import Config
 from imac_torch.errors import ConfigError
+from imac_torch.files import read_text
 from imac_torch.overrides import apply_overrides, field_paths
 from imac_torch.sweep.evaluator import METRICS, TIMING_METRICS
 from imac_torch.sweep.points import SEED, grid, product
@@ -126,7 +127,7 @@ def read_sweep(path: str | Path) -> SweepFile:
     """
     path = Path(path)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_text(path))
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a text file in UTF-8") from None
     except (OSError, ValueError) as error:

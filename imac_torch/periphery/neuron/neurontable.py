@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from imac_torch.errors import ConfigError, DataError
-from imac_torch.files import atomic_path
+from imac_torch.files import LARGEST_DATA, atomic_path, regular_file
 from imac_torch.periphery.neuron.spline import SplineTable
 
 __all__ = ["InterpolationError", "NeuronTable", "measure_interpolation"]
@@ -184,6 +184,7 @@ class NeuronTable:
         if not path.is_file():
             raise DataError(f"neuron table {path}: there is no such file")
         try:
+            regular_file(path, limit=LARGEST_DATA)
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
