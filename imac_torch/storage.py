@@ -233,11 +233,12 @@ def _module_header(module: nn.Module) -> dict[str, Any]:
 
 
 def _channels_last(tensor: Tensor) -> bool:
-    return (
-        tensor.ndim == 4
-        and tensor.is_contiguous(memory_format=torch.channels_last)
-        and not tensor.is_contiguous()
-    )
+    # By strides: with one channel a tensor is contiguous in both orders, and yet another one.
+    if tensor.ndim != 4:
+        return False
+    other = torch.empty(tensor.shape, device="meta", memory_format=torch.channels_last)
+    plain = torch.empty(tensor.shape, device="meta")
+    return tensor.stride() == other.stride() != plain.stride()
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
