@@ -281,7 +281,9 @@ class IMACNetwork(nn.Module):
                 )
         parts = self._parts()
         interconnects = [layer.config.interconnect for layer in self.analog_layers()]
-        return prepare_transient(parts, interconnects, self.prepare().stages, options)
+        return prepare_transient(
+            parts, interconnects, self.prepare().stages, options, self.config.timing
+        )
 
     @lasting()
     def transient(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 __all__ = [
     "LARGEST_DATA", "LARGEST_TEXT", "atomic_path", "check_place", "read_bytes", "read_text",
-    "regular_file", "write_text",
+    "regular_file", "strict_json", "write_text",
 ]  # fmt: skip
 
 LARGEST_DATA: Final = 2**36
@@ -98,6 +100,24 @@ def write_text(path: str | Path, text: str, *, new: bool = False) -> Path:
     with atomic_path(path, new=new) as temporary:
         temporary.write_bytes(text.encode("utf-8", errors="backslashreplace"))
     return Path(path)
+
+
+def strict_json(content: Any, *, indent: int | None = None) -> str:
+    """JSON that every reader takes: NaN and infinity, which it does not have, become null.
+
+    Args:
+        content: Dictionaries, lists and tuples of plain values.
+        indent: As for :func:`json.dumps`.
+    """
+    return json.dumps(_finite(content), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def regular_file(path: str | Path, *, limit: int | None = None) -> Path:

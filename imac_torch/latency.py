@@ -125,7 +125,15 @@ def _last_exit(time: Tensor, excess: Tensor) -> Tensor:
     gap = torch.where(high - low > 0.0, high - low, 1.0)
     part = (high / gap).clamp(0.0, 1.0)
     part = torch.where(torch.isfinite(part), part, 1.0)
-    crossing = time[index] + part * (time[index + 1] - time[index])
+    begin, width = time[index], time[index + 1] - time[index]
+    # The parabola through the point before, one Newton step from the crossing of the chord.
+    past = excess.gather(0, (index - 1).clamp(min=0)[None])[0]
+    length = (begin - time[(index - 1).clamp(min=0)]).clamp(min=torch.finfo(time.dtype).tiny)
+    bend = width**2 / (width + length) * ((low - high) / width - (high - past) / length)
+    slope = low - high + bend * (2.0 * part - 1.0)
+    better = part - bend * part * (part - 1.0) / torch.where(slope < 0.0, slope, -torch.inf)
+    known = (index > 0) & torch.isfinite(better) & (better >= 0.0) & (better <= 1.0)
+    crossing = begin + torch.where(known, better, part) * width
     crossing = torch.where(last < 0, 0.0, crossing)
     crossing = torch.where(last == count - 1, torch.inf, crossing)
     return torch.where(excess.isnan().any(dim=0), torch.nan, crossing)
@@ -291,7 +299,7 @@ class SamplingCost:
         text = (
             f"sampling every {self.period * 1e9:.4g} ns: {self.unsettled} of {self.images} images "
             f"({1.0 - self.settled:.2%}) have not settled, {self.agreement:.2%} are in their "
-            "settled class"
+            "settled class (each after the settled state of the one before)"
         )
         if self.accuracy == self.accuracy:
             text += f", accuracy {self.accuracy:.2%} instead of {self.settled_accuracy:.2%}"
@@ -322,7 +330,7 @@ def sampling_cost(
     return SamplingCost(
         period,
         wanted.numel(),
-        share(latency.ready <= period),
+        share(~(latency.ready > period)),  # NaN: nothing has changed
         share(classes == wanted),
         torch.nan if labels is None else share(classes == labels),
         torch.nan if labels is None else share(wanted == labels),

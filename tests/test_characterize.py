@@ -411,8 +411,15 @@ def test_tabulated_finfet_equals_ngspice(ngspice):
     assert float(difference.detach().abs().max()) < 1e-7
 
 
-def test_transients_need_charges():
-
-    spec = NeuronSpec("table", 0.0, float("inf"), 0.0, 0.8, 298.15, Neuron(kind="table"))
-    with pytest.raises(ConfigError, match="no native charges"):
-        spec.model.charges(spec)
+def test_a_table_takes_the_time_that_the_configuration_says(mos_table, mos_file, tmp_path):
+    options = neuron_of(mos_table, mos_file, tmp_path)
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Sigmoid())
+    inputs = torch.sign(torch.rand(3, 4) - 0.5)
+    times = []
+    for capacitance in (0.0, 1e-14):
+        config = imac.Config(neuron=options.replace(output_capacitance=capacitance))
+        times.append(imac.convert(model, config).measure(inputs).latency.images)
+    moved = ~times[0].isnan()
+    assert bool(moved.any())
+    assert bool((times[1][moved] > times[0][moved]).all())

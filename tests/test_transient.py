@@ -430,9 +430,6 @@ def test_errors(generator):
         solve(network, vectors(generator, 3, 1).float())
     with pytest.raises(SolverError, match="finite"):
         solve(network, vectors(generator, 3, 1) * torch.nan)
-    with pytest.raises(SolverError, match="not long enough"):
-        solve(network, vectors(generator, 1, 1), Timing(period=2e-11, transition=1e-11),
-              wires="reduced")
     with pytest.raises(SolverError, match="numba kernel"):
         solve(network, vectors(generator, 1, 1), kernel="numba")
     with pytest.raises(SolverError, match="grid must reach"):

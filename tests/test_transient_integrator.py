@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from imac_torch.errors import SolverError
-from imac_torch.transient.drive import ramp_responses
+from imac_torch.transient.dynamics import ramp_peak, ramp_step
 from imac_torch.transient.integrator import (
     GAMMA,
+    QUADRATURE,
     WEIGHTS,
+    Points,
     StepControl,
     integrate_linear,
     ladder,
@@ -86,31 +88,55 @@ def test_error_estimate_is_the_error():
 
 
 def test_weights_integrate_quadratics():
-    # Quadrature of t² over [0, 1] with nodes 0, γ, 1 is exact to order 2: Σ w = 1, Σ w·c = 1/2.
+    # With nodes 0, γ, 1 the method's own weights are exact for lines, the quadrature for parabolas.
     assert sum(WEIGHTS) == pytest.approx(1.0, abs=1e-15)
     assert WEIGHTS[1] * GAMMA + WEIGHTS[2] == pytest.approx(0.5, abs=1e-15)
+    for power in (0, 1, 2):
+        found = sum(w * c**power for w, c in zip(QUADRATURE, (0.0, GAMMA, 1.0), strict=True))
+        assert found == pytest.approx(1.0 / (power + 1), abs=1e-15)
 
 
-@pytest.mark.parametrize("order", [1, 2, 3, 5])
-def test_ramp_responses_against_integration(order):
-    # The same filters integrated as circuits: f_k' = p·(u_{k-1} - f_k), u_k = u_{k-1} - f_k.
-    pole, transition, time, steps = 3e11, 1e-11, 2.2e-11, 4400
-    matrix = torch.zeros(order, order, dtype=torch.float64)
-    for k in range(order):
-        # u_{k-1} = ramp - f_1 - … - f_{k-1}
-        matrix[k, : k + 1] = pole
+def test_error_between_points_is_that_of_the_parabola():
+    # Of a cubic the third divided difference is exact, wherever the point before is.
+    def cubic(t):
+        return 0.3 - t + 2.0 * t**2 + 5.0 * t**3
+
+    step, length = 0.7, 0.2
+    times = (0.0, GAMMA * step, step, -length)
+    values = [torch.tensor(cubic(t), dtype=torch.float64) for t in times]
+    points = Points(*values, length)
+    part = torch.linspace(0, 1, 2001, dtype=torch.float64)
+    between = torch.stack([points.at(float(p)) for p in part])
+    made = float((between - cubic(part * step)).abs().max())
+    assert float(points.error(step)) == pytest.approx(made, rel=2e-3)
+    # Behind a corner a line has no error, and a bend has one.
+    line = Points(*torch.tensor([0.0, GAMMA * step, step], dtype=torch.float64), None, 0.0)
+    assert float(line.error(step)) == pytest.approx(0.0, abs=1e-15)
+
+
+@pytest.mark.parametrize("order", [1, 2, 5])
+def test_filtered_ramps_against_integration(order):
+    # The same filters integrated as circuits: f_k' = p_k·(u_{k-1} - f_k), u_k = u_{k-1} - f_k.
+    poles = torch.tensor([3e11, 9e11, 4e11, 6e11, 5e11], dtype=torch.float64)[:order]
+    transition, time, steps = 1e-11, 2.2e-11, 4400
+    matrix = torch.tril(poles[:, None].expand(-1, order).clone())
     grid = torch.linspace(0, time, steps + 1, dtype=torch.float64)
     ramp = (grid / transition).clamp(max=1.0)
-    drive = pole * ramp[:, None].expand(-1, order)
-    start = torch.zeros(order, dtype=torch.float64)
     filters = integrate_linear(
-        matrix, torch.eye(order, dtype=torch.float64), drive.contiguous(), start,
-        step=time / steps,
-    )[-1]
-    expected = torch.cat([torch.ones(1, dtype=torch.float64), 1.0 - filters.cumsum(0)])
-    found = ramp_responses(time, transition, pole, order)
-    # h = 5 fs, p·h = 1.5e-3: second-order error of some 0.04·(p·h)²·p·t = 6e-7 per filter.
-    assert torch.allclose(found, expected, atol=1e-5, rtol=0)
+        matrix, torch.eye(order, dtype=torch.float64), ramp[:, None] * poles,
+        torch.zeros(order, dtype=torch.float64), step=time / steps,
+    )[-1]  # fmt: skip
+    expected = 1.0 - filters.cumsum(0)
+    lower = torch.tril(poles.expand(order, -1))
+    decay, rise = ramp_step(lower, transition / 4)
+    state = torch.zeros(order, dtype=torch.float64)
+    for _ in range(4):
+        state = decay @ state + rise / transition
+    state = ramp_step(lower, time - transition)[0] @ state
+    # h = 5 fs, p·h = 4.5e-3: second-order error of some 0.04·(p·h)²·p·t per filter.
+    assert torch.allclose(state, expected, atol=1e-4, rtol=0)
+    largest = ramp_peak(poles.tolist(), transition)
+    assert abs(float(state[-1])) < largest <= 1.0 / float(poles[-1]) / transition * 1.001
 
 
 def test_steps_are_powers_of_root_two():

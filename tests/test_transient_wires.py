@@ -1,16 +1,23 @@
 """Crossbars with wire capacitances against the stamped circuit, node by node."""
 
+from itertools import pairwise
+
 import pytest
 import torch
+from torch import nn
 
 from imac_torch.circuit import build_layer
-from imac_torch.config import Amplifier, Config, Crossbar, Interconnect
+from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Timing
+from imac_torch.conversion import convert
 from imac_torch.crossbar import build_crossbar
 from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.nodal import stamp
 from imac_torch.periphery.neuron.base import NeuronSpec
-from imac_torch.transient.dynamics import DynamicBlocks, LaguerreModel, LineCapacitances
+from imac_torch.transient.dynamics import DynamicBlocks, LineCapacitances, SeriesModel
+from imac_torch.transient.integrator import StepControl
+from imac_torch.transient.options import TransientOptions
+from imac_torch.waveform import sample
 
 OUTPUTS, INPUTS, GAIN = 5, 7, 10.0
 
@@ -108,30 +115,58 @@ def test_series_converges_to_the_stamped_circuit(generator, resistance):
     ports, _ = eliminate_layer(spec)
     blocks = DynamicBlocks.of(spec, LineCapacitances.of(config.interconnect, spec))
     order = 6
-    model = LaguerreModel.of(blocks, ports, order)
+    model = SeriesModel.of(blocks, ports, order)
     stamped = Stamped(circuit)
     largest = float(stamped.at(0.0)[1].abs().max())
-    previous = None
-    # At a tenth of the slowest natural frequency |x| = 0.1: every term gains about a digit.
-    s = 0.1j * model.pole
+    slowest = float(model.poles.min())
+    # At a tenth of the slowest natural frequency: every term gains about a digit.
+    s = 0.1j * slowest
     _, plus, minus = stamped.at(torch.tensor(s, dtype=torch.complex128))
     exact = (plus - minus).unflatten(0, (OUTPUTS, -1)).sum(dim=1)
+    filters = torch.cat([torch.ones(1, dtype=torch.complex128), s / (s + model.poles[:order])])
+    errors = []
     for k in range(order + 1):
-        powers = torch.tensor(
-            [(s / (s + model.pole)) ** j for j in range(k + 1)], dtype=torch.complex128
-        )
+        powers = filters.cumprod(0)[: k + 1]
         ends = (model.positive_end - model.negative_end)[: k + 1].to(torch.complex128)
-        error = float((torch.tensordot(powers, ends, dims=1) - exact).abs().max()) / largest
-        if previous is not None:
-            assert error < 0.4 * previous
-        previous = error
-    assert previous < 1e-7
-    # The slowest pole is that of the stamped circuit, to the few percent that are asked for.
+        errors.append(float((torch.tensordot(powers, ends, dims=1) - exact).abs().max()) / largest)
+    assert all(later < 0.5 * earlier for earlier, later in pairwise(errors))
+    assert errors[-1] < 1e-6
+    # The slowest filter is the stamped circuit's slowest mode, to the few percent asked for.
     unknown = stamped.unknown
     rates = torch.linalg.eigvals(torch.linalg.solve(
         stamped.conductance[unknown][:, unknown], stamped.capacitance[unknown][:, unknown]
     )).abs().max()
-    assert 1.0 / model.pole == pytest.approx(float(rates), rel=0.1)
+    assert 1.0 / slowest == pytest.approx(float(rates), rel=0.1)
+
+
+@pytest.mark.parametrize(("node", "transition"), [(9e-9, 1e-10), (45e-9, 1e-10), (45e-9, 1e-11)])
+def test_the_error_that_reduced_wires_report_holds(node, transition):
+    """Against every node of the crossbars, first layer and second, and in a period too short."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 8), nn.Sigmoid(), nn.Linear(8, 4))
+    config = Config(
+        interconnect=Interconnect(tech_node=node, capacitance=True),
+        crossbar=Crossbar(rows=8, columns=12),
+        timing=Timing(period=3.0 * transition, transition=transition),
+    )
+    network = convert(model, config)
+    signs = torch.sign(torch.rand(2, 20) - 0.5)
+    control = StepControl(tolerance=3e-5)
+    exact, *reduced = (
+        network.transient(
+            signs,
+            options=TransientOptions(wires=wires, order=order, control=control, amplifiers=False),
+        )
+        for wires, order in (("exact", None), ("reduced", None), ("reduced", 2))
+    )
+    time = torch.linspace(0, 6.0 * transition, 2001, dtype=torch.float64)
+    wanted = sample(exact.time, exact.outputs[:, 0], time)
+    for result in reduced:
+        made = float((sample(result.time, result.outputs[:, 0], time) - wanted).abs().max())
+        # Both integrations keep the tolerance per step; some ten of them add up.
+        assert made < float(result.reduction_error) + 20 * control.tolerance
+    assert float(reduced[0].reduction_error) < 1e-3
+    assert float(reduced[1].reduction_error) > float(reduced[0].reduction_error)
 
 
 def test_no_capacitance_no_model(generator):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +15,7 @@ from imac_torch.cli.opening import check_output, open_network, open_run
 from imac_torch.config import DEVICES, Config, Interconnect, Memristor
 from imac_torch.deck import compile as compile_deck
 from imac_torch.errors import ConfigError, DataError
-from imac_torch.files import write_text
+from imac_torch.files import strict_json, write_text
 from imac_torch.netlist import NetlistSettings
 from imac_torch.overrides import apply_overrides, field_paths, parse_assignment
 from imac_torch.reports.area import AREA_MODELS, network_area
@@ -148,7 +147,7 @@ def characterize(
             raise ConfigError(f"{output} exists; choose another name or remove it first")
         write_text(output, curve.to_csv())
     if as_json:
-        typer.echo(json.dumps(figures))
+        typer.echo(strict_json(figures))
         return
     units = {
         "vdd": "V", "threshold": "V", "slope": "1/V", "steepest_gain": "V/V", "output_high": "V",
@@ -190,7 +189,7 @@ def area(
             "layers": {name: item.parts() for name, item in found.layers.items()},
             "total": found.total.total,
         }
-        typer.echo(json.dumps(content, ensure_ascii=False))
+        typer.echo(strict_json(content))
         return
     table = Table(title=f"area by the model {found.model!r}, µm²")
     for heading in ("layer", "cells", "amplifiers", "neurons", "switches", "total"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -25,12 +24,12 @@ from imac_torch.deck import collect
 from imac_torch.engine import Engine, Spice, bind
 from imac_torch.errors import DataError
 from imac_torch.evaluation import evaluate
-from imac_torch.files import write_text
+from imac_torch.files import strict_json, write_text
 from imac_torch.latency import FRACTION
 from imac_torch.reports.analysis import Analysis
 from imac_torch.reports.area import network_area
 from imac_torch.reports.html_report import render_report, write_report
-from imac_torch.reports.report import Report, without_nan
+from imac_torch.reports.report import Report
 from imac_torch.sources import Loader
 from imac_torch.tables import console
 from imac_torch.transient.options import TimingOptions
@@ -158,13 +157,13 @@ def _show(result: Report, opened: Opened, area_model: str, *, as_json: bool) -> 
     area = network_area(opened.network, area_model)
     if as_json:
         content = {
-            **without_nan(result.figures()),
+            **result.figures(),
             "reference": opened.reference,
             "engine": result.engine,
             "seed": result.seed,
             "area": {"model": area.model, "total": area.total.total, **area.total.parts()},
         }
-        typer.echo(json.dumps(content, ensure_ascii=False))
+        typer.echo(strict_json(content))
         return
     typer.echo(str(result))
     typer.echo(f"software is {opened.reference}")
@@ -236,7 +235,7 @@ def verify(
         difference.max() <= tolerance and relative.max() <= power_tolerance and same.all()
     )
     if as_json:
-        typer.echo(json.dumps({**figures, "passed": passed}))
+        typer.echo(strict_json({**figures, "passed": passed}))
     else:
         table = Table("figure", "value", title=f"native against {engine.value}")
         table.add_row("samples", str(count))
@@ -263,7 +262,7 @@ def _verify_transient(
             "samples", "simulator", "waveform_difference", "latency_difference",
             "energy_difference", "same_class", "native_seconds", "simulator_seconds", "passed",
         )  # fmt: skip
-        typer.echo(json.dumps({key: getattr(found, key) for key in keys}))
+        typer.echo(strict_json({key: getattr(found, key) for key in keys}))
     else:
         typer.echo(str(found))
         typer.echo("the engines agree" if found.passed else "THE ENGINES DIFFER")

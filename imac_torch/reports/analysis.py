@@ -17,7 +17,14 @@ from imac_torch.ablation import LayerEffect, ablate, layer_effects
 from imac_torch.analog import IMACNetwork, evaluating
 from imac_torch.datasets.batches import labelled_batches
 from imac_torch.errors import DataError, SolverError
-from imac_torch.files import LARGEST_DATA, atomic_path, read_text, regular_file, write_text
+from imac_torch.files import (
+    LARGEST_DATA,
+    atomic_path,
+    read_text,
+    regular_file,
+    strict_json,
+    write_text,
+)
 from imac_torch.ir_drop import cell_voltages
 from imac_torch.layers import IMACLinear
 from imac_torch.numeric.modes import lasting
@@ -150,7 +157,7 @@ class Analysis:
         tensors.update({f"map.{name}": value for name, value in self.maps.items()})
         with atomic_path(Path(directory) / _TENSORS) as path:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-        write_text(Path(directory) / _JSON, json.dumps(content, indent=2, ensure_ascii=False))
+        write_text(Path(directory) / _JSON, strict_json(content, indent=2))
 
     @classmethod
     def load(cls, directory: str | Path) -> Analysis | None:

@@ -17,7 +17,14 @@ from torch import Tensor
 from imac_torch.analog import LayerRecord
 from imac_torch.config import Config
 from imac_torch.errors import DataError
-from imac_torch.files import LARGEST_DATA, atomic_path, read_text, regular_file, write_text
+from imac_torch.files import (
+    LARGEST_DATA,
+    atomic_path,
+    read_text,
+    regular_file,
+    strict_json,
+    write_text,
+)
 from imac_torch.memory import same_values
 from imac_torch.reports.timing import (
     NOT_MEASURED,
@@ -220,7 +227,7 @@ class Report:
             raise DataError(f"{directory} holds a {_TENSORS} already; choose another directory")
         content = {
             "format": FORMAT,
-            "figures": without_nan(self.figures()),
+            "figures": self.figures(),
             "engine": self.engine,
             "environment": self.environment,
             "seed": self.seed,
@@ -234,8 +241,7 @@ class Report:
         try:
             with atomic_path(directory / _TENSORS) as temporary:
                 save_file(tensors, temporary)
-            text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-            write_text(directory / _TEXT, text)
+            write_text(directory / _TEXT, strict_json(content, indent=2))
         except (OSError, SafetensorError) as error:
             raise DataError(f"cannot write the report to {directory}: {error}") from None
         return directory
@@ -328,11 +334,3 @@ def _same_values(known: dict[str, Tensor], tensors: dict[str, Tensor]) -> bool:
         same_values(known[name], tensor) for name, tensor in tensors.items()
     )
 
-
-def without_nan(value: Any) -> Any:
-    """The same figures with None for NaN and infinity, which JSON does not have."""
-    if isinstance(value, dict):
-        return {name: without_nan(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import fields
 from typing import Any, Final
 
@@ -50,16 +49,16 @@ def timing_figures(timed: InferenceReport, labels: Tensor) -> dict[str, Any]:
     """
     kept = timed.measured
     cost = timed.cost(labels)
-    safe = timed.safe_period
     return {
         "images": int(kept.sum()),
         "failures": int((~kept).sum()),
         "latency": _quantiles(timed.latency, decision=False),
         "decision": _quantiles(timed.latency, decision=True),
         "fraction": timed.latency.fraction,
-        "safe_period": safe,
+        "safe_period": timed.safe_period,
+        "unchanged": timed.unchanged,
         "throughput": 1.0 / timed.timing.period,
-        "largest_throughput": 1.0 / safe if safe > 0.0 else math.inf,
+        "largest_throughput": timed.throughput,
         "energy": {
             shown: {
                 kind: float(getattr(getattr(timed, kind), name)[kept].mean())
@@ -108,6 +107,13 @@ def timing_rows(timed: InferenceReport, labels: Tensor) -> list[tuple[str, str]]
         ),
         ("transients", f"of {len(timed.status)} samples: {method(timed)}"),
     ]
+    if never := int(torch.isinf(timed.latency.ready).sum()):
+        rows.append(("never settled", f"{never} samples within the time that they were followed"))
+    if figures["unchanged"]:
+        rows.append((
+            "outputs did not change",
+            f"{figures['unchanged']} samples (same input as before, or no swing): without latency",
+        ))
     if figures["failures"]:
         rows.append(("latency not measured", f"{figures['failures']} samples: {timed.failure}"))
     if warning := timed.cost(labels).warning:
@@ -125,7 +131,7 @@ def method(timed: InferenceReport) -> str:
     wires = ", ".join(dict.fromkeys(timed.wires))
     text = f"{timed.method}; wires: {wires}"
     if timed.reduction_error > 0.0:
-        text += f", first term left out {quantity(timed.reduction_error, 'V', 2)} at most"
+        text += f", which are off by {quantity(timed.reduction_error, 'V', 2)} at most"
     return text
 
 

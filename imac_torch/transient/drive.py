@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,12 +9,19 @@ import torch
 from torch import Tensor
 
 from imac_torch.config import Timing
-from imac_torch.errors import SolverError
+from imac_torch.transient.dynamics import ramp_peak, ramp_step
 from imac_torch.transient.integrator import GAMMA, Rule, single_stage
-from imac_torch.transient.lines import ExactLines, LineState, ReducedLines, input_currents
+from imac_torch.transient.lines import (
+    STEP_SIZES,
+    ExactLines,
+    LineError,
+    LineState,
+    ReducedLines,
+    input_currents,
+)
 
-FORGOTTEN = 36.0
-"""Time constants after which a ramp's transient is below rounding (e^-36 = 2e-16)."""
+FORGOTTEN = 1e-15
+"""Part of a ramp that is no more to be seen behind any filter."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +89,8 @@ class Drive(Protocol):
 
     def try_step(
         self, time: float, step: float, rule: Rule
-    ) -> tuple[DrivePoint, DrivePoint, Tensor]:
-        """Values at the two stages of a step, and (B,) V estimated local error.
+    ) -> tuple[DrivePoint, DrivePoint, LineError | None]:
+        """Values at the two stages of a step, and its estimated local error, if there is one.
 
         Rules of one stage have the end twice, and no estimate.
         """
@@ -94,25 +100,55 @@ class Drive(Protocol):
         """Keep the step tried last."""
         ...
 
+    def left_out(self) -> Tensor:
+        """(B,) V at the combined amplifier voltages, of the present time's model."""
+        ...
+
+
+@dataclass
+class _Ramp:
+    """One change of the inputs, and what of it has not been forgotten.
+
+    Attributes:
+        filtered: (K+1,) behind each filter, of a ramp from 0 to 1.
+        slope: 1/s, of that ramp now.
+        combined: (K, B, M) V per filter, of the change.
+        currents: (K, B, C) A.
+        ends: (K, B, M·L, H) V twice, or nothing.
+        change: (B, C) V.
+        powers: (K, B) W of the currents with the present period's inputs before and with their
+            change.
+    """
+
+    filtered: Tensor
+    slope: float
+    combined: Tensor
+    currents: Tensor
+    ends: list[Tensor]
+    change: Tensor
+    powers: tuple[Tensor, Tensor]
+
 
 class RampDrive:
     """Closed form: all inputs ramp alike, so that a period needs K+2 products in all.
 
-    The response of x^k = (s/(s + p))^k to a ramp is elementary, whence no step is ever limited
-    by the crossbars of the first layer.
+    Behind the filters a ramp from 0 to 1 is the solution of u' = slope·1 - L·u with L_kj = p_j for
+    j ≤ k, which is stepped exactly, by the exponential of L·h: no step is ever limited by the
+    crossbars of the first layer.
     """
 
     def __init__(self, lines: ReducedLines, sequence: Sequence, vdd: float, *, ends: bool) -> None:
         self.lines, self.sequence, self.vdd, self.ends = lines, sequence, vdd, ends
-        timing = sequence.timing
-        rest = (timing.period - timing.transition) * lines.model.pole
-        if lines.model.order and rest < FORGOTTEN:
-            least = timing.transition + FORGOTTEN / lines.model.pole
-            raise SolverError(
-                f"period = {timing.period:.3g} s is not long enough for the reduced model of the "
-                f"first layer (at least {least:.3g} s); use wires='exact'"
-            )
         self._time = 0.0
+        self._ramps: list[_Ramp] = []
+        poles = lines.model.poles
+        self._matrix = torch.tril(poles.expand(len(poles), -1)).cpu()
+        self._steps: dict[float, tuple[Tensor, Tensor]] = {}
+        self._peak = ramp_peak(poles.tolist(), sequence.timing.transition) if self._stepped else 0.0
+
+    @property
+    def _stepped(self) -> bool:
+        return self.lines.model.order > 0
 
     def _lines(self, inputs: Tensor, bias: float) -> Tensor:
         return torch.nn.functional.pad(inputs, (0, 1), value=bias)
@@ -123,103 +159,113 @@ class RampDrive:
         before, after = self.sequence.ends(period)
         old, change = self._lines(before, self.vdd), self._lines(after - before, 0.0)
         self._before, self._change = before, after - before
-        orders = range(model.order + 1)
-        self._combined = old @ self.lines.transfers[0].T
-        self._changes = torch.stack([change @ self.lines.transfers[k].T for k in orders])
-        currents = input_currents(model.admittance[0], layout, old)
-        moved = torch.stack([input_currents(model.admittance[k], layout, change) for k in orders])
-        self._bias = self.vdd * currents[:, -1]
-        self._bias_changes = self.vdd * moved[..., -1]
-        self._power = (
-            (before * currents[:, :-1]).sum(-1),
-            (self._change * currents[:, :-1]).sum(-1),
-            (before * moved[..., :-1]).sum(-1),
-            (self._change * moved[..., :-1]).sum(-1),
+        transfer = self.lines.transfers[0].T
+        self._combined = old @ transfer, change @ transfer
+        static = [input_currents(model.admittance[0], layout, part) for part in (old, change)]
+        self._bias = tuple(self.vdd * part[:, -1] for part in static)
+        self._power = tuple(
+            (voltages * part[:, :-1]).sum(-1) for voltages in (before, self._change)
+            for part in static
         )
         charge = model.port_capacitance[:-1] * self._change
         self._pins = ((before * charge).sum(-1), (self._change * charge).sum(-1))
         if self.ends:
-            shares, shares_change = layout.gather_inputs(old), layout.gather_inputs(change)
             self._ends = [
-                (
-                    torch.einsum("mhk,bhk->bmh", layout.gather_inputs(end[0]), shares),
-                    torch.stack([
-                        torch.einsum("mhk,bhk->bmh", layout.gather_inputs(end[k]), shares_change)
-                        for k in orders
-                    ]),
-                )
-                for end in (model.positive_end, model.negative_end)
+                self._seen(end[:1], part) for end in self._sides() for part in (old, change)
             ]
+        self._ramps = [
+            ramp for ramp in self._ramps if float(ramp.filtered.abs().max()) > FORGOTTEN
+        ]
+        if self._stepped:
+            later = range(1, model.order + 1)
+            self._ramps.append(_Ramp(
+                torch.zeros_like(self._matrix[0]),
+                1.0 / self.sequence.timing.transition,
+                torch.stack([change @ self.lines.transfers[k].T for k in later]),
+                torch.stack([input_currents(model.admittance[k], layout, change) for k in later]),
+                [self._seen(end[1:-1], change) for end in self._sides()] if self.ends else [],
+                change,
+                (change, change),
+            ))
+        for ramp in self._ramps:
+            ramp.powers = (
+                (before * ramp.currents[..., :-1]).sum(-1),
+                (self._change * ramp.currents[..., :-1]).sum(-1),
+            )
         self._time = 0.0
 
-    def responses(self, time: float) -> Tensor:
-        """(K+1,) of x^k to the ramp from 0 to 1."""
-        return ramp_responses(
-            time, self.sequence.timing.transition, self.lines.model.pole, self.lines.model.order
-        ).to(self._combined)
+    def _sides(self) -> tuple[Tensor, Tensor]:
+        return self.lines.model.positive_end, self.lines.model.negative_end
 
-    def at(self, time: float, *, after: bool) -> DrivePoint:
+    def _seen(self, ends: Tensor, voltages: Tensor) -> Tensor:
+        """(K, B, M·L, H) V of line ends per term, for (K, M·L, C) and (B, C) V."""
+        layout = self.lines.ports.layout
+        shares = layout.gather_inputs(voltages)
+        return torch.stack([
+            torch.einsum("mhk,bhk->bmh", layout.gather_inputs(end), shares) for end in ends
+        ])
+
+    def _at(self, time: float, filtered: list[Tensor], *, after: bool) -> DrivePoint:
         """Values at a time; at a corner, slopes after or before it."""
-        response = self.responses(time)
-        fraction, slope = self.sequence.fraction(time), self.sequence.slope(time, after=after)
-        old_old, change_old, old_change, change_change = self._power
-        inputs = old_old + fraction * change_old
-        inputs = inputs + torch.tensordot(response, old_change + fraction * change_change, dims=1)
-        inputs = inputs + slope * (self._pins[0] + fraction * self._pins[1])
-        ends = [None, None]
+        part, slope = self.sequence.fraction(time), self.sequence.slope(time, after=after)
+        old_old, old_change, change_old, change_change = self._power
+        inputs = old_old + part * (old_change + change_old + part * change_change)
+        inputs = inputs + slope * (self._pins[0] + part * self._pins[1])
+        combined = self._combined[0] + part * self._combined[1]
+        bias = self._bias[0] + part * self._bias[1]
+        ends: list[Tensor] = []
         if self.ends:
-            ends = [old + torch.tensordot(response, change, dims=1) for old, change in self._ends]
-        return DrivePoint(
-            self._combined + torch.tensordot(response, self._changes, dims=1),
-            inputs,
-            self._bias + torch.tensordot(response, self._bias_changes, dims=1),
-            ends[0],
-            ends[1],
-        )
+            ends = [(self._ends[k] + part * self._ends[k + 1])[0] for k in (0, 2)]
+        for ramp, everything in zip(self._ramps, filtered, strict=True):
+            kept = everything[:-1].to(combined)
+            combined = combined + torch.tensordot(kept, ramp.combined, dims=1)
+            inputs = inputs + kept @ (ramp.powers[0] + part * ramp.powers[1])
+            bias = bias + self.vdd * (kept @ ramp.currents[..., -1])
+            if self.ends:
+                ends = [
+                    end + torch.tensordot(kept, change, dims=1)
+                    for end, change in zip(ends, ramp.ends, strict=True)
+                ]
+        positive, negative = ends if self.ends else (None, None)
+        return DrivePoint(combined, inputs, bias, positive, negative)
 
     def at_start(self) -> DrivePoint:
         """See :class:`Drive`."""
-        return self.at(self._time, after=True)
+        return self._at(self._time, [ramp.filtered for ramp in self._ramps], after=True)
+
+    def _advanced(self, step: float) -> list[Tensor]:
+        """What is behind the filters of every ramp ``step`` s later."""
+        if step not in self._steps:
+            if len(self._steps) >= STEP_SIZES:
+                self._steps.clear()
+            self._steps[step] = ramp_step(self._matrix, step)
+        decay, rise = self._steps[step]
+        return [decay @ ramp.filtered + ramp.slope * rise for ramp in self._ramps]
 
     def try_step(
         self, time: float, step: float, rule: Rule
-    ) -> tuple[DrivePoint, DrivePoint, Tensor]:
+    ) -> tuple[DrivePoint, DrivePoint, LineError | None]:
         """See :class:`Drive`."""
-        self._tried = time + step
-        end = self.at(time + step, after=False)
-        middle = self.at(time + GAMMA * step, after=True) if rule == "tr-bdf2" else end
-        return middle, end, torch.zeros_like(end.inputs)
+        self._tried, self._next = time + step, self._advanced(step)
+        end = self._at(time + step, self._next, after=False)
+        if rule != "tr-bdf2":
+            return end, end, None
+        middle = self._advanced(GAMMA * step)
+        return self._at(time + GAMMA * step, middle, after=True), end, None
 
     def accept(self) -> None:
         """See :class:`Drive`."""
         self._time = self._tried
+        for ramp, filtered in zip(self._ramps, self._next, strict=True):
+            ramp.filtered = filtered
+        if self._ramps and self.sequence.slope(self._time, after=True) == 0.0:
+            self._ramps[-1].slope = 0.0
 
-
-def ramp_responses(time: float, transition: float, pole: float, order: int) -> Tensor:
-    """Responses of (s/(s + p))^k, k = 0 … K, to a ramp from 0 to 1 within ``transition``.
-
-    The response to a ramp of unit slope is t for k = 0, (1 - e^-pt)/p for k = 1 and, because
-    s^m/(s + p)^(m+2) = Σ_j C(m, j)·(-p)^j/(s + p)^(j+2), the polynomial
-    Σ_j C(m, j)·(-p)^j·t^(j+1)/(j+1)!·e^-pt with m = k - 2 beyond.
-    """
-
-    def unit(t: float) -> list[float]:
-        if t <= 0.0:
-            return [0.0] * (order + 1)
-        decay = math.exp(-pole * t)
-        result = [t, -math.expm1(-pole * t) / pole]
-        for m in range(order - 1):
-            result.append(decay * t * sum(
-                math.comb(m, j) * (-pole * t) ** j / math.factorial(j + 1) for j in range(m + 1)
-            ))
-        return result[: order + 1]
-
-    rising, falling = unit(time), unit(time - transition)
-    return torch.tensor(
-        [(a - b) / transition for a, b in zip(rising, falling, strict=True)],
-        dtype=torch.float64,
-        device="cpu",
-    )
+    def left_out(self) -> Tensor:
+        """(B,) V: see :meth:`imac_torch.transient.lines.ReducedLines.left_out`."""
+        if not self._stepped:
+            return torch.zeros_like(self._before[:, 0])
+        return self.lines.left_out_of(self._peak * self._ramps[-1].change)
 
 
 class StepDrive:
@@ -262,7 +308,7 @@ class StepDrive:
 
     def try_step(
         self, time: float, step: float, rule: Rule
-    ) -> tuple[DrivePoint, DrivePoint, Tensor]:
+    ) -> tuple[DrivePoint, DrivePoint, LineError | None]:
         """See :class:`Drive`."""
         if rule != "tr-bdf2":
             spread = single_stage(rule, step)
@@ -274,7 +320,7 @@ class StepDrive:
             self._next = self.lines.close(history, self._voltages(time + step))
             self._tried = time + step
             point = self._point(self._tried, self._next, after=False)
-            return point, point, torch.zeros_like(point.inputs)
+            return point, point, None
         first = self.lines.first(self._state, step)
         middle = self.lines.close(first, self._voltages(time + GAMMA * step))
         second = self.lines.second(self._state, middle, step)
@@ -289,3 +335,7 @@ class StepDrive:
     def accept(self) -> None:
         """See :class:`Drive`."""
         self._state, self._time = self._next, self._tried
+
+    def left_out(self) -> Tensor:
+        """See :class:`Drive`: nothing."""
+        return torch.zeros_like(self._voltages(self._time)[:, 0])

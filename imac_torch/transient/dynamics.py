@@ -9,6 +9,7 @@ capacitors' currents, gives the series from which the reduced model is made.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,8 +25,12 @@ from imac_torch.elimination.ports import PortNetwork
 from imac_torch.errors import SolverError
 from imac_torch.wires import input_line_capacitances, output_line_capacitance
 
-POWER_ITERATIONS: Final = 8
-"""Of the slowest natural frequency, which the reduced model needs to a few percent only."""
+POWER_ITERATIONS: Final = 12
+"""Of the longest time constant, which the reduced model needs to a few percent only."""
+SLOWER: Final = 1.05
+"""What it is multiplied by, because iterations find too short a one."""
+SHORTEST: Final = 0.02
+"""Time constant of the fastest filter of a reduced model, relative to the slowest."""
 
 
 @dataclass(frozen=True)
@@ -287,24 +292,30 @@ class Elimination:
 
 
 @dataclass(frozen=True)
-class LaguerreModel:
-    """A layer's linear part as a series in x = s/(s + p): all its poles at one real frequency.
+class SeriesModel:
+    """A layer's linear part as a series of high-pass filters x_k = Π_{j ≤ k} s/(s + p_j).
 
-    Y(s) = Σ_k Y_k·x^k, likewise the line ends, k = 0 … K. Coefficients up to K reproduce all
-    moments up to s^K (substitute s = p·x/(1 - x)), the value at 0 is the DC solution itself, and
-    x lies within the unit circle for every real frequency, so that the model is stable for any K
-    (Knockaert and De Zutter, IEEE Trans. MTT 48, 1563, 2000, use the same variable). The last
-    coefficient is not part of the model: it estimates what is left out.
+    Y(s) = Σ_k Y_k·x_k, likewise the line ends, k = 0 … K; x_0 = 1, so that Y_0 is the DC solution
+    itself, and K terms reproduce all moments up to s^K. With one pole for all filters these are
+    Laguerre's (Knockaert and De Zutter, IEEE Trans. MTT 48, 1563, 2000). A natural frequency λ of
+    the crossbars is left with Π_j (1 - p_j/λ) of itself after K terms: a polynomial in 1/λ, small
+    between the slowest one and the fast ones where the p_j are spread over them. All filters are
+    passive, whence the model is stable for any K.
+
+    What is left out is known: exactly, it is what the crossbars make of the currents C·Z_K·d(x_K·u)
+    /dt into their nodes, Z_K the node voltages that the series leaves, for input voltages u. The
+    last coefficient, of one filter more that is as fast as the fastest, is that taken as static:
+    not part of the model, but its error.
 
     Attributes:
-        pole: p, 1/s: the slowest natural frequency of the blocks.
+        poles: (K+1,) p_j, 1/s; the last is that of the error's filter.
         admittance: (K+2, H, K, K) S; the first is the DC solver's.
         positive_end: (K+2, M·L, C).
         negative_end: (K+2, M·L, C).
         port_capacitance: (C,) F at the pins themselves.
     """
 
-    pole: float
+    poles: Tensor
     admittance: Tensor
     positive_end: Tensor
     negative_end: Tensor
@@ -316,12 +327,12 @@ class LaguerreModel:
         return int(self.admittance.shape[0]) - 2
 
     @classmethod
-    def static(cls, ports: PortNetwork) -> LaguerreModel:
+    def static(cls, ports: PortNetwork) -> SeriesModel:
         """A layer without wire capacitances."""
         zero = torch.zeros_like(ports.admittance)
         none = torch.zeros_like(ports.positive_end)
         return cls(
-            1e12,
+            none.new_full((1,), 1e12),
             torch.stack([ports.admittance, zero]),
             torch.stack([ports.positive_end, none]),
             torch.stack([ports.negative_end, none]),
@@ -329,50 +340,128 @@ class LaguerreModel:
         )
 
     @classmethod
-    def of(cls, blocks: DynamicBlocks, ports: PortNetwork, order: int) -> LaguerreModel:
+    def of(
+        cls,
+        blocks: DynamicBlocks,
+        ports: PortNetwork,
+        order: int,
+        *,
+        swing: float = 0.0,
+        transition: float = 1.0,
+        target: float = 0.0,
+    ) -> SeriesModel:
         """Reduce a layer.
 
-        With G·X_0 = B the recursion is X_1 = -p·G⁻¹C·X_0, X_k = X_{k-1} - p·G⁻¹C·X_{k-1}.
+        With G·Z_0 = B the recursion is X_k = -p_k·G⁻¹C·Z_{k-1}, Z_k = Z_{k-1} + X_k, which follows
+        from s·(x_{k-1} - x_k) = p_k·x_k in (G + s·C)·Σ X_k·x_k = B.
 
         Args:
             blocks: With capacitors.
             ports: The DC elimination of the same layer.
-            order: K >= 0.
+            order: K >= 1, at most.
+            swing: V, of all inputs at once, in either direction.
+            transition: s, within which they ramp.
+            target: V. Fewer terms are taken where such ramps leave no more than this; 0: all.
         """
         elimination = blocks.factor(0.0)
         count, _, columns = blocks.positive.shape
         unit = torch.eye(columns, dtype=ports.admittance.dtype, device=ports.admittance.device)
         voltages, _ = elimination.solve(unit.expand(count, columns, columns), None)
-        pole = _slowest(elimination, voltages)
-        charge = blocks.capacitance
-        currents, positive, negative = [], [], []
-        response: PortResponse | None = None
-        for k in range(order + 1):
-            step, seen = elimination.solve(None, voltages.scaled(charge).times(-pole))
-            voltages = step if k == 0 else voltages + step
-            response = seen if response is None else response + seen
-            currents.append(response.currents)
-            positive.append(response.positive_end)
-            negative.append(response.negative_end)
-        layout = blocks.layout
+        slowest = 1.0 / (SLOWER * _slowest(elimination, voltages))
+        poles = [float(slowest / part) for part in spread_times(order)]
+        fast = float(slowest / SHORTEST)
+        charge, layout = blocks.capacitance, blocks.layout
         parts = (layout.column_index.shape[0], blocks.vertical)
 
-        def ends(values: list[Tensor], first: Tensor) -> Tensor:
-            later = [layout.scatter(value.unflatten(0, parts)) for value in values]
-            return torch.stack([first, *later])
+        def ends(seen: PortResponse) -> tuple[Tensor, Tensor]:
+            return (
+                layout.scatter(seen.positive_end.unflatten(0, parts)),
+                layout.scatter(seen.negative_end.unflatten(0, parts)),
+            )
 
-        admittance = [value.unflatten(0, parts).sum(dim=1) for value in currents]
+        terms = [(ports.admittance, ports.positive_end, ports.negative_end)]
+        for k in range(order + 1):
+            # Of a unit pole: the error's, times its pole, or the next term, times its own.
+            step, seen = elimination.solve(None, voltages.scaled(charge).times(-1.0))
+            admittance = seen.currents.unflatten(0, parts).sum(dim=1)
+            unscaled = (admittance, *ends(seen))
+            left = ports.combine_columns(unscaled[1], unscaled[2])
+            # Inputs that change at random: their contributions add up like their squares.
+            size = fast * swing * float(left.square().sum(-1).max().sqrt())
+            enough = k > 0 and target > 0.0 and (
+                size * ramp_peak([*poles[:k], fast], transition) <= target
+            )
+            if k == order or enough:
+                terms.append((fast * unscaled[0], fast * unscaled[1], fast * unscaled[2]))
+                poles = [*poles[:k], fast]
+                break
+            pole = poles[k]
+            terms.append((pole * unscaled[0], pole * unscaled[1], pole * unscaled[2]))
+            voltages = voltages + step.times(poles[k])
         return cls(
-            pole,
-            torch.stack([ports.admittance, *admittance]),
-            ends(positive, ports.positive_end),
-            ends(negative, ports.negative_end),
+            torch.tensor(poles, dtype=unit.dtype, device=unit.device),
+            torch.stack([term[0] for term in terms]),
+            torch.stack([term[1] for term in terms]),
+            torch.stack([term[2] for term in terms]),
             blocks.port_capacitance,
         )
 
 
+def ramp_step(matrix: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """u(t + h) = E·u(t) + slope·r for u' = slope·1 - L·u: inputs behind filters on a ramp.
+
+    Args:
+        matrix: (n, n) L, 1/s; L_kj = p_j for j ≤ k.
+        step: h, s.
+
+    Returns:
+        E, (n, n), and r, (n,) s.
+    """
+    count = len(matrix)
+    whole = matrix.new_zeros(count + 1, count + 1)
+    whole[:-1, :-1] = -step * matrix
+    whole[:-1, -1] = 1.0
+    found = torch.linalg.matrix_exp(whole)
+    return found[:-1, :-1], step * found[:-1, -1]
+
+
+def ramp_peak(poles: Sequence[float], transition: float) -> float:
+    """The most that ever passes the last of the filters, of a ramp from 0 to 1.
+
+    Behind the ramp the same comes with the opposite sign, so that what is left of it adds at most
+    as much again.
+    """
+    row = torch.tensor(poles, dtype=torch.float64, device="cpu")
+    matrix = torch.tril(row.expand(len(row), -1))
+    step = 0.2 / sum(poles)
+    state, largest = torch.zeros_like(matrix[0]), 0.0
+    decay, rise = ramp_step(matrix, step)
+    time = 0.0
+    while time < transition and time * min(poles) < 4.0:
+        state = decay @ state + rise / transition
+        largest = max(largest, abs(float(state[-1])))
+        time += step
+    return largest
+
+
+def spread_times(count: int) -> list[float]:
+    """Time constants of filters relative to the longest, each list the start of a longer one.
+
+    Leja points of [:data:`SHORTEST`, 1] with the weight of a ramp's response (a time constant τ
+    delays it by τ): every next one is where τ·Π|τ - τ_j| is largest, which makes that product
+    small everywhere (Reichel, BIT 30, 332, 1990).
+    """
+    grid = torch.linspace(SHORTEST, 1.0, 4001, dtype=torch.float64, device="cpu")
+    size = grid.log()
+    found: list[float] = []
+    for _ in range(count):
+        found.append(float(grid[size.argmax()]))
+        size = size + (grid - found[-1]).abs().clamp(min=1e-300).log()
+    return found
+
+
 def _slowest(elimination: Elimination, voltages: CellValues) -> float:
-    """Slowest natural frequency (1/s) by power iteration with G⁻¹C."""
+    """Longest time constant (s) by power iteration with G⁻¹C; it comes from below."""
     vector = CellValues(*(
         part.sum(dim=-1, keepdim=True)
         for part in (voltages.input_line, voltages.positive, voltages.negative)
@@ -382,7 +471,7 @@ def _slowest(elimination: Elimination, voltages: CellValues) -> float:
         vector = vector.times(1.0 / _size(vector))
         vector, _ = elimination.solve(None, vector.scaled(elimination.blocks.capacitance))
         longest = _size(vector)
-    return 1.0 / longest
+    return longest
 
 
 def _size(vector: CellValues) -> float:

@@ -176,7 +176,7 @@ class InferenceRun:
             waiting = (torch.isinf(latency.images) | torch.isinf(decision))[:, 0] & solved
             if not bool(waiting.any()):
                 break
-            # Held for longer: a period without a change is added to the sequence.
+            # Held for longer.
             periods = min(4 * periods, self.options.periods)
             index = torch.nonzero(waiting)[:, 0]
             longer = self._latency(
@@ -186,13 +186,16 @@ class InferenceRun:
             decision = decision.index_copy(0, index, longer.decision)
             latency = Latency(outputs, decision, latency.fraction)
         sampled = sample(result.time, result.outputs, result.time[-1:])[0]
+        # Where nothing leaves its band nothing has happened: there is no latency to speak of.
+        still = (torch.maximum(latency.images, decision) == 0.0)[:, 0]
+        timed = solved & ~still
         none = torch.nan
         return _Part(
             torch.where(solved[:, None], final.outputs, none).cpu(),
             torch.where(solved[:, None], sampled, none).cpu(),
             Latency(
-                torch.where(solved[:, None, None], outputs, none).cpu(),
-                torch.where(solved[:, None], decision, none).cpu(),
+                torch.where(timed[:, None, None], outputs, none).cpu(),
+                torch.where(timed[:, None], decision, none).cpu(),
                 latency.fraction,
             ),
             _masked(result.energy, solved),
@@ -203,9 +206,9 @@ class InferenceRun:
         )
 
     def _transient(self, initial: Tensor, inputs: Tensor, periods: int) -> TransientResult:
-        held = inputs[:, None].expand(-1, periods, -1)
+        timing = self.timing.replace(period=periods * self.timing.period)
         return solve_transient(
-            self.stages, held, self.timing, initial=initial, options=self.options.transient
+            self.stages, inputs[:, None], timing, initial=initial, options=self.options.transient
         )
 
     def _latency(self, result: TransientResult, final: Tensor) -> Latency:
@@ -218,6 +221,10 @@ class InferenceRun:
             resolution=self.options.resolution,
             final=final[:, None],
         )
+
+    def _charged(self) -> bool:
+        """Whether anything in the circuit takes time."""
+        return self.timing.load_capacitance > 0.0 or any(stage.charged for stage in self.stages)
 
     def _failed(self, inputs: Tensor) -> _Part:
         last = self.stages[-1].static.ports
@@ -241,7 +248,9 @@ class InferenceRun:
         if not chosen:
             return None
         latest = max(0.0 if self._slowest is None else self._slowest[0], self.timing.period)
-        periods = math.ceil(latest / self.timing.period) if latest < math.inf else 1
+        # One that never settles is shown for as long as was looked.
+        longest = self.options.periods * self.timing.period
+        periods = math.ceil(min(latest, longest) / self.timing.period)
         result = self._transient(
             torch.stack([wanted[k][0] for k in chosen]),
             torch.stack([wanted[k][1] for k in chosen]),
@@ -273,7 +282,8 @@ class InferenceRun:
             whole.error,
             whole.steps,
             f"{control.method.upper()}, "
-            + (f"{control.tolerance:g} V per step" if control.adaptive else "given steps"),
+            + (f"{control.tolerance:g} V per step" if control.adaptive else "given steps")
+            + ("" if self._charged() else "; nothing holds charge, latency is that of the ramp"),
             self.options.resolution,
             self._waveforms(),
             self.failure,

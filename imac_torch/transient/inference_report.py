@@ -17,7 +17,9 @@ from imac_torch.waveform import Waveforms
 class InferenceReport:
     """One inference per image; B images, M outputs.
 
-    Images that were not solved (``status``) have NaN everywhere and count nowhere.
+    Images that were not solved (``status``) have NaN everywhere and count nowhere. Those whose
+    outputs stay within their bands all the time (the same input as before, or no swing) have
+    latencies of NaN: they have an energy, but count for no latency.
 
     Attributes:
         settled: (B, M) V, of the DC solution.
@@ -72,13 +74,21 @@ class InferenceReport:
         return int((self.latency.ready[self.measured] > self.timing.period).sum())
 
     @property
+    def unchanged(self) -> int:
+        """Solved images whose outputs did not change."""
+        return int((self.measured & self.latency.ready[:, 0].isnan()).sum())
+
+    @property
     def safe_period(self) -> float:
-        """s, smallest period after which all outputs of all images have settled, classes too."""
+        """s, smallest period after which all outputs of all images have settled, classes too.
+
+        Infinite where one does not settle, NaN where none changes.
+        """
         return self.latency.safe_period()
 
     @property
     def throughput(self) -> float:
-        """Inferences per second at :attr:`safe_period`."""
+        """Inferences per second at :attr:`safe_period`; 0 where that is infinite."""
         return 1.0 / self.safe_period
 
     def cost(self, labels: Tensor | None = None) -> SamplingCost:

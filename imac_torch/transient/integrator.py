@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +22,15 @@ from imac_torch.errors import SolverError
 GAMMA: Final = 2.0 - math.sqrt(2.0)
 """γ: where the first stage ends, in steps."""
 WEIGHTS: Final = (math.sqrt(2.0) / 4.0, math.sqrt(2.0) / 4.0, 1.0 - math.sqrt(2.0) / 2.0)
-"""Of the derivatives at the start, the stage and the end: y₁ = y₀ + h·Σ w·ẏ, and quadrature."""
+"""Of the derivatives at the start, the stage and the end: y₁ = y₀ + h·Σ w·ẏ."""
+QUADRATURE: Final = (
+    (3.0 * GAMMA - 1.0) / (6.0 * GAMMA),
+    1.0 / (6.0 * GAMMA * (1.0 - GAMMA)),
+    (2.0 - 3.0 * GAMMA) / (6.0 * (1.0 - GAMMA)),
+)
+"""Of a function at the same points: the integral of the parabola through them."""
+_SPAN: Final = 0.0631
+"""Largest |s·(s - γ)·(s - 1)| in a step, s from 0 to 1."""
 _MIDDLE: Final = 1.0 / (GAMMA * (2.0 - GAMMA))
 _ERROR: Final = (-3.0 * GAMMA**2 + 4.0 * GAMMA - 2.0) / (12.0 * (2.0 - GAMMA))
 
@@ -65,8 +73,58 @@ def local_error(step: float, start_rate: Tensor, middle_rate: Tensor, end_rate: 
 
 
 def quadrature(step: float, start: Tensor, middle: Tensor, end: Tensor) -> Tensor:
-    """Integral over a step of a function known at its three points, with the method's weights."""
-    return step * (WEIGHTS[0] * start + WEIGHTS[1] * middle + WEIGHTS[2] * end)
+    """Integral over a step of the parabola through a function's values at its three points.
+
+    Exact for a power that is quadratic in time, such as that of sources on a ramp.
+    """
+    return step * (QUADRATURE[0] * start + QUADRATURE[1] * middle + QUADRATURE[2] * end)
+
+
+class Points(NamedTuple):
+    """A function at the three points of a step, and at the stage of the step before.
+
+    Attributes:
+        start: Any shape.
+        middle: The same.
+        end: The same.
+        earlier: The same, or None where a corner of the inputs lies between.
+        length: s, from there to the start.
+    """
+
+    start: Tensor
+    middle: Tensor
+    end: Tensor
+    earlier: Tensor | None
+    length: float
+
+    def at(self, part: float) -> Tensor:
+        """The parabola through the three points.
+
+        Args:
+            part: Of the step.
+        """
+        first, second = self._differences(1.0)
+        return self.start + part * (first + (part - GAMMA) * second)
+
+    def error(self, step: float) -> Tensor:
+        """How far the function is from that parabola within the step, at most.
+
+        From the third divided difference, the one with the point before. Right behind a corner
+        there is none: then the third derivative is taken to be three times the second one in a
+        step (an exponential of time constant step/3), and the next step knows.
+        """
+        first, second = self._differences(step)
+        if self.earlier is None:
+            return _SPAN * step**2 * second.abs()
+        past = (self.start - self.earlier) / self.length
+        before = (first - past) / (GAMMA * step + self.length)
+        return _SPAN * step**3 * ((second - before) / (step + self.length)).abs()
+
+    def _differences(self, step: float) -> tuple[Tensor, Tensor]:
+        """First and second divided difference."""
+        first = (self.middle - self.start) / (GAMMA * step)
+        last = (self.end - self.middle) / ((1.0 - GAMMA) * step)
+        return first, (last - first) / step
 
 
 @dataclass(frozen=True)
@@ -74,7 +132,9 @@ class StepControl:
     """How steps are chosen.
 
     Attributes:
-        tolerance: V, largest estimated local error of a step, of any node of any sample.
+        tolerance: V, largest estimated error of a step, of any node of any sample: of its end
+            (charges' local errors, seen through everything behind them), and of outputs between
+            its points. Powers keep the same tolerance relative to vdd and to their largest value.
         smallest: s; a step that would be shorter is an error.
         largest: s, or None for a tenth of the period.
         fixed: s; equal steps of this size instead (convergence studies).

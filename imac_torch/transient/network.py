@@ -8,6 +8,7 @@ neurons of one layer is the load of the next, as in :mod:`imac_torch.dc.network`
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -16,11 +17,18 @@ from imac_torch.config import Timing
 from imac_torch.errors import SolverError
 from imac_torch.numeric.modes import lasting
 from imac_torch.transient.drive import Sequence
-from imac_torch.transient.integrator import GAMMA, ladder, quadrature
+from imac_torch.transient.integrator import GAMMA, Points, ladder, quadrature
 from imac_torch.transient.options import TransientOptions
+from imac_torch.transient.power import Powers
 from imac_torch.transient.preparation import DynamicStage
 from imac_torch.transient.result import Recorder, TransientResult
+from imac_torch.transient.state import NeuronState
 from imac_torch.transient.step import FailedStep, Stepper, TriedStep
+
+REFUSED: Final = 1e-3
+"""V. Larger errors of reduced wires are refused where nobody asked for reduced ones."""
+BESIDE: Final = 1e-3
+"""Of a step: how far from a corner its two neighbouring time points are."""
 
 
 def solve_transient(
@@ -58,14 +66,24 @@ def solve_transient(
     begin = torch.zeros_like(inputs[:, 0]) if initial is None else initial.expand_as(inputs[:, 0])
     sequence = Sequence(torch.cat([begin[:, None], inputs], dim=1), timing)
     with lasting():
-        return _integrate(Stepper(stages, sequence, options), sequence, options)
+        result = _integrate(Stepper(stages, sequence, options), sequence, options)
+    limit = max(REFUSED, 10.0 * options.control.tolerance)
+    if options.wires == "auto" and float(result.reduction_error.max()) > limit:
+        sample = int(result.reduction_error.argmax())
+        raise SolverError(
+            f"sample {sample}: the reduced models of the wires may be off by "
+            f"{float(result.reduction_error[sample]):.2g} V at an amplifier, more than {limit:.2g} "
+            "V; take longer ramps (timing.transition), every node (wires='exact'), which is slow, "
+            "or accept it by wires='reduced'"
+        )
+    return result
 
 
 def _integrate(
     stepper: Stepper, sequence: Sequence, options: TransientOptions
 ) -> TransientResult:
     kept = Recorder(options.save == "all")
-    kept.add(0.0, [item.outputs for item in stepper.neurons], stepper.power())
+    kept.add(0.0, [item.outputs for item in stepper.neurons], stepper.power().total)
     for period in range(sequence.periods):
         stepper.begin(period)
         kept.close_period(_period(stepper, kept, sequence.timing, options, period))
@@ -86,7 +104,8 @@ def _period(
     longest = timing.period / 10 if control.largest is None else control.largest
     two_stages = control.method == "tr-bdf2"
     before = stepper.power()
-    energy = torch.zeros_like(before)
+    energy = torch.zeros_like(before.total)
+    at_corner = True
     time = 0.0
     wanted = ladder(min(timing.transition / 32, longest))
     if control.fixed is not None:
@@ -100,7 +119,9 @@ def _period(
         if grid:
             step = min(grid.pop(0) - time, remaining)
         else:
-            step = remaining if wanted > 0.999 * remaining else wanted
+            # Two equal steps instead of a long one and a crumb.
+            step = wanted if 2.0 * wanted < remaining else remaining / 2
+            step = remaining if wanted > 0.999 * remaining else step
         tried = stepper.attempt(time, step)
         if isinstance(tried, FailedStep) or (tried.error > 1.0 and control.adaptive):
             kept.rejected += 1
@@ -113,24 +134,64 @@ def _period(
                 raise SolverError(_why(stepper, tried, options, start + time, step))
             continue
         kept.steps += 1
+        old = stepper.neurons
         stepper.accept(tried, step)
-        energy = energy + (
-            quadrature(step, before, *tried.powers)
-            if two_stages
-            else step / 2 * (before + tried.powers[1])
+        middle, after = tried.powers
+        static = [power.total - power.charging for power in (before, middle, after)]
+        energy = energy + after.stored - before.stored + (
+            quadrature(step, *static) if two_stages else step / 2 * (static[0] + static[2])
         )
-        before = tried.powers[1]
+        started, at_corner = at_corner, step > 0.999999 * remaining
+        end = corner if at_corner else time + step
         if two_stages:
-            outputs = [item.outputs for item in tried.middle]
-            kept.add(start + time + GAMMA * step, outputs, tried.powers[0])
-        at_corner = step > 0.999999 * remaining
-        time = corner if at_corner else time + step
-        kept.add(start + time, [item.outputs for item in tried.neurons], tried.powers[1])
+            _add_step(kept, start + time, step, old, tried, before, started, at_corner)
+        before = after
+        time = end
+        kept.add(start + time, [item.outputs for item in tried.neurons], after.total)
         if at_corner and corner < timing.period:
+            stepper.corner()
             before = stepper.power()
         shortened = ladder(step) if at_corner and step < wanted else 0.0
         wanted = max(control.proposal(step, tried.error, longest), shortened)
     return energy
+
+
+def _add_step(
+    kept: Recorder,
+    time: float,
+    step: float,
+    before: Items[NeuronState],
+    tried: TriedStep,
+    power: Powers,
+    started: bool,
+    ends: bool,
+) -> None:
+    """The stage of a step; where it touches a corner, a point close to it as well.
+
+    With a point on either side, whatever interpolates between time points sees the corner as one.
+
+    Args:
+        kept: Takes the points.
+        time: s, of the step's start.
+        step: s.
+        before: Neurons at the start.
+        tried: The step.
+        power: At the start.
+        started: Whether a corner is at its start.
+        ends: Whether one is at its end.
+    """
+    parts = [BESIDE] * started + [GAMMA] + [1.0 - BESIDE] * ends
+    end = tried.powers[1]
+    for part in parts:
+        if part == GAMMA:
+            outputs, total = [item.outputs for item in tried.middle], tried.powers[0].total
+        else:
+            total = Points(power.total, tried.powers[0].total, end.total, None, 0.0).at(part)
+            outputs = [
+                Points(one.outputs, two.outputs, three.outputs, None, 0.0).at(part)
+                for one, two, three in zip(before, tried.middle, tried.neurons, strict=True)
+            ]
+        kept.add(time + part * step, outputs, total)
 
 
 def _why(

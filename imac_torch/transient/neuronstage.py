@@ -168,6 +168,22 @@ class StageInputs(NamedTuple):
     outputs: Tensor
 
 
+class NeuronErrors(NamedTuple):
+    """Estimated errors of what a stage is made of.
+
+    Attributes:
+        gate: (B, M) C, of the gates' charges.
+        output: (B, M) C, of the outputs' charges.
+        combined: (B, M) V, of the neuron inputs.
+        currents: (B, M) A, of what the next layer draws besides; None: none.
+    """
+
+    gate: Tensor
+    output: Tensor
+    combined: Tensor
+    currents: Tensor | None
+
+
 class StageLoad:
     """The next layer in a stage, and its compiled form where that is asked for."""
 
@@ -338,12 +354,14 @@ def propagate(
     system: Linearised,
     load: StageLoad,
     sigma: float,
-    gate_error: Tensor,
-    output_error: Tensor,
-) -> Tensor:
-    """(B,) V: largest change of a gate or output when charges are off by the given errors (C)."""
-    gate_step = neurons.circuit.input_resistance * sigma * gate_error / system.gate
-    right = sigma * output_error + system.transfer * gate_step
+    errors: NeuronErrors,
+) -> tuple[Tensor, Tensor]:
+    """(B, M) V twice: what errors do to gates and outputs at the end of a stage."""
+    resistance = neurons.circuit.input_resistance
+    gate_step = (errors.combined + resistance * sigma * errors.gate) / system.gate
+    right = sigma * errors.output + system.transfer * gate_step
+    if errors.currents is not None:
+        right = right - errors.currents
     if neurons.tables is not None and load.load is not None:
         from imac_torch.kernels import transient as kernels
 
@@ -359,5 +377,4 @@ def propagate(
         )
     else:
         change = load.solve(system.diagonal, right, 1e-2)
-    gate_change = gate_step + system.coupling * change
-    return torch.maximum(change.abs().amax(-1), gate_change.abs().amax(-1))
+    return gate_step + system.coupling * change, change

@@ -17,11 +17,12 @@ class TransientOptions:
 
     Attributes:
         control: Tolerance and limits of time steps.
-        wires: What represents crossbars with wire capacitances: ``reduced`` (a series with
-            ``order`` + 1 terms per input line whose first neglected term is reported in V),
-            ``exact`` (every node), or ``auto``: exact for networks of up to
-            :data:`imac_torch.transient.preparation.EXACT_NODES` nodes, else reduced.
-        order: Of the series.
+        wires: What represents crossbars with wire capacitances: ``reduced`` (a series of filters
+            whose error is reported in V), ``exact`` (every node), or ``auto``: exact for networks
+            of up to :data:`imac_torch.transient.preparation.EXACT_NODES` nodes, else reduced, and
+            an error where that may be off by more than 1 mV, or ten tolerances of a step.
+        order: Of the series; None: what the tolerance of a step needs, at most
+            :data:`imac_torch.transient.preparation.LARGEST_ORDER`.
         amplifiers: Whether to integrate the amplifiers' power, which costs memory.
         save: ``outputs`` or ``all``: waveforms of every layer's neurons.
         kernel: ``numba`` (compiled, tabulated neurons on the CPU), ``torch`` or ``auto``.
@@ -30,7 +31,7 @@ class TransientOptions:
 
     control: StepControl = field(default_factory=StepControl)
     wires: Literal["auto", "reduced", "exact"] = "auto"
-    order: int = 4
+    order: int | None = None
     amplifiers: bool = True
     save: Literal["outputs", "all"] = "outputs"
     kernel: str = "auto"
@@ -48,7 +49,7 @@ class TransientOptions:
             raise SolverError(f"save = {self.save!r}: 'outputs' or 'all'")
         if self.kernel not in {"auto", "numba", "torch"}:
             raise SolverError(f"kernel = {self.kernel!r}: 'auto', 'numba' or 'torch'")
-        if self.order < 1 or self.max_iterations < 1:
+        if (self.order is not None and self.order < 1) or self.max_iterations < 1:
             raise SolverError(
                 f"order = {self.order} and max_iterations = {self.max_iterations} must be >= 1"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,21 @@ from imac_torch.transient.preparation import DynamicStage
 from imac_torch.transient.state import NeuronState, present, with_bias
 
 
+class Powers(NamedTuple):
+    """Powers at one time; (5, B) each: inputs, bias, neurons, level shift, amplifiers.
+
+    Attributes:
+        total: W; amplifiers are NaN where not asked for.
+        charging: W, the part of it that moves charge between constant voltages. Its integral is
+            the difference of :attr:`stored`, whatever the time steps.
+        stored: J.
+    """
+
+    total: Tensor
+    charging: Tensor
+    stored: Tensor
+
+
 def source_powers(
     stages: Sequence[DynamicStage],
     point: DrivePoint,
@@ -21,8 +37,8 @@ def source_powers(
     neurons: Sequence[NeuronState],
     *,
     amplifiers: bool,
-) -> Tensor:
-    """(5, B) W: inputs, bias, neurons, level shift, amplifiers.
+) -> Powers:
+    """Power of every kind of source.
 
     Args:
         stages: The layers.
@@ -33,34 +49,54 @@ def source_powers(
     """
     vdd = float(stages[0].static.vdd)
     bias = point.bias
-    supply = torch.zeros_like(bias)
-    shifts = torch.zeros_like(bias)
-    delivered = torch.zeros_like(bias)
+    nothing = torch.zeros_like(bias)
+    supply, shifts, delivered = nothing, nothing, nothing
+    charging, stored = ([nothing, nothing], [nothing, nothing])  # of supply and level shift
     for k, (stage, state) in enumerate(zip(stages, neurons, strict=True)):
         neuron = stage.static.neuron
-        supply = supply + vdd * (state.supply_current + state.supply_rate).sum(-1)
+        supply = supply + vdd * state.supply_current.sum(-1)
         feedback = (state.outputs - state.gates) * neuron.feedback_conductance
-        drawn = state.gate_current + state.gate_rate - feedback
+        drawn = state.gate_current - feedback
         shifts = shifts + (neuron.level_shift * drawn).sum(-1)
-        ends = (point.positive_end, point.negative_end)
+        charging[0] = charging[0] + vdd * state.supply_rate.sum(-1)
+        charging[1] = charging[1] + (neuron.level_shift * state.gate_rate).sum(-1)
+        stored[0] = stored[0] + vdd * state.supply_charge.sum(-1)
+        stored[1] = stored[1] + (neuron.level_shift * state.gate_charge).sum(-1)
         if k:
-            own = present(lines[k])
             voltages = with_bias(neurons[k - 1].outputs, vdd)
-            bias = bias + vdd * stage.lines.bias_current(own, voltages)
-            if amplifiers:
-                ends = stage.lines.end_voltages(own, voltages)
+            bias = bias + vdd * stage.lines.bias_current(present(lines[k]), voltages)
         if amplifiers:
-            delivered = delivered + _amplifier_power(stage, ends, state.pole, drawn)
+            ends = line_ends(stages, point, lines, neurons, k)
+            delivered = delivered + _amplifier_power(stage, ends, state, drawn + state.gate_rate)
     if not amplifiers:
         delivered = torch.full_like(bias, torch.nan)
-    return torch.stack([point.inputs, bias, supply, shifts, delivered])
+    moving = torch.stack([nothing, nothing, *charging, nothing])
+    static = torch.stack([point.inputs, bias, supply, shifts, delivered])
+    return Powers(static + moving, moving, torch.stack([nothing, nothing, *stored, nothing]))
+
+
+def line_ends(
+    stages: Sequence[DynamicStage],
+    point: DrivePoint,
+    lines: Sequence[LineState | None],
+    neurons: Sequence[NeuronState],
+    k: int,
+) -> tuple[Tensor, Tensor]:
+    """(B, M·L, H) V of the I+ and the I- ends of layer k.
+
+    Raises:
+        SolverError: Those of the first layer were not asked for.
+    """
+    if k == 0:
+        if point.positive_end is None or point.negative_end is None:
+            raise SolverError("the ends of the first layer's lines are missing")
+        return point.positive_end, point.negative_end
+    voltages = with_bias(neurons[k - 1].outputs, float(stages[0].static.vdd))
+    return stages[k].lines.end_voltages(present(lines[k]), voltages)
 
 
 def _amplifier_power(
-    stage: DynamicStage, ends: tuple[Tensor | None, Tensor | None], combined: Tensor, drawn: Tensor
+    stage: DynamicStage, ends: tuple[Tensor, Tensor], state: NeuronState, drawn: Tensor
 ) -> Tensor:
-    """(B,) W, as :mod:`imac_torch.dc.network` counts it."""
-    positive, negative = ends
-    if positive is None or negative is None:
-        raise SolverError("the ends of the first layer's lines are missing")
-    return stage.static.ports.read_out.power(positive, negative, combined, drawn)
+    """(B,) W, as :mod:`imac_torch.dc.network` counts it, and that of the pole's low-pass."""
+    return stage.static.ports.read_out.power(*ends, state.pole, drawn, delayed=state.delayed)

@@ -9,18 +9,24 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from imac_torch.config import Interconnect
+from imac_torch.config import Interconnect, Timing
 from imac_torch.crossbar import CrossbarSpec
 from imac_torch.dc.network import Stage
 from imac_torch.errors import SolverError
 from imac_torch.periphery.neuron.base import NeuronSpec
-from imac_torch.transient.dynamics import DynamicBlocks, LaguerreModel, LineCapacitances
+from imac_torch.transient.dynamics import DynamicBlocks, LineCapacitances, SeriesModel
 from imac_torch.transient.lines import ExactLines, ReducedLines
 from imac_torch.transient.neuronstage import DynamicNeurons
 from imac_torch.transient.options import TransientOptions
 
 EXACT_NODES = 2_000
 """Nodes of all crossbars (three per cell) above which ``auto`` reduces them."""
+LARGEST_ORDER = 32
+"""Of reduced models whose order is not given."""
+BOUND = 3.0
+"""What such models may leave out at inputs that all change at once, in tolerances of a step."""
+STEEPER = 2.0
+"""How much steeper than its inputs' ramps a neuron is taken to be, in choosing an order."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,14 @@ class DynamicStage:
     neurons: DynamicNeurons
     pole: float | None
 
+    @property
+    def charged(self) -> bool:
+        """Whether anything in it takes time: a charge, wires' capacitances, a pole."""
+        level = torch.full_like(self.neurons.capacitance, 0.25)[None]
+        held = self.neurons.state(level, 2.0 * level)
+        wires = not isinstance(self.lines, ReducedLines) or self.lines.model.order > 0
+        return self.pole is not None or wires or any(bool((part != 0.0).any()) for part in held)
+
     def with_load(self, capacitance: float) -> DynamicStage:
         """The same with a capacitance (F) from every output to ground besides."""
         total = self.neurons.capacitance + capacitance
@@ -51,6 +65,7 @@ def prepare_transient(
     interconnects: Sequence[Interconnect],
     stages: Sequence[Stage],
     options: TransientOptions | None = None,
+    timing: Timing | None = None,
 ) -> tuple[DynamicStage, ...]:
     """Everything that does not depend on inputs.
 
@@ -59,11 +74,14 @@ def prepare_transient(
         interconnects: Wires of every layer: whether they have capacitance, and how much.
         stages: The DC description of the same layers.
         options: Settings.
+        timing: How fast inputs change, which the number of terms of reduced models follows; None:
+            the default configuration's.
 
     Raises:
         SolverError: Conductances have sample dimensions, or numbers of layers differ.
     """
     options = TransientOptions() if options is None else options
+    timing = Timing() if timing is None else timing
     if not len(layers) == len(interconnects) == len(stages) > 0:
         raise SolverError(
             f"{len(layers)} layers, {len(interconnects)} interconnects, {len(stages)} stages"
@@ -71,19 +89,26 @@ def prepare_transient(
     nodes = sum(3 * crossbar.conductances.positive.numel() for crossbar, _ in layers)
     exact = options.wires == "exact" or (options.wires == "auto" and nodes <= EXACT_NODES)
     lines: list[ReducedLines | ExactLines] = []
-    for (crossbar, _), interconnect, stage in zip(layers, interconnects, stages, strict=True):
+    for (crossbar, spec), interconnect, stage in zip(layers, interconnects, stages, strict=True):
         if crossbar.conductances.positive.ndim != 2:
             raise SolverError("transients take conductances without sample dimensions; select one")
         capacitances = LineCapacitances.of(interconnect, crossbar)
         if capacitances is None:
-            lines.append(ReducedLines(LaguerreModel.static(stage.ports), stage.ports))
+            lines.append(ReducedLines(SeriesModel.static(stage.ports), stage.ports))
             continue
         blocks = DynamicBlocks.of(crossbar, capacitances)
-        lines.append(
-            ExactLines(blocks, stage.ports)
-            if exact
-            else ReducedLines(LaguerreModel.of(blocks, stage.ports, options.order), stage.ports)
-        )
+        if exact:
+            lines.append(ExactLines(blocks, stage.ports))
+            continue
+        # Inputs swing between -vdd and vdd, neurons within vdd, but those may be faster.
+        free = options.order is None
+        model = SeriesModel.of(
+            blocks, stage.ports, LARGEST_ORDER if options.order is None else options.order,
+            swing=spec.vdd if lines else 2.0 * spec.vdd,
+            transition=timing.transition / STEEPER if lines else timing.transition,
+            target=BOUND * options.control.tolerance if free else 0.0,
+        )  # fmt: skip
+        lines.append(ReducedLines(model, stage.ports))
     result = []
     for k, ((crossbar, spec), stage) in enumerate(zip(layers, stages, strict=True)):
         device = stage.ports.admittance.device

@@ -15,7 +15,9 @@ from imac_torch.transient.neuronstage import Linearised
 class NeuronState(NamedTuple):
     """A layer's neurons at one time, (B, M) each: V, C, A.
 
-    ``pole`` is the combined voltage behind the amplifiers' pole.
+    ``pole`` is the combined voltage behind the amplifiers' pole, ``delayed`` (B, M·L, H) the
+    voltage of each of them there: None where there is no pole, or where their power is not asked
+    for.
     """
 
     gates: Tensor
@@ -30,6 +32,8 @@ class NeuronState(NamedTuple):
     supply_current: Tensor
     pole: Tensor
     pole_rate: Tensor
+    delayed: Tensor | None = None
+    delayed_rate: Tensor | None = None
 
 
 class StageState(NamedTuple):
@@ -53,6 +57,7 @@ RATES: Final = {
     "output_charge": "output_rate",
     "supply_charge": "supply_rate",
     "pole": "pole_rate",
+    "delayed": "delayed_rate",
 }
 """Where the derivative of a quantity with a history is."""
 

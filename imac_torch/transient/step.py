@@ -11,17 +11,18 @@ from torch import Tensor
 from imac_torch.dc.network import solve_dc
 from imac_torch.dc.newton import NewtonOptions
 from imac_torch.solution import Status
+from imac_torch.transient.accuracy import Earlier, between_errors, end_errors, power_errors
 from imac_torch.transient.drive import Drive, DrivePoint, RampDrive, Sequence, StepDrive
 from imac_torch.transient.integrator import (
     GAMMA,
     Rule,
     first_history,
-    local_error,
     second_history,
     shift,
     single_stage,
 )
 from imac_torch.transient.lines import (
+    LineError,
     LineHistory,
     Lines,
     LineState,
@@ -32,11 +33,10 @@ from imac_torch.transient.neuronstage import (
     Linearised,
     StageInputs,
     StageLoad,
-    propagate,
     solve_stage,
 )
 from imac_torch.transient.options import TransientOptions
-from imac_torch.transient.power import source_powers
+from imac_torch.transient.power import Powers, line_ends, source_powers
 from imac_torch.transient.preparation import DynamicStage
 from imac_torch.transient.state import RATES, NeuronState, StageState, present, with_bias
 
@@ -55,7 +55,7 @@ class TriedStep(NamedTuple):
     """A step.
 
     Attributes:
-        errors: (layers, B) estimated local errors relative to the tolerance.
+        errors: (layers, B) estimated errors relative to the tolerance.
         middle: Neurons at its stage.
         neurons: At its end.
         lines: At its end.
@@ -66,7 +66,7 @@ class TriedStep(NamedTuple):
     middle: list[NeuronState]
     neurons: list[NeuronState]
     lines: list[LineState | None]
-    powers: tuple[Tensor, Tensor]
+    powers: tuple[Powers, Powers]
 
     @property
     def error(self) -> float:
@@ -123,9 +123,19 @@ class Stepper:
         self.reduction_error = solution.outputs.new_zeros(batch)
         self.inside = torch.ones(batch, dtype=torch.bool, device=solution.outputs.device)
         self.drive.begin(0)
+        for k, stage in enumerate(self.stages):
+            if stage.pole is not None and options.amplifiers:
+                ends = line_ends(self.stages, self.drive.at_start(), self.lines, self.neurons, k)
+                ideal = stage.static.ports.read_out.output(*ends)
+                self.neurons[k] = self.neurons[k]._replace(
+                    delayed=ideal, delayed_rate=torch.zeros_like(ideal)
+                )
+        self.corner()
+        self.largest = self.power().total.abs()
         self._taken = 0
         # Neurons a while before, and how long: the slope that guesses start from.
         self.before: tuple[list[NeuronState], float] | None = None
+        self._earlier: Earlier | None = None
         self.unloaded = StageLoad(None, stages[-1].static.ports.outputs)
 
     def _load(self, k: int, step: float) -> StageLoad:
@@ -146,10 +156,23 @@ class Stepper:
     def begin(self, period: int) -> None:
         """Enter a period."""
         self.drive.begin(period)
+        self.corner()
+        after = self.sequence.ends(period)[1]
+        goal = solve_dc([stage.static for stage in self.stages], after).power
+        if goal is not None:
+            kinds = (goal.inputs, goal.bias, goal.neurons, goal.level_shift, goal.amplifiers)
+            # Where that has no solution, what has been seen so far has to do.
+            reached = torch.stack(kinds).abs().nan_to_num(nan=0.0)
+            self.largest = torch.maximum(self.largest, reached)
 
-    def power(self) -> Tensor:
-        """(5, B) W now; at a corner, after it."""
-        return self._power(self.drive.at_start(), self.lines, self.neurons)
+    def corner(self) -> None:
+        """The inputs have a corner here: what was before it says nothing of what follows."""
+        self._earlier = None
+        self._now = self._power(self.drive.at_start(), self.lines, self.neurons)
+
+    def power(self) -> Powers:
+        """Now; at a corner, after it."""
+        return self._now
 
     def attempt(self, time: float, step: float) -> TriedStep | FailedStep:
         """Try a step; the state stays what it is.
@@ -159,64 +182,82 @@ class Stepper:
             step: s.
         """
         rule = self._rule()
-        middle_point, end_point, error = self.drive.try_step(time, step, rule)
+        middle_point, end_point, drive = self.drive.try_step(time, step, rule)
+        start = StageState(self.neurons, self.lines, [], 0.0)
         # Backward Euler is BDF2 whose middle is the start.
-        before = StageState(self.neurons, self.lines, [], 0.0) if rule == "euler" else None
+        before = start if rule == "euler" else None
         length = step if rule == "tr-bdf2" else single_stage(rule, step)
         middle = self._stage(length, middle_point, before)
         if isinstance(middle, FailedStep):
             return middle
         if rule != "tr-bdf2":
             power = self._power(end_point, middle.lines, middle.neurons)
-            unknown = torch.zeros_like(error).expand(len(self.stages), -1)
+            unknown = power.total.new_zeros(len(self.stages), len(self.alive))
             return TriedStep(
                 unknown, middle.neurons, middle.neurons, middle.lines, (power, power)
             )
         end = self._stage(step, end_point, middle)
         if isinstance(end, FailedStep):
             return end
-        errors = []
-        for k, layer in enumerate(self.neurons):
-            found = self._error(k, step, layer, middle.neurons[k], end)
-            lines = self.lines[k]
-            if lines is None:
-                found = torch.maximum(found, error)
-            else:
-                states = (lines, present(middle.lines[k]), present(end.lines[k]))
-                found = torch.maximum(found, self.stages[k].lines.error(step, *states))
-            errors.append(found)
-        # A sample whose initial point failed must not hold the others up.
-        relative = torch.where(self.alive, torch.stack(errors), 0.0)
+        powers = (
+            self._power(middle_point, middle.lines, middle.neurons),
+            self._power(end_point, end.lines, end.neurons),
+        )
         return TriedStep(
-            relative / self.options.control.tolerance,
+            self._errors(step, (start, middle, end), drive, powers),
             middle.neurons,
             end.neurons,
             end.lines,
-            (
-                self._power(middle_point, middle.lines, middle.neurons),
-                self._power(end_point, end.lines, end.neurons),
-            ),
+            powers,
         )
+
+    def _errors(
+        self,
+        step: float,
+        states: tuple[StageState, StageState, StageState],
+        drive: LineError | None,
+        powers: tuple[Powers, Powers],
+    ) -> Tensor:
+        """(layers, B), relative to the tolerance; powers count as the first layer's."""
+        loads = [self._load(k, step) for k in range(len(self.stages))]
+        errors = torch.maximum(
+            end_errors(self.stages, loads, step, states, drive),
+            between_errors(step, states, self._earlier),
+        )
+        first, second, third = (
+            power.total - power.charging for power in (self.power(), *powers)
+        )
+        relative = power_errors(step, (first, second, third), self._earlier, self.largest)
+        errors[0] = torch.maximum(errors[0], self.vdd * relative)
+        # A sample whose initial point failed must not hold the others up.
+        return torch.where(self.alive, errors, 0.0) / self.options.control.tolerance
 
     def accept(self, tried: TriedStep, step: float) -> None:
         """Go to the end of the step tried last."""
         self.drive.accept()
-        self.before = (
-            (tried.middle, (1.0 - GAMMA) * step)
-            if self._rule() == "tr-bdf2"
-            else (self.neurons, step)
-        )
+        two_stages = self._rule() == "tr-bdf2"
+        self.before = (tried.middle, (1.0 - GAMMA) * step) if two_stages else (self.neurons, step)
+        if two_stages:
+            middle = tried.powers[0]
+            self._earlier = Earlier(
+                tried.middle, middle.total - middle.charging, (1.0 - GAMMA) * step
+            )
+        self._now = tried.powers[1]
+        for power in tried.powers:
+            self.largest = torch.maximum(self.largest, power.total.abs())
         self._taken += 1
         self.neurons, self.lines = tried.neurons, tried.lines
         for k, layer in enumerate(self.neurons):
             core = self.stages[k].static.neuron.core
             self.inside &= core.inside(layer.gates, layer.outputs).all(dim=-1)
             state, lines = self.lines[k], self.stages[k].lines
-            if state is not None and isinstance(lines, ReducedLines):
-                voltages = with_bias(self.neurons[k - 1].outputs, self.vdd)
-                self.reduction_error = torch.maximum(
-                    self.reduction_error, lines.left_out(state, voltages)
-                )
+            if state is None:
+                left = self.drive.left_out()
+            elif isinstance(lines, ReducedLines):
+                left = lines.left_out(state, with_bias(self.neurons[k - 1].outputs, self.vdd))
+            else:
+                continue
+            self.reduction_error = torch.maximum(self.reduction_error, left)
 
     def _stage(
         self, step: float, point: DrivePoint, middle: StageState | None
@@ -296,6 +337,14 @@ class Stepper:
                     pole_rate=pole_rate,
                 )
             )
+            if start.delayed is not None and stage.pole is not None:
+                ends = line_ends(self.stages, point, lines, neurons, k)
+                past_delay = history("delayed")
+                delayed = stage.pole * stage.static.ports.read_out.output(*ends) + past_delay
+                delayed = delayed / (sigma + stage.pole)
+                neurons[k] = neurons[k]._replace(
+                    delayed=delayed, delayed_rate=sigma * delayed - past_delay
+                )
             systems.append(solved.system)
             if past is not None:
                 following = self.stages[k + 1].lines
@@ -322,26 +371,9 @@ class Stepper:
             start.outputs + reach * (start.outputs - earlier[k].outputs),
         )
 
-    def _error(
-        self, k: int, step: float, start: NeuronState, middle: NeuronState, end: StageState
-    ) -> Tensor:
-        """(B,) V: local errors of charges, seen through the circuit's own response."""
-        last = end.neurons[k]
-        gate = local_error(step, start.gate_rate, middle.gate_rate, last.gate_rate)
-        output = local_error(step, start.output_rate, middle.output_rate, last.output_rate)
-        worst = propagate(
-            self.stages[k].neurons, end.systems[k], self._load(k, step), end.sigma, gate, output
-        )
-        omega = self.stages[k].pole
-        if omega is not None:
-            pole = local_error(step, start.pole_rate, middle.pole_rate, last.pole_rate)
-            damped = pole * end.sigma / (end.sigma + omega)
-            worst = torch.maximum(worst, damped.abs().amax(-1))
-        return worst
-
     def _power(
         self, point: DrivePoint, lines: Items[LineState | None], neurons: Items[NeuronState]
-    ) -> Tensor:
+    ) -> Powers:
         return source_powers(
             self.stages, point, lines, neurons, amplifiers=self.options.amplifiers
         )

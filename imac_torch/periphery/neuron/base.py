@@ -12,8 +12,7 @@ import torch
 from imac_torch.activations import ActivationFunction
 from imac_torch.config import Config, Neuron
 from imac_torch.config.kinds import NEURON_KINDS
-from imac_torch.errors import ConfigError
-from imac_torch.periphery.neuron.core import CPU, Charges, Core
+from imac_torch.periphery.neuron.core import CPU, Charges, Core, NoCharges
 from imac_torch.resources import spice_file
 
 __all__ = ["COMMON_FIELDS", "NeuronKind", "NeuronLayout", "NeuronSpec", "kind_of"]
@@ -150,12 +149,13 @@ class NeuronKind(ABC):
         return self.core(spec, device=device)
 
     def charges(self, spec: NeuronSpec, *, device: torch.device = CPU) -> Charges:
-        """Its charges besides the capacitances of the configuration.
+        """Its charges besides the capacitances of the configuration: none, unless a kind has some.
 
-        Raises:
-            ConfigError: They are not known.
+        Args:
+            spec: The neuron.
+            device: Where tensors live.
         """
-        raise ConfigError(f"neuron kind {self.name!r} has no native charges")
+        return NoCharges()
 
     # What mapping and calibration ask
 

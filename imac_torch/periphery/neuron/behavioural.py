@@ -14,11 +14,9 @@ from imac_torch.errors import NetlistError
 from imac_torch.periphery.neuron.base import COMMON_FIELDS, NeuronKind, NeuronSpec
 from imac_torch.periphery.neuron.core import (
     CPU,
-    Charges,
     Core,
     CoreCurrents,
     CoreValues,
-    NoCharges,
 )
 
 
@@ -96,10 +94,6 @@ class BehaviouralNeuron(NeuronKind):
             self.curve,
             *(torch.tensor(value, dtype=torch.float64, device=device) for value in values),
         )
-
-    def charges(self, spec: NeuronSpec, *, device: torch.device = CPU) -> Charges:
-        """See :class:`NeuronKind`: none."""
-        return NoCharges()
 
     def subcircuit(self, spec: NeuronSpec) -> str:
         """See :class:`NeuronKind`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from torch import Tensor
 from typing_extensions import Self
@@ -12,6 +12,9 @@ from typing_extensions import Self
 from imac_torch.config import Config
 from imac_torch.errors import CircuitError
 from imac_torch.periphery.readout.combination import Combination
+
+LOW_PASS: Final = 1e3
+"""Ω, Rpole of ``spice/amplifier_pole.sp``: what the pole's capacitor is charged through."""
 
 
 class Stamp(NamedTuple):
@@ -111,23 +114,33 @@ class ReadOut(ABC):
         """The sub-circuit's text; None: it is the package's file of that name."""
         return None
 
-    def power(self, positive: Tensor, negative: Tensor, combined: Tensor, drawn: Tensor) -> Tensor:
-        """(...,) W that the ideal outputs of a layer deliver.
+    def power(
+        self,
+        positive: Tensor,
+        negative: Tensor,
+        combined: Tensor,
+        drawn: Tensor,
+        *,
+        delayed: Tensor | None = None,
+    ) -> Tensor:
+        """(...,) W that the outputs of a layer deliver, those behind a pole included.
+
+        What the read-out itself takes comes from its output before the pole, what goes on to the
+        neuron from the one behind it; between them is the low-pass of the netlists.
 
         Args:
             positive: (..., M·L, H) V of the I+ ends.
             negative: (..., M·L, H) V of the I- ends.
-            combined: (..., M) V, what the outputs combine to; behind a pole it lags, and all
-                partitions of a row lag alike.
+            combined: (..., M) V, what the outputs (behind a pole) combine to.
             drawn: (..., M) A that neurons draw.
+            delayed: (..., M·L, H) V of the outputs behind a pole; None: at rest, as before it.
         """
         output = self.output(positive, negative)
-        meeting = self.combination
-        if self.pole is not None:
-            lag = meeting.slicing.of_rows(combined - meeting.of_partitions(output))
-            output = output + meeting.spread(lag[..., None])
-        current = self.feedback_current(output, positive, negative)
-        return (output * (current + meeting.current(output, combined, drawn))).sum((-1, -2))
+        power = output * self.feedback_current(output, positive, negative)
+        onward = output if delayed is None else delayed
+        if delayed is not None:
+            power = power + output * (output - delayed) / LOW_PASS
+        return (power + onward * self.combination.current(onward, combined, drawn)).sum((-1, -2))
 
     def stamp(self) -> Stamp:
         """For nodal analysis."""
