@@ -1,19 +1,24 @@
 """The native transient against ngspice on the same netlist."""
 
+import re
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from imac_torch.circuit import Circuit, build_layer
 from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Neuron, Timing
+from imac_torch.conversion import convert
 from imac_torch.crossbar import build_crossbar
 from imac_torch.dc.native import Native
 from imac_torch.latency import measure_latency
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.netlist import NetlistSettings, NgSpiceWriter, write_netlists
 from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.resources import spice_file
 from imac_torch.simulator import NgSpice, check, solve_netlists
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.network import solve_transient
@@ -138,3 +143,57 @@ def test_neuron_capacitances_matter(tmp_path):
         result = solve_transient(stages, voltages[None], config.timing, options=options)
         images.append(measure_latency(result.time, result.outputs, PERIOD).images)
     assert float((images[0] / images[1] - 1).abs().min()) > 0.1
+
+
+def test_energy_of_amplifiers_with_a_pole_is_that_of_their_netlist(ngspice, tmp_path):
+    """Every source within the sub-circuit delivers: before the pole, behind it, and between."""
+    torch.manual_seed(0)
+    config = Config(
+        neuron=Neuron(kind="logistic"),
+        amplifier=Amplifier(gain=10.0, pole=2e9, output_resistance=50.0),
+        crossbar=Crossbar(rows=4, columns=3),
+        timing=Timing(period=PERIOD),
+        interconnect=Interconnect(resistance=False),
+    )
+    network = convert(nn.Sequential(nn.Linear(4, 2)), config)
+    signs = torch.sign(torch.rand(2, 4) - 0.5)
+    result = network.transient(
+        signs[1:], initial=signs[:1],
+        options=TransientOptions(control=StepControl(tolerance=1e-5)),
+    )  # fmt: skip
+    layer = next(iter(network.analog_layers())).crossbar()
+    resistance = config.amplifier.input_resistance
+    lines = ["* amplifiers by hand", spice_file("amplifier_pole.sp").read_text()]
+    for column, (first, last) in enumerate(zip(*network.voltages(signs).tolist(), strict=True)):
+        lines.append(f"Vin{column} in{column} 0 pwl(0 {first!r} 100p {last!r} 1 {last!r})")
+    lines.append("Vin4 in4 0 0.8")
+    terms = []
+    for row in range(2):
+        for part, (begin, end) in enumerate(layer.column_ranges):
+            name = f"{row}_{part}"
+            for column in range(begin, end):
+                for side in ("positive", "negative"):
+                    value = 1.0 / float(getattr(layer.conductances, side)[row, column])
+                    lines.append(f"R{side}{row}_{column} in{column} {side[0]}{name} {value!r}")
+            lines.append(
+                f"X{name} p{name} n{name} o{name} amplifier_pole gain=10 r={resistance!r} pole=2e9"
+            )
+            lines.append(f"Rout{name} o{name} z{row} 50")
+            ideal, inner = f"v(x{name}.ideal)", f"v(x{name}.n1)"
+            terms.append(f"v(o{name})*(v(o{name})-v(z{row}))/50")
+            terms.append(
+                f"{ideal}*(({ideal}-{inner})/{10 * resistance!r}+({ideal}-v(x{name}.slow))/1000)"
+            )
+    lines += [
+        f"Bpower power 0 v={'+'.join(terms)}", ".options reltol=1e-6", ".tran 0.5p 1n 0 1p",
+        ".control", "run", "meas tran energy integ v(power) from=0 to=1n", "quit", ".endc", ".end",
+    ]  # fmt: skip
+    (tmp_path / "deck.sp").write_text("\n".join(lines))
+    text = subprocess.run(
+        ["ngspice", "-b", "deck.sp"], cwd=tmp_path, capture_output=True, text=True, timeout=100,
+        check=False,
+    ).stdout  # fmt: skip
+    found = re.search(r"energy\s*=\s*(\S+)", text)
+    assert found is not None, text
+    # Steps of 1 ps on a ramp of 100 ps, by trapezoids.
+    assert float(result.energy.amplifiers) == pytest.approx(float(found[1]), rel=1e-3)

@@ -12,6 +12,7 @@ import torch
 from imac_torch.activations import ActivationFunction
 from imac_torch.config import Config, Neuron
 from imac_torch.config.kinds import NEURON_KINDS
+from imac_torch.errors import ConfigError
 from imac_torch.periphery.neuron.core import CPU, Charges, Core, NoCharges
 from imac_torch.resources import spice_file
 
