@@ -111,9 +111,9 @@ def test_exact_and_reduced_agree(generator):
         outputs.append(result.outputs)
         energies.append(result.energy)
         assert all(("all nodes" if wires == "exact" else "series") in w for w in result.wires)
-    # The neglected term is reported; equal steps make everything else equal but for the filters'
-    # and nodes' own discretisation at the corners of the ramps.
-    assert float(result.reduction_error.max()) < 1e-4
+    # What is left out is reported, a bound; equal steps make everything else equal but for the
+    # filters' and nodes' own discretisation at the corners of the ramps.
+    assert float(result.reduction_error.max()) < 1e-3
     assert float((outputs[0] - outputs[1]).abs().max()) < 5e-4
     assert torch.allclose(energies[0].supply, energies[1].supply, rtol=1e-5)
     assert torch.allclose(energies[0].inputs, energies[1].inputs, rtol=2e-3)
