@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test lint types pytest docs reference benchmark clean
+.PHONY: help demo test lint types pytest fuzz docs reference benchmark clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       train or load a network, run it as a circuit, compare"
 	@echo "make test       ruff, mypy and pytest"
+	@echo "make fuzz       ten minutes of hostile files, command lines, simulators and kills"
 	@echo "make docs       guides and reference as HTML in docs/_build/html"
 	@echo "make reference  compare with the published HSPICE results (needs IMAC_TORCH_SHARED)"
 	@echo "make benchmark  time the solver against other programs"
@@ -31,6 +32,10 @@ types: $(VENV)/.installed-dev
 
 pytest: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(PYTEST_FLAGS)
+
+# SEED=7 repeats a run; FUZZ="--area readers --case 12" one attempt of it.
+fuzz: $(VENV)/.installed-dev
+	PYTHONPATH=tests $(BIN)/python -m fuzz $(if $(SEED),--seed $(SEED)) $(FUZZ)
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -q -b html -c docs -d docs/_build/doctrees . docs/_build/html
@@ -66,5 +71,5 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist runs
+	rm -rf $(VENV) docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist runs fuzz-failures
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

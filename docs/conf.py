@@ -22,7 +22,9 @@ copyright = author
 version = release = imac_torch.__version__
 
 root_doc = "README"
-include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "docs/api/*.rst"]
+include_patterns = [
+    "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/*.md", "docs/api/*.rst",
+]
 exclude_patterns = ["docs/_build", ".*", "runs", "build", "dist"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
@@ -51,7 +53,7 @@ def navigation(app: Sphinx, document: str, source: list[str]) -> None:
     for caption, pages in {
         "Guides": ["docs/index", *linked(guides)],
         "Reference": linked(reference),
-        "Project": ["CHANGELOG", "CONTRIBUTING"],
+        "Project": ["CHANGELOG", "CONTRIBUTING", "SECURITY"],
     }.items():
         entries = "\n".join(f"/{page}" for page in pages)
         source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{entries}\n```\n"

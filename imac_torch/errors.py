@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+LONGEST: Final = 4000
+"""Characters of a message; the values quoted in one may be as long as a file."""
 
 
 class ImacError(Exception):
@@ -15,6 +18,14 @@ class ImacError(Exception):
     """
 
     report: Any = None
+
+    def __str__(self) -> str:
+        """The message, without its middle where nobody could read it."""
+        text = super().__str__()
+        if len(text) <= LONGEST:
+            return text
+        half = LONGEST // 2
+        return f"{text[:half]} [... {len(text) - 2 * half} characters ...] {text[-half:]}"
 
 
 class ConfigError(ImacError, ValueError):

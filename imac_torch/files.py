@@ -8,14 +8,23 @@ import math
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover - the same parser under its name on Python 3.10
+    import tomli as tomllib
+
 __all__ = [
-    "LARGEST_DATA", "LARGEST_TEXT", "atomic_path", "check_place", "read_bytes", "read_text",
-    "regular_file", "strict_json", "write_text",
+    "LARGEST_DATA", "LARGEST_TEXT", "atomic_path", "check_place", "parse_json", "parse_toml",
+    "read_bytes", "read_tensors", "read_text", "regular_file", "strict_json", "write_text",
 ]  # fmt: skip
 
 LARGEST_DATA: Final = 2**36
@@ -23,6 +32,9 @@ LARGEST_DATA: Final = 2**36
 LARGEST_TEXT: Final = 64 * 2**20
 """Bytes; text files of users are kilobytes."""
 _PIECE: Final = 2**20
+_NO_FILE: Final = "no file but a pipe, a socket or a device; name a file"
+_DEEPEST: Final = 64
+_DEEP: Final = "it is nested too deeply"
 
 
 @contextmanager
@@ -51,6 +63,8 @@ def atomic_path(path: str | Path, *, new: bool = False) -> Iterator[Path]:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if path.exists() and not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    if path.exists() and not path.is_file():  # a rename would put a file in place of /dev/null
+        raise OSError(errno.EINVAL, _NO_FILE, str(path))
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.part")
     # The kernel applies the process's mask; reading it otherwise would set it for all threads.
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -173,6 +187,68 @@ def read_text(
     return read_bytes(path, limit=limit).decode(encoding, errors)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text holds.
+
+    Raises:
+        ValueError: It is not JSON, is nested too deeply, or has a number of thousands of digits.
+    """
+    try:
+        return _shallow(json.loads(text))
+    except RecursionError:
+        raise ValueError(_DEEP) from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """What a TOML text holds.
+
+    Raises:
+        ValueError: See :func:`parse_json`.
+    """
+    try:
+        found: dict[str, Any] = _shallow(tomllib.loads(text))
+    except RecursionError:
+        raise ValueError(_DEEP) from None
+    return found
+
+
+def _shallow(value: Any) -> Any:  # noqa: ANN401
+    """The value, if functions that call themselves can work on it.
+
+    Raises:
+        ValueError: It is nested too deeply.
+    """
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, dict | list)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return value
+    raise ValueError(_DEEP)
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors of a safetensors file, on the CPU, and the texts in its header.
+
+    Raises:
+        OSError: It cannot be read, or is not a regular file.
+        ValueError: It is no safetensors file, or not a whole one.
+    """
+    path = regular_file(path, limit=LARGEST_DATA)
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"no readable safetensors file (truncated?): {error}") from None
+    except MemoryError:
+        raise OSError(f"{path} has {path.stat().st_size} bytes, too many for the memory") from None
+
+
 def _check(path: Path, status: os.stat_result, limit: int | None) -> None:
     mode = status.st_mode
     if stat.S_ISDIR(mode):
@@ -211,6 +287,8 @@ def check_place(path: str | Path, *, directory: bool = False) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
     if not directory and path.exists() and not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    if not directory and path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, _NO_FILE, str(path))
     if max(longest, len(os.fsencode(path.name))) > os.pathconf(place, "PC_NAME_MAX"):
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(path))
     # A trial is the only test that knows all of permissions, read-only mounts and full disks.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -12,11 +11,7 @@ from imac_torch.config import Config, LayerConfig, Quantity, Section
 from imac_torch.config.section import field_paths as paths_of
 from imac_torch.config.section import imac_sim_names
 from imac_torch.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover - the same parser under its name on Python 3.10
-    import tomli as tomllib
+from imac_torch.files import parse_toml
 
 __all__ = [
     "apply_overrides",
@@ -88,16 +83,16 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     if value in UNSET:
         return path, None
     try:
-        return path, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        return path, parse_toml(f"value = {value}")["value"]
+    except ValueError:
         return path, value
 
 
 def path_keys(path: str) -> list[str]:
     """Parts of a dotted path by TOML's rules, so that quoted parts may hold dots."""
     try:
-        table = tomllib.loads(f"{path} = 0")
-    except tomllib.TOMLDecodeError:
+        table = parse_toml(f"{path} = 0")
+    except ValueError:
         raise ConfigError(
             f'{path!r} is no path of a field; write section.field, or layers."0.2".section.field'
         ) from None

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -22,7 +20,7 @@ from imac_torch.datasets.imac_sim import read_imac_sim
 from imac_torch.datasets.imac_sim_script import ImacSimScript, read_imac_sim_script
 from imac_torch.datasets.named import DATASETS, load_dataset
 from imac_torch.errors import DataError
-from imac_torch.files import LARGEST_DATA, regular_file
+from imac_torch.files import read_tensors
 from imac_torch.storage import load
 
 __all__ = ["Loader", "Source", "import_object", "open_data", "open_model"]
@@ -140,8 +138,8 @@ def _from_factory(text: str, weights: Path | None) -> nn.Module:
                 "...)"
             )
         try:
-            state = load_file(regular_file(weights, limit=LARGEST_DATA))
-        except (OSError, SafetensorError) as error:
+            state, _ = read_tensors(weights)
+        except (OSError, ValueError) as error:
             raise DataError(f"{weights} cannot be read: {error}") from None
         try:
             # Strict, and in a model's own override of it too.

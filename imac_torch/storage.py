@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -24,7 +24,7 @@ from imac_torch.analog import IMACNetwork, LayerRecord
 from imac_torch.config import Config
 from imac_torch.conversion_plan import DIGITAL_TAIL
 from imac_torch.errors import ConversionError, ConversionWarning, DataError, FileWarning, ImacError
-from imac_torch.files import LARGEST_DATA, atomic_path, regular_file
+from imac_torch.files import atomic_path, parse_json, read_tensors
 from imac_torch.layers import IMACLinear, Scaling
 from imac_torch.numeric.modes import lasting
 from imac_torch.software.behaviour import own_behaviour
@@ -70,6 +70,12 @@ _REBUILT: Final[Mapping[type[nn.Module], tuple[str, ...]]] = {
 }
 """Modules that are built again from their own attributes."""
 
+_DAMAGE: Final = (
+    AttributeError, IndexError, KeyError, MemoryError, OverflowError, RuntimeError, TypeError,
+    ValueError,
+)  # fmt: skip
+"""What torch makes of arguments and tensors that somebody changed."""
+
 _TYPES: Final = {kind.__name__: kind for kind in _REBUILT}
 
 
@@ -106,9 +112,11 @@ def save(network: IMACNetwork, path: str | Path, *, overwrite: bool = False) -> 
         for name, tensor in network.state_dict().items()
     }
     try:
-        with atomic_path(path) as temporary:
+        with atomic_path(path, new=not overwrite) as temporary:
             # One entry: safetensors writes several in random order, files would differ.
             save_file(tensors, temporary, metadata={_ENTRY: json.dumps(header)})
+    except FileExistsError:  # somebody wrote it meanwhile
+        raise DataError(f"{path} exists; choose another name or allow overwriting") from None
     except (OSError, SafetensorError) as error:
         raise DataError(f"cannot write {path}: {error}") from None
     return path
@@ -159,7 +167,7 @@ def load(
         network.load_state_dict(tensors, strict=True)
     except ImacError:
         raise
-    except (RuntimeError, TypeError) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path}: tensors do not fit the modules: {error}") from None
     if not files:
         _leave_files(path, network)
@@ -245,19 +253,16 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
     try:
-        regular_file(path, limit=LARGEST_DATA)
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path} is no readable safetensors file (truncated?): {error}") from None
+        tensors, metadata = read_tensors(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {error}") from None
     if _ENTRY not in metadata:
         raise DataError(
             f"{path} holds no network of imac_torch (a plain set of weights?); convert the model "
             "first and save the result"
         )
     try:
-        header = json.loads(metadata[_ENTRY])
+        header = parse_json(metadata[_ENTRY])
         version = int(header["format"])
     except (KeyError, TypeError, ValueError):
         raise DataError(f"{path}: the header is damaged") from None
@@ -280,10 +285,14 @@ def _build_layer(
 ) -> IMACLinear:
     try:
         state = tensors[f"layers.{index}._extra_state"]
-        content = json.loads(bytes(state.tolist()).decode())
+        content = parse_json(bytes(state.tolist()))
+        inputs, outputs = int(header["in_features"]), int(header["out_features"])
+        shape = tuple(tensors[f"layers.{index}.weight"].shape)
+        if shape != (outputs, inputs):  # before anything of that size is made
+            raise ValueError(f"{outputs}x{inputs} weights are announced, {shape} are there")
         layer = IMACLinear(
-            int(header["in_features"]),
-            int(header["out_features"]),
+            inputs,
+            outputs,
             bias=bool(header["bias"]),
             activation=Activation(**content["activation"]),
             config=Config.from_dict(content["config"]),
@@ -298,7 +307,7 @@ def _build_layer(
         raise DataError(f"{path}: layer {index}: {error}") from None
     except ImacError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path}: layer {index} is damaged: {error}") from None
     return layer
 
@@ -307,20 +316,20 @@ def _build_module(path: Path, header: dict[str, Any], where: str) -> nn.Module:
     kind = _TYPES.get(str(header.get("type")))
     if kind is None or "arguments" not in header:
         raise DataError(f"{path}: {header.get('type')} {where} is no standard torch module")
-    arguments = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in header["arguments"].items()
-    }
-    dtype = arguments.pop("dtype", None)
-    channels_last = bool(arguments.pop("channels_last", False))
     try:
+        arguments = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in header["arguments"].items()
+        }
+        dtype = arguments.pop("dtype", None)
+        channels_last = bool(arguments.pop("channels_last", False))
         with torch.device("cpu"):  # not the default device, which `load` does not promise
             module = kind(**arguments)
-    except (TypeError, ValueError) as error:
+        if channels_last:
+            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return module if dtype is None else module.to(getattr(torch, str(dtype)))
+    except _DAMAGE as error:
         raise DataError(f"{path}: {header['type']} {where} cannot be built: {error}") from None
-    if channels_last:
-        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return module if dtype is None else module.to(getattr(torch, str(dtype)))
 
 
 def _given(digital: nn.Module | Callable[[], nn.Module]) -> list[nn.Module]:

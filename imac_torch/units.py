@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 from typing import Final
 
 from imac_torch.errors import NetlistError
@@ -62,13 +62,14 @@ def parse_spice_number(text: str) -> float:
         except ValueError:
             raise NetlistError(f"not a SPICE number: {text!r}") from None
         return special  # inf and nan, which simulators do print
-    mantissa = Decimal(match["mantissa"].replace("d", "e"))
     suffix = match["suffix"]
-    for scale in ("meg", "mil"):
-        if suffix.startswith(scale):
-            return float(mantissa * _SCALE[scale])
-    # Decimal, so that "12.3456f" is the double nearest to 1.23456e-14, not a rounded product.
-    return float(mantissa * _SCALE[suffix[0]] if suffix[:1] in _SCALE else mantissa)
+    scale = next((name for name in ("meg", "mil", suffix[:1]) if suffix.startswith(name)), "")
+    try:
+        # Decimal, so that "12.3456f" is the double nearest to 1.23456e-14, not a rounded product.
+        mantissa = Decimal(match["mantissa"].replace("d", "e"))
+        return float(mantissa * _SCALE[scale] if scale in _SCALE else mantissa)
+    except DecimalException:  # an exponent of dozens of digits
+        raise NetlistError(f"not a SPICE number: {text!r}") from None
 
 
 def spice_number(value: float) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from imac_torch.config import Config
 from imac_torch.errors import ConfigError
-from imac_torch.files import atomic_path, check_place, write_text
+from imac_torch.files import atomic_path, check_place, parse_json, parse_toml, write_text
 
 
 def names(directory: Path) -> list[str]:
@@ -108,3 +108,26 @@ def test_half_a_configuration_is_no_configuration(suffix: str, tmp_path: Path) -
         half.write_text(text[:end])
         with pytest.raises(ConfigError):
             Config.load(half)
+
+
+def test_devices_and_pipes_are_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="pipe"):
+        check_place(pipe)
+    with pytest.raises(OSError, match="pipe"):
+        write_text(pipe, "text")
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{\"a\":" * 100_000, "[" * 200 + "]" * 200])
+def test_what_is_nested_too_deeply_is_no_json(text: str) -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_json(text)
+    assert parse_json("[" * 20 + "]" * 20)
+
+
+def test_what_is_nested_too_deeply_is_no_toml() -> None:
+    for text in ("x = " + "[" * 100_000, "a." * 5000 + "b = 1"):
+        with pytest.raises(ValueError, match="nested too deeply"):
+            parse_toml(text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -19,12 +18,7 @@ from imac_torch.config.periphery import Amplifier, Neuron
 from imac_torch.config.quantity import TEMPERATURE
 from imac_torch.config.section import FrozenDict, Section
 from imac_torch.errors import ConfigError
-from imac_torch.files import read_text, write_text
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover - the same parser under its name on Python 3.10
-    import tomli as tomllib
+from imac_torch.files import parse_json, parse_toml, read_text, write_text
 
 SCHEMA: Final = 1
 """Version of the file format; files carry it and older readers refuse newer ones."""
@@ -196,8 +190,8 @@ class Config(Section):
             ConfigError: The text is not JSON or not a configuration.
         """
         try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            values = parse_json(text)
+        except ValueError as error:
             raise ConfigError(f"configuration is not valid JSON: {error}") from None
         return cls.from_dict(values)
 
@@ -249,8 +243,8 @@ class Config(Section):
                     f"the file was cut short: its line {_LAST_LINE!r} is missing; write it again, "
                     "or remove the first line if the rest is what you want"
                 )
-            return cls.from_dict(tomllib.loads(text))
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{path} is not valid TOML: {error}") from None
+            return cls.from_dict(parse_toml(text))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
+        except ValueError as error:
+            raise ConfigError(f"{path} is not valid TOML: {error}") from None

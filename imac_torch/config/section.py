@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn, TypeVar
@@ -146,7 +147,8 @@ def _unit_hint(section: type[Section], field: str, value: object) -> str:
     if quantity is None or isinstance(value, bool):
         return ""
     if isinstance(value, int | float):
-        return quantity.meant(value)
+        # An integer of hundreds of digits is no number of anything, and no float.
+        return quantity.meant(value) if abs(value) < sys.float_info.max else ""
     number = quantity.read(value) if isinstance(value, str) else None
     if number is None:
         return "" if quantity.unit == "1" else f"; write a number, in {quantity.unit}"

@@ -16,9 +16,12 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 
 from imac_torch.errors import NetlistError
+from imac_torch.files import parse_json, read_text
 
 MANIFEST: Final = "imac_torch_run.json"
 """Name of the manifest in a run directory."""
+_LARGEST: Final = 2**33
+"""Bytes of a netlist."""
 LOCK: Final = ".imac_torch.lock"
 """Held by whoever writes or runs. It is left behind, and means nothing unless it is held."""
 _FORMAT: Final = 1
@@ -86,7 +89,7 @@ def run_directory(
     with _locked(directory, wait=wait):
         for name, digest in digests.items():
             path = directory / name
-            if not path.is_file() or _hash(path.read_bytes()) != digest:
+            if not path.is_file() or _digest(path) != digest:
                 raise NetlistError(
                     f"{path} is not what was written for this run: another run has used the "
                     "directory since, or the file was edited; write the netlists again, each run "
@@ -134,7 +137,7 @@ def _write(
             (directory / name).unlink(missing_ok=True)
     for name, text in files.items():
         path = directory / name
-        if path.is_file() and _hash(path.read_bytes()) == hashes[name]:
+        if path.is_file() and _digest(path) == hashes[name]:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         _replace(path, text)
@@ -144,6 +147,17 @@ def _write(
 
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    """Of a file; that of a huge one is none of ours."""
+    digest = hashlib.sha256()
+    if path.stat().st_size > _LARGEST:
+        return ""
+    with path.open("rb") as stream:
+        while part := stream.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _replace(path: Path, text: str) -> None:
@@ -184,7 +198,7 @@ def _read_manifest(directory: Path) -> dict[str, list[str]]:
             )
         return {}
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(read_text(path))
         files = content["files"]
         usable = content["tool"] == "imac_torch" and content["format"] == _FORMAT
         if not usable or not all(isinstance(v, list) for v in files.values()):
@@ -201,7 +215,7 @@ def _check_untouched(path: Path, ours: set[str | None]) -> None:
     """Refuse to replace or remove a file that we did not write as it is now."""
     if not path.exists():
         return
-    if not path.is_file() or _hash(path.read_bytes()) not in ours:
+    if not path.is_file() or _digest(path) not in ours:
         raise NetlistError(
             f"{path} was changed since imac_torch wrote it, or was written by somebody else; "
             "move it away or choose another run directory"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from imac_torch.ablation import LayerEffect, ablate, layer_effects
@@ -18,10 +16,10 @@ from imac_torch.analog import IMACNetwork, evaluating
 from imac_torch.datasets.batches import labelled_batches
 from imac_torch.errors import DataError, SolverError
 from imac_torch.files import (
-    LARGEST_DATA,
     atomic_path,
+    parse_json,
+    read_tensors,
     read_text,
-    regular_file,
     strict_json,
     write_text,
 )
@@ -170,8 +168,8 @@ class Analysis:
         if not (directory / _JSON).is_file():
             return None
         try:
-            content = json.loads(read_text(directory / _JSON, limit=2**30))
-            tensors = load_file(regular_file(directory / _TENSORS, limit=LARGEST_DATA))
+            content = parse_json(read_text(directory / _JSON, limit=2**30))
+            tensors, _ = read_tensors(directory / _TENSORS)
             if content["format"] != FORMAT:
                 raise DataError(
                     f"{directory}: analysis format {content['format']!r}, this version reads "
@@ -191,7 +189,7 @@ class Analysis:
                 },
                 reference=content["reference"],
             )
-        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{directory} holds no readable analysis: {error}") from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 from dataclasses import asdict, dataclass, fields
@@ -11,17 +10,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from imac_torch.analog import LayerRecord
 from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.files import (
-    LARGEST_DATA,
     atomic_path,
+    parse_json,
+    read_tensors,
     read_text,
-    regular_file,
     strict_json,
     write_text,
 )
@@ -276,9 +275,9 @@ class Report:
         """
         directory = Path(directory)
         try:
-            content = json.loads(read_text(directory / _TEXT, limit=2**30))
-            tensors = load_file(regular_file(directory / _TENSORS, limit=LARGEST_DATA))
-        except (OSError, ValueError, SafetensorError) as error:
+            content = parse_json(read_text(directory / _TEXT, limit=2**30))
+            tensors, _ = read_tensors(directory / _TENSORS)
+        except (OSError, ValueError) as error:
             raise DataError(f"{directory} holds no readable report: {error}") from None
         if not isinstance(content, dict) or "format" not in content:
             raise DataError(f"{directory / _TEXT} is no report of imac_torch")
@@ -323,10 +322,9 @@ class Report:
 
 def _tensors_of(path: Path) -> dict[str, Tensor] | None:
     try:
-        found: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError):
+        return read_tensors(path)[0]
+    except (OSError, ValueError):
         return None
-    return found
 
 
 def _same_values(known: dict[str, Tensor], tensors: dict[str, Tensor]) -> bool:

@@ -219,7 +219,17 @@ def _read_or_fail(
 ) -> tuple[TransientValues, SimulationOutcome]:
     """The results of a netlist; what is not in them makes it a failed one, to be run again."""
     try:
-        return _read(batch, outcome.result, dialect), outcome
+        values = _read(batch, outcome.result, dialect)
+        missing = int((~torch.isfinite(values.outputs).all(dim=1)).sum())
+        if missing and outcome.error is None:
+            forget(batch.job)
+            problem = SimulatorError(
+                f"the results of {batch.job.netlist} are no finite numbers for {missing} of "
+                f"{batch.deck.images} images",
+                directory=batch.job.directory,
+            )
+            outcome = replace(outcome, error=problem)
+        return values, outcome
     except Exception as error:  # whatever a malformed file leads to
         forget(batch.job)
         if outcome.error is not None:  # which explains it

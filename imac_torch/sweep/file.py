@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,16 +10,11 @@ from typing import Any, Final
 
 from imac_torch.config import Config
 from imac_torch.errors import ConfigError
-from imac_torch.files import read_text
+from imac_torch.files import parse_toml, read_text
 from imac_torch.overrides import apply_overrides, field_paths
 from imac_torch.sweep.evaluator import METRICS, TIMING_METRICS
 from imac_torch.sweep.points import SEED, grid, product
 from imac_torch.sweep.search import Choices, Range
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover - the same parser under its name on Python 3.10
-    import tomli as tomllib
 
 __all__ = ["EXAMPLE", "SweepFile", "read_sweep"]
 
@@ -127,16 +121,16 @@ def read_sweep(path: str | Path) -> SweepFile:
     """
     path = Path(path)
     try:
-        content = tomllib.loads(read_text(path))
+        text = read_text(path)
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a text file in UTF-8") from None
     except (OSError, ValueError) as error:
-        if isinstance(error, tomllib.TOMLDecodeError):
-            raise ConfigError(f"{path} is not valid TOML: {error}") from None
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"cannot read the sweep {path}: {reason}") from None
-    except RecursionError:
-        raise ConfigError(f"{path} is nested too deeply") from None
+    try:
+        content = parse_toml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
     try:
         return _parse(path, content)
     except ConfigError as error:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from filelock import FileLock, Timeout
 from typing_extensions import Self
 
 from imac_torch.errors import DataError
-from imac_torch.files import atomic_path
+from imac_torch.files import atomic_path, parse_json
 from imac_torch.sweep.pareto import pareto_front
 from imac_torch.sweep.points import Point
 from imac_torch.sweep.tasks import Outcome
@@ -86,6 +87,23 @@ class SweepTable:
         return Path(path)
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _told(method: Callable[Concatenate[Store, P], R]) -> Callable[Concatenate[Store, P], R]:
+    """A method that says which file is damaged, or could not be written."""
+
+    @wraps(method)
+    def run(self: Store, /, *values: P.args, **named: P.kwargs) -> R:
+        try:
+            return method(self, *values, **named)
+        except sqlite3.DatabaseError as error:
+            raise DataError(f"{self.path} cannot be used: {error}") from None
+
+    return run
+
+
 class Store:
     """A sweep's file.
 
@@ -151,6 +169,7 @@ class Store:
                 f"another run is writing to {self.path}; wait for it, or choose another file"
             ) from None
 
+    @_told
     def set_points(self, points: Sequence[tuple[str, Point]]) -> None:
         """Say which points the table has; results of earlier points are kept for when they return.
 
@@ -163,18 +182,21 @@ class Store:
             self._connection.executemany("INSERT INTO points VALUES (?, ?, ?)", rows)
         self._update_view()
 
+    @_told
     def finished(self, *, failed: bool = True) -> set[str]:
         """Keys that have a result; those that failed too unless ``failed`` is False."""
         query = "SELECT key FROM results WHERE status = 'done' OR ?"
         return {key for (key,) in self._connection.execute(query, (failed,))}
 
+    @_told
     def metrics(self, key: str) -> dict[str, float] | None:
         """Results under a key; None if there are none."""
         row = self._connection.execute(
             "SELECT metrics FROM results WHERE key = ? AND status = 'done'", (key,)
         ).fetchone()
-        return None if row is None else dict(json.loads(row[0]))
+        return None if row is None else self._cells(row[0])
 
+    @_told
     def record(self, outcome: Outcome) -> None:
         """Commit one result; a success is never replaced."""
         status = "failed" if outcome.metrics is None else "done"
@@ -188,6 +210,7 @@ class Store:
             (outcome.key, status, metrics, outcome.error, outcome.seconds, outcome.worker, now),
         )
 
+    @_told
     def table(self) -> SweepTable:
         """All rows, also of points that have no result yet."""
         query = (
@@ -196,8 +219,8 @@ class Store:
         )
         rows, settings, metrics = [], dict[str, None](), dict[str, None]()
         for text, status, values, error in self._connection.execute(query):
-            point = json.loads(text)
-            found = json.loads(values) if values else {}
+            point = self._cells(text)
+            found = self._cells(values) if values else {}
             settings.update(dict.fromkeys(point))
             metrics.update(dict.fromkeys(found))
             rows.append(
@@ -205,6 +228,17 @@ class Store:
             )
         return SweepTable(tuple(settings), tuple(metrics), tuple(rows))
 
+    def _cells(self, text: object) -> dict[str, Any]:
+        """Names and values of one row."""
+        try:
+            found = parse_json(text) if isinstance(text, str | bytes) else None
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise DataError(f"{self.path} is damaged: a row holds {text!r}")
+        return found
+
+    @_told
     def _update_view(self) -> None:
         """A view ``sweep`` with one column per setting and metric, for other programs."""
         table = self.table()

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from imac_torch.errors import ConfigError, DataError
-from imac_torch.files import LARGEST_DATA, atomic_path, regular_file
+from imac_torch.files import atomic_path, parse_json, read_tensors
 from imac_torch.periphery.neuron.spline import SplineTable
 
 __all__ = ["InterpolationError", "NeuronTable", "measure_interpolation"]
@@ -184,14 +183,9 @@ class NeuronTable:
         if not path.is_file():
             raise DataError(f"neuron table {path}: there is no such file")
         try:
-            regular_file(path, limit=LARGEST_DATA)
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise DataError(
-                f"{path} is no readable safetensors file (truncated?): {error}"
-            ) from None
+            tensors, metadata = read_tensors(path)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: {error}") from None
         if metadata.get("kind") != _KIND:
             raise DataError(
                 f"{path} holds no neuron table; make one with imac_torch.characterize(...)"
@@ -203,9 +197,10 @@ class NeuronTable:
                 "imac_torch"
             )
         try:
-            header = json.loads(metadata["header"])
+            header = parse_json(metadata["header"])
             error_figures = InterpolationError(**header.pop("error"))
-            return cls(**tensors, **header, error=error_figures)
+            inputs, outputs, currents = (tensors[n] for n in ("inputs", "outputs", "currents"))
+            return cls(inputs, outputs, currents, **header, error=error_figures)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: the neuron table is damaged: {error}") from None
 
