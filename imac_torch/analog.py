@@ -20,7 +20,7 @@ from imac_torch.crossbar import CrossbarSpec
 from imac_torch.datasets.batches import chosen
 from imac_torch.dc.native import Native, Prepared
 from imac_torch.errors import CircuitError, ConfigError, ConversionError, SettingWarning
-from imac_torch.layers import IMACLinear
+from imac_torch.layers import IMACLinear, connect
 from imac_torch.memory import Memory
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.base import NeuronSpec
@@ -105,6 +105,7 @@ class IMACNetwork(nn.Module):
                     f"{before.name} has {before.out_features} outputs, {after.name} takes "
                     f"{after.in_features}"
                 )
+        connect(layers)
         self.digital = digital
         self.layers = nn.ModuleList(layers)
         self.tail = tail

@@ -3,15 +3,20 @@
 Three things are learnt, in this order, all without labels:
 
 1. ranges: where the activation has no fixed scale (ReLU, identity), the software output that is
-   vdd, so that nothing clips and the rows can be realised;
-2. statistics of every layer's inputs, which weigh what the mapping cannot make exact;
+   vdd;
+2. statistics of every layer's inputs, which weigh what the mapping cannot make exact, and the
+   amplifiers' gain with which the circuit as it is built is expected to err least;
 3. trims: gain and offset of every row, fitted so that the neurons of the circuit as it is built,
    with wires, partitions and loading, answer as the software layer does.
+
+What came closest to the software model on the samples is kept, and if nothing came closer than the
+network that was given, it stays as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,15 +25,29 @@ from torch import Tensor
 
 from imac_torch.analog import IMACNetwork
 from imac_torch.errors import ConversionError, MappingError
-from imac_torch.layers import IMACLinear
+from imac_torch.layers import IMACLinear, Scaling
 from imac_torch.mapping.states import InputStatistics
 from imac_torch.numeric.modes import lasting
+from imac_torch.progress import progress_bar
 
-HEADROOM: Final = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0)
+HEADROOM: Final = (1.25, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0)
 """Factors between the largest software output and the one that is vdd, for circuits whose scale
-is free. The smallest whose rows can be realised is taken."""
-RANGE_TOLERANCE: Final = 2e-3
-"""Relative error of a layer's output that is no reason for more headroom."""
+is free. A smaller scale asks for less of the rows, and less gain lets lines float less; the first
+factor leaves room for samples not seen, and for what loading takes from a neuron's output."""
+PRICE: Final = 0.02
+"""Expected error that such a factor is worth, per unit: what a hidden layer does not use of its
+swing, the next one has to amplify, the errors of its lines included."""
+LAST_PRICE: Final = 0.002
+"""The same of the last layer, behind which nothing is amplified."""
+AGREEMENT_LOST: Final = 0.01
+"""Share of samples whose largest output may be another one than before calibration, as long as
+errors are larger than :data:`CLOSE`."""
+CLOSE: Final = 0.5
+"""Error of outputs, relative to what varies in them, below which closer is better in any case."""
+CORNERS: Final = 256
+"""Input vectors that stand for data where there are none."""
+CORNER_MARGIN: Final = 1.5
+"""How much larger outputs may be for data; ReLUs that clip lose more than others that do not."""
 RIDGE: Final = 1e-3
 """Regularisation of the row fits relative to the data, so that rows that hardly vary keep their
 gain."""
@@ -46,8 +65,9 @@ class LayerCalibration:
         output_scale: Software output that is vdd.
         gain: Of the amplifiers.
         error_before: Rms difference of the neurons' outputs from the software activations,
-            relative to the activations' rms about their mean, after ranges and statistics.
-        error_after: The same after trimming.
+            relative to the activations' rms about their mean (see :func:`relative_error`), in the
+            network that was given. NaN where the circuit was not solved.
+        error_after: The same in the network as it is now.
     """
 
     layer: str
@@ -68,8 +88,12 @@ def software_activations(network: IMACNetwork, features: Tensor) -> list[Tensor]
     Returns:
         Inputs of the first layer, then the outputs of every layer, (B, …) float64 each.
     """
+    return _activations(list(network.analog_layers()), features)
+
+
+def _activations(layers: Sequence[IMACLinear], features: Tensor) -> list[Tensor]:
     found = [features.to(torch.float64)]
-    for layer in network.analog_layers():
+    for layer in layers:
         value = found[-1] @ layer.weight.to(torch.float64).T
         if layer.bias is not None:
             value = value + layer.bias.to(torch.float64)
@@ -84,20 +108,24 @@ def calibrate(
     *,
     rounds: int = 3,
     trim: bool = True,
+    progress: bool = False,
 ) -> tuple[LayerCalibration, ...]:
-    """Adapt ranges, mapping and trims of a network to data; the network is changed in place.
+    """Adapt ranges, gains, mapping and trims of a network to data; it is changed in place.
 
     Args:
         network: A converted model whose layers have the mapping scheme 'matched'.
         batches: Model inputs, (B, …) each; a few hundred samples are enough.
         rounds: Repetitions of the row fits.
-        trim: Whether to fit rows (step 3). Without, the circuit is not solved at all.
+        trim: Whether to fit rows (step 3). Without, the circuit is not solved at all, and what
+            calibration did is not compared with what was before.
+        progress: Show a progress bar.
 
     Returns:
         A record per layer.
 
     Raises:
-        MappingError: A layer has another mapping scheme, or there are no data.
+        MappingError: A layer has another mapping scheme, or there are no data, or software
+            outputs are not finite.
         ConversionError: An input is beyond what ``supplies.input_scale`` codes as vdd.
     """
     layers = list(network.analog_layers())
@@ -107,35 +135,134 @@ def calibrate(
                 f"{layer.name}: calibration adapts conductances row by row, which the scheme "
                 f"{layer.config.mapping.scheme!r} does not; set mapping.scheme = 'matched'"
             )
-    inputs = _join(batches)
+    if rounds < 0:
+        raise MappingError(f"rounds = {rounds} must be at least 0")
+    inputs = join_samples(batches)
     software = software_activations(network, network.features(inputs))
-    _set_ranges(layers, software)
-    before = _errors(network, inputs, software) if trim else [float("nan")] * len(layers)
-    if trim:
-        for index, layer in enumerate(layers):
-            _trim(network, layer, index, inputs, software, rounds)
-    after = _errors(network, inputs, software) if trim else before
+    for layer, values in zip(layers, software[1:], strict=True):
+        if not bool(torch.isfinite(values).all()):
+            raise MappingError(
+                f"{layer.name}: the software layer's outputs are not all finite for these samples; "
+                "calibration needs numbers (did training diverge?)"
+            )
+    steps = len(layers) * (2 + rounds if trim else 1)
+    with progress_bar("calibrating", steps, "steps", shown=progress) as advance:
+        given = _State.of(network, inputs, software) if trim else None
+        _set_ranges(layers, software, advance, trimmed=trim)
+        best = given
+        if given is not None:
+            best = given.better(_State.of(network, inputs, software))
+            for index, layer in enumerate(layers):
+                _trim(network, layer, index, inputs, software, rounds, advance)
+            best = best.better(_State.of(network, inputs, software), given)
+            best.restore(layers)
+    nothing = [float("nan")] * len(layers)
     return tuple(
         LayerCalibration(
             layer.name,
             layer.scaling.input_scale,
             layer.scaling.output_scale,
             layer.gain(),
-            before[index],
-            after[index],
+            before,
+            after,
         )
-        for index, layer in enumerate(layers)
+        for layer, before, after in zip(
+            layers,
+            nothing if given is None else given.errors,
+            nothing if best is None else best.errors,
+            strict=True,
+        )
     )
 
 
-def _join(batches: Iterable[Tensor] | Tensor) -> Tensor:
+@dataclass(frozen=True)
+class _State:
+    """All that calibration changes in a network, and how good the whole circuit is with it.
+
+    Attributes:
+        scalings: Of every layer.
+        buffers: Of every layer.
+        errors: As in :class:`LayerCalibration`.
+        agreement: Share of samples whose largest output is the software model's.
+    """
+
+    scalings: tuple[Scaling, ...]
+    buffers: tuple[dict[str, Tensor], ...]
+    errors: tuple[float, ...]
+    agreement: float
+
+    @classmethod
+    def of(cls, network: IMACNetwork, inputs: Tensor, software: Sequence[Tensor]) -> _State:
+        """The network as it is."""
+        layers = list(network.analog_layers())
+        solution = network.solve(inputs, power=False)
+        good = solution.converged
+        errors = []
+        for layer, state, wanted in zip(layers, solution.layers, software[1:], strict=True):
+            found = state.outputs / layer.config.supplies.vdd * layer.scaling.output_scale
+            errors.append(relative_error(found[good], wanted[good], layer.scaling.output_scale))
+        same = solution.layers[-1].outputs.argmax(-1) == software[-1].argmax(-1)
+        return cls(
+            tuple(layer.scaling for layer in layers),
+            tuple({name: item.clone() for name, item in layer.named_buffers()} for layer in layers),
+            tuple(errors),
+            float((same & good).to(torch.float64).mean()),
+        )
+
+    def better(self, other: _State, given: _State | None = None) -> _State:
+        """The one whose outputs are closer, as long as it does not decide worse than ``given``."""
+        least = (self if given is None else given).agreement - AGREEMENT_LOST
+        closer = other.errors[-1] < self.errors[-1]
+        decides = other.agreement >= least or other.errors[-1] <= CLOSE
+        return other if closer and decides else self
+
+    def restore(self, layers: Sequence[IMACLinear]) -> None:
+        """Put layers back into this state."""
+        for layer, scaling, buffers in zip(layers, self.scalings, self.buffers, strict=True):
+            layer.scaling = scaling
+            for name, buffer in buffers.items():
+                layer.get_buffer(name).copy_(buffer)
+
+
+def relative_error(found: Tensor, wanted: Tensor, scale: float = 1.0) -> float:
+    """Rms difference relative to the rms of what varies from sample to sample.
+
+    Args:
+        found: (B, M).
+        wanted: (B, M).
+        scale: What it is relative to where all wanted outputs are 0; where they only do not vary,
+            that is their rms.
+
+    Returns:
+        Infinite if there is no sample.
+    """
+    if len(found) == 0:
+        return math.inf
+    rms = float(wanted.square().mean().sqrt())
+    spread = float((wanted - wanted.mean(0)).square().mean().sqrt())
+    reference = spread if spread > 1e-12 * rms else rms if rms > 0.0 else scale
+    return float((found - wanted).square().mean().sqrt()) / reference
+
+
+def join_samples(batches: Iterable[Tensor] | Tensor) -> Tensor:
+    """Batches of model inputs as one.
+
+    Raises:
+        MappingError: There is no sample.
+    """
     parts = [batches] if isinstance(batches, Tensor) else list(batches)
     if not parts or sum(len(part) for part in parts) == 0:
         raise MappingError("calibration needs at least one sample")
     return torch.cat(parts)
 
 
-def _set_ranges(layers: Sequence[IMACLinear], software: Sequence[Tensor]) -> None:
+def _set_ranges(
+    layers: Sequence[IMACLinear],
+    software: Sequence[Tensor],
+    advance: Callable[[int], None],
+    *,
+    trimmed: bool,
+) -> None:
     """Steps 1 and 2, in the order of layers: a layer's output range is the next one's input."""
     for index, layer in enumerate(layers):
         if index > 0:
@@ -150,37 +277,76 @@ def _set_ranges(layers: Sequence[IMACLinear], software: Sequence[Tensor]) -> Non
             )
         layer.set_input_statistics(InputStatistics.of(lines))
         layer.trim.zero_()
-        free = not layer.activation.function.bounded
-        largest = float(software[index + 1].abs().max()) if free else 0.0
-        if not free or largest == 0.0:
-            layer.matched_gain.fill_(float("nan"))
-            layer.gain()
-            continue
-        results = []
-        for factor in HEADROOM:
-            layer.scaling = replace(layer.scaling, output_scale=factor * largest)
-            layer.matched_gain.fill_(float("nan"))
-            results.append((layer.match().error, factor))
-            if layer.match().range_error <= RANGE_TOLERANCE:
-                break
-        least = min(error for error, _ in results)
-        factor = next(factor for error, factor in results if error <= 1.05 * least)
+        largest = float(software[index + 1].abs().max())
+        if layer.activation.function.bounded or largest == 0.0:
+            _choose(layer, trimmed)
+        else:
+            _choose_range(layer, largest, trimmed, last=index == len(layers) - 1)
+        advance(1)
+
+
+def _choose(layer: IMACLinear, trimmed: bool) -> float:
+    """Choose a gain, if none is given; what is expected of errors then."""
+    if layer.config.amplifier.gain is None:
+        layer.choose_gain(trimmed=trimmed)
+    return layer.expected_error(layer.gain(), trimmed=trimmed)
+
+
+def _choose_range(layer: IMACLinear, largest: float, trimmed: bool, *, last: bool) -> None:
+    """Range and gain of a layer whose largest software output is known."""
+    price = LAST_PRICE if last else PRICE
+    least = math.inf
+    best = layer.scaling, layer.matched_gain.clone()
+    for factor in HEADROOM:
         layer.scaling = replace(layer.scaling, output_scale=factor * largest)
-        layer.matched_gain.fill_(float("nan"))
-        layer.gain()
+        error = math.hypot(_choose(layer, trimmed), price * factor)
+        if error < least:
+            least, best = error, (layer.scaling, layer.matched_gain.clone())
+    layer.scaling = best[0]
+    layer.matched_gain.copy_(best[1])
 
 
-def _errors(network: IMACNetwork, inputs: Tensor, software: Sequence[Tensor]) -> list[float]:
-    solution = network.solve(inputs, power=False)
-    found = []
-    vdd = network.config.supplies.vdd
-    for index, layer in enumerate(network.analog_layers()):
-        wanted = software[index + 1] / layer.scaling.output_scale * vdd
-        good = solution.converged
-        difference = (solution.layers[index].outputs - wanted)[good]
-        spread = (wanted - wanted.mean(0))[good]
-        found.append(float(difference.square().mean().sqrt() / spread.square().mean().sqrt()))
-    return found
+@lasting()
+def assume_ranges(
+    layers: Sequence[IMACLinear], which: Sequence[bool], features: Tensor | None = None
+) -> None:
+    """Ranges of layers before the circuit is solved, and what follows from them.
+
+    Without data, inputs are taken as independent and each at plus or minus full scale, which is
+    what images of dark backgrounds are like, and carried through the software layers. Circuits
+    whose gain is given and whose scheme does not solve for conductances have the range that their
+    gain gives them.
+
+    Args:
+        layers: Of one network.
+        which: Layers that may be changed; the others have been trained or calibrated.
+        features: (B, N) inputs of the first layer, if there are data.
+    """
+    margin = HEADROOM[0]
+    if features is None:
+        margin = CORNER_MARGIN
+        generator = torch.Generator().manual_seed(0)
+        shape = (CORNERS, layers[0].in_features)
+        signs = torch.randint(0, 2, shape, generator=generator, device="cpu") * 2.0 - 1.0
+        features = signs.to(layers[0].weight.device) * layers[0].scaling.input_scale
+    software = _activations(layers, features)
+    for index, (layer, free) in enumerate(zip(layers, which, strict=True)):
+        if not free:
+            continue
+        if index > 0:
+            scale = layers[index - 1].scaling.output_scale
+            layer.scaling = replace(layer.scaling, input_scale=scale)
+            if layer.matched:
+                layer.set_input_statistics(InputStatistics.of(software[index] / scale))
+        largest = float(software[index + 1].abs().max())
+        if layer.activation.function.bounded or not 0.0 < largest < math.inf:
+            continue
+        layer.scaling = replace(layer.scaling, output_scale=margin * largest)
+        if layer.matched:
+            largest = margin / HEADROOM[0] * largest
+            _choose_range(layer, largest, trimmed=False, last=index == len(layers) - 1)
+        elif layer.config.amplifier.gain is not None:
+            layer.scaling = replace(layer.scaling, output_scale=layer.range_of_gain())
 
 
 def _trim(
@@ -190,6 +356,7 @@ def _trim(
     inputs: Tensor,
     software: Sequence[Tensor],
     rounds: int,
+    advance: Callable[[int], None],
 ) -> None:
     """Fit the rows of one layer repeatedly; every row keeps its best trim."""
     best = torch.full((layer.out_features,), torch.inf, dtype=torch.float64, device="cpu")
@@ -208,6 +375,7 @@ def _trim(
         if step < rounds:
             layer.trim.copy_(kept)
             _fit_rows(layer, state.combined[good], state.outputs[good], wanted, better)
+        advance(1)
     layer.trim.copy_(kept)
 
 

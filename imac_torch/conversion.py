@@ -8,68 +8,94 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imac_torch.activations import Activation
-from imac_torch.analog import IMACNetwork, LayerRecord
-from imac_torch.config import Config, LayerConfig, Place, Unread, unread_settings
+from imac_torch.analog import IMACNetwork, LayerRecord, evaluating
+from imac_torch.calibration import assume_ranges, calibrate, join_samples
+from imac_torch.config import Config, LayerConfig, Place, Unread, WeightMapping, unread_settings
 from imac_torch.conversion_plan import SUPPORTED, Plan, make_plan, named, recognised
 from imac_torch.dc.native import Native
 from imac_torch.errors import CircuitError, ConversionError, ConversionWarning, SettingWarning
-from imac_torch.layers import IMACLinear, Scaling
+from imac_torch.layers import IMACLinear, Scaling, connect
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.choice import kind_for
 from imac_torch.software.behaviour import refuse_global_hooks
 from imac_torch.software.leaves import Leaf, plain_leaves
 from imac_torch.software.plain import copied
 
+FITTED_LEVELS = 17
+"""Weight levels where samples are given and nothing is said of the mapping."""
+INPUT_MARGIN = 1.25
+"""Full scale of inputs relative to the largest of the samples: others may be larger."""
 LARGE_ERROR = 0.1
 """Relative rounding error of weights from which a conversion warns."""
 
 
-def _warn_of_losses(layer: IMACLinear) -> None:
-    """Say what a network that was not trained as a circuit will lose, and what helps."""
-    found = layer.quantized()
-    levels = layer.config.mapping.levels
-    if found.error > LARGE_ERROR:
+def _rounding_losses(layer: IMACLinear, found: list[str], advice: dict[str, None]) -> None:
+    """What levels cost a layer's weights and its bias."""
+    rounded, mapping = layer.quantized(), layer.config.mapping
+    levels = mapping.levels
+    if rounded.error > LARGE_ERROR:
         culprit = ""
         if layer.bias is not None:
             weight, bias = layer.weight.detach().abs().max(), layer.bias.detach().abs().max()
             if float(bias) > float(weight * layer.scaling.input_scale):
                 culprit = (
                     f", because the bias (up to {float(bias):.3g}, weights up to "
-                    f"{float(weight):.3g}) sets the full scale; centre the layer's inputs, or use "
-                    "levels='continuous'"
+                    f"{float(weight):.3g}) sets the full scale"
                 )
-        warnings.warn(
+                advice["centred inputs of the layer, or mapping.levels = 'continuous'"] = None
+        found.append(
             f"{layer.name}: rounding to {levels} levels moves the weights by "
-            f"{100 * found.error:.0f} % (rms){culprit}; use more levels (WeightMapping(levels=17, "
-            "scheme='matched')) or, for devices of two states, more of them per weight "
-            "(WeightMapping(slices=3)), and calibrate; or train with the levels (README, Train for "
-            "the circuit)",
-            ConversionWarning,
-            stacklevel=3,
+            f"{100 * rounded.error:.0f} % (rms){culprit}"
         )
-    if LARGE_ERROR < found.bias_error < math.inf:
-        warnings.warn(
+        if not layer.matched:
+            advice["mapping.scheme = 'matched'"] = None
+        advice["training with the levels (README, Train for the circuit)"] = None
+    if LARGE_ERROR < rounded.bias_error < math.inf:
+        found.append(
             f"{layer.name}: rounding to {levels} levels moves the bias by "
-            f"{100 * found.bias_error:.0f} % (rms); use more levels",
-            ConversionWarning,
-            stacklevel=3,
+            f"{100 * rounded.bias_error:.0f} % (rms)"
         )
-    if found.lost_zeros:
-        warnings.warn(
-            f"{layer.name}: {found.lost_zeros} of its weights and biases are 0, which is none of "
-            f"the {levels} levels: each has become the nearest one; use levels with 0 among them "
-            "('ternary', an odd number), or bias=False for a bias that is 0",
-            ConversionWarning,
-            stacklevel=3,
+    if max(rounded.error, rounded.bias_error) > LARGE_ERROR and mapping.slices == 1:
+        advice["more levels (mapping.levels = 17)"] = None
+        advice["for devices of two states more of them per weight (mapping.slices = 3)"] = None
+    if rounded.lost_zeros:
+        found.append(
+            f"{layer.name}: {rounded.lost_zeros} of its weights and biases are 0, which is none of "
+            f"the {levels} levels: each has become the nearest one"
         )
-    if layer.activation.function.clips and layer.scaling.output_scale == 1.0:
+        advice["levels with 0 among them ('ternary', an odd number)"] = None
+        advice["bias=False for a bias that is 0"] = None
+
+
+def _warn_of_losses(layers: Sequence[IMACLinear], *, ranges: bool) -> None:
+    """Say in one warning what layers that were not trained as a circuit lose, and what helps."""
+    found: list[str] = []
+    advice: dict[str, None] = {}
+    for layer in layers:
+        _rounding_losses(layer, found, advice)
+        if layer.activation.function.bounded:
+            continue
+        matched = {} if layer.matched else {"mapping.scheme = 'matched'": None}
+        if not layer.matched and (lost := layer.read_out_error()) > LARGE_ERROR:
+            found.append(
+                f"{layer.name}: its lines float, so that without wires, too, outputs are off by "
+                f"{100 * lost:.0f} % (rms) of what the weights mean"
+            )
+            advice.update(matched)
+        if layer.activation.function.clips and not ranges:
+            found.append(
+                f"{layer.name}: the range of its ReLU is not known, outputs above "
+                f"{layer.scaling.output_scale:.3g} are clipped at vdd"
+            )
+            advice.update(matched)
+            advice["convert(…, samples=…), which fits ranges to data"] = None
+    if found:
+        lines = "\n".join(f"  {item}" for item in found)
         warnings.warn(
-            f"{layer.name}: nothing is known of the range of its ReLU, and outputs above 1 are "
-            "clipped at vdd; use WeightMapping(scheme='matched') and "
-            "imac_torch.calibrate(network, samples), which fits the range to data",
+            f"what this conversion loses:\n{lines}\nWhat helps: {'; '.join(advice)}",
             ConversionWarning,
             stacklevel=3,
         )
@@ -82,6 +108,9 @@ def convert(
     exclude: Iterable[str] | Callable[[str], bool] = (),
     generator: torch.Generator | None = None,
     engine: Native | None = None,
+    samples: Iterable[Tensor] | Tensor | None = None,
+    rounds: int = 1,
+    progress: bool = False,
 ) -> IMACNetwork:
     """Turn a trained model into an analog network.
 
@@ -99,6 +128,13 @@ def convert(
             path.
         generator: Randomness of the devices' spread; needed if ``device.variation`` > 0.
         engine: Settings of the native solver.
+        samples: Inputs of the model, (B, …) or batches of them, to which the circuit is fitted:
+            :func:`imac_torch.calibrate` with the scheme 'matched'; with others, which have no
+            freedom of their own, only the ranges of ReLUs and read-outs. Where the configuration
+            says nothing of the mapping, it is 17 levels, matched; where it says nothing of
+            ``supplies.input_scale`` and the samples need another one, it follows from them.
+        rounds: Of calibration.
+        progress: Show calibration's progress bar.
 
     Returns:
         A new module with :class:`IMACLinear` layers; ``print(network.summary())`` shows what was
@@ -113,12 +149,22 @@ def convert(
             would make them count.
     """
     plan = _plan(model, exclude)
+    features = None
+    if samples is not None:
+        samples = join_samples(samples)
+        digital = _copies(plan.digital)
+        with lasting(), evaluating(digital):
+            features = digital(samples)
     config = _trained_config(plan) if config is None else config
+    config = config if features is None else _fitting(config, features, plan)
     _check_names(config, plan)
     layers = []
     for index, (leaf, linear, activation) in enumerate(plan.layers):
         layers.append(_analog_layer(leaf, linear, activation, config, index, len(plan.layers)))
     _check_chain(layers)
+    connect(layers)
+    plain = [not isinstance(linear, IMACLinear) for _, linear, _ in plan.layers]
+    assume_ranges(layers, plain, features)
     for layer in layers:
         if layer.config.device.variation > 0.0:
             if generator is None:
@@ -127,9 +173,10 @@ def convert(
                     "torch.Generator: convert(..., generator=torch.Generator().manual_seed(0))"
                 )
             layer.spread(generator)
-    for layer, (_, linear, _) in zip(layers, plan.layers, strict=True):
-        if not isinstance(linear, IMACLinear):
-            _warn_of_losses(layer)
+    _warn_of_losses(
+        [layer for layer, free in zip(layers, plain, strict=True) if free],
+        ranges=samples is not None,
+    )
     _warn_of_unread(unread_settings(config, _places(plan, config)))
     details = {}
     for layer in layers:
@@ -154,11 +201,26 @@ def convert(
     # The copies keep the modes of their originals, one by one.
     for module in (network, network.digital, network.layers, *network.layers, network.tail):
         module.training = model.training
+    if samples is not None and all(layer.matched for layer in layers):
+        calibrate(network, samples, rounds=rounds, progress=progress)
     return network
 
 
 def _copies(part: Sequence[Leaf]) -> nn.Sequential:
     return nn.Sequential(*copied([leaf.module for leaf in part], [leaf.path for leaf in part]))
+
+
+def _fitting(config: Config, features: Tensor, plan: Plan) -> Config:
+    """What a configuration leaves open, as it suits samples (B, N) of the first layer's inputs."""
+    trained = any(isinstance(linear, IMACLinear) for _, linear, _ in plan.layers)
+    if not trained and not config.mapping.model_fields_set:
+        config = config.replace(mapping=WeightMapping(levels=FITTED_LEVELS, scheme="matched"))
+    largest = float(features.detach().abs().max())
+    if "input_scale" in config.supplies.model_fields_set or not 0.0 < largest < math.inf:
+        return config
+    if 0.5 <= largest <= config.supplies.input_scale:
+        return config
+    return config.replace(supplies=config.supplies.replace(input_scale=INPUT_MARGIN * largest))
 
 
 def unread(
@@ -295,8 +357,6 @@ def _analog_layer(
         name=leaf.path,
         initialise=False,
     )
-    if index == 0:
-        layer.driver_resistance = 0.0
     with torch.no_grad():
         layer.weight.copy_(linear.weight).requires_grad_(linear.weight.requires_grad)
         if layer.bias is not None and linear.bias is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from imac_torch.activations import IDENTITY, Activation
 from imac_torch.config import Config
 from imac_torch.crossbar import CrossbarSpec, build_crossbar, partition_ends
+from imac_torch.dc.prediction import least_by_octaves, output_resistance, predict
 from imac_torch.dc.shape import fitted_threshold_and_slope
 from imac_torch.dc.transfer import threshold_and_slope
 from imac_torch.devices import DeviceSample
@@ -36,17 +38,27 @@ from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.choice import kind_for
 
-GAINS = (1.0, 2.0, 4.0, 7.0, 10.0, 15.0, 20.0, 30.0, 40.0, 55.0, 75.0, 100.0, 150.0, 250.0, 500.0)
-"""Amplifier gains that the scheme 'matched' chooses from where none is given."""
-TYPICAL_SPREAD = 0.02
-"""Relative spread of conductances that the choice of a gain allows for at least."""
+SMALLEST_GAIN = 0.5
+LARGEST_GAIN = 1024.0
+"""Between these the scheme 'matched' chooses where no gain is given."""
+FIRST_GAIN = 16.0
+"""Where the choice begins."""
+FIRST_LEAST_SQUARES = 10.0
+LEAST_SQUARES_STEPS = 200
+SMALLEST_LEAST_SQUARES = 1e-6
+LARGEST_LEAST_SQUARES = 1e7
+"""Where the least-squares gain of the other schemes begins, and its limits: beyond the largest,
+rounding of the line ends would be read as signal."""
+TYPICAL_SPREAD = 0.005
+"""Half width of the spread of resistances that the choice of a gain allows for at least: amplifiers
+are built for devices that are not known one by one."""
 DRIVER_RESISTANCE = 500.0
-"""Ω. Source resistance of neurons that drive lines, as far as the choice of a gain is concerned."""
-COMMON_LOAD = 0.1
-"""Weight of what loading takes from all lines alike, which larger weights can give back; beside it
-counts what loading takes from some lines more than from others."""
-GAIN_ROWS = 24
-"""Outputs that a gain is tried on at most: a layer's rows ask for much the same."""
+"""Ω. Source resistance of neurons that drive lines, as long as nothing is known of them."""
+GAIN_ROWS = 32
+"""Outputs that a gain is tried on at most, where an array has no more: rows ask for much alike."""
+TRIMMED_AWAY = 0.05
+"""Part of what gain and offset of rows can take back (squared) that counts where they are trimmed:
+trims end where conductances do."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +136,7 @@ class IMACLinear(nn.Module):
         self.foreign: str | None = None
         # What has become of the devices in this training step: see imac_torch.varied.
         self.sample: DeviceSample | None = None
-        # Ω, of what drives the lines: conversion sets it to 0 where that are the inputs' sources.
+        # Ω, of what drives the lines: see connect().
         self.driver_resistance = DRIVER_RESISTANCE
         # On the CPU whatever the default device is; `.to` moves a layer as a whole.
         weight = torch.zeros(out_features, in_features, dtype=dtype, device="cpu")
@@ -142,7 +154,7 @@ class IMACLinear(nn.Module):
         # NaN until it is first needed: amplifiers are built once, training must not move them.
         self.register_buffer("matched_gain", ideal.new_tensor(math.nan))
         self.set_input_statistics(InputStatistics.independent(in_features))
-        self._matches: Memory[Match] = Memory(2 * len(GAINS))
+        self._matches: Memory[Match] = Memory(4)
         self._quantized: Memory[QuantizedWeights] = Memory()
         kind_for(self.activation, self.config.neuron.kind, where=name)
         if initialise:
@@ -351,40 +363,60 @@ class IMACLinear(nn.Module):
         return gain
 
     @lasting()
-    def choose_gain(self) -> float:
+    def choose_gain(self, *, trimmed: bool = False) -> float:
         """Determine the gain of the scheme 'matched' for the present weights and statistics.
 
         Little gain cannot reach large weights and asks for conductances that load what drives the
-        lines; much gain uses little of the devices' window, so that states and spread weigh more.
-        The least root of the sum of squares is taken, all relative to what varies in the outputs.
+        lines; with much gain so do wires and devices that spread: what they make of the lines'
+        common voltage is amplified. What is least is :meth:`expected_error`.
+
+        Args:
+            trimmed: Whether rows will be trimmed (:func:`imac_torch.calibrate`).
         """
-        every = -(-self.out_features // GAIN_ROWS)
-        target = self.wanted_transfer()[::every]
-
-        def shortcoming(gain: float) -> float:
-            if every == 1:
-                return self._shortcoming(self.match(gain), target)
-            arguments = (self.config.device, self.read_out(gain), self.statistics)
-            return self._shortcoming(match_slices(target, *arguments, where=self.name), target)
-
-        chosen = min(GAINS, key=shortcoming)
+        chosen = least_by_octaves(
+            lambda gain: self.expected_error(gain, trimmed=trimmed),
+            SMALLEST_GAIN,
+            LARGEST_GAIN,
+            start=FIRST_GAIN,
+        )
         self.matched_gain.fill_(chosen)
         return chosen
 
-    def _shortcoming(self, found: Match, target: Tensor) -> float:
-        """What speaks against a match of some rows: its error, sensitivity to spread, load."""
-        positive, negative = found.pair.positive, found.pair.negative
-        shares = self.slicing.row_shares(positive, len(positive))[:, None]
-        signal = self.slicing.join(positive - negative).square().mean().sqrt()
-        power = shares.square() * (positive.square() + negative.square())
-        noise = (power.sum() / target.numel()).sqrt()
-        spread = max(self.config.device.variation, TYPICAL_SPREAD) * float(noise / signal)
-        columns = (positive + negative).sum(dim=0)[:-1] * (self.out_features / len(target))
-        left = 1.0 / (1.0 + self.driver_resistance * columns)
-        uneven = float((left - left.mean()).square().mean().sqrt())
-        load = math.hypot(uneven, COMMON_LOAD * (1.0 - float(left.mean())))
-        error = found.error * self.statistics.contrast(target)
-        return math.sqrt(error**2 + spread**2 + load**2)
+    @torch.no_grad()
+    def expected_error(self, gain: float, *, trimmed: bool = False) -> float:
+        """Rms error of neuron inputs with a gain, relative to the rms of what varies in them.
+
+        Of the circuit as it is built for nominal devices, wires, partitions and the lines' drivers
+        included, and of a spread of :data:`TYPICAL_SPREAD` or more (see
+        :mod:`imac_torch.dc.prediction`). Curved cells are taken as ohmic.
+
+        Args:
+            gain: Of the amplifiers.
+            trimmed: Whether rows will be trimmed.
+        """
+        size, slices = self.config.crossbar, self.slicing.count
+        rows = self.out_features * slices
+        parts = -(-rows // size.rows) if size.vertical is None else size.vertical
+        assert isinstance(parts, int)  # noqa: S101 - read_out has refused anything else
+        count = min(self.out_features, max(GAIN_ROWS // slices, -(-rows // parts) // slices, 1))
+        chosen = torch.linspace(
+            0, self.out_features - 1, count, dtype=torch.float64, device=self.weight.device
+        )
+        target = self.wanted_transfer()[chosen.round().to(torch.int64)]
+        arguments = (self.config.device, self.read_out(gain), self.statistics)
+        found = match_slices(target, *arguments, where=self.name)
+        vertical = max(1, round(parts * count / self.out_features))
+        config = self.config.replace(
+            crossbar=size.replace(vertical=vertical), device=self.config.device.replace(bend=None)
+        )
+        spread = max(self.config.device.variation, TYPICAL_SPREAD) / math.sqrt(3.0)
+        expected = predict(
+            build_crossbar(found.pair, config, gain), target, self.statistics,
+            source_resistance=self.driver_resistance, load_factor=self.out_features / count,
+            spread=spread,
+        )  # fmt: skip
+        back = max(expected.error - expected.trimmed, 0.0) * (TRIMMED_AWAY if trimmed else 1.0)
+        return math.sqrt(expected.trimmed + back + expected.spread)
 
     @lasting()
     def _matched_gain(self) -> float:
@@ -395,18 +427,13 @@ class IMACLinear(nn.Module):
         wanted transfer is iterated; it converges in a few steps because the loading saturates
         with the gain.
         """
-        quantized = self.quantized()
-        kappa = self.volts_per_unit()
-        wanted = kappa * quantized.scale * quantized.values / self.config.supplies.vdd
-        power = float(wanted.square().sum())
-        gain = 10.0
-        if power == 0.0:
-            return gain
+        gain = FIRST_LEAST_SQUARES
         pair = self.nominal_conductances()
-        for _ in range(50):
-            transfer = self.read_out(gain).transfer(pair)
-            found = float((transfer * wanted).sum()) / power
-            if found <= 0.0:
+        if float(self.quantized().values.abs().max()) == 0.0:
+            return gain
+        for _ in range(LEAST_SQUARES_STEPS):
+            found = self._slope_of_transfer(gain, pair)
+            if not found > 0.0:
                 raise ConversionError(
                     f"{self.name}: the circuit's transfer has no component along the weights "
                     "(are all conductances equal?); set amplifier.gain"
@@ -414,7 +441,56 @@ class IMACLinear(nn.Module):
             gain, before = gain / found, gain
             if abs(gain / before - 1.0) < 1e-12:
                 break
-        return gain
+            if gain > LARGEST_LEAST_SQUARES:
+                break
+        if gain > LARGEST_LEAST_SQUARES or abs(gain / before - 1.0) > 1e-9:
+            width = max(
+                end - start for start, end in pairwise((0, *self.read_out(gain).column_ends))
+            )
+            raise ConversionError(
+                f"{self.name}: no gain makes the read-out compute what the weights mean (tried up "
+                f"to {gain:.3g}): I± lines of {width} columns float with their inputs, or the "
+                "weights are too large for the neuron. Use more columns per array "
+                "(crossbar.columns), smaller weights, or set amplifier.gain"
+            )
+        # Smaller ones move no neuron by a microvolt: the weights are as good as zero.
+        return max(gain, SMALLEST_LEAST_SQUARES)
+
+    def _slope_of_transfer(self, gain: float, pair: ConductancePair) -> float:
+        """Least-squares slope of the ideal circuit's transfer on the wanted one."""
+        quantized = self.quantized()
+        values = quantized.scale * quantized.values
+        largest = values.abs().max()
+        wanted = values / largest
+        unit = abs(self.volts_per_unit()) / self.config.supplies.vdd * float(largest)
+        sign = -1.0 if self.volts_per_unit() < 0.0 else 1.0
+        transfer = self.read_out(gain).transfer(pair)
+        along = sign * float((transfer * wanted).sum()) / float(wanted.square().sum())
+        return along / unit
+
+    @torch.no_grad()
+    def read_out_error(self) -> float:
+        """How far the ideal circuit's transfer is from the (rounded) weights, relative, rms.
+
+        At the best common factor, so that it is the read-out's divider alone: rows whose
+        conductances add up differently count differently.
+        """
+        transfer = self.read_out(self.gain()).transfer(self.nominal_conductances())
+        wanted = self.quantized().scale * self.quantized().values
+        one, two = transfer / transfer.abs().max(), wanted / wanted.abs().max().clamp(min=1e-300)
+        power = float(one.square().sum() * two.square().sum())
+        if power == 0.0:
+            return 0.0
+        return math.sqrt(max(0.0, 1.0 - float((one * two).sum()) ** 2 / power))
+
+    @torch.no_grad()
+    def range_of_gain(self) -> float:
+        """Software output that is vdd with the gain given, least squares; for free ranges."""
+        slope = self._slope_of_transfer(self.gain(), self.nominal_conductances())
+        zero = float(self.quantized().values.abs().max()) == 0.0
+        if zero or not 0.0 < slope < math.inf:
+            return self.scaling.output_scale
+        return self.scaling.output_scale / slope
 
     def crossbar(self) -> CrossbarSpec:
         """The layer's crossbars as they are built, wires included."""
@@ -499,3 +575,11 @@ class IMACLinear(nn.Module):
         self.activation = Activation(**content["activation"])
         self.scaling = Scaling(**content["scaling"])
         self.name = content["name"]
+
+
+def connect(layers: Sequence[IMACLinear]) -> None:
+    """Tell layers what drives their lines: ideal sources the first, neurons the others."""
+    layers[0].driver_resistance = 0.0
+    for before, after in pairwise(layers):
+        if after.matched:
+            after.driver_resistance = output_resistance(before.neuron_spec())

@@ -301,8 +301,6 @@ def _build_layer(
             dtype=tensors[f"layers.{index}.weight"].dtype,
             initialise=False,
         )
-        if index == 0:
-            layer.driver_resistance = 0.0
     except ConversionError as error:
         raise DataError(f"{path}: layer {index}: {error}") from None
     except ImacError:

@@ -1,4 +1,9 @@
-"""Coordinate descent on the conductances of crossbar rows, compiled."""
+"""Coordinate descent on the conductances of crossbar rows, compiled.
+
+The error of cell c is e_c = a·(ρ·g+_c - g-_c) - t_c, with a and ρ from the sums of its row and
+partition (:mod:`imac_torch.mapping.matching`); the cost of a row is Σ m·e² + Σ_f (Σ v_f·e)² over
+all its partitions.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +27,9 @@ def descend(
     states: int,
     sweeps: int,
 ) -> None:
-    """Improve conductances in place, cell by cell.
+    """Improve states in place, cell by cell.
 
-    The error of cell c is e_c = A·(ρ·g+_c - g-_c) - t_c, with A and ρ from the sums of its row and
-    partition (:mod:`imac_torch.mapping.matching`); the cost of a row is Σ m·e² + Σ_f (Σ v_f·e)²
-    over all its partitions. For a change in one cell it follows from a few sums.
+    For a change in one cell the cost follows from a few sums.
 
     Args:
         positive: (M, C) S.
@@ -37,8 +40,7 @@ def descend(
         ends: (H+1,) int64, column ranges of the partitions.
         circuit: Smallest and largest conductance, gain (over the partitions, if averaged), g_L,
             1/R.
-        states: Equally spaced states, or 0 for any conductance: then the steps are halved from
-            sweep to sweep.
+        states: Equally spaced states from the smallest to the largest conductance.
         sweeps: Passes over a row.
     """
     low, high, gain, load, source = circuit
@@ -48,8 +50,7 @@ def descend(
     total = np.zeros(count)
     along_p, along_n, along_t = np.zeros(count), np.zeros(count), np.zeros(count)
     others = np.zeros(count)
-    trial = states if states > 0 else 9
-    spacing = (high - low) / (states - 1) if states > 0 else 0.0
+    spacing = (high - low) / (states - 1)
     for row in range(rows):
         p, n, t = positive[row], negative[row], target[row]
         total[:] = 0.0
@@ -64,8 +65,7 @@ def descend(
                 error = scale * (ratio * p[c] - n[c]) - t[c]
                 for f in range(count):
                     total[f] += vectors[f, c] * error
-        for sweep in range(sweeps):
-            width = (high - low) * 0.5 ** (sweep + 1)
+        for _ in range(sweeps):
             for part in range(parts):
                 first, last = ends[part], ends[part + 1]
                 sum_p = sum_n = pp = pn = nn = tp = tn = 0.0
@@ -95,23 +95,14 @@ def descend(
                     ratio = (sum_n + load) / (sum_p + load)
                     m, wanted, old_p, old_n = variance[c], t[c], p[c], n[c]
                     best, best_p, best_n = np.inf, old_p, old_n
-                    for k in range(-1, 4 * trial):
+                    for k in range(-1, 2 * states):
                         if k < 0:
                             new_p, new_n = old_p, old_n
-                        elif states > 0:
-                            if k >= 2 * states:
-                                break
+                        else:
                             new_p = low + spacing * (k // 2)
                             line = (ratio * new_p - wanted / scale - low) / spacing
                             place = min(max(np.floor(line), 0.0), states - 2.0) + k % 2
                             new_n = low + spacing * place
-                        else:
-                            new_p = min(max(old_p + width * (k // 4 - 4) / 4.0, low), high)
-                            if k % 4 == 0:
-                                new_n = ratio * new_p - wanted / scale
-                            else:
-                                new_n = old_n + width * (k % 4 - 2) / 2.0
-                            new_n = min(max(new_n, low), high)
                         dp, dn = new_p - old_p, new_n - old_n
                         a = gain / (sum_n + dn + source)
                         r = (sum_n + dn + load) / (sum_p + dp + load)
@@ -146,3 +137,164 @@ def descend(
                 for f in range(count):
                     own = scale * (ratio * along_p[f] - along_n[f]) - along_t[f]
                     total[f] = others[f] + own
+
+
+@njit(error_model="numpy")
+def relax(
+    positive: FloatArray,
+    negative: FloatArray,
+    target: FloatArray,
+    variance: FloatArray,
+    vectors: FloatArray,
+    ends: NDArray[np.int64],
+    circuit: FloatArray,
+    sweeps: int,
+    tolerance: float,
+) -> None:
+    """Improve conductances between the bounds in place, cell by cell, each exactly.
+
+    With one cell free, all errors of its partition are linear in one number: in 1/(S+ + g_L) where
+    g+ is free (a·ρ·g+_j is that times a constant, and for the cell itself g+/(S+ + g_L) is
+    1 - (S+ - g+ + g_L)/(S+ + g_L)), in 1/(S- + 1/R) where g- is. So the cost is a parabola in it,
+    and its least value between the bounds is known.
+
+    Args:
+        positive: (M, C) S.
+        negative: (M, C) S.
+        target: (M, C), wanted transfer.
+        variance: (C,), m.
+        vectors: (F, C), v.
+        ends: (H+1,) int64, column ranges of the partitions.
+        circuit: As for :func:`descend`.
+        sweeps: Passes over a row at most.
+        tolerance: A row ends when a pass gains less than this part of its cost.
+    """
+    low, high, gain, load, source = circuit
+    rows = positive.shape[0]
+    count = vectors.shape[0]
+    parts = len(ends) - 1
+    total = np.zeros(count)
+    along_p, along_n, along_t = np.zeros(count), np.zeros(count), np.zeros(count)
+    others = np.zeros(count)
+    for row in range(rows):
+        p, n, t = positive[row], negative[row], target[row]
+        total[:] = 0.0
+        for part in range(parts):
+            sum_p = sum_n = 0.0
+            for c in range(ends[part], ends[part + 1]):
+                sum_p += p[c]
+                sum_n += n[c]
+            scale = gain / (sum_n + source)
+            ratio = (sum_n + load) / (sum_p + load)
+            for c in range(ends[part], ends[part + 1]):
+                error = scale * (ratio * p[c] - n[c]) - t[c]
+                for f in range(count):
+                    total[f] += vectors[f, c] * error
+        before = np.inf
+        for _ in range(sweeps):
+            cost = 0.0
+            for part in range(parts):
+                first, last = ends[part], ends[part + 1]
+                sum_p = sum_n = pp = pn = nn = tp = tn = 0.0
+                along_p[:] = 0.0
+                along_n[:] = 0.0
+                along_t[:] = 0.0
+                for c in range(first, last):
+                    m = variance[c]
+                    sum_p += p[c]
+                    sum_n += n[c]
+                    pp += m * p[c] * p[c]
+                    pn += m * p[c] * n[c]
+                    nn += m * n[c] * n[c]
+                    tp += m * t[c] * p[c]
+                    tn += m * t[c] * n[c]
+                    for f in range(count):
+                        along_p[f] += vectors[f, c] * p[c]
+                        along_n[f] += vectors[f, c] * n[c]
+                        along_t[f] += vectors[f, c] * t[c]
+                scale = gain / (sum_n + source)
+                ratio = (sum_n + load) / (sum_p + load)
+                for f in range(count):
+                    own = scale * (ratio * along_p[f] - along_n[f]) - along_t[f]
+                    others[f] = total[f] - own
+                for c in range(first, last):
+                    m, wanted = variance[c], t[c]
+                    # g+: all errors are linear in s = 1/(S+ + g_L)
+                    old = p[c]
+                    rest = sum_p - old + load
+                    scale = gain / (sum_n + source)
+                    reach = scale * (sum_n + load)
+                    square = pp - m * old * old + m * rest * rest
+                    cross = -m * reach * rest
+                    cross -= scale * (pn - m * old * n[c] - rest * m * n[c])
+                    cross -= tp - m * wanted * old - rest * m * wanted
+                    for f in range(count):
+                        v = vectors[f, c]
+                        slope = along_p[f] - v * old - v * rest
+                        level = reach * v - scale * along_n[f] - along_t[f] + others[f]
+                        square += slope * slope
+                        cross += slope * level
+                    if square > 0.0:
+                        inverse = -cross / (reach * square)
+                        if inverse * (rest + high) <= 1.0:
+                            new = high
+                        elif inverse * (rest + low) >= 1.0:
+                            new = low
+                        else:
+                            new = 1.0 / inverse - rest
+                        step = new - old
+                        pp += m * (new * new - old * old)
+                        pn += m * step * n[c]
+                        tp += m * wanted * step
+                        sum_p += step
+                        p[c] = new
+                        for f in range(count):
+                            along_p[f] += vectors[f, c] * step
+                    # g-: all errors are linear in r = 1/(S- + 1/R)
+                    old, own_p = n[c], p[c]
+                    rest = sum_n - old + source
+                    reach = gain / (sum_p + load)
+                    fall = reach * (source - load)
+                    other_nn = nn - m * old * old + m * rest * rest
+                    other_pn = pn - m * own_p * old - m * own_p * rest
+                    other_tn = tn - m * wanted * old - m * wanted * rest
+                    own = gain * rest - fall * own_p
+                    square = fall * fall * pp + 2.0 * fall * gain * other_pn
+                    square += gain * gain * other_nn
+                    cross = fall * (tp - reach * pp) - reach * gain * other_pn
+                    cross += gain * other_tn - gain * m * own
+                    for f in range(count):
+                        v = vectors[f, c]
+                        slope = -fall * along_p[f] - gain * (along_n[f] - v * old - v * rest)
+                        level = reach * along_p[f] - along_t[f] - gain * v + others[f]
+                        square += slope * slope
+                        cross += slope * level
+                    if square > 0.0:
+                        inverse = -cross / square
+                        if inverse * (rest + high) <= 1.0:
+                            new = high
+                        elif inverse * (rest + low) >= 1.0:
+                            new = low
+                        else:
+                            new = 1.0 / inverse - rest
+                        step = new - old
+                        nn += m * (new * new - old * old)
+                        pn += m * step * own_p
+                        tn += m * wanted * step
+                        sum_n += step
+                        n[c] = new
+                        for f in range(count):
+                            along_n[f] += vectors[f, c] * step
+                scale = gain / (sum_n + source)
+                ratio = (sum_n + load) / (sum_p + load)
+                for f in range(count):
+                    own = scale * (ratio * along_p[f] - along_n[f]) - along_t[f]
+                    total[f] = others[f] + own
+                for c in range(first, last):
+                    error = scale * (ratio * p[c] - n[c]) - t[c]
+                    cost += variance[c] * error * error
+            for f in range(count):
+                cost += total[f] * total[f]
+            if before - cost <= tolerance * cost:
+                break
+            before = cost

@@ -22,6 +22,7 @@ Shapes: M rows, C columns (bias last), H partitions of up to K columns.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -36,10 +37,12 @@ from imac_torch.mapping.states import InputStatistics, RowProblem, improve
 from imac_torch.numeric.modes import differentiating, leaf, once
 
 FIXED_POINT_LIMIT: Final = 200
-FIXED_POINT_TOLERANCE: Final = 1e-15
-PROJECTED_LIMIT: Final = 10
+FIXED_POINT_TOLERANCE: Final = 1e-14
+PROJECTED_LIMIT: Final = 6
 """Repetitions of the fixed point for rows that are not exact; each gains more than half a digit."""
-BIAS_ROUNDS: Final = 3
+LARGEST_TRANSFER: Final = 1e9
+"""V/V; beyond it squares of errors are far above everything else that is computed with."""
+BIAS_ROUNDS: Final = 1
 """Repetitions in which the bias absorbs the mean of what cannot be realised."""
 
 
@@ -78,27 +81,23 @@ class ReadOut:
             column_ends=self.column_ends,
         )
 
+    @cached_property
+    def _places(self) -> tuple[Tensor, Tensor]:
+        """(H, K) int64 columns of every partition, C where there is none, and the mask."""
+        starts = torch.tensor((0, *self.column_ends[:-1]), device="cpu")[:, None]
+        ends = torch.tensor(self.column_ends, device="cpu")[:, None]
+        columns = starts + torch.arange(int((ends - starts).max()), device="cpu")
+        mask = columns < ends
+        return torch.where(mask, columns, self.column_ends[-1]), mask
+
     def gather(self, columns: Tensor) -> tuple[Tensor, Tensor]:
         """(..., C) → (..., H, K) with zeros behind short partitions, and the mask (H, K)."""
-        starts = (0, *self.column_ends[:-1])
-        width = max(end - start for start, end in zip(starts, self.column_ends, strict=True))
-        parts, masks = [], []
-        for start, end in zip(starts, self.column_ends, strict=True):
-            part = columns[..., start:end]
-            parts.append(torch.nn.functional.pad(part, (0, width - (end - start))))
-            masks.append(torch.arange(width, device=columns.device) < end - start)
-        return torch.stack(parts, dim=-2), torch.stack(masks)
+        places, mask = (item.to(columns.device) for item in self._places)
+        return torch.nn.functional.pad(columns, (0, 1))[..., places], mask
 
     def scatter(self, blocks: Tensor) -> Tensor:
         """(..., H, K) → (..., C): the inverse of :meth:`gather`."""
-        starts = (0, *self.column_ends[:-1])
-        return torch.cat(
-            [
-                blocks[..., h, : end - start]
-                for h, (start, end) in enumerate(zip(starts, self.column_ends, strict=True))
-            ],
-            dim=-1,
-        )
+        return blocks[..., self._places[1].to(blocks.device)]
 
     def transfer(self, pair: ConductancePair) -> Tensor:
         """The exact transfer of conductances without wires.
@@ -167,6 +166,11 @@ def match(
         raise MappingError(f"{where}: this matches one row per output; use match_slices")
     if not bool(torch.isfinite(target).all()):
         raise MappingError(f"{where}: the wanted transfer is not finite")
+    if float(target.detach().abs().max()) > LARGEST_TRANSFER:
+        raise MappingError(
+            f"{where}: the weights ask for {float(target.detach().abs().max()):.3g} V at the "
+            "neuron per volt on a line, which no read-out gives; rescale the layer"
+        )
     low, high = 1.0 / device.rhigh, 1.0 / device.rlow
     wanted = target.detach()
     # Errors of what can be realised shift the mean of the row; the bias cell takes that back.

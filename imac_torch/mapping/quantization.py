@@ -127,7 +127,10 @@ def quantize(
     else:
         allowed = allowed.to(detached.device)
         groups = used if mapping.scale == "row" else used.reshape(1, -1)
-        scale = _best_scale(groups, allowed)[:, None]
+        # In units of the largest: squares of very small or large weights would not be numbers.
+        unit = groups.abs().amax(-1, keepdim=True)
+        unit = torch.where(unit > 0.0, unit, torch.ones_like(unit))
+        scale = _best_scale(groups / unit, allowed)[:, None] * unit
         scale = scale if mapping.scale == "row" else scale[0, 0]
         values = _nearest(used / scale, allowed)
     if not bias:

@@ -18,8 +18,10 @@ from imac_torch.mapping.quantization import ConductancePair
 
 SWEEPS: Final = 4
 """Passes over the cells of a row when there are states."""
-CONTINUOUS_SWEEPS: Final = 14
-"""Passes without states; each halves the steps, the last are 1e-4 of the window."""
+CONTINUOUS_SWEEPS: Final = 20
+"""Passes without states at most; :data:`CONTINUOUS_TOLERANCE` mostly ends them earlier."""
+CONTINUOUS_TOLERANCE: Final = 1e-2
+"""Part of a row's squared error that another pass has to gain."""
 VARIANCE_FLOOR: Final = 1e-6
 """Least variance of a line, in vdd²: what data show as constant may yet move a little."""
 RANK: Final = 8
@@ -77,23 +79,22 @@ class InputStatistics:
 
     def relative_error(self, found: Tensor, wanted: Tensor) -> float:
         """Rms output error of a transfer (M, C) relative to the rms of the wanted output."""
-        return float((self._power(found - wanted) / self._power(wanted).clamp(min=1e-300)).sqrt())
+        power = self.powers(wanted).sum().clamp(min=1e-300)
+        return float((self.powers(found - wanted).sum() / power).sqrt())
 
-    def contrast(self, wanted: Tensor) -> float:
-        """Rms of the output of a transfer (M, C) relative to the rms of what varies in it.
-
-        Thresholds and biases are part of the output, but no signal. 1 where nothing varies.
-        """
-        varying = float(self._variance(wanted).sum())
-        return (float(self._power(wanted)) / varying) ** 0.5 if varying > 0.0 else 1.0
-
-    def _variance(self, transfer: Tensor) -> Tensor:
+    def variances(self, transfer: Tensor) -> Tensor:
+        """(M,) of the outputs of a transfer (M, C)."""
         own = (transfer.square() * self.variance).sum(-1)
         return own + (transfer @ self.factor).square().sum(-1)
 
-    def _power(self, transfer: Tensor) -> Tensor:
-        mean = (transfer * self.mean).sum(-1).square()
-        return (mean + self._variance(transfer)).sum()
+    def covariances(self, one: Tensor, two: Tensor) -> Tensor:
+        """(M,) of the outputs of two transfers (M, C), row by row."""
+        own = (one * two * self.variance).sum(-1)
+        return own + ((one @ self.factor) * (two @ self.factor)).sum(-1)
+
+    def powers(self, transfer: Tensor) -> Tensor:
+        """(M,) mean squares of the outputs of a transfer (M, C)."""
+        return (transfer * self.mean).sum(-1).square() + self.variances(transfer)
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def improve(
     Returns:
         (M, C) S, every value one of the states if there are such.
     """
-    from imac_torch.kernels.states import descend  # imports numba
+    from imac_torch.kernels.states import descend, relax  # imports numba
 
     device = start.positive.device
     positive, negative = (
@@ -150,7 +151,7 @@ def improve(
             side[:] = problem.low + step * index
     vectors = torch.cat([statistics.factor.T, statistics.mean[None]]).cpu()
     used = vectors.abs().amax(-1) > 0
-    descend(
+    arguments = (
         positive,
         negative,
         np.ascontiguousarray(target.detach().cpu().numpy()),
@@ -160,9 +161,11 @@ def improve(
         np.array([
             problem.low, problem.high, problem.gain, problem.line_load, problem.input_conductance,
         ]),
-        0 if problem.states is None else problem.states,
-        SWEEPS if problem.states is not None else CONTINUOUS_SWEEPS,
     )  # fmt: skip
+    if problem.states is None:
+        relax(*arguments, CONTINUOUS_SWEEPS, CONTINUOUS_TOLERANCE)
+    else:
+        descend(*arguments, problem.states, SWEEPS)
     return ConductancePair(
         torch.from_numpy(positive).to(device), torch.from_numpy(negative).to(device)
     )
