@@ -357,6 +357,7 @@ def _analog_layer(
         name=leaf.path,
         initialise=False,
     )
+    layer.partitions()  # refused here if there are none, before anything is solved
     with torch.no_grad():
         layer.weight.copy_(linear.weight).requires_grad_(linear.weight.requires_grad)
         if layer.bias is not None and linear.bias is not None:

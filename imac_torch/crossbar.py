@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from imac_torch.config import Config
+from imac_torch.config import Config, Crossbar
 from imac_torch.errors import CircuitError
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.mapping.slices import Slicing
@@ -136,6 +136,29 @@ class CrossbarSpec:
         return tuple(pairwise((0, *self.row_ends)))
 
 
+def partitions(
+    columns: int, rows: int, size: Crossbar
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Last columns and last rows (1-based) of the partitions of one layer.
+
+    Args:
+        columns: Lines, the bias among them.
+        rows: Pairs of output lines.
+        size: Of a per-layer configuration (:meth:`Config.for_layer`).
+
+    Raises:
+        CircuitError: The layer cannot be cut as asked.
+    """
+    horizontal = -(-columns // size.columns) if size.horizontal is None else size.horizontal
+    vertical = -(-rows // size.rows) if size.vertical is None else size.vertical
+    if not isinstance(horizontal, int) or not isinstance(vertical, int):
+        raise CircuitError(
+            f"crossbar.horizontal = {horizontal}, vertical = {vertical} are not resolved for one "
+            "layer (Config.for_layer)"
+        )
+    return partition_ends(columns, horizontal), partition_ends(rows, vertical)
+
+
 def build_crossbar(conductances: ConductancePair, config: Config, gain: float) -> CrossbarSpec:
     """Cut a layer and give it the wires and the read-out of its (per-layer) configuration.
 
@@ -149,11 +172,7 @@ def build_crossbar(conductances: ConductancePair, config: Config, gain: float) -
         ConfigError: There is no such read-out.
     """
     rows, columns = conductances.positive.shape[-2:]
-    size = config.crossbar
-    horizontal = -(-columns // size.columns) if size.horizontal is None else size.horizontal
-    vertical = -(-rows // size.rows) if size.vertical is None else size.vertical
-    if not isinstance(horizontal, int) or not isinstance(vertical, int):
-        raise CircuitError("build_crossbar needs a per-layer configuration (Config.for_layer)")
+    column_ends, row_ends = partitions(columns, rows, config.crossbar)
     wire = segments(config.interconnect)
     device = conductances.positive.device
 
@@ -162,10 +181,10 @@ def build_crossbar(conductances: ConductancePair, config: Config, gain: float) -
 
     return CrossbarSpec(
         conductances=conductances,
-        column_ends=partition_ends(columns, horizontal),
-        row_ends=partition_ends(rows, vertical),
+        column_ends=column_ends,
+        row_ends=row_ends,
         input_segment=scalar(wire.input_line),
         output_segment=scalar(wire.output_line),
-        read_out=build_read_out(config, gain, horizontal, device=device),
+        read_out=build_read_out(config, gain, len(column_ends), device=device),
         bend=config.device.bend,
     )

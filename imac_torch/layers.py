@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from imac_torch.activations import IDENTITY, Activation
 from imac_torch.config import Config
-from imac_torch.crossbar import CrossbarSpec, build_crossbar, partition_ends
+from imac_torch.crossbar import CrossbarSpec, build_crossbar, partitions
 from imac_torch.dc.prediction import least_by_octaves, output_resistance, predict
 from imac_torch.dc.shape import fitted_threshold_and_slope
 from imac_torch.dc.transfer import threshold_and_slope
 from imac_torch.devices import DeviceSample
-from imac_torch.errors import ConversionError
+from imac_torch.errors import CircuitError, ConversionError
 from imac_torch.mapping.matching import Match, ReadOut
 from imac_torch.mapping.quantization import (
     ConductancePair,
@@ -286,17 +286,25 @@ class IMACLinear(nn.Module):
         column[:, -1] = threshold / vdd
         return wanted + column + self.trim
 
+    def partitions(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Last columns and last rows (1-based) of the arrays that the layer is cut into.
+
+        Raises:
+            ConversionError: It cannot be cut as asked.
+        """
+        rows = self.out_features * self.slicing.count
+        try:
+            return partitions(self.in_features + 1, rows, self.config.crossbar)
+        except CircuitError as error:
+            raise ConversionError(f"{self.name}: {error}") from None
+
     def read_out(self, gain: float) -> ReadOut:
         """What the rows end in, for a given gain."""
-        size, amplifier = self.config.crossbar, self.config.amplifier
-        columns = self.in_features + 1
-        parts = -(-columns // size.columns) if size.horizontal is None else size.horizontal
-        if not isinstance(parts, int):
-            raise ConversionError(f"{self.name}: crossbar.horizontal is not resolved for one layer")
+        amplifier = self.config.amplifier
         return ReadOut(
             gain,
             amplifier.input_resistance,
-            partition_ends(columns, parts),
+            self.partitions()[0],
             amplifier.combine == "average",
             self.slicing,
         )
@@ -395,9 +403,7 @@ class IMACLinear(nn.Module):
             trimmed: Whether rows will be trimmed.
         """
         size, slices = self.config.crossbar, self.slicing.count
-        rows = self.out_features * slices
-        parts = -(-rows // size.rows) if size.vertical is None else size.vertical
-        assert isinstance(parts, int)  # noqa: S101 - read_out has refused anything else
+        rows, parts = self.out_features * slices, len(self.partitions()[1])
         count = min(self.out_features, max(GAIN_ROWS // slices, -(-rows // parts) // slices, 1))
         chosen = torch.linspace(
             0, self.out_features - 1, count, dtype=torch.float64, device=self.weight.device
