@@ -1,13 +1,13 @@
 """Calibration of a converted network on a few batches of data.
 
-Three things are learnt, in this order, all without labels:
+Three things are learnt, all without labels:
 
-1. ranges: where the activation has no fixed scale (ReLU, identity), the software output that is
-   vdd;
-2. statistics of every layer's inputs, which weigh what the mapping cannot make exact, and the
-   amplifiers' gain with which the circuit as it is built is expected to err least;
-3. trims: gain and offset of every row, fitted so that the neurons of the circuit as it is built,
-   with wires, partitions and loading, answer as the software layer does.
+1. statistics of every layer's inputs, which weigh what the mapping cannot make exact;
+2. trims: gain and offset of every row, fitted so that the neurons of the circuit as it is built,
+   with wires, partitions and loading, answer as the software layer does;
+3. gains of amplifiers and, where the activation has no fixed scale (ReLU, identity), ranges, the
+   software output that is vdd: those with which the trimmed circuit errs least, tried one by one
+   on some of the samples.
 
 What came closest to the software model on the samples is kept, and if nothing came closer than the
 network that was given, it stays as it was.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import torch
@@ -30,20 +31,23 @@ from imac_torch.mapping.states import InputStatistics
 from imac_torch.numeric.modes import lasting
 from imac_torch.progress import progress_bar
 
-HEADROOM: Final = (1.25, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0)
+HEADROOM: Final = (1.25, 2.5, 5.0, 10.0, 20.0)
 """Factors between the largest software output and the one that is vdd, for circuits whose scale
 is free. A smaller scale asks for less of the rows, and less gain lets lines float less; the first
-factor leaves room for samples not seen, and for what loading takes from a neuron's output."""
-PRICE: Final = 0.02
-"""Expected error that such a factor is worth, per unit: what a hidden layer does not use of its
-swing, the next one has to amplify, the errors of its lines included."""
-LAST_PRICE: Final = 0.002
-"""The same of the last layer, behind which nothing is amplified."""
-AGREEMENT_LOST: Final = 0.01
-"""Share of samples whose largest output may be another one than before calibration, as long as
-errors are larger than :data:`CLOSE`."""
-CLOSE: Final = 0.5
-"""Error of outputs, relative to what varies in them, below which closer is better in any case."""
+factor leaves room for samples not seen. What a hidden layer does not use of its swing, the next
+one has to amplify."""
+RANGE_STEP: Final = 1.6
+"""Factor between ranges that calibration tries on the circuit."""
+GAINS: Final = (2.0, 5.0, 12.5, 32.0, 80.0, 200.0)
+"""Gains that calibration tries on the circuit, in every layer whose gain is free."""
+SEARCH_SAMPLES: Final = 100
+"""Samples on which gains and ranges are compared; rows have two numbers to fit to them."""
+PASSES: Final = 3
+"""Rounds through all gains and ranges at most; mostly the second changes nothing."""
+ENOUGH: Final = 0.01
+"""Error of outputs, relative to what varies in them, that needs no search for a smaller one."""
+SAME: Final = 1.05
+"""Factor between errors below which a larger range has no advantage, nor another gain."""
 CORNERS: Final = 256
 """Input vectors that stand for data where there are none."""
 CORNER_MARGIN: Final = 1.5
@@ -145,17 +149,20 @@ def calibrate(
                 f"{layer.name}: the software layer's outputs are not all finite for these samples; "
                 "calibration needs numbers (did training diverge?)"
             )
-    steps = len(layers) * (2 + rounds if trim else 1)
-    with progress_bar("calibrating", steps, "steps", shown=progress) as advance:
-        given = _State.of(network, inputs, software) if trim else None
-        _set_ranges(layers, software, advance, trimmed=trim)
-        best = given
-        if given is not None:
-            best = given.better(_State.of(network, inputs, software))
+    if not trim:
+        assume_ranges(layers, [True] * len(layers), software[0])
+        given = found = None
+    else:
+        given = _State.of(network, inputs, software)
+        with progress_bar("calibrating", None, "circuits", shown=progress) as advance:
+            _search(network, given, inputs, software, advance)
             for index, layer in enumerate(layers):
-                _trim(network, layer, index, inputs, software, rounds, advance)
-            best = best.better(_State.of(network, inputs, software), given)
-            best.restore(layers)
+                _trim(network, layer, index, inputs, software, rounds)
+            advance(1)
+        found = _State.of(network, inputs, software)
+        if not found.better_than(given):
+            given.restore(layers)
+            found = given
     nothing = [float("nan")] * len(layers)
     return tuple(
         LayerCalibration(
@@ -169,7 +176,7 @@ def calibrate(
         for layer, before, after in zip(
             layers,
             nothing if given is None else given.errors,
-            nothing if best is None else best.errors,
+            nothing if found is None else found.errors,
             strict=True,
         )
     )
@@ -183,13 +190,13 @@ class _State:
         scalings: Of every layer.
         buffers: Of every layer.
         errors: As in :class:`LayerCalibration`.
-        agreement: Share of samples whose largest output is the software model's.
+        agrees: (B,) bool, whether the largest output is the software model's.
     """
 
     scalings: tuple[Scaling, ...]
     buffers: tuple[dict[str, Tensor], ...]
     errors: tuple[float, ...]
-    agreement: float
+    agrees: Tensor
 
     @classmethod
     def of(cls, network: IMACNetwork, inputs: Tensor, software: Sequence[Tensor]) -> _State:
@@ -206,15 +213,18 @@ class _State:
             tuple(layer.scaling for layer in layers),
             tuple({name: item.clone() for name, item in layer.named_buffers()} for layer in layers),
             tuple(errors),
-            float((same & good).to(torch.float64).mean()),
+            same & good,
         )
 
-    def better(self, other: _State, given: _State | None = None) -> _State:
-        """The one whose outputs are closer, as long as it does not decide worse than ``given``."""
-        least = (self if given is None else given).agreement - AGREEMENT_LOST
-        closer = other.errors[-1] < self.errors[-1]
-        decides = other.agreement >= least or other.errors[-1] <= CLOSE
-        return other if closer and decides else self
+    def better_than(self, other: _State) -> bool:
+        """Whether outputs are closer, and decisions not worse beyond chance.
+
+        Decisions that differ between the two are as likely won as lost if neither is better; then
+        their difference has the standard deviation of the square root of their number.
+        """
+        lost = int((other.agrees & ~self.agrees).sum())
+        won = int((self.agrees & ~other.agrees).sum())
+        return self.errors[-1] < other.errors[-1] and lost - won <= 2.0 * math.sqrt(lost + won)
 
     def restore(self, layers: Sequence[IMACLinear]) -> None:
         """Put layers back into this state."""
@@ -256,59 +266,140 @@ def join_samples(batches: Iterable[Tensor] | Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _set_ranges(
-    layers: Sequence[IMACLinear],
+def _search(
+    network: IMACNetwork,
+    given: _State,
+    inputs: Tensor,
     software: Sequence[Tensor],
     advance: Callable[[int], None],
-    *,
-    trimmed: bool,
 ) -> None:
-    """Steps 1 and 2, in the order of layers: a layer's output range is the next one's input."""
-    for index, layer in enumerate(layers):
-        if index > 0:
-            scale = layers[index - 1].scaling.output_scale
-            layer.scaling = replace(layer.scaling, input_scale=scale)
-        lines = software[index] / layer.scaling.input_scale
-        largest = float(lines.abs().max())
-        if index == 0 and largest > 1.0 + 1e-9:
-            raise ConversionError(
-                f"{layer.name}: inputs reach {largest:g} times supplies.input_scale; scale the "
-                "data or set supplies.input_scale"
-            )
-        layer.set_input_statistics(InputStatistics.of(lines))
-        layer.trim.zero_()
-        largest = float(software[index + 1].abs().max())
-        if layer.activation.function.bounded or largest == 0.0:
-            _choose(layer, trimmed)
-        else:
-            _choose_range(layer, largest, trimmed, last=index == len(layers) - 1)
+    """Leave the network with the gains and ranges whose trimmed circuit errs least."""
+    layers = list(network.analog_layers())
+    first = layers[0].scaling.input_scale
+    reach = float(software[0].abs().max()) / first
+    if reach > 1.0 + 1e-9:
+        raise ConversionError(
+            f"{layers[0].name}: inputs reach {reach:g} times supplies.input_scale; scale the data "
+            "or set supplies.input_scale"
+        )
+    step = -(-len(inputs) // SEARCH_SAMPLES)
+    some, seen = inputs[::step], [values[::step] for values in software]
+    largest = [float(values.abs().max()) for values in software[1:]]
+    ranged = [
+        not layer.activation.function.bounded and top > 0.0
+        for layer, top in zip(layers, largest, strict=True)
+    ]
+    gained = [layer.config.amplifier.gain is None for layer in layers]
+
+    def tried(setting: _Setting) -> tuple[float, _Setting]:
+        entry = first
+        for index, layer in enumerate(layers):
+            scale = layer.scaling.output_scale
+            if ranged[index]:
+                scale = setting.factors[index] * largest[index]
+            layer.scaling = Scaling(entry, scale)
+            layer.set_input_statistics(InputStatistics.of(software[index] / entry))
+            layer.trim.zero_()
+            if gained[index]:
+                layer.matched_gain.fill_(setting.gains[index])
+            entry = scale
+        for index, layer in enumerate(layers):
+            _trim(network, layer, index, some, seen, 1)
+        spread = sum(layer.expected(layer.gain()).spread for layer in layers)
         advance(1)
+        return math.hypot(_State.of(network, some, seen).errors[-1], math.sqrt(spread)), setting
+
+    gains = tuple(layer.gain() for layer in layers)
+    kept = tuple(
+        layer.scaling.output_scale / top if free else 1.0
+        for layer, top, free in zip(layers, largest, ranged, strict=True)
+    )
+    usual = tuple(HEADROOM[1] if free else 1.0 for free in ranged)
+    candidates = dict.fromkeys([_Setting(gains, kept), _Setting(gains, usual)])
+    best = min((tried(item) for item in candidates), key=lambda item: item[0])
+    if best[0] > ENOUGH and any(gained):
+        ladder = (_Setting((gain,) * len(layers), usual) for gain in GAINS)
+        best = min([best, *(tried(item) for item in ladder)], key=lambda item: item[0])
+    numbers = [
+        (move, index)
+        for index in reversed(range(len(layers)))
+        for move, free in ((_range_moves, ranged), (_gain_moves, gained))
+        if free[index]
+    ]
+    for _ in range(PASSES):
+        before = best[1]
+        for move, index in numbers:
+            if best[0] > ENOUGH:
+                best = _climb(best, partial(move, index=index), tried)
+        if best[1] == before:
+            break
+    tried(best[1])
 
 
-def _choose(layer: IMACLinear, trimmed: bool) -> float:
-    """Choose a gain, if none is given; what is expected of errors then."""
-    if layer.config.amplifier.gain is None:
-        layer.choose_gain(trimmed=trimmed)
-    return layer.expected_error(layer.gain(), trimmed=trimmed)
+@dataclass(frozen=True)
+class _Setting:
+    """Gain of every layer, and vdd in largest software outputs."""
+
+    gains: tuple[float, ...]
+    factors: tuple[float, ...]
 
 
-def _choose_range(layer: IMACLinear, largest: float, trimmed: bool, *, last: bool) -> None:
-    """Range and gain of a layer whose largest software output is known."""
-    price = LAST_PRICE if last else PRICE
-    least = math.inf
-    best = layer.scaling, layer.matched_gain.clone()
+def _gain_moves(setting: _Setting, up: bool, *, index: int) -> _Setting:
+    gains = list(setting.gains)
+    gains[index] *= 2.0 if up else 0.5
+    return replace(setting, gains=tuple(gains))
+
+
+def _range_moves(setting: _Setting, up: bool, *, index: int) -> _Setting:
+    factors = list(setting.factors)
+    factors[index] = max(HEADROOM[0], factors[index] * (RANGE_STEP if up else 1.0 / RANGE_STEP))
+    return replace(setting, factors=tuple(factors))
+
+
+def _climb(
+    best: tuple[float, _Setting],
+    move: Callable[[_Setting, bool], _Setting],
+    tried: Callable[[_Setting], tuple[float, _Setting]],
+) -> tuple[float, _Setting]:
+    """Downhill in one number, first one way, then, if that did not help, the other."""
+    for up in (True, False):
+        start = best
+        while (following := move(best[1], up)) != best[1]:
+            found = tried(following)
+            if found[0] * SAME >= best[0]:
+                break
+            best = found
+        if best is not start:
+            break
+    return best
+
+
+def _choose_range(layers: Sequence[IMACLinear], index: int, largest: float, margin: float) -> None:
+    """Range of a layer whose largest software output is known: least error of it and the next."""
+    layer = layers[index]
+    following = layers[index + 1] if index + 1 < len(layers) else None
+    found = []
     for factor in HEADROOM:
-        layer.scaling = replace(layer.scaling, output_scale=factor * largest)
-        error = math.hypot(_choose(layer, trimmed), price * factor)
-        if error < least:
-            least, best = error, (layer.scaling, layer.matched_gain.clone())
-    layer.scaling = best[0]
-    layer.matched_gain.copy_(best[1])
+        scale = margin / HEADROOM[0] * factor * largest
+        layer.scaling = replace(layer.scaling, output_scale=scale)
+        error = layer.least_expected_error()
+        if following is not None and following.matched:
+            before = following.scaling
+            following.scaling = replace(before, input_scale=scale)
+            error = math.hypot(error, following.least_expected_error())
+            following.scaling = before
+        found.append((error, layer.scaling))
+    least = min(error for error, _ in found)
+    layer.scaling = next(scaling for error, scaling in found if error <= SAME * least)
 
 
 @lasting()
 def assume_ranges(
-    layers: Sequence[IMACLinear], which: Sequence[bool], features: Tensor | None = None
+    layers: Sequence[IMACLinear],
+    which: Sequence[bool],
+    features: Tensor | None = None,
+    *,
+    choose: bool = True,
 ) -> None:
     """Ranges of layers before the circuit is solved, and what follows from them.
 
@@ -321,6 +412,8 @@ def assume_ranges(
         layers: Of one network.
         which: Layers that may be changed; the others have been trained or calibrated.
         features: (B, N) inputs of the first layer, if there are data.
+        choose: Whether ranges may be larger than the outputs need where the scheme 'matched' is
+            expected to err less then; calibration finds that out on the circuit.
     """
     margin = HEADROOM[0]
     if features is None:
@@ -338,14 +431,16 @@ def assume_ranges(
             layer.scaling = replace(layer.scaling, input_scale=scale)
             if layer.matched:
                 layer.set_input_statistics(InputStatistics.of(software[index] / scale))
+        if layer.matched:
+            layer.trim.zero_()
+            layer.matched_gain.fill_(math.nan)
         largest = float(software[index + 1].abs().max())
         if layer.activation.function.bounded or not 0.0 < largest < math.inf:
             continue
         layer.scaling = replace(layer.scaling, output_scale=margin * largest)
-        if layer.matched:
-            largest = margin / HEADROOM[0] * largest
-            _choose_range(layer, largest, trimmed=False, last=index == len(layers) - 1)
-        elif layer.config.amplifier.gain is not None:
+        if layer.matched and choose:
+            _choose_range(layers, index, largest, margin)
+        elif not layer.matched and layer.config.amplifier.gain is not None:
             layer.scaling = replace(layer.scaling, output_scale=layer.range_of_gain())
 
 
@@ -356,7 +451,6 @@ def _trim(
     inputs: Tensor,
     software: Sequence[Tensor],
     rounds: int,
-    advance: Callable[[int], None],
 ) -> None:
     """Fit the rows of one layer repeatedly; every row keeps its best trim."""
     best = torch.full((layer.out_features,), torch.inf, dtype=torch.float64, device="cpu")
@@ -375,7 +469,6 @@ def _trim(
         if step < rounds:
             layer.trim.copy_(kept)
             _fit_rows(layer, state.combined[good], state.outputs[good], wanted, better)
-        advance(1)
     layer.trim.copy_(kept)
 
 

@@ -164,7 +164,8 @@ def convert(
     _check_chain(layers)
     connect(layers)
     plain = [not isinstance(linear, IMACLinear) for _, linear, _ in plan.layers]
-    assume_ranges(layers, plain, features)
+    calibrated = samples is not None and all(layer.matched for layer in layers)
+    assume_ranges(layers, plain, features, choose=not calibrated)
     for layer in layers:
         if layer.config.device.variation > 0.0:
             if generator is None:
@@ -201,7 +202,7 @@ def convert(
     # The copies keep the modes of their originals, one by one.
     for module in (network, network.digital, network.layers, *network.layers, network.tail):
         module.training = model.training
-    if samples is not None and all(layer.matched for layer in layers):
+    if samples is not None and calibrated:
         calibrate(network, samples, rounds=rounds, progress=progress)
     return network
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from imac_torch.activations import IDENTITY, Activation
 from imac_torch.config import Config
 from imac_torch.crossbar import CrossbarSpec, build_crossbar, partitions
-from imac_torch.dc.prediction import least_by_octaves, output_resistance, predict
+from imac_torch.dc.prediction import Prediction, least_by_octaves, output_resistance, predict
 from imac_torch.dc.shape import fitted_threshold_and_slope
 from imac_torch.dc.transfer import threshold_and_slope
 from imac_torch.devices import DeviceSample
@@ -56,9 +56,6 @@ DRIVER_RESISTANCE = 500.0
 """Ω. Source resistance of neurons that drive lines, as long as nothing is known of them."""
 GAIN_ROWS = 32
 """Outputs that a gain is tried on at most, where an array has no more: rows ask for much alike."""
-TRIMMED_AWAY = 0.05
-"""Part of what gain and offset of rows can take back (squared) that counts where they are trimmed:
-trims end where conductances do."""
 
 
 @dataclass(frozen=True)
@@ -371,28 +368,31 @@ class IMACLinear(nn.Module):
         return gain
 
     @lasting()
-    def choose_gain(self, *, trimmed: bool = False) -> float:
+    def choose_gain(self) -> float:
         """Determine the gain of the scheme 'matched' for the present weights and statistics.
 
         Little gain cannot reach large weights and asks for conductances that load what drives the
         lines; with much gain so do wires and devices that spread: what they make of the lines'
-        common voltage is amplified. What is least is :meth:`expected_error`.
-
-        Args:
-            trimmed: Whether rows will be trimmed (:func:`imac_torch.calibrate`).
+        common voltage is amplified. The least error of :meth:`expected` is taken.
         """
         chosen = least_by_octaves(
-            lambda gain: self.expected_error(gain, trimmed=trimmed),
-            SMALLEST_GAIN,
-            LARGEST_GAIN,
-            start=FIRST_GAIN,
+            self._expected_error, SMALLEST_GAIN, LARGEST_GAIN, start=FIRST_GAIN
         )
         self.matched_gain.fill_(chosen)
         return chosen
 
+    def least_expected_error(self) -> float:
+        """Relative rms error to expect of neuron inputs with the gain given, or with the best."""
+        gain = self.config.amplifier.gain
+        return self._expected_error(self.choose_gain() if gain is None else self.gain())
+
+    def _expected_error(self, gain: float) -> float:
+        expected = self.expected(gain)
+        return math.sqrt(expected.error + expected.spread)
+
     @torch.no_grad()
-    def expected_error(self, gain: float, *, trimmed: bool = False) -> float:
-        """Rms error of neuron inputs with a gain, relative to the rms of what varies in them.
+    def expected(self, gain: float) -> Prediction:
+        """Errors to expect of neuron inputs with a gain, relative to what varies in them.
 
         Of the circuit as it is built for nominal devices, wires, partitions and the lines' drivers
         included, and of a spread of :data:`TYPICAL_SPREAD` or more (see
@@ -400,7 +400,6 @@ class IMACLinear(nn.Module):
 
         Args:
             gain: Of the amplifiers.
-            trimmed: Whether rows will be trimmed.
         """
         size, slices = self.config.crossbar, self.slicing.count
         rows, parts = self.out_features * slices, len(self.partitions()[1])
@@ -416,13 +415,11 @@ class IMACLinear(nn.Module):
             crossbar=size.replace(vertical=vertical), device=self.config.device.replace(bend=None)
         )
         spread = max(self.config.device.variation, TYPICAL_SPREAD) / math.sqrt(3.0)
-        expected = predict(
+        return predict(
             build_crossbar(found.pair, config, gain), target, self.statistics,
             source_resistance=self.driver_resistance, load_factor=self.out_features / count,
             spread=spread,
         )  # fmt: skip
-        back = max(expected.error - expected.trimmed, 0.0) * (TRIMMED_AWAY if trimmed else 1.0)
-        return math.sqrt(expected.trimmed + back + expected.spread)
 
     @lasting()
     def _matched_gain(self) -> float:

@@ -110,13 +110,6 @@ def test_what_is_expected_is_what_samples_show(generator: torch.Generator) -> No
     error = (found - ideal).square().sum() / scale
     # nine lines, so the moments have full rank and are those of the samples: rounding only
     assert expected.error == pytest.approx(float(error), rel=1e-6)
-    fitted = torch.zeros_like(found)
-    for m in range(6):
-        columns = torch.stack([found[:, m], torch.ones(200, dtype=torch.float64)], dim=1)
-        fitted[:, m] = columns @ torch.linalg.lstsq(columns, ideal[:, m : m + 1]).solution[:, 0]
-    left = (fitted - ideal).square().sum() / scale
-    assert expected.trimmed == pytest.approx(float(left), rel=1e-6)
-    assert 0.0 < expected.trimmed < expected.error
 
 
 def test_loaded_lines_are_those_of_the_network(generator: torch.Generator) -> None:
@@ -223,11 +216,9 @@ def test_calibration_brings_the_circuit_to_the_software(
         plain = float((network(fresh) - expected).norm() / spread)
         records = calibrate(network, data, rounds=3)
         found = float((network(fresh) - expected).norm() / spread)
-    # what rows cannot undo: crosstalk of loading and wires, and the range that the chosen gain
-    # gives up for the sake of devices that spread
-    assert found < (0.4 if activation is nn.ReLU else 0.12)
-    assert found < 1.05 * plain
-    assert all(record.error_after <= record.error_before for record in records[-1:])
+    assert found < 0.08  # what rows cannot undo: crosstalk of loading and wires
+    assert found < plain
+    assert records[-1].error_after <= records[-1].error_before
     if activation is nn.ReLU:  # ranges follow the data and are handed on
         layers = list(network.analog_layers())
         outputs = software_activations(network, data)

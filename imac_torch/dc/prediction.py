@@ -36,12 +36,10 @@ class Prediction:
 
     Attributes:
         error: As it is built.
-        trimmed: What gain and offset of every row cannot take back.
         spread: Of devices that vary.
     """
 
     error: float
-    trimmed: float
     spread: float
 
 
@@ -73,14 +71,9 @@ def predict(
     signal = statistics.variances(wanted)
     power = float(signal.sum())
     reference = power if power > 0.0 else max(float(statistics.powers(wanted).sum()), 1e-300)
-    varying = statistics.variances(built)
-    across = statistics.covariances(built, wanted)
-    # What gain and offset take back: the wanted output's part along the row's own.
-    left = signal - across.square() / varying.clamp(min=1e-300)
     noise = _spread_power(spec, ports, statistics) * spread**2
     return Prediction(
         float(statistics.powers(built - wanted).sum()) / reference,
-        float(left.clamp(min=0.0).sum()) / reference,
         noise / reference,
     )
 

@@ -127,9 +127,10 @@ def quantize(
     else:
         allowed = allowed.to(detached.device)
         groups = used if mapping.scale == "row" else used.reshape(1, -1)
-        # In units of the largest: squares of very small or large weights would not be numbers.
-        unit = groups.abs().amax(-1, keepdim=True)
-        unit = torch.where(unit > 0.0, unit, torch.ones_like(unit))
+        # Squares of very small or large weights would not be numbers. A power of two rounds nothing.
+        largest = groups.abs().amax(-1, keepdim=True)
+        largest = torch.where(largest > 0.0, largest, torch.ones_like(largest))
+        unit = largest / (2.0 * torch.frexp(largest).mantissa)
         scale = _best_scale(groups / unit, allowed)[:, None] * unit
         scale = scale if mapping.scale == "row" else scale[0, 0]
         values = _nearest(used / scale, allowed)

@@ -87,11 +87,6 @@ class InputStatistics:
         own = (transfer.square() * self.variance).sum(-1)
         return own + (transfer @ self.factor).square().sum(-1)
 
-    def covariances(self, one: Tensor, two: Tensor) -> Tensor:
-        """(M,) of the outputs of two transfers (M, C), row by row."""
-        own = (one * two * self.variance).sum(-1)
-        return own + ((one @ self.factor) * (two @ self.factor)).sum(-1)
-
     def powers(self, transfer: Tensor) -> Tensor:
         """(M,) mean squares of the outputs of a transfer (M, C)."""
         return (transfer * self.mean).sum(-1).square() + self.variances(transfer)
