@@ -374,23 +374,24 @@ def _climb(
     return best
 
 
-def _choose_range(layers: Sequence[IMACLinear], index: int, largest: float, margin: float) -> None:
-    """Range of a layer whose largest software output is known: least error of it and the next."""
-    layer = layers[index]
-    following = layers[index + 1] if index + 1 < len(layers) else None
+def _choose_range(
+    layer: IMACLinear, driven: Sequence[IMACLinear], outputs: Tensor, smallest: float
+) -> None:
+    """Least expected error of a layer and of the one that it drives, gains not being chosen yet."""
     found = []
     for factor in HEADROOM:
-        scale = margin / HEADROOM[0] * factor * largest
+        scale = smallest * factor / HEADROOM[0]
         layer.scaling = replace(layer.scaling, output_scale=scale)
         error = layer.least_expected_error()
-        if following is not None and following.matched:
-            before = following.scaling
-            following.scaling = replace(before, input_scale=scale)
-            error = math.hypot(error, following.least_expected_error())
-            following.scaling = before
+        for item in driven:
+            item.scaling = replace(item.scaling, input_scale=scale)
+            item.set_input_statistics(InputStatistics.of(outputs / scale))
+            error = math.hypot(error, item.least_expected_error())
+            item.matched_gain.fill_(math.nan)
         found.append((error, layer.scaling))
     least = min(error for error, _ in found)
     layer.scaling = next(scaling for error, scaling in found if error <= SAME * least)
+    layer.matched_gain.fill_(math.nan)
 
 
 @lasting()
@@ -439,7 +440,9 @@ def assume_ranges(
             continue
         layer.scaling = replace(layer.scaling, output_scale=margin * largest)
         if layer.matched and choose:
-            _choose_range(layers, index, largest, margin)
+            after = zip(layers[index + 1 : index + 2], which[index + 1 : index + 2], strict=True)
+            driven = [item for item, changes in after if changes and item.matched]
+            _choose_range(layer, driven, software[index + 1], margin * largest)
         elif not layer.matched and layer.config.amplifier.gain is not None:
             layer.scaling = replace(layer.scaling, output_scale=layer.range_of_gain())
 

@@ -127,7 +127,7 @@ def quantize(
     else:
         allowed = allowed.to(detached.device)
         groups = used if mapping.scale == "row" else used.reshape(1, -1)
-        # Squares of very small or large weights would not be numbers. A power of two rounds nothing.
+        # A power of two rounds nothing; squares of very small or large weights are no numbers.
         largest = groups.abs().amax(-1, keepdim=True)
         largest = torch.where(largest > 0.0, largest, torch.ones_like(largest))
         unit = largest / (2.0 * torch.frexp(largest).mantissa)
