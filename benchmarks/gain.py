@@ -3,15 +3,15 @@
 For every device, activation and data set, with wires and without: accuracy on test images of
 networks that are converted and calibrated alike on the same training images, but for
 ``amplifier.gain``. Digits come with scikit-learn; features of MNIST are average-pooled images of
-the idx files in the directory given::
+the idx files (t10k-images-idx3-ubyte.gz and -labels-) in a directory::
 
-    python benchmarks/gain.py [directory with t10k-images-idx3-ubyte.gz and -labels-]
+    python benchmarks/gain.py [--mnist DIRECTORY] [--devices PCM] [--activations relu tanh]
 """
 
 from __future__ import annotations
 
+import argparse
 import gzip
-import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ import imac_torch as imac
 
 DEVICES = ("MRAM", "RRAM", "CBRAM", "PCM")
 ACTIVATIONS = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU}
-SCAN = (2.0, 4.0, 7.0, 10.0, 15.0, 20.0, 30.0, 45.0, 70.0, 110.0, 200.0, 400.0)
+SCAN = (3.0, 7.0, 10.0, 15.0, 25.0, 40.0, 70.0, 150.0)
 SAMPLES = 300
 TOLERANCE = 0.02
 """Share of correct images that the chosen gain may stay below the best of the scan."""
@@ -65,9 +65,7 @@ def mnist(directory: Path) -> Data:
 def trained(data: Data, activation: type[nn.Module]) -> nn.Sequential:
     """A network with one hidden layer of 32."""
     torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Linear(data.images.shape[1], 32), activation(), nn.Linear(32, 10)
-    )
+    model = nn.Sequential(nn.Linear(data.images.shape[1], 32), activation(), nn.Linear(32, 10))
     optimiser = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(150):
         loss = nn.functional.cross_entropy(model(data.images), data.labels)
@@ -98,32 +96,37 @@ def calibrated(
 
 def main() -> None:
     """Print the table; say where the chosen gain is worse than allowed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mnist", type=Path, help="directory of the idx files, instead of digits")
+    parser.add_argument("--devices", nargs="+", choices=DEVICES, default=DEVICES)
+    parser.add_argument("--activations", nargs="+", choices=ACTIVATIONS, default=ACTIVATIONS)
+    parser.add_argument("--wires", nargs="+", choices=("yes", "no"), default=("yes", "no"))
+    options = parser.parse_args()
     warnings.simplefilter("ignore")
-    sets = [digits()] + [mnist(Path(item)) for item in sys.argv[1:]]
+    data = digits() if options.mnist is None else mnist(options.mnist)
     bad = 0
     print("| data | neuron | device | wires | software | chosen gains | accuracy | best of scan |")
     print("|---|---|---|---|---|---|---|---|")
-    for data in sets:
-        for name, activation in ACTIVATIONS.items():
-            model = trained(data, activation)
-            for device in DEVICES:
-                for wires in (True, False):
-                    network = calibrated(model, data, device, wires, None)
-                    gains = ", ".join(f"{layer.gain():.3g}" for layer in network.analog_layers())
-                    found = accuracy(network, data)
-                    scan = {
-                        gain: accuracy(calibrated(model, data, device, wires, gain), data)
-                        for gain in SCAN
-                    }
-                    best = max(scan, key=scan.__getitem__)
-                    worse = found < scan[best] - TOLERANCE
-                    bad += worse
-                    print(
-                        f"| {data.name} | {name} | {device} | {'yes' if wires else 'no'} "
-                        f"| {100 * accuracy(model, data):.1f} % | {gains} | {100 * found:.1f} % "
-                        f"| {100 * scan[best]:.1f} % at {best:g}{' (!)' if worse else ''} |",
-                        flush=True,
-                    )
+    for name in options.activations:
+        model = trained(data, ACTIVATIONS[name])
+        for device in options.devices:
+            for wires in options.wires:
+                network = calibrated(model, data, device, wires == "yes", None)
+                gains = ", ".join(f"{layer.gain():.3g}" for layer in network.analog_layers())
+                found = accuracy(network, data)
+                scan = {
+                    gain: accuracy(calibrated(model, data, device, wires == "yes", gain), data)
+                    for gain in SCAN
+                }
+                best = max(scan, key=scan.__getitem__)
+                worse = found < scan[best] - TOLERANCE
+                bad += worse
+                print(
+                    f"| {data.name} | {name} | {device} | {wires} "
+                    f"| {100 * accuracy(model, data):.1f} % | {gains} | {100 * found:.1f} % "
+                    f"| {100 * scan[best]:.1f} % at {best:g}{' (!)' if worse else ''} |",
+                    flush=True,
+                )
     print(f"\n{bad} cells are more than {100 * TOLERANCE:g} points below the best of the scan")
 
 

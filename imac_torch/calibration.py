@@ -291,7 +291,7 @@ def _search(
     ]
     gained = [layer.config.amplifier.gain is None for layer in layers]
 
-    def tried(setting: _Setting) -> tuple[float, _Setting]:
+    def tried(setting: _Setting) -> _Trial:
         entry = first
         for index, layer in enumerate(layers):
             scale = layer.scaling.output_scale
@@ -307,7 +307,8 @@ def _search(
             _trim(network, layer, index, some, seen, 1)
         spread = sum(layer.expected(layer.gain()).spread for layer in layers)
         advance(1)
-        return math.hypot(_State.of(network, some, seen).errors[-1], math.sqrt(spread)), setting
+        error = _State.of(network, some, seen).errors[-1]
+        return _Trial(math.hypot(error, math.sqrt(spread)), error, setting)
 
     gains = tuple(layer.gain() for layer in layers)
     kept = tuple(
@@ -315,11 +316,13 @@ def _search(
         for layer, top, free in zip(layers, largest, ranged, strict=True)
     )
     usual = tuple(HEADROOM[1] if free else 1.0 for free in ranged)
-    candidates = dict.fromkeys([_Setting(gains, kept), _Setting(gains, usual)])
-    best = min((tried(item) for item in candidates), key=lambda item: item[0])
-    if best[0] > ENOUGH and any(gained):
-        ladder = (_Setting((gain,) * len(layers), usual) for gain in GAINS)
-        best = min([best, *(tried(item) for item in ladder)], key=lambda item: item[0])
+    candidates = [_Setting(gains, kept), _Setting(gains, usual)]
+    if any(gained):
+        candidates += [_Setting((gain,) * len(layers), usual) for gain in GAINS]
+    best = tried(candidates[0])
+    for candidate in candidates[1:]:
+        if best.error > ENOUGH and candidate != best.setting:
+            best = min(best, tried(candidate), key=lambda trial: trial.score)
     numbers = [
         (move, index)
         for index in reversed(range(len(layers)))
@@ -327,13 +330,13 @@ def _search(
         if free[index]
     ]
     for _ in range(PASSES):
-        before = best[1]
+        before = best
         for move, index in numbers:
-            if best[0] > ENOUGH:
+            if best.error > ENOUGH:
                 best = _climb(best, partial(move, index=index), tried)
-        if best[1] == before:
+        if best is before:
             break
-    tried(best[1])
+    tried(best.setting)
 
 
 @dataclass(frozen=True)
@@ -356,17 +359,24 @@ def _range_moves(setting: _Setting, up: bool, *, index: int) -> _Setting:
     return replace(setting, factors=tuple(factors))
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """A setting, the outputs' error with it, and that error with what spread is expected to add."""
+
+    score: float
+    error: float
+    setting: _Setting
+
+
 def _climb(
-    best: tuple[float, _Setting],
-    move: Callable[[_Setting, bool], _Setting],
-    tried: Callable[[_Setting], tuple[float, _Setting]],
-) -> tuple[float, _Setting]:
+    best: _Trial, move: Callable[[_Setting, bool], _Setting], tried: Callable[[_Setting], _Trial]
+) -> _Trial:
     """Downhill in one number, first one way, then, if that did not help, the other."""
     for up in (True, False):
         start = best
-        while (following := move(best[1], up)) != best[1]:
+        while (following := move(best.setting, up)) != best.setting:
             found = tried(following)
-            if found[0] * SAME >= best[0]:
+            if not found.score * SAME < best.score:
                 break
             best = found
         if best is not start:
