@@ -15,6 +15,7 @@ network that was given, it stays as it was.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -44,6 +45,8 @@ SEARCH_SAMPLES: Final = 100
 """Samples on which gains and ranges are compared; rows have two numbers to fit to them."""
 PASSES: Final = 3
 """Rounds through all gains and ranges at most; mostly the second changes nothing."""
+WORK: Final = 1.2e6
+"""Circuits times weights that the search may take: large networks get a shorter one."""
 ENOUGH: Final = 0.01
 """Error of outputs, relative to what varies in them, that needs no search for a smaller one."""
 SAME: Final = 1.05
@@ -149,17 +152,27 @@ def calibrate(
                 f"{layer.name}: the software layer's outputs are not all finite for these samples; "
                 "calibration needs numbers (did training diverge?)"
             )
+    reach = float(software[0].abs().max()) / layers[0].scaling.input_scale
+    if reach > 1.0 + 1e-9:
+        raise ConversionError(
+            f"{layers[0].name}: inputs reach {reach:g} times supplies.input_scale; scale the data "
+            "or set supplies.input_scale"
+        )
     if not trim:
         assume_ranges(layers, [True] * len(layers), software[0])
         given = found = None
     else:
         given = _State.of(network, inputs, software)
-        with progress_bar("calibrating", None, "circuits", shown=progress) as advance:
-            _search(network, given, inputs, software, advance)
-            for index, layer in enumerate(layers):
-                _trim(network, layer, index, inputs, software, rounds)
-            advance(1)
-        found = _State.of(network, inputs, software)
+        try:
+            with progress_bar("calibrating", None, "circuits", shown=progress) as advance:
+                _search(network, inputs, software, advance)
+                for index, layer in enumerate(layers):
+                    _trim(network, layer, index, inputs, software, rounds)
+                advance(1)
+            found = _State.of(network, inputs, software)
+        except BaseException:
+            given.restore(layers)
+            raise
         if not found.better_than(given):
             given.restore(layers)
             found = given
@@ -268,7 +281,6 @@ def join_samples(batches: Iterable[Tensor] | Tensor) -> Tensor:
 
 def _search(
     network: IMACNetwork,
-    given: _State,
     inputs: Tensor,
     software: Sequence[Tensor],
     advance: Callable[[int], None],
@@ -276,12 +288,6 @@ def _search(
     """Leave the network with the gains and ranges whose trimmed circuit errs least."""
     layers = list(network.analog_layers())
     first = layers[0].scaling.input_scale
-    reach = float(software[0].abs().max()) / first
-    if reach > 1.0 + 1e-9:
-        raise ConversionError(
-            f"{layers[0].name}: inputs reach {reach:g} times supplies.input_scale; scale the data "
-            "or set supplies.input_scale"
-        )
     step = -(-len(inputs) // SEARCH_SAMPLES)
     some, seen = inputs[::step], [values[::step] for values in software]
     largest = [float(values.abs().max()) for values in software[1:]]
@@ -291,7 +297,12 @@ def _search(
     ]
     gained = [layer.config.amplifier.gain is None for layer in layers]
 
-    def tried(setting: _Setting) -> _Trial:
+    def tried(setting: _Setting) -> _Trial | None:
+        if next(number) >= most:
+            return None
+        return arranged(setting)
+
+    def arranged(setting: _Setting) -> _Trial:
         entry = first
         for index, layer in enumerate(layers):
             scale = layer.scaling.output_scale
@@ -310,6 +321,8 @@ def _search(
         error = _State.of(network, some, seen).errors[-1]
         return _Trial(math.hypot(error, math.sqrt(spread)), error, setting)
 
+    number = itertools.count(1)
+    most = max(3, int(WORK / sum(layer.weight.numel() for layer in layers)))
     gains = tuple(layer.gain() for layer in layers)
     kept = tuple(
         layer.scaling.output_scale / top if free else 1.0
@@ -319,10 +332,11 @@ def _search(
     candidates = [_Setting(gains, kept), _Setting(gains, usual)]
     if any(gained):
         candidates += [_Setting((gain,) * len(layers), usual) for gain in GAINS]
-    best = tried(candidates[0])
+    best = arranged(candidates[0])
     for candidate in candidates[1:]:
         if best.error > ENOUGH and candidate != best.setting:
-            best = min(best, tried(candidate), key=lambda trial: trial.score)
+            found = tried(candidate)
+            best = best if found is None or best.score <= found.score else found
     numbers = [
         (move, index)
         for index in reversed(range(len(layers)))
@@ -336,7 +350,7 @@ def _search(
                 best = _climb(best, partial(move, index=index), tried)
         if best is before:
             break
-    tried(best.setting)
+    arranged(best.setting)
 
 
 @dataclass(frozen=True)
@@ -369,14 +383,16 @@ class _Trial:
 
 
 def _climb(
-    best: _Trial, move: Callable[[_Setting, bool], _Setting], tried: Callable[[_Setting], _Trial]
+    best: _Trial,
+    move: Callable[[_Setting, bool], _Setting],
+    tried: Callable[[_Setting], _Trial | None],
 ) -> _Trial:
     """Downhill in one number, first one way, then, if that did not help, the other."""
     for up in (True, False):
         start = best
         while (following := move(best.setting, up)) != best.setting:
             found = tried(following)
-            if not found.score * SAME < best.score:
+            if found is None or not found.score * SAME < best.score:
                 break
             best = found
         if best is not start:
