@@ -5,6 +5,7 @@ thing costs:
 
 ====================  ============================================================================
 ``software``          the model that was converted
+``clipping``          outputs that a neuron cuts off at vdd: those of a ReLU above what is vdd
 ``mapping``           conductances without states or levels limiting them, no wires, no loading
 ``quantisation``      weight levels and device states as configured
 ``variation``         spread and faults of the devices
@@ -17,19 +18,22 @@ thing costs:
 ====================  ============================================================================
 
 Trims stand for what conductances anticipate of loading and wires, so no step before the last has
-them: there they would be errors. Ranges and statistics of calibration are in every step.
+them: there they would be errors. Ranges and statistics of calibration are in every step but the
+first.
 """
 
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from imac_torch.activations import Unbounded
 from imac_torch.analog import IMACNetwork
-from imac_torch.calibration import software_activations
 from imac_torch.config import Config, Crossbar, Interconnect
 from imac_torch.crossbar import build_crossbar
 from imac_torch.datasets.batches import check_labels
@@ -42,6 +46,7 @@ from imac_torch.solution import Solution
 
 STEPS = (
     "software",
+    "clipping",
     "mapping",
     "quantisation",
     "variation",
@@ -62,7 +67,7 @@ class AblationStep:
         name: One of :data:`STEPS`.
         accuracy: Share of correct labels, NaN without labels.
         output_error: Rms difference of the last layer's outputs from the software model's,
-            relative to the rms of those about their mean.
+            relative to the rms of those about their mean (see :func:`relative_error`).
         layer_errors: The same for every layer, inputs being what the step's circuit gives.
         failed: Samples that did not converge; they count as wrong and not in errors.
     """
@@ -97,6 +102,63 @@ class LayerEffect:
     worst: tuple[tuple[int, int, float], ...]
 
 
+def software_activations(network: IMACNetwork, features: Tensor) -> list[Tensor]:
+    """Activations of the software model on the analog layers' own weights.
+
+    Args:
+        network: A converted model.
+        features: (B, N), what the digital part gives.
+
+    Returns:
+        Inputs of the first layer, then the outputs of every layer, (B, …) float64 each.
+    """
+    return activations(list(network.analog_layers()), features)
+
+
+def activations(
+    layers: Sequence[IMACLinear], features: Tensor, *, clipped: bool = False
+) -> list[Tensor]:
+    """:func:`software_activations` of layers.
+
+    Args:
+        layers: Of one network.
+        features: (B, N) inputs of the first layer.
+        clipped: Whether outputs are cut off where a circuit between its supplies does so.
+    """
+    found = [features.to(torch.float64)]
+    for layer in layers:
+        value = found[-1] @ layer.weight.to(torch.float64).T
+        if layer.bias is not None:
+            value = value + layer.bias.to(torch.float64)
+        value = layer.activation.apply(value)
+        function = layer.activation.function
+        if clipped and isinstance(function, Unbounded):
+            vdd, scale = layer.config.supplies.vdd, layer.scaling.output_scale
+            value = function.limit(value * (vdd / scale), vdd) * (scale / vdd)
+        found.append(value)
+    return found
+
+
+def relative_error(found: Tensor, wanted: Tensor, scale: float = 1.0) -> float:
+    """Rms difference relative to the rms of what varies from sample to sample.
+
+    Args:
+        found: (B, M).
+        wanted: (B, M).
+        scale: What it is relative to where all wanted outputs are 0; where they only do not vary,
+            that is their rms.
+
+    Returns:
+        Infinite if there is no sample.
+    """
+    if len(found) == 0:
+        return math.inf
+    rms = float(wanted.square().mean().sqrt())
+    spread = float((wanted - wanted.mean(0)).square().mean().sqrt())
+    reference = spread if spread > 1e-12 * rms else rms if rms > 0.0 else scale
+    return float((found - wanted).square().mean().sqrt()) / reference
+
+
 @lasting()
 def ablate(
     network: IMACNetwork, inputs: Tensor, labels: Tensor | None = None
@@ -120,6 +182,8 @@ def ablate(
     nominal = _copy(network, spread=False)
     plain = _copy(network)
     results = [_step("software", network, software[1:], software, labels, 0)]
+    limited = activations(list(network.analog_layers()), software[0], clipped=True)
+    results.append(_step("clipping", network, limited[1:], software, labels, 0))
     for name, variant, real in (
         ("mapping", free, False),
         ("quantisation", nominal, False),
@@ -158,10 +222,12 @@ def _step(
     failed: Tensor | None = None,
 ) -> AblationStep:
     good = outputs[-1].new_ones(len(outputs[-1]), dtype=torch.bool) if failed is None else ~failed
-    errors = []
-    for found, wanted in zip(outputs, software[1:], strict=True):
-        spread = (wanted - wanted.mean(0))[good].square().mean().sqrt()
-        errors.append(float((found - wanted)[good].square().mean().sqrt() / spread))
+    errors = [
+        relative_error(found[good], wanted[good], layer.scaling.output_scale)
+        for layer, found, wanted in zip(
+            network.analog_layers(), outputs, software[1:], strict=True
+        )
+    ]
     accuracy = float("nan")
     if labels is not None:
         volts = outputs[-1] / network.decode(torch.ones_like(outputs[-1]))

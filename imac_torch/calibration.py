@@ -25,6 +25,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from imac_torch.ablation import activations, relative_error, software_activations
 from imac_torch.analog import IMACNetwork
 from imac_torch.errors import ConversionError, MappingError
 from imac_torch.layers import IMACLinear, Scaling
@@ -72,7 +73,7 @@ class LayerCalibration:
         output_scale: Software output that is vdd.
         gain: Of the amplifiers.
         error_before: Rms difference of the neurons' outputs from the software activations,
-            relative to the activations' rms about their mean (see :func:`relative_error`), in the
+            relative to the activations' rms about their mean (see :func:`imac_torch.ablation.relative_error`), in the
             network that was given. NaN where the circuit was not solved.
         error_after: The same in the network as it is now.
     """
@@ -83,29 +84,6 @@ class LayerCalibration:
     gain: float
     error_before: float
     error_after: float
-
-
-def software_activations(network: IMACNetwork, features: Tensor) -> list[Tensor]:
-    """Activations of the software model on the analog layers' own weights.
-
-    Args:
-        network: A converted model.
-        features: (B, N), what the digital part gives.
-
-    Returns:
-        Inputs of the first layer, then the outputs of every layer, (B, …) float64 each.
-    """
-    return _activations(list(network.analog_layers()), features)
-
-
-def _activations(layers: Sequence[IMACLinear], features: Tensor) -> list[Tensor]:
-    found = [features.to(torch.float64)]
-    for layer in layers:
-        value = found[-1] @ layer.weight.to(torch.float64).T
-        if layer.bias is not None:
-            value = value + layer.bias.to(torch.float64)
-        found.append(layer.activation.apply(value))
-    return found
 
 
 @lasting()
@@ -245,26 +223,6 @@ class _State:
             layer.scaling = scaling
             for name, buffer in buffers.items():
                 layer.get_buffer(name).copy_(buffer)
-
-
-def relative_error(found: Tensor, wanted: Tensor, scale: float = 1.0) -> float:
-    """Rms difference relative to the rms of what varies from sample to sample.
-
-    Args:
-        found: (B, M).
-        wanted: (B, M).
-        scale: What it is relative to where all wanted outputs are 0; where they only do not vary,
-            that is their rms.
-
-    Returns:
-        Infinite if there is no sample.
-    """
-    if len(found) == 0:
-        return math.inf
-    rms = float(wanted.square().mean().sqrt())
-    spread = float((wanted - wanted.mean(0)).square().mean().sqrt())
-    reference = spread if spread > 1e-12 * rms else rms if rms > 0.0 else scale
-    return float((found - wanted).square().mean().sqrt()) / reference
 
 
 def join_samples(batches: Iterable[Tensor] | Tensor) -> Tensor:
@@ -449,7 +407,7 @@ def assume_ranges(
         shape = (CORNERS, layers[0].in_features)
         signs = torch.randint(0, 2, shape, generator=generator, device="cpu") * 2.0 - 1.0
         features = signs.to(layers[0].weight.device) * layers[0].scaling.input_scale
-    software = _activations(layers, features)
+    software = activations(layers, features)
     for index, (layer, free) in enumerate(zip(layers, which, strict=True)):
         if not free:
             continue

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from imac_torch import Config, convert
-from imac_torch.ablation import STEPS, ablate, layer_effects
+from imac_torch.ablation import STEPS, ablate, layer_effects, software_activations
 from imac_torch.analog import IMACNetwork
-from imac_torch.calibration import calibrate, software_activations
+from imac_torch.calibration import calibrate
 from imac_torch.config import Crossbar, Interconnect, Memristor, Neuron, WeightMapping
 from imac_torch.errors import ConversionError
 
@@ -120,3 +121,44 @@ def test_effective_weights(generator: torch.Generator) -> None:
     assert abs(difference) == float((effects[0].effective - effects[0].wanted).abs().max())
     with pytest.raises(ConversionError, match="worst"):
         layer_effects(lossy, worst=0)
+
+
+def test_clipping_is_a_step_of_its_own(generator: torch.Generator) -> None:
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4)).double()
+    config = Config(
+        mapping=WeightMapping(levels="continuous", scheme="matched"),
+        interconnect=Interconnect(resistance=False),
+    )
+    x = images(generator)
+    circuit = convert(model, config)
+    calibrate(circuit, x, trim=False)
+    hidden = torch.relu(model[0](x)).detach()
+    # no sample is beyond the range that they gave
+    assert {step.name: step for step in ablate(circuit, x)}["clipping"].output_error == 0.0
+    limit = 0.5 * float(hidden.max())
+    first, second = circuit.analog_layers()
+    first.scaling = replace(first.scaling, output_scale=limit)
+    second.scaling = replace(second.scaling, input_scale=limit)
+    labels = model(x).argmax(1)
+    steps = {step.name: step for step in ablate(circuit, x, labels)}
+    cut = hidden.clamp(max=limit)
+    wanted, found = model(x).detach(), model[2](cut).detach()
+    spread = (wanted - wanted.mean(0)).square().mean().sqrt()
+    error = float((found - wanted).square().mean().sqrt() / spread)
+    assert error > 0.01
+    assert steps["clipping"].output_error == pytest.approx(error, rel=1e-9)
+    same = (found.argmax(1) == labels).double().mean()
+    assert steps["clipping"].accuracy == pytest.approx(float(same))
+    # the steps after it add to it: conductances are nearly exact here, the first layer's wholly
+    assert steps["mapping"].layer_errors[0] == pytest.approx(
+        steps["clipping"].layer_errors[0], rel=1e-3
+    )
+
+
+def test_steps_of_outputs_that_do_not_vary_are_numbers(generator: torch.Generator) -> None:
+    model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    with torch.no_grad():
+        model[0].bias.fill_(-100.0)  # every ReLU is at 0, so all outputs are the last bias
+    circuit = convert(model, Config(interconnect=Interconnect(resistance=False)))
+    for step in ablate(circuit, images(generator)):
+        assert math.isfinite(step.output_error), step

@@ -10,7 +10,8 @@ from torch import nn
 
 from imac_torch import Config, IMACLinear, convert
 from imac_torch.activations import Activation
-from imac_torch.calibration import calibrate, software_activations
+from imac_torch.ablation import software_activations
+from imac_torch.calibration import calibrate
 from imac_torch.config import (
     Amplifier,
     Crossbar,

@@ -36,6 +36,7 @@ FORMAT: Final = 1
 
 EFFECTS: Final = {
     "software": "software",
+    "clipping": "outputs cut off at vdd",
     "mapping": "read-out without limits of devices",
     "quantisation": "levels of weights and devices",
     "variation": "spread of devices",
