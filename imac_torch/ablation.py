@@ -26,21 +26,25 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from imac_torch.activations import Unbounded
 from imac_torch.analog import IMACNetwork
-from imac_torch.config import Config, Crossbar, Interconnect
+from imac_torch.config import Config, Crossbar, Interconnect, WeightMapping
 from imac_torch.crossbar import build_crossbar
 from imac_torch.datasets.batches import check_labels
 from imac_torch.dc.transfer import transfer_curve
 from imac_torch.elimination.ports import eliminate_layer
-from imac_torch.errors import ConversionError, DataError
+from imac_torch.errors import ConversionError, ConversionWarning, DataError
 from imac_torch.layers import IMACLinear
+from imac_torch.mapping.quantization import deviation
 from imac_torch.numeric.modes import lasting
 from imac_torch.solution import Solution
 
@@ -57,6 +61,10 @@ STEPS = (
     "calibration",
 )
 """Names of the steps, in order."""
+ENOUGH_LEVELS: Final = 17
+"""Levels beyond which continuous ones are what is left to advise."""
+LARGE_SHARE: Final = 0.25
+"""Part of the whole error from which a step is one to work on."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +96,11 @@ class LayerEffect:
         wanted: (M, N+1) software weights, bias last.
         effective: (M, N+1) weights of the circuit's linear part, wires, spread and partitions
             included.
-        error: Rms difference relative to the rms of the wanted weights.
-        gain: Slope of the effective on the wanted weights by least squares: below 1 the signal
-            is attenuated.
+        error: Weight error (:func:`imac_torch.mapping.quantization.weight_error`), the bias left
+            out.
+        bias_error: The same of the bias; infinite where that is 0 and the circuit's is not.
+        gain: Slope of the effective on the wanted weights by least squares, the bias left out:
+            below 1 the signal is attenuated.
         worst: Row, column and difference of the cells that are furthest off.
     """
 
@@ -98,6 +108,7 @@ class LayerEffect:
     wanted: Tensor
     effective: Tensor
     error: float
+    bias_error: float
     gain: float
     worst: tuple[tuple[int, int, float], ...]
 
@@ -210,6 +221,110 @@ def ablate(
         failed = ~solution.converged
         results.append(_step(name, network, outputs, software, labels, int(failed.sum()), failed))
     return tuple(results)
+
+
+@dataclass
+class Losses:
+    """What a circuit loses and what would help: one warning, however much there is.
+
+    Attributes:
+        found: A line for each.
+        advice: In order, each once.
+    """
+
+    found: list[str] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)
+
+    def add(self, text: str, advice: Sequence[str] = ()) -> None:
+        """One more, and what would help against it."""
+        self.found.append(text)
+        self.advise(advice)
+
+    def advise(self, advice: Sequence[str]) -> None:
+        """What would help against what was found last."""
+        self.advice += [item for item in advice if item not in self.advice]
+
+    def warn(self, title: str, *, stacklevel: int) -> None:
+        """Say all of it, if there is anything.
+
+        Warns:
+            ConversionWarning: There is.
+        """
+        if self.found:
+            lines = "\n".join(f"  {item}" for item in self.found)
+            helps = f"\nWhat helps: {'; '.join(self.advice)}" if self.advice else ""
+            warnings.warn(
+                f"{title}:\n{lines}{helps}", ConversionWarning, stacklevel=stacklevel + 1
+            )
+
+
+def finer(mapping: WeightMapping) -> list[str]:
+    """Settings that would round weights less than a mapping does."""
+    count = mapping.level_count
+    if count is None:
+        return []
+    better = str(ENOUGH_LEVELS) if count < ENOUGH_LEVELS else "'continuous'"
+    advice = [f"more levels (mapping.levels = {better})"]
+    if mapping.slices == 1 and not isinstance(mapping.levels, tuple):
+        advice.append("for devices of two states more of them per weight (mapping.slices = 3)")
+    return advice
+
+
+def attribute(network: IMACNetwork, inputs: Tensor, losses: Losses) -> None:
+    """Say which steps cost a network how much, and what would help against the largest.
+
+    Args:
+        network: A converted model.
+        inputs: (B, …) as the original model takes it.
+        losses: What it is added to.
+    """
+    steps = ablate(network, inputs)
+    errors = {step.name: step.output_error for step in steps}
+    costs = {name: errors[name] - errors[before] for before, name in pairwise(STEPS)}
+    losses.add(
+        "what each step adds to the error of outputs (imac_torch.ablate): "
+        + ", ".join(f"{name} {cost:+.2f}" for name, cost in costs.items())
+    )
+    # Undivided arrays are not what is built: wires and partitioning are one to whoever builds them.
+    costs["wires"] += costs.pop("partitioning")
+    del costs["calibration"]
+    limit = LARGE_SHARE * max(costs.values())
+    configs = [layer.config for layer in network.analog_layers()]
+    for name, cost in sorted(costs.items(), key=lambda item: -item[1]):
+        if cost >= limit > 0.0:
+            for config in configs:
+                losses.advise(_remedies(name, config))
+    losses.advise(["training through the circuit (the guide on fine-tuning)"])
+
+
+def _remedies(step: str, config: Config) -> list[str]:
+    """What would make a step cost less, as far as it is not so already."""
+    device, advice = config.device, []
+    if step == "clipping":
+        advice.append("samples for calibration that reach what inputs reach later")
+    elif step == "mapping":
+        if config.amplifier.gain is not None:
+            advice.append("amplifier.gain = None, which lets the gain be chosen")
+        advice.append("devices with a larger ratio of device.rhigh to device.rlow")
+    elif step == "quantisation":
+        advice += finer(config.mapping)
+        if device.states is not None:
+            advice.append(f"devices of more states (device.states is {device.states})")
+    elif step == "variation":
+        if device.variation > 0.0:
+            advice.append(f"devices of less spread (device.variation is {device.variation:g})")
+        advice.append("training with devices that vary (imac_torch.varied)")
+    elif step in ("loading", "wires"):
+        advice.append(
+            f"devices of higher resistance (device.rlow is {device.rlow:g} Ω), which take less "
+            "from neurons and wires"
+        )
+        if step == "wires" and min(config.crossbar.rows, config.crossbar.columns) > 1:
+            advice.append(
+                "smaller arrays (crossbar.columns and crossbar.rows are "
+                f"{config.crossbar.columns} and {config.crossbar.rows})"
+            )
+    return advice
 
 
 def _step(
@@ -364,7 +479,9 @@ def layer_effects(network: IMACNetwork, worst: int = 10) -> tuple[LayerEffect, .
         bias = layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias
         wanted = torch.cat([layer.weight, bias[:, None]], dim=1).to(torch.float64)
         difference = effective - wanted
-        power = wanted.square().sum().clamp(min=1e-300)
+        signal = wanted[:, :-1]
+        power = signal.square().sum().clamp(min=1e-300)
+        errors = deviation(effective, wanted)
         order = difference.abs().reshape(-1).argsort(descending=True)[:worst].tolist()
         columns = wanted.shape[1]
         named = tuple(
@@ -376,8 +493,9 @@ def layer_effects(network: IMACNetwork, worst: int = 10) -> tuple[LayerEffect, .
                 layer.name,
                 wanted,
                 effective,
-                float((difference.square().sum() / power).sqrt()),
-                float((effective * wanted).sum() / power),
+                errors.weights,
+                errors.bias,
+                float((effective[:, :-1] * signal).sum() / power),
                 named,
             )
         )

@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -80,7 +80,8 @@ class IMACNetwork(nn.Module):
         layers: The analog layers, in order.
         tail: What runs after it in software (for example LogSoftmax).
         config: The network's configuration.
-        records: The conversion table.
+        records: The conversion table; what it says of analog layers is renewed when it is asked
+            for (:attr:`records`).
         engine: The native solver's settings.
 
     Raises:
@@ -111,9 +112,23 @@ class IMACNetwork(nn.Module):
         self.tail = tail
         self._config = config
         self._told_of_signs = _Once()
-        self.records = tuple(records)
+        self.conversion = tuple(records)
         self.engine = Native() if engine is None else engine
         self._cache: Memory[Prepared] = Memory()
+
+    @property
+    def records(self) -> tuple[LayerRecord, ...]:
+        """The conversion table, with the analog layers as they are now.
+
+        They may have been calibrated, trained or spread since they were converted.
+        """
+        now = {layer.name: layer.description() for layer in self.analog_layers()}
+        return tuple(
+            replace(item, detail=now.pop(item.path))
+            if item.target == "analog" and item.path in now
+            else item
+            for item in self.conversion
+        )
 
     @property
     def config(self) -> Config:
@@ -424,14 +439,7 @@ class IMACNetwork(nn.Module):
         return html_table("imac_torch conversion", self._rows(), headings=HEADINGS)
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
-        # Layers may have been calibrated, trained or spread since they were converted.
-        now = {layer.name: layer.description() for layer in self.analog_layers()}
-        return [
-            (item.path, item.module, item.target, now.pop(item.path, item.detail))
-            if item.target == "analog"
-            else (item.path, item.module, item.target, item.detail)
-            for item in self.records
-        ]
+        return [(item.path, item.module, item.target, item.detail) for item in self.records]
 
     def circuit(self) -> Circuit:
         """The neutral circuit of the present conductances: what netlists are written from."""

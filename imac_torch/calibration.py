@@ -25,7 +25,13 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from imac_torch.ablation import activations, relative_error, software_activations
+from imac_torch.ablation import (
+    Losses,
+    activations,
+    attribute,
+    relative_error,
+    software_activations,
+)
 from imac_torch.analog import IMACNetwork
 from imac_torch.errors import ConversionError, MappingError
 from imac_torch.layers import IMACLinear, Scaling
@@ -52,6 +58,14 @@ ENOUGH: Final = 0.01
 """Error of outputs, relative to what varies in them, that needs no search for a smaller one."""
 SAME: Final = 1.05
 """Factor between errors below which a larger range has no advantage, nor another gain."""
+CLOSE: Final = 0.5
+"""Error of a single output, relative to what varies in it, up to which a circuit carries it."""
+CARRIED: Final = 0.9
+"""Share of samples with the software model's largest output from which a circuit carries it."""
+CLOSE_ENOUGH: Final = 0.1
+"""Error of outputs up to which other largest outputs are ties, more or less."""
+DIAGNOSED: Final = 100
+"""Samples that the steps' costs are looked up on, where a circuit does not carry its network."""
 CORNERS: Final = 256
 """Input vectors that stand for data where there are none."""
 CORNER_MARGIN: Final = 1.5
@@ -73,8 +87,9 @@ class LayerCalibration:
         output_scale: Software output that is vdd.
         gain: Of the amplifiers.
         error_before: Rms difference of the neurons' outputs from the software activations,
-            relative to the activations' rms about their mean (see :func:`imac_torch.ablation.relative_error`), in the
-            network that was given. NaN where the circuit was not solved.
+            relative to the activations' rms about their mean
+            (:func:`imac_torch.ablation.relative_error`), in the network that was given. NaN where
+            the circuit was not solved.
         error_after: The same in the network as it is now.
     """
 
@@ -112,7 +127,29 @@ def calibrate(
         MappingError: A layer has another mapping scheme, or there are no data, or software
             outputs are not finite.
         ConversionError: An input is beyond what ``supplies.input_scale`` codes as vdd.
+
+    Warns:
+        ConversionWarning: The circuit does not carry the network, calibrated as it is; with what
+            the steps of :func:`imac_torch.ablate` cost, and what would help.
     """
+    losses = Losses()
+    records = fit(network, batches, losses, rounds=rounds, trim=trim, progress=progress)
+    # Two frames more: what keeps tensors of other modes out wraps this function.
+    losses.warn("what this circuit loses", stacklevel=3)
+    return records
+
+
+@lasting()
+def fit(
+    network: IMACNetwork,
+    batches: Iterable[Tensor] | Tensor,
+    losses: Losses,
+    *,
+    rounds: int = 3,
+    trim: bool = True,
+    progress: bool = False,
+) -> tuple[LayerCalibration, ...]:
+    """:func:`calibrate`, which warns; this adds what is to be warned of to ``losses``."""
     layers = list(network.analog_layers())
     for layer in layers:
         if not layer.matched:
@@ -154,6 +191,7 @@ def calibrate(
         if not found.better_than(given):
             given.restore(layers)
             found = given
+        _explain(network, found, inputs, losses)
     nothing = [float("nan")] * len(layers)
     return tuple(
         LayerCalibration(
@@ -171,6 +209,25 @@ def calibrate(
             strict=True,
         )
     )
+
+
+def _explain(network: IMACNetwork, state: _State, inputs: Tensor, losses: Losses) -> None:
+    """Say where a network is lost that its circuit does not carry."""
+    error, agreement = state.errors[-1], float(state.agrees.to(torch.float64).mean())
+    if list(network.analog_layers())[-1].out_features == 1:
+        carried, answers = error <= CLOSE, ""
+    else:
+        carried = agreement >= CARRIED or error <= CLOSE_ENOUGH
+        answers = (
+            f"{100 * (1.0 - agreement):.0f} % of the samples have another largest output "
+            "than in software, and "
+        )
+    if not carried:
+        losses.add(
+            f"calibrated, {answers}outputs are off by {100 * error:.0f} % (rms) of what varies in "
+            "them"
+        )
+        attribute(network, inputs[:DIAGNOSED], losses)
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from imac_torch.ablation import Losses, finer
 from imac_torch.activations import Activation
-from imac_torch.analog import IMACNetwork, LayerRecord, evaluating
-from imac_torch.calibration import assume_ranges, calibrate, join_samples
+from imac_torch.analog import IMACNetwork, evaluating
+from imac_torch.calibration import assume_ranges, fit, join_samples
 from imac_torch.config import Config, LayerConfig, Place, Unread, WeightMapping, unread_settings
 from imac_torch.conversion_plan import SUPPORTED, Plan, make_plan, named, recognised
 from imac_torch.dc.native import Native
-from imac_torch.errors import CircuitError, ConversionError, ConversionWarning, SettingWarning
+from imac_torch.errors import CircuitError, ConversionError, SettingWarning
 from imac_torch.layers import IMACLinear, Scaling, connect
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.choice import kind_for
@@ -32,12 +34,43 @@ LARGE_ERROR = 0.1
 """Relative rounding error of weights from which a conversion warns."""
 
 
-def _rounding_losses(layer: IMACLinear, found: list[str], advice: dict[str, None]) -> None:
+MATCHED = "mapping.scheme = 'matched'"
+
+
+def _losses(layers: Sequence[IMACLinear], *, ranges: bool) -> Losses:
+    """What layers that were not trained as a circuit lose, and what helps.
+
+    Args:
+        layers: Those.
+        ranges: Whether ranges of ReLUs come from data.
+    """
+    losses = Losses()
+    for layer in layers:
+        _rounding_losses(layer, losses)
+        if layer.activation.function.bounded:
+            continue
+        matched = [] if layer.matched else [MATCHED]
+        if not layer.matched and (lost := layer.read_out_error()) > LARGE_ERROR:
+            losses.add(
+                f"{layer.name}: its lines float, so that without wires, too, outputs are off by "
+                f"{100 * lost:.0f} % (rms) of what the weights mean",
+                matched,
+            )
+        if layer.activation.function.clips and not ranges:
+            losses.add(
+                f"{layer.name}: the range of its ReLU is not known, outputs above "
+                f"{layer.scaling.output_scale:.3g} are clipped at vdd",
+                [*matched, "convert(…, samples=…) or --calibrate, which fit ranges to data"],
+            )
+    return losses
+
+
+def _rounding_losses(layer: IMACLinear, losses: Losses) -> None:
     """What levels cost a layer's weights and its bias."""
-    rounded, mapping = layer.quantized(), layer.config.mapping
-    levels = mapping.levels
+    rounded, levels = layer.quantized(), layer.config.mapping.levels
+    moves = f"{layer.name}: rounding to {levels} levels moves the"
     if rounded.error > LARGE_ERROR:
-        culprit = ""
+        culprit, advice = "", []
         if layer.bias is not None:
             weight, bias = layer.weight.detach().abs().max(), layer.bias.detach().abs().max()
             if float(bias) > float(weight * layer.scaling.input_scale):
@@ -45,59 +78,25 @@ def _rounding_losses(layer: IMACLinear, found: list[str], advice: dict[str, None
                     f", because the bias (up to {float(bias):.3g}, weights up to "
                     f"{float(weight):.3g}) sets the full scale"
                 )
-                advice["centred inputs of the layer, or mapping.levels = 'continuous'"] = None
-        found.append(
-            f"{layer.name}: rounding to {levels} levels moves the weights by "
-            f"{100 * rounded.error:.0f} % (rms){culprit}"
-        )
+                advice.append("centred inputs of the layer, or mapping.levels = 'continuous'")
         if not layer.matched:
-            advice["mapping.scheme = 'matched'"] = None
-        advice["training with the levels (README, Train for the circuit)"] = None
+            advice.append(MATCHED)
+        losses.add(
+            f"{moves} weights by {100 * rounded.error:.0f} % (rms){culprit}",
+            [*advice, "training with the levels (README, Train for the circuit)"],
+        )
     if LARGE_ERROR < rounded.bias_error < math.inf:
-        found.append(
-            f"{layer.name}: rounding to {levels} levels moves the bias by "
-            f"{100 * rounded.bias_error:.0f} % (rms)"
-        )
-    if max(rounded.error, rounded.bias_error) > LARGE_ERROR and mapping.slices == 1:
-        advice["more levels (mapping.levels = 17)"] = None
-        advice["for devices of two states more of them per weight (mapping.slices = 3)"] = None
+        losses.add(f"{moves} bias by {100 * rounded.bias_error:.0f} % (rms)")
+    if max(rounded.error, rounded.bias_error) > LARGE_ERROR:
+        losses.advise(finer(layer.config.mapping))
     if rounded.lost_zeros:
-        found.append(
+        losses.add(
             f"{layer.name}: {rounded.lost_zeros} of its weights and biases are 0, which is none of "
-            f"the {levels} levels: each has become the nearest one"
-        )
-        advice["levels with 0 among them ('ternary', an odd number)"] = None
-        advice["bias=False for a bias that is 0"] = None
-
-
-def _warn_of_losses(layers: Sequence[IMACLinear], *, ranges: bool) -> None:
-    """Say in one warning what layers that were not trained as a circuit lose, and what helps."""
-    found: list[str] = []
-    advice: dict[str, None] = {}
-    for layer in layers:
-        _rounding_losses(layer, found, advice)
-        if layer.activation.function.bounded:
-            continue
-        matched = {} if layer.matched else {"mapping.scheme = 'matched'": None}
-        if not layer.matched and (lost := layer.read_out_error()) > LARGE_ERROR:
-            found.append(
-                f"{layer.name}: its lines float, so that without wires, too, outputs are off by "
-                f"{100 * lost:.0f} % (rms) of what the weights mean"
-            )
-            advice.update(matched)
-        if layer.activation.function.clips and not ranges:
-            found.append(
-                f"{layer.name}: the range of its ReLU is not known, outputs above "
-                f"{layer.scaling.output_scale:.3g} are clipped at vdd"
-            )
-            advice.update(matched)
-            advice["convert(…, samples=…), which fits ranges to data"] = None
-    if found:
-        lines = "\n".join(f"  {item}" for item in found)
-        warnings.warn(
-            f"what this conversion loses:\n{lines}\nWhat helps: {'; '.join(advice)}",
-            ConversionWarning,
-            stacklevel=3,
+            f"the {levels} levels: each has become the nearest one",
+            [
+                "levels with 0 among them ('ternary', an odd number)",
+                *([] if layer.bias is None else ["bias=False for a bias that is 0"]),
+            ],
         )
 
 
@@ -144,7 +143,9 @@ def convert(
         ConversionError: A module cannot be converted; its path and what is supported are named.
 
     Warns:
-        ConversionWarning: Weights or activations lose what the circuit cannot hold.
+        ConversionWarning: Weights or activations lose what the circuit cannot hold, or, with
+            samples, the circuit does not carry the network: one warning with all of it, which
+            steps of :func:`imac_torch.ablate` cost what, and what would help.
         SettingWarning: Nothing reads some settings in this configuration; the message says what
             would make them count.
     """
@@ -152,11 +153,9 @@ def convert(
     features = None
     if samples is not None:
         samples = join_samples(samples)
-        digital = _copies(plan.digital)
-        with lasting(), evaluating(digital):
-            features = digital(samples)
+        features = _features(plan, samples)
     config = _trained_config(plan) if config is None else config
-    config = config if features is None else _fitting(config, features, plan)
+    config = config if features is None else Fitting._of(plan, features).config(config)
     _check_names(config, plan)
     layers = []
     for index, (leaf, linear, activation) in enumerate(plan.layers):
@@ -174,54 +173,113 @@ def convert(
                     "torch.Generator: convert(..., generator=torch.Generator().manual_seed(0))"
                 )
             layer.spread(generator)
-    _warn_of_losses(
+    losses = _losses(
         [layer for layer, free in zip(layers, plain, strict=True) if free],
         ranges=samples is not None,
     )
     _warn_of_unread(unread_settings(config, _places(plan, config)))
-    details = {}
     for layer in layers:
         try:
-            details[layer.name] = layer.description()
+            layer.description()
         except CircuitError as error:
             raise ConversionError(f"{layer.name}: {error}") from None
-    records = [
-        LayerRecord(item.path, item.module, item.target, details.get(item.path, item.detail))
-        if item.target == "analog" and not item.detail
-        else item
-        for item in plan.records
-    ]
     network = IMACNetwork(
         _copies(plan.digital),
         layers,
         _copies(plan.tail),
         config,
-        records,
+        plan.records,
         engine,
     )
     # The copies keep the modes of their originals, one by one.
     for module in (network, network.digital, network.layers, *network.layers, network.tail):
         module.training = model.training
-    if samples is not None and calibrated:
-        calibrate(network, samples, rounds=rounds, progress=progress)
+    if samples is not None and _fits(layers, plain):
+        fit(network, samples, losses, rounds=rounds, progress=progress)
+    losses.warn("what this conversion loses", stacklevel=2)
     return network
+
+
+def _fits(layers: Sequence[IMACLinear], free: Sequence[bool]) -> bool:
+    """Whether calibration is for these layers; a warning where samples cannot do what they do.
+
+    Args:
+        layers: Of one network.
+        free: Layers whose ranges may be set.
+    """
+    others = [layer.name for layer in layers if not layer.matched]
+    if not others:
+        return True
+    ranges = any(
+        open_ and not layer.activation.function.bounded
+        for layer, open_ in zip(layers, free, strict=True)
+    )
+    if len(others) < len(layers) or not ranges:
+        done = "set ranges only" if ranges else "have no effect"
+        warnings.warn(
+            f"samples {done}: calibration needs mapping.scheme = 'matched' in all layers, and "
+            f"{', '.join(others)} {'has' if len(others) == 1 else 'have'} another",
+            SettingWarning,
+            stacklevel=3,
+        )
+    return False
 
 
 def _copies(part: Sequence[Leaf]) -> nn.Sequential:
     return nn.Sequential(*copied([leaf.module for leaf in part], [leaf.path for leaf in part]))
 
 
-def _fitting(config: Config, features: Tensor, plan: Plan) -> Config:
-    """What a configuration leaves open, as it suits samples (B, N) of the first layer's inputs."""
-    trained = any(isinstance(linear, IMACLinear) for _, linear, _ in plan.layers)
-    if not trained and not config.mapping.model_fields_set:
-        config = config.replace(mapping=WeightMapping(levels=FITTED_LEVELS, scheme="matched"))
-    largest = float(features.detach().abs().max())
-    if "input_scale" in config.supplies.model_fields_set or not 0.0 < largest < math.inf:
-        return config
-    if 0.5 <= largest <= config.supplies.input_scale:
-        return config
-    return config.replace(supplies=config.supplies.replace(input_scale=INPUT_MARGIN * largest))
+@dataclass(frozen=True)
+class Fitting:
+    """What samples say of settings that a configuration leaves open.
+
+    Attributes:
+        largest: Magnitude of the first analog layer's inputs.
+        trained: Whether the model has layers that were trained as a circuit.
+    """
+
+    largest: float
+    trained: bool
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        samples: Tensor,
+        *,
+        exclude: Iterable[str] | Callable[[str], bool] = (),
+    ) -> Fitting:
+        """Of a model as :func:`convert` takes it, and samples (B, …) of its inputs.
+
+        Raises:
+            ConversionError: The model cannot be converted.
+        """
+        plan = _plan(model, exclude)
+        return cls._of(plan, _features(plan, samples))
+
+    @classmethod
+    def _of(cls, plan: Plan, features: Tensor) -> Fitting:
+        trained = any(isinstance(linear, IMACLinear) for _, linear, _ in plan.layers)
+        return cls(float(features.detach().abs().max()), trained)
+
+    def config(self, config: Config) -> Config:
+        """The configuration that ``convert(model, config, samples=…)`` takes."""
+        if not self.trained and not config.mapping.model_fields_set:
+            config = config.replace(mapping=WeightMapping(levels=FITTED_LEVELS, scheme="matched"))
+        supplies = config.supplies
+        if "input_scale" in supplies.model_fields_set or not 0.0 < self.largest < math.inf:
+            return config
+        if 0.5 <= self.largest <= supplies.input_scale:
+            return config
+        return config.replace(supplies=supplies.replace(input_scale=INPUT_MARGIN * self.largest))
+
+
+def _features(plan: Plan, samples: Tensor) -> Tensor:
+    """(B, N) inputs of the first analog layer."""
+    digital = _copies(plan.digital)
+    with lasting(), evaluating(digital):
+        found: Tensor = digital(samples)
+    return found
 
 
 def unread(

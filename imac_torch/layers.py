@@ -23,6 +23,8 @@ from imac_torch.mapping.matching import Match, ReadOut
 from imac_torch.mapping.quantization import (
     ConductancePair,
     QuantizedWeights,
+    WeightErrors,
+    deviation,
     join_bias,
     quantize,
     to_conductances,
@@ -54,6 +56,8 @@ TYPICAL_SPREAD = 0.005
 are built for devices that are not known one by one."""
 DRIVER_RESISTANCE = 500.0
 """Ω. Source resistance of neurons that drive lines, as long as nothing is known of them."""
+ROUNDING = 1e-12
+"""Part of vdd that an error of a weight has to be worth at the neuron's input to be one."""
 GAIN_ROWS = 32
 """Outputs that a gain is tried on at most, where an array has no more: rows ask for much alike."""
 
@@ -188,7 +192,7 @@ class IMACLinear(nn.Module):
 
     @lasting()
     def description(self) -> str:
-        """Partitions, mapping and its error, gain and neuron, as the layer is now."""
+        """Partitions, mapping, errors of the devices' weights, gain and neuron, as they are now."""
         spec = self.crossbar()
         mapping = self.config.mapping
         slicing = self.slicing
@@ -203,18 +207,26 @@ class IMACLinear(nn.Module):
         return (
             f"{len(spec.column_ends)}×{len(spec.row_ends)} partitions of up to "
             f"{self.config.crossbar.columns}×{self.config.crossbar.rows}, mapping {levels} "
-            f"({self.rounding()}), "
+            f"({self.weight_errors().text(bias=self.bias is not None)}), "
             f"gain {self.gain():.4g}, neuron {self.neuron_spec().kind}{clipped}"
         )
 
-    def rounding(self) -> str:
-        """What rounding to levels did to weights and bias, in words with their definition."""
-        found = self.quantized()
-        bias = ""
-        if self.bias is not None:
-            off = 100 * found.bias_error
-            bias = f", of the bias {off:.2g} %" if math.isfinite(off) else ", of a bias of 0: no 0"
-        return f"rms error of the weights {100 * found.error:.2g} % of their rms{bias}"
+    @lasting()
+    def weight_errors(self) -> WeightErrors:
+        """Errors of the weights and the bias that the devices stand for, as they are now.
+
+        Levels, states, limits and spread of the devices are in them, wires and trims are not
+        (:meth:`effective_weights`).
+        """
+        weight, bias = self.effective_weights()
+        found = torch.cat([weight, bias[:, None]], dim=1)
+        nominal = torch.zeros_like(bias) if self.bias is None else self.bias.to(bias.dtype)
+        wanted = torch.cat([self.weight.to(weight.dtype), nominal[:, None]], dim=1)
+        # What moves no neuron is no error: 0 is solved for to rounding only.
+        unit = self.config.supplies.vdd / abs(self.volts_per_unit())
+        least = torch.full_like(found[0], ROUNDING * unit / self.scaling.input_scale)
+        least[-1] = ROUNDING * unit
+        return deviation(torch.where((found - wanted).abs() <= least, wanted, found), wanted)
 
     def volts_per_unit(self) -> float:
         """κ: change of the neuron's input voltage per unit of ``weight·x + bias``."""

@@ -179,6 +179,8 @@ def set_field(values: dict[str, Any], path: str, value: object) -> None:
 def apply_overrides(config: Config, changes: Mapping[str, object]) -> Config:
     """A configuration with some fields changed, validated as a whole.
 
+    Fields that are open in ``config`` and not changed stay open: samples may yet set them.
+
     Args:
         config: The base.
         changes: Values by path.
@@ -186,7 +188,7 @@ def apply_overrides(config: Config, changes: Mapping[str, object]) -> Config:
     Raises:
         ConfigError: A path is unknown or a value is not allowed.
     """
-    values = config.to_dict()
+    values = config.to_dict(said=True)
     for path, value in changes.items():
         set_field(values, path, value)
     return Config.from_dict(values)

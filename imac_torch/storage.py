@@ -105,7 +105,7 @@ def save(network: IMACNetwork, path: str | Path, *, overwrite: bool = False) -> 
         "layers": [_layer_header(layer) for layer in network.analog_layers()],
         "digital": _headers(network.digital, path, "before"),
         "tail": _headers(network.tail, path, "after"),
-        "records": [asdict(record) for record in network.records],
+        "records": [asdict(record) for record in network.conversion],
     }
     tensors = {
         name: tensor.detach().cpu().contiguous().clone()

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from imac_torch import Config, IMACLinear, convert
-from imac_torch.activations import Activation
 from imac_torch.ablation import software_activations
+from imac_torch.activations import Activation
 from imac_torch.calibration import calibrate
 from imac_torch.config import (
     Amplifier,

@@ -336,7 +336,7 @@ def test_errors_of_weights_and_bias_are_said_apart():
         network = convert(nn.Sequential(linear, nn.Sigmoid()), LOGISTIC)
     found = next(network.analog_layers()).quantized()
     assert (found.error, found.bias_error) == (1.0, 0.0)
-    words = "rms error of the weights 1e+02 % of their rms, of the bias 0 %"
+    words = "rms error of the weights 100 % of their rms, of the bias 0 %"
     assert words in network.records[0].detail
     assert "rms error of the" in " ".join(network.summary().split())
 

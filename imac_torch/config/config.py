@@ -152,9 +152,14 @@ class Config(Section):
         """
         return cls(**{"amplifier": Amplifier(gain=(30.0, 30.0, 10.0)), **sections})
 
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain values, version included."""
-        return {"schema": SCHEMA, **self.model_dump(mode="json", exclude_none=True)}
+    def to_dict(self, *, said: bool = False) -> dict[str, Any]:
+        """The configuration as plain values, version included.
+
+        Args:
+            said: Leave out fields that nobody has set, whose defaults hold.
+        """
+        values = self.model_dump(mode="json", exclude_none=True, exclude_unset=said)
+        return {"schema": SCHEMA, **values}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Config:

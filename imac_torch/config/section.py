@@ -92,10 +92,15 @@ class Section(BaseModel):
         return self.replaced(changes, asked=changes)
 
     def replaced(self, changes: Mapping[str, Any], asked: Iterable[str] = ()) -> Self:
-        """:meth:`replace` that asks about the units of ``asked`` fields only."""
+        """:meth:`replace` that asks about the units of ``asked`` fields only.
+
+        What was left open (not in ``model_fields_set``) and is not changed stays so.
+        """
         values = {name: getattr(self, name) for name in type(self).model_fields}
         made = type(self).__new__(type(self))
         made._build({**values, **changes}, asked)
+        said = self.model_fields_set | set(changes)
+        object.__setattr__(made, "__pydantic_fields_set__", said)  # made is frozen
         return made
 
 

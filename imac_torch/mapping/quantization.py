@@ -136,19 +136,64 @@ def quantize(
         values = _nearest(used / scale, allowed)
     if not bias:
         values = torch.nn.functional.pad(values, (0, 1))
-    deviation = scale * values - detached
+    errors = deviation(scale * values, detached)
     lost = (detached == 0.0) & (values != 0.0)
     return QuantizedWeights(
         values,
         scale,
-        _relative(deviation[:, :-1], detached[:, :-1]),
-        _relative(deviation[:, -1], detached[:, -1]),
+        errors.weights,
+        errors.bias,
         int(lost.sum()),
     ).follow(weights)
 
 
-def _relative(deviation: Tensor, wanted: Tensor) -> float:
-    """Rms of a deviation over that of what was wanted; infinite where that is 0 everywhere."""
+@dataclass(frozen=True)
+class WeightErrors:
+    """How far weights and bias are from the software's, each by :func:`weight_error`.
+
+    Attributes:
+        weights: Of the weights, the bias left out; infinite like the other.
+        bias: Of the bias; infinite where all of it is 0 and should have stayed so.
+    """
+
+    weights: float
+    bias: float
+
+    def text(self, *, bias: bool = True) -> str:
+        """In words, with the definition.
+
+        Args:
+            bias: Whether there is one to speak of.
+        """
+        words = f"rms error of the weights {_percent(self.weights)} of their rms"
+        if math.isinf(self.weights):
+            words = "weights of 0: no 0"
+        if not bias:
+            return words
+        if math.isinf(self.bias):
+            return f"{words}, of a bias of 0: no 0"
+        return f"{words}, of the bias {_percent(self.bias)}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
+
+
+def deviation(found: Tensor, wanted: Tensor) -> WeightErrors:
+    """Errors of weights (M, N+1) with their bias in the last column."""
+    difference = found - wanted
+    return WeightErrors(
+        weight_error(difference[:, :-1], wanted[:, :-1]),
+        weight_error(difference[:, -1], wanted[:, -1]),
+    )
+
+
+def weight_error(deviation: Tensor, wanted: Tensor) -> float:
+    """The weight error: rms of a deviation over the rms of what was wanted; 1 is all of it.
+
+    Weights and bias have one each: one large bias would hide that all weights are lost. Infinite
+    where what was wanted is 0 everywhere.
+    """
     if not bool(deviation.any()):
         return 0.0
     unit = wanted.abs().max()  # squares of very small weights are 0

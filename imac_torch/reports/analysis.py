@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,7 +32,7 @@ from imac_torch.solution import Solution, Status
 
 __all__ = ["Ablation", "Analysis", "LayerAnalysis", "analyse"]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Version of saved analyses."""
 
 EFFECTS: Final = {
@@ -63,10 +64,15 @@ class LayerAnalysis:
         row_ends: Last row (1-based) of every vertical partition.
         gain: Of the amplifiers.
         neuron: Kind of activation circuit.
-        weight_error: Rms of devices' weights minus software's, relative to software's rms.
+        weight_error: Rms of devices' weights minus software's, relative to software's rms, the
+            bias left out (:func:`imac_torch.mapping.quantization.weight_error`). None where all
+            weights are 0.
+        bias_error: The same of the bias; None where there is none or all of it is 0.
         circuit_weight_error: Likewise of the weights that the crossbars compute with, wires and
             partitions included.
-        circuit_weight_gain: Their slope on the software weights: below 1 signals are attenuated.
+        circuit_bias_error: The same of the bias.
+        circuit_weight_gain: Slope of those weights on the software weights: below 1 signals are
+            attenuated.
         power: Mean W of ``inputs`` (sources of the first layer; neurons drive the others),
             ``bias`` and ``neurons``.
         area: m² by part; None where the model says nothing.
@@ -81,8 +87,10 @@ class LayerAnalysis:
     row_ends: tuple[int, ...]
     gain: float
     neuron: str
-    weight_error: float
-    circuit_weight_error: float
+    weight_error: float | None
+    bias_error: float | None
+    circuit_weight_error: float | None
+    circuit_bias_error: float | None
     circuit_weight_gain: float
     power: dict[str, float]
     area: dict[str, float | None]
@@ -174,7 +182,7 @@ class Analysis:
             if content["format"] != FORMAT:
                 raise DataError(
                     f"{directory}: analysis format {content['format']!r}, this version reads "
-                    f"{FORMAT}"
+                    f"{FORMAT}; write the report anew with this version"
                 )
             return cls(
                 layers=tuple(_layer_from(item) for item in content["layers"]),
@@ -316,6 +324,7 @@ def _layer(
         "neurons": float((stage.vdd * core.supply.sum(-1)).mean()),
     }
     combined = voltages.combined[solved]
+    errors = layer.weight_errors()
     maps, note = {}, ""
     try:
         cells = cell_voltages(spec, lines[:map_samples])
@@ -332,8 +341,10 @@ def _layer(
             row_ends=spec.row_ends,
             gain=layer.gain(),
             neuron=layer.neuron_spec().kind,
-            weight_error=_weight_error(layer),
-            circuit_weight_error=effect.error,
+            weight_error=_known(errors.weights),
+            bias_error=None if layer.bias is None else _known(errors.bias),
+            circuit_weight_error=_known(effect.error),
+            circuit_bias_error=None if layer.bias is None else _known(effect.bias_error),
             circuit_weight_gain=effect.gain,
             power=power,
             area=area.layers[layer.name].parts(),
@@ -344,10 +355,6 @@ def _layer(
     )
 
 
-def _weight_error(layer: IMACLinear) -> float:
-    weight, bias = layer.effective_weights()
-    wanted_bias = torch.zeros_like(bias) if layer.bias is None else layer.bias.to(bias.dtype)
-    found = torch.cat([weight, bias[:, None]], dim=1)
-    wanted = torch.cat([layer.weight.to(weight.dtype), wanted_bias[:, None]], dim=1)
-    norm = float(wanted.square().mean().sqrt())
-    return float((found - wanted).square().mean().sqrt()) / norm if norm else 0.0
+def _known(error: float) -> float | None:
+    """An error, where there is something that it could be relative to."""
+    return None if math.isinf(error) else error

@@ -337,6 +337,7 @@ def _details(analysis: Analysis) -> dict[str, Any]:
                     ("devices", item.weight_error),
                     ("circuit", item.circuit_weight_error),
                 )
+                if value is not None
             },
             label="weight error by layer",
             percent=True,
