@@ -145,7 +145,9 @@ def activations(
         function = layer.activation.function
         if clipped and isinstance(function, Unbounded):
             vdd, scale = layer.config.supplies.vdd, layer.scaling.output_scale
-            value = function.limit(value * (vdd / scale), vdd) * (scale / vdd)
+            volts = value * (vdd / scale)
+            limited = function.limit(volts, vdd)
+            value = torch.where(limited == volts, value, limited * (scale / vdd))
         found.append(value)
     return found
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -15,10 +17,13 @@ from imac_torch.ablation import STEPS, ablate, layer_effects, software_activatio
 from imac_torch.analog import IMACNetwork
 from imac_torch.calibration import calibrate
 from imac_torch.config import Crossbar, Interconnect, Memristor, Neuron, WeightMapping
-from imac_torch.errors import ConversionError
+from imac_torch.errors import ConversionError, ConversionWarning
+from imac_torch.reports.analysis import analyse
 
 
-def network(generator: torch.Generator, device: Memristor, **sections: object) -> IMACNetwork:
+def network(
+    generator: torch.Generator, device: Memristor, *, trim: bool = False, **sections: object
+) -> IMACNetwork:
     model = nn.Sequential(nn.Linear(8, 6), nn.Sigmoid(), nn.Linear(6, 4)).double()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -34,7 +39,7 @@ def network(generator: torch.Generator, device: Memristor, **sections: object) -
         }
     )
     result = convert(model, config, generator=generator)
-    calibrate(result, images(generator), trim=False)  # the scale of the outputs
+    calibrate(result, images(generator), trim=trim)  # the scale of the outputs
     return result
 
 
@@ -130,7 +135,8 @@ def test_clipping_is_a_step_of_its_own(generator: torch.Generator) -> None:
         interconnect=Interconnect(resistance=False),
     )
     x = images(generator)
-    circuit = convert(model, config)
+    with pytest.warns(ConversionWarning, match=r"clipped at vdd\nWhat helps: convert\(…, samples"):
+        circuit = convert(model, config)
     calibrate(circuit, x, trim=False)
     hidden = torch.relu(model[0](x)).detach()
     # no sample is beyond the range that they gave
@@ -159,6 +165,59 @@ def test_steps_of_outputs_that_do_not_vary_are_numbers(generator: torch.Generato
     model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2)).double()
     with torch.no_grad():
         model[0].bias.fill_(-100.0)  # every ReLU is at 0, so all outputs are the last bias
-    circuit = convert(model, Config(interconnect=Interconnect(resistance=False)))
+    with pytest.warns(ConversionWarning, match="what this conversion loses"):
+        circuit = convert(model, Config(interconnect=Interconnect(resistance=False)))
     for step in ablate(circuit, images(generator)):
         assert math.isfinite(step.output_error), step
+
+
+def test_what_a_circuit_cannot_carry_is_attributed(generator: torch.Generator) -> None:
+    """Devices of any resistance cost the answers: said with its step, and with what would help."""
+    with pytest.warns(ConversionWarning, match="what this circuit loses") as said:
+        circuit = network(generator, Memristor(rlow=10e3, rhigh=1e6, variation=0.95), trim=True)
+    (text,) = [str(item.message) for item in said if item.category is ConversionWarning]
+    steps = {step.name: step.output_error for step in ablate(circuit, images(generator))}
+    costs = {name: steps[name] - steps[before] for before, name in pairwise(STEPS)}
+    assert max(costs, key=lambda name: costs[name]) == "variation"
+    assert "another largest output than in software" in text
+    assert re.search(r"clipping \+0.00, .* variation \+0\.[1-9]", text)
+    assert "devices of less spread (device.variation is 0.95)" in text
+    # neither what costs nothing nor what is set already
+    assert "mapping." not in text
+    assert "larger ratio" not in text
+
+
+def test_a_circuit_that_carries_its_network_says_nothing(
+    generator: torch.Generator, recwarn: pytest.WarningsRecorder
+) -> None:
+    network(generator, Memristor(rlow=10e3, rhigh=1e6), trim=True)
+    assert not [item for item in recwarn if item.category is ConversionWarning]
+
+
+@pytest.mark.parametrize("scheme", ["unilateral", "matched"])
+def test_weight_errors_are_one_figure(generator: torch.Generator, scheme: str) -> None:
+    """By hand from the devices' weights; summary, records and the layer's analysis have it."""
+    model = nn.Sequential(nn.Linear(8, 6), nn.Sigmoid(), nn.Linear(6, 4)).double()
+    config = Config(
+        device=Memristor(rlow=10e3, rhigh=1e6, variation=0.1),
+        mapping=WeightMapping(levels=17, scheme=scheme),
+        neuron=Neuron(kind="logistic"),
+    )
+    x, labels = images(generator), torch.arange(30) % 4
+    circuit = convert(model, config, generator=generator, samples=x)
+    details = analyse(circuit, model, [(x, labels)], ablation=False)
+    for layer, linear, seen in zip(
+        circuit.analog_layers(), (model[0], model[2]), details.layers, strict=True
+    ):
+        weight, bias = layer.effective_weights()
+        wanted = linear.weight.detach(), linear.bias.detach()
+        by_hand = [
+            float((found - right).square().mean().sqrt() / right.square().mean().sqrt())
+            for found, right in zip((weight, bias), wanted, strict=True)
+        ]
+        assert min(by_hand) > 0.001  # devices spread
+        assert [seen.weight_error, seen.bias_error] == pytest.approx(by_hand, rel=1e-9)
+        text = layer.weight_errors().text()
+        assert f"{100 * by_hand[0]:.2g} % of their rms" in text or by_hand[0] >= 0.1
+        assert text in next(r.detail for r in circuit.records if r.path == layer.name)
+        assert text in layer.description()

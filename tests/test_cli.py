@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.testing import CliRunner, Result
 
-from imac_torch import Config, Interconnect
+from imac_torch import Config, Interconnect, Neuron, convert, load
 from imac_torch.cli import app, commands
 from imac_torch.cli.exits import ExitCode, exit_code
 from imac_torch.datasets.imac_sim_script import read_imac_sim_script
@@ -132,6 +132,54 @@ def test_timing_on_the_command_line(project: Path) -> None:
     assert "warning: sampling every 0.15 ns" in " ".join(short.stderr.split())
     plain = call("simulate", *source(project), *data(project))
     assert "--timing" in " ".join(plain.stdout.split())
+
+
+def test_calibration_on_the_command_line(project: Path) -> None:
+    options = [*source(project), "--quiet", "-o"]
+    fitted = ["--calibrate", 9, "--calibration-data", module(project, "data")]
+    plain = call("convert", *options, "plain.safetensors")
+    assert plain.exit_code == 0, plain.output
+    result = call("convert", *options, "fitted.safetensors", *fitted)
+    assert result.exit_code == 0, result.output
+    # nothing was said of the mapping: it is what suits calibration
+    mapping = load(project / "fitted.safetensors").config.mapping
+    assert (mapping.levels, mapping.scheme) == (17, "matched")
+    again = call(
+        "convert", *options, "other.safetensors", *fitted, "-s", "mapping.levels=9",
+        "-s", "mapping.scheme=matched",
+    )  # fmt: skip
+    assert again.exit_code == 0, again.output
+    assert load(project / "other.safetensors").config.mapping.levels == 9
+    # the same as in Python, on the same samples
+    first, other = load(project / "fitted.safetensors").analog_layers()
+    model = nn.Sequential(nn.Linear(6, 5), nn.Sigmoid(), nn.Linear(5, 3)).double()
+    model.load_state_dict(load_file(project / "w.safetensors"))
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(12, 6, generator=generator, dtype=torch.float64) * 2 - 1
+    network = convert(model, Config(neuron=Neuron(kind="logistic")), samples=x[:9])
+    for ours, theirs in zip(network.analog_layers(), (first, other), strict=True):
+        torch.testing.assert_close(ours.trim, theirs.trim, rtol=0, atol=0)
+        assert bool(ours.trim.any())
+    run = call("simulate", *source(project), *data(project), *fitted, "--json")
+    assert run.exit_code == 0, run.output
+    assert json.loads(run.stdout)["samples"] == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--calibrate", 9], "has no training split: name a data set with --calibration-data"),
+        (["--calibrate", 13, "--calibration-data", "DATA"], "13 samples to calibrate with"),
+        (["--calibration-data", "digits"], "--calibrate N"),
+    ],
+)
+def test_samples_to_calibrate_with_are_said(
+    project: Path, arguments: list[object], message: str
+) -> None:
+    named = [module(project, "data") if item == "DATA" else item for item in arguments]
+    result = call("simulate", *source(project), *data(project), *named)
+    assert result.exit_code == 3
+    assert message in " ".join(result.output.split())
 
 
 def test_samples_are_a_range(project: Path) -> None:
@@ -438,6 +486,19 @@ power = "min"
     assert Path("s/sweep.html").is_file()
     again = call("sweep", "s.toml", "-q", "--show")
     assert again.exit_code == 0
+    # fitted to samples, points are other ones
+    for table, code, words in (
+        (f'samples = 6\nsource = "{module(project, "data")}"', 0, "4 of 4 points done"),
+        ("samples = 6", 3, "[calibration] source"),
+        ("samples = 0", 3, "samples = 0"),
+        ("count = 6", 3, "has no count"),
+    ):
+        Path("s.toml").write_text(f"{text}[calibration]\n{table}\n")
+        fitted = call("sweep", "s.toml", "-q")
+        assert fitted.exit_code == code, fitted.output
+        assert words in " ".join(fitted.output.split())
+    others = list(csv.DictReader(Path("s/sweep.csv").read_text().splitlines()))
+    assert all(one["power"] != two["power"] for one, two in zip(rows, others, strict=True))
     Path("s.toml").write_text(text.replace("[1e4, 5e4]", "[1e4, 3e5]"))
     invalid = call("sweep", "s.toml", "-q")
     assert invalid.exit_code == 3  # rlow above rhigh: said before anything runs

@@ -13,7 +13,13 @@ import typer
 
 from imac_torch.cli import options as o
 
-__all__ = ["DataArguments", "NetworkArguments", "ReferenceArguments", "expanded"]
+__all__ = [
+    "CalibrationArguments",
+    "DataArguments",
+    "NetworkArguments",
+    "ReferenceArguments",
+    "expanded",
+]
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,14 @@ class DataArguments:
     data_root: o.DataRootOption = None
     train_split: o.TrainSplitOption = False
     firstimage: o.FirstimageOption = None
+
+
+@dataclass(frozen=True)
+class CalibrationArguments:
+    """Samples that the circuit is fitted to."""
+
+    calibrate: o.CalibrateOption = None
+    calibration_data: o.CalibrationDataOption = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,12 @@ from rich.table import Table
 
 from imac_torch.characterization import characterize_neuron
 from imac_torch.cli import options as o
-from imac_torch.cli.arguments import DataArguments, NetworkArguments, expanded
+from imac_torch.cli.arguments import (
+    CalibrationArguments,
+    DataArguments,
+    NetworkArguments,
+    expanded,
+)
 from imac_torch.cli.opening import check_output, open_network, open_run
 from imac_torch.config import DEVICES, Config, Interconnect, Memristor
 from imac_torch.deck import compile as compile_deck
@@ -74,18 +79,22 @@ def convert(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The network's new file (.safetensors).")
     ],
+    calibration: CalibrationArguments,
+    data_root: o.DataRootOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    quiet: o.QuietOption = False,
 ) -> None:
     """Turn a trained model into an analog network and save it.
 
     Prints what was mapped, folded and left in software. The file holds devices and configuration.
+    With `--calibrate 300 --calibration-data digits` the circuit is fitted to samples.
     """
     if output.exists() and not force:
         raise DataError(f"{output} exists; --force replaces it")
     if output.suffix != ".safetensors":
         raise DataError(f"{output}: networks are .safetensors files; name it so")
     check_output(output)
-    opened = open_network(network)
+    opened = open_network(network, calibration, data_root=data_root, progress=not quiet)
     path = save(opened.network, output, overwrite=force)
     typer.echo(opened.network.summary())
     typer.echo(f"wrote {path}")
@@ -95,6 +104,7 @@ def convert(
 def netlist(
     network: NetworkArguments,
     samples: DataArguments,
+    calibration: CalibrationArguments,
     output: Annotated[Path, typer.Option("--output", "-o", help="New run directory.")],
     dialect: Annotated[o.Dialect, typer.Option(help="Simulator to write for.")] = o.Dialect.HSPICE,
     analysis: o.AnalysisOption = o.Analysis.TRANSIENT,
@@ -106,7 +116,9 @@ def netlist(
     Run them where you like; `imac-torch simulate --engine ... --run-directory` does both steps.
     """
     check_output(output, directory=True)
-    opened, found = open_run(network, samples, count=testnum, batch_size=None)
+    opened, found = open_run(
+        network, samples, count=testnum, batch_size=None, calibration=calibration
+    )
     per_netlist = testnum_per_batch or opened.source.per_batch or 10
     deck = compile_deck(
         opened.network,

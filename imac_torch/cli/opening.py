@@ -11,21 +11,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from imac_torch.analog import IMACNetwork
-from imac_torch.cli.arguments import DataArguments, NetworkArguments, ReferenceArguments
+from imac_torch.cli.arguments import (
+    CalibrationArguments,
+    DataArguments,
+    NetworkArguments,
+    ReferenceArguments,
+)
 from imac_torch.cli.options import build_config
 from imac_torch.conversion import convert
+from imac_torch.datasets.batches import labelled_batches
+from imac_torch.datasets.named import DATASETS
 from imac_torch.errors import DataError
 from imac_torch.files import check_place
 from imac_torch.sources import Loader, Source, open_data, open_model
 
 __all__ = [
-    "NATIVE_BATCH", "Opened", "Samples", "called", "check_output", "choose", "open_network",
+    "NATIVE_BATCH",
+    "Opened",
+    "Samples",
+    "called",
+    "check_output",
+    "choose",
+    "fitting_samples",
+    "open_network",
     "open_run",
-]  # fmt: skip
+]
 
 NATIVE_BATCH = 1000
 """Samples per solve of the native engine where nothing is said."""
@@ -71,13 +85,29 @@ class Samples:
     count: int
 
 
-def open_network(arguments: NetworkArguments) -> Opened:
+def open_network(
+    arguments: NetworkArguments,
+    calibration: CalibrationArguments | None = None,
+    *,
+    data_root: Path | None = None,
+    progress: bool = False,
+) -> Opened:
     """Open a model and convert it, unless it is converted already.
 
+    Args:
+        arguments: Which network.
+        calibration: Samples that it is fitted to.
+        data_root: Where named data sets lie.
+        progress: Show calibration's progress bar.
+
     Raises:
-        DataError: Options do not go with a network that is converted already.
+        DataError: Options do not go together, or with a network that is converted already.
     """
-    return _convert(arguments, _open(arguments), ReferenceArguments())
+    source = _open(arguments)
+    samples = _samples(calibration, source, DataArguments(data_root=data_root))
+    if samples is None and data_root is not None:
+        raise DataError("--data-root is where --calibration-data lie: add --calibrate N")
+    return _convert(arguments, source, ReferenceArguments(), samples, progress=progress)
 
 
 def open_run(
@@ -87,6 +117,8 @@ def open_run(
     count: int | None,
     batch_size: int | None,
     reference: ReferenceArguments | None = None,
+    calibration: CalibrationArguments | None = None,
+    progress: bool = False,
 ) -> tuple[Opened, Samples]:
     """A network and samples for it.
 
@@ -96,6 +128,8 @@ def open_run(
         count: Samples; None: as many as the source suggests, or all.
         batch_size: Samples per batch; None: :data:`NATIVE_BATCH`.
         reference: What to compare with.
+        calibration: Samples that the circuit is fitted to.
+        progress: Show calibration's progress bar.
 
     Raises:
         DataError: There are no data, the samples asked for are not there, or options do not go
@@ -113,8 +147,74 @@ def open_run(
         count=count,
         batch_size=batch_size,
     )
-    opened = _convert(arguments, source, reference or ReferenceArguments())
+    opened = _convert(
+        arguments,
+        source,
+        reference or ReferenceArguments(),
+        _samples(calibration, source, data),
+        progress=progress,
+    )
     return opened, samples
+
+
+def _samples(
+    calibration: CalibrationArguments | None, source: Source, data: DataArguments
+) -> Tensor | None:
+    """The samples of ``--calibrate``, or None."""
+    if calibration is None or calibration.calibrate is None:
+        if calibration is not None and calibration.calibration_data is not None:
+            raise DataError("--calibration-data says which samples: add how many, --calibrate N")
+        return None
+    if source.network is not None:
+        raise DataError(
+            "a saved network is converted already: --calibrate goes with the original model, for "
+            "example when it is converted"
+        )
+    return fitting_samples(
+        calibration.calibrate,
+        source,
+        named=calibration.calibration_data,
+        tested=data.data,
+        root=data.data_root,
+        option="--calibration-data",
+    )
+
+
+def fitting_samples(
+    count: int,
+    source: Source,
+    *,
+    named: str | None,
+    tested: str | None,
+    root: Path | None,
+    option: str,
+) -> Tensor:
+    """The first samples of a data set, in the form that a model takes, to fit a circuit to.
+
+    Args:
+        count: How many.
+        source: The model.
+        named: The data set; None: the training split of ``tested``.
+        tested: What the circuit is tested on.
+        root: Where named data sets lie.
+        option: Where ``named`` is said, for errors.
+
+    Raises:
+        DataError: They are not there, or would be those that are tested.
+    """
+    if named is None and tested not in DATASETS:
+        why = "" if tested is None else f", {called(tested)} has no training split"
+        raise DataError(
+            f"nothing says which samples to calibrate with{why}: name a data set with {option}, "
+            f"one of {', '.join(DATASETS)}, a directory of IMAC-Sim, or module:factory"
+        )
+    name = tested if named is None else named
+    dataset = open_data(name, source, root=root, train=True)
+    size = len(dataset)  # type: ignore[arg-type]
+    if count > size:
+        raise DataError(f"{count} samples to calibrate with were asked for, {name} has {size}")
+    loader = Loader.of(dataset, source.software, NATIVE_BATCH).samples(0, count)
+    return torch.cat([inputs for inputs, _ in labelled_batches(loader)])
 
 
 def choose(
@@ -181,7 +281,12 @@ def _dataset(data: DataArguments, source: Source | None) -> Dataset[Any]:
 
 
 def _convert(
-    arguments: NetworkArguments, source: Source, reference: ReferenceArguments
+    arguments: NetworkArguments,
+    source: Source,
+    reference: ReferenceArguments,
+    samples: Tensor | None,
+    *,
+    progress: bool,
 ) -> Opened:
     software, words = _reference(arguments, source, reference)
     if source.network is not None:
@@ -198,7 +303,12 @@ def _convert(
     if arguments.seed is not None:
         generator = torch.Generator().manual_seed(arguments.seed)
     network = convert(
-        source.software, built, exclude=arguments.exclude or (), generator=generator
+        source.software,
+        built,
+        exclude=arguments.exclude or (),
+        generator=generator,
+        samples=samples,
+        progress=progress,
     )
     return Opened(source, network.eval(), arguments.seed, software, words)
 

@@ -113,6 +113,23 @@ DataRootOption = Annotated[
 TrainSplitOption = Annotated[
     bool, typer.Option("--train-split", help="Use the training split of a named data set.")
 ]
+CalibrateOption = Annotated[
+    int | None,
+    typer.Option(
+        "--calibrate",
+        min=1,
+        help="Fit the circuit to this many samples, without their labels: ranges, mapping, trims "
+        "(`convert(…, samples=…)`). They come from the training split of the data set.",
+    ),
+]
+CalibrationDataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration-data",
+        help="Data set for --calibrate, named as for --data; of named ones the training split. "
+        "Default: the training split of --data, if that is a named one.",
+    ),
+]
 TestnumOption = Annotated[
     int | None, typer.Option("--testnum", "-n", min=1, help="Samples to take (default: all).")
 ]

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from imac_torch.cli import options as o
 from imac_torch.cli.arguments import (
+    CalibrationArguments,
     DataArguments,
     NetworkArguments,
     ReferenceArguments,
@@ -43,6 +44,7 @@ def simulate(
     network: NetworkArguments,
     samples: DataArguments,
     compared: ReferenceArguments,
+    calibration: CalibrationArguments,
     engine: o.EngineOption = o.EngineName.NATIVE,
     testnum: o.TestnumOption = None,
     testnum_per_batch: o.PerBatchOption = None,
@@ -101,7 +103,13 @@ def simulate(
     )
     o.require(build())
     opened, found = open_run(
-        network, samples, count=testnum, batch_size=testnum_per_batch, reference=compared
+        network,
+        samples,
+        count=testnum,
+        batch_size=testnum_per_batch,
+        reference=compared,
+        calibration=calibration,
+        progress=not quiet,
     )
     loader = found.loader
     if not native:
@@ -174,6 +182,7 @@ def _show(result: Report, opened: Opened, area_model: str, *, as_json: bool) -> 
 def verify(
     network: NetworkArguments,
     data: DataArguments,
+    calibration: CalibrationArguments,
     samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="How many.")] = 3,
     engine: Annotated[
         o.EngineName, typer.Option("--engine", "-e", help="What to compare the native engine with.")
@@ -204,7 +213,9 @@ def verify(
         timeout=timeout, trust=network.trust,
     )  # fmt: skip
     o.require(other)
-    opened, found = open_run(network, data, count=samples, batch_size=samples)
+    opened, found = open_run(
+        network, data, count=samples, batch_size=samples, calibration=calibration
+    )
     loader, count = found.loader, found.count
     if analysis is o.Analysis.TRANSIENT:
         _verify_transient(opened, loader, count, other, as_json=as_json)

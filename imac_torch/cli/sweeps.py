@@ -10,7 +10,7 @@ from rich.table import Table
 
 from imac_torch.cli import options as o
 from imac_torch.cli.exits import ExitCode
-from imac_torch.cli.opening import check_output, choose
+from imac_torch.cli.opening import check_output, choose, fitting_samples
 from imac_torch.errors import ConfigError, DataError
 from imac_torch.files import write_text
 from imac_torch.sources import open_data, open_model
@@ -157,6 +157,7 @@ def _evaluator(described: SweepFile, *, trust: bool) -> NetworkEvaluator:
         root=None if root is None else Path(described.relative(root)),
         train=bool(data.get("train", False)),
     )
+    fitted = None
     try:
         samples = choose(
             dataset,
@@ -165,6 +166,16 @@ def _evaluator(described: SweepFile, *, trust: bool) -> NetworkEvaluator:
             first=data.get("firstimage"),
             count=data.get("testnum"),
         )
+        if described.calibration:
+            wanted = described.calibration["source"]
+            fitted = fitting_samples(
+                described.calibration["samples"],
+                source,
+                named=None if wanted is None else described.relative(wanted),
+                tested=named,
+                root=None if root is None else Path(described.relative(root)),
+                option="[calibration] source",
+            )
     except DataError as error:
         raise DataError(f"{described.path}: {error}") from None
     try:
@@ -187,6 +198,7 @@ def _evaluator(described: SweepFile, *, trust: bool) -> NetworkEvaluator:
         area_model=str(run.get("area_model", "imac-sim")),
         exclude=tuple(model.get("exclude", ())),
         timing=described.timing,
+        calibration=fitted,
     )
 
 

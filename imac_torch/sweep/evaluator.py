@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from imac_torch.analog import IMACNetwork, evaluating
 from imac_torch.config import Config
-from imac_torch.conversion import convert, unread
+from imac_torch.conversion import Fitting, convert, unread
 from imac_torch.datasets.batches import chosen, labelled_batches
 from imac_torch.dc.native import Native
 from imac_torch.engine import Engine, Spice
@@ -116,6 +116,8 @@ class NetworkEvaluator:
         exclude: Paths of linear layers that stay in software.
         batch_size: Samples per solve.
         timing: Whether to integrate transients too, which takes hundreds of times as long.
+        calibration: (B, …) samples that every circuit is fitted to (``samples`` of
+            :func:`imac_torch.convert`); None: none is.
     """
 
     model: nn.Module
@@ -127,6 +129,7 @@ class NetworkEvaluator:
     exclude: Sequence[str] = ()
     batch_size: int = 1000
     timing: bool | TimingOptions = False
+    calibration: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Find what is mistyped before the first point.
@@ -172,6 +175,7 @@ class NetworkEvaluator:
                 model=self.model,
                 inputs=self.inputs,
                 labels=self.labels,
+                calibration=self.calibration,
                 engine=_engine_content(self.engine),
                 area_model=self.area_model,
                 exclude=tuple(self.exclude),
@@ -189,7 +193,7 @@ class NetworkEvaluator:
 
     def key(self, point: Point) -> str:
         """See :class:`Evaluator`; a seed that nothing depends on is not part of the content."""
-        config, seed = configure(self.base, point), seed_of(point)
+        config, seed = self.configure(point), seed_of(point)
         content = {
             "evaluator": self._fingerprint(),
             "config": (described := config.to_dict()),
@@ -198,6 +202,22 @@ class NetworkEvaluator:
         }
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def configure(self, point: Point) -> Config:
+        """The configuration of a point; what it leaves open follows from calibration's samples.
+
+        Raises:
+            ConfigError: The point is not valid.
+        """
+        config = configure(self.base, point)
+        if self.calibration is None:
+            return config
+        found = self.__dict__.get("_fitting")
+        if found is None:
+            found = Fitting.of(self.model, self.calibration, exclude=self.exclude)
+            object.__setattr__(self, "_fitting", found)
+        assert isinstance(found, Fitting)  # noqa: S101 - narrows the type only
+        return found.config(config)
 
     def _fingerprint(self) -> str:
         found = self.__dict__.get("_digest")
@@ -220,7 +240,7 @@ class NetworkEvaluator:
         found: dict[str, tuple[int, str]] = {}
         random = False
         for point in looked:
-            config = configure(self.base, point)
+            config = self.configure(point)
             random = random or _random(config)
             idle = unread(
                 self.model,
@@ -313,7 +333,7 @@ class _NetworkBench:
         self.kept: OrderedDict[str, tuple[IMACNetwork, Report]] = OrderedDict()
 
     def __call__(self, point: Point) -> dict[str, float]:
-        config, seed = configure(self.evaluator.base, point), seed_of(point)
+        config, seed = self.evaluator.configure(point), seed_of(point)
         network, report = self._solve(config, seed)
         solved, period = report.solved, config.timing.period
         power = report.mean_power()
@@ -351,7 +371,11 @@ class _NetworkBench:
             warnings.simplefilter("ignore", SamplingWarning)
             warnings.simplefilter("ignore", SettingWarning)
             network = convert(
-                self.evaluator.model, config, exclude=self.evaluator.exclude, generator=generator
+                self.evaluator.model,
+                config,
+                exclude=self.evaluator.exclude,
+                generator=generator,
+                samples=self.evaluator.calibration,
             ).eval()
             report = evaluate(
                 network,

@@ -33,6 +33,9 @@ config = "circuit.toml"             # optional; [set] then changes single fields
 [set]
 "mapping.levels" = 15
 
+[calibration]                       # optional: every circuit is fitted to samples
+samples = 300                       # of the data set's training split, or of `source` here
+
 [grid]                              # every combination, the last field changing fastest
 "interconnect.tech_node" = [7e-9, 14e-9, 22e-9]
 "device.variation" = [0.0, 0.1]
@@ -49,6 +52,7 @@ _TABLES: Final = {
     "model": {"source", "weights", "exclude"},
     "data": {"source", "root", "train", "testnum", "firstimage"},
     "base": {"config", "imac_sim"},
+    "calibration": {"samples", "source"},
     "run": {"area_model", "engine", "analysis", "timeout", "workers", "timing"},
 }
 _OTHER: Final = {"set", "grid", "points", "objectives", "search"}
@@ -68,6 +72,7 @@ class SweepFile:
         objectives: ``max`` or ``min`` by metric.
         space: Of a search, by field.
         trials: Of a search.
+        calibration: ``samples``, ``source``; empty: circuits are not fitted to samples.
         run: ``area_model``, ``engine``, ``analysis``, ``timeout``, ``workers``, ``timing``.
     """
 
@@ -80,6 +85,7 @@ class SweepFile:
     objectives: Mapping[str, str]
     space: Mapping[str, Range | Choices] = field(default_factory=dict)
     trials: int = 0
+    calibration: Mapping[str, Any] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
 
     def base(self, suggested: Config | None) -> Config:
@@ -171,6 +177,7 @@ def _parse(path: Path, content: dict[str, Any]) -> SweepFile:
         objectives=content.get("objectives", {"accuracy": "max", "energy": "min"}),
         space=space,
         trials=trials,
+        calibration=_calibration(content),
         run=content.get("run", {}),
     )
     _ = described.timing  # a contradiction is reported here
@@ -216,6 +223,20 @@ def _check_types(content: dict[str, Any]) -> None:
             raise ConfigError(f"[objectives] there is no metric {name!r}{hint}")
     if "objectives" in content and not content["objectives"]:
         raise ConfigError("[objectives] is empty")
+
+
+def _calibration(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "calibration" not in content:
+        return {}
+    table = content["calibration"]
+    count, source = table.get("samples"), table.get("source")
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ConfigError(
+            f"[calibration] samples = {count!r} must be a number of samples, at least 1"
+        )
+    if not isinstance(source, str | None):
+        raise ConfigError(f"[calibration] source = {source!r} must be the name of a data set")
+    return {"samples": count, "source": source}
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
