@@ -362,8 +362,8 @@ def _copy(
 ) -> IMACNetwork:
     """The same network with other mappings, without trims.
 
-    Gains are kept, but where levels or states no longer limit a 'matched' layer, the gain that was
-    a compromise with them and with spread is chosen anew (unless the configuration gives one).
+    Gains are kept, but where levels or states have limited a 'matched' layer and no longer do, the
+    gain that was a compromise with them is chosen anew (unless the configuration gives one).
     """
     result = copy.deepcopy(network)
     for layer in result.analog_layers():
@@ -379,7 +379,11 @@ def _copy(
             config = config.replace(device=config.device.replace(states=states))
         if not spread:
             config = config.replace(device=config.device.replace(variation=0.0))
-        free = levels is not None and layer.matched and config.amplifier.gain is None
+        before = layer.config
+        limited = before.mapping.level_count is not None or before.device.states is not None
+        free = (
+            levels is not None and limited and layer.matched and config.amplifier.gain is None
+        )
         layer.config = config
         if free:
             layer.choose_gain()
