@@ -206,6 +206,10 @@ def parse_toml(text: str) -> dict[str, Any]:
         ValueError: See :func:`parse_json`.
     """
     try:
+        for line in text.splitlines():  # the parser's memory grows with the square of a key
+            key = line.partition("=")[0]
+            if key.count(".") > _DEEPEST and "," not in key:
+                raise ValueError(_DEEP)
         found: dict[str, Any] = _shallow(tomllib.loads(text))
     except RecursionError:
         raise ValueError(_DEEP) from None

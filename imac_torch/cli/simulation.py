@@ -157,7 +157,9 @@ def _title(model: str, data: str | None) -> str:
 def _check_output(output: Path | None) -> None:
     """Before any work: the results will have a place."""
     check_output(output, directory=True)
-    if output is not None and (output / "report.json").exists():
+    # The page is written last: without it a run was ended meanwhile, and may be finished.
+    names = ("report.json", "report.html")
+    if output is not None and all((output / name).exists() for name in names):
         raise DataError(f"{output} holds a report already; choose another directory")
 
 

@@ -184,7 +184,7 @@ class Analysis:
                     f"{directory}: analysis format {content['format']!r}, this version reads "
                     f"{FORMAT}; write the report anew with this version"
                 )
-            return cls(
+            found = cls(
                 layers=tuple(_layer_from(item) for item in content["layers"]),
                 area_model=content["area_model"],
                 ablation=tuple(Ablation(**item) for item in content["ablation"]),
@@ -198,6 +198,10 @@ class Analysis:
                 },
                 reference=content["reference"],
             )
+            for layer in found.layers:
+                if not layer.map_note:
+                    _ = [found.maps[f"{layer.name}.{side}"] for side in ("input", "output")]
+            return found
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{directory} holds no readable analysis: {error}") from None
 

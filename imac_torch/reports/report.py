@@ -286,9 +286,13 @@ class Report:
                 f"{directory}: report format {content.get('format')!r}, this version reads {FORMAT}"
             )
         try:
-            return cls._read(content, tensors)
-        except (KeyError, TypeError, AttributeError) as error:
+            found = cls._read(content, tensors)
+            str(found), found.figures()  # what is of another type or shape shows here
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
             raise DataError(f"{directory}: the report is damaged: {error!r}") from None
+        except ValueError as error:
+            raise DataError(f"{directory}: the report is damaged: {error}") from None
+        return found
 
     @classmethod
     def _read(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Report:
@@ -312,7 +316,7 @@ class Report:
             config=Config.from_dict(content["config"]),
             layers=tuple(LayerRecord(**record) for record in content["layers"]),
             engine=content["engine"],
-            environment=content["environment"],
+            environment=dict(content["environment"]),
             seed=content["seed"],
             seconds=content["seconds"],
             stopped=content.get("stopped", ""),
