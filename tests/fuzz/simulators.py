@@ -48,7 +48,7 @@ LIES: dict[str, tuple[str, bool]] = {
     "files are pipes": (GOOD + 'for f in *.raw; do rm "$f"; mkfifo "$f"; done', False),
     "files are directories": (GOOD + 'for f in *.raw; do rm "$f"; mkdir "$f"; done', False),
     "files are devices": (GOOD + 'for f in *.raw; do ln -sf /dev/zero "$f"; done', False),
-    "files are loops": (GOOD + 'for f in *.raw; do ln -sf "$f" "$f"; done', False),
+    "files are loops": (GOOD + 'for f in *.raw; do rm "$f"; ln -s "$f" "$f"; done', False),
     "nodes have other names": (GOOD + "sed -i 's/v(/w(/' *.raw", False),
     "the log is binary": (GOOD + "head -c 5000 /dev/urandom >> batch.log", True),
     "the log is a directory": (GOOD + "rm batch.log; mkdir batch.log", True),
