@@ -88,6 +88,21 @@ class SolverError(ImacError, RuntimeError):
     """The native solver was asked for something it cannot do, or failed on every sample."""
 
 
+class SolverMemoryError(SolverError):
+    """Work would take more memory than is free; it was not begun.
+
+    Attributes:
+        needed: Bytes, estimated.
+        free: Bytes.
+    """
+
+    def __init__(self, message: str, *, needed: int, free: int) -> None:
+        """Store the message together with both numbers."""
+        super().__init__(message)
+        self.needed = needed
+        self.free = free
+
+
 class SimulatorError(ImacError, RuntimeError):
     """An external simulator failed.
 

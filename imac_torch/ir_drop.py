@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -15,12 +14,10 @@ from imac_torch.elimination.linalg import solve
 from imac_torch.elimination.ports import refuse_curved
 from imac_torch.errors import SolverError
 from imac_torch.mapping.quantization import ConductancePair
+from imac_torch.numeric.budget import map_bytes, require_memory
 from imac_torch.numeric.modes import lasting
 
 __all__ = ["CellVoltages", "cell_voltages"]
-
-MEMORY_LIMIT: Final = 2**30
-"""Bytes of row admittances above which maps are refused."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +97,12 @@ def cell_voltages(spec: CrossbarSpec, inputs: Tensor) -> CellVoltages:
     layout, wires = BlockLayout.of(spec), Termination.of(spec)
     plus, minus = layout.gather(positive), layout.gather(negative)  # (H, V, R, K)
     horizontal, vertical, rows, columns = plus.shape
-    if 8 * horizontal * vertical * rows * columns**2 > MEMORY_LIMIT:
-        raise SolverError(
-            f"arrays of {rows}×{columns} cells are too large for maps of their inner voltages"
-        )
+    require_memory(
+        map_bytes(horizontal * vertical, rows, columns, len(inputs)),
+        f"a map of the voltages inside arrays of {rows}×{columns} cells",
+        "take smaller arrays (crossbar.rows, crossbar.columns), or fewer images",
+        plus.device,
+    )
     segment = wires.input_segment
     admittance = eliminate_lines(plus, minus, wires).admittance
     identity = torch.eye(columns, dtype=plus.dtype, device=plus.device)

@@ -21,7 +21,7 @@ FRACTION = 0.1
 """Of the swing: half-width of the band around the final value."""
 RESOLUTION = 1e-3
 """V. The band is never narrower: an output that hardly moves has nothing to wait for."""
-_REFINEMENT = 4
+REFINEMENT = 4
 """Points per interval between which crossings are interpolated linearly."""
 
 
@@ -104,7 +104,7 @@ def _refined(time: Tensor, values: Tensor, start: float, end: float) -> tuple[Te
     inside = time[(time > start) & (time < end)]
     bounds = torch.tensor([start, end], dtype=time.dtype, device=time.device)
     knots = torch.cat([bounds[:1], inside, bounds[1:]])
-    parts = torch.arange(_REFINEMENT, dtype=time.dtype, device=time.device) / _REFINEMENT
+    parts = torch.arange(REFINEMENT, dtype=time.dtype, device=time.device) / REFINEMENT
     fine = (knots[:-1, None] + knots.diff()[:, None] * parts).reshape(-1)
     fine = torch.cat([fine, bounds[1:]])
     return fine, sample(time, values, fine)

@@ -21,6 +21,7 @@ from imac_torch.datasets.batches import check_labels
 from imac_torch.devices import DeviceModel
 from imac_torch.errors import MappingError
 from imac_torch.mapping.quantization import ConductancePair
+from imac_torch.numeric.budget import fitting, require_memory, sample_bytes
 from imac_torch.numeric.modes import lasting
 from imac_torch.solution import Solution, concatenate
 
@@ -182,16 +183,21 @@ class MonteCarlo:
 
     def chunks(self, samples: int, images: int, memory: int = MEMORY) -> Iterator[range]:
         """Ranges of samples whose conductances, ports and voltages fit ``memory`` bytes."""
-        per_sample = 0
+        each = 0
         for layer in self.network.analog_layers():
             columns = layer.in_features + 1
             rows = layer.out_features * layer.slicing.count
-            block = min(columns, layer.config.crossbar.columns)
-            cells = columns * rows
-            ports = columns * block
-            # Conductances in and out of padding, ends, admittances; voltages and their work space.
-            per_sample += 8 * (10 * cells + 4 * ports + images * (8 * rows + 2 * columns))
-        size = max(1, memory // per_sample)
+            cut = layer.config.crossbar
+            horizontal, vertical = (
+                given if isinstance(given, int) else -(-lines // limit)
+                for given, lines, limit in (
+                    (cut.horizontal, columns, cut.columns),
+                    (cut.vertical, rows, cut.rows),
+                )
+            )
+            wide = -(-columns // horizontal)
+            each += sample_bytes(rows, columns, horizontal, vertical, wide, images)
+        size = fitting(max(1, memory // each), each)
         for first in range(0, samples, size):
             yield range(first, min(first + size, samples))
 
@@ -209,9 +215,15 @@ class MonteCarlo:
 
         Returns:
             Shapes (S, B, …).
+
+        Raises:
+            MappingError: There are no samples.
+            SolverMemoryError: So many samples at once take more memory than is free.
         """
+        if not samples:
+            raise MappingError("there are no samples")
         programmed = [self.programmed(sample) for sample in samples]
-        if not self.model.varies_by_cycle:
+        if not self.model.varies_by_cycle or not len(voltages):
             return self._solve(programmed, voltages, power=power)
         # Every image has conductances of its own, and so an elimination of its own.
         found = []
@@ -260,6 +272,7 @@ class MonteCarlo:
 
         Raises:
             MappingError: There are no samples or no inputs.
+            SolverMemoryError: What is kept takes more memory than is free.
             DataError: Labels do not match the inputs, or name classes that are not there.
         """
         if samples < 1:
@@ -269,6 +282,13 @@ class MonteCarlo:
         if len(inputs) == 0:
             raise MappingError("there are no inputs")
         voltages = self.network.voltages(inputs)
+        if keep_outputs:
+            width = list(self.network.analog_layers())[-1].out_features
+            require_memory(
+                16 * samples * len(voltages) * width,  # in parts, and joined
+                f"keeping all outputs of {samples} samples",
+                "leave keep_outputs out, or take fewer images",
+            )
         nominal = self.network.engine.solve(self.network.prepare(), voltages, power=False).outputs
         columns: list[list[Tensor]] = [[], [], [], []]
         outputs: list[Tensor] = []

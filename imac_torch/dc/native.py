@@ -16,6 +16,7 @@ from imac_torch.dc.newton import NewtonOptions
 from imac_torch.elimination.choice import EliminationInfo, Kernel, Method
 from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.errors import SolverError
+from imac_torch.numeric.budget import fitting, image_bytes, require_memory
 from imac_torch.numeric.modes import ordinary
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
@@ -66,7 +67,7 @@ class Native:
         device_model: ``table`` (bicubic spline of the transistors, 4 nV rms from the model) or
             ``exact``.
         newton: Tolerance and limit of Newton's method.
-        batch_size: Samples solved at a time, which bounds memory.
+        batch_size: Samples solved at a time, which bounds memory; fewer where less is free.
     """
 
     method: Method = "auto"
@@ -139,11 +140,31 @@ class Native:
         Samples that leave the tabulated range of a device are solved again with the exact model;
         outside the range of that one (a characterised sub-circuit has no other) they fail with
         ``Status.OUTSIDE``.
+
+        Raises:
+            SolverMemoryError: All voltages together take more memory than is free.
         """
-        parts = [
-            self._solve(prepared, batch, power=power) for batch in inputs.split(self.batch_size)
-        ]
-        return concatenate(parts)
+        size = self._fitting(prepared, inputs)
+        return concatenate(
+            [self._solve(prepared, batch, power=power) for batch in inputs.split(size)]
+        )
+
+    def _fitting(self, prepared: Prepared, inputs: Tensor) -> int:
+        """Images to solve at a time: ``batch_size``, or fewer where less memory is free."""
+        each, kept = 0, 0
+        for stage in prepared.stages:
+            shape = stage.ports.positive_end.shape
+            outputs, lines = shape[-2:]
+            samples = shape[:-2].numel()
+            each += samples * image_bytes(outputs, lines)
+            kept += samples * 16 * (3 * outputs + lines)  # in parts, and joined
+        require_memory(
+            len(inputs) * kept,
+            f"keeping all voltages of {len(inputs)} images",
+            "solve fewer images, or samples, at once",
+            inputs.device,
+        )
+        return min(self.batch_size, fitting(len(inputs), each, inputs.device))
 
     def _solve(self, prepared: Prepared, inputs: Tensor, *, power: bool) -> Solution:
         stages: Sequence[_Neurons] = prepared.curved or prepared.stages

@@ -61,6 +61,13 @@ class BlockLayout:
             torch.nonzero(column_mask.reshape(-1)).squeeze(1).to(device),
         )
 
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """H, V, R, K."""
+        vertical, rows = self.row_index.shape
+        horizontal, columns = self.column_index.shape
+        return horizontal, vertical, rows, columns
+
     def single(self) -> BlockLayout:
         """The layout of one cell, on the same device: one row, one input, the bias."""
         device = self.row_index.device

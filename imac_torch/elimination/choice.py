@@ -10,9 +10,10 @@ from torch import Tensor
 
 from imac_torch.elimination.blocks import BlockPorts, Termination
 from imac_torch.elimination.rows import eliminate_rows
-from imac_torch.elimination.tiles import eliminate_tiles
+from imac_torch.elimination.tiles import BASE, eliminate_tiles
 from imac_torch.errors import SolverError
 from imac_torch.kernels import Kernel, choose_kernel
+from imac_torch.numeric.budget import elimination_bytes, require_memory
 
 __all__ = ["CROSSOVER", "EliminationInfo", "Kernel", "Method", "eliminate"]
 
@@ -69,6 +70,7 @@ def eliminate(
         Ports with the same leading dimensions, and what was chosen.
 
     Raises:
+        SolverMemoryError: It would take more memory than is free.
         SolverError: Shapes do not match, values are not physical, or the method or kernel is
             unknown or cannot be used here.
     """
@@ -85,6 +87,18 @@ def eliminate(
         tensors = (positive, negative, *vars(wires).values())
         if any(tensor.requires_grad for tensor in tensors):
             runs = "torch"
+    rows, columns = positive.shape[-2:]
+    blocks = positive.numel() // (rows * columns)
+    require_memory(
+        elimination_bytes(
+            blocks, rows, columns,
+            method=chosen, compiled=runs == "numba", threads=torch.get_num_threads(),
+        ),
+        f"eliminating {blocks} blocks of {rows}×{columns} cells by {chosen}",
+        "take smaller arrays (crossbar.rows, crossbar.columns), fewer samples at once"
+        + (', or method = "tiles"' if chosen == "rows" and rows * columns > BASE**4 else ""),
+        positive.device,
+    )  # fmt: skip
     run = eliminate_rows if chosen == "rows" else eliminate_tiles
     return run(positive, negative, wires, kernel=runs), EliminationInfo(chosen, runs)
 

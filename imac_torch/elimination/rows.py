@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +14,8 @@ from imac_torch.elimination.chain import LineEnds, eliminate_lines
 from imac_torch.elimination.linalg import solve
 from imac_torch.kernels import Kernel, choose_kernel
 from imac_torch.kernels.threads import run_blocks
+from imac_torch.numeric.budget import CHUNK_BYTES
 from imac_torch.numeric.modes import first_order, once
-
-CHUNK_BYTES: Final = 256 * 2**20
-"""Intermediate admittances kept at a time; beyond it they are recomputed or done in parts."""
 
 
 def eliminate_rows(

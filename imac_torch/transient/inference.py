@@ -12,8 +12,9 @@ from torch import Tensor
 from imac_torch.config import Timing
 from imac_torch.dc.network import solve_dc
 from imac_torch.energy import Energy
-from imac_torch.errors import SolverError
-from imac_torch.latency import Latency, measure_latency
+from imac_torch.errors import SolverError, SolverMemoryError
+from imac_torch.latency import REFINEMENT, Latency, measure_latency
+from imac_torch.numeric.budget import latency_bytes, require_memory
 from imac_torch.numeric.modes import lasting
 from imac_torch.solution import Status
 from imac_torch.transient.inference_report import InferenceReport
@@ -43,7 +44,8 @@ class InferenceRun:
 
     Each image starts from the settled state of the one before it: every transition is a sequence
     of its own, so that they run side by side. A batch whose integration fails is halved until the
-    images that fail are found; the others are measured.
+    images that fail are found; the others are measured. So is one that takes more memory than is
+    free.
 
     Args:
         stages: From :func:`imac_torch.transient.preparation.prepare_transient`.
@@ -153,6 +155,9 @@ class InferenceRun:
     def _measure(self, initial: Tensor, inputs: Tensor) -> _Part:
         try:
             return self._solve(initial, inputs)
+        except SolverMemoryError:
+            if len(inputs) == 1:
+                raise
         except SolverError as error:
             if len(inputs) == 1:
                 self.failure = self.failure or str(error)
@@ -213,6 +218,12 @@ class InferenceRun:
 
     def _latency(self, result: TransientResult, final: Tensor) -> Latency:
         """Over all of the time, however many periods."""
+        require_memory(
+            latency_bytes(REFINEMENT * len(result.time), *result.outputs.shape[1:]),
+            f"measuring latencies of {len(final)} images",
+            "take longer steps (control.tolerance), or fewer periods",
+            final.device,
+        )
         return measure_latency(
             result.time,
             result.outputs,

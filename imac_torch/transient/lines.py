@@ -17,6 +17,7 @@ from torch import Tensor
 from imac_torch.dc.load import Load, rank_one
 from imac_torch.elimination.blocks import BlockLayout
 from imac_torch.elimination.ports import PortNetwork
+from imac_torch.numeric.budget import FACTORISATIONS
 from imac_torch.transient.dynamics import CellValues, DynamicBlocks, Elimination, SeriesModel
 from imac_torch.transient.integrator import first_history, local_error, second_history, shift
 from imac_torch.transient.neuronstage import StageLoad
@@ -27,8 +28,6 @@ LEFT_OUT_FACTOR = 2.5
 """What a reduced model leaves out is estimated as if its nodes followed the fastest filter. They do
 not all, and contributions of either sign cancel; where full wires were computed beside, the
 estimate alone was 0.5 to 16 times the error made."""
-FACTORISATIONS = 6
-"""Step sizes whose factorised crossbars are kept: each is as large as all rows' matrices."""
 
 
 class LineState(NamedTuple):

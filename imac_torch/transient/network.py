@@ -7,6 +7,7 @@ neurons of one layer is the load of the next, as in :mod:`imac_torch.dc.network`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Items
 from typing import Final
 
@@ -15,9 +16,18 @@ from torch import Tensor
 
 from imac_torch.config import Timing
 from imac_torch.errors import SolverError
+from imac_torch.numeric.budget import (
+    POINTS,
+    lines_bytes,
+    require_memory,
+    state_bytes,
+    step_bytes,
+    waveform_bytes,
+)
 from imac_torch.numeric.modes import lasting
 from imac_torch.transient.drive import Sequence
 from imac_torch.transient.integrator import GAMMA, Points, ladder, quadrature
+from imac_torch.transient.lines import ExactLines, ReducedLines
 from imac_torch.transient.options import TransientOptions
 from imac_torch.transient.power import Powers
 from imac_torch.transient.preparation import DynamicStage
@@ -50,6 +60,7 @@ def solve_transient(
         options: Settings, the same as for the stages.
 
     Raises:
+        SolverMemoryError: So many sequences at once take more memory than is free.
         SolverError: Shapes do not fit, or the steps became too small; then the message names the
             sample, the layer and the time.
     """
@@ -63,6 +74,7 @@ def solve_transient(
         raise SolverError(f"circuit quantities are float64, inputs are {inputs.dtype}")
     if not bool(torch.isfinite(inputs).all()):
         raise SolverError("inputs must be finite")
+    _require_memory(stages, inputs, timing, options)
     begin = torch.zeros_like(inputs[:, 0]) if initial is None else initial.expand_as(inputs[:, 0])
     sequence = Sequence(torch.cat([begin[:, None], inputs], dim=1), timing)
     with lasting():
@@ -77,6 +89,42 @@ def solve_transient(
             "or accept it by wires='reduced'"
         )
     return result
+
+
+def _require_memory(
+    stages: Items[DynamicStage], inputs: Tensor, timing: Timing, options: TransientOptions
+) -> None:
+    """Refuse a batch whose states and waveforms do not fit."""
+    batch, periods, _ = inputs.shape
+    each, matrices = 0, 0
+    for stage in stages:
+        ports = stage.static.ports
+        rows, columns = ports.positive_end.shape[-2:]
+        horizontal, vertical, high, wide = ports.layout.sizes
+        exact = isinstance(stage.lines, ExactLines)
+        order = stage.lines.model.order if isinstance(stage.lines, ReducedLines) else 0
+        cells = horizontal * vertical * high * wide if exact else None
+        each += state_bytes(rows, columns, horizontal, order=order, cells=cells)
+        matrices += (
+            lines_bytes(horizontal * vertical, high, wide, columns, exact=True)
+            if exact
+            else step_bytes(ports.outputs, columns, horizontal, wide)
+        )
+    control = options.control
+    points = POINTS * periods
+    if control.grid is not None:
+        points = 2 * len(control.grid)
+    elif control.fixed is not None:
+        points = 2 * math.ceil(periods * timing.period / control.fixed)
+    kept = stages if options.save == "all" else stages[-1:]
+    each += waveform_bytes(points, sum(stage.static.ports.outputs for stage in kept))
+    require_memory(
+        matrices + batch * each,
+        f"a transient of {batch} sequences of {periods} periods",
+        f"take fewer sequences at once ({each / 2**20:.3g} MiB each), fewer periods, or smaller "
+        "arrays (crossbar.rows, crossbar.columns)",
+        inputs.device,
+    )
 
 
 def _integrate(

@@ -13,6 +13,7 @@ from imac_torch.config import Interconnect, Timing
 from imac_torch.crossbar import CrossbarSpec
 from imac_torch.dc.network import Stage
 from imac_torch.errors import SolverError
+from imac_torch.numeric.budget import lines_bytes, require_memory
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.transient.dynamics import DynamicBlocks, LineCapacitances, SeriesModel
 from imac_torch.transient.lines import ExactLines, ReducedLines
@@ -78,6 +79,7 @@ def prepare_transient(
             the default configuration's.
 
     Raises:
+        SolverMemoryError: Arrays are too large for what is free.
         SolverError: Conductances have sample dimensions, or numbers of layers differ.
     """
     options = TransientOptions() if options is None else options
@@ -97,6 +99,16 @@ def prepare_transient(
             lines.append(ReducedLines(SeriesModel.static(stage.ports), stage.ports))
             continue
         blocks = DynamicBlocks.of(crossbar, capacitances)
+        horizontal, vertical, rows, columns = blocks.layout.sizes
+        require_memory(
+            lines_bytes(
+                horizontal * vertical, rows, columns, stage.ports.inputs + 1, exact=exact
+            ),
+            f"preparing arrays of {rows}×{columns} cells for transients",
+            "take smaller arrays (crossbar.rows, crossbar.columns)"
+            + (", or wires='reduced'" if exact else ""),
+            blocks.positive.device,
+        )
         if exact:
             lines.append(ExactLines(blocks, stage.ports))
             continue
