@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from peers import Klu, Nodal, interleave, machine, nodal, superlu
 
+from imac_torch.circuit.crossbar import build_crossbar
 from imac_torch.config import Amplifier, Config, Crossbar
-from imac_torch.crossbar import build_crossbar
 from imac_torch.elimination.blocks import BlockLayout, BlockPorts, Termination
 from imac_torch.elimination.choice import eliminate
 from imac_torch.mapping.quantization import ConductancePair

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 import imac_torch as it
-from imac_torch.crossbar import CrossbarSpec, partition_ends
+from imac_torch.circuit.crossbar import CrossbarSpec, partition_ends
+from imac_torch.circuit.wires import segments
 from imac_torch.dc.transfer import transfer_curve
 from imac_torch.elimination.ports import PortNetwork, eliminate_layer
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.periphery.readout import build_read_out
-from imac_torch.wires import segments
 
 LAYERS = 3
 CROSSBAR_INPUTS = 32

@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import imac_torch as it
-from imac_torch.engine import bind
+from imac_torch.study.engine import bind
 
 NETWORK = (400, 120, 84, 10)
 

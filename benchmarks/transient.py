@@ -23,8 +23,8 @@ import torch
 from golden import ReferenceNetwork, shared_directory
 
 import imac_torch as it
-from imac_torch.energy import Energy
-from imac_torch.latency import Latency, sampling_cost
+from imac_torch.results.energy import Energy
+from imac_torch.results.latency import Latency, sampling_cost
 from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.transient.integrator import StepControl
 

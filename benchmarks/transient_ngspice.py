@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 import imac_torch as it
-from imac_torch.transient_verification import verify_transient
+from imac_torch.study.transient_verification import verify_transient
 
 BULK = 200
 

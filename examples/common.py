@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from train_sample import accuracy, train
 
 import imac_torch as imac
-from imac_torch.ablation import AblationStep
+from imac_torch.conversion.ablation import AblationStep
 from imac_torch.errors import ConversionWarning
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {

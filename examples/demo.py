@@ -21,10 +21,10 @@ from torch.utils.data import DataLoader
 from train_sample import Sample, ideal_circuit, load_sample, make_sample, save_sample
 
 import imac_torch as imac
+from imac_torch.base.resources import data_file
+from imac_torch.dc.ir_drop import cell_voltages
 from imac_torch.errors import DataError
-from imac_torch.ir_drop import cell_voltages
 from imac_torch.reports.html_report import write_report
-from imac_torch.resources import data_file
 
 SAMPLE = "digits_mlp.safetensors"
 

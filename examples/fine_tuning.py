@@ -26,10 +26,10 @@ from torch.utils.data import DataLoader
 from train_sample import accuracy, load_sample
 
 import imac_torch as imac
-from imac_torch.devices import Gaussian
+from imac_torch.base.progress import progress_bar
+from imac_torch.base.resources import data_file
+from imac_torch.devices.effects import Gaussian
 from imac_torch.errors import ConversionWarning
-from imac_torch.progress import progress_bar
-from imac_torch.resources import data_file
 
 
 @dataclass(frozen=True)

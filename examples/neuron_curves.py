@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import imac_torch as imac
-from imac_torch.characterization import neuron_of
+from imac_torch.base.resources import spice_file
 from imac_torch.finfet import FinFET, builtin_14nm_hp
-from imac_torch.plots import plot_finfet, plot_neuron
-from imac_torch.resources import spice_file
+from imac_torch.reports.plots import plot_finfet, plot_neuron
+from imac_torch.study.characterization import neuron_of
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Path]:

@@ -34,9 +34,9 @@ from paper_systems.running import (
 from paper_systems.subjects import PUBLISHED_NEURON, Subject, open_subject
 
 import imac_torch as imac
+from imac_torch.circuit.wires import segments
 from imac_torch.config import BIT_CELL_LENGTHS, DEVICES, NODES
 from imac_torch.sweep import NetworkEvaluator
-from imac_torch.wires import segments
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=(__doc__ or "").splitlines()[0])
 

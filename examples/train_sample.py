@@ -29,7 +29,7 @@ from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader, Dataset
 
 import imac_torch as imac
-from imac_torch.progress import progress_bar
+from imac_torch.base.progress import progress_bar
 
 SIZES = (64, 48, 24, 10)
 SEED = 2023

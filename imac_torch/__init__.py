@@ -1,9 +1,8 @@
 """Circuit-accurate simulation of in-memory analog computing circuits for PyTorch models."""
 
-from imac_torch.ablation import ablate
-from imac_torch.activations import Activation, InverterSigmoid
-from imac_torch.analog import IMACNetwork, LayerRecord
-from imac_torch.calibration import calibrate
+import sys
+
+from imac_torch.base.old_names import MOVED, keep_old_names
 from imac_torch.config import (
     BIT_CELL_LENGTHS,
     DEVICES,
@@ -19,36 +18,42 @@ from imac_torch.config import (
     Timing,
     WeightMapping,
 )
-from imac_torch.conversion import convert, to_software
+from imac_torch.conversion.ablation import ablate
+from imac_torch.conversion.calibration import calibrate
+from imac_torch.conversion.convert import convert, to_software
+from imac_torch.conversion.storage import load, save
 from imac_torch.datasets.imac_sim import read_imac_sim
 from imac_torch.datasets.named import load_dataset
 from imac_torch.dc.native import Native
 from imac_torch.dc.newton import NewtonOptions
-from imac_torch.deck import Deck, compile
-from imac_torch.devices import DeviceModel
-from imac_torch.energy import Energy
-from imac_torch.engine import Spice
+from imac_torch.devices.effects import DeviceModel
+from imac_torch.devices.presets import device_model
 from imac_torch.errors import ImacError
-from imac_torch.evaluation import evaluate
-from imac_torch.latency import Latency
-from imac_torch.layers import IMACLinear, Scaling
-from imac_torch.montecarlo import MonteCarlo
+from imac_torch.model.linear import IMACLinear, Scaling
+from imac_torch.model.network import IMACNetwork, LayerRecord
+from imac_torch.model.variation import varied
 from imac_torch.netlist import NetlistSettings
+from imac_torch.periphery.activations import Activation, InverterSigmoid
 from imac_torch.periphery.neuron.neurontable import NeuronTable
-from imac_torch.presets import device_model
 from imac_torch.reports.html_report import write_report
 from imac_torch.reports.report import Report
+from imac_torch.results.energy import Energy
+from imac_torch.results.latency import Latency
+from imac_torch.results.solution import LayerSolution, Power, Solution, Status
 from imac_torch.simulator import HSpice, NgSpice
-from imac_torch.solution import LayerSolution, Power, Solution, Status
-from imac_torch.storage import load, save
+from imac_torch.study.deck import Deck, compile
+from imac_torch.study.engine import Spice
+from imac_torch.study.evaluation import evaluate
+from imac_torch.study.montecarlo import MonteCarlo
+from imac_torch.study.transient_verification import verify_transient
+from imac_torch.study.userneuron import characterize
+from imac_torch.study.verification import verify
 from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.options import TimingOptions, TransientOptions
 from imac_torch.transient.result import TransientResult
-from imac_torch.transient_verification import verify_transient
-from imac_torch.userneuron import characterize
-from imac_torch.variation import varied
-from imac_torch.verification import verify
+
+keep_old_names(__name__)
 
 __version__ = "0.1.0"
 
@@ -112,3 +117,10 @@ __all__ = [
     "verify_transient",
     "write_report",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Modules of version 0.1 by their old names (:mod:`imac_torch.base.old_names`)."""
+    if name in MOVED:
+        return sys.modules[f"{__name__}.{name}"]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

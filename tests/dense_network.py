@@ -15,7 +15,8 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from imac_torch.circuit import Circuit, build_layer
+from imac_torch.circuit.crossbar import CrossbarSpec, build_crossbar
+from imac_torch.circuit.topology import Circuit, build_layer
 from imac_torch.config import (
     Amplifier,
     Config,
@@ -25,7 +26,6 @@ from imac_torch.config import (
     Timing,
     WeightMapping,
 )
-from imac_torch.crossbar import CrossbarSpec, build_crossbar
 from imac_torch.finfet import FinFET, builtin_14nm_hp, inverter_currents
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.periphery.neuron.base import NeuronSpec

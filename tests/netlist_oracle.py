@@ -11,7 +11,8 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from imac_torch.circuit import Circuit, build_layer
+from imac_torch.circuit.crossbar import build_crossbar
+from imac_torch.circuit.topology import Circuit, build_layer
 from imac_torch.config import (
     Amplifier,
     Config,
@@ -21,7 +22,6 @@ from imac_torch.config import (
     Timing,
     WeightMapping,
 )
-from imac_torch.crossbar import build_crossbar
 from imac_torch.mapping.quantization import to_conductances
 from imac_torch.periphery.neuron.base import NeuronSpec
 

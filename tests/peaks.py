@@ -16,13 +16,13 @@ import torch
 from torch import nn
 
 import imac_torch as imac
+from imac_torch.dc.ir_drop import cell_voltages
 from imac_torch.elimination.blocks import Termination
 from imac_torch.elimination.choice import eliminate
 from imac_torch.errors import SolverMemoryError
-from imac_torch.ir_drop import cell_voltages
-from imac_torch.latency import REFINEMENT, measure_latency
 from imac_torch.numeric import budget
 from imac_torch.numeric.budget import FACTORISATIONS, image_bytes, latency_bytes, lines_bytes
+from imac_torch.results.latency import REFINEMENT, measure_latency
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.network import solve_transient
 

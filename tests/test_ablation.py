@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from imac_torch import Config, convert
-from imac_torch.ablation import STEPS, ablate, layer_effects, software_activations
-from imac_torch.analog import IMACNetwork
-from imac_torch.calibration import calibrate
 from imac_torch.config import Crossbar, Interconnect, Memristor, Neuron, WeightMapping
+from imac_torch.conversion.ablation import STEPS, ablate, layer_effects, software_activations
+from imac_torch.conversion.calibration import calibrate
 from imac_torch.errors import ConversionError, ConversionWarning
+from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.analysis import analyse
 
 

@@ -33,7 +33,7 @@ from imac_torch import (
     evaluate,
 )
 from imac_torch import compile as compile_deck
-from imac_torch.analog import encode, evaluating
+from imac_torch.conversion.storage import load, save
 from imac_torch.errors import (
     CircuitError,
     ConfigError,
@@ -42,7 +42,7 @@ from imac_torch.errors import (
     ImacError,
     SettingWarning,
 )
-from imac_torch.storage import load, save
+from imac_torch.model.network import encode, evaluating
 
 INPUTS = signs(5, 6).double()
 

@@ -96,9 +96,9 @@ def exists(name: str) -> bool:
 
 def test_what_texts_refer_to_exists() -> None:
     # Sphinx takes a reference that leads nowhere for the name of something elsewhere.
-    assert exists("imac_torch.solution.Solution.converged")
-    assert exists("imac_torch.solution.Solution.outputs")
-    assert not exists("imac_torch.solution.Solution.volume")
+    assert exists("imac_torch.results.solution.Solution.converged")
+    assert exists("imac_torch.results.solution.Solution.outputs")
+    assert not exists("imac_torch.results.solution.Solution.volume")
     assert not exists("imac_torch.solutions.Solution")
     root = Path(imac_torch.__file__).parent
     missing = [

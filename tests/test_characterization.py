@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from imac_torch import Config, Memristor, Neuron
-from imac_torch.characterization import characterize_neuron
 from imac_torch.errors import ConfigError
+from imac_torch.study.characterization import characterize_neuron
 
 
 def test_the_logistic_neuron_is_its_formula() -> None:

@@ -13,9 +13,9 @@ from dense_network import table_of
 from torch import nn
 
 import imac_torch as imac
+from imac_torch.base.resources import spice_file
 from imac_torch.config import Neuron
 from imac_torch.dc.transfer import threshold_and_slope
-from imac_torch.deck import netlist_writer
 from imac_torch.errors import ConfigError, DataError, NetlistError, SimulatorConvergenceError
 from imac_torch.netlist import NetlistSettings
 from imac_torch.netlist.subcircuits import NEURON_PORTS, read_subcircuit
@@ -24,9 +24,9 @@ from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.neurontable import NeuronTable, measure_interpolation
 from imac_torch.periphery.neuron.table import tabulate
 from imac_torch.periphery.neuron.tabulated import TableCore
-from imac_torch.resources import spice_file
-from imac_torch.solution import Status
-from imac_torch.verification import verify
+from imac_torch.results.solution import Status
+from imac_torch.study.deck import netlist_writer
+from imac_torch.study.verification import verify
 
 FAKE = Path(__file__).parent / "data" / "hspice" / "fake_hspice.py"
 
@@ -374,7 +374,7 @@ def test_hspice(mos_file, tmp_path):
     assert "Xneuron z out vdd mosneuron" in lines
     from imac_torch.netlist import SimulationJob
     from imac_torch.simulator import HSpice
-    from imac_torch.userneuron import _currents
+    from imac_torch.study.userneuron import _currents
 
     (tmp_path / "nodes.sp").write_text(f"* t\n* fake: rows 30\n{text}")
     result = HSpice(str(program), timeout=30.0).run(

@@ -11,11 +11,11 @@ import torch
 from netlist_oracle import dense_solution, make_circuit, make_inputs, neuron_spec
 
 from imac_torch import Amplifier, Config, Crossbar, Interconnect
-from imac_torch.circuit import GROUND, SUPPLY, Circuit, build_layer
-from imac_torch.crossbar import build_crossbar
+from imac_torch.circuit.crossbar import build_crossbar
+from imac_torch.circuit.topology import GROUND, SUPPLY, Circuit, build_layer
+from imac_torch.circuit.wires import input_line_capacitances, output_line_capacitance
 from imac_torch.errors import CircuitError
 from imac_torch.mapping.quantization import ConductancePair
-from imac_torch.wires import input_line_capacitances, output_line_capacitance
 
 RIN, ROUT = 9.241569080232852, 11.551961350291066  # Ω, see test_wires
 

@@ -34,13 +34,13 @@ from imac_torch import (
 )
 from imac_torch.config import CONDITIONS, SCHEMA, Section
 from imac_torch.config.kinds import READ_OUT_KINDS
-from imac_torch.conversion import unread
-from imac_torch.deck import write_deck
+from imac_torch.conversion.convert import unread
 from imac_torch.errors import ConfigError, SettingWarning
 from imac_torch.finfet import builtin_14nm_hp, write_model_card
 from imac_torch.periphery.neuron.neurontable import InterpolationError, NeuronTable
 from imac_torch.periphery.readout import Differential, register_read_out
 from imac_torch.reports.area import network_area
+from imac_torch.study.deck import write_deck
 from imac_torch.transient.integrator import StepControl
 
 FILES = ("toml", "json")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imac_torch import Amplifier, Config, Crossbar, Interconnect
-from imac_torch.crossbar import build_crossbar, partition_ends
+from imac_torch.circuit.crossbar import build_crossbar, partition_ends
 from imac_torch.errors import CircuitError
 from imac_torch.mapping.quantization import ConductancePair
 

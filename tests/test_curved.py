@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 import imac_torch as imac
-from imac_torch.ablation import layer_effects
+from imac_torch.conversion.ablation import layer_effects
 from imac_torch.dc import curved
+from imac_torch.dc.ir_drop import cell_voltages
 from imac_torch.dc.tangents import CurvedLayer, Eliminated
-from imac_torch.devices import LogNormal
-from imac_torch.engine import bind
+from imac_torch.devices.effects import LogNormal
 from imac_torch.errors import CircuitError, SolverError
-from imac_torch.ir_drop import cell_voltages
-from imac_torch.nonlinear import Sinh, solve_nonlinear
+from imac_torch.reference.nonlinear import Sinh, solve_nonlinear
+from imac_torch.study.engine import bind
 
 BEND = 0.25
 """V. Up to 1.6 V lie across a cell: the current is 12 times that of an ohmic one."""

@@ -25,7 +25,7 @@ from imac_torch.finfet import FinFET, builtin_14nm_hp
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.periphery.neuron.finfet import InverterCore
-from imac_torch.solution import Power
+from imac_torch.results.solution import Power
 
 # Parameters are factors of about 1, changed by 1e-5: outputs solved to 1e-13 V have numeric
 # derivatives to 1e-8 V, and curvature adds (1e-5)²·f'''. Powers are divided by their own size.

@@ -24,7 +24,6 @@ from imac_torch import (
     compile,
     convert,
 )
-from imac_torch.deck import collect
 from imac_torch.errors import (
     DataError,
     NetlistError,
@@ -34,8 +33,9 @@ from imac_torch.errors import (
     SimulatorNotFoundError,
 )
 from imac_torch.netlist import parse_netlist
+from imac_torch.results.solution import Status
 from imac_torch.simulator import check
-from imac_torch.solution import Status
+from imac_torch.study.deck import collect
 
 DC = NetlistSettings(analysis="dc", images_per_netlist=2)
 INPUTS = signs(7, 6)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from imac_torch.config import DEVICES, Memristor
-from imac_torch.devices import (
+from imac_torch.devices.effects import (
     BOLTZMANN,
     Activated,
     DeviceModel,
@@ -25,9 +25,9 @@ from imac_torch.devices import (
     Uniform,
     Window,
 )
+from imac_torch.devices.presets import device_model
 from imac_torch.errors import ConfigError
 from imac_torch.mapping.quantization import ConductancePair
-from imac_torch.presets import device_model
 
 COUNT = 40_000
 DEVICE = Memristor(rlow=10e3, rhigh=1e6)

@@ -17,16 +17,16 @@ from torch.autograd import gradcheck
 
 import imac_torch.elimination.rows
 import imac_torch.elimination.tiles
-from imac_torch.circuit import build_layer
+from imac_torch.circuit.crossbar import CrossbarSpec, build_crossbar
+from imac_torch.circuit.topology import build_layer
 from imac_torch.config import Amplifier, Config, Crossbar
-from imac_torch.crossbar import CrossbarSpec, build_crossbar
 from imac_torch.elimination.blocks import BlockLayout, BlockPorts, Termination
 from imac_torch.elimination.choice import CROSSOVER, EliminationInfo, eliminate
 from imac_torch.elimination.linalg import solve
 from imac_torch.errors import SolverError
 from imac_torch.mapping.quantization import ConductancePair
-from imac_torch.nodal import solve_layer, stamp
 from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.reference.nodal import solve_layer, stamp
 
 WAYS = [("rows", "torch"), ("rows", "numba"), ("tiles", "torch"), ("tiles", "numba")]
 ways = pytest.mark.parametrize(("method", "kernel"), WAYS, ids=list(map("-".join, WAYS)))

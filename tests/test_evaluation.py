@@ -25,6 +25,7 @@ from imac_torch import (
     load_dataset,
     to_software,
 )
+from imac_torch.base.resources import data_file
 from imac_torch.errors import (
     DataError,
     NetlistError,
@@ -32,8 +33,7 @@ from imac_torch.errors import (
     SimulatorNotFoundError,
     SolverError,
 )
-from imac_torch.resources import data_file
-from imac_torch.solution import Status
+from imac_torch.results.solution import Status
 
 INPUTS = signs(11, 6)
 MODEL = mlp(6, 5, 3)

@@ -146,7 +146,7 @@ def test_demo_check_with_ngspice(sample, in_empty_directory):
 
 def check_losses(found, limit):
     """Steps in order, the mapping as good as software, calibration better than none."""
-    from imac_torch.ablation import STEPS
+    from imac_torch.conversion.ablation import STEPS
 
     (losses,) = found
     assert tuple(step.name for step in losses.steps) == STEPS

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from imac_torch.base.files import atomic_path, check_place, parse_json, parse_toml, write_text
 from imac_torch.config import Config
 from imac_torch.errors import ConfigError
-from imac_torch.files import atomic_path, check_place, parse_json, parse_toml, write_text
 
 
 def names(directory: Path) -> list[str]:

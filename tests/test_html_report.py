@@ -15,12 +15,12 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from imac_torch import Config, Crossbar, IMACNetwork, Memristor, Neuron, Report, convert, evaluate
+from imac_torch.conversion.storage import load
 from imac_torch.errors import DataError
 from imac_torch.reports.analysis import Analysis, analyse
 from imac_torch.reports.charts import bars, heatmap, parallel_coordinates, scatter
 from imac_torch.reports.html_report import render_report, samples_csv, write_report
 from imac_torch.reports.svg import quantity, ticks
-from imac_torch.storage import load
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from imac_torch.activations import InverterSigmoid
 from imac_torch.datasets.batches import labelled_batches
 from imac_torch.datasets.imac_sim import read_imac_sim
 from imac_torch.errors import DataError
+from imac_torch.periphery.activations import InverterSigmoid
 
 NODES = (5, 4, 3)
 SAMPLES = 7

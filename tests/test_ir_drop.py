@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from imac_torch import Config, Crossbar, Interconnect, Memristor, Neuron, convert
-from imac_torch.analog import IMACNetwork
-from imac_torch.crossbar import CrossbarSpec
+from imac_torch.circuit.crossbar import CrossbarSpec
+from imac_torch.dc.ir_drop import cell_voltages
 from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.errors import SolverError
-from imac_torch.ir_drop import cell_voltages
-from imac_torch.nodal import solve_layer
+from imac_torch.model.network import IMACNetwork
+from imac_torch.reference.nodal import solve_layer
 
 # Condition of the nodal matrix: at most gv/g_min ~ (1/9 Ω)/(1/202 kΩ) times the square of a
 # line's length, ~1e6; times 2^-53 and 0.8 V that is 1e-10 V.

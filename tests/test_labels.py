@@ -11,7 +11,7 @@ from torch import nn
 
 import imac_torch as imac
 from imac_torch.datasets.batches import check_labels, chosen
-from imac_torch.devices import LogNormal
+from imac_torch.devices.effects import LogNormal
 from imac_torch.errors import DataError, ImacError
 
 INPUTS = seeded(lambda: 2.0 * torch.rand(12, 6) - 1.0)

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from imac_torch.errors import SolverError
-from imac_torch.latency import (
+from imac_torch.results.latency import (
     Latency,
     decision_time,
     measure_latency,
     sampling_cost,
     settling_time,
 )
-from imac_torch.waveform import integral, sample
+from imac_torch.results.waveform import integral, sample
 
 TAU = 1e-10
 

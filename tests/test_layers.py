@@ -9,9 +9,6 @@ import torch
 from torch import nn
 
 from imac_torch import Config, IMACLinear, convert
-from imac_torch.ablation import software_activations
-from imac_torch.activations import Activation
-from imac_torch.calibration import calibrate
 from imac_torch.config import (
     Amplifier,
     Crossbar,
@@ -21,8 +18,11 @@ from imac_torch.config import (
     Neuron,
     WeightMapping,
 )
+from imac_torch.conversion.ablation import software_activations
+from imac_torch.conversion.calibration import calibrate
 from imac_torch.errors import MappingError
 from imac_torch.mapping.states import InputStatistics
+from imac_torch.periphery.activations import Activation
 
 MATCHED = WeightMapping(levels="continuous", scheme="matched")
 WIDE = Memristor(rlow=10e3, rhigh=1e6)

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imac_torch.circuit.crossbar import build_crossbar, partition_ends
 from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Memristor, WeightMapping
-from imac_torch.crossbar import build_crossbar, partition_ends
 from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.errors import ConfigError, MappingError
 from imac_torch.mapping.matching import ReadOut, match

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from imac_torch.memory import Memory
+from imac_torch.base.memo import Memory
 
 
 def counted(memory, settings, *tensors):

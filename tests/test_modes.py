@@ -11,10 +11,10 @@ from small_networks import LOGISTIC, loader, mlp, seeded, signs
 from torch import nn
 
 import imac_torch as imac
-from imac_torch.analog import evaluating
-from imac_torch.devices import LogNormal
+from imac_torch.devices.effects import LogNormal
 from imac_torch.errors import SolverError
 from imac_torch.finfet import FinFET, builtin_14nm_hp
+from imac_torch.model.network import evaluating
 from imac_torch.numeric.modes import lasting, once
 
 MATCHED = LOGISTIC.replace(mapping=imac.WeightMapping(levels=17, scheme="matched"))

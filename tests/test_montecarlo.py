@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from imac_torch import Config, convert
-from imac_torch.analog import IMACNetwork
 from imac_torch.config import Crossbar, Neuron, WeightMapping
-from imac_torch.devices import DeviceModel, LogNormal, Stuck
+from imac_torch.devices.effects import DeviceModel, LogNormal, Stuck
 from imac_torch.errors import DataError, MappingError
-from imac_torch.montecarlo import MonteCarlo, mean_interval, wilson_interval
+from imac_torch.model.network import IMACNetwork
+from imac_torch.study.montecarlo import MonteCarlo, mean_interval, wilson_interval
 
 MODEL = DeviceModel((LogNormal(0.1), Stuck(off=0.02, open=0.02)))
 
@@ -91,8 +91,8 @@ def test_a_sample_as_a_netlist(
     network: IMACNetwork, images: torch.Tensor, ngspice: Path
 ) -> None:
     """The exported sample, in SPICE, gives what the batched samples gave."""
-    from imac_torch.engine import bind
     from imac_torch.simulator import NgSpice
+    from imac_torch.study.engine import bind
 
     run = MonteCarlo(network, MODEL, seed=5)
     result = run.run(images[:2], samples=3, keep_outputs=True)

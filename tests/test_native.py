@@ -33,10 +33,10 @@ from imac_torch.elimination.choice import EliminationInfo
 from imac_torch.errors import SolverError
 from imac_torch.netlist import NetlistSettings, NgSpiceWriter, table_inverter, write_netlists
 from imac_torch.netlist.inverter import axis
-from imac_torch.nodal import solve_layer
 from imac_torch.periphery.neuron.finfet import InverterCore
+from imac_torch.reference.nodal import solve_layer
+from imac_torch.results.solution import Power, Status
 from imac_torch.simulator import NgSpice, check, solve_netlists
-from imac_torch.solution import Power, Status
 
 EXACT = Native(device_model="exact", newton=NewtonOptions(tolerance=1e-12))
 # Behavioural networks are linear between neurons. The oracle's matrix spans 1e3 S (1 mΩ between

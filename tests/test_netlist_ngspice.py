@@ -11,14 +11,14 @@ import pytest
 import torch
 from netlist_oracle import dense_solution, make_circuit, make_inputs, neuron_spec
 
-from imac_torch.circuit import Circuit, build_layer
+from imac_torch.circuit.crossbar import build_crossbar
+from imac_torch.circuit.topology import Circuit, build_layer
 from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Timing, WeightMapping
-from imac_torch.crossbar import build_crossbar
 from imac_torch.errors import NetlistError, SimulatorConvergenceError
 from imac_torch.mapping.quantization import to_conductances
 from imac_torch.netlist import NetlistSettings, NgSpiceWriter, SimulationJob, write_netlists
+from imac_torch.results.solution import Status
 from imac_torch.simulator import HSpice, NgSpice, check, solve_netlists
-from imac_torch.solution import Status
 
 HAND_WRITTEN = Path(__file__).parent / "data" / "netlist" / "hand_3x2.cir"
 DC = NetlistSettings(analysis="dc", save="all", images_per_netlist=3)

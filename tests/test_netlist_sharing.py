@@ -13,9 +13,9 @@ from filelock import FileLock
 from small_networks import LOGISTIC, loader, mlp, signs
 
 from imac_torch import NetlistSettings, NgSpice, Spice, characterize, compile, convert, evaluate
+from imac_torch.base.resources import spice_file
 from imac_torch.errors import NetlistError
 from imac_torch.netlist.rundir import LOCK
-from imac_torch.resources import spice_file
 from imac_torch.simulator import check
 
 pytestmark = pytest.mark.filterwarnings("ignore::imac_torch.errors.ConversionWarning")

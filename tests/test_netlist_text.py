@@ -14,9 +14,9 @@ import torch
 from conftest import find_shared
 from netlist_oracle import make_circuit, make_inputs, neuron_spec
 
-from imac_torch.circuit import Circuit, build_layer
+from imac_torch.circuit.crossbar import build_crossbar
+from imac_torch.circuit.topology import Circuit, build_layer
 from imac_torch.config import Amplifier, Config, Interconnect, Neuron, Timing, WeightMapping
-from imac_torch.crossbar import build_crossbar
 from imac_torch.errors import MeasureError, MeasureWarning, NetlistError, SimulatorError
 from imac_torch.mapping.quantization import join_bias, to_conductances
 from imac_torch.netlist import (

@@ -9,7 +9,7 @@ import torch
 from small_networks import LOGISTIC, loader, mlp, signs
 
 from imac_torch import Crossbar, Interconnect, Memristor, NgSpice, compile, convert, evaluate
-from imac_torch.circuit import SHORTEST_WIRE
+from imac_torch.circuit.topology import SHORTEST_WIRE
 from imac_torch.netlist import NetlistSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore::imac_torch.errors.ConversionWarning")

@@ -18,11 +18,11 @@ from torch import nn
 from torch.autograd import gradcheck
 
 import imac_torch as imac
-from imac_torch.activations import ACTIVATIONS, Activation
 from imac_torch.config.kinds import NEURON_KINDS
 from imac_torch.dc.transfer import threshold_and_slope
 from imac_torch.errors import ConfigError, ConversionError, SolverError
 from imac_torch.netlist import NetlistSettings
+from imac_torch.periphery.activations import ACTIVATIONS, Activation
 from imac_torch.periphery.neuron import NeuronKind, kind_for, kind_of, neuron_kinds, register_neuron
 
 LINES = 60

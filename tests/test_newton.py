@@ -27,7 +27,7 @@ from imac_torch.dc.newton import (
 )
 from imac_torch.errors import SolverError
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
-from imac_torch.solution import Status
+from imac_torch.results.solution import Status
 
 KERNELS = ("numba", "torch")
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from dense_network import VDD, behavioural, circuit_of, random_layers, signs, solve_dense
 
-import imac_torch.nodal
+import imac_torch.reference.nodal
 from imac_torch.errors import SolverError
-from imac_torch.nodal import solve_layer, stamp
+from imac_torch.reference.nodal import solve_layer, stamp
 
 
 def test_one_cell_by_hand():
@@ -61,7 +61,7 @@ def test_stamp_conserves_current():
 
 
 def test_large_layers_are_refused(monkeypatch):
-    monkeypatch.setattr(imac_torch.nodal, "DENSE_LIMIT", 10)
+    monkeypatch.setattr(imac_torch.reference.nodal, "DENSE_LIMIT", 10)
     layer = circuit_of(random_layers([4, 3], behavioural())).layers[0]
     with pytest.raises(SolverError, match="nodes"):
         solve_layer(layer, signs(1, 4), VDD)

@@ -25,9 +25,9 @@ from imac_torch import (
     save,
     to_software,
 )
-from imac_torch.devices import LogNormal, Stuck
+from imac_torch.devices.effects import LogNormal, Stuck
 from imac_torch.errors import ConversionError, ConversionWarning, DataError
-from imac_torch.sources import open_model
+from imac_torch.study.sources import open_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 WIDE = CONTINUOUS.replace(supplies=Supplies(input_scale=50.0))

@@ -15,7 +15,6 @@ from netlist_oracle import make_circuit, make_inputs
 
 from imac_torch.config import Neuron
 from imac_torch.dc.newton import NewtonOptions, solve_loaded
-from imac_torch.deck import netlist_writer
 from imac_torch.errors import ModelCardError, NetlistError
 from imac_torch.finfet import FinFET, ModelCard, builtin_14nm_hp
 from imac_torch.finfet.baking import bake_temperature
@@ -26,6 +25,7 @@ from imac_torch.netlist import NetlistSettings, NgSpiceWriter, osdi_inverter, wr
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.periphery.neuron.finfet import InverterCore
+from imac_torch.study.deck import netlist_writer
 
 TEMPERATURE = 298.15
 SPEC = NeuronSpec("finfet", 78e3, 202e3, 0.4, 0.8, TEMPERATURE, Neuron(kind="finfet"))

@@ -3,14 +3,14 @@
 import pytest
 
 from imac_torch import Config
-from imac_torch.datasets.imac_sim_script import SCRIPT_NAMES
-from imac_torch.errors import ConfigError
-from imac_torch.overrides import (
+from imac_torch.config.assignment import (
     apply_overrides,
     field_paths,
     imac_sim_fields,
     parse_assignment,
 )
+from imac_torch.datasets.imac_sim_script import SCRIPT_NAMES
+from imac_torch.errors import ConfigError
 
 
 @pytest.mark.parametrize(

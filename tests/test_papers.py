@@ -14,8 +14,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 import imac_torch as imac
+from imac_torch.circuit.wires import segments
 from imac_torch.errors import DataError
-from imac_torch.wires import segments
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

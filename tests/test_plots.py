@@ -10,20 +10,20 @@ import pytest
 import torch
 
 from imac_torch import Config, Neuron, Timing
-from imac_torch.characterization import neuron_of
-from imac_torch.energy import Energy
 from imac_torch.errors import ConfigError, SolverError
 from imac_torch.finfet import FinFET, builtin_14nm_hp
-from imac_torch.latency import Latency
-from imac_torch.plots import (
+from imac_torch.reports.plots import (
     loaded_curve,
     plot_finfet,
     plot_latency,
     plot_neuron,
     plot_waveforms,
 )
+from imac_torch.results.energy import Energy
+from imac_torch.results.latency import Latency
+from imac_torch.results.waveform import Waveforms
+from imac_torch.study.characterization import neuron_of
 from imac_torch.transient.inference_report import InferenceReport
-from imac_torch.waveform import Waveforms
 
 matplotlib = pytest.importorskip("matplotlib")
 FINFET = neuron_of(Config())
@@ -121,7 +121,7 @@ def test_import_needs_no_matplotlib():
     import subprocess
     import sys
 
-    code = "import sys, imac_torch.plots; assert 'matplotlib' not in sys.modules"
+    code = "import sys, imac_torch.reports.plots; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -9,7 +9,7 @@ import torch
 from dense_network import VDD, behavioural, circuit_of, random_layers, scalar
 
 from imac_torch.elimination.ports import eliminate_layer
-from imac_torch.nodal import solve_layer
+from imac_torch.reference.nodal import solve_layer
 
 CASES = [
     {},

@@ -7,16 +7,16 @@ import os
 import pytest
 
 from imac_torch import Config, load
+from imac_torch.base.files import read_bytes
 from imac_torch.datasets.csvfile import read_csv
 from imac_torch.datasets.imac_sim_script import read_imac_sim_script
 from imac_torch.errors import ImacError, ModelCardError
-from imac_torch.files import read_bytes
 from imac_torch.finfet import read_model_cards
 from imac_torch.finfet.card import parse_model_cards
 from imac_torch.netlist import parse_netlist
 from imac_torch.netlist.subcircuits import AMPLIFIER_PORTS, read_subcircuit
 from imac_torch.periphery.neuron.neurontable import NeuronTable
-from imac_torch.sources import open_model
+from imac_torch.study.sources import open_model
 from imac_torch.sweep.file import read_sweep
 
 

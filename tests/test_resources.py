@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from imac_torch import resources
+from imac_torch.base import resources
+from imac_torch.base.resources import data_file, spice_file
 from imac_torch.errors import DataError
-from imac_torch.resources import data_file, spice_file
 
 
 @pytest.fixture(params=["checkout", "wheel"])

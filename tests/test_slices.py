@@ -15,18 +15,18 @@ from torch import Tensor, nn
 
 import imac_torch as imac
 from imac_torch import Amplifier, Config, Crossbar, Interconnect, Memristor, Neuron, WeightMapping
-from imac_torch.ablation import ablate, layer_effects
-from imac_torch.analog import IMACNetwork
-from imac_torch.conversion import convert, to_software
-from imac_torch.crossbar import build_crossbar
-from imac_torch.devices import DeviceModel, Gaussian
+from imac_torch.circuit.crossbar import build_crossbar
+from imac_torch.conversion.ablation import ablate, layer_effects
+from imac_torch.conversion.convert import convert, to_software
+from imac_torch.devices.effects import DeviceModel, Gaussian
 from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.errors import CircuitError, ConversionError, MappingError
-from imac_torch.layers import IMACLinear
 from imac_torch.mapping.quantization import ConductancePair, levels, quantize, to_conductances
 from imac_torch.mapping.slices import Slicing
-from imac_torch.montecarlo import MonteCarlo
+from imac_torch.model.linear import IMACLinear
+from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.area import LayoutArea, layer_shapes
+from imac_torch.study.montecarlo import MonteCarlo
 from imac_torch.transient.network import solve_transient
 from imac_torch.transient.options import TransientOptions
 from imac_torch.transient.preparation import prepare_transient

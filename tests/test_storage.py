@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from imac_torch import Config, IMACNetwork, LayerConfig, Memristor, Neuron, convert
+from imac_torch.conversion.storage import load, save
 from imac_torch.errors import DataError
-from imac_torch.storage import load, save
 
 
 class Mine(nn.Module):

@@ -30,7 +30,7 @@ from imac_torch import (
     Spice,
     WeightMapping,
 )
-from imac_torch.conversion import convert
+from imac_torch.conversion.convert import convert
 from imac_torch.errors import ConfigError, DataError, SettingWarning
 from imac_torch.reports.svg import quantity
 from imac_torch.sweep import (

@@ -11,9 +11,9 @@ import torch
 from small_networks import LOGISTIC, loader, mlp, signs
 
 from imac_torch import convert, evaluate
+from imac_torch.base.tables import html_table, text_table
 from imac_torch.cli.opening import called
 from imac_torch.sweep import SweepTable
-from imac_torch.tables import html_table, text_table
 
 NOTEBOOK = """
     import builtins
@@ -38,7 +38,7 @@ def test_tables_are_text_in_a_notebook():
     assert "title" in table
     assert table == in_a_notebook(
         """
-        from imac_torch.tables import text_table
+        from imac_torch.base.tables import text_table
         print(text_table("title", [("a", "b")], headings=("x", "y")), end="")
         """
     )

@@ -28,7 +28,7 @@ from imac_torch import (
 from imac_torch.errors import SamplingWarning, SolverError
 from imac_torch.reports.html_report import render_report, samples_csv
 from imac_torch.reports.svg import quantity
-from imac_torch.solution import Status
+from imac_torch.results.solution import Status
 from imac_torch.transient import inference
 
 INPUTS = signs(11, 6)

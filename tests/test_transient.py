@@ -8,16 +8,16 @@ import pytest
 import torch
 from small_networks import mlp, signs
 
+from imac_torch.circuit.crossbar import build_crossbar
 from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Neuron, Timing
-from imac_torch.conversion import convert
-from imac_torch.crossbar import build_crossbar
+from imac_torch.conversion.convert import convert
 from imac_torch.dc.native import Native
 from imac_torch.dc.network import solve_dc
-from imac_torch.energy import Energy
 from imac_torch.errors import SolverError
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.finfet import transistors
+from imac_torch.results.energy import Energy
 from imac_torch.transient.inference import measure_inference
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.network import solve_transient
@@ -171,7 +171,7 @@ def test_tolerance_is_kept(generator):
     inputs = vectors(generator, 4, 1)
     timing = Timing(period=4e-10)
     fine = solve(network, inputs, timing, control=StepControl(fixed=1e-12))
-    from imac_torch.waveform import sample
+    from imac_torch.results.waveform import sample
 
     for tolerance in (1e-3, 1e-4):
         control = StepControl(tolerance=tolerance)
@@ -201,7 +201,7 @@ def test_batch_equals_loop(generator):
     ids=["load", "pole", "output", "input of an ideal source", "input"],
 )
 def test_capacitors_and_poles_slow_the_outputs_down(circuit, load):
-    from imac_torch.latency import measure_latency
+    from imac_torch.results.latency import measure_latency
 
     def run(load=0.0, **circuit):
         generator = torch.Generator().manual_seed(11)
@@ -224,7 +224,7 @@ def test_capacitors_and_poles_slow_the_outputs_down(circuit, load):
 
 def test_latency_of_a_loaded_output_is_that_of_its_rc(generator):
     """Identity neurons without any other capacitor: the last ones are their resistor and load."""
-    from imac_torch.latency import measure_latency
+    from imac_torch.results.latency import measure_latency
 
     network = build(generator, kind="identity", capacitance=False)
     timing = Timing(period=4e-9, transition=1e-12, load_capacitance=1e-14)
@@ -238,7 +238,7 @@ def test_latency_of_a_loaded_output_is_that_of_its_rc(generator):
 
 def test_time_and_energy_of_a_large_load_scale_with_it():
     """Once the gates have settled, C·du/dt = I(u): twice the load is the same in twice the time."""
-    from imac_torch.latency import measure_latency
+    from imac_torch.results.latency import measure_latency
 
     config = Config(neuron=Neuron(kind="finfet")).for_layer(0, "a", 1)
     cells = torch.ones(2, SIZES[0] + 1, dtype=torch.float64)
@@ -287,7 +287,7 @@ def test_amplifier_pole_is_a_single_pole(generator):
 
 
 def test_latency_follows_capacitance_and_node(generator):
-    from imac_torch.latency import measure_latency
+    from imac_torch.results.latency import measure_latency
 
     def latency(**settings):
         network = build(torch.Generator().manual_seed(7), **settings)
@@ -325,7 +325,7 @@ def test_charge_is_conserved(finfet):
     # What vdd delivers beyond the static current is the change of charge on it: over a cycle that
     # ends where it began, bias lines and neurons draw only what is dissipated, and energies are
     # those of the integrals of the returned powers.
-    from imac_torch.waveform import integral
+    from imac_torch.results.waveform import integral
 
     one = vectors(torch.Generator().manual_seed(5), 3, 1)
     other = vectors(torch.Generator().manual_seed(6), 3, 1)

@@ -8,9 +8,9 @@ from small_networks import LOGISTIC, loader
 from torch import nn
 
 import imac_torch as imac
-from imac_torch.files import strict_json
+from imac_torch.base.files import strict_json
+from imac_torch.results.waveform import sample
 from imac_torch.transient.integrator import StepControl
-from imac_torch.waveform import sample
 
 
 def quick(**sections):

@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from imac_torch.activations import InverterSigmoid
 from imac_torch.config import Config, Neuron, Timing
-from imac_torch.conversion import convert
+from imac_torch.conversion.convert import convert
+from imac_torch.periphery.activations import InverterSigmoid
+from imac_torch.results.waveform import integral, sample
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.network import solve_transient
 from imac_torch.transient.options import TransientOptions
 from imac_torch.transient.preparation import prepare_transient
-from imac_torch.waveform import integral, sample
 
 IMAGES, PERIOD = 9, 4e-9
 SEQUENCE = 10  # the last time points lie within the ramp to the tenth image

@@ -20,7 +20,7 @@ from imac_torch import (
 from imac_torch.errors import NetlistError, SimulatorError
 from imac_torch.simulator import check
 from imac_torch.simulator.transients import measured_latency
-from imac_torch.transient_verification import verify_transient
+from imac_torch.study.transient_verification import verify_transient
 
 pytestmark = pytest.mark.filterwarnings("ignore::imac_torch.errors.ConversionWarning")
 

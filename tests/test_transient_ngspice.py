@@ -9,22 +9,22 @@ import pytest
 import torch
 from torch import nn
 
-from imac_torch.circuit import Circuit, build_layer
+from imac_torch.base.resources import spice_file
+from imac_torch.circuit.crossbar import build_crossbar
+from imac_torch.circuit.topology import Circuit, build_layer
 from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Neuron, Timing
-from imac_torch.conversion import convert
-from imac_torch.crossbar import build_crossbar
+from imac_torch.conversion.convert import convert
 from imac_torch.dc.native import Native
-from imac_torch.latency import measure_latency
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.netlist import NetlistSettings, NgSpiceWriter, write_netlists
 from imac_torch.periphery.neuron.base import NeuronSpec
-from imac_torch.resources import spice_file
+from imac_torch.results.latency import measure_latency
+from imac_torch.results.waveform import integral, sample
 from imac_torch.simulator import NgSpice, check, solve_netlists
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.network import solve_transient
 from imac_torch.transient.options import TransientOptions
 from imac_torch.transient.preparation import prepare_transient
-from imac_torch.waveform import integral, sample
 
 # Written by hand: an inverting logistic stage with input and feedback resistors and capacitors at
 # gates and outputs.

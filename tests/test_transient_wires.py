@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from imac_torch.circuit import build_layer
+from imac_torch.circuit.crossbar import build_crossbar
+from imac_torch.circuit.topology import build_layer
 from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Timing
-from imac_torch.conversion import convert
-from imac_torch.crossbar import build_crossbar
+from imac_torch.conversion.convert import convert
 from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.mapping.quantization import ConductancePair
-from imac_torch.nodal import stamp
 from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.reference.nodal import stamp
+from imac_torch.results.waveform import sample
 from imac_torch.transient.dynamics import DynamicBlocks, LineCapacitances, SeriesModel
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.options import TransientOptions
-from imac_torch.waveform import sample
 
 OUTPUTS, INPUTS, GAIN = 5, 7, 10.0
 

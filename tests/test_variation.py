@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import imac_torch as imac
-from imac_torch.devices import Gaussian, Levels, LogNormal, ReadNoise, Stuck
+from imac_torch.devices.effects import Gaussian, Levels, LogNormal, ReadNoise, Stuck
 from imac_torch.errors import ConversionError
 
 SPREAD = imac.DeviceModel((LogNormal(0.2), Stuck(off=0.1, open=0.1), ReadNoise(0.05)))

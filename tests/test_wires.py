@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from imac_torch import Interconnect
-from imac_torch.errors import CircuitError
-from imac_torch.wires import (
+from imac_torch.circuit.wires import (
     coupling_capacitance,
     effective_resistivity,
     ground_capacitance,
@@ -18,6 +17,7 @@ from imac_torch.wires import (
     segment_resistance,
     segments,
 )
+from imac_torch.errors import CircuitError
 
 
 def test_segments_of_the_published_netlists():

@@ -15,9 +15,9 @@ from typing import Final
 import torch
 
 import imac_torch as imac
-from imac_torch.characterization import NeuronCurve, characterize_neuron
 from imac_torch.config import DEVICES
-from imac_torch.plots import loaded_curve
+from imac_torch.reports.plots import loaded_curve
+from imac_torch.study.characterization import NeuronCurve, characterize_neuron
 from paper_systems.drawing import finish, new_figure, save
 
 __all__ = ["JUNCTION", "curves", "draw_neuron", "figures"]

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 import imac_torch as imac
+from imac_torch.base.files import write_text
+from imac_torch.dc.ir_drop import cell_voltages
 from imac_torch.errors import SolverError
-from imac_torch.files import write_text
-from imac_torch.ir_drop import cell_voltages
 from imac_torch.sweep import Evaluator, InProcess, NetworkEvaluator, Processes, run_sweep
 from imac_torch.sweep.points import Point, configure
 from imac_torch.sweep.tasks import Bench

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from train_sample import load_sample, tensors
 
 import imac_torch as imac
+from imac_torch.base.resources import data_file
 from imac_torch.datasets.batches import labelled_batches
 from imac_torch.errors import DataError
-from imac_torch.resources import data_file
-from imac_torch.sources import Loader, open_data, open_model
+from imac_torch.study.sources import Loader, open_data, open_model
 
 __all__ = ["PUBLISHED_NEURON", "Subject", "open_subject", "read_npz"]
 

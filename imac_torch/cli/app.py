@@ -12,10 +12,10 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from imac_torch.base.tables import console as make_console
 from imac_torch.cli.exits import ExitCode, exit_code
 from imac_torch.cli.output import secure_output
 from imac_torch.errors import ImacError, ImacWarning, SimulatorError
-from imac_torch.tables import console as make_console
 
 __all__ = ["app", "main"]
 

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from imac_torch.characterization import characterize_neuron
+from imac_torch.base.files import strict_json, write_text
+from imac_torch.base.tables import console
 from imac_torch.cli import options as o
 from imac_torch.cli.arguments import (
     CalibrationArguments,
@@ -18,14 +19,13 @@ from imac_torch.cli.arguments import (
 )
 from imac_torch.cli.opening import check_output, open_network, open_run
 from imac_torch.config import DEVICES, Config, Interconnect, Memristor
-from imac_torch.deck import compile as compile_deck
+from imac_torch.config.assignment import apply_overrides, field_paths, parse_assignment
+from imac_torch.conversion.storage import save
 from imac_torch.errors import ConfigError, DataError
-from imac_torch.files import strict_json, write_text
 from imac_torch.netlist import NetlistSettings
-from imac_torch.overrides import apply_overrides, field_paths, parse_assignment
 from imac_torch.reports.area import AREA_MODELS, network_area
-from imac_torch.storage import save
-from imac_torch.tables import console
+from imac_torch.study.characterization import characterize_neuron
+from imac_torch.study.deck import compile as compile_deck
 
 __all__ = ["area", "characterize", "config", "convert", "netlist"]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imac_torch.analog import IMACNetwork
+from imac_torch.base.files import check_place
 from imac_torch.cli.arguments import (
     CalibrationArguments,
     DataArguments,
@@ -22,12 +22,12 @@ from imac_torch.cli.arguments import (
     ReferenceArguments,
 )
 from imac_torch.cli.options import build_config
-from imac_torch.conversion import convert
+from imac_torch.conversion.convert import convert
 from imac_torch.datasets.batches import labelled_batches
 from imac_torch.datasets.named import DATASETS
 from imac_torch.errors import DataError
-from imac_torch.files import check_place
-from imac_torch.sources import Loader, Source, open_data, open_model
+from imac_torch.model.network import IMACNetwork
+from imac_torch.study.sources import Loader, Source, open_data, open_model
 
 __all__ = [
     "NATIVE_BATCH",

@@ -10,13 +10,13 @@ from typing import Annotated
 import typer
 
 from imac_torch.config import Config
+from imac_torch.config.assignment import apply_overrides, parse_assignment
 from imac_torch.dc.native import Native
-from imac_torch.engine import Engine, Spice
 from imac_torch.errors import ConfigError, DataError
 from imac_torch.netlist import NetlistSettings
-from imac_torch.overrides import apply_overrides, parse_assignment
 from imac_torch.reports.area import AREA_MODELS
 from imac_torch.simulator import HSpice, NgSpice
+from imac_torch.study.engine import Engine, Spice
 
 __all__ = [
     "Analysis",

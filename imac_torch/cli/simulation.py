@@ -10,6 +10,8 @@ import torch
 import typer
 from rich.table import Table
 
+from imac_torch.base.files import strict_json, write_text
+from imac_torch.base.tables import console
 from imac_torch.cli import options as o
 from imac_torch.cli.arguments import (
     CalibrationArguments,
@@ -21,20 +23,18 @@ from imac_torch.cli.arguments import (
 from imac_torch.cli.exits import ExitCode
 from imac_torch.cli.opening import Opened, called, check_output, open_run
 from imac_torch.dc.native import Native
-from imac_torch.deck import collect
-from imac_torch.engine import Engine, Spice, bind
 from imac_torch.errors import DataError
-from imac_torch.evaluation import evaluate
-from imac_torch.files import strict_json, write_text
-from imac_torch.latency import FRACTION
 from imac_torch.reports.analysis import Analysis
 from imac_torch.reports.area import network_area
 from imac_torch.reports.html_report import render_report, write_report
 from imac_torch.reports.report import Report
-from imac_torch.sources import Loader
-from imac_torch.tables import console
+from imac_torch.results.latency import FRACTION
+from imac_torch.study.deck import collect
+from imac_torch.study.engine import Engine, Spice, bind
+from imac_torch.study.evaluation import evaluate
+from imac_torch.study.sources import Loader
+from imac_torch.study.transient_verification import verify_transient
 from imac_torch.transient.options import TimingOptions
-from imac_torch.transient_verification import verify_transient
 
 __all__ = ["report", "simulate", "verify"]
 

@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from imac_torch.base.files import write_text
+from imac_torch.base.tables import console
 from imac_torch.cli import options as o
 from imac_torch.cli.exits import ExitCode
 from imac_torch.cli.opening import check_output, choose, fitting_samples
 from imac_torch.errors import ConfigError, DataError
-from imac_torch.files import write_text
-from imac_torch.sources import open_data, open_model
+from imac_torch.study.sources import open_data, open_model
 from imac_torch.sweep import (
     Backend,
     Dask,
@@ -28,7 +29,6 @@ from imac_torch.sweep import (
     run_sweep,
 )
 from imac_torch.sweep import search as run_search
-from imac_torch.tables import console
 
 __all__ = ["search", "sweep"]
 

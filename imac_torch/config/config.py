@@ -11,6 +11,7 @@ import tomli_w
 from pydantic import Field, field_serializer, field_validator, model_validator
 from typing_extensions import Self
 
+from imac_torch.base.files import parse_json, parse_toml, read_text, write_text
 from imac_torch.config.array import Crossbar, Interconnect, Memristor
 from imac_torch.config.mapping import WeightMapping
 from imac_torch.config.operation import Supplies, Timing
@@ -18,7 +19,6 @@ from imac_torch.config.periphery import Amplifier, Neuron
 from imac_torch.config.quantity import TEMPERATURE
 from imac_torch.config.section import FrozenDict, Section
 from imac_torch.errors import ConfigError
-from imac_torch.files import parse_json, parse_toml, read_text, write_text
 
 SCHEMA: Final = 1
 """Version of the file format; files carry it and older readers refuse newer ones."""

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imac_torch.base.files import LARGEST_DATA, regular_file
 from imac_torch.errors import DataError
-from imac_torch.files import LARGEST_DATA, regular_file
 
 __all__ = ["line_of_row", "read_csv"]
 

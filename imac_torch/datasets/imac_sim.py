@@ -28,9 +28,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from imac_torch.activations import InverterSigmoid
 from imac_torch.datasets.csvfile import line_of_row, read_csv
 from imac_torch.errors import DataError
+from imac_torch.periphery.activations import InverterSigmoid
 
 __all__ = ["ImacSimData", "read_imac_sim"]
 

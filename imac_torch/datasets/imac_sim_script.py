@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from imac_torch.base.files import read_bytes
 from imac_torch.config import (
     Amplifier,
     Config,
@@ -26,7 +27,6 @@ from imac_torch.config import (
 from imac_torch.datasets.script_expressions import Unknown
 from imac_torch.datasets.script_values import LARGEST_SCRIPT, script_values
 from imac_torch.errors import DataError
-from imac_torch.files import read_bytes
 
 __all__ = ["SCRIPT_NAMES", "ImacSimScript", "read_imac_sim_script"]
 

@@ -21,16 +21,16 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from imac_torch.crossbar import CrossbarSpec
+from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.dc.anderson import DEPTH, Anderson
 from imac_torch.dc.network import sum_power
 from imac_torch.dc.newton import NewtonOptions, solve_neurons
 from imac_torch.dc.tangents import CellVoltages, CurvedLayer, Tangents
 from imac_torch.errors import SolverError
-from imac_torch.nonlinear import ROUNDING
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
-from imac_torch.solution import LayerSolution, Power, Solution, Status, combine, concatenate
+from imac_torch.reference.nonlinear import ROUNDING
+from imac_torch.results.solution import LayerSolution, Power, Solution, Status, combine, concatenate
 
 CHORDS: Final = 50
 """Steps that share an elimination, before Newton's method is tried."""

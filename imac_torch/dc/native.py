@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from imac_torch.crossbar import CrossbarSpec
+from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.dc.curved import CurvedStage, solve_curved
 from imac_torch.dc.network import Stage, chain_stages, solve_dc
 from imac_torch.dc.newton import NewtonOptions
@@ -20,7 +20,7 @@ from imac_torch.numeric.budget import fitting, image_bytes, require_memory
 from imac_torch.numeric.modes import ordinary
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
-from imac_torch.solution import Solution, Status, concatenate, replace_samples
+from imac_torch.results.solution import Solution, Status, concatenate, replace_samples
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from imac_torch.dc.newton import (
 from imac_torch.elimination.ports import PortNetwork
 from imac_torch.errors import SolverError
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
-from imac_torch.solution import LayerSolution, Power, Solution, Status, combine
+from imac_torch.results.solution import LayerSolution, Power, Solution, Status, combine
 
 
 @dataclass(frozen=True)

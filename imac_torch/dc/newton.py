@@ -16,7 +16,7 @@ from imac_torch.numeric.modes import once
 from imac_torch.periphery.neuron.behavioural import BehaviouralCore
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.periphery.neuron.tabulated import TableCore
-from imac_torch.solution import Status
+from imac_torch.results.solution import Status
 
 LINEAR_TOLERANCE = 1e-4
 """Relative accuracy of each Newton step; the error it leaves is this fraction of the step."""

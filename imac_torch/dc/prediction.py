@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from imac_torch.crossbar import CrossbarSpec
+from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.dc.newton import NewtonOptions, solve_loaded
 from imac_torch.dc.transfer import threshold_and_slope
 from imac_torch.elimination.linalg import solve

@@ -15,12 +15,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from imac_torch.crossbar import CrossbarSpec
+from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.dc.load import Load
 from imac_torch.elimination.blocks import BlockLayout, Termination
 from imac_torch.elimination.chain import LineEnds, chain_inverse, eliminate_lines
 from imac_torch.elimination.linalg import solve
-from imac_torch.nonlinear import Sinh
+from imac_torch.reference.nonlinear import Sinh
 
 
 def _apply(matrix: Tensor, vectors: Tensor) -> Tensor:

@@ -7,13 +7,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from imac_torch.activations import Bounded
 from imac_torch.dc.newton import NewtonOptions, solve_loaded
 from imac_torch.errors import SolverError
 from imac_torch.numeric.modes import differentiating, lasting
+from imac_torch.periphery.activations import Bounded
 from imac_torch.periphery.neuron.base import NeuronKind, NeuronSpec
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
-from imac_torch.solution import Status
+from imac_torch.results.solution import Status
 
 
 def transfer_curve(spec: NeuronSpec, inputs: Tensor) -> Tensor:

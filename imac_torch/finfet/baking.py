@@ -8,6 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from imac_torch.base.units import ZERO_CELSIUS
 from imac_torch.errors import ModelCardError
 from imac_torch.finfet.card import ModelCard
 from imac_torch.finfet.geometry import BOLTZMANN_PER_CHARGE, Geometry, build_geometry
@@ -21,7 +22,6 @@ from imac_torch.finfet.parameters import (
     resolve_parameters,
 )
 from imac_torch.finfet.temperature import Thermal, band_gap, build_thermal
-from imac_torch.units import ZERO_CELSIUS
 
 TNOM: Final = 27.0
 """°C. Nominal temperature of baked cards, and another for devices that are that warm."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal
 
+from imac_torch.base.files import read_text
+from imac_torch.base.units import parse_spice_number, spice_number
 from imac_torch.errors import ModelCardError, NetlistError
-from imac_torch.files import read_text
 from imac_torch.finfet.parameters import check_parameters
-from imac_torch.units import parse_spice_number, spice_number
 
 VERSIONS: Final = ("105.03", "107")
 """Implemented versions of BSIM-CMG."""

@@ -12,11 +12,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from imac_torch.base.units import ZERO_CELSIUS
 from imac_torch.finfet.geometry import BOLTZMANN_PER_CHARGE, Geometry
 from imac_torch.finfet.numerics import limited_exp, smooth_positive
 from imac_torch.finfet.parameters import Parameters
 from imac_torch.finfet.temperature import Thermal, band_gap, thermal_factor
-from imac_torch.units import ZERO_CELSIUS
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from imac_torch.base.units import ZERO_CELSIUS
 from imac_torch.finfet.geometry import BOLTZMANN_PER_CHARGE, CHARGE, Geometry
 from imac_torch.finfet.numerics import limited_exp, screening, smooth_max, smooth_positive
 from imac_torch.finfet.parameters import Parameters
-from imac_torch.units import ZERO_CELSIUS
 
 REFERENCE_TEMPERATURE = 300.15
 """Temperature at which the material constants of the card hold, K."""

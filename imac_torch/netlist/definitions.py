@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from imac_torch.base.files import read_text
 from imac_torch.errors import NetlistError
-from imac_torch.files import read_text
 
 ELEMENTS: Final = "rclkefghbdqjmxvisw"
 """First letters of elements; not ``a`` (code models, which read files), ``n``, ``p``, ``u`` …"""

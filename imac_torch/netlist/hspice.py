@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from imac_torch.base.units import spice_number
 from imac_torch.errors import NetlistError
 from imac_torch.netlist.inverter import Inverter, library_inverter
 from imac_torch.netlist.layer import wrap
@@ -19,7 +20,6 @@ from imac_torch.netlist.writer import (
     transient_line,
 )
 from imac_torch.periphery.neuron.base import NeuronSpec
-from imac_torch.units import spice_number
 
 
 def data_table(

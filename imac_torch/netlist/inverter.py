@@ -11,8 +11,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from imac_torch.base.files import read_text
+from imac_torch.base.units import spice_number
 from imac_torch.errors import NetlistError
-from imac_torch.files import read_text
 from imac_torch.netlist.definitions import read_definitions
 from imac_torch.netlist.subcircuits import (
     INVERTER_PORTS,
@@ -21,7 +22,6 @@ from imac_torch.netlist.subcircuits import (
     parse_subcircuit,
     quoted_path,
 )
-from imac_torch.units import spice_number
 
 CurrentFunction = Callable[[Tensor, Tensor], Sequence[Tensor]]
 """Gate and output voltage (V, broadcast together) to output, gate and supply current (A)."""

@@ -8,10 +8,10 @@ from typing import Final
 
 import numpy as np
 
-from imac_torch.circuit import ElementArray, LayerCircuit
+from imac_torch.base.units import spice_number
+from imac_torch.circuit.topology import ElementArray, LayerCircuit
 from imac_torch.errors import NetlistError
 from imac_torch.netlist.subcircuits import Subcircuit
-from imac_torch.units import spice_number
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z]\w*")
 _LETTER: Final = {"resistor": "r", "capacitor": "c", "sinh": "r"}

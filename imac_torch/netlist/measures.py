@@ -2,7 +2,8 @@
 
 For image k and output node y: ``y_k`` is the output at the end of the period, ``up_y_k`` and
 ``low_y_k`` are the last times at which it crosses the edges of its settling band (see
-:mod:`imac_torch.latency`; the final value is ``y_k``). An edge that is never crossed has no time.
+:mod:`imac_torch.results.latency`; the final value is ``y_k``). An edge that is never crossed has
+no time.
 ``y_start`` is the output before the first image. For each source q, ``p_q_k`` is its mean power
 after the transition (W), ``e_q_k`` its energy over the period (J), ``s_q_k`` its power at the end
 of the period (W).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from imac_torch.base.units import spice_number
 from imac_torch.errors import NetlistError
 from imac_torch.netlist.inverter import Inverter
 from imac_torch.netlist.layer import wrap
@@ -17,7 +18,6 @@ from imac_torch.netlist.writer import (
     transient_line,
 )
 from imac_torch.periphery.neuron.base import NeuronSpec
-from imac_torch.units import spice_number
 
 # Charge below which ngspice does not control the time step. Its default, 1e-14 C, is more than
 # all the charge of a wire segment (0.05 fF at 0.8 V is 4e-17 C): steps would not be controlled.

@@ -12,12 +12,12 @@ import re
 from pathlib import Path
 from typing import Final
 
+from imac_torch.base.units import spice_number
 from imac_torch.errors import NetlistError
 from imac_torch.finfet import ModelCard
 from imac_torch.finfet.baking import bake_temperature
 from imac_torch.netlist.inverter import Inverter
 from imac_torch.netlist.subcircuits import INVERTER_PORTS, parse_subcircuit
-from imac_torch.units import spice_number
 
 _DEVICE_TYPE: Final = {"n": 1, "p": 0}
 _MODULE: Final = re.compile(r"[A-Za-z]\w*")

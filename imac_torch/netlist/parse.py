@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from imac_torch.base.files import read_text
+from imac_torch.base.units import parse_spice_number
 from imac_torch.errors import NetlistError
-from imac_torch.files import read_text
-from imac_torch.units import parse_spice_number
 
 _INCLUDE: Final = re.compile(r"\.(?:include|inc)\s+['\"]?([^'\"\s]+)['\"]?", re.IGNORECASE)
 

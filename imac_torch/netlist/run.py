@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imac_torch.circuit import Circuit
+from imac_torch.circuit.topology import Circuit
 from imac_torch.errors import NetlistError
 from imac_torch.netlist.job import SimulationJob
 from imac_torch.netlist.rundir import write_run_directory

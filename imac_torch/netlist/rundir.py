@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from filelock import FileLock, Timeout
 
+from imac_torch.base.files import parse_json, read_text
 from imac_torch.errors import NetlistError
-from imac_torch.files import parse_json, read_text
 
 MANIFEST: Final = "imac_torch_run.json"
 """Name of the manifest in a run directory."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from imac_torch.errors import NetlistError
-from imac_torch.latency import FRACTION, RESOLUTION
+from imac_torch.results.latency import FRACTION, RESOLUTION
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class NetlistSettings:
         vntol: V. Absolute tolerance of voltages; None: 1e-12 for ``dc``, 1e-9 for ``transient``.
         abstol: A. Absolute tolerance of currents.
         fraction: Half-width of the band in which an output has settled, of its swing; see
-            :mod:`imac_torch.latency`.
+            :mod:`imac_torch.results.latency`.
         resolution: V, smallest half-width of that band.
     """
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from imac_torch.base.files import read_text
+from imac_torch.base.resources import spice_file
+from imac_torch.base.units import spice_number
 from imac_torch.errors import NetlistError
-from imac_torch.files import read_text
 from imac_torch.netlist.definitions import Definition, join_definitions, read_definitions
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.readout import ReadOut
-from imac_torch.resources import spice_file
-from imac_torch.units import spice_number
 
 AMPLIFIER_PORTS: Final = ("plus", "minus", "out")
 NEURON_PORTS: Final = ("z", "out", "vdd")

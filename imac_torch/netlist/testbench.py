@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from imac_torch.base.units import ZERO_CELSIUS, spice_number
 from imac_torch.errors import NetlistError
 from imac_torch.netlist.hspice import data_table
 from imac_torch.netlist.settings import NetlistSettings
 from imac_torch.netlist.subcircuits import Subcircuit
 from imac_torch.periphery.neuron.base import NeuronSpec
-from imac_torch.units import ZERO_CELSIUS, spice_number
 
 FloatArray = NDArray[np.float64]
 

@@ -11,7 +11,8 @@ from typing import ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from imac_torch.circuit import Circuit
+from imac_torch.base.units import ZERO_CELSIUS, spice_number
+from imac_torch.circuit.topology import Circuit
 from imac_torch.errors import NetlistError
 from imac_torch.netlist.inverter import Inverter
 from imac_torch.netlist.layer import layer_text, wrap
@@ -27,7 +28,6 @@ from imac_torch.netlist.subcircuits import (
     read_subcircuit,
 )
 from imac_torch.periphery.neuron.base import NeuronSpec
-from imac_torch.units import ZERO_CELSIUS, spice_number
 
 FloatArray = NDArray[np.float64]
 

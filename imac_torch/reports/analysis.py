@@ -12,11 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from imac_torch.ablation import LayerEffect, ablate, layer_effects
-from imac_torch.analog import IMACNetwork, evaluating
-from imac_torch.datasets.batches import labelled_batches
-from imac_torch.errors import DataError, SolverError
-from imac_torch.files import (
+from imac_torch.base.files import (
     atomic_path,
     parse_json,
     read_tensors,
@@ -24,11 +20,15 @@ from imac_torch.files import (
     strict_json,
     write_text,
 )
-from imac_torch.ir_drop import cell_voltages
-from imac_torch.layers import IMACLinear
+from imac_torch.conversion.ablation import LayerEffect, ablate, layer_effects
+from imac_torch.datasets.batches import labelled_batches
+from imac_torch.dc.ir_drop import cell_voltages
+from imac_torch.errors import DataError, SolverError
+from imac_torch.model.linear import IMACLinear
+from imac_torch.model.network import IMACNetwork, evaluating
 from imac_torch.numeric.modes import lasting
 from imac_torch.reports.area import NetworkArea, network_area
-from imac_torch.solution import Solution, Status
+from imac_torch.results.solution import Solution, Status
 
 __all__ = ["Ablation", "Analysis", "LayerAnalysis", "analyse"]
 
@@ -100,7 +100,7 @@ class LayerAnalysis:
 
 @dataclass(frozen=True)
 class Ablation:
-    """Accuracy with one more effect at a time (:func:`imac_torch.ablation.ablate`).
+    """Accuracy with one more effect at a time (:func:`imac_torch.conversion.ablation.ablate`).
 
     Attributes:
         effect: What was added.

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from imac_torch.analog import IMACNetwork
 from imac_torch.errors import ConfigError
+from imac_torch.model.network import IMACNetwork
 from imac_torch.periphery.neuron.base import kind_of
 
 __all__ = [

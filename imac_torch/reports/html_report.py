@@ -16,14 +16,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 from torch import Tensor, nn
 
-from imac_torch.analog import IMACNetwork
-from imac_torch.files import write_text
+from imac_torch.base.files import write_text
+from imac_torch.conversion.storage import save
+from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.analysis import Analysis, analyse
 from imac_torch.reports.charts import bars, heatmap, scatter
 from imac_torch.reports.report import IDEAL, Report
 from imac_torch.reports.svg import quantity
 from imac_torch.reports.timing_section import NOTE, timing_section
-from imac_torch.storage import save
 
 __all__ = ["render_report", "template_environment", "write_report"]
 

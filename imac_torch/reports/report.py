@@ -13,10 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from imac_torch.analog import LayerRecord
-from imac_torch.config import Config
-from imac_torch.errors import DataError
-from imac_torch.files import (
+from imac_torch.base.files import (
     atomic_path,
     parse_json,
     read_tensors,
@@ -24,7 +21,11 @@ from imac_torch.files import (
     strict_json,
     write_text,
 )
-from imac_torch.memory import same_values
+from imac_torch.base.memo import same_values
+from imac_torch.base.tables import html_table, text_table
+from imac_torch.config import Config
+from imac_torch.errors import DataError
+from imac_torch.model.network import LayerRecord
 from imac_torch.reports.timing import (
     NOT_MEASURED,
     read_timing,
@@ -33,8 +34,7 @@ from imac_torch.reports.timing import (
     timing_rows,
     timing_tensors,
 )
-from imac_torch.solution import Power, Solution
-from imac_torch.tables import html_table, text_table
+from imac_torch.results.solution import Power, Solution
 from imac_torch.transient.inference_report import InferenceReport
 
 FORMAT = 1

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from imac_torch.config import Timing
-from imac_torch.energy import Energy
-from imac_torch.latency import Latency
 from imac_torch.reports.svg import quantity
+from imac_torch.results.energy import Energy
+from imac_torch.results.latency import Latency
+from imac_torch.results.waveform import Waveforms
 from imac_torch.transient.inference_report import InferenceReport
-from imac_torch.waveform import Waveforms
 
 __all__ = [
     "LEVELS",

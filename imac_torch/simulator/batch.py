@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from imac_torch.base.files import write_text
 from imac_torch.errors import SimulatorError, SimulatorLicenceError
-from imac_torch.files import write_text
 from imac_torch.netlist.job import SimulationJob
 from imac_torch.simulator.base import Simulator
 from imac_torch.simulator.result import SimulationOutcome, SimulationResult

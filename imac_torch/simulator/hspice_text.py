@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from imac_torch.base.units import parse_spice_number
 from imac_torch.errors import NetlistError, SimulatorError
-from imac_torch.units import parse_spice_number
 
 _LAST_COLUMN: Final = "alter#"
 _FAILED: Final = "failed"

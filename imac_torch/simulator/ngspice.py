@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from imac_torch.base.units import parse_spice_number
 from imac_torch.errors import SimulatorConvergenceError, SimulatorError
 from imac_torch.netlist.job import SimulationJob
 from imac_torch.simulator.base import Simulator
 from imac_torch.simulator.process import ProcessOutput
 from imac_torch.simulator.rawfile import read_raw
 from imac_torch.simulator.result import FloatArray
-from imac_torch.units import parse_spice_number
 
 _VERSION: Final = re.compile(r"ngspice[- ](\d[\w.+-]*)")
 # "name = value", as `meas` prints it (seven digits) and as `print` does (`numdgt` digits).

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imac_torch.energy import Energy
 from imac_torch.errors import NetlistError, SimulatorError
-from imac_torch.latency import Latency
 from imac_torch.netlist.run import NetlistBatch, NetlistRun
 from imac_torch.netlist.rundir import run_directory
 from imac_torch.netlist.writer import Deck
+from imac_torch.results.energy import Energy
+from imac_torch.results.latency import Latency
+from imac_torch.results.solution import Power, Solution, Status
+from imac_torch.results.waveform import Waveforms
 from imac_torch.simulator.base import Simulator
 from imac_torch.simulator.batch import Progress, forget, run_jobs
 from imac_torch.simulator.result import FloatArray, SimulationOutcome, SimulationResult
@@ -25,8 +27,6 @@ from imac_torch.simulator.transients import (
     from_waveforms,
     waveforms,
 )
-from imac_torch.solution import Power, Solution, Status
-from imac_torch.waveform import Waveforms
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class SpiceSolution:
     """What a simulator made of a run.
 
     Images of a netlist follow each other, the first one after 0 V on all inputs. Latency and
-    energy are those of :mod:`imac_torch.latency` and :mod:`imac_torch.energy`, in which native
+    energy are those of :mod:`imac_torch.results.latency` and :mod:`imac_torch.results.energy`, in
+    which native
     transients are measured, too; NaN for operating points and for images that failed.
 
     Attributes:

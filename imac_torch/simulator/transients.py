@@ -1,7 +1,8 @@
 """Transients of simulators: outputs, powers, energies and latencies of the images of a netlist.
 
 They come from saved waveforms where there are some, by the functions that serve every engine
-(:mod:`imac_torch.latency`, :mod:`imac_torch.waveform`), and from measures otherwise. What measures
+(:mod:`imac_torch.results.latency`, :mod:`imac_torch.results.waveform`), and from measures
+otherwise. What measures
 cannot tell is NaN: the decision latency, which compares all outputs at all times.
 """
 
@@ -18,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.errors import SimulatorError
-from imac_torch.latency import decision_time, settling_time
 from imac_torch.netlist.measures import EDGES, SOURCES
 from imac_torch.netlist.writer import Deck
+from imac_torch.results.latency import decision_time, settling_time
+from imac_torch.results.waveform import Waveforms, integral, sample
 from imac_torch.simulator.result import FloatArray, SimulationResult
-from imac_torch.waveform import Waveforms, integral, sample
 
 BoolArray = NDArray[np.bool_]
 

@@ -15,12 +15,11 @@ from typing import Any, Final, Protocol
 import torch
 from torch import Tensor, nn
 
-from imac_torch.analog import IMACNetwork, evaluating
 from imac_torch.config import Config
-from imac_torch.conversion import Fitting, convert, unread
+from imac_torch.config.assignment import path_keys
+from imac_torch.conversion.convert import Fitting, convert, unread
 from imac_torch.datasets.batches import chosen, labelled_batches
 from imac_torch.dc.native import Native
-from imac_torch.engine import Engine, Spice
 from imac_torch.errors import (
     ConfigError,
     DataError,
@@ -29,12 +28,13 @@ from imac_torch.errors import (
     SettingWarning,
     SolverError,
 )
-from imac_torch.evaluation import evaluate
+from imac_torch.model.network import IMACNetwork, evaluating
 from imac_torch.numeric.modes import lasting
-from imac_torch.overrides import path_keys
 from imac_torch.reports.area import AREA_MODELS, network_area
 from imac_torch.reports.report import Report, environment
 from imac_torch.simulator import HSpice, Simulator
+from imac_torch.study.engine import Engine, Spice
+from imac_torch.study.evaluation import evaluate
 from imac_torch.sweep.digest import Undigestible, content_of, files_of
 from imac_torch.sweep.points import SEED, Point, configure, seed_of
 from imac_torch.sweep.tasks import Bench

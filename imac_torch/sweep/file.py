@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from imac_torch.base.files import parse_toml, read_text
 from imac_torch.config import Config
+from imac_torch.config.assignment import apply_overrides, field_paths
 from imac_torch.errors import ConfigError
-from imac_torch.files import parse_toml, read_text
-from imac_torch.overrides import apply_overrides, field_paths
 from imac_torch.sweep.evaluator import METRICS, TIMING_METRICS
 from imac_torch.sweep.points import SEED, grid, product
 from imac_torch.sweep.search import Choices, Range

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from imac_torch.config import Config
+from imac_torch.config.assignment import apply_overrides
 from imac_torch.errors import ConfigError
-from imac_torch.overrides import apply_overrides
 
 __all__ = ["SEED", "Point", "configure", "grid", "product", "seed_of"]
 

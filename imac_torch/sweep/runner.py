@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from imac_torch.base.progress import progress_bar
 from imac_torch.errors import ConfigError
-from imac_torch.progress import progress_bar
 from imac_torch.sweep.backends import Backend, InProcess
 from imac_torch.sweep.evaluator import Evaluator, NetworkEvaluator
 from imac_torch.sweep.points import Point

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imac_torch.base.progress import progress_bar
 from imac_torch.errors import ConfigError
-from imac_torch.progress import progress_bar
 from imac_torch.sweep.backends import Backend, InProcess
 from imac_torch.sweep.evaluator import LOOKED_AT, Evaluator, NetworkEvaluator
 from imac_torch.sweep.points import Point

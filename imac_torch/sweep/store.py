@@ -16,12 +16,12 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from filelock import FileLock, Timeout
 from typing_extensions import Self
 
+from imac_torch.base.files import atomic_path, parse_json
+from imac_torch.base.tables import html_table
 from imac_torch.errors import DataError
-from imac_torch.files import atomic_path, parse_json
 from imac_torch.sweep.pareto import pareto_front
 from imac_torch.sweep.points import Point
 from imac_torch.sweep.tasks import Outcome
-from imac_torch.tables import html_table
 
 __all__ = ["Store", "SweepTable"]
 

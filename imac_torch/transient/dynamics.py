@@ -16,14 +16,14 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from imac_torch.circuit.crossbar import CrossbarSpec
+from imac_torch.circuit.wires import input_line_capacitances, output_line_capacitance
 from imac_torch.config import Interconnect
-from imac_torch.crossbar import CrossbarSpec
 from imac_torch.elimination.blocks import BlockLayout, Termination
 from imac_torch.elimination.chain import LineEnds, chain_inverse
 from imac_torch.elimination.linalg import solve
 from imac_torch.elimination.ports import PortNetwork
 from imac_torch.errors import SolverError
-from imac_torch.wires import input_line_capacitances, output_line_capacitance
 
 POWER_ITERATIONS: Final = 12
 """Of the longest time constant, which the reduced model needs to a few percent only."""

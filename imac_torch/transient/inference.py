@@ -11,18 +11,18 @@ from torch import Tensor
 
 from imac_torch.config import Timing
 from imac_torch.dc.network import solve_dc
-from imac_torch.energy import Energy
 from imac_torch.errors import SolverError, SolverMemoryError
-from imac_torch.latency import REFINEMENT, Latency, measure_latency
 from imac_torch.numeric.budget import latency_bytes, require_memory
 from imac_torch.numeric.modes import lasting
-from imac_torch.solution import Status
+from imac_torch.results.energy import Energy
+from imac_torch.results.latency import REFINEMENT, Latency, measure_latency
+from imac_torch.results.solution import Status
+from imac_torch.results.waveform import Waveforms, sample
 from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.transient.network import solve_transient
 from imac_torch.transient.options import TimingOptions
 from imac_torch.transient.preparation import DynamicStage
 from imac_torch.transient.result import TransientResult
-from imac_torch.waveform import Waveforms, sample
 
 
 @dataclass(frozen=True)

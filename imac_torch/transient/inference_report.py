@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from imac_torch.config import Timing
-from imac_torch.energy import Energy
-from imac_torch.latency import RESOLUTION, Latency, SamplingCost, sampling_cost
-from imac_torch.solution import Status
-from imac_torch.waveform import Waveforms
+from imac_torch.results.energy import Energy
+from imac_torch.results.latency import RESOLUTION, Latency, SamplingCost, sampling_cost
+from imac_torch.results.solution import Status
+from imac_torch.results.waveform import Waveforms
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class InferenceReport:
         energy: (B, 1) J by part over the period.
         static: (B, 1) J, of the powers at the end of the period.
         timing: Period and transition.
-        status: (B,) int64, a :class:`imac_torch.solution.Status`.
+        status: (B,) int64, a :class:`imac_torch.results.solution.Status`.
         wires: How each layer's crossbars were represented.
         reduction_error: V, largest over the data set.
         steps: Time steps per batch.

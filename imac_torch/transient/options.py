@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from imac_torch.errors import SolverError
-from imac_torch.latency import FRACTION, RESOLUTION
+from imac_torch.results.latency import FRACTION, RESOLUTION
 from imac_torch.transient.integrator import StepControl
 
 

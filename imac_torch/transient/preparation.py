@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Interconnect, Timing
-from imac_torch.crossbar import CrossbarSpec
 from imac_torch.dc.network import Stage
 from imac_torch.errors import SolverError
 from imac_torch.numeric.budget import lines_bytes, require_memory

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from imac_torch.config import Timing
-from imac_torch.energy import Energy
-from imac_torch.solution import Power
+from imac_torch.results.energy import Energy
+from imac_torch.results.solution import Power
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class TransientResult:
         static: (B, L) J, what the powers at the ends of periods make of a whole period each:
             where a period is long enough, the power of the DC solution.
         timing: Period and transition.
-        status: (B,) int64, a :class:`imac_torch.solution.Status` of the initial DC solution.
+        status: (B,) int64, :class:`imac_torch.results.solution.Status` of the initial DC solution.
         steps: Accepted time steps.
         rejected: Rejected ones.
         wires: How each layer's crossbars were represented.

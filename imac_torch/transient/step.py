@@ -10,7 +10,7 @@ from torch import Tensor
 
 from imac_torch.dc.network import solve_dc
 from imac_torch.dc.newton import NewtonOptions
-from imac_torch.solution import Status
+from imac_torch.results.solution import Status
 from imac_torch.transient.accuracy import Earlier, between_errors, end_errors, power_errors
 from imac_torch.transient.drive import Drive, DrivePoint, RampDrive, Sequence, StepDrive
 from imac_torch.transient.integrator import (

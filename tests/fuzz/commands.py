@@ -17,10 +17,10 @@ import imac_torch
 from fuzz import samples
 from fuzz.harness import BAD, CLEAR, RAN, Outcome, WrongAnswer, attempt
 from fuzz.mutate import NUMBERS, WORDS, as_toml, scrambled, tree
+from imac_torch.base.files import parse_toml
 from imac_torch.cli import app, commands
 from imac_torch.cli.exits import ExitCode
-from imac_torch.files import parse_toml
-from imac_torch.overrides import field_paths
+from imac_torch.config.assignment import field_paths
 
 LOGISTIC = ("-s", "neuron.kind=logistic", "-s", "mapping.levels=continuous")
 DATA = ("--data", "mine:data", "-q", "-n", "4")

@@ -18,10 +18,10 @@ from fuzz.processes import Forked, command
 from fuzz.simulators import GOOD, SETTINGS, check_right, compiled, stand_in, truth
 from imac_torch.cli.exits import ExitCode
 from imac_torch.config import Config
+from imac_torch.conversion.storage import load
 from imac_torch.errors import ImacError, NetlistError
 from imac_torch.reports.report import Report
 from imac_torch.simulator import NgSpice
-from imac_torch.storage import load
 from imac_torch.sweep import NetworkEvaluator, grid, run_sweep
 
 REFUSED = 3

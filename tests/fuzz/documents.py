@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from fuzz import samples
 from fuzz.harness import Outcome, WrongAnswer, attempt
+from imac_torch.base.units import parse_spice_number, spice_number
 from imac_torch.config import Config
+from imac_torch.config.assignment import apply_overrides, field_paths, parse_assignment
 from imac_torch.datasets.imac_sim_script import read_imac_sim_script
 from imac_torch.finfet.card import parse_model_cards
 from imac_torch.netlist.subcircuits import AMPLIFIER_PORTS, read_subcircuit
-from imac_torch.overrides import apply_overrides, field_paths, parse_assignment
 from imac_torch.simulator import parse_listing
 from imac_torch.sweep import read_sweep
-from imac_torch.units import parse_spice_number, spice_number
 
 EXAMPLES = 40
 """Of one attack."""

@@ -25,8 +25,8 @@ from fuzz.processes import command
 from fuzz.simulators import GOOD, stand_in, write_answers
 from imac_torch.cli.exits import ExitCode
 from imac_torch.config import Config
+from imac_torch.conversion.storage import load
 from imac_torch.reports.report import Report
-from imac_torch.storage import load
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 SETTINGS = imac.NetlistSettings(analysis="dc", images_per_netlist=2)

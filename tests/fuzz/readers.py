@@ -16,12 +16,13 @@ import imac_torch as imac
 from fuzz import samples
 from fuzz.harness import Outcome, WrongAnswer, attempt
 from fuzz.mutate import as_json, as_safetensors, as_toml, scrambled, tree
+from imac_torch.base.files import parse_toml
 from imac_torch.config import Config
+from imac_torch.conversion.storage import load
 from imac_torch.datasets.csvfile import read_csv
 from imac_torch.datasets.imac_sim import read_imac_sim
 from imac_torch.datasets.imac_sim_script import read_imac_sim_script
 from imac_torch.errors import NetlistError
-from imac_torch.files import parse_toml
 from imac_torch.finfet.card import read_model_cards
 from imac_torch.netlist.inverter import library_inverter
 from imac_torch.netlist.parse import parse_netlist
@@ -33,8 +34,7 @@ from imac_torch.reports.html_report import render_report
 from imac_torch.reports.report import Report
 from imac_torch.simulator import parse_listing, read_measure_file, read_post, read_raw
 from imac_torch.simulator.hspice_text import name_measures
-from imac_torch.sources import open_data, open_model
-from imac_torch.storage import load
+from imac_torch.study.sources import open_data, open_model
 from imac_torch.sweep import read_sweep, render_sweep
 from imac_torch.sweep.store import Store
 

@@ -15,10 +15,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import imac_torch as imac
+from imac_torch.base.resources import spice_file
 from imac_torch.finfet.builtin import builtin_14nm_hp
 from imac_torch.finfet.card import write_model_card
 from imac_torch.periphery.neuron.neurontable import InterpolationError, NeuronTable
-from imac_torch.resources import spice_file
 from imac_torch.sweep.store import Store
 from imac_torch.sweep.tasks import Outcome
 

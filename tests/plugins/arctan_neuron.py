@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from imac_torch.activations import Bounded
+from imac_torch.periphery.activations import Bounded
 from imac_torch.periphery.neuron import BehaviouralNeuron, register_neuron
 
 

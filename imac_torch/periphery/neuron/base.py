@@ -9,12 +9,12 @@ from typing import ClassVar, Final, NamedTuple
 
 import torch
 
-from imac_torch.activations import ActivationFunction
+from imac_torch.base.resources import spice_file
 from imac_torch.config import Config, Neuron
 from imac_torch.config.kinds import NEURON_KINDS
 from imac_torch.errors import ConfigError
+from imac_torch.periphery.activations import ActivationFunction
 from imac_torch.periphery.neuron.core import CPU, Charges, Core, NoCharges
-from imac_torch.resources import spice_file
 
 __all__ = ["COMMON_FIELDS", "NeuronKind", "NeuronLayout", "NeuronSpec", "kind_of"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from imac_torch.activations import ACTIVATIONS, Activation
 from imac_torch.config.kinds import NEURON_KINDS
 from imac_torch.errors import ConversionError
+from imac_torch.periphery.activations import ACTIVATIONS, Activation
 from imac_torch.periphery.neuron.base import NeuronKind
 
 __all__ = ["kind_for", "neuron_kinds", "register_neuron"]

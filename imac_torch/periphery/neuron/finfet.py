@@ -9,11 +9,11 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from imac_torch.activations import SIGMOID
 from imac_torch.config import Config
 from imac_torch.errors import ConfigError
 from imac_torch.finfet import FinFET, builtin_14nm_hp, inverter_currents, load_ptm
 from imac_torch.numeric.modes import lasting
+from imac_torch.periphery.activations import SIGMOID
 from imac_torch.periphery.neuron.base import (
     COMMON_FIELDS,
     NeuronKind,

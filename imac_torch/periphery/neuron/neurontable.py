@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from imac_torch.base.files import atomic_path, parse_json, read_tensors
 from imac_torch.errors import ConfigError, DataError
-from imac_torch.files import atomic_path, parse_json, read_tensors
 from imac_torch.periphery.neuron.spline import SplineTable
 
 __all__ = ["InterpolationError", "NeuronTable", "measure_interpolation"]

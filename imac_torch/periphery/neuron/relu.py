@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from imac_torch.activations import RELU
+from imac_torch.periphery.activations import RELU
 from imac_torch.periphery.neuron.behavioural import BehaviouralNeuron
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from imac_torch.activations import SIGMOID
 from imac_torch.errors import ConfigError, NetlistError
 from imac_torch.numeric.modes import lasting
+from imac_torch.periphery.activations import SIGMOID
 from imac_torch.periphery.neuron.base import COMMON_FIELDS, NeuronKind, NeuronSpec
 from imac_torch.periphery.neuron.core import CPU, Core
 from imac_torch.periphery.neuron.neurontable import NeuronTable

@@ -1,0 +1,77 @@
+"""Modules of version 0.1 that stand elsewhere now: their old names work for one release."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from importlib import import_module
+from types import ModuleType
+from typing import Any, Final
+
+__all__ = ["MOVED", "keep_old_names"]
+
+MOVED: Final = {
+    "ablation": "conversion.ablation",
+    "activations": "periphery.activations",
+    "analog": "model.network",
+    "calibration": "conversion.calibration",
+    "characterization": "study.characterization",
+    "crossbar": "circuit.crossbar",
+    "deck": "study.deck",
+    "energy": "results.energy",
+    "engine": "study.engine",
+    "evaluation": "study.evaluation",
+    "files": "base.files",
+    "ir_drop": "dc.ir_drop",
+    "latency": "results.latency",
+    "layers": "model.linear",
+    "montecarlo": "study.montecarlo",
+    "nodal": "reference.nodal",
+    "nonlinear": "reference.nonlinear",
+    "overrides": "config.assignment",
+    "plots": "reports.plots",
+    "presets": "devices.presets",
+    "progress": "base.progress",
+    "resources": "base.resources",
+    "solution": "results.solution",
+    "sources": "study.sources",
+    "storage": "conversion.storage",
+    "tables": "base.tables",
+    "transient_verification": "study.transient_verification",
+    "units": "base.units",
+    "userneuron": "study.userneuron",
+    "variation": "model.variation",
+    "verification": "study.verification",
+    "waveform": "results.waveform",
+    "wires": "circuit.wires",
+}
+"""Old name to new one, both below the package."""
+
+
+class _MovedModule(ModuleType):
+    """Gives what the module at the new place has, and says where that is."""
+
+    def __init__(self, old: str, new: str) -> None:
+        super().__init__(old, f"See {new}.")
+        self._new = new
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        warnings.warn(
+            f"{self.__name__} is now {self._new}; the old name goes with version 0.3",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return getattr(import_module(self._new), name)
+
+
+def keep_old_names(package: str) -> None:
+    """Let ``import package.old`` work; nothing is imported before it is used.
+
+    Args:
+        package: The package's name.
+    """
+    for old, new in MOVED.items():
+        name = f"{package}.{old}"
+        sys.modules.setdefault(name, _MovedModule(name, f"{package}.{new}"))

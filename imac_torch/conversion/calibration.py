@@ -1,0 +1,544 @@
+"""Calibration of a converted network on a few batches of data.
+
+Three things are learnt, all without labels:
+
+1. statistics of every layer's inputs, which weigh what the mapping cannot make exact;
+2. trims: gain and offset of every row, fitted so that the neurons of the circuit as it is built,
+   with wires, partitions and loading, answer as the software layer does;
+3. gains of amplifiers and, where the activation has no fixed scale (ReLU, identity), ranges, the
+   software output that is vdd: those with which the trimmed circuit errs least, tried one by one
+   on some of the samples.
+
+What came closest to the software model on the samples is kept, and if nothing came closer than the
+network that was given, it stays as it was.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from imac_torch.base.progress import progress_bar
+from imac_torch.conversion.ablation import (
+    Losses,
+    activations,
+    attribute,
+    relative_error,
+    software_activations,
+)
+from imac_torch.errors import ConversionError, MappingError
+from imac_torch.mapping.states import InputStatistics
+from imac_torch.model.linear import IMACLinear, Scaling
+from imac_torch.model.network import IMACNetwork
+from imac_torch.numeric.modes import lasting
+
+HEADROOM: Final = (1.25, 2.5, 5.0, 10.0, 20.0)
+"""Factors between the largest software output and the one that is vdd, for circuits whose scale
+is free. A smaller scale asks for less of the rows, and less gain lets lines float less; the first
+factor leaves room for samples not seen. What a hidden layer does not use of its swing, the next
+one has to amplify."""
+RANGE_STEP: Final = 1.6
+"""Factor between ranges that calibration tries on the circuit."""
+GAINS: Final = (2.0, 5.0, 12.5, 32.0, 80.0, 200.0)
+"""Gains that calibration tries on the circuit, in every layer whose gain is free."""
+SEARCH_SAMPLES: Final = 100
+"""Samples on which gains and ranges are compared; rows have two numbers to fit to them."""
+PASSES: Final = 3
+"""Rounds through all gains and ranges at most; mostly the second changes nothing."""
+WORK: Final = 1.2e6
+"""Circuits times weights that the search may take: large networks get a shorter one."""
+ENOUGH: Final = 0.01
+"""Error of outputs, relative to what varies in them, that needs no search for a smaller one."""
+SAME: Final = 1.05
+"""Factor between errors below which a larger range has no advantage, nor another gain."""
+CLOSE: Final = 0.5
+"""Error of a single output, relative to what varies in it, up to which a circuit carries it."""
+CARRIED: Final = 0.9
+"""Share of samples with the software model's largest output from which a circuit carries it."""
+CLOSE_ENOUGH: Final = 0.1
+"""Error of outputs up to which other largest outputs are ties, more or less."""
+DIAGNOSED: Final = 100
+"""Samples that the steps' costs are looked up on, where a circuit does not carry its network."""
+CORNERS: Final = 256
+"""Input vectors that stand for data where there are none."""
+CORNER_MARGIN: Final = 1.5
+"""How much larger outputs may be for data; ReLUs that clip lose more than others that do not."""
+RIDGE: Final = 1e-3
+"""Regularisation of the row fits relative to the data, so that rows that hardly vary keep their
+gain."""
+LARGEST_GAIN_STEP: Final = 1.3
+"""Row gains are corrected by at most this factor per round."""
+
+
+@dataclass(frozen=True)
+class LayerCalibration:
+    """What calibration did to one layer, and what is left.
+
+    Attributes:
+        layer: Path.
+        input_scale: Software input that is vdd.
+        output_scale: Software output that is vdd.
+        gain: Of the amplifiers.
+        error_before: Rms difference of the neurons' outputs from the software activations,
+            relative to the activations' rms about their mean
+            (:func:`imac_torch.conversion.ablation.relative_error`), in the network that was given.
+            NaN where
+            the circuit was not solved.
+        error_after: The same in the network as it is now.
+    """
+
+    layer: str
+    input_scale: float
+    output_scale: float
+    gain: float
+    error_before: float
+    error_after: float
+
+
+@lasting()
+def calibrate(
+    network: IMACNetwork,
+    batches: Iterable[Tensor] | Tensor,
+    *,
+    rounds: int = 3,
+    trim: bool = True,
+    progress: bool = False,
+) -> tuple[LayerCalibration, ...]:
+    """Adapt ranges, gains, mapping and trims of a network to data; it is changed in place.
+
+    Args:
+        network: A converted model whose layers have the mapping scheme 'matched'.
+        batches: Model inputs, (B, …) each; a few hundred samples are enough.
+        rounds: Repetitions of the row fits.
+        trim: Whether to fit rows (step 3). Without, the circuit is not solved at all, and what
+            calibration did is not compared with what was before.
+        progress: Show a progress bar.
+
+    Returns:
+        A record per layer.
+
+    Raises:
+        MappingError: A layer has another mapping scheme, or there are no data, or software
+            outputs are not finite.
+        ConversionError: An input is beyond what ``supplies.input_scale`` codes as vdd.
+
+    Warns:
+        ConversionWarning: The circuit does not carry the network, calibrated as it is; with what
+            the steps of :func:`imac_torch.ablate` cost, and what would help.
+    """
+    losses = Losses()
+    records = fit(network, batches, losses, rounds=rounds, trim=trim, progress=progress)
+    # Two frames more: what keeps tensors of other modes out wraps this function.
+    losses.warn("what this circuit loses", stacklevel=3)
+    return records
+
+
+@lasting()
+def fit(
+    network: IMACNetwork,
+    batches: Iterable[Tensor] | Tensor,
+    losses: Losses,
+    *,
+    rounds: int = 3,
+    trim: bool = True,
+    progress: bool = False,
+) -> tuple[LayerCalibration, ...]:
+    """:func:`calibrate`, which warns; this adds what is to be warned of to ``losses``."""
+    layers = list(network.analog_layers())
+    for layer in layers:
+        if not layer.matched:
+            raise MappingError(
+                f"{layer.name}: calibration adapts conductances row by row, which the scheme "
+                f"{layer.config.mapping.scheme!r} does not; set mapping.scheme = 'matched'"
+            )
+    if rounds < 0:
+        raise MappingError(f"rounds = {rounds} must be at least 0")
+    inputs = join_samples(batches)
+    software = software_activations(network, network.features(inputs))
+    for layer, values in zip(layers, software[1:], strict=True):
+        if not bool(torch.isfinite(values).all()):
+            raise MappingError(
+                f"{layer.name}: the software layer's outputs are not all finite for these samples; "
+                "calibration needs numbers (did training diverge?)"
+            )
+    reach = float(software[0].abs().max()) / layers[0].scaling.input_scale
+    if reach > 1.0 + 1e-9:
+        raise ConversionError(
+            f"{layers[0].name}: inputs reach {reach:g} times supplies.input_scale; scale the data "
+            "or set supplies.input_scale"
+        )
+    if not trim:
+        assume_ranges(layers, [True] * len(layers), software[0])
+        given = found = None
+    else:
+        given = _State.of(network, inputs, software)
+        try:
+            with progress_bar("calibrating", None, "circuits", shown=progress) as advance:
+                _search(network, inputs, software, advance)
+                for index, layer in enumerate(layers):
+                    _trim(network, layer, index, inputs, software, rounds)
+                advance(1)
+            found = _State.of(network, inputs, software)
+        except BaseException:
+            given.restore(layers)
+            raise
+        if not found.better_than(given):
+            given.restore(layers)
+            found = given
+        _explain(network, found, inputs, losses)
+    nothing = [float("nan")] * len(layers)
+    return tuple(
+        LayerCalibration(
+            layer.name,
+            layer.scaling.input_scale,
+            layer.scaling.output_scale,
+            layer.gain(),
+            before,
+            after,
+        )
+        for layer, before, after in zip(
+            layers,
+            nothing if given is None else given.errors,
+            nothing if found is None else found.errors,
+            strict=True,
+        )
+    )
+
+
+def _explain(network: IMACNetwork, state: _State, inputs: Tensor, losses: Losses) -> None:
+    """Say where a network is lost that its circuit does not carry."""
+    error, agreement = state.errors[-1], float(state.agrees.to(torch.float64).mean())
+    if list(network.analog_layers())[-1].out_features == 1:
+        carried, answers = error <= CLOSE, ""
+    else:
+        carried = agreement >= CARRIED or error <= CLOSE_ENOUGH
+        answers = (
+            f"{100 * (1.0 - agreement):.0f} % of the samples have another largest output "
+            "than in software, and "
+        )
+    if not carried:
+        losses.add(
+            f"calibrated, {answers}outputs are off by {100 * error:.0f} % (rms) of what varies in "
+            "them"
+        )
+        attribute(network, inputs[:DIAGNOSED], losses)
+
+
+@dataclass(frozen=True)
+class _State:
+    """All that calibration changes in a network, and how good the whole circuit is with it.
+
+    Attributes:
+        scalings: Of every layer.
+        buffers: Of every layer.
+        errors: As in :class:`LayerCalibration`.
+        agrees: (B,) bool, whether the largest output is the software model's.
+    """
+
+    scalings: tuple[Scaling, ...]
+    buffers: tuple[dict[str, Tensor], ...]
+    errors: tuple[float, ...]
+    agrees: Tensor
+
+    @classmethod
+    def of(cls, network: IMACNetwork, inputs: Tensor, software: Sequence[Tensor]) -> _State:
+        """The network as it is."""
+        layers = list(network.analog_layers())
+        solution = network.solve(inputs, power=False)
+        good = solution.converged
+        errors = []
+        for layer, state, wanted in zip(layers, solution.layers, software[1:], strict=True):
+            found = state.outputs / layer.config.supplies.vdd * layer.scaling.output_scale
+            errors.append(relative_error(found[good], wanted[good], layer.scaling.output_scale))
+        same = solution.layers[-1].outputs.argmax(-1) == software[-1].argmax(-1)
+        return cls(
+            tuple(layer.scaling for layer in layers),
+            tuple({name: item.clone() for name, item in layer.named_buffers()} for layer in layers),
+            tuple(errors),
+            same & good,
+        )
+
+    def better_than(self, other: _State) -> bool:
+        """Whether outputs are closer, and decisions not worse beyond chance.
+
+        Decisions that differ between the two are as likely won as lost if neither is better; then
+        their difference has the standard deviation of the square root of their number.
+        """
+        lost = int((other.agrees & ~self.agrees).sum())
+        won = int((self.agrees & ~other.agrees).sum())
+        return self.errors[-1] < other.errors[-1] and lost - won <= 2.0 * math.sqrt(lost + won)
+
+    def restore(self, layers: Sequence[IMACLinear]) -> None:
+        """Put layers back into this state."""
+        for layer, scaling, buffers in zip(layers, self.scalings, self.buffers, strict=True):
+            layer.scaling = scaling
+            for name, buffer in buffers.items():
+                layer.get_buffer(name).copy_(buffer)
+
+
+def join_samples(batches: Iterable[Tensor] | Tensor) -> Tensor:
+    """Batches of model inputs as one.
+
+    Raises:
+        MappingError: There is no sample.
+    """
+    parts = [batches] if isinstance(batches, Tensor) else list(batches)
+    if not parts or sum(len(part) for part in parts) == 0:
+        raise MappingError("calibration needs at least one sample")
+    return torch.cat(parts)
+
+
+def _search(
+    network: IMACNetwork,
+    inputs: Tensor,
+    software: Sequence[Tensor],
+    advance: Callable[[int], None],
+) -> None:
+    """Leave the network with the gains and ranges whose trimmed circuit errs least."""
+    layers = list(network.analog_layers())
+    first = layers[0].scaling.input_scale
+    step = -(-len(inputs) // SEARCH_SAMPLES)
+    some, seen = inputs[::step], [values[::step] for values in software]
+    largest = [float(values.abs().max()) for values in software[1:]]
+    ranged = [
+        not layer.activation.function.bounded and top > 0.0
+        for layer, top in zip(layers, largest, strict=True)
+    ]
+    gained = [layer.config.amplifier.gain is None for layer in layers]
+
+    def tried(setting: _Setting) -> _Trial | None:
+        if next(number) >= most:
+            return None
+        return arranged(setting)
+
+    def arranged(setting: _Setting) -> _Trial:
+        entry = first
+        for index, layer in enumerate(layers):
+            scale = layer.scaling.output_scale
+            if ranged[index]:
+                scale = setting.factors[index] * largest[index]
+            layer.scaling = Scaling(entry, scale)
+            layer.set_input_statistics(InputStatistics.of(software[index] / entry))
+            layer.trim.zero_()
+            if gained[index]:
+                layer.matched_gain.fill_(setting.gains[index])
+            entry = scale
+        for index, layer in enumerate(layers):
+            _trim(network, layer, index, some, seen, 1)
+        spread = sum(layer.expected(layer.gain()).spread for layer in layers)
+        advance(1)
+        error = _State.of(network, some, seen).errors[-1]
+        return _Trial(math.hypot(error, math.sqrt(spread)), error, setting)
+
+    number = itertools.count(1)
+    most = max(3, int(WORK / sum(layer.weight.numel() for layer in layers)))
+    gains = tuple(layer.gain() for layer in layers)
+    kept = tuple(
+        layer.scaling.output_scale / top if free else 1.0
+        for layer, top, free in zip(layers, largest, ranged, strict=True)
+    )
+    usual = tuple(HEADROOM[1] if free else 1.0 for free in ranged)
+    candidates = [_Setting(gains, kept), _Setting(gains, usual)]
+    if any(gained):
+        candidates += [_Setting((gain,) * len(layers), usual) for gain in GAINS]
+    best = arranged(candidates[0])
+    for candidate in candidates[1:]:
+        if best.error > ENOUGH and candidate != best.setting:
+            found = tried(candidate)
+            best = best if found is None or best.score <= found.score else found
+    numbers = [
+        (move, index)
+        for index in reversed(range(len(layers)))
+        for move, free in ((_range_moves, ranged), (_gain_moves, gained))
+        if free[index]
+    ]
+    for _ in range(PASSES):
+        before = best
+        for move, index in numbers:
+            if best.error > ENOUGH:
+                best = _climb(best, partial(move, index=index), tried)
+        if best is before:
+            break
+    arranged(best.setting)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """Gain of every layer, and vdd in largest software outputs."""
+
+    gains: tuple[float, ...]
+    factors: tuple[float, ...]
+
+
+def _gain_moves(setting: _Setting, up: bool, *, index: int) -> _Setting:
+    gains = list(setting.gains)
+    gains[index] *= 2.0 if up else 0.5
+    return replace(setting, gains=tuple(gains))
+
+
+def _range_moves(setting: _Setting, up: bool, *, index: int) -> _Setting:
+    factors = list(setting.factors)
+    factors[index] = max(HEADROOM[0], factors[index] * (RANGE_STEP if up else 1.0 / RANGE_STEP))
+    return replace(setting, factors=tuple(factors))
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A setting, the outputs' error with it, and that error with what spread is expected to add."""
+
+    score: float
+    error: float
+    setting: _Setting
+
+
+def _climb(
+    best: _Trial,
+    move: Callable[[_Setting, bool], _Setting],
+    tried: Callable[[_Setting], _Trial | None],
+) -> _Trial:
+    """Downhill in one number, first one way, then, if that did not help, the other."""
+    for up in (True, False):
+        start = best
+        while (following := move(best.setting, up)) != best.setting:
+            found = tried(following)
+            if found is None or not found.score * SAME < best.score:
+                break
+            best = found
+        if best is not start:
+            break
+    return best
+
+
+def _choose_range(
+    layer: IMACLinear, driven: Sequence[IMACLinear], outputs: Tensor, smallest: float
+) -> None:
+    """Least expected error of a layer and of the one that it drives, gains not being chosen yet."""
+    found = []
+    for factor in HEADROOM:
+        scale = smallest * factor / HEADROOM[0]
+        layer.scaling = replace(layer.scaling, output_scale=scale)
+        error = layer.least_expected_error()
+        for item in driven:
+            item.scaling = replace(item.scaling, input_scale=scale)
+            item.set_input_statistics(InputStatistics.of(outputs / scale))
+            error = math.hypot(error, item.least_expected_error())
+            item.matched_gain.fill_(math.nan)
+        found.append((error, layer.scaling))
+    least = min(error for error, _ in found)
+    layer.scaling = next(scaling for error, scaling in found if error <= SAME * least)
+    layer.matched_gain.fill_(math.nan)
+
+
+@lasting()
+def assume_ranges(
+    layers: Sequence[IMACLinear],
+    which: Sequence[bool],
+    features: Tensor | None = None,
+    *,
+    choose: bool = True,
+) -> None:
+    """Ranges of layers before the circuit is solved, and what follows from them.
+
+    Without data, inputs are taken as independent and each at plus or minus full scale, which is
+    what images of dark backgrounds are like, and carried through the software layers. Circuits
+    whose gain is given and whose scheme does not solve for conductances have the range that their
+    gain gives them.
+
+    Args:
+        layers: Of one network.
+        which: Layers that may be changed; the others have been trained or calibrated.
+        features: (B, N) inputs of the first layer, if there are data.
+        choose: Whether ranges may be larger than the outputs need where the scheme 'matched' is
+            expected to err less then; calibration finds that out on the circuit.
+    """
+    margin = HEADROOM[0]
+    if features is None:
+        margin = CORNER_MARGIN
+        generator = torch.Generator().manual_seed(0)
+        shape = (CORNERS, layers[0].in_features)
+        signs = torch.randint(0, 2, shape, generator=generator, device="cpu") * 2.0 - 1.0
+        features = signs.to(layers[0].weight.device) * layers[0].scaling.input_scale
+    software = activations(layers, features)
+    for index, (layer, free) in enumerate(zip(layers, which, strict=True)):
+        if not free:
+            continue
+        if index > 0:
+            scale = layers[index - 1].scaling.output_scale
+            layer.scaling = replace(layer.scaling, input_scale=scale)
+            if layer.matched:
+                layer.set_input_statistics(InputStatistics.of(software[index] / scale))
+        if layer.matched:
+            layer.trim.zero_()
+            layer.matched_gain.fill_(math.nan)
+        largest = float(software[index + 1].abs().max())
+        if layer.activation.function.bounded or not 0.0 < largest < math.inf:
+            continue
+        layer.scaling = replace(layer.scaling, output_scale=margin * largest)
+        if layer.matched and choose:
+            after = zip(layers[index + 1 : index + 2], which[index + 1 : index + 2], strict=True)
+            driven = [item for item, changes in after if changes and item.matched]
+            _choose_range(layer, driven, software[index + 1], margin * largest)
+        elif not layer.matched and layer.config.amplifier.gain is not None:
+            layer.scaling = replace(layer.scaling, output_scale=layer.range_of_gain())
+
+
+def _trim(
+    network: IMACNetwork,
+    layer: IMACLinear,
+    index: int,
+    inputs: Tensor,
+    software: Sequence[Tensor],
+    rounds: int,
+) -> None:
+    """Fit the rows of one layer repeatedly; every row keeps its best trim."""
+    best = torch.full((layer.out_features,), torch.inf, dtype=torch.float64, device="cpu")
+    best = best.to(layer.trim.device)
+    kept = layer.trim.clone()
+    for step in range(rounds + 1):
+        solution = network.solve(inputs, power=False)
+        good = solution.converged
+        state = solution.layers[index]
+        wanted = software[index + 1][good] / layer.scaling.output_scale
+        wanted = wanted * layer.config.supplies.vdd
+        error = (state.outputs[good] - wanted).square().mean(0)
+        better = error < best
+        best = torch.where(better, error, best)
+        kept = torch.where(better[:, None], layer.trim, kept)
+        if step < rounds:
+            layer.trim.copy_(kept)
+            _fit_rows(layer, state.combined[good], state.outputs[good], wanted, better)
+    layer.trim.copy_(kept)
+
+
+def _fit_rows(
+    layer: IMACLinear, combined: Tensor, outputs: Tensor, wanted: Tensor, rows: Tensor
+) -> None:
+    """Gain and offset per row by least squares on the neurons' outputs (one Gauss-Newton step).
+
+    With u the neuron's output, z its input and f' = du/dz, the step minimises
+    Σ (u + f'·((γ - 1)·(z - z̄) + β) - u_wanted)² per row. f' is taken from the activation's own
+    shape at u, which the circuit's neuron follows closely enough for a step.
+    """
+    vdd = layer.config.supplies.vdd
+    slope = layer.activation.function.steepness(outputs, layer.threshold_and_slope()[1], vdd)
+    mean = combined.mean(0)
+    columns = torch.stack([slope * (combined - mean), slope], dim=-1)  # (B, M, 2)
+    missing = wanted - outputs
+    normal = torch.einsum("bmi,bmj->mij", columns, columns)
+    right = torch.einsum("bmi,bm->mi", columns, missing)
+    ridge = RIDGE * normal.diagonal(dim1=-2, dim2=-1)
+    ridge = ridge + 1e-9 * ridge.amax() + 1e-30
+    step = torch.linalg.solve(normal + torch.diag_embed(ridge), right[..., None])[..., 0]
+    gain = (1.0 + step[:, 0]).clamp(1.0 / LARGEST_GAIN_STEP, LARGEST_GAIN_STEP)
+    offset = step[:, 1] + (1.0 - gain) * mean
+    target = layer.wanted_transfer()
+    trimmed = target * gain[:, None]
+    trimmed[:, -1] += offset / vdd
+    layer.trim += torch.where(rows[:, None], trimmed - target, torch.zeros_like(target))

@@ -1,0 +1,478 @@
+"""From a trained model to an analog network: an ordered list of passes."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from imac_torch.config import Config, LayerConfig, Place, Unread, WeightMapping, unread_settings
+from imac_torch.conversion.ablation import Losses, finer
+from imac_torch.conversion.calibration import assume_ranges, fit, join_samples
+from imac_torch.conversion.plan import SUPPORTED, Plan, make_plan, named, recognised
+from imac_torch.dc.native import Native
+from imac_torch.errors import CircuitError, ConversionError, SettingWarning
+from imac_torch.model.linear import IMACLinear, Scaling, connect
+from imac_torch.model.network import IMACNetwork, evaluating
+from imac_torch.numeric.modes import lasting
+from imac_torch.periphery.activations import Activation
+from imac_torch.periphery.neuron.choice import kind_for
+from imac_torch.software.behaviour import refuse_global_hooks
+from imac_torch.software.leaves import Leaf, plain_leaves
+from imac_torch.software.plain import copied
+
+FITTED_LEVELS = 17
+"""Weight levels where samples are given and nothing is said of the mapping."""
+INPUT_MARGIN = 1.25
+"""Full scale of inputs relative to the largest of the samples: others may be larger."""
+LARGE_ERROR = 0.1
+"""Relative rounding error of weights from which a conversion warns."""
+
+
+MATCHED = "mapping.scheme = 'matched'"
+
+
+def _losses(layers: Sequence[IMACLinear], *, ranges: bool) -> Losses:
+    """What layers that were not trained as a circuit lose, and what helps.
+
+    Args:
+        layers: Those.
+        ranges: Whether ranges of ReLUs come from data.
+    """
+    losses = Losses()
+    for layer in layers:
+        _rounding_losses(layer, losses)
+        if layer.activation.function.bounded:
+            continue
+        matched = [] if layer.matched else [MATCHED]
+        if not layer.matched and (lost := layer.read_out_error()) > LARGE_ERROR:
+            losses.add(
+                f"{layer.name}: its lines float, so that without wires, too, outputs are off by "
+                f"{100 * lost:.0f} % (rms) of what the weights mean",
+                matched,
+            )
+        if layer.activation.function.clips and not ranges:
+            losses.add(
+                f"{layer.name}: the range of its ReLU is not known, outputs above "
+                f"{layer.scaling.output_scale:.3g} are clipped at vdd",
+                [*matched, "convert(…, samples=…) or --calibrate, which fit ranges to data"],
+            )
+    return losses
+
+
+def _rounding_losses(layer: IMACLinear, losses: Losses) -> None:
+    """What levels cost a layer's weights and its bias."""
+    rounded, levels = layer.quantized(), layer.config.mapping.levels
+    moves = f"{layer.name}: rounding to {levels} levels moves the"
+    if rounded.error > LARGE_ERROR:
+        culprit, advice = "", []
+        if layer.bias is not None:
+            weight, bias = layer.weight.detach().abs().max(), layer.bias.detach().abs().max()
+            if float(bias) > float(weight * layer.scaling.input_scale):
+                culprit = (
+                    f", because the bias (up to {float(bias):.3g}, weights up to "
+                    f"{float(weight):.3g}) sets the full scale"
+                )
+                advice.append("centred inputs of the layer, or mapping.levels = 'continuous'")
+        if not layer.matched:
+            advice.append(MATCHED)
+        losses.add(
+            f"{moves} weights by {100 * rounded.error:.0f} % (rms){culprit}",
+            [*advice, "training with the levels (README, Train for the circuit)"],
+        )
+    if LARGE_ERROR < rounded.bias_error < math.inf:
+        losses.add(f"{moves} bias by {100 * rounded.bias_error:.0f} % (rms)")
+    if max(rounded.error, rounded.bias_error) > LARGE_ERROR:
+        losses.advise(finer(layer.config.mapping))
+    if rounded.lost_zeros:
+        losses.add(
+            f"{layer.name}: {rounded.lost_zeros} of its weights and biases are 0, which is none of "
+            f"the {levels} levels: each has become the nearest one",
+            [
+                "levels with 0 among them ('ternary', an odd number)",
+                *([] if layer.bias is None else ["bias=False for a bias that is 0"]),
+            ],
+        )
+
+
+def convert(
+    model: nn.Module,
+    config: Config | None = None,
+    *,
+    exclude: Iterable[str] | Callable[[str], bool] = (),
+    generator: torch.Generator | None = None,
+    engine: Native | None = None,
+    samples: Iterable[Tensor] | Tensor | None = None,
+    rounds: int = 1,
+    progress: bool = False,
+) -> IMACNetwork:
+    """Turn a trained model into an analog network.
+
+    The longest fully connected tail becomes analog: Linear (and :class:`IMACLinear`), with
+    BatchNorm1d folded, Dropout dropped and activations as circuits. What comes before stays as
+    it is, in software; so does a final (Log)Softmax. The model itself is not changed, and shares
+    nothing with the network: modules that stay are copied.
+
+    Args:
+        model: An ``nn.Sequential`` (nested ones too), in any mode.
+        config: Of the circuit; per-layer overrides by module path are in ``config.layers``. None:
+            what the model's :class:`IMACLinear` layers were trained with, or the default.
+        exclude: Paths of linear layers, or of modules that hold them, to keep in software (all
+            layers before an excluded one stay in software too), or a function that says so for a
+            path.
+        generator: Randomness of the devices' spread; needed if ``device.variation`` > 0.
+        engine: Settings of the native solver.
+        samples: Inputs of the model, (B, …) or batches of them, to which the circuit is fitted:
+            :func:`imac_torch.calibrate` with the scheme 'matched'; with others, which have no
+            freedom of their own, only the ranges of ReLUs and read-outs. Where the configuration
+            says nothing of the mapping, it is 17 levels, matched; where it says nothing of
+            ``supplies.input_scale`` and the samples need another one, it follows from them.
+        rounds: Of calibration.
+        progress: Show calibration's progress bar.
+
+    Returns:
+        A new module with :class:`IMACLinear` layers; ``print(network.summary())`` shows what was
+        mapped, folded and left in software, and why.
+
+    Raises:
+        ConversionError: A module cannot be converted; its path and what is supported are named.
+
+    Warns:
+        ConversionWarning: Weights or activations lose what the circuit cannot hold, or, with
+            samples, the circuit does not carry the network: one warning with all of it, which
+            steps of :func:`imac_torch.ablate` cost what, and what would help.
+        SettingWarning: Nothing reads some settings in this configuration; the message says what
+            would make them count.
+    """
+    plan = _plan(model, exclude)
+    features = None
+    if samples is not None:
+        samples = join_samples(samples)
+        features = _features(plan, samples)
+    config = _trained_config(plan) if config is None else config
+    config = config if features is None else Fitting._of(plan, features).config(config)
+    _check_names(config, plan)
+    layers = []
+    for index, (leaf, linear, activation) in enumerate(plan.layers):
+        layers.append(_analog_layer(leaf, linear, activation, config, index, len(plan.layers)))
+    _check_chain(layers)
+    connect(layers)
+    plain = [not isinstance(linear, IMACLinear) for _, linear, _ in plan.layers]
+    calibrated = samples is not None and all(layer.matched for layer in layers)
+    assume_ranges(layers, plain, features, choose=not calibrated)
+    for layer in layers:
+        if layer.config.device.variation > 0.0:
+            if generator is None:
+                raise ConversionError(
+                    f"{layer.name}: device.variation = {layer.config.device.variation} needs a "
+                    "torch.Generator: convert(..., generator=torch.Generator().manual_seed(0))"
+                )
+            layer.spread(generator)
+    losses = _losses(
+        [layer for layer, free in zip(layers, plain, strict=True) if free],
+        ranges=samples is not None,
+    )
+    _warn_of_unread(unread_settings(config, _places(plan, config)))
+    for layer in layers:
+        try:
+            layer.description()
+        except CircuitError as error:
+            raise ConversionError(f"{layer.name}: {error}") from None
+    network = IMACNetwork(
+        _copies(plan.digital),
+        layers,
+        _copies(plan.tail),
+        config,
+        plan.records,
+        engine,
+    )
+    # The copies keep the modes of their originals, one by one.
+    for module in (network, network.digital, network.layers, *network.layers, network.tail):
+        module.training = model.training
+    if samples is not None and _fits(layers, plain):
+        fit(network, samples, losses, rounds=rounds, progress=progress)
+    losses.warn("what this conversion loses", stacklevel=2)
+    return network
+
+
+def _fits(layers: Sequence[IMACLinear], free: Sequence[bool]) -> bool:
+    """Whether calibration is for these layers; a warning where samples cannot do what they do.
+
+    Args:
+        layers: Of one network.
+        free: Layers whose ranges may be set.
+    """
+    others = [layer.name for layer in layers if not layer.matched]
+    if not others:
+        return True
+    ranges = any(
+        open_ and not layer.activation.function.bounded
+        for layer, open_ in zip(layers, free, strict=True)
+    )
+    if len(others) < len(layers) or not ranges:
+        done = "set ranges only" if ranges else "have no effect"
+        warnings.warn(
+            f"samples {done}: calibration needs mapping.scheme = 'matched' in all layers, and "
+            f"{', '.join(others)} {'has' if len(others) == 1 else 'have'} another",
+            SettingWarning,
+            stacklevel=3,
+        )
+    return False
+
+
+def _copies(part: Sequence[Leaf]) -> nn.Sequential:
+    return nn.Sequential(*copied([leaf.module for leaf in part], [leaf.path for leaf in part]))
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What samples say of settings that a configuration leaves open.
+
+    Attributes:
+        largest: Magnitude of the first analog layer's inputs.
+        trained: Whether the model has layers that were trained as a circuit.
+    """
+
+    largest: float
+    trained: bool
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        samples: Tensor,
+        *,
+        exclude: Iterable[str] | Callable[[str], bool] = (),
+    ) -> Fitting:
+        """Of a model as :func:`convert` takes it, and samples (B, …) of its inputs.
+
+        Raises:
+            ConversionError: The model cannot be converted.
+        """
+        plan = _plan(model, exclude)
+        return cls._of(plan, _features(plan, samples))
+
+    @classmethod
+    def _of(cls, plan: Plan, features: Tensor) -> Fitting:
+        trained = any(isinstance(linear, IMACLinear) for _, linear, _ in plan.layers)
+        return cls(float(features.detach().abs().max()), trained)
+
+    def config(self, config: Config) -> Config:
+        """The configuration that ``convert(model, config, samples=…)`` takes."""
+        if not self.trained and not config.mapping.model_fields_set:
+            config = config.replace(mapping=WeightMapping(levels=FITTED_LEVELS, scheme="matched"))
+        supplies = config.supplies
+        if "input_scale" in supplies.model_fields_set or not 0.0 < self.largest < math.inf:
+            return config
+        if 0.5 <= self.largest <= supplies.input_scale:
+            return config
+        return config.replace(supplies=supplies.replace(input_scale=INPUT_MARGIN * self.largest))
+
+
+def _features(plan: Plan, samples: Tensor) -> Tensor:
+    """(B, N) inputs of the first analog layer."""
+    digital = _copies(plan.digital)
+    with lasting(), evaluating(digital):
+        found: Tensor = digital(samples)
+    return found
+
+
+def unread(
+    model: nn.Module,
+    config: Config,
+    *,
+    exclude: Iterable[str] | Callable[[str], bool] = (),
+    transients: bool = True,
+    netlists: bool = True,
+) -> list[Unread]:
+    """Settings that differ from their defaults although nothing reads them, without converting.
+
+    Args:
+        model: As :func:`convert` takes it.
+        config: Of the circuit.
+        exclude: Likewise.
+        transients: Whether anything is integrated in time.
+        netlists: Whether a simulator is asked.
+
+    Raises:
+        ConversionError: The model cannot be converted.
+    """
+    places = _places(_plan(model, exclude), config)
+    return unread_settings(config, places, transients=transients, netlists=netlists)
+
+
+def _plan(model: nn.Module, exclude: Iterable[str] | Callable[[str], bool]) -> Plan:
+    refuse_global_hooks()
+    flat = plain_leaves(model)
+    excluded = exclude if callable(exclude) else named(exclude, flat)
+    plan = make_plan(flat, excluded)
+    if not plan.layers:
+        last = flat[-1] if flat else Leaf("model", model)
+        reason = last.why_not(*recognised())
+        words = "" if reason is None else f", it {reason}"
+        raise ConversionError(
+            f"{last.path} ({last.label}): nothing to convert{words}; {SUPPORTED}. What is "
+            "excluded, and all before it, stays in software"
+        )
+    return plan
+
+
+def _places(plan: Plan, config: Config) -> list[Place]:
+    """The layers, as far as what they read of a configuration depends on them."""
+    places = []
+    for index, (leaf, linear, activation) in enumerate(plan.layers):
+        own = config.for_layer(index, leaf.path, len(plan.layers))
+        kind = kind_for(activation, own.neuron.kind, where=leaf.path)
+        places.append(
+            Place(
+                name=leaf.path,
+                config=own,
+                reads=kind.reads,
+                ideal=kind.ideal,
+                active=not kind.activation.read_out or own.neuron.kind == kind.name,
+                inputs=linear.weight.shape[1],
+                last=index == len(plan.layers) - 1,
+                scaled=index == 0
+                and not (
+                    isinstance(linear, IMACLinear)
+                    and linear.scaling.input_scale != config.supplies.input_scale
+                ),
+            )
+        )
+    return places
+
+
+def _warn_of_unread(found: Sequence[Unread]) -> None:
+    if found:
+        warnings.warn(
+            f"settings without effect in this circuit: {'; '.join(map(str, found))}",
+            SettingWarning,
+            stacklevel=3,
+        )
+
+
+def _trained_config(plan: Plan) -> Config:
+    """What the model's IMACLinear layers were built with; the default if there are none.
+
+    Raises:
+        ConversionError: They disagree on what a circuit has only one of.
+    """
+    trained = [(leaf, item) for leaf, item, _ in plan.layers if isinstance(item, IMACLinear)]
+    if not trained:
+        return Config()
+    first, common = trained[0][0], trained[0][1].config
+    overrides = {}
+    for leaf, layer in trained:
+        for name in ("supplies", "interconnect", "timing", "temperature"):
+            if getattr(layer.config, name) != getattr(common, name):
+                raise ConversionError(
+                    f"{leaf.path} and {first.path} were built with different {name}; pass a config"
+                )
+        changed = {
+            name: getattr(layer.config, name).model_dump()
+            for name in LayerConfig.model_fields
+            if getattr(layer.config, name) != getattr(common, name)
+        }
+        if changed:
+            overrides[leaf.path] = LayerConfig(**changed)
+    return common.replace(layers=overrides)
+
+
+def _check_names(config: Config, plan: Plan) -> None:
+    paths = {leaf.path for leaf, _, _ in plan.layers}
+    unknown = set(config.layers) - paths
+    if unknown:
+        raise ConversionError(
+            f"Config.layers names {', '.join(sorted(unknown))}; the analog layers are "
+            f"{', '.join(sorted(paths))}"
+        )
+
+
+@lasting()  # what becomes part of a network must serve in every mode
+def _analog_layer(
+    leaf: Leaf,
+    linear: nn.Linear | IMACLinear,
+    activation: Activation,
+    config: Config,
+    index: int,
+    count: int,
+) -> IMACLinear:
+    scaling = linear.scaling if isinstance(linear, IMACLinear) else Scaling(
+        input_scale=config.supplies.input_scale if index == 0 else 1.0
+    )
+    outputs, inputs = linear.weight.shape  # what structured pruning leaves, whatever the names say
+    layer = IMACLinear(
+        inputs,
+        outputs,
+        bias=linear.bias is not None,
+        activation=activation,
+        config=config.for_layer(index, leaf.path, count),
+        scaling=scaling,
+        name=leaf.path,
+        initialise=False,
+    )
+    layer.partitions()  # refused here if there are none, before anything is solved
+    with torch.no_grad():
+        layer.weight.copy_(linear.weight).requires_grad_(linear.weight.requires_grad)
+        if layer.bias is not None and linear.bias is not None:
+            layer.bias.copy_(linear.bias).requires_grad_(linear.bias.requires_grad)
+        if isinstance(linear, IMACLinear):
+            if layer.slicing.count != linear.slicing.count:
+                raise ConversionError(
+                    f"{leaf.path}: the layer's devices are those of {linear.slicing.count} slices, "
+                    f"the configuration asks for {layer.slicing.count}; build it with the "
+                    "configuration that it is converted with"
+                )
+            layer.positive_factor.copy_(linear.positive_factor)
+            layer.negative_factor.copy_(linear.negative_factor)
+            if linear.config == layer.config:  # calibration holds for the same circuit only
+                for name, buffer in linear.named_buffers():
+                    layer.get_buffer(name).copy_(buffer)
+    return layer.to(linear.weight.device)
+
+
+def _check_chain(layers: Sequence[IMACLinear]) -> None:
+    for before, after in pairwise(layers):
+        if before.out_features != after.in_features:
+            raise ConversionError(
+                f"{after.name} takes {after.in_features} inputs, {before.name} before it has "
+                f"{before.out_features} outputs"
+            )
+
+
+@lasting()
+def to_software(network: IMACNetwork) -> nn.Sequential:
+    """The way back: a software model with the effective weights of the devices.
+
+    Args:
+        network: A converted model.
+
+    Returns:
+        Copies of the digital part and the tail, Linear layers with activations between them;
+        wires and loading are not in it. All of it is float64: give it ``x.double()``, or turn it
+        into another type with ``.float()``.
+    """
+    digital, tail = copied([network.digital, network.tail], ["digital", "tail"])
+    modules: list[nn.Module] = [digital]
+    for layer in network.analog_layers():
+        weight, bias = layer.effective_weights()
+        factor, module = layer.activation.function.software(layer.activation.slope)
+        weight, bias = factor * weight, factor * bias
+        linear = nn.utils.skip_init(
+            nn.Linear, layer.in_features, layer.out_features, dtype=torch.float64,
+            device=weight.device,
+        )  # fmt: skip
+        linear.weight.copy_(weight)
+        linear.bias.copy_(bias)
+        modules.append(linear)
+        if module is not None:
+            modules.append(module)
+    modules.append(tail)
+    software = nn.Sequential(*modules).double()
+    software.training = network.training
+    return software

@@ -1,0 +1,306 @@
+"""What becomes of every module of a model: analog, folded, dropped or left in software."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from imac_torch.errors import ConversionError
+from imac_torch.model.linear import IMACLinear
+from imac_torch.model.network import LayerRecord
+from imac_torch.numeric.modes import lasting
+from imac_torch.periphery.activations import (
+    ACTIVATIONS,
+    IDENTITY,
+    Activation,
+    InverterSigmoid,
+    activation_of,
+)
+from imac_torch.software.behaviour import computes_as
+from imac_torch.software.leaves import Leaf
+
+DIGITAL_TAIL: tuple[type[nn.Module], ...] = (nn.LogSoftmax, nn.Softmax)
+"""Modules after the last linear layer that stay software: they only normalise scores."""
+
+SUPPORTED = (
+    "supported is an nn.Sequential (a subclass too, if it adds no forward of its own) that ends "
+    "in Linear layers with Sigmoid, Tanh, ReLU, InverterSigmoid or no activation, BatchNorm1d "
+    "before the activation, Dropout, Identity, Flatten, and a final (Log)Softmax"
+)
+
+
+LINEAR: tuple[type[nn.Module], ...] = (nn.Linear, IMACLinear)
+NORMS: tuple[type[nn.Module], ...] = (nn.BatchNorm1d, nn.SyncBatchNorm)
+"""In evaluation mode, and for vectors, they compute the same."""
+DROPOUTS: tuple[type[nn.Module], ...] = (
+    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
+)  # fmt: skip
+
+
+@lasting()
+def _fold_batch_norm(leaf: Leaf, linear: nn.Linear, where: str) -> nn.Linear:
+    """The linear layer with a following BatchNorm1d in its weights.
+
+    In evaluation mode batch normalisation is y = γ·(x - μ)/√(σ² + ε) + β per output.
+    """
+    norm = leaf.module
+    assert isinstance(norm, nn.BatchNorm1d | nn.SyncBatchNorm)  # noqa: S101 - narrows the type
+    if norm.running_mean is None or norm.running_var is None:
+        raise ConversionError(
+            f"{where}: without running statistics its output depends on the batch and cannot be "
+            "folded; train with track_running_stats=True"
+        )
+    outputs, inputs = linear.weight.shape
+    if norm.num_features != outputs:
+        raise ConversionError(
+            f"{where}: normalises {norm.num_features} features, the layer before it has {outputs}"
+        )
+    scale = 1.0 / torch.sqrt(norm.running_var.to(torch.float64) + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight.detach().to(torch.float64)
+    mean = norm.running_mean.to(torch.float64)
+    shift = -mean * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias.detach().to(torch.float64)
+    weight = linear.weight.detach().to(torch.float64)
+    folded = nn.utils.skip_init(
+        nn.Linear,
+        inputs,
+        outputs,
+        dtype=torch.float64,
+        device=weight.device,
+    ).requires_grad_(linear.weight.requires_grad)
+    folded.weight.copy_(weight * scale[:, None])
+    bias = shift
+    if linear.bias is not None:
+        bias = bias + linear.bias.detach().to(torch.float64) * scale
+    folded.bias.copy_(bias)
+    return folded
+
+
+@dataclass
+class Plan:
+    """What becomes of a model.
+
+    Attributes:
+        digital: Modules before the circuit, in software.
+        layers: Linear layers with their activations, batch normalisation folded in.
+        tail: Modules behind the circuit, in software.
+        records: What was decided and why, in the model's order.
+    """
+
+    digital: list[Leaf]
+    layers: list[tuple[Leaf, nn.Linear | IMACLinear, Activation]]
+    tail: list[Leaf]
+    records: list[LayerRecord]
+
+    def record(self, leaf: Leaf, target: str, detail: str) -> None:
+        """Note what becomes of a module."""
+        self.records.append(LayerRecord(leaf.path, leaf.label, target, detail))
+
+
+def make_plan(leaves: Sequence[Leaf], keep_digital: Callable[[str], bool]) -> Plan:
+    """Decide for every module, and fold what can be folded.
+
+    Args:
+        leaves: The flattened model.
+        keep_digital: Whether the linear layer of a path stays in software.
+
+    Raises:
+        ConversionError: A module has no circuit, or linear layers would stay in software that
+            nobody excluded.
+    """
+    start, blocker = _first_analog(leaves, keep_digital)
+    _check_front(leaves[:start], blocker, keep_digital)
+    plan = Plan([], [], [], [])
+    for leaf in leaves[:start]:
+        plan.digital.append(leaf)
+        why = "excluded by name" if keep_digital(leaf.path) else "before the analog tail"
+        plan.record(leaf, "digital", why)
+    index = start
+    while index < len(leaves):
+        leaf = leaves[index]
+        module = leaf.module
+        if computes_as(module, *LINEAR):
+            index = _plan_layer(plan, leaves, index)
+            continue
+        _plan_other(plan, leaf)
+        index += 1
+    return plan
+
+
+def _first_analog(
+    leaves: Sequence[Leaf], keep_digital: Callable[[str], bool]
+) -> tuple[int, Leaf | None]:
+    """Index of the first leaf of the longest tail that can be analog, and what ends it."""
+    start = len(leaves)
+    found = len(leaves)
+    for index in range(len(leaves) - 1, -1, -1):
+        module = leaves[index].module
+        linear = computes_as(module, *LINEAR)
+        if linear and not keep_digital(leaves[index].path):
+            start = found = index
+        elif linear or not _belongs(module, after_linear=found < len(leaves)):
+            return start, leaves[index]
+    return start, None
+
+
+def _belongs(module: nn.Module, *, after_linear: bool) -> bool:
+    """Whether a module may stand between or after analog layers."""
+    if computes_as(module, *NORMS) or _no_operation(module) is not None:
+        return True
+    if activation_of(module) is not None:
+        return True
+    return not after_linear and isinstance(module, DIGITAL_TAIL)
+
+
+def _no_operation(module: nn.Module) -> str | None:
+    """Why a module does nothing between analog layers; None if it does something."""
+    if computes_as(module, *DROPOUTS):
+        return "Dropout is the identity in evaluation mode"
+    if computes_as(module, nn.Identity):
+        return "does nothing"
+    # From dimension 0 on it would mix samples.
+    if computes_as(module, nn.Flatten) and module.start_dim in (1, -1):
+        return "vectors are flat already"
+    return None
+
+
+def _check_front(
+    front: Sequence[Leaf], blocker: Leaf | None, keep_digital: Callable[[str], bool]
+) -> None:
+    """Refuse to leave linear layers in software that nobody excluded."""
+    linear = [leaf for leaf in front if _holds_linear(leaf.module)]
+    # What stands before an excluded layer stays in software with it.
+    if not linear or blocker is None or keep_digital(linear[-1].path):
+        return
+    last = linear[-1]
+    behind = "" if last is blocker else f" and stands after {last.path} ({last.label})"
+    raise ConversionError(
+        f"{blocker.path} ({blocker.label}) has no circuit{behind}{_why(blocker)}; {SUPPORTED}. To "
+        f"keep the layers up to it in software, pass exclude=[{last.path!r}]"
+    )
+
+
+def recognised() -> tuple[type[nn.Module], ...]:
+    """Classes that have a place in the circuit, if their instances compute what they do."""
+    activations = (kind for function in ACTIVATIONS for kind in function.modules)
+    return (*LINEAR, *NORMS, *DROPOUTS, nn.Flatten, InverterSigmoid, *activations)
+
+
+def _why(leaf: Leaf) -> str:
+    reason = leaf.why_not(*recognised())
+    return "" if reason is None else f": it {reason}"
+
+
+def _holds_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer, or a Sequential that was not followed and has some."""
+    parts = module.modules() if isinstance(module, nn.Sequential) else (module,)
+    return any(isinstance(part, LINEAR) for part in parts)
+
+
+def _check_weights(leaf: Leaf, linear: nn.Linear | IMACLinear) -> None:
+    """Refuse weights that are not there yet, or that conductances cannot stand for."""
+    where = f"{leaf.path} ({type(linear).__name__})"
+    tensors = [linear.weight] if linear.bias is None else [linear.weight, linear.bias]
+    for tensor in tensors:
+        if isinstance(tensor, nn.UninitializedParameter):
+            raise ConversionError(
+                f"{where}: its shape is not known yet; run the model on one batch before "
+                "converting it"
+            )
+        if tensor.is_complex():
+            raise ConversionError(f"{where}: complex weights have no circuit")
+        if tensor.is_meta:
+            raise ConversionError(
+                f"{where}: its weights are on the device 'meta', where tensors have no values; "
+                "load them first (load_state_dict(..., assign=True))"
+            )
+        kind = type(tensor.data)
+        if tensor.is_quantized or kind is not Tensor or tensor.layout != torch.strided:
+            raise ConversionError(
+                f"{where}: its weights are no plain tensor ({kind.__name__}, {tensor.dtype}, "
+                f"{tensor.layout}); make them one (dequantize(), to_dense()) and convert then"
+            )
+    if linear.weight.ndim != 2:
+        raise ConversionError(
+            f"{where}: its weight is {tuple(linear.weight.shape)}, a matrix (outputs, inputs) is "
+            "needed"
+        )
+
+
+def _plan_layer(plan: Plan, leaves: Sequence[Leaf], index: int) -> int:
+    """One linear layer with what follows it up to the next; returns where to go on."""
+    leaf = leaves[index]
+    linear = leaf.module
+    assert isinstance(linear, nn.Linear | IMACLinear)  # noqa: S101 - narrows the type only
+    _check_weights(leaf, linear)
+    position = len(plan.records)
+    activation = None
+    if isinstance(linear, IMACLinear) and not linear.activation.function.read_out:
+        activation = linear.activation
+    index += 1
+    while index < len(leaves):
+        after = leaves[index]
+        where = f"{after.path} ({after.label})"
+        if (reason := _no_operation(after.module)) is not None:
+            plan.record(after, "dropped", reason)
+        elif computes_as(after.module, *NORMS) and activation is None:
+            if not isinstance(linear, nn.Linear):
+                raise ConversionError(f"{where}: cannot fold into an IMACLinear; remove it")
+            linear = _fold_batch_norm(after, linear, where)
+            plan.record(after, "folded", f"into {leaf.path}")
+        elif activation is None and (found := activation_of(after.module)) is not None:
+            activation = found
+            plan.record(after, "analog", f"activation circuit of {leaf.path}")
+        else:
+            break
+        index += 1
+    activation = Activation(IDENTITY.name) if activation is None else activation
+    plan.layers.append((leaf, linear, activation))
+    plan.records.insert(position, LayerRecord(leaf.path, leaf.label, "analog", ""))
+    return index
+
+
+def _plan_other(plan: Plan, leaf: Leaf) -> None:
+    where = f"{leaf.path} ({leaf.label})"
+    if (reason := _no_operation(leaf.module)) is not None:
+        plan.record(leaf, "dropped", reason)
+    elif isinstance(leaf.module, DIGITAL_TAIL):
+        plan.tail.append(leaf)
+        plan.record(leaf, "digital", "normalises the circuit's outputs in software")
+    elif computes_as(leaf.module, *NORMS):
+        raise ConversionError(
+            f"{where}: batch normalisation after an activation cannot be folded into the layer "
+            "before it; place it before the activation"
+        )
+    else:
+        raise ConversionError(f"{where}: a second activation in a row has no circuit; remove it")
+
+
+def named(exclude: Iterable[str], leaves: Sequence[Leaf]) -> Callable[[str], bool]:
+    """Whether a path is one of those named, or inside one.
+
+    Args:
+        exclude: Paths of linear layers, or of modules that hold them.
+        leaves: The flattened model.
+
+    Raises:
+        ConversionError: A name stands for no linear layer.
+    """
+    names = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+
+    def inside(path: str, name: str) -> bool:
+        return path == name or path.startswith(f"{name}.")
+
+    linear = [leaf.path for leaf in leaves if _holds_linear(leaf.module)]
+    for name in names:
+        if not any(inside(path, name) for path in linear):
+            raise ConversionError(
+                f"exclude names {name!r}, which is no linear layer and holds none; there are "
+                f"{', '.join(linear) or 'none'}"
+            )
+    return lambda path: any(inside(path, name) for name in names)

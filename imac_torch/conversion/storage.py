@@ -1,0 +1,362 @@
+"""Save a network to one safetensors file, and load it back; nothing is ever unpickled.
+
+The file holds every tensor of the network, the configuration (inside the state, as text), and in
+its header what is needed to build the modules again: standard torch modules before and after the
+circuit are rebuilt from their arguments, others are asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from imac_torch.base.files import atomic_path, parse_json, read_tensors
+from imac_torch.config import Config
+from imac_torch.conversion.plan import DIGITAL_TAIL
+from imac_torch.errors import ConversionError, ConversionWarning, DataError, FileWarning, ImacError
+from imac_torch.model.linear import IMACLinear, Scaling
+from imac_torch.model.network import IMACNetwork, LayerRecord
+from imac_torch.numeric.modes import lasting
+from imac_torch.periphery.activations import Activation, InverterSigmoid
+from imac_torch.software.behaviour import own_behaviour
+from imac_torch.software.leaves import leaves, plain_leaves
+from imac_torch.software.plain import copied
+
+__all__ = ["FORMAT", "load", "save"]
+
+FORMAT: Final = 1
+"""Version of the file format; newer files are refused."""
+
+_ENTRY: Final = "imac_torch network"
+"""Where in the file's metadata our header is."""
+
+_CONVOLUTION = (
+    "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups",
+    "padding_mode",
+)  # fmt: skip
+_NORM = ("num_features", "eps", "momentum", "affine", "track_running_stats")
+_POOL = ("kernel_size", "stride", "padding")
+_REBUILT: Final[Mapping[type[nn.Module], tuple[str, ...]]] = {
+    nn.Identity: (),
+    nn.Flatten: ("start_dim", "end_dim"),
+    nn.Linear: ("in_features", "out_features"),
+    nn.Conv1d: _CONVOLUTION,
+    nn.Conv2d: _CONVOLUTION,
+    nn.BatchNorm1d: _NORM,
+    nn.BatchNorm2d: _NORM,
+    nn.MaxPool2d: (*_POOL, "dilation", "ceil_mode"),
+    nn.AvgPool2d: (*_POOL, "ceil_mode", "count_include_pad", "divisor_override"),
+    nn.AdaptiveAvgPool2d: ("output_size",),
+    nn.Dropout: ("p",),
+    nn.Dropout2d: ("p",),
+    nn.ReLU: (),
+    nn.Sigmoid: (),
+    nn.Tanh: (),
+    nn.LeakyReLU: ("negative_slope",),
+    nn.GELU: ("approximate",),
+    nn.Hardtanh: ("min_val", "max_val"),
+    nn.Softmax: ("dim",),
+    nn.LogSoftmax: ("dim",),
+    InverterSigmoid: ("slope",),
+}
+"""Modules that are built again from their own attributes."""
+
+_DAMAGE: Final = (
+    AttributeError, IndexError, KeyError, MemoryError, OverflowError, RuntimeError, TypeError,
+    ValueError,
+)  # fmt: skip
+"""What torch makes of arguments and tensors that somebody changed."""
+
+_TYPES: Final = {kind.__name__: kind for kind in _REBUILT}
+
+
+def save(network: IMACNetwork, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a converted network into one safetensors file.
+
+    The file appears under its name only when it is complete.
+
+    Args:
+        network: The network; gradients and the engine's settings are not stored.
+        path: Of the new file, ending in ``.safetensors``.
+        overwrite: Whether an existing file may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: The suffix is another one, the file exists, or it cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise DataError(f"{path}: networks are .safetensors files; name it {path.stem}.safetensors")
+    if path.exists() and not overwrite:
+        raise DataError(f"{path} exists; choose another name or allow overwriting")
+    header = {
+        "format": FORMAT,
+        "layers": [_layer_header(layer) for layer in network.analog_layers()],
+        "digital": _headers(network.digital, path, "before"),
+        "tail": _headers(network.tail, path, "after"),
+        "records": [asdict(record) for record in network.conversion],
+    }
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in network.state_dict().items()
+    }
+    try:
+        with atomic_path(path, new=not overwrite) as temporary:
+            # One entry: safetensors writes several in random order, files would differ.
+            save_file(tensors, temporary, metadata={_ENTRY: json.dumps(header)})
+    except FileExistsError:  # somebody wrote it meanwhile
+        raise DataError(f"{path} exists; choose another name or allow overwriting") from None
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"cannot write {path}: {error}") from None
+    return path
+
+
+@lasting()
+@torch.random.fork_rng(devices=[])  # modules draw weights when they are built
+def load(
+    path: str | Path,
+    digital: nn.Module | Callable[[], nn.Module] | None = None,
+    *,
+    files: bool = False,
+) -> IMACNetwork:
+    """Read a network written by :func:`save`.
+
+    Args:
+        path: The file.
+        digital: The software modules before the circuit, or a function that makes them; the whole
+            original model will do. Only needed where they are not standard torch modules. Their
+            weights come from the file.
+        files: Use the files that the configuration inside names: tables, model cards and
+            sub-circuits of neurons. Without it a warning says which they are, and what needs one
+            is refused.
+
+    Returns:
+        The network in evaluation mode, on the CPU, with the native engine's default settings.
+
+    Raises:
+        DataError: The file is missing, damaged, of another kind or newer; a module has to be
+            given, or the one given does not fit.
+        ConfigError: The configuration inside is not valid.
+    """
+    path = Path(path)
+    header, tensors = _read(path)
+    layers = [
+        _build_layer(path, item, tensors, index)
+        for index, item in enumerate(_list(path, header, "layers"))
+    ]
+    given = None if digital is None else _given(digital)
+    front = _part(path, _list(path, header, "digital"), "before", given)
+    behind = None if given is None else [leaf for leaf in given if isinstance(leaf, DIGITAL_TAIL)]
+    tail = _part(path, _list(path, header, "tail"), "after", behind)
+    try:
+        records = [LayerRecord(**record) for record in _list(path, header, "records")]
+        network = IMACNetwork(
+            nn.Sequential(*front), layers, nn.Sequential(*tail), Config(), records
+        )
+        network.load_state_dict(tensors, strict=True)
+    except ImacError:
+        raise
+    except _DAMAGE as error:
+        raise DataError(f"{path}: tensors do not fit the modules: {error}") from None
+    if not files:
+        _leave_files(path, network)
+    return network.eval()
+
+
+def _leave_files(path: Path, network: IMACNetwork) -> None:
+    """Say which files a network names, and see to it that they are not used."""
+    named: dict[str, None] = {}
+    for layer in network.analog_layers():
+        layer.foreign = str(path)
+        for field in ("table", "subcircuit", "model_directory", "osdi"):
+            value = getattr(layer.config.neuron, field)
+            if value is not None:
+                named[f"neuron.{field} = {value!r}"] = None
+    if named:
+        warnings.warn(
+            f"{path} names other files, which are not used unasked: {', '.join(named)}; "
+            "load(path, files=True) uses them (on the command line --trust)",
+            FileWarning,
+            stacklevel=3,
+        )
+
+
+def _layer_header(layer: IMACLinear) -> dict[str, Any]:
+    return {
+        "in_features": layer.in_features,
+        "out_features": layer.out_features,
+        "bias": layer.bias is not None,
+    }
+
+
+def _headers(part: nn.Module, path: Path, where: str) -> list[dict[str, Any]]:
+    """How to build the modules of a part again; a warning names those that only the user can."""
+    items = [leaf.module for leaf in leaves(part)]
+    found = [_module_header(item) for item in items]
+    unknown = [
+        type(item).__name__
+        for item, header in zip(items, found, strict=True)
+        if "arguments" not in header
+    ]
+    if unknown:
+        warnings.warn(
+            f"{path}: {', '.join(unknown)} {where} the circuit can be built by your own code only; "
+            "the file is to be loaded with load(path, digital=...), which takes the original model",
+            ConversionWarning,
+            stacklevel=3,
+        )
+    return found
+
+
+def _module_header(module: nn.Module) -> dict[str, Any]:
+    """How to build a module again; no arguments where that is not known."""
+    kind = type(module)
+    if kind not in _REBUILT or own_behaviour(module, kind) is not None:
+        return {"type": f"{kind.__module__}.{kind.__qualname__}"}
+    arguments = {name: getattr(module, name) for name in _REBUILT[kind]}
+    if "bias" in module.__dict__.get("_parameters", {}) and kind not in (
+        nn.BatchNorm1d,
+        nn.BatchNorm2d,
+    ):
+        arguments["bias"] = getattr(module, "bias", None) is not None
+    tensors = [*module.parameters(), *module.buffers()]
+    dtype = next((item.dtype for item in tensors if item.is_floating_point()), None)
+    if dtype is not None:
+        arguments["dtype"] = str(dtype).removeprefix("torch.")
+    # A convolution sums in the order of its weights in memory: files bring the last digit back.
+    if any(_channels_last(item) for item in tensors):
+        arguments["channels_last"] = True
+    return {"type": kind.__name__, "arguments": arguments}
+
+
+def _channels_last(tensor: Tensor) -> bool:
+    # By strides: with one channel a tensor is contiguous in both orders, and yet another one.
+    if tensor.ndim != 4:
+        return False
+    other = torch.empty(tensor.shape, device="meta", memory_format=torch.channels_last)
+    plain = torch.empty(tensor.shape, device="meta")
+    return tensor.stride() == other.stride() != plain.stride()
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file")
+    try:
+        tensors, metadata = read_tensors(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {error}") from None
+    if _ENTRY not in metadata:
+        raise DataError(
+            f"{path} holds no network of imac_torch (a plain set of weights?); convert the model "
+            "first and save the result"
+        )
+    try:
+        header = parse_json(metadata[_ENTRY])
+        version = int(header["format"])
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{path}: the header is damaged") from None
+    if not 1 <= version <= FORMAT:
+        raise DataError(
+            f"{path}: file format {version}, this version reads up to {FORMAT}; update imac_torch"
+        )
+    return header, tensors
+
+
+def _list(path: Path, header: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    value = header.get(name)
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise DataError(f"{path}: the header's {name!r} is missing or damaged")
+    return value
+
+
+def _build_layer(
+    path: Path, header: dict[str, Any], tensors: Mapping[str, Tensor], index: int
+) -> IMACLinear:
+    try:
+        state = tensors[f"layers.{index}._extra_state"]
+        content = parse_json(bytes(state.tolist()))
+        inputs, outputs = int(header["in_features"]), int(header["out_features"])
+        shape = tuple(tensors[f"layers.{index}.weight"].shape)
+        if shape != (outputs, inputs):  # before anything of that size is made
+            raise ValueError(f"{outputs}x{inputs} weights are announced, {shape} are there")
+        layer = IMACLinear(
+            inputs,
+            outputs,
+            bias=bool(header["bias"]),
+            activation=Activation(**content["activation"]),
+            config=Config.from_dict(content["config"]),
+            scaling=Scaling(**content["scaling"]),
+            name=str(content["name"]),
+            dtype=tensors[f"layers.{index}.weight"].dtype,
+            initialise=False,
+        )
+    except ConversionError as error:
+        raise DataError(f"{path}: layer {index}: {error}") from None
+    except ImacError:
+        raise
+    except _DAMAGE as error:
+        raise DataError(f"{path}: layer {index} is damaged: {error}") from None
+    return layer
+
+
+def _build_module(path: Path, header: dict[str, Any], where: str) -> nn.Module:
+    kind = _TYPES.get(str(header.get("type")))
+    if kind is None or "arguments" not in header:
+        raise DataError(f"{path}: {header.get('type')} {where} is no standard torch module")
+    try:
+        arguments = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in header["arguments"].items()
+        }
+        dtype = arguments.pop("dtype", None)
+        channels_last = bool(arguments.pop("channels_last", False))
+        with torch.device("cpu"):  # not the default device, which `load` does not promise
+            module = kind(**arguments)
+        if channels_last:
+            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return module if dtype is None else module.to(getattr(torch, str(dtype)))
+    except _DAMAGE as error:
+        raise DataError(f"{path}: {header['type']} {where} cannot be built: {error}") from None
+
+
+def _given(digital: nn.Module | Callable[[], nn.Module]) -> list[nn.Module]:
+    """Copies of the modules given, in order, with plain weights as networks have them."""
+    module = digital if isinstance(digital, nn.Module) else digital()
+    found = plain_leaves(module)
+    return copied([leaf.module for leaf in found], [leaf.path for leaf in found])
+
+
+def _part(
+    path: Path, headers: list[dict[str, Any]], where: str, given: list[nn.Module] | None
+) -> list[nn.Module]:
+    """The modules before or after the circuit: rebuilt, or those given, the first or the last."""
+    where = f"{where} the circuit"
+    unknown = [str(item.get("type")) for item in headers if "arguments" not in item]
+    if not unknown and (given is None or where.startswith("after")):
+        return [_build_module(path, item, where) for item in headers]
+    if given is None:
+        raise DataError(
+            f"{path}: {where} stands {', '.join(unknown)}, which only your own code "
+            "can build; pass it (or a function that makes it) as load(path, digital=...)"
+        )
+    count = len(headers)
+    found = given[:count] if where.startswith("before") else given[-count:]
+    names = [type(item).__name__ for item in found]
+    wanted = [str(item.get("type")).rpartition(".")[2] for item in headers]
+    if names != wanted:
+        raise DataError(
+            f"{path}: the file was saved with {', '.join(wanted) or 'nothing'} {where}, "
+            f"the module given has {', '.join(names) or 'nothing'} there"
+        )
+    return found

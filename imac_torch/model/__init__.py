@@ -1,0 +1,1 @@
+"""Converted models as torch modules: analog layers and networks of them."""

@@ -1,0 +1,1 @@
+"""Slow, obvious solutions that the fast ones are tested against: dense nodal analysis."""

@@ -1,0 +1,1 @@
+"""What solvers give back: solutions, energies, latencies, waveforms. They know no solver."""

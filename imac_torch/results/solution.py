@@ -1,0 +1,174 @@
+"""What a solved circuit looks like, whichever engine solved it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from imac_torch.base.tables import html_table
+
+SHOWN = 20
+"""Samples that a notebook shows of a solution."""
+
+
+class Status(IntEnum):
+    """Outcome for one sample."""
+
+    CONVERGED = 0
+    MAX_ITERATIONS = 1
+    """Newton's method stopped at its limit of iterations; raise ``max_iterations``."""
+    NOT_FINITE = 2
+    """A voltage or current is not finite; look at the inputs of this sample."""
+    FAILED = 3
+    """The simulator (see its log) or the transient of this sample gave no result."""
+    OUTSIDE = 4
+    """A neuron left the range in which its model holds; characterise it over a wider range."""
+
+
+@dataclass(frozen=True)
+class BySource:
+    """What each kind of source delivers, as tensors of one shape.
+
+    Attributes:
+        inputs: By the input sources.
+        bias: By vdd into the bias lines.
+        neurons: By vdd into the neurons.
+        level_shift: By the level-shift sources.
+        amplifiers: By the amplifiers' ideal outputs. With partitions tied together through
+            1 mΩ this is an artefact of ideal sources fighting each other, not a prediction.
+    """
+
+    inputs: Tensor
+    bias: Tensor
+    neurons: Tensor
+    level_shift: Tensor
+    amplifiers: Tensor
+
+    @property
+    def supply(self) -> Tensor:
+        """By vdd: bias lines and neurons."""
+        return self.bias + self.neurons
+
+    @property
+    def total(self) -> Tensor:
+        """Inputs and vdd: what HSPICE's POWER counts, controlled sources left out."""
+        return self.inputs + self.bias + self.neurons
+
+
+@dataclass(frozen=True)
+class Power(BySource):
+    """Power delivered by each kind of source; (..., B) W. Its parts: :class:`BySource`."""
+
+
+@dataclass(frozen=True)
+class LayerSolution:
+    """Voltages of one layer.
+
+    Attributes:
+        inputs: (..., B, N) V, at the input lines.
+        combined: (..., B, M) V, of the ideal combined amplifier source (z without load).
+        gates: (..., B, M) V, of the neurons.
+        outputs: (..., B, M) V, of the neurons.
+    """
+
+    inputs: Tensor
+    combined: Tensor
+    gates: Tensor
+    outputs: Tensor
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A batch of solved samples.
+
+    Attributes:
+        outputs: (..., B, M) V, of the last layer; NaN where a sample did not converge.
+        layers: Voltages per layer; empty where an engine does not give them.
+        power: Power per sample, NaN where one did not converge; None where not asked for.
+        status: (..., B) int64, a :class:`Status` per sample.
+        residual: (..., B) A, largest violation of Kirchhoff's current law.
+        iterations: (..., B) int64, of Newton's method, all layers.
+    """
+
+    outputs: Tensor
+    layers: tuple[LayerSolution, ...]
+    power: Power | None
+    status: Tensor
+    residual: Tensor
+    iterations: Tensor
+
+    @property
+    def converged(self) -> Tensor:
+        """(..., B) bool."""
+        return self.status == int(Status.CONVERGED)
+
+    def _repr_html_(self) -> str:
+        """The first samples for notebooks: status, largest output, output voltages."""
+        outputs = self.outputs.detach().cpu().reshape(-1, self.outputs.shape[-1])
+        status = self.status.cpu().reshape(-1)
+        solved = int((status == int(Status.CONVERGED)).sum())
+        rows = [
+            (
+                str(sample),
+                Status(int(status[sample])).name,
+                str(int(outputs[sample].argmax())) if status[sample] == 0 else "–",
+                ", ".join(f"{value:.4g}" for value in outputs[sample].tolist()),
+            )
+            for sample in range(min(SHOWN, len(status)))
+        ]
+        title = f"imac_torch solution: {solved} of {len(status)} samples solved"
+        if len(status) > SHOWN:
+            title += f", the first {SHOWN}"
+        headings = ("sample", "status", "largest output", "outputs, V")
+        return html_table(title, rows, headings=headings)
+
+
+def combine(function: Callable[..., Tensor], *solutions: Solution) -> Solution:
+    """Apply a function to corresponding tensors of solutions.
+
+    Args:
+        function: Takes one tensor per solution, and ``dim``, the sample dimension counted from
+            the end.
+        solutions: With the same layers; power is kept only where all have it.
+    """
+    first = solutions[0]
+    layers = tuple(
+        LayerSolution(*(
+            function(*(getattr(item.layers[k], part.name) for item in solutions), dim=-2)
+            for part in fields(LayerSolution)
+        ))
+        for k in range(len(first.layers))
+    )
+    powers = [item.power for item in solutions if item.power is not None]
+    power = None
+    if len(powers) == len(solutions):
+        power = Power(*(
+            function(*(getattr(item, part.name) for item in powers), dim=-1)
+            for part in fields(Power)
+        ))
+    return Solution(
+        outputs=function(*(item.outputs for item in solutions), dim=-2),
+        layers=layers,
+        power=power,
+        status=function(*(item.status for item in solutions), dim=-1),
+        residual=function(*(item.residual for item in solutions), dim=-1),
+        iterations=function(*(item.iterations for item in solutions), dim=-1),
+    )
+
+
+def concatenate(parts: Sequence[Solution]) -> Solution:
+    """Join solutions of consecutive batches along the sample dimension."""
+    if len(parts) == 1:
+        return parts[0]
+    return combine(lambda *tensors, dim: torch.cat(tensors, dim=dim), *parts)
+
+
+def replace_samples(solution: Solution, index: Tensor, other: Solution) -> Solution:
+    """A solution with the samples at ``index`` (int64) taken from another one, in order."""
+    return combine(
+        lambda tensor, new, dim: tensor.index_copy(tensor.ndim + dim, index, new), solution, other
+    )

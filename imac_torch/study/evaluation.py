@@ -1,0 +1,240 @@
+"""Evaluate a network on labelled data: accuracy against software, power, latency, energy."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from imac_torch.base.progress import progress_bar
+from imac_torch.datasets.batches import chosen, labelled_batches
+from imac_torch.dc.native import Native
+from imac_torch.errors import DataError, ImacError, SamplingWarning, SolverError
+from imac_torch.model.network import IMACNetwork, evaluating
+from imac_torch.numeric.modes import lasting
+from imac_torch.reports.report import Report, environment
+from imac_torch.results.solution import Solution, Status, combine, concatenate
+from imac_torch.study.engine import Engine, bind
+from imac_torch.transient.inference import InferenceRun
+from imac_torch.transient.inference_report import InferenceReport
+from imac_torch.transient.options import TimingOptions
+
+
+@dataclass
+class _Collected:
+    solutions: list[Solution]
+    predictions: list[Tensor]
+    reference: list[Tensor]
+    labels: list[Tensor]
+
+    def common(self) -> _Collected:
+        """Batches of which everything is there."""
+        count = min(len(self.solutions), len(self.predictions), len(self.labels))
+        reference = self.reference[:count] if len(self.reference) >= count else []
+        return _Collected(
+            self.solutions[:count], self.predictions[:count], reference, self.labels[:count]
+        )
+
+
+def evaluate(
+    network: IMACNetwork,
+    loader: Iterable[object],
+    *,
+    reference: nn.Module | None = None,
+    engine: Engine | None = None,
+    first: int = 0,
+    limit: int | None = None,
+    timing: bool | TimingOptions = False,
+    seed: int | None = None,
+    progress: bool = True,
+) -> Report:
+    """Run labelled data through the circuit and compare with software.
+
+    Streams over the loader, in the memory of one batch plus the results. Samples that did not
+    converge are counted and reported, never averaged in.
+
+    Args:
+        network: A converted model.
+        loader: Yields pairs (inputs, labels).
+        reference: The software model to compare with (it is run in evaluation mode); None: no
+            comparison.
+        engine: None for the network's native engine; ``Native(...)``, ``NgSpice(...)``,
+            ``HSpice(...)`` or ``Spice(simulator, directory, …)``.
+        first: Samples to skip (IMAC-Sim: firstimage).
+        limit: Samples to take, None for all (IMAC-Sim: testnum).
+        timing: Whether to measure latency and energy of every sample too, with transients of
+            the native engine (:class:`imac_torch.TimingOptions` for their settings). Each sample
+            starts from the settled state of the one before. This takes hundreds of times as long
+            as operating points.
+        seed: Seed that the run's randomness came from, for the record.
+        progress: Show a progress bar.
+
+    Returns:
+        The report; ``print(report)``, ``report.save(directory)``.
+
+    Warns:
+        SamplingWarning: ``timing`` shows that samples have not settled at the end of
+            ``timing.period``; the message says how many and what it costs.
+
+    Raises:
+        DataError: The loader gives no labels, labels outside the outputs, or too few samples.
+        SolverError: Not a single sample converged, or ``timing`` with another engine.
+
+    Whatever ends the run midway (these errors, others, Ctrl-C) has the report of the samples that
+    were finished before in its ``report``.
+    """
+    if timing and not isinstance(network.engine if engine is None else engine, Native):
+        raise SolverError(
+            "timing is measured by the native engine; leave engine out, or let the simulator "
+            "measure: compile(network, loader, directory).run()"
+        )
+    if first < 0 or (limit is not None and limit < 1):
+        raise DataError(f"first = {first} must be >= 0 and limit = {limit} >= 1")
+    started = time.perf_counter()
+    bound = bind(network, engine)
+    run = None
+    if timing:
+        run = network.timing(None if timing is True else timing)
+    description = bound.description()
+    total = _length(loader, first, limit)
+    collected = _Collected([], [], [], [])
+    seen = 0
+    stopped: BaseException | None = None
+    try:
+        label = f"{description['name']}{', transients' if run else ''}"
+        with lasting(), evaluating(network, reference), progress_bar(
+            label, total, "samples", shown=progress
+        ) as advance:
+            for inputs, labels in labelled_batches(loader, classes=network.classes):
+                start = max(0, first - seen)
+                stop = len(labels) if limit is None else min(len(labels), first + limit - seen)
+                seen += len(labels)
+                if start < stop:
+                    batch = inputs[start:stop].to(network.device)
+                    voltages = network.voltages(batch)
+                    solution = bound.solve(voltages)
+                    if reference is not None:
+                        found = chosen(_scores(reference, batch), network.threshold)
+                        collected.reference.append(found.cpu())
+                    collected.solutions.append(_without_layers(solution))
+                    collected.predictions.append(network.answers(solution.outputs).cpu())
+                    collected.labels.append(labels[start:stop].cpu())
+                    if run is None:
+                        advance(stop - start)
+                    else:
+                        run.add(voltages, progress=advance)
+                if limit is not None and seen >= first + limit:
+                    break
+            if run is not None:
+                run.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        if not collected.labels:
+            raise
+        stopped = error
+    if stopped is None and (not collected.labels or (
+        limit is not None and sum(map(len, collected.labels)) < limit
+    )):
+        raise DataError(
+            f"the loader has {seen} samples; {limit if limit else 'some'} from {first} on were "
+            "asked for"
+        )
+    description = bound.description()  # once more: an engine may tell what went wrong
+    seconds = time.perf_counter() - started
+    if stopped is not None:
+        with contextlib.suppress(Exception):  # the error that stopped it is the one to be told
+            done = _report(network, collected.common(), _finished(run), description, seed, seconds)
+            _attach(stopped, replace(done, stopped=f"{type(stopped).__name__}: {stopped}"))
+        raise stopped
+    timed = None if run is None else run.report()
+    if timed is not None and (text := timed.cost(torch.cat(collected.labels)).warning):
+        warnings.warn(text, SamplingWarning, stacklevel=2)
+    return _report(network, collected, timed, description, seed, seconds)
+
+
+def _finished(run: InferenceRun | None) -> InferenceReport | None:
+    """Transients of the images that were measured; those that wait are left out."""
+    if run is None:
+        return None
+    run.discard()
+    try:
+        return run.report()
+    except SolverError:
+        return None
+
+
+def _attach(error: BaseException, report: Report) -> None:
+    """Let an error carry what was finished before it, and say so."""
+    error.report = report  # type: ignore[attr-defined]
+    if isinstance(error, ImacError):
+        count = len(report.labels)
+        error.args = (f"{error}; {count} samples were finished before: error.report",)
+
+
+def _scores(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Outputs (B, classes) of a software model, inputs in the type that its weights have.
+
+    Raises:
+        DataError: There are no scores by class.
+    """
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    if dtype is not None and inputs.is_floating_point():
+        inputs = inputs.to(dtype)
+    scores: Tensor = model(inputs)
+    if scores.ndim != 2 or len(scores) != len(inputs):
+        raise DataError(
+            f"the reference gives {tuple(scores.shape)} for {len(inputs)} samples, expected "
+            f"({len(inputs)}, classes)"
+        )
+    return scores
+
+
+def _length(loader: Iterable[object], first: int, limit: int | None) -> int | None:
+    dataset = getattr(loader, "dataset", None)
+    try:
+        size = len(dataset) - first  # type: ignore[arg-type]
+    except TypeError:
+        return limit
+    return size if limit is None else min(size, limit)
+
+
+def _without_layers(solution: Solution) -> Solution:
+    """Results only: the voltages inside are not kept for a whole data set."""
+    return combine(lambda tensor, dim: tensor.cpu(), replace(solution, layers=()))
+
+
+def _report(
+    network: IMACNetwork,
+    collected: _Collected,
+    timed: InferenceReport | None,
+    engine: dict[str, str],
+    seed: int | None,
+    seconds: float,
+) -> Report:
+    solution = concatenate(collected.solutions)
+    labels, predictions = torch.cat(collected.labels), torch.cat(collected.predictions)
+    converged = solution.converged
+    if not bool(converged.any()):
+        names = ", ".join(sorted({Status(int(code)).name for code in solution.status.unique()}))
+        raise SolverError(
+            f"none of {len(labels)} samples was solved ({names}); look at one with "
+            "network.solve(x) and its residual"
+        )
+    return Report(
+        labels=labels,
+        predictions=torch.where(converged, predictions, torch.full_like(predictions, -1)),
+        reference=torch.cat(collected.reference) if collected.reference else None,
+        solution=solution,
+        period=network.config.timing.period,
+        config=network.config,
+        layers=network.records,
+        engine=engine,
+        environment=environment(),
+        seed=seed,
+        seconds=seconds,
+        timing=timed,
+    )

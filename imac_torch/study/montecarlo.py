@@ -1,0 +1,320 @@
+"""Monte Carlo: many samples of the devices, solved together, in bounded memory.
+
+Every sample has its own generator, seeded from the run's seed and the sample's number alone: it
+is the same whatever the chunks, and can be had again, singly, for a netlist.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from imac_torch.circuit.crossbar import build_crossbar
+from imac_torch.datasets.batches import check_labels
+from imac_torch.devices.effects import DeviceModel
+from imac_torch.errors import MappingError
+from imac_torch.mapping.quantization import ConductancePair
+from imac_torch.model.network import IMACNetwork
+from imac_torch.numeric.budget import fitting, require_memory, sample_bytes
+from imac_torch.numeric.modes import lasting
+from imac_torch.results.solution import Solution, concatenate
+
+MEMORY: Final = 256 * 2**20
+"""Bytes that the samples of a chunk may take, unless asked otherwise."""
+SEED_MULTIPLIER: Final = 0x9E3779B97F4A7C15
+"""2⁶⁴/φ (D. E. Knuth, TAOCP vol. 3, 6.4): neighbouring samples get distant seeds."""
+READ_MULTIPLIER: Final = 0xDA942042E4DD58B5
+"""Odd and without a pattern in common with the other two: reads do not share their seeds."""
+RUN_MULTIPLIER: Final = 0xD1342543DE82EF95
+"""Multiplier of a good congruential generator modulo 2⁶⁴ (G. L. Steele and S. Vigna, Softw. Pract.
+Exper. 52(2), 443-458, 2022, doi:10.1002/spe.3030): neighbouring runs do not share samples."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class MonteCarloResult:
+    """Distributions over samples.
+
+    The images are taken as given: intervals say what other devices would do, not other images.
+
+    Attributes:
+        accuracy: (S,) share of correct labels per sample, NaN without labels.
+        power: (S,) W, mean total power over the images of the sample.
+        error: (S,) V, rms difference of the outputs from those of nominal devices.
+        converged: (S,) share of images that converged; the others do not count as correct.
+        outputs: (S, B, M) V where they were asked for, or None.
+    """
+
+    accuracy: Tensor
+    power: Tensor
+    error: Tensor
+    converged: Tensor
+    outputs: Tensor | None
+
+    def mean_accuracy(self, confidence: float = 0.95) -> Interval:
+        """Mean accuracy over devices with the interval of the normal approximation."""
+        return mean_interval(self.accuracy, confidence)
+
+    def mean_power(self, confidence: float = 0.95) -> Interval:
+        """Mean power, W, likewise."""
+        return mean_interval(self.power, confidence)
+
+    def yield_above(self, accuracy: float, confidence: float = 0.95) -> Interval:
+        """Share of samples that reach an accuracy, with Wilson's interval; NaN without labels."""
+        if bool(self.accuracy.isnan().any()):
+            return Interval(math.nan, math.nan, math.nan, confidence)
+        return wilson_interval(self.accuracy >= accuracy, confidence)
+
+
+def _quantile(confidence: float) -> float:
+    if not 0.0 < confidence < 1.0:
+        raise MappingError(f"confidence = {confidence} must be in (0, 1)")
+    half = torch.tensor((1.0 + confidence) / 2.0, dtype=torch.float64, device="cpu")
+    return float(torch.special.ndtri(half))
+
+
+def mean_interval(values: Tensor, confidence: float = 0.95) -> Interval:
+    """Mean of (S,) values, ± z·s/√S."""
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Interval(mean, -math.inf, math.inf, confidence)
+    half = _quantile(confidence) * float(values.std()) / math.sqrt(len(values))
+    return Interval(mean, mean - half, mean + half, confidence)
+
+
+def wilson_interval(passed: Tensor, confidence: float = 0.95) -> Interval:
+    """Share of true among (S,) bool, with the score interval.
+
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", J. Am.
+    Stat. Assoc. 22(158), 209-212 (1927), doi:10.1080/01621459.1927.10502953: holds its confidence
+    near 0 and 1, where ± z·s/√S does not.
+    """
+    count = len(passed)
+    share = float(passed.to(torch.float64).mean())
+    z = _quantile(confidence)
+    denominator = 1.0 + z * z / count
+    middle = (share + z * z / (2 * count)) / denominator
+    half = z / denominator * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return Interval(share, max(0.0, middle - half), min(1.0, middle + half), confidence)
+
+
+def _factor(found: Tensor, nominal: Tensor) -> Tensor:
+    """What became of conductances; 1 where there is no cell."""
+    return torch.where(nominal > 0.0, found / nominal, torch.ones_like(found))
+
+
+@dataclass(frozen=True)
+class MonteCarlo:
+    """Samples of a network's devices.
+
+    Attributes:
+        network: A converted model; its own spread (``positive_factor``) counts as nominal.
+        model: What happens to the devices.
+        seed: Of the run.
+    """
+
+    network: IMACNetwork
+    model: DeviceModel
+    seed: int = 0
+
+    def generator(self, sample: int, read: int = -1) -> torch.Generator:
+        """The generator of one sample's programming, or of one of its reads (from 0)."""
+        mixed = self.seed * RUN_MULTIPLIER + (sample + 1) * SEED_MULTIPLIER
+        return torch.Generator().manual_seed((mixed + (read + 1) * READ_MULTIPLIER) % 2**63)
+
+    @lasting()
+    def programmed(self, sample: int) -> list[ConductancePair]:
+        """(M·L, N+1) S per layer, of one sample as it stays from read to read."""
+        generator = self.generator(sample)
+        return [
+            self.model.program(layer.conductances(), layer.config.device, generator)
+            for layer in self.network.analog_layers()
+        ]
+
+    @lasting()
+    def conductances(self, sample: int, read: int = 0) -> list[ConductancePair]:
+        """(M·L, N+1) S per layer, of one sample in one read; L slices of an output are neighbours.
+
+        Args:
+            sample: Its number.
+            read: From 0; image k of a batch is read k.
+        """
+        return self._read(self.programmed(sample), sample, read)
+
+    def _read(
+        self, programmed: list[ConductancePair], sample: int, read: int
+    ) -> list[ConductancePair]:
+        generator = self.generator(sample, read)
+        return [
+            self.model.read(pair, layer.config.device, generator)
+            for pair, layer in zip(programmed, self.network.analog_layers(), strict=True)
+        ]
+
+    @lasting()
+    def realise(self, sample: int) -> IMACNetwork:
+        """A copy of the network whose devices are those of one sample.
+
+        Its netlists, and any other engine, see exactly that sample; of effects of every read it is
+        the first one, that of image 0.
+        """
+        network = copy.deepcopy(self.network)
+        pairs = self.conductances(sample)
+        for layer, pair in zip(network.analog_layers(), pairs, strict=True):
+            nominal = layer.nominal_conductances()
+            layer.positive_factor.copy_(_factor(pair.positive, nominal.positive))
+            layer.negative_factor.copy_(_factor(pair.negative, nominal.negative))
+            layer.sample = None  # it is in the factors
+        return network
+
+    def chunks(self, samples: int, images: int, memory: int = MEMORY) -> Iterator[range]:
+        """Ranges of samples whose conductances, ports and voltages fit ``memory`` bytes."""
+        each = 0
+        for layer in self.network.analog_layers():
+            columns = layer.in_features + 1
+            rows = layer.out_features * layer.slicing.count
+            cut = layer.config.crossbar
+            horizontal, vertical = (
+                given if isinstance(given, int) else -(-lines // limit)
+                for given, lines, limit in (
+                    (cut.horizontal, columns, cut.columns),
+                    (cut.vertical, rows, cut.rows),
+                )
+            )
+            wide = -(-columns // horizontal)
+            each += sample_bytes(rows, columns, horizontal, vertical, wide, images)
+        size = fitting(max(1, memory // each), each)
+        for first in range(0, samples, size):
+            yield range(first, min(first + size, samples))
+
+    @lasting()
+    def solve(self, samples: range, voltages: Tensor, *, power: bool = True) -> Solution:
+        """Solve some samples together.
+
+        With effects of every read (``ReadNoise``) each image sees conductances of its own: arrays
+        are eliminated once per sample and image, not once per sample.
+
+        Args:
+            samples: Their numbers.
+            voltages: (B, N) V, at the inputs of the circuit.
+            power: Whether to compute powers.
+
+        Returns:
+            Shapes (S, B, …).
+
+        Raises:
+            MappingError: There are no samples.
+            SolverMemoryError: So many samples at once take more memory than is free.
+        """
+        if not samples:
+            raise MappingError("there are no samples")
+        programmed = [self.programmed(sample) for sample in samples]
+        if not self.model.varies_by_cycle or not len(voltages):
+            return self._solve(programmed, voltages, power=power)
+        # Every image has conductances of its own, and so an elimination of its own.
+        found = []
+        for image in range(len(voltages)):
+            drawn = [
+                self._read(pairs, sample, image)
+                for sample, pairs in zip(samples, programmed, strict=True)
+            ]
+            found.append(self._solve(drawn, voltages[image : image + 1], power=power))
+        return concatenate(found)
+
+    def _solve(
+        self, drawn: list[list[ConductancePair]], voltages: Tensor, *, power: bool
+    ) -> Solution:
+        parts = []
+        for index, layer in enumerate(self.network.analog_layers()):
+            pair = ConductancePair(
+                torch.stack([item[index].positive for item in drawn]),
+                torch.stack([item[index].negative for item in drawn]),
+            )
+            crossbar = build_crossbar(pair, layer.config, layer.gain())
+            parts.append((crossbar, layer.neuron_spec()))
+        engine = self.network.engine
+        return engine.solve(engine.prepare(parts), voltages, power=power)
+
+    @lasting()
+    def run(
+        self,
+        inputs: Tensor,
+        labels: Tensor | None = None,
+        *,
+        samples: int,
+        memory: int = MEMORY,
+        keep_outputs: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> MonteCarloResult:
+        """Solve a batch of images for many samples.
+
+        Args:
+            inputs: (B, …) as the original model takes it.
+            labels: (B,) int64 classes, or None.
+            samples: How many.
+            memory: Bytes per chunk of samples.
+            keep_outputs: Whether to keep all output voltages (S·B·M numbers).
+            progress: Called with samples done and samples in all after every chunk.
+
+        Raises:
+            MappingError: There are no samples or no inputs.
+            SolverMemoryError: What is kept takes more memory than is free.
+            DataError: Labels do not match the inputs, or name classes that are not there.
+        """
+        if samples < 1:
+            raise MappingError(f"samples = {samples} must be at least 1")
+        if labels is not None:
+            labels = check_labels(labels, inputs, classes=self.network.classes)
+        if len(inputs) == 0:
+            raise MappingError("there are no inputs")
+        voltages = self.network.voltages(inputs)
+        if keep_outputs:
+            width = list(self.network.analog_layers())[-1].out_features
+            require_memory(
+                16 * samples * len(voltages) * width,  # in parts, and joined
+                f"keeping all outputs of {samples} samples",
+                "leave keep_outputs out, or take fewer images",
+            )
+        nominal = self.network.engine.solve(self.network.prepare(), voltages, power=False).outputs
+        columns: list[list[Tensor]] = [[], [], [], []]
+        outputs: list[Tensor] = []
+        for chunk in self.chunks(samples, len(voltages), memory):
+            solution = self.solve(chunk, voltages)
+            converged = solution.converged.to(torch.float64)
+            difference = (solution.outputs - nominal).nan_to_num()
+            counted = converged.sum(-1).clamp(min=1.0)
+            square = difference.square().mean(-1).sum(-1) / counted
+            accuracy = torch.full((len(chunk),), torch.nan, dtype=torch.float64, device="cpu")
+            if labels is not None:
+                found = self.network.answers(solution.outputs)
+                correct = (found == labels.to(found.device)) & solution.converged
+                accuracy = correct.to(torch.float64).mean(-1).cpu()
+            if solution.power is None:
+                raise MappingError("the engine gave no power")
+            power = (solution.power.total * converged).nan_to_num().sum(-1) / counted
+            for column, value in zip(
+                columns, (accuracy, power, square.sqrt(), converged.mean(-1)), strict=True
+            ):
+                column.append(value.cpu())
+            if keep_outputs:
+                outputs.append(solution.outputs.cpu())
+            if progress is not None:
+                progress(chunk[-1] + 1, samples)
+        correct_share, powers, errors, convergence = (torch.cat(column) for column in columns)
+        return MonteCarloResult(
+            correct_share, powers, errors, convergence, torch.cat(outputs) if keep_outputs else None
+        )
