@@ -364,9 +364,10 @@ def test_hspice(mos_file, tmp_path):
     lines = text.splitlines()
     assert "Vz z 0 dc='value_z'" in lines
     assert "Vout out 0 dc='value_out'" in lines
-    assert ".data points value_z value_out" in lines
+    head = lines.index(".data points")
+    assert lines[head + 1].split() == ["+", "value_z", "value_out"]
     assert ".dc Vscan 0 1 1 sweep data=points" in lines
-    rows = [line[2:].split() for line in lines if line.startswith("+ ")]
+    rows = [line[2:].split() for line in lines[head + 2 : lines.index(".enddata")]]
     assert len(rows) == 30
     assert rows[1] == ["-1.0", repr(0.8 / 5)]
     assert ".measure dc i_out find par('i(vout)') at=0" in lines

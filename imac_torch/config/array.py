@@ -8,12 +8,12 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from imac_torch.config.quantity import (
+    BEND,
     FRACTION,
     LENGTH,
     PERMITTIVITY,
     RESISTANCE,
     RESISTIVITY,
-    VOLTAGE,
 )
 from imac_torch.config.section import Section
 from imac_torch.config.technology import BIT_CELL_LENGTHS, BIT_CELL_WIDTH, DEVICES, NODES
@@ -43,7 +43,7 @@ class Memristor(Section):
         "1/rlow; None: any. Read by the mapping scheme 'matched'; the others use the conductances "
         "of their weight levels.",
     )
-    bend: Annotated[float | None, VOLTAGE] = Field(
+    bend: Annotated[float | None, BEND] = Field(
         None,
         gt=0,
         description="V. v0 of cells with a curved characteristic i = v0/R·sinh(v/v0), rlow and "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 __all__ = [
+    "BEND",
     "CAPACITANCE",
     "FRACTION",
     "FREQUENCY",
@@ -120,6 +121,8 @@ FRACTION: Final = Quantity("1", (0.0, 1.0))
 """Written as 0.05 for 5 %."""
 VOLTAGE: Final = Quantity("V", (1e-3, 20.0), 200.0)
 """Of circuits on a chip; at most what anything there stands."""
+BEND: Final = Quantity("V", (1e-3, 20.0))
+"""Of curved cells; they are ohmic where it is far beyond the voltages across them."""
 TEMPERATURE: Final = Quantity("K", (200.0, 500.0), 2000.0)
 """What cards of transistors are made for; colder ones exist, so they are only asked about."""
 LENGTH: Final = Quantity("m", (1e-10, 1e-4), 1.0)
