@@ -134,7 +134,9 @@ class StepControl:
     Attributes:
         tolerance: V, largest estimated error of a step, of any node of any sample: of its end
             (charges' local errors, seen through everything behind them), and of outputs between
-            its points. Powers keep the same tolerance relative to vdd and to their largest value.
+            its points. Errors of the steps within a time constant add up. Powers keep the same
+            tolerance relative to vdd and to their largest value, but in steps so short that
+            nothing in them costs energy.
         smallest: s; a step that would be shorter is an error.
         largest: s, or None for a tenth of the period.
         fixed: s; equal steps of this size instead (convergence studies).
