@@ -49,7 +49,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -98,11 +98,11 @@ def test_simulators_end_with_the_process_that_started_them(
     """
     ours = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.PIPE)
     files = [place / "child" for place in places]
-    assert wait_for(lambda: all(file.exists() and file.read_text().strip() for file in files), 60)
+    assert wait_for(lambda: all(file.exists() and file.read_text().strip() for file in files), 240)
     children = [int(file.read_text()) for file in files]
     assert all(map(alive, children))
     ours.send_signal(number)
-    ours.wait(30)
+    ours.wait(120)
     assert wait_for(lambda: not any(map(alive, children)))
     assert ours.returncode != 0
 
