@@ -24,6 +24,7 @@ from imac_torch.elimination.blocks import BlockLayout, BlockPorts, Termination
 from imac_torch.elimination.choice import CROSSOVER, EliminationInfo, eliminate
 from imac_torch.elimination.linalg import solve
 from imac_torch.errors import SolverError
+from imac_torch.kernels.compiled import obstacle
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.reference.nodal import solve_layer, stamp
@@ -464,7 +465,8 @@ def test_choice_is_reported() -> None:
 
 
 def test_torch_serves_where_numba_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "numba", None)  # importing it then fails as if not there
+    monkeypatch.setattr("imac_torch.kernels.obstacle", obstacle.__wrapped__)
     assert str(eliminate(*cells(2, 3), termination())[1]) == "rows (torch)"
     with pytest.raises(SolverError, match="numba is not installed"):
         eliminate(*cells(2, 3), termination(), kernel="numba")
