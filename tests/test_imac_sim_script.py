@@ -235,7 +235,7 @@ def test_nothing_takes_long_or_much_memory(name, tmp_path):
 def test_large_and_strange_files_are_refused(tmp_path: Path):
     path = tmp_path / "testIMAC.py"
     path.write_bytes(b"#" * 10_000_000)
-    with pytest.raises(DataError, match="10000000 bytes, at most"):
+    with pytest.raises(DataError, match="10000000 bytes, of which at most"):
         read_imac_sim_script(path)
     for content in (b"\x00", b"vdd = 3\x00", b"\xff\xfe", b"print 'a'", b"vdd = = 3"):
         path.write_bytes(content)
