@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from imac_torch import Config, LayerRecord, Power, Report, Solution, Status
-from imac_torch.errors import ConfigError, DataError
+from imac_torch.errors import DataError
 from imac_torch.reports.report import environment
 
 NAN = float("nan")
@@ -208,8 +208,7 @@ def damage(directory, how):
 def test_damaged_files(how, message, tmp_path):
     REPORT.save(tmp_path)
     damage(tmp_path, how)
-    expected = ConfigError if how == "bad configuration" else DataError
-    with pytest.raises(expected, match=message):
+    with pytest.raises(DataError, match=message):
         Report.load(tmp_path)
 
 

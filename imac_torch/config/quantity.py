@@ -71,6 +71,8 @@ class Quantity:
 
     def meant(self, value: float) -> str:
         """``; were 800 mV meant? write 0.8``, or nothing if no other unit makes it usual."""
+        if value < 0.0 and self.unit not in ("V", "K"):
+            return ""  # no other unit makes it positive
         for names, factor, offset in _OTHERS[self.unit]:
             converted = _rounded(value * factor + offset)
             if self._usual(converted) and converted != 0.0:

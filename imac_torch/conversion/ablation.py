@@ -253,11 +253,10 @@ class Losses:
             ConversionWarning: There is.
         """
         if self.found:
-            lines = "\n".join(f"  {item}" for item in self.found)
+            lines = "\n".join(self.found)
             helps = f"\nWhat helps: {'; '.join(self.advice)}" if self.advice else ""
-            warnings.warn(
-                f"{title}:\n{lines}{helps}", ConversionWarning, stacklevel=stacklevel + 1
-            )
+            text = f"{lines}\nThat is {title}.{helps}"
+            warnings.warn(text, ConversionWarning, stacklevel=stacklevel + 1)
 
 
 def finer(mapping: WeightMapping) -> list[str]:
