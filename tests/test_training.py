@@ -129,8 +129,12 @@ def test_rounding_says_what_it_cost(generator):
     joined = torch.cat([model[0].weight, model[0].bias[:, None]], dim=1).detach()
     quantized = layer.quantized()
     levels = (quantized.scale * quantized.values).detach()
-    expected = (levels - joined).square().mean().sqrt() / joined.square().mean().sqrt()
-    assert quantized.error == pytest.approx(float(expected), rel=1e-9)
+    for part, error in (
+        ((..., slice(-1)), quantized.error), ((..., slice(-1, None)), quantized.bias_error)
+    ):  # fmt: skip
+        lost, wanted = (levels - joined)[part], joined[part]
+        expected = lost.square().mean().sqrt() / wanted.square().mean().sqrt()
+        assert error == pytest.approx(float(expected), rel=1e-9)
     assert 0.2 < quantized.error < 0.8  # uniform weights do not fit three levels
     assert f"{100 * quantized.error:.2g} %" in " ".join(network.summary().split())
     with torch.no_grad():
