@@ -147,8 +147,9 @@ def test_gains_are_those_of_nominal_devices(generator: torch.Generator) -> None:
     x = 2 * torch.rand(3, 6, generator=generator, dtype=torch.float64) - 1
     together = run.run(x, samples=1, keep_outputs=True).outputs
     assert together is not None
-    # both converge to 1e-9 V
-    torch.testing.assert_close(run.realise(0).solve(x).outputs, together[0], rtol=0, atol=1e-8)
+    # Reads differ from image to image; a realised network holds the first. 1e-9 V of convergence.
+    single = run.realise(0).solve(x[:1]).outputs
+    torch.testing.assert_close(single, together[0, :1], rtol=0, atol=1e-8)
 
 
 def test_training_with_spread_lowers_the_loss_under_spread(generator: torch.Generator) -> None:

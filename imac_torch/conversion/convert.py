@@ -32,6 +32,8 @@ INPUT_MARGIN = 1.25
 """Full scale of inputs relative to the largest of the samples: others may be larger."""
 LARGE_ERROR = 0.1
 """Relative rounding error of weights from which a conversion warns."""
+LARGE_READ_OUT_ERROR = 0.2
+"""Likewise of a read-out's outputs: with fewer, the largest output mostly stays the largest."""
 
 
 MATCHED = "mapping.scheme = 'matched'"
@@ -50,7 +52,7 @@ def _losses(layers: Sequence[IMACLinear], *, ranges: bool) -> Losses:
         if layer.activation.function.bounded:
             continue
         matched = [] if layer.matched else [MATCHED]
-        if not layer.matched and (lost := layer.read_out_error()) > LARGE_ERROR:
+        if not layer.matched and (lost := layer.read_out_error()) > LARGE_READ_OUT_ERROR:
             losses.add(
                 f"{layer.name}: its lines float, so that without wires, too, outputs are off by "
                 f"{100 * lost:.0f} % (rms) of what the weights mean",
