@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -18,7 +19,7 @@ from imac_torch.dc.prediction import Prediction, least_by_octaves, output_resist
 from imac_torch.dc.shape import fitted_threshold_and_slope
 from imac_torch.dc.transfer import threshold_and_slope
 from imac_torch.devices.effects import DeviceSample
-from imac_torch.errors import CircuitError, ConversionError
+from imac_torch.errors import CircuitError, ConversionError, ConversionWarning
 from imac_torch.mapping.matching import Match, ReadOut
 from imac_torch.mapping.quantization import (
     ConductancePair,
@@ -48,9 +49,8 @@ FIRST_GAIN = 16.0
 FIRST_LEAST_SQUARES = 10.0
 LEAST_SQUARES_STEPS = 200
 SMALLEST_LEAST_SQUARES = 1e-6
-LARGEST_LEAST_SQUARES = 1e7
-"""Where the least-squares gain of the other schemes begins, and its limits: beyond the largest,
-rounding of the line ends would be read as signal."""
+LARGEST_LEAST_SQUARES = 1e5
+"""Of the other schemes; the largest is an operational amplifier's: rounding stays below 1 nV."""
 TYPICAL_SPREAD = 0.005
 """Half width of the spread of resistances that the choice of a gain allows for at least: amplifiers
 are built for devices that are not known one by one."""
@@ -459,15 +459,15 @@ class IMACLinear(nn.Module):
             if gain > LARGEST_LEAST_SQUARES:
                 break
         if gain > LARGEST_LEAST_SQUARES or abs(gain / before - 1.0) > 1e-9:
-            width = max(
-                end - start for start, end in pairwise((0, *self.read_out(gain).column_ends))
+            ends = (0, *self.read_out(gain).column_ends)
+            text = (
+                f"{self.name}: no gain makes the read-out compute what the weights mean; it gets "
+                f"{LARGEST_LEAST_SQUARES:g}. I± lines of {max(b - a for a, b in pairwise(ends))} "
+                "columns float with their inputs, or the weights are too large for the neuron: "
+                "use more columns (crossbar.columns), smaller weights, or set amplifier.gain"
             )
-            raise ConversionError(
-                f"{self.name}: no gain makes the read-out compute what the weights mean (tried up "
-                f"to {gain:.3g}): I± lines of {width} columns float with their inputs, or the "
-                "weights are too large for the neuron. Use more columns per array "
-                "(crossbar.columns), smaller weights, or set amplifier.gain"
-            )
+            warnings.warn(text, ConversionWarning, stacklevel=2)
+            return LARGEST_LEAST_SQUARES
         # Smaller ones move no neuron by a microvolt: the weights are as good as zero.
         return max(gain, SMALLEST_LEAST_SQUARES)
 
