@@ -189,7 +189,7 @@ def needs_ngspice(words: list[str]) -> bool:
 def test_a_page_works_from_top_to_bottom(
     page: Path, empty_directory: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if page.name == "README.md":  # a reader's own data
+    if page.name == "imac_sim.md":  # a reader's own data
         import imac_sim_directory
 
         (empty_directory / "imac_sim_data").mkdir()
@@ -345,12 +345,12 @@ def test_every_field_of_the_configuration_is_described() -> None:
             assert info.description, f"{section}.{name}"
 
 
-def test_readme_covers_every_input_of_imac_sim() -> None:
+def test_a_guide_covers_every_input_of_imac_sim() -> None:
     # The names in the documentation of IMAC-Sim's testIMAC.py.
     names = """data_dir spice_dir dataset_file label_file weight_var vdd vss testnum
         testnum_per_batch firstimage tsampling nodes xbar hpar vpar gain tech_node metal T H L W D
         eps rho rlow rhigh"""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "imac_sim.md").read_text(encoding="utf-8")
     table = "\n".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
     missing = [name for name in names.split() if f"`{name}`" not in table]
     assert not missing

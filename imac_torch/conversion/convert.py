@@ -85,7 +85,7 @@ def _rounding_losses(layer: IMACLinear, losses: Losses) -> None:
             advice.append(MATCHED)
         losses.add(
             f"{moves} weights by {100 * rounded.error:.0f} % (rms){culprit}",
-            [*advice, "training with the levels (README, Train for the circuit)"],
+            [*advice, "training with the levels (docs/fine_tuning.md)"],
         )
     if LARGE_ERROR < rounded.bias_error < math.inf:
         losses.add(f"{moves} bias by {100 * rounded.bias_error:.0f} % (rms)")
