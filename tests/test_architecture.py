@@ -196,6 +196,16 @@ def test_modules_stand_in_rooms() -> None:
     assert {path.name for path in ROOT.glob("*.py")} == {"__init__.py", "__main__.py", "errors.py"}
 
 
+def test_the_picture_for_contributors_shows_these_layers() -> None:
+    # Rooms stand in the first 34 columns; the top floor comes first, and what has no room is left out.
+    text = (ROOT.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    picture = text.partition("```text\n")[2].partition("```")[0]
+    floors = [tuple(line[:34].rstrip().split(" | ")) for line in picture.splitlines()]
+    assert floors == [names for names in reversed(LAYERS) if names[0] not in ("", "__main__")]
+    rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert rooms | {"errors"} == {name for names in floors for name in names}
+
+
 def test_old_names_lead_to_what_they_named() -> None:
     for old, new in MOVED.items():
         assert (ROOT / f"{new.replace('.', '/')}.py").is_file()

@@ -300,6 +300,14 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(path), f"{page.name}: {link}: there are {anchors(path)}"
 
 
+def test_files_named_to_contributors_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    to_come = {"imac_torch/periphery/converter/", "imac_torch/circuit/cell/"}
+    for name in set(re.findall(r"`([\w./]+/[\w./]*)`", text)) - to_come:
+        assert (ROOT / name).exists(), name
+    assert not [name for name in to_come if (ROOT / name).exists()]  # they have come: say so
+
+
 def test_the_index_has_every_page() -> None:
     index = ROOT / "docs" / "index.md"
     text = index.read_text(encoding="utf-8")
