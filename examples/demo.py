@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from train_sample import Sample, ideal_circuit, load_sample, make_sample, save_s
 import imac_torch as imac
 from imac_torch.base.resources import data_file
 from imac_torch.dc.ir_drop import cell_voltages
-from imac_torch.errors import DataError
+from imac_torch.errors import ConversionWarning, DataError
 from imac_torch.reports.html_report import write_report
 
 SAMPLE = "digits_mlp.safetensors"
@@ -60,9 +61,12 @@ def where_from(sample: Sample, inputs: Tensor, labels: Tensor) -> Table:
     config = sample.config
     no_wires = config.replace(interconnect=config.interconnect.replace(resistance=False))
     ternary = imac.convert(sample.ternary, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConversionWarning)  # that rounding loses is what it shows
+        rounded = imac.convert(sample.floating, config)
     stages = (
         ("float network, software", sample.floating),
-        ("  its weights rounded to ternary, full circuit", imac.convert(sample.floating, config)),
+        ("  its weights rounded to ternary, full circuit", rounded),
         ("network trained as a ternary circuit, ideal", ideal_circuit(ternary)),
         ("  + FinFET curves and loading", imac.convert(sample.ternary, no_wires)),
         ("  + wire resistances (the full circuit)", ternary),

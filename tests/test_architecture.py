@@ -197,7 +197,7 @@ def test_modules_stand_in_rooms() -> None:
 
 
 def test_the_picture_for_contributors_shows_these_layers() -> None:
-    # Rooms stand in the first 34 columns; the top floor comes first, and what has no room is left out.
+    # Rooms stand in the first 34 columns, the top floor first; what has no room is left out.
     text = (ROOT.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
     picture = text.partition("```text\n")[2].partition("```")[0]
     floors = [tuple(line[:34].rstrip().split(" | ")) for line in picture.splitlines()]

@@ -174,7 +174,8 @@ def test_the_analysis_agrees_with_the_evaluation(setting) -> None:
 
 def test_quantities_are_for_reading() -> None:
     assert quantity(0.01782, "W") == "17.82 mW"
-    assert quantity(999.95, "J", 4) in ("1000 J", "999.9 J", "1 kJ")
+    assert quantity(999.95, "J", 4) in ("1000 J", "1 kJ")
+    assert quantity(4.9e-4, "V", 2) == "490 µV"
     assert quantity(-2.5e-10, "W") == "-250 pW"
     assert quantity(None, "W") == quantity(float("nan")) == "–"
     assert quantity(0.0, "V") == "0 V"

@@ -13,7 +13,9 @@ __all__ = ["WIDTH", "Frame", "caption", "padded", "quantity", "svg", "ticks"]
 WIDTH: Final = 560
 """User units; the page scales charts to the room there is."""
 
-_PREFIXES: Final = {-18: "a", -15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M"}
+_PREFIXES: Final = {
+    -18: "a", -15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G",
+}  # fmt: skip
 
 
 def quantity(value: float | None, unit: str = "", digits: int = 4) -> str:
@@ -30,7 +32,7 @@ def quantity(value: float | None, unit: str = "", digits: int = 4) -> str:
         return f"{value:.{digits}g} {unit}".strip()
     power = 3 * math.floor(math.log10(abs(value)) / 3)
     power = min(max(power, min(_PREFIXES)), max(_PREFIXES))
-    return f"{value / 10.0**power:.{digits}g} {_PREFIXES[power]}{unit}"
+    return f"{float(f'{value / 10.0**power:.{digits}g}'):g} {_PREFIXES[power]}{unit}"
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:

@@ -97,8 +97,8 @@ def timing_rows(timed: InferenceReport, labels: Tensor) -> list[tuple[str, str]]
         ("smallest safe period", quantity(figures["safe_period"], "s")),
         (
             "throughput",
-            f"{figures['throughput']:.4g} /s at {timed.timing.period:g} s, at most "
-            f"{figures['largest_throughput']:.4g} /s",
+            f"{quantity(figures['throughput'], '/s')} at {quantity(timed.timing.period, 's')}, at "
+            f"most {quantity(figures['largest_throughput'], '/s')}",
         ),
         (
             "energy, measured",
