@@ -112,7 +112,7 @@ def main() -> None:
         for device in options.devices:
             for wires in options.wires:
                 network = calibrated(model, data, device, wires == "yes", None)
-                gains = ", ".join(f"{layer.gain():.3g}" for layer in network.analog_layers())
+                gains = ", ".join(f"{layer.matrix.gain():.3g}" for layer in network.analog_layers())
                 found = accuracy(network, data)
                 scan = {
                     gain: accuracy(calibrated(model, data, device, wires == "yes", gain), data)

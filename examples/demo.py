@@ -133,7 +133,7 @@ def draw(network: imac.IMACNetwork, report: imac.Report, inputs: Tensor, path: P
         lines = nn.functional.pad(
             network.voltages(inputs[:16]), (0, 1), value=network.config.supplies.vdd
         )
-        drop = cell_voltages(first.crossbar(), lines).input_drop.abs().mean(0) * 1e3
+        drop = cell_voltages(first.matrix.crossbar(), lines).input_drop.abs().mean(0) * 1e3
     middle.plot([0, 0.8], [0, 0.8], color="grey", linewidth=0.5)
     middle.plot(ideal.flatten().numpy(), report.outputs.flatten().numpy(), ".", markersize=2)
     middle.set(xlabel="ideal circuit, V", ylabel="circuit, V", title="output voltages")

@@ -108,7 +108,7 @@ def dc() -> None:
     compare("tiles, wide", elimination(64, 512, "tiles", "auto"))
     compare("rows", elimination(512, 96, "rows", "auto"))
     compare("rows, torch", elimination(256, 64, "rows", "torch"))
-    layer = next(network(95, 64, array=96).analog_layers()).crossbar()
+    layer = next(network(95, 64, array=96).analog_layers()).matrix.crossbar()
     lines = torch.rand(50, 96, dtype=torch.float64)
     compare("map", lambda: cell_voltages(layer, lines))
     model = imac.device_model("PCM")

@@ -91,13 +91,13 @@ def test_trims_count_only_where_calibration_comes_in(generator: torch.Generator)
     x = images(generator)
     circuit = network(generator, Memristor(rlow=1e3, rhigh=100e3))
     calibrate(circuit, x)
-    assert any(bool(layer.trim.any()) for layer in circuit.analog_layers())
+    assert any(bool(layer.matrix.trim.any()) for layer in circuit.analog_layers())
     after = {step.name: step for step in ablate(circuit, x)}
     # The same gains, ranges and statistics without trims: all steps but the last are the same.
     bare = copy.deepcopy(circuit)
     with torch.no_grad():
         for layer in bare.analog_layers():
-            layer.trim.zero_()
+            layer.matrix.trim.zero_()
     before = {step.name: step for step in ablate(bare, x)}
     for name in STEPS[1:-1]:
         assert after[name].output_error == before[name].output_error, name
@@ -219,7 +219,7 @@ def test_weight_errors_are_one_figure(generator: torch.Generator, scheme: str) -
         ]
         assert min(by_hand) > 0.001  # devices spread
         assert [seen.weight_error, seen.bias_error] == pytest.approx(by_hand, rel=1e-9)
-        text = layer.weight_errors().text()
+        text = layer.matrix.weight_errors().text()
         assert f"{100 * by_hand[0]:.2g} % of their rms" in text or by_hand[0] >= 0.1
         assert text in next(r.detail for r in circuit.records if r.path == layer.name)
         assert text in layer.description()

@@ -130,11 +130,11 @@ def change_bias(item):
 
 
 def change_factor(item):
-    item.layers[0].positive_factor[0, 0] *= 0.5
+    item.layers[0].matrix.positive_factor[0, 0] *= 0.5
 
 
 def change_factor_through_numpy(item):
-    item.layers[0].positive_factor.numpy()[0] *= 0.5
+    item.layers[0].matrix.positive_factor.numpy()[0] *= 0.5
 
 
 def change_config(item):

@@ -86,7 +86,7 @@ def test_the_error_names_both_amounts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_does_not_fit_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = signs(2, 6)
     run = imac.MonteCarlo(NETWORK, imac.device_model("PCM"))
-    prepared, crossbar = NETWORK.prepare(), next(NETWORK.analog_layers()).crossbar()
+    prepared, crossbar = NETWORK.prepare(), next(NETWORK.analog_layers()).matrix.crossbar()
     stages = NETWORK.timing().stages
     other = imac.convert(nn.Sequential(nn.Linear(6, 4)), CONTINUOUS)
     free(monkeypatch, 100)
@@ -154,7 +154,7 @@ def test_empty_batches_give_empty_results(work: str) -> None:
         "solve": lambda: NETWORK.solve(EMPTY).outputs,
         "samples": lambda: run.solve(range(2), NETWORK.voltages(EMPTY)).outputs[0],
         "map": lambda: imac.ir_drop.cell_voltages(
-            next(NETWORK.analog_layers()).crossbar(), torch.zeros(0, 7, dtype=torch.float64)
+            next(NETWORK.analog_layers()).matrix.crossbar(), torch.zeros(0, 7, dtype=torch.float64)
         ).cell[:, :, 0],
     }[work]()
     assert result.shape == (0, 4)

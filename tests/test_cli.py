@@ -158,8 +158,8 @@ def test_calibration_on_the_command_line(project: Path) -> None:
     x = torch.rand(12, 6, generator=generator, dtype=torch.float64) * 2 - 1
     network = convert(model, Config(neuron=Neuron(kind="logistic")), samples=x[:9])
     for ours, theirs in zip(network.analog_layers(), (first, other), strict=True):
-        torch.testing.assert_close(ours.trim, theirs.trim, rtol=0, atol=0)
-        assert bool(ours.trim.any())
+        torch.testing.assert_close(ours.matrix.trim, theirs.matrix.trim, rtol=0, atol=0)
+        assert bool(ours.matrix.trim.any())
     run = call("simulate", *source(project), *data(project), *fitted, "--json")
     assert run.exit_code == 0, run.output
     assert json.loads(run.stdout)["samples"] == 12

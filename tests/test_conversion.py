@@ -129,7 +129,7 @@ def test_network_computes_what_software_does():
         layers={"2.1": LayerConfig(neuron={"kind": "logistic"})},
     )
     network = convert(model, config)
-    assert all(bool(layer.match().exact.all()) for layer in network.analog_layers())
+    assert all(bool(layer.matrix.match().exact.all()) for layer in network.analog_layers())
     with torch.no_grad():
         found, expected = network(IMAGES), model(IMAGES)
     assert found.shape == expected.shape == (5, 4)
@@ -318,12 +318,13 @@ def test_overrides_by_path():
     first, second = convert(mlp(5, 4, 2), config).analog_layers()
     assert first.config.device == Memristor()
     assert second.config.device.rlow == 1e4
-    assert len(first.crossbar().column_ends) == 2
-    assert len(second.crossbar().column_ends) == 3
-    assert (first.gain(), second.gain()) == (20.0, 5.0)
+    assert len(first.matrix.crossbar().column_ends) == 2
+    assert len(second.matrix.crossbar().column_ends) == 3
+    assert (first.matrix.gain(), second.matrix.gain()) == (20.0, 5.0)
     assert second.config.neuron.kind == "logistic"
-    assert set(second.quantized().values.detach().abs().flatten().tolist()) == {1.0}
-    assert float(second.conductances().positive.detach().max()) == pytest.approx(1e-4, rel=1e-12)
+    assert set(second.matrix.quantized().values.detach().abs().flatten().tolist()) == {1.0}
+    positive = second.matrix.conductances().positive.detach()
+    assert float(positive.max()) == pytest.approx(1e-4, rel=1e-12)
 
 
 def test_overrides_of_no_layer():
@@ -460,7 +461,7 @@ def test_spread_is_drawn_from_the_generator():
 
     def factors(seed):
         network = convert(mlp(20, 9, 2), config, generator=torch.Generator().manual_seed(seed))
-        return torch.cat([layer.positive_factor.flatten() for layer in network.analog_layers()])
+        return torch.cat([item.matrix.positive_factor.flatten() for item in network.layers])
 
     one, again, other = factors(1), factors(1), factors(2)
     assert torch.equal(one, again)
@@ -561,17 +562,17 @@ def test_trained_layers_that_disagree():
 def test_trained_layers_keep_spread_and_calibration():
     model = trained()
     with torch.no_grad():
-        model[0].positive_factor.mul_(1.1)
-        model[1].trim.fill_(0.01)
-        model[1].input_mean.fill_(0.2)
+        model[0].matrix.positive_factor.mul_(1.1)
+        model[1].matrix.trim.fill_(0.01)
+        model[1].matrix.input_mean.fill_(0.2)
     first, second = convert(model).analog_layers()
-    assert torch.equal(first.positive_factor, model[0].positive_factor)
-    assert torch.equal(second.trim, model[1].trim)
-    assert torch.equal(second.input_mean, model[1].input_mean)
+    assert torch.equal(first.matrix.positive_factor, model[0].matrix.positive_factor)
+    assert torch.equal(second.matrix.trim, model[1].matrix.trim)
+    assert torch.equal(second.matrix.input_mean, model[1].matrix.input_mean)
     # for another circuit the devices are still the same, the calibration is not
     first, second = convert(model, LOGISTIC).analog_layers()
-    assert torch.equal(first.positive_factor, model[0].positive_factor)
-    assert float(second.trim.detach().abs().max()) == 0.0
+    assert torch.equal(first.matrix.positive_factor, model[0].matrix.positive_factor)
+    assert float(second.matrix.trim.detach().abs().max()) == 0.0
 
 
 def test_losses_are_said() -> None:

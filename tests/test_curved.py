@@ -273,7 +273,7 @@ def test_what_curved_cells_cannot_do_says_so(generator: torch.Generator) -> None
     layer = next(network.analog_layers())
     lines = torch.zeros(1, 7, dtype=torch.float64)
     with pytest.raises(SolverError, match="ohmic cells"):
-        cell_voltages(layer.crossbar(), lines)
+        cell_voltages(layer.matrix.crossbar(), lines)
     with pytest.raises(SolverError, match="ohmic cells"):
         layer_effects(network)
     with pytest.raises(SolverError, match="node by node"):

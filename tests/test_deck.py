@@ -116,7 +116,7 @@ def test_published_segments_and_values(published):
         # 1/(1/R): within one unit in the last place
         for side in ("rp", "rn"):
             assert sorted(of[side]) == pytest.approx([78e3, 202e3], rel=3e-16)
-    assert [layer.gain() for layer in item.analog_layers()] == [30.0, 30.0, 10.0]
+    assert [layer.matrix.gain() for layer in item.analog_layers()] == [30.0, 30.0, 10.0]
     assert deck.labels.tolist() == [7, 2]  # MNIST begins 7, 2
 
 
@@ -177,7 +177,7 @@ def test_read_back_conductances_are_the_circuits(dialect, tmp_path):
         )  # fmt: skip
         np.testing.assert_array_equal(of_text, of_circuit)
         # … and the memristors are the layer's, through 1/R (1 ulp each way)
-        pair = layer.conductances()
+        pair = layer.matrix.conductances()
         values = dict(zip(parsed.resistors.names, parsed.resistors.values, strict=True))
         for side, tensor in (("p", pair.positive), ("n", pair.negative)):
             for (r, c), g in np.ndenumerate(tensor.detach().numpy()):

@@ -51,7 +51,7 @@ def test_shipped_sample_is_ternary_and_as_good_as_it_says(sample):
             for parameter in (module.weight, module.bias):
                 assert set(parameter.unique().tolist()) <= {-1.0, 0.0, 1.0}
     network = imac.convert(sample.ternary, sample.config)
-    assert all(layer.quantized().error == 0.0 for layer in network.analog_layers())
+    assert all(layer.matrix.quantized().error == 0.0 for layer in network.analog_layers())
     inputs, labels = train_sample.tensors(imac.load_dataset("digits", train=False))
     found = {
         "float software": train_sample.accuracy(sample.floating, inputs, labels),

@@ -44,12 +44,12 @@ def test_every_node_equals_the_dense_solution(
     dense = solve_layer(circuit, inputs, 0.8)
     layer = next(net.analog_layers())
     lines = torch.cat([inputs, inputs.new_full((3, 1), 0.8)], dim=1)
-    found = cell_voltages(layer.crossbar(), lines)
+    found = cell_voltages(layer.matrix.crossbar(), lines)
     for name, ours in (("a", found.cell), ("p", found.positive), ("n", found.negative)):
         index = torch.from_numpy(circuit.array(name).index)
         torch.testing.assert_close(ours, dense[:, index], rtol=0, atol=TOLERANCE)
     ends = torch.from_numpy(circuit.array("pe").index)
-    last = [stop - 1 for stop in layer.crossbar().column_ends]
+    last = [stop - 1 for stop in layer.matrix.crossbar().column_ends]
     torch.testing.assert_close(
         found.positive_end[:, :, last], dense[:, ends], rtol=0, atol=TOLERANCE
     )
@@ -62,13 +62,13 @@ def test_every_node_equals_the_dense_solution(
 def test_ideal_wires_drop_nothing(generator: torch.Generator) -> None:
     net = network(generator, interconnect=Interconnect(resistance=False))
     lines = torch.rand(2, 10, generator=generator, dtype=torch.float64)
-    found = cell_voltages(next(net.analog_layers()).crossbar(), lines)
+    found = cell_voltages(next(net.analog_layers()).matrix.crossbar(), lines)
     assert float(found.input_drop.abs().max()) == 0.0
     assert float(found.output_drop.abs().max()) < 1e-14
 
 
 def test_what_does_not_fit_is_refused(generator: torch.Generator) -> None:
-    spec: CrossbarSpec = next(network(generator).analog_layers()).crossbar()
+    spec: CrossbarSpec = next(network(generator).analog_layers()).matrix.crossbar()
     with pytest.raises(SolverError, match=r"\(2, 9\)"):
         cell_voltages(spec, torch.zeros(2, 9, dtype=torch.float64))
 
@@ -76,7 +76,7 @@ def test_what_does_not_fit_is_refused(generator: torch.Generator) -> None:
 def test_cell_currents_obey_kirchhoffs_law(generator: torch.Generator) -> None:
     """What the cells of a row bring to its I+ line leaves into the amplifier's R2 + R4."""
     layer = next(network(generator, crossbar=Crossbar(rows=3, columns=4)).analog_layers())
-    spec = layer.crossbar()
+    spec = layer.matrix.crossbar()
     inputs = torch.rand(2, spec.inputs + 1, dtype=torch.float64, generator=generator)
     with torch.no_grad():
         inside = cell_voltages(spec, inputs)

@@ -55,7 +55,7 @@ def test_matched_layers_compute_what_was_meant(generator: torch.Generator, kind:
     found = layer(generator, kind)
     x = images(generator)
     expected = found.activation.apply(x @ found.weight.T + found.bias)
-    assert bool(found.match().exact.all())
+    assert bool(found.matrix.match().exact.all())
     # the conductances reproduce the transfer to 1e-13 (see test_mapping), the neuron is its own
     torch.testing.assert_close(found(x), expected, rtol=0, atol=1e-11)
     weight, bias = found.effective_weights()
@@ -75,15 +75,16 @@ def test_training_sees_the_software_gradients(generator: torch.Generator) -> Non
 
 def test_the_gain_is_chosen_once(generator: torch.Generator) -> None:
     found = layer(generator)
-    gain = found.gain()
+    gain = found.matrix.gain()
     with torch.no_grad():
         found.weight.mul_(20.0)
-    assert found.gain() == gain
-    assert found.choose_gain() > gain  # larger weights need more of it
+    assert found.matrix.gain() == gain
+    assert found.matrix.choose_gain() > gain  # larger weights need more of it
     other = layer(generator)
     other.load_state_dict(found.state_dict())
-    assert other.gain() == found.gain()
-    torch.testing.assert_close(other.conductances().positive, found.conductances().positive)
+    assert other.matrix.gain() == found.matrix.gain()
+    pairs = [item.matrix.conductances() for item in (other, found)]
+    torch.testing.assert_close(pairs[0].positive, pairs[1].positive)
 
 
 def test_what_is_expected_is_what_samples_show(generator: torch.Generator) -> None:
@@ -98,13 +99,13 @@ def test_what_is_expected_is_what_samples_show(generator: torch.Generator) -> No
     network = convert(linear, config)
     first = next(network.analog_layers())
     x = images(generator, 200)
-    first.set_input_statistics(InputStatistics.of(x))
+    first.matrix.set_input_statistics(InputStatistics.of(x))
     with torch.no_grad():
-        wanted = first.wanted_transfer()
+        wanted = first.matrix.wanted_transfer()
         found = network.solve(x).layers[0].combined
         ideal = torch.nn.functional.pad(x, (0, 1), value=1.0) @ wanted.T * 0.8
         expected = predict(
-            first.crossbar(), wanted, first.statistics,
+            first.matrix.crossbar(), wanted, first.matrix.statistics,
             source_resistance=0.0, load_factor=1.0, spread=0.0,
         )  # fmt: skip
     scale = (ideal - ideal.mean(0)).square().sum()
@@ -131,7 +132,7 @@ def test_loaded_lines_are_those_of_the_network(generator: torch.Generator) -> No
     with torch.no_grad():
         solution = network.solve(x)
         unloaded = torch.nn.functional.pad(solution.layers[0].combined, (0, 1), value=0.8)
-        ports, _ = eliminate_layer(second.crossbar())
+        ports, _ = eliminate_layer(second.matrix.crossbar())
         expected = unloaded @ loaded_transfer(ports, resistance).T
     torch.testing.assert_close(solution.layers[1].combined, expected, rtol=1e-7, atol=1e-9)
 
@@ -158,15 +159,15 @@ def test_a_chosen_gain_is_as_good_as_the_best_of_a_scan(generator: torch.Generat
 def test_matches_are_remembered_by_value_only(generator: torch.Generator) -> None:
     found = layer(generator)
     with torch.no_grad():
-        before = found.conductances().positive
-        assert torch.equal(before, found.conductances().positive)
+        before = found.matrix.conductances().positive
+        assert torch.equal(before, found.matrix.conductances().positive)
         found.weight[0, 0] += 0.1
-        assert not torch.equal(before, found.conductances().positive)
+        assert not torch.equal(before, found.matrix.conductances().positive)
         found.weight[0, 0] -= 0.1
-        torch.testing.assert_close(before, found.conductances().positive, rtol=1e-12, atol=0)
-        found.trim[1, 2] += 1e-3
-        assert not torch.equal(before, found.conductances().positive)
-    assert copy.deepcopy(found).gain() == found.gain()
+        torch.testing.assert_close(before, found.matrix.conductances().positive, rtol=1e-12, atol=0)
+        found.matrix.trim[1, 2] += 1e-3
+        assert not torch.equal(before, found.matrix.conductances().positive)
+    assert copy.deepcopy(found).gain() == found.matrix.gain()
 
 
 def test_statistics_weigh_what_cannot_be_exact(generator: torch.Generator) -> None:
@@ -174,15 +175,15 @@ def test_statistics_weigh_what_cannot_be_exact(generator: torch.Generator) -> No
     lines = torch.rand(300, 8, generator=generator, dtype=torch.float64)
     lines[:, 1:] = lines[:, 1:] * 0.02 + lines[:, :1] * 0.9  # all inputs nearly the same
     known = InputStatistics.of(lines)
-    found.choose_gain()
+    found.matrix.choose_gain()
     with torch.no_grad():
-        wanted = found.wanted_transfer()
+        wanted = found.matrix.wanted_transfer()
         blind = known.relative_error(
-            found.read_out(found.gain()).transfer(found.conductances()), wanted
+            found.matrix.read_out(found.matrix.gain()).transfer(found.matrix.conductances()), wanted
         )
-        found.set_input_statistics(known)
+        found.matrix.set_input_statistics(known)
         seeing = known.relative_error(
-            found.read_out(found.gain()).transfer(found.conductances()), wanted
+            found.matrix.read_out(found.matrix.gain()).transfer(found.matrix.conductances()), wanted
         )
     assert seeing < 0.7 * blind
 
@@ -278,16 +279,16 @@ def test_the_type_of_weights_is_not_that_of_devices(generator: torch.Generator) 
     )
     network = convert(linear, config, generator=generator)
     first = next(network.analog_layers())
-    factors = first.positive_factor.clone()
+    factors = first.matrix.positive_factor.clone()
     types = {name: buffer.dtype for name, buffer in network.named_buffers()}
     x = images(generator).float()
     with torch.no_grad():
         outputs = network(x)
     for moved in (network.double(), network.float(), network.to(torch.float32)):
         assert moved is network
-        assert torch.equal(first.positive_factor, factors)
+        assert torch.equal(first.matrix.positive_factor, factors)
         assert {name: buffer.dtype for name, buffer in network.named_buffers()} == types
         with torch.no_grad():  # the weights were float32 before they were converted
             assert torch.equal(network(x), outputs)
     assert network.half().layers[0].weight.dtype == torch.float16
-    assert first.positive_factor.dtype == torch.float64
+    assert first.matrix.positive_factor.dtype == torch.float64

@@ -48,7 +48,7 @@ ANALYSES = {
         [step.output_error for step in imac.ablate(network, INPUTS, LABELS)]
     ),
     "calibrate": lambda network: (
-        imac.calibrate(network, INPUTS, rounds=1), network.layers[0].trim.clone()
+        imac.calibrate(network, INPUTS, rounds=1), network.layers[0].matrix.trim.clone()
     )[1],
     "measure": lambda network: network.measure(INPUTS[:2]).latency.outputs,
     "transient": lambda network: network.transient(INPUTS[:2]).outputs,

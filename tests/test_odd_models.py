@@ -315,8 +315,8 @@ def test_without_a_bias_circuits_are_odd(levels, scheme):
         warnings.simplefilter("ignore", ConversionWarning)
         network = convert(model, config)
     for layer in network.analog_layers():
-        assert not bool(layer.quantized().values[:, -1].any())
-        assert not bool(layer.conductances().positive[:, -1].any())
+        assert not bool(layer.matrix.quantized().values[:, -1].any())
+        assert not bool(layer.matrix.conductances().positive[:, -1].any())
         assert not bool(layer.effective_weights()[1].any())
     faulty = DeviceModel((Stuck(on=0.2, open=0.1), LogNormal(0.2)))
     for built in (network, MonteCarlo(network, faulty).realise(0)):
@@ -334,7 +334,7 @@ def test_errors_of_weights_and_bias_are_said_apart():
         linear.bias.fill_(10.0)
     with pytest.warns(ConversionWarning, match=r"0: rounding .* weights by 100 %.*the bias"):
         network = convert(nn.Sequential(linear, nn.Sigmoid()), LOGISTIC)
-    found = next(network.analog_layers()).quantized()
+    found = next(network.analog_layers()).matrix.quantized()
     assert (found.error, found.bias_error) == (1.0, 0.0)
     words = "rms error of the weights 100 % of their rms, of the bias 0 %"
     assert words in network.records[0].detail

@@ -162,7 +162,7 @@ def test_a_new_kind_is_one_file(current_sink, combine, ngspice, tmp_path):
     # Without wires, lines at 0 V make it the plain product of conductances.
     ideal = config.replace(interconnect=imac.Interconnect(resistance=False))
     layer = next(imac.convert(mlp(5, 3), ideal).analog_layers())
-    pair = layer.conductances()
+    pair = layer.matrix.conductances()
     lines = torch.cat([0.8 * x.double(), torch.full((2, 1), 0.8, dtype=torch.float64)], dim=1)
     wanted = 4e3 * lines @ (pair.positive - pair.negative).T
     scale = 1.0 if combine == "sum" else 2.0

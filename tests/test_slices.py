@@ -195,8 +195,8 @@ def test_circuit_without_wires_is_kirchhoffs_law_row_by_row(
     x = images(generator)
     solution = net.solve(x)
     layer = first(net)
-    spec = layer.crossbar()
-    resistance, gain = 1e3, layer.gain()
+    spec = layer.matrix.crossbar()
+    resistance, gain = 1e3, layer.matrix.gain()
     lines = np.append(0.8 * x.numpy(), np.full((3, 1), 0.8), axis=1)
     plus, minus = (
         side.detach().numpy() for side in (spec.conductances.positive, spec.conductances.negative)
@@ -227,14 +227,14 @@ def test_circuit_without_wires_is_kirchhoffs_law_row_by_row(
 def test_software_weights_come_back(generator: torch.Generator, scheme: str) -> None:
     net = network(generator, WeightMapping(slices=4, scheme=scheme), interconnect=IDEAL)
     layer = first(net)
-    quantized = layer.quantized()
+    quantized = layer.matrix.quantized()
     assert quantized.error < 0.02  # 81 levels; ternary is 0.4
     linear = to_software(net)[1]
     wanted = (quantized.scale * quantized.values).detach()
     # digits are differences of conductances over the window: 1e-16·(high/window)
     torch.testing.assert_close(linear.weight.detach(), wanted[:, :-1], rtol=0, atol=1e-14)
-    assert layer.crossbar().outputs == 6
-    assert layer.conductances().positive.shape == (24, 10)
+    assert layer.matrix.crossbar().outputs == 6
+    assert layer.matrix.conductances().positive.shape == (24, 10)
     assert "ternary/" + scheme + " in 4 slices to base 3" in net.summary()
 
 
@@ -265,13 +265,14 @@ def test_residuals_make_up_for_what_earlier_slices_do(generator: torch.Generator
             mapping=WeightMapping(levels="continuous", scheme="matched", slices=count),
         )
         layer = first(convert(model, config))
-        found = layer.match()
+        found = layer.matrix.match()
         errors.append(found.error)
         for side in (found.pair.positive.detach(), found.pair.negative.detach()):
             states = torch.tensor([1 / 202e3, 1 / 78e3], dtype=torch.float64)
             assert float((side[..., None] - states).abs().min(-1).values.max()) < 1e-18
-        transfer = layer.read_out(layer.gain()).transfer(found.pair).detach()
-        error = layer.statistics.relative_error(transfer, layer.wanted_transfer().detach())
+        matrix = layer.matrix
+        transfer = matrix.read_out(matrix.gain()).transfer(found.pair).detach()
+        error = matrix.statistics.relative_error(transfer, matrix.wanted_transfer().detach())
         assert error == pytest.approx(found.error, rel=1e-9)
     # A slice to base 2 halves the error at least; the gain is from a list, hence not at each.
     assert errors[1] < errors[0]
@@ -287,7 +288,7 @@ def test_matched_slices_have_gradients(generator: torch.Generator, states: int |
     net = network(generator, mapping, device=device, amplifier=gain, interconnect=IDEAL)
     layer = first(net)
     x = images(generator)
-    assert bool(layer.match().exact.all())  # as far as the devices' range goes
+    assert bool(layer.matrix.match().exact.all())  # as far as the devices' range goes
     weight = layer.weight.detach().clone()
     loss = layer(x).square().sum()
     (gradient,) = torch.autograd.grad(loss, layer.weight)
@@ -381,21 +382,21 @@ def test_a_saved_network_is_the_same(generator: torch.Generator, tmp_path: Path)
 def test_every_device_of_every_slice_varies(generator: torch.Generator) -> None:
     net = network(generator, WeightMapping(slices=3), device=Memristor(variation=0.1))
     layer = first(net)
-    for factor in (layer.positive_factor, layer.negative_factor):
+    for factor in (layer.matrix.positive_factor, layer.matrix.negative_factor):
         assert factor.shape == (18, 10)
         assert len(torch.unique(factor)) == factor.numel()
     # Spread shows in the weights by each slice's share.
     ideal = copy.deepcopy(layer)
-    for factor in (ideal.positive_factor, ideal.negative_factor):
+    for factor in (ideal.matrix.positive_factor, ideal.matrix.negative_factor):
         factor.fill_(1.0)
-        factor[2::3] = layer.positive_factor[2::3]  # the least significant slice only
+        factor[2::3] = layer.matrix.positive_factor[2::3]  # the least significant slice only
     quiet = (ideal.effective_weights()[0] - to_weights(layer)).abs().max()
     loud = (layer.effective_weights()[0] - to_weights(layer)).abs().max()
     assert 0 < float(quiet) < float(loud) / 3
 
 
 def to_weights(layer: IMACLinear) -> Tensor:
-    quantized = layer.quantized()
+    quantized = layer.matrix.quantized()
     return (quantized.scale * quantized.values).detach()[:, :-1]
 
 
@@ -423,7 +424,7 @@ def test_one_array_holds_all_slices_in_the_ablation(generator: torch.Generator) 
     """The step "wires" is the circuit itself where a layer fits one array."""
     net = network(generator, WeightMapping(slices=2), crossbar=Crossbar(rows=12, columns=10))
     layer = first(net)
-    assert layer.crossbar().row_ends == (12,)
+    assert layer.matrix.crossbar().row_ends == (12,)
     steps = {step.name: step.output_error for step in ablate(net, images(generator))}
     assert steps["wires"] == pytest.approx(steps["partitioning"], rel=1e-12)
 
@@ -432,13 +433,13 @@ def test_calibration_trims_all_slices_of_a_row(generator: torch.Generator) -> No
     mapping = WeightMapping(levels="continuous", scheme="matched", slices=3)
     net = network(generator, mapping, device=Memristor(states=2))
     x = images(generator, 30)
-    before = first(net).conductances().positive.detach()
+    before = first(net).matrix.conductances().positive.detach()
     records = imac.calibrate(net, x, rounds=1)
-    assert [record.gain for record in records] == [layer.gain() for layer in net.analog_layers()]
+    assert [record.gain for record in records] == [item.matrix.gain() for item in net.layers]
     layer = first(net)
-    assert layer.trim.shape == (6, 10)
-    assert bool((layer.trim != 0).any())
-    changed = (layer.conductances().positive != before).reshape(6, 3, 10)
+    assert layer.matrix.trim.shape == (6, 10)
+    assert bool((layer.matrix.trim != 0).any())
+    changed = (layer.matrix.conductances().positive != before).reshape(6, 3, 10)
     assert bool(changed.any(dim=-1).any(dim=0).all())  # in every slice
     assert bool(net.solve(x).converged.all())
 
@@ -462,6 +463,6 @@ def test_one_layer_may_be_sliced_alone(generator: torch.Generator) -> None:
     model = nn.Sequential(nn.Linear(9, 6), nn.Sigmoid(), nn.Linear(6, 4)).double()
     config = LOGISTIC.replace(layers={"2": imac.LayerConfig(mapping={"slices": 2})})
     net = convert(model, config)
-    rows = [layer.conductances().positive.shape[0] for layer in net.analog_layers()]
+    rows = [layer.matrix.conductances().positive.shape[0] for layer in net.analog_layers()]
     assert rows == [6, 8]
     assert net(images(generator)).shape == (3, 4)

@@ -1,9 +1,11 @@
 """Networks saved and loaded: the same outputs, or a clear error."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -64,6 +66,23 @@ def test_a_network_comes_back_as_it_was(
     assert not restored.training
     again = save(restored, tmp_path / "again.safetensors")
     assert again.read_bytes() == path.read_bytes()
+
+
+@torch.no_grad()
+def test_files_of_version_0_1_are_read(tmp_path: Path, generator: torch.Generator) -> None:
+    """There the devices' tensors were the layer's, not its matrix's."""
+    original = network([], generator)
+    x = torch.rand(4, 6, generator=generator, dtype=torch.float64)
+    path = save(original, tmp_path / "n.safetensors")
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["imac_torch network"])
+        tensors = {name.replace(".matrix.", "."): file.get_tensor(name) for name in file.keys()}
+    assert "layers.0.positive_factor" in tensors
+    metadata = {"imac_torch network": json.dumps({**header, "format": 1})}
+    save_file(tensors, tmp_path / "old.safetensors", metadata=metadata)
+    old = load(tmp_path / "old.safetensors")
+    assert torch.equal(old(x), original(x))
+    assert not old.layers[0].matrix.positive_factor.equal(torch.ones(5, 7))  # they were spread
 
 
 @torch.no_grad()

@@ -127,7 +127,7 @@ def test_rounding_says_what_it_cost(generator):
     network = imac.convert(model, config())
     (layer,) = network.analog_layers()
     joined = torch.cat([model[0].weight, model[0].bias[:, None]], dim=1).detach()
-    quantized = layer.quantized()
+    quantized = layer.matrix.quantized()
     levels = (quantized.scale * quantized.values).detach()
     for part, error in (
         ((..., slice(-1)), quantized.error), ((..., slice(-1, None)), quantized.bias_error)
@@ -141,8 +141,8 @@ def test_rounding_says_what_it_cost(generator):
         model[0].weight.copy_(levels[:, :-1])
         model[0].bias.copy_(levels[:, -1])
     (again,) = imac.convert(model, config()).analog_layers()
-    assert again.quantized().error == 0.0
-    assert torch.equal(again.conductances().positive, layer.conductances().positive)
+    assert again.matrix.quantized().error == 0.0
+    assert torch.equal(again.matrix.conductances().positive, layer.matrix.conductances().positive)
 
 
 def test_trained_layers_convert_as_they_are(generator):
@@ -154,5 +154,6 @@ def test_trained_layers_convert_as_they_are(generator):
     ]
     network = imac.convert(nn.Sequential(*layers), settings)
     for mine, theirs in zip(layers, network.analog_layers(), strict=True):
-        assert torch.equal(mine.conductances().positive, theirs.conductances().positive)
-        assert torch.equal(mine.conductances().negative, theirs.conductances().negative)
+        one, two = mine.matrix.conductances(), theirs.matrix.conductances()
+        assert torch.equal(one.positive, two.positive)
+        assert torch.equal(one.negative, two.negative)

@@ -38,7 +38,7 @@ def flat():
         bits = np.unpackbits(data["inputs_bits"][:SEQUENCE], axis=1)
         voltages = model.voltages(torch.tensor(bits * 2.0 - 1.0))
         stages = prepare_transient(
-            [(layer.crossbar(), layer.neuron_spec()) for layer in model.analog_layers()],
+            [(layer.matrix.crossbar(), layer.neuron_spec()) for layer in model.analog_layers()],
             [layer.config.interconnect for layer in model.analog_layers()],
             model.prepare().stages,
         )

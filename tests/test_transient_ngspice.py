@@ -161,7 +161,7 @@ def test_energy_of_amplifiers_with_a_pole_is_that_of_their_netlist(ngspice, tmp_
         signs[1:], initial=signs[:1],
         options=TransientOptions(control=StepControl(tolerance=1e-5)),
     )  # fmt: skip
-    layer = next(iter(network.analog_layers())).crossbar()
+    layer = next(iter(network.analog_layers())).matrix.crossbar()
     resistance = config.amplifier.input_resistance
     lines = ["* amplifiers by hand", spice_file("amplifier_pole.sp").read_text()]
     for column, (first, last) in enumerate(zip(*network.voltages(signs).tolist(), strict=True)):

@@ -59,7 +59,7 @@ def test_an_error_inside_leaves_nominal_devices(generator: torch.Generator) -> N
     network = small(generator)
     with pytest.raises(ZeroDivisionError), imac.varied(network, SPREAD, generator):
         raise ZeroDivisionError
-    assert all(layer.sample is None for layer in network.analog_layers())
+    assert all(layer.matrix.sample is None for layer in network.analog_layers())
 
 
 def test_all_ways_to_see_the_circuit_see_the_same_devices(generator: torch.Generator) -> None:
@@ -68,10 +68,10 @@ def test_all_ways_to_see_the_circuit_see_the_same_devices(generator: torch.Gener
     with torch.no_grad(), imac.varied(network, SPREAD, generator):
         frozen = copy.deepcopy(network)
         for layer in frozen.analog_layers():
-            drawn, nominal = layer.conductances(), layer.nominal_conductances()
-            layer.positive_factor.copy_(drawn.positive / nominal.positive)
-            layer.negative_factor.copy_(drawn.negative / nominal.negative)
-            layer.sample = None
+            drawn, nominal = layer.matrix.conductances(), layer.matrix.nominal_conductances()
+            layer.matrix.positive_factor.copy_(drawn.positive / nominal.positive)
+            layer.matrix.negative_factor.copy_(drawn.negative / nominal.negative)
+            layer.matrix.sample = None
         resistors = [
             item.values for layer in network.circuit().layers for item in layer.elements
         ]
@@ -97,7 +97,7 @@ def test_gradients_are_those_of_the_varied_network(
     x = 2 * torch.rand(3, 6, generator=generator, dtype=torch.float64) - 1
     # The gain follows from the weights and is not differentiated: it is held here.
     for layer in network.analog_layers():
-        gain = layer.gain()
+        gain = layer.matrix.gain()
         layer.config = layer.config.replace(amplifier=layer.config.amplifier.replace(gain=gain))
     first = next(network.analog_layers())
     weight = first.weight
@@ -139,11 +139,11 @@ def test_programming_levels_let_gradients_through(generator: torch.Generator) ->
 
 def test_gains_are_those_of_nominal_devices(generator: torch.Generator) -> None:
     network = small(generator)
-    before = [layer.gain() for layer in network.analog_layers()]
+    before = [layer.matrix.gain() for layer in network.analog_layers()]
     with imac.varied(network, SPREAD, generator):
-        assert [layer.gain() for layer in network.analog_layers()] == before
+        assert [layer.matrix.gain() for layer in network.analog_layers()] == before
     run = imac.MonteCarlo(network, SPREAD, seed=1)
-    assert [layer.gain() for layer in run.realise(0).analog_layers()] == before
+    assert [layer.matrix.gain() for layer in run.realise(0).analog_layers()] == before
     x = 2 * torch.rand(3, 6, generator=generator, dtype=torch.float64) - 1
     together = run.run(x, samples=1, keep_outputs=True).outputs
     assert together is not None

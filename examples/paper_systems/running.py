@@ -128,7 +128,7 @@ class WiresEvaluator:
         network = imac.convert(self.inner.model, config)
         inputs = network.voltages(self.inner.inputs[: self.samples])
         lines = torch.nn.functional.pad(inputs, (0, 1), value=config.supplies.vdd)
-        cells = cell_voltages(next(network.analog_layers()).crossbar(), lines)
+        cells = cell_voltages(next(network.analog_layers()).matrix.crossbar(), lines)
         return {
             "input_drop": float(cells.input_drop.abs().mean(0).max()),
             "output_drop": float(cells.output_drop.abs().mean(0).max()),

@@ -213,7 +213,7 @@ def ablate(
         ("calibration", network, None, False),
     ):
         if name == "calibration" and not any(
-            bool(layer.trim.any()) for layer in network.analog_layers()
+            bool(layer.matrix.trim.any()) for layer in network.analog_layers()
         ):
             results.append(replace(results[-1], name=name))
             continue
@@ -367,11 +367,11 @@ def _copy(
     result = copy.deepcopy(network)
     for layer in result.analog_layers():
         config = layer.config
-        gain = layer.gain()
-        layer.trim.zero_()
+        gain = layer.matrix.gain()
+        layer.matrix.trim.zero_()
         if levels is not None:
             config = config.replace(mapping=config.mapping.replace(levels=levels))
-            if not layer.matched:
+            if not layer.matrix.matched:
                 # Another full scale goes with other levels, and the gain with it.
                 gain = gain * _full_scale_ratio(layer)
         if states != "keep":
@@ -380,28 +380,27 @@ def _copy(
             config = config.replace(device=config.device.replace(variation=0.0))
         before = layer.config
         limited = before.mapping.level_count is not None or before.device.states is not None
-        free = (
-            levels is not None and limited and layer.matched and config.amplifier.gain is None
-        )
+        chosen = layer.matrix.matched and config.amplifier.gain is None
+        free = levels is not None and limited and chosen
         layer.config = config
         if free:
-            layer.choose_gain()
+            layer.matrix.choose_gain()
         else:
             layer.config = config.replace(amplifier=config.amplifier.replace(gain=gain))
         if not spread:
-            layer.positive_factor.fill_(1.0)
-            layer.negative_factor.fill_(1.0)
-            layer.sample = None
+            layer.matrix.positive_factor.fill_(1.0)
+            layer.matrix.negative_factor.fill_(1.0)
+            layer.matrix.sample = None
     return result
 
 
 def _full_scale_ratio(layer: IMACLinear) -> float:
-    before = layer.quantized().scale
+    before = layer.matrix.quantized().scale
     other = copy.deepcopy(layer)
     other.config = layer.config.replace(
         mapping=layer.config.mapping.replace(levels="continuous")
     )
-    return float(other.quantized().scale / before)
+    return float(other.matrix.quantized().scale / before)
 
 
 def _unloaded(network: IMACNetwork, features: Tensor, *, circuit_curve: bool) -> list[Tensor]:
@@ -417,7 +416,7 @@ def _unloaded(network: IMACNetwork, features: Tensor, *, circuit_curve: bool) ->
 def _through_curve(layer: IMACLinear, value: Tensor) -> Tensor:
     vdd = layer.config.supplies.vdd
     lines = torch.nn.functional.pad(value / layer.scaling.input_scale, (0, 1), value=1.0)
-    combined = vdd * lines @ layer.read_out(layer.gain()).transfer(layer.conductances()).T
+    combined = vdd * lines @ layer.matrix.transfer().T
     curve = transfer_curve(layer.neuron_spec(), combined.reshape(-1))
     return _software_units(layer, curve.reshape(combined.shape))
 
@@ -431,8 +430,7 @@ def _parts_config(layer: IMACLinear, wires: Interconnect | None, whole: bool) ->
     if wires is not None:
         config = config.replace(interconnect=wires)
     if whole:
-        rows = layer.out_features * layer.slicing.count
-        size = Crossbar(rows=rows, columns=layer.in_features + 1)
+        size = Crossbar(rows=layer.matrix.rows, columns=layer.matrix.columns)
         config = config.replace(crossbar=size)
     return config
 
@@ -442,16 +440,16 @@ def _solve(
 ) -> Solution:
     parts = []
     for layer in network.analog_layers():
-        pair, gain = layer.conductances(), layer.gain()
-        if whole and layer.matched:
+        pair, gain = layer.matrix.conductances(), layer.matrix.gain()
+        if whole and layer.matrix.matched:
             # One array instead of several: conductances that mean the same there.
             single = copy.deepcopy(layer)
             single.config = _parts_config(layer, None, whole=True)
             single.config = single.config.replace(
                 amplifier=layer.config.amplifier.replace(gain=None)
             )
-            single.choose_gain()
-            pair, gain = single.conductances(), single.gain()
+            single.matrix.choose_gain()
+            pair, gain = single.matrix.conductances(), single.matrix.gain()
         parts.append((
             build_crossbar(pair, _parts_config(layer, wires, whole), gain), layer.neuron_spec(),
         ))  # fmt: skip
@@ -474,12 +472,8 @@ def layer_effects(network: IMACNetwork, worst: int = 10) -> tuple[LayerEffect, .
         raise ConversionError(f"worst = {worst} must be at least 1")
     effects = []
     for layer in network.analog_layers():
-        ports, _ = eliminate_layer(layer.crossbar())
-        vdd = layer.config.supplies.vdd
-        transfer = ports.transfer - layer.trim
-        if layer.matched:
-            transfer[:, -1] -= layer.threshold_and_slope()[0] / vdd
-        effective = transfer * vdd / layer.volts_per_unit()
+        ports, _ = eliminate_layer(layer.matrix.crossbar())
+        effective = layer.matrix.weights_of(ports.transfer)
         effective[:, :-1] /= layer.scaling.input_scale
         bias = layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias
         wanted = torch.cat([layer.weight, bias[:, None]], dim=1).to(torch.float64)

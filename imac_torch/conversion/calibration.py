@@ -153,7 +153,7 @@ def fit(
     """:func:`calibrate`, which warns; this adds what is to be warned of to ``losses``."""
     layers = list(network.analog_layers())
     for layer in layers:
-        if not layer.matched:
+        if not layer.matrix.matched:
             raise MappingError(
                 f"{layer.name}: calibration adapts conductances row by row, which the scheme "
                 f"{layer.config.mapping.scheme!r} does not; set mapping.scheme = 'matched'"
@@ -199,7 +199,7 @@ def fit(
             layer.name,
             layer.scaling.input_scale,
             layer.scaling.output_scale,
-            layer.gain(),
+            layer.matrix.gain(),
             before,
             after,
         )
@@ -260,7 +260,9 @@ class _State:
         same = solution.layers[-1].outputs.argmax(-1) == software[-1].argmax(-1)
         return cls(
             tuple(layer.scaling for layer in layers),
-            tuple({name: item.clone() for name, item in layer.named_buffers()} for layer in layers),
+            tuple(
+                {name: item.clone() for name, item in layer.named_buffers()} for layer in layers
+            ),
             tuple(errors),
             same & good,
         )
@@ -325,21 +327,21 @@ def _search(
             if ranged[index]:
                 scale = setting.factors[index] * largest[index]
             layer.scaling = Scaling(entry, scale)
-            layer.set_input_statistics(InputStatistics.of(software[index] / entry))
-            layer.trim.zero_()
+            layer.matrix.set_input_statistics(InputStatistics.of(software[index] / entry))
+            layer.matrix.trim.zero_()
             if gained[index]:
-                layer.matched_gain.fill_(setting.gains[index])
+                layer.matrix.matched_gain.fill_(setting.gains[index])
             entry = scale
         for index, layer in enumerate(layers):
             _trim(network, layer, index, some, seen, 1)
-        spread = sum(layer.expected(layer.gain()).spread for layer in layers)
+        spread = sum(layer.matrix.expected(layer.matrix.gain()).spread for layer in layers)
         advance(1)
         error = _State.of(network, some, seen).errors[-1]
         return _Trial(math.hypot(error, math.sqrt(spread)), error, setting)
 
     number = itertools.count(1)
     most = max(3, int(WORK / sum(layer.weight.numel() for layer in layers)))
-    gains = tuple(layer.gain() for layer in layers)
+    gains = tuple(layer.matrix.gain() for layer in layers)
     kept = tuple(
         layer.scaling.output_scale / top if free else 1.0
         for layer, top, free in zip(layers, largest, ranged, strict=True)
@@ -424,16 +426,16 @@ def _choose_range(
     for factor in HEADROOM:
         scale = smallest * factor / HEADROOM[0]
         layer.scaling = replace(layer.scaling, output_scale=scale)
-        error = layer.least_expected_error()
+        error = layer.matrix.least_expected_error()
         for item in driven:
             item.scaling = replace(item.scaling, input_scale=scale)
-            item.set_input_statistics(InputStatistics.of(outputs / scale))
-            error = math.hypot(error, item.least_expected_error())
-            item.matched_gain.fill_(math.nan)
+            item.matrix.set_input_statistics(InputStatistics.of(outputs / scale))
+            error = math.hypot(error, item.matrix.least_expected_error())
+            item.matrix.matched_gain.fill_(math.nan)
         found.append((error, layer.scaling))
     least = min(error for error, _ in found)
     layer.scaling = next(scaling for error, scaling in found if error <= SAME * least)
-    layer.matched_gain.fill_(math.nan)
+    layer.matrix.matched_gain.fill_(math.nan)
 
 
 @lasting()
@@ -472,21 +474,24 @@ def assume_ranges(
         if index > 0:
             scale = layers[index - 1].scaling.output_scale
             layer.scaling = replace(layer.scaling, input_scale=scale)
-            if layer.matched:
-                layer.set_input_statistics(InputStatistics.of(software[index] / scale))
-        if layer.matched:
-            layer.trim.zero_()
-            layer.matched_gain.fill_(math.nan)
+            if layer.matrix.matched:
+                layer.matrix.set_input_statistics(InputStatistics.of(software[index] / scale))
+        if layer.matrix.matched:
+            layer.matrix.trim.zero_()
+            layer.matrix.matched_gain.fill_(math.nan)
         largest = float(software[index + 1].abs().max())
         if layer.activation.function.bounded or not 0.0 < largest < math.inf:
             continue
         layer.scaling = replace(layer.scaling, output_scale=margin * largest)
-        if layer.matched and choose:
+        if layer.matrix.matched and choose:
             after = zip(layers[index + 1 : index + 2], which[index + 1 : index + 2], strict=True)
-            driven = [item for item, changes in after if changes and item.matched]
+            driven = [item for item, changes in after if changes and item.matrix.matched]
             _choose_range(layer, driven, software[index + 1], margin * largest)
-        elif not layer.matched and layer.config.amplifier.gain is not None:
-            layer.scaling = replace(layer.scaling, output_scale=layer.range_of_gain())
+        elif not layer.matrix.matched and layer.config.amplifier.gain is not None:
+            slope = layer.matrix.transfer_slope()
+            if 0.0 < slope < math.inf:
+                scale = layer.scaling.output_scale / slope
+                layer.scaling = replace(layer.scaling, output_scale=scale)
 
 
 def _trim(
@@ -499,8 +504,8 @@ def _trim(
 ) -> None:
     """Fit the rows of one layer repeatedly; every row keeps its best trim."""
     best = torch.full((layer.out_features,), torch.inf, dtype=torch.float64, device="cpu")
-    best = best.to(layer.trim.device)
-    kept = layer.trim.clone()
+    best = best.to(layer.matrix.trim.device)
+    kept = layer.matrix.trim.clone()
     for step in range(rounds + 1):
         solution = network.solve(inputs, power=False)
         good = solution.converged
@@ -510,11 +515,11 @@ def _trim(
         error = (state.outputs[good] - wanted).square().mean(0)
         better = error < best
         best = torch.where(better, error, best)
-        kept = torch.where(better[:, None], layer.trim, kept)
+        kept = torch.where(better[:, None], layer.matrix.trim, kept)
         if step < rounds:
-            layer.trim.copy_(kept)
+            layer.matrix.trim.copy_(kept)
             _fit_rows(layer, state.combined[good], state.outputs[good], wanted, better)
-    layer.trim.copy_(kept)
+    layer.matrix.trim.copy_(kept)
 
 
 def _fit_rows(
@@ -538,7 +543,7 @@ def _fit_rows(
     step = torch.linalg.solve(normal + torch.diag_embed(ridge), right[..., None])[..., 0]
     gain = (1.0 + step[:, 0]).clamp(1.0 / LARGEST_GAIN_STEP, LARGEST_GAIN_STEP)
     offset = step[:, 1] + (1.0 - gain) * mean
-    target = layer.wanted_transfer()
+    target = layer.matrix.wanted_transfer()
     trimmed = target * gain[:, None]
     trimmed[:, -1] += offset / vdd
-    layer.trim += torch.where(rows[:, None], trimmed - target, torch.zeros_like(target))
+    layer.matrix.trim += torch.where(rows[:, None], trimmed - target, torch.zeros_like(target))

@@ -51,8 +51,8 @@ def _losses(layers: Sequence[IMACLinear], *, ranges: bool) -> Losses:
         _rounding_losses(layer, losses)
         if layer.activation.function.bounded:
             continue
-        matched = [] if layer.matched else [MATCHED]
-        if not layer.matched and (lost := layer.read_out_error()) > LARGE_READ_OUT_ERROR:
+        matched = [] if layer.matrix.matched else [MATCHED]
+        if matched and (lost := layer.matrix.read_out_error()) > LARGE_READ_OUT_ERROR:
             losses.add(
                 f"{layer.name}: its lines float, so that without wires, too, outputs are off by "
                 f"{100 * lost:.0f} % (rms) of what the weights mean",
@@ -69,7 +69,7 @@ def _losses(layers: Sequence[IMACLinear], *, ranges: bool) -> Losses:
 
 def _rounding_losses(layer: IMACLinear, losses: Losses) -> None:
     """What levels cost a layer's weights and its bias."""
-    rounded, levels = layer.quantized(), layer.config.mapping.levels
+    rounded, levels = layer.matrix.quantized(), layer.config.mapping.levels
     moves = f"{layer.name}: rounding to {levels} levels moves the"
     if rounded.error > LARGE_ERROR:
         culprit, advice = "", []
@@ -81,7 +81,7 @@ def _rounding_losses(layer: IMACLinear, losses: Losses) -> None:
                     f"{float(weight):.3g}) sets the full scale"
                 )
                 advice.append("centred inputs of the layer, or mapping.levels = 'continuous'")
-        if not layer.matched:
+        if not layer.matrix.matched:
             advice.append(MATCHED)
         losses.add(
             f"{moves} weights by {100 * rounded.error:.0f} % (rms){culprit}",
@@ -165,7 +165,7 @@ def convert(
     _check_chain(layers)
     connect(layers)
     plain = [not isinstance(linear, IMACLinear) for _, linear, _ in plan.layers]
-    calibrated = samples is not None and all(layer.matched for layer in layers)
+    calibrated = samples is not None and all(layer.matrix.matched for layer in layers)
     assume_ranges(layers, plain, features, choose=not calibrated)
     for layer in layers:
         if layer.config.device.variation > 0.0:
@@ -174,7 +174,7 @@ def convert(
                     f"{layer.name}: device.variation = {layer.config.device.variation} needs a "
                     "torch.Generator: convert(..., generator=torch.Generator().manual_seed(0))"
                 )
-            layer.spread(generator)
+            layer.matrix.spread(generator)
     losses = _losses(
         [layer for layer, free in zip(layers, plain, strict=True) if free],
         ranges=samples is not None,
@@ -209,7 +209,7 @@ def _fits(layers: Sequence[IMACLinear], free: Sequence[bool]) -> bool:
         layers: Of one network.
         free: Layers whose ranges may be set.
     """
-    others = [layer.name for layer in layers if not layer.matched]
+    others = [layer.name for layer in layers if not layer.matrix.matched]
     if not others:
         return True
     ranges = any(
@@ -418,20 +418,21 @@ def _analog_layer(
         name=leaf.path,
         initialise=False,
     )
-    layer.partitions()  # refused here if there are none, before anything is solved
+    layer.matrix.partitions()  # refused here if there are none, before anything is solved
     with torch.no_grad():
         layer.weight.copy_(linear.weight).requires_grad_(linear.weight.requires_grad)
         if layer.bias is not None and linear.bias is not None:
             layer.bias.copy_(linear.bias).requires_grad_(linear.bias.requires_grad)
         if isinstance(linear, IMACLinear):
-            if layer.slicing.count != linear.slicing.count:
+            slices, asked = linear.matrix.slicing.count, layer.matrix.slicing.count
+            if slices != asked:
                 raise ConversionError(
-                    f"{leaf.path}: the layer's devices are those of {linear.slicing.count} slices, "
-                    f"the configuration asks for {layer.slicing.count}; build it with the "
-                    "configuration that it is converted with"
+                    f"{leaf.path}: the layer's devices are those of {slices} slices, the "
+                    f"configuration asks for {asked}; build it with the configuration that it is "
+                    "converted with"
                 )
-            layer.positive_factor.copy_(linear.positive_factor)
-            layer.negative_factor.copy_(linear.negative_factor)
+            layer.matrix.positive_factor.copy_(linear.matrix.positive_factor)
+            layer.matrix.negative_factor.copy_(linear.matrix.negative_factor)
             if linear.config == layer.config:  # calibration holds for the same circuit only
                 for name, buffer in linear.named_buffers():
                     layer.get_buffer(name).copy_(buffer)

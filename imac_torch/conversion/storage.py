@@ -33,8 +33,8 @@ from imac_torch.software.plain import copied
 
 __all__ = ["FORMAT", "load", "save"]
 
-FORMAT: Final = 1
-"""Version of the file format; newer files are refused."""
+FORMAT: Final = 2
+"""Version of the file format; newer files are refused. 1 had what is the matrix's as the layer's."""
 
 _ENTRY: Final = "imac_torch network"
 """Where in the file's metadata our header is."""

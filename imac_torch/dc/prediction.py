@@ -42,6 +42,11 @@ class Prediction:
     error: float
     spread: float
 
+    @property
+    def total(self) -> float:
+        """Rms of both."""
+        return math.sqrt(self.error + self.spread)
+
 
 @torch.no_grad()
 def predict(

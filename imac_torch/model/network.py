@@ -242,7 +242,7 @@ class IMACNetwork(nn.Module):
         tracked = torch.is_grad_enabled() and any(
             parameter.requires_grad for parameter in self.layers.parameters()
         )
-        if tracked or any(layer.sample is not None for layer in self.analog_layers()):
+        if tracked or any(layer.matrix.sample is not None for layer in self.analog_layers()):
             return engine.prepare(self._parts())
         tensors = [*self.layers.parameters(), *self.layers.buffers()]
         settings = (
@@ -274,7 +274,7 @@ class IMACNetwork(nn.Module):
 
     def _parts(self) -> list[tuple[CrossbarSpec, NeuronSpec]]:
         self._check_supplies()
-        return [(layer.crossbar(), layer.neuron_spec()) for layer in self.analog_layers()]
+        return [(layer.matrix.crossbar(), layer.neuron_spec()) for layer in self.analog_layers()]
 
     def solve(self, x: Tensor, *, power: bool = True) -> Solution:
         """The circuit's DC solution for model inputs, the digital part in evaluation mode.
@@ -448,7 +448,7 @@ class IMACNetwork(nn.Module):
         for index, layer in enumerate(self.analog_layers()):
             layers.append(
                 build_layer(
-                    f"layer{index + 1}", layer.crossbar(), layer.neuron_spec(), layer.config
+                    f"layer{index + 1}", layer.matrix.crossbar(), layer.neuron_spec(), layer.config
                 )
             )
         return Circuit(tuple(layers), self.config.supplies.vdd, self.config.timing)

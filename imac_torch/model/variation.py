@@ -51,12 +51,12 @@ def varied(
             f"{type(module).__name__} has no IMACLinear layer whose devices could vary; convert "
             "the model, or build it of IMACLinear"
         )
-    before = [layer.sample for layer in layers]
+    before = [layer.matrix.sample for layer in layers]
     for layer in layers:
         seed = int(torch.randint(_SEEDS, (), generator=generator, device="cpu"))
-        layer.sample = DeviceSample(devices, seed)
+        layer.matrix.sample = DeviceSample(devices, seed)
     try:
         yield
     finally:
         for layer, sample in zip(layers, before, strict=True):
-            layer.sample = sample
+            layer.matrix.sample = sample

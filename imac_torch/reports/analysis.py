@@ -316,7 +316,7 @@ def _layer(
     area: NetworkArea,
     map_samples: int,
 ) -> tuple[LayerAnalysis, dict[str, Tensor]]:
-    spec, voltages = layer.crossbar(), solution.layers[index]
+    spec, voltages = layer.matrix.crossbar(), solution.layers[index]
     stage = network.prepare().stages[index]
     driven = voltages.inputs[solved]
     lines = torch.cat([driven, stage.vdd.expand(len(driven), 1)], dim=1)
@@ -328,7 +328,7 @@ def _layer(
         "neurons": float((stage.vdd * core.supply.sum(-1)).mean()),
     }
     combined = voltages.combined[solved]
-    errors = layer.weight_errors()
+    errors = layer.matrix.weight_errors()
     maps, note = {}, ""
     try:
         cells = cell_voltages(spec, lines[:map_samples])
@@ -343,7 +343,7 @@ def _layer(
             outputs=layer.out_features,
             column_ends=spec.column_ends,
             row_ends=spec.row_ends,
-            gain=layer.gain(),
+            gain=layer.matrix.gain(),
             neuron=layer.neuron_spec().kind,
             weight_error=_known(errors.weights),
             bias_error=None if layer.bias is None else _known(errors.bias),

@@ -285,7 +285,7 @@ def layer_shapes(network: IMACNetwork) -> list[LayerShape]:
     """What area models need to know of a network's layers."""
     shapes = []
     for layer in network.analog_layers():
-        spec, config = layer.crossbar(), layer.config
+        spec, config = layer.matrix.crossbar(), layer.config
         # Explicit partitions may make arrays larger than the configured size.
         rows = max(last - first for first, last in spec.row_ranges)
         columns = max(last - first for first, last in spec.column_ranges)

@@ -142,7 +142,7 @@ class MonteCarlo:
         """(M·L, N+1) S per layer, of one sample as it stays from read to read."""
         generator = self.generator(sample)
         return [
-            self.model.program(layer.conductances(), layer.config.device, generator)
+            self.model.program(layer.matrix.conductances(), layer.config.device, generator)
             for layer in self.network.analog_layers()
         ]
 
@@ -175,18 +175,17 @@ class MonteCarlo:
         network = copy.deepcopy(self.network)
         pairs = self.conductances(sample)
         for layer, pair in zip(network.analog_layers(), pairs, strict=True):
-            nominal = layer.nominal_conductances()
-            layer.positive_factor.copy_(_factor(pair.positive, nominal.positive))
-            layer.negative_factor.copy_(_factor(pair.negative, nominal.negative))
-            layer.sample = None  # it is in the factors
+            nominal = layer.matrix.nominal_conductances()
+            layer.matrix.positive_factor.copy_(_factor(pair.positive, nominal.positive))
+            layer.matrix.negative_factor.copy_(_factor(pair.negative, nominal.negative))
+            layer.matrix.sample = None  # it is in the factors
         return network
 
     def chunks(self, samples: int, images: int, memory: int = MEMORY) -> Iterator[range]:
         """Ranges of samples whose conductances, ports and voltages fit ``memory`` bytes."""
         each = 0
         for layer in self.network.analog_layers():
-            columns = layer.in_features + 1
-            rows = layer.out_features * layer.slicing.count
+            rows, columns = layer.matrix.rows, layer.matrix.columns
             cut = layer.config.crossbar
             horizontal, vertical = (
                 given if isinstance(given, int) else -(-lines // limit)
@@ -244,7 +243,7 @@ class MonteCarlo:
                 torch.stack([item[index].positive for item in drawn]),
                 torch.stack([item[index].negative for item in drawn]),
             )
-            crossbar = build_crossbar(pair, layer.config, layer.gain())
+            crossbar = build_crossbar(pair, layer.config, layer.matrix.gain())
             parts.append((crossbar, layer.neuron_spec()))
         engine = self.network.engine
         return engine.solve(engine.prepare(parts), voltages, power=power)

@@ -88,7 +88,7 @@ def verify(
         SolverError: Cells are curved; compare outputs, with ``evaluate(..., engine=NgSpice())``.
     """
     for analog in network.analog_layers():
-        refuse_curved(analog.crossbar(), f"{analog.name}: verification node by node")
+        refuse_curved(analog.matrix.crossbar(), f"{analog.name}: verification node by node")
     simulator = NgSpice() if simulator is None else simulator
     version = simulator.version()
     inputs, labels = collect(network, loader, limit=samples)
@@ -110,7 +110,7 @@ def verify(
         circuit.layers, network.analog_layers(), native.layers, strict=True
     ):
         bias = torch.full_like(solved.inputs[:, :1], circuit.vdd)
-        crossbar = analog.crossbar()
+        crossbar = analog.matrix.crossbar()
         inside = cell_voltages(crossbar, torch.cat([solved.inputs, bias], dim=1))
         found = _node_voltages(layer, inside, crossbar.column_ends)
         names = layer.node_names()

@@ -1,0 +1,105 @@
+"""Which gain the amplifiers of a matrix get where none is given."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Final
+
+from imac_torch.dc.prediction import least_by_octaves
+from imac_torch.errors import ConversionError, ConversionWarning
+
+SMALLEST: Final = 0.5
+LARGEST: Final = 1024.0
+"""Between these the scheme 'matched' chooses."""
+FIRST: Final = 16.0
+"""Where the choice begins."""
+TYPICAL_SPREAD: Final = 0.005
+"""Half width of the spread of resistances that the choice allows for at least: amplifiers are
+built for devices that are not known one by one."""
+ROWS: Final = 32
+"""Outputs that a gain is tried on at most, where an array has no more: rows ask for much alike."""
+FIRST_LEAST_SQUARES: Final = 10.0
+LEAST_SQUARES_STEPS: Final = 200
+SMALLEST_LEAST_SQUARES: Final = 1e-6
+LARGEST_LEAST_SQUARES: Final = 1e5
+"""Of the other schemes; the largest is an operational amplifier's: rounding stays below 1 nV."""
+
+
+def least_expected(error: Callable[[float], float]) -> float:
+    """The gain of the scheme 'matched' that errs least.
+
+    Little gain cannot reach large weights and asks for conductances that load what drives the
+    lines; with much gain so do wires and devices that spread: what they make of the lines'
+    common voltage is amplified.
+
+    Args:
+        error: To expect of neuron inputs with a gain.
+    """
+    return least_by_octaves(error, SMALLEST, LARGEST, start=FIRST)
+
+
+def spread(variation: float) -> float:
+    """Relative standard deviation of conductances that the choice allows for."""
+    return max(variation, TYPICAL_SPREAD) / math.sqrt(3.0)
+
+
+def tried_outputs(outputs: int, slices: int, parts: int) -> int:
+    """How many outputs a gain is tried on.
+
+    Args:
+        outputs: Of the matrix.
+        slices: Rows of an output.
+        parts: Vertical partitions.
+    """
+    return min(outputs, max(ROWS // slices, -(-outputs * slices // parts) // slices, 1))
+
+
+def least_squares(
+    slope: Callable[[float], float] | None, name: str, column_ends: tuple[int, ...]
+) -> float:
+    """Gain for which the ideal circuit has the wanted transfer, least squares.
+
+    Amplifiers are built for nominal devices, whatever spread makes of them. The read-out is a
+    divider whose ratio depends on the gain through its loading, so the projection onto the
+    wanted transfer is iterated; it converges in a few steps because the loading saturates
+    with the gain.
+
+    Args:
+        slope: Of the circuit's transfer on the wanted one, by gain; None: nothing is wanted.
+        name: For messages.
+        column_ends: For messages: last columns of the partitions.
+
+    Raises:
+        ConversionError: The circuit's transfer has nothing to do with the wanted one.
+
+    Warns:
+        ConversionWarning: No gain does.
+    """
+    gain = before = FIRST_LEAST_SQUARES
+    if slope is None:
+        return gain
+    for _ in range(LEAST_SQUARES_STEPS):
+        found = slope(gain)
+        if not found > 0.0:
+            raise ConversionError(
+                f"{name}: the circuit's transfer has no component along the weights "
+                "(are all conductances equal?); set amplifier.gain"
+            )
+        gain, before = gain / found, gain
+        if abs(gain / before - 1.0) < 1e-12 or gain > LARGEST_LEAST_SQUARES:
+            break
+    if gain > LARGEST_LEAST_SQUARES or abs(gain / before - 1.0) > 1e-9:
+        ends = (0, *column_ends)
+        text = (
+            f"{name}: no gain makes the read-out compute what the weights mean; it gets "
+            f"{LARGEST_LEAST_SQUARES:g}. I± lines of {max(b - a for a, b in pairwise(ends))} "
+            "columns float with their inputs, or the weights are too large for the neuron: "
+            "use more columns (crossbar.columns), smaller weights, or set amplifier.gain"
+        )
+        warnings.warn(text, ConversionWarning, stacklevel=3)
+        return LARGEST_LEAST_SQUARES
+    # Smaller ones move no neuron by a microvolt: the weights are as good as zero.
+    return max(gain, SMALLEST_LEAST_SQUARES)

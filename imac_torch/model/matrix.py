@@ -1,0 +1,394 @@
+"""ProgrammedMatrix: weights as pairs of conductances in crossbars, whatever layer they are of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from imac_torch.base.memo import Memory
+from imac_torch.circuit.crossbar import CrossbarSpec, build_crossbar, partitions
+from imac_torch.config import Config
+from imac_torch.dc.prediction import Prediction, predict
+from imac_torch.devices.effects import DeviceSample
+from imac_torch.errors import CircuitError, ConversionError
+from imac_torch.mapping.matching import Match, ReadOut
+from imac_torch.mapping.quantization import (
+    ConductancePair,
+    QuantizedWeights,
+    WeightErrors,
+    deviation,
+    quantize,
+    to_conductances,
+    to_values,
+    vary,
+    without_bias,
+)
+from imac_torch.mapping.residual import match_slices
+from imac_torch.mapping.slices import Slicing
+from imac_torch.mapping.states import RANK, InputStatistics
+from imac_torch.model import gains
+from imac_torch.numeric.modes import lasting
+
+ROUNDING: Final = 1e-12
+"""Part of vdd that an error of a weight has to be worth at a neuron's input to be one."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a layer wants of its matrix.
+
+    Shapes: M outputs, N inputs.
+
+    Attributes:
+        weights: (M, N+1) float64, by lines at full scale, in any unit that suits the layer; the
+            bias is the last column. Differentiable.
+        unit: Transfer (combined amplifier voltage per line voltage) of a weight of 1; negative
+            where what follows falls.
+        bias: Whether there is a bias. Its column exists either way; without one it has no
+            memristors, but for the scheme 'matched', which has the threshold there.
+        threshold: Transfer that the scheme 'matched' adds to the bias column: what follows has
+            its zero there.
+        driver_resistance: Ω, of what drives the lines.
+    """
+
+    weights: Tensor
+    unit: float
+    bias: bool = True
+    threshold: float = 0.0
+    driver_resistance: float = 0.0
+
+
+class ProgrammedMatrix(nn.Module):
+    """(M, N+1) weights as pairs of memristors, their wires and read-outs.
+
+    It holds what belongs to devices and amplifiers: what became of the cells, trims, a gain that
+    was chosen, what is known of the inputs. What it should compute it asks the layer for, whose
+    parameters change while it is trained. Buffers are float64 whatever type the weights have.
+
+    Args:
+        outputs: M.
+        columns: N+1, the bias line is the last one.
+        config: Of this layer (:meth:`Config.for_layer`).
+        target: Asked for what is wanted, whenever it matters.
+        name: For messages.
+
+    Attributes:
+        config: As given; another one holds from then on.
+        sample: What has become of the devices in this training step (:func:`imac_torch.varied`).
+    """
+
+    positive_factor: Tensor
+    negative_factor: Tensor
+    trim: Tensor
+    matched_gain: Tensor
+    input_mean: Tensor
+    input_variance: Tensor
+    input_factor: Tensor
+
+    def __init__(
+        self,
+        outputs: int,
+        columns: int,
+        config: Config,
+        target: Callable[[], Target],
+        *,
+        name: str,
+    ) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.columns = columns
+        self.config = config
+        self.target = target
+        self.name = name
+        self.sample: DeviceSample | None = None
+        # What spread and faults make of the nominal conductances; 1 is ideal. On the CPU whatever
+        # the default device is; `.to` moves a layer as a whole.
+        ideal = torch.ones(outputs * self.slicing.count, columns, dtype=torch.float64, device="cpu")
+        self.register_buffer("positive_factor", ideal)
+        self.register_buffer("negative_factor", ideal.clone())
+        # Read by the scheme 'matched'. Volts at the neuron per volt on a line, added to what the
+        # weights ask for; set by calibration.
+        self.register_buffer("trim", ideal.new_zeros(outputs, columns))
+        # NaN until it is first needed: amplifiers are built once, training must not move them.
+        self.register_buffer("matched_gain", ideal.new_tensor(math.nan))
+        self.set_input_statistics(InputStatistics.independent(columns - 1))
+        self._matches: Memory[Match] = Memory(4)
+        self._quantized: Memory[QuantizedWeights] = Memory()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ProgrammedMatrix:
+        """Move the matrix; another type is for software weights, what is here keeps its own."""
+        before = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            after = self.get_buffer(name)
+            if after.dtype != buffer.dtype:
+                self.register_buffer(name, buffer.to(after.device))
+        return self
+
+    @property
+    def slicing(self) -> Slicing:
+        """The pairs of a weight, which are rows of one output."""
+        return Slicing.of(self.config.mapping, self.config.device)
+
+    @property
+    def rows(self) -> int:
+        """M·L, all slices of all outputs."""
+        return self.outputs * self.slicing.count
+
+    @property
+    def matched(self) -> bool:
+        """Whether conductances are solved for row by row (scheme 'matched')."""
+        return self.config.mapping.scheme == "matched"
+
+    @property
+    def statistics(self) -> InputStatistics:
+        """What is known of the lines' voltages; independent and uniform unless calibrated."""
+        return InputStatistics(self.input_mean, self.input_variance, self.input_factor)
+
+    @lasting()
+    def set_input_statistics(self, statistics: InputStatistics) -> None:
+        """Tell the mapping what the inputs are like (:mod:`imac_torch.conversion.calibration`)."""
+        missing = RANK - statistics.factor.shape[1]
+        factor = torch.nn.functional.pad(statistics.factor, (0, missing))
+        self.register_buffer("input_mean", statistics.mean.clone())
+        self.register_buffer("input_variance", statistics.variance.clone())
+        self.register_buffer("input_factor", factor.clone())
+
+    def partitions(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Last columns and last rows (1-based) of the arrays that the matrix is cut into.
+
+        Raises:
+            ConversionError: It cannot be cut as asked.
+        """
+        try:
+            return partitions(self.columns, self.rows, self.config.crossbar)
+        except CircuitError as error:
+            raise ConversionError(f"{self.name}: {error}") from None
+
+    def read_out(self, gain: float) -> ReadOut:
+        """What the rows end in, for a given gain."""
+        amplifier = self.config.amplifier
+        return ReadOut(
+            gain,
+            amplifier.input_resistance,
+            self.partitions()[0],
+            amplifier.combine == "average",
+            self.slicing,
+        )
+
+    def quantized(self) -> QuantizedWeights:
+        """Weights and bias in units of the device's full scale, and what rounding cost."""
+        target = self.target()
+        settings = (self.config.mapping, self.slicing)
+        found = self._quantized.get(
+            (*settings, target.bias),
+            (target.weights,),
+            lambda: quantize(
+                target.weights.detach(), *settings, where=self.name, bias=target.bias
+            ),
+        )
+        tracked = target.weights.requires_grad and torch.is_grad_enabled()
+        return found.follow(target.weights) if tracked else found
+
+    def wanted_transfer(self) -> Tensor:
+        """(M, N+1): combined amplifier voltage per line voltage that the rounded weights mean.
+
+        The bias line, last, is at vdd; the threshold is in its column, and so is what calibration
+        has trimmed.
+        """
+        target, quantized = self.target(), self.quantized()
+        column = torch.zeros_like(self.trim)
+        column[:, -1] = target.threshold
+        return target.unit * quantized.scale * quantized.values + column + self.trim
+
+    def match(self, gain: float | None = None) -> Match:
+        """Conductances of the scheme 'matched', and what range and states cost.
+
+        Args:
+            gain: Of the amplifiers; None: the matrix's.
+        """
+        gain = self.gain() if gain is None else gain
+        wanted, moments = self.wanted_transfer(), self.statistics
+        arguments = (self.config.device, self.read_out(gain), moments)
+        if wanted.requires_grad and torch.is_grad_enabled():
+            return match_slices(wanted, *arguments, where=self.name)
+        return self._matches.get(
+            arguments[:2],
+            (wanted, moments.mean, moments.variance, moments.factor),
+            lambda: match_slices(wanted.detach(), *arguments, where=self.name),
+        )
+
+    def nominal_conductances(self) -> ConductancePair:
+        """(M·L, N+1) S, as programmed without error; differentiable in the weights.
+
+        L slices of one output are neighbours (:mod:`imac_torch.mapping.slices`).
+        """
+        if self.matched:
+            return self.match().pair
+        target, mapping = self.target(), self.config.mapping
+        values = math.copysign(1.0, target.unit) * self.quantized().values
+        if not target.bias:
+            # A pair of equal cells would not do: the read-out weighs the two sides of a row alike
+            # only where their sums are.
+            values = values[:, :-1]
+        digits = self.slicing.digits(values, mapping.level_count)
+        pair = to_conductances(digits, self.config.device, mapping, where=self.name)
+        return pair if target.bias else without_bias(pair)
+
+    def conductances(self) -> ConductancePair:
+        """(M·L, N+1) S, spread and faults included; differentiable in the weights."""
+        pair = self.nominal_conductances()
+        pair = ConductancePair(
+            pair.positive * self.positive_factor, pair.negative * self.negative_factor
+        )
+        return pair if self.sample is None else self.sample.of(pair, self.config.device)
+
+    def transfer(self) -> Tensor:
+        """(M, N+1): combined amplifier voltage per line voltage of the devices, without wires."""
+        return self.read_out(self.gain()).transfer(self.conductances())
+
+    def crossbar(self) -> CrossbarSpec:
+        """The crossbars as they are built, wires included."""
+        return build_crossbar(self.conductances(), self.config, self.gain())
+
+    @lasting()
+    def spread(self, generator: torch.Generator) -> None:
+        """Draw the devices' resistances anew around nominal (``device.variation``)."""
+        ones = torch.ones_like(self.positive_factor)
+        varied = vary(ConductancePair(ones, ones), self.config.device.variation, generator)
+        self.positive_factor.copy_(varied.positive)
+        self.negative_factor.copy_(varied.negative)
+
+    def gain(self) -> float:
+        """The amplifiers' gain: the configuration's, or the one that suits the weights.
+
+        With the scheme 'matched' it is determined once, when it is first needed, and then kept:
+        :meth:`choose_gain` determines it again.
+        """
+        gain = self.config.amplifier.gain
+        if gain is None:
+            if not self.matched:
+                return gains.least_squares(self._slope_by_gain(), self.name, self.partitions()[0])
+            if bool(torch.isnan(self.matched_gain)):
+                self.choose_gain()
+            return float(self.matched_gain)
+        if not isinstance(gain, float):
+            raise ConversionError(f"{self.name}: gain = {gain} is not resolved for one layer")
+        return gain
+
+    @lasting()
+    def choose_gain(self) -> float:
+        """Determine the gain of the scheme 'matched' for the present weights and statistics.
+
+        That of the least error of :meth:`expected`.
+        """
+        chosen = gains.least_expected(lambda gain: self.expected(gain).total)
+        self.matched_gain.fill_(chosen)
+        return chosen
+
+    def least_expected_error(self) -> float:
+        """Relative rms error to expect of neuron inputs with the gain given, or with the best."""
+        free = self.config.amplifier.gain is None
+        return self.expected(self.choose_gain() if free else self.gain()).total
+
+    @torch.no_grad()
+    def expected(self, gain: float) -> Prediction:
+        """Errors to expect of neuron inputs with a gain, relative to what varies in them.
+
+        Of the circuit as it is built for nominal devices, wires, partitions and the lines' drivers
+        included, and of devices that spread (see :mod:`imac_torch.dc.prediction`). Curved cells are
+        taken as ohmic.
+
+        Args:
+            gain: Of the amplifiers.
+        """
+        device, parts = self.config.device, len(self.partitions()[1])
+        count = gains.tried_outputs(self.outputs, self.slicing.count, parts)
+        chosen = torch.linspace(
+            0, self.outputs - 1, count, dtype=torch.float64, device=self.trim.device
+        )
+        wanted = self.wanted_transfer()[chosen.round().to(torch.int64)]
+        found = match_slices(
+            wanted, device, self.read_out(gain), self.statistics, where=self.name
+        )
+        vertical = max(1, round(parts * count / self.outputs))
+        config = self.config.replace(
+            crossbar=self.config.crossbar.replace(vertical=vertical),
+            device=device.replace(bend=None),
+        )
+        return predict(
+            build_crossbar(found.pair, config, gain), wanted, self.statistics,
+            source_resistance=self.target().driver_resistance, load_factor=self.outputs / count,
+            spread=gains.spread(device.variation),
+        )  # fmt: skip
+
+    @lasting()
+    def _slope_by_gain(self) -> Callable[[float], float] | None:
+        """:meth:`transfer_slope` of any gain; None where all weights are 0."""
+        target, quantized, pair = self.target(), self.quantized(), self.nominal_conductances()
+        values = quantized.scale * quantized.values
+        largest = values.abs().max()
+        if float(largest) == 0.0:
+            return None
+        wanted = values / largest
+        power, unit = float(wanted.square().sum()), target.unit * float(largest)
+        return lambda gain: (
+            float((self.read_out(gain).transfer(pair) * wanted).sum()) / power / unit
+        )
+
+    @lasting()
+    def transfer_slope(self) -> float:
+        """Slope of the nominal transfer on the wanted one, least squares; 0 where that is 0."""
+        slope = self._slope_by_gain()
+        return 0.0 if slope is None else slope(self.gain())
+
+    @lasting()
+    def read_out_error(self) -> float:
+        """How far the ideal circuit's transfer is from the (rounded) weights, relative, rms.
+
+        At the best common factor, so that it is the read-out's divider alone: rows whose
+        conductances add up differently count differently.
+        """
+        transfer = self.read_out(self.gain()).transfer(self.nominal_conductances())
+        wanted = self.quantized().scale * self.quantized().values
+        one, two = transfer / transfer.abs().max(), wanted / wanted.abs().max().clamp(min=1e-300)
+        power = float(one.square().sum() * two.square().sum())
+        if power == 0.0:
+            return 0.0
+        return math.sqrt(max(0.0, 1.0 - float((one * two).sum()) ** 2 / power))
+
+    @lasting()
+    def weights_of(self, transfer: Tensor) -> Tensor:
+        """(M, N+1): weights, in the target's unit, that a transfer computes; trims are not in."""
+        target = self.target()
+        joined = transfer - self.trim
+        if self.matched:
+            joined[:, -1] -= target.threshold
+        return joined / target.unit
+
+    @lasting()
+    def effective(self) -> Tensor:
+        """(M, N+1): weights, in the target's unit, that the devices stand for; wires are not in."""
+        if self.matched:
+            # Here the meaning of a cell depends on its row: it is the ideal transfer.
+            return self.weights_of(self.transfer())
+        digits = to_values(self.conductances(), self.config.device)
+        values = math.copysign(1.0, self.target().unit) * self.slicing.join(digits)
+        return values * self.quantized().scale
+
+    @lasting()
+    def weight_errors(self) -> WeightErrors:
+        """Errors of the weights and the bias that the devices stand for, as they are now.
+
+        Levels, states, limits and spread of the devices are in them, wires and trims are not.
+        """
+        target, found = self.target(), self.effective()
+        # What moves no neuron is no error: 0 is solved for to rounding only.
+        least = ROUNDING / abs(target.unit)
+        wanted = target.weights
+        return deviation(torch.where((found - wanted).abs() <= least, wanted, found), wanted)
