@@ -306,7 +306,7 @@ def to_conductances(
     if mapping.scheme == "matched":
         raise MappingError(
             f"{where}: the scheme 'matched' solves for conductances of a whole row and its "
-            "read-out; use imac_torch.mapping.matching.match, or IMACLinear.conductances"
+            "read-out; use imac_torch.mapping.matching.match, or ProgrammedMatrix"
         )
     if mapping.scheme == "balanced":
         middle = (high + low) / 2
