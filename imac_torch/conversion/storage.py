@@ -34,7 +34,7 @@ from imac_torch.software.plain import copied
 __all__ = ["FORMAT", "load", "save"]
 
 FORMAT: Final = 2
-"""Version of the file format; newer files are refused. In 1 the tensors of matrices were layers'."""
+"""Version of the file format; newer files are refused. In 1 matrices' tensors are layers'."""
 
 _ENTRY: Final = "imac_torch network"
 """Where in the file's metadata our header is."""
