@@ -235,8 +235,8 @@ def observe(output, config, tmp_path, sizes=(6, 4, 2)):
         return network.voltages(inputs)
     if output == "latency":
         # Equal steps: what differs is not where time points lie. In ns.
-        options = TransientOptions(control=StepControl(fixed=2e-11))
-        return 1e9 * network.measure(inputs, options=options).latency.outputs
+        options = TransientOptions(control=StepControl(fixed=1e-10))
+        return 1e9 * network.measure(inputs[:1], options=options).latency.outputs
     if output == "voltages":
         with torch.no_grad():
             solution = network.solve(inputs, power=False)

@@ -132,7 +132,7 @@ def test_gradients_of_the_supply_and_of_behavioural_parameters():
             core_of(behavioural()), vdd=vdd, slope=11.0 * slope,
             output_resistance=1e3 * resistance,
         )
-        return everything(chain(layers, ones(layers), [core] * 2, vdd=vdd), inputs)
+        return everything(chain(layers, ones(layers), [core], vdd=vdd), inputs)
 
     arguments = [scalar(x).requires_grad_() for x in (0.8, 1.0, 1.0)]
     assert gradcheck(function, arguments, **CHECK)
@@ -140,7 +140,7 @@ def test_gradients_of_the_supply_and_of_behavioural_parameters():
 
 def test_gradients_of_transistor_parameters_and_of_their_supply():
     """Through the exact model: work function and supply."""
-    layers = random_layers([1, 1, 1], finfet(), cells=ternary_cells)
+    layers = random_layers([1, 1], finfet(), cells=ternary_cells)
     inputs, everything = 0.3 * signs(1, 1), Everything()
     cards = builtin_14nm_hp()
 
@@ -153,10 +153,13 @@ def test_gradients_of_transistor_parameters_and_of_their_supply():
             for card in cards
         )
         core = InverterCore(n, p, vdd)
-        return everything(chain(layers, ones(layers), [core] * 2, vdd=vdd), inputs)
+        return everything(chain(layers, ones(layers), [core], vdd=vdd), inputs)
 
     arguments = [scalar(x).requires_grad_() for x in (1.0, 0.8)]
-    assert gradcheck(function, arguments, **{**CHECK, "atol": 1e-5, "rtol": 1e-4})
+    # One random direction of the outputs instead of each: the exact model is slow.
+    assert gradcheck(
+        function, arguments, fast_mode=True, **{**CHECK, "atol": 1e-5, "rtol": 1e-4}
+    )
 
 
 def test_gradients_flow_through_conductance_samples():

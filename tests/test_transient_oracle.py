@@ -8,7 +8,7 @@ from torch import nn
 
 import imac_torch as imac
 from imac_torch.transient.integrator import StepControl
-from imac_torch.waveform import sample
+from imac_torch.results.waveform import sample
 
 TOLERANCE = 1e-4
 
