@@ -7,8 +7,8 @@ from time_oracle import PARTS, in_time
 from torch import nn
 
 import imac_torch as imac
-from imac_torch.transient.integrator import StepControl
 from imac_torch.results.waveform import sample
+from imac_torch.transient.integrator import StepControl
 
 TOLERANCE = 1e-4
 
