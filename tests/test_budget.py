@@ -2,39 +2,125 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from peaks import estimated, measured, resident
 from small_networks import CONTINUOUS, mlp, signs
 from torch import nn
 
 import imac_torch as imac
+from imac_torch.dc.ir_drop import cell_voltages
+from imac_torch.elimination.blocks import Termination
+from imac_torch.elimination.choice import eliminate
 from imac_torch.errors import SolverError, SolverMemoryError
 from imac_torch.numeric import budget
+from imac_torch.results.latency import REFINEMENT, measure_latency
+from imac_torch.study.transient_verification import verify_transient
+from imac_torch.transient.integrator import StepControl
+from imac_torch.transient.network import solve_transient
 
 NETWORK = imac.convert(nn.Sequential(nn.Linear(6, 4)), CONTINUOUS)
 GIB = 2**30
 
 
+WIRES = Termination(
+    *(torch.tensor(v, dtype=torch.float64) for v in (10.0, 10.0, 1e4, 1e4, 0.5))
+)
+
+
+def near(needed: int, peak: int) -> None:
+    assert peak / 3 < needed < 3 * peak, (needed, peak)
+
+
+def sigmoids(*sizes: int, array: int, capacitance: bool = False) -> imac.IMACNetwork:
+    layers: list[nn.Module] = []
+    for before, after in pairwise(sizes):
+        layers += [nn.Linear(before, after), nn.Sigmoid()]
+    return imac.convert(
+        nn.Sequential(*layers[:-1]),
+        CONTINUOUS.replace(
+            crossbar=imac.Crossbar(rows=array, columns=array),
+            interconnect=imac.Interconnect(capacitance=capacitance),
+            timing=imac.Timing(period=1e-8, transition=1e-9),
+        ),
+    )
+
+
+def elimination(rows: int, columns: int, blocks: int, method: str, kernel: str):
+    cells = torch.full((blocks, rows, columns), 1e-5, dtype=torch.float64)
+    return lambda: eliminate(cells, cells, WIRES, method=method, kernel=kernel)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "blocks", "method", "kernel"),
+    [(48, 16, 3, "rows", "torch"), (64, 64, 1, "tiles", "auto"), (32, 128, 2, "tiles", "auto")],
+)
+def test_memory_of_eliminations(rows, columns, blocks, method, kernel) -> None:
+    work = elimination(rows, columns, blocks, method, kernel)
+    near(estimated(work), measured(work))
+
+
 @pytest.mark.skipif(
     not os.access("/proc/self/clear_refs", os.W_OK), reason="peaks of memory need Linux's proc"
 )
-def test_estimates_are_near_peaks() -> None:
-    """Every formula, at sizes whose peaks stand out from the process's own some MB."""
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", str(Path(__file__).with_name("peaks.py"))],
-        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    found = json.loads(run.stdout)
-    assert len(found) == 12
-    for name, (estimated, measured) in found.items():
-        assert measured / 3 < estimated < 3 * measured, (name, estimated, measured)
+def test_memory_of_compiled_eliminations() -> None:
+    """Taken inside of compiled code: 32 MB, beside which the process's own changes are small."""
+    pytest.importorskip("numba")
+    elimination(9, 8, 1, "rows", "numba")()  # compiled now
+    work = elimination(256, 128, 1, "rows", "numba")
+    near(estimated(work), resident(work))
+
+
+@torch.no_grad()
+def test_memory_of_maps_samples_and_images() -> None:
+    network = sigmoids(23, 16, 12, array=12)
+    layer = next(network.analog_layers()).matrix.crossbar()
+    lines = torch.rand(20, 24, dtype=torch.float64)
+    map_ = lambda: cell_voltages(layer, lines)  # noqa: E731
+    near(estimated(map_), measured(map_))
+    run = imac.MonteCarlo(network, imac.device_model("PCM"))
+    voltages = network.voltages(signs(4, 23))
+    each = 2**28 // len(next(run.chunks(2**28, 4, 2**28)))
+    near(8 * each, measured(lambda: run.solve(range(8), voltages)))
+    prepared, many = network.prepare(), network.voltages(signs(500, 23))
+    needed = 500 * (budget.image_bytes(16, 24) + budget.image_bytes(12, 17))
+    near(needed, measured(lambda: network.engine.solve(prepared, many)))
+
+
+@torch.no_grad()
+def test_memory_of_transients() -> None:
+    network = sigmoids(23, 16, 12, array=24, capacitance=True)
+    network.prepare()
+    reduced = imac.TransientOptions(wires="reduced", control=StepControl(fixed=5e-9))
+    near(*(found(lambda: prepared(network, reduced)) for found in (estimated, measured)))
+    near(*(found(transient(network, reduced, 60)) for found in (estimated, measured)))
+    exact = imac.TransientOptions(wires="exact", control=StepControl(fixed=5e-9))
+    small = sigmoids(15, 12, array=16, capacitance=True)
+    lines = prepared(small, exact)[0].lines
+    steps = [1e-9 / k for k in range(1, budget.FACTORISATIONS + 1)]
+    needed = budget.lines_bytes(1, 12, 16, 16, exact=True)
+    near(needed, measured(lambda: [lines.matrices(step) for step in steps]))
+    near(*(found(transient(small, exact, 40)) for found in (estimated, measured)))
+    time = torch.linspace(0.0, 1e-8, 100, dtype=torch.float64)
+    waves = torch.rand(100, 20, 8, dtype=torch.float64)
+    needed = budget.latency_bytes(REFINEMENT * 100, 20, 8)
+    near(needed, measured(lambda: measure_latency(time, waves, 1e-8)))
+
+
+def prepared(network: imac.IMACNetwork, options: imac.TransientOptions):
+    return network.timing(imac.TimingOptions(options)).stages
+
+
+def transient(network: imac.IMACNetwork, options: imac.TransientOptions, count: int):
+    inputs = network.voltages(signs(count, next(network.analog_layers()).in_features))
+    stages = prepared(network, options)
+    return lambda: solve_transient(
+        stages, inputs[:, None], network.config.timing, options=options
+    )
 
 
 def write(root: Path, name: str, text: str) -> None:
@@ -97,9 +183,7 @@ def test_what_does_not_fit_is_refused_with_advice(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SolverMemoryError, match="keep_outputs"):
         run.run(inputs, samples=10_000, keep_outputs=True)
     with pytest.raises(SolverMemoryError, match="map"):
-        imac.ir_drop.cell_voltages(crossbar, torch.zeros(2, 7, dtype=torch.float64))
-    from imac_torch.transient.network import solve_transient
-
+        cell_voltages(crossbar, torch.zeros(2, 7, dtype=torch.float64))
     with pytest.raises(SolverMemoryError, match="fewer sequences"):
         solve_transient(stages, NETWORK.voltages(inputs)[:, None], NETWORK.config.timing)
 
@@ -153,7 +237,7 @@ def test_empty_batches_give_empty_results(work: str) -> None:
         "forward": lambda: NETWORK(EMPTY),
         "solve": lambda: NETWORK.solve(EMPTY).outputs,
         "samples": lambda: run.solve(range(2), NETWORK.voltages(EMPTY)).outputs[0],
-        "map": lambda: imac.ir_drop.cell_voltages(
+        "map": lambda: cell_voltages(
             next(NETWORK.analog_layers()).matrix.crossbar(), torch.zeros(0, 7, dtype=torch.float64)
         ).cell[:, :, 0],
     }[work]()
@@ -187,7 +271,7 @@ def test_analyses_of_nothing_say_so(tmp_path: Path) -> None:
         lambda: imac.evaluate(NETWORK, [(EMPTY, NONE)], progress=False),
         lambda: imac.evaluate(NETWORK, [], timing=True, progress=False),
         lambda: imac.verify(NETWORK, EMPTY),
-        lambda: imac.transient_verification.verify_transient(NETWORK, EMPTY),
+        lambda: verify_transient(NETWORK, EMPTY),
     ]
     for work in nothing:
         with pytest.raises(imac.ImacError, match=r"no |at least one|must be"):
