@@ -338,6 +338,25 @@ def test_names_of_the_package_exist(page: Path) -> None:
             found = getattr(found, part)
 
 
+def test_the_glossary_is_kept() -> None:
+    """Every term has one entry, and words that it rules out are on no page and in no docstring."""
+    glossary = ROOT / "docs" / "glossary.md"
+    text = glossary.read_text(encoding="utf-8")
+    terms = re.findall(r"^\*\*(.+?)\*\* –", text, re.MULTILINE)
+    assert len(terms) > 50
+    assert terms == sorted(set(terms), key=str.lower)
+    table = text.partition("## Words that are not used")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| ")][1:]
+    words = [word.strip() for row in rows for word in row.split(",")]
+    ruled_out = re.compile(rf"\b({'|'.join(words)})s?\b", re.IGNORECASE)
+    assert ruled_out.search("two Stages")
+    texts = {page.name: prose(page) for page in PAGES if page != glossary}
+    texts |= {name: getattr(imac_torch, name).__doc__ or "" for name in imac_torch.__all__}
+    for where, said in texts.items():
+        found = ruled_out.search(re.sub(r"`[^`]*`", "", said))
+        assert found is None, f"{where}: {found and found[0]!r}: see the end of the glossary"
+
+
 def test_versions_agree() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")

@@ -130,10 +130,11 @@ def convert(
         generator: Randomness of the devices' spread; needed if ``device.variation`` > 0.
         engine: Settings of the native solver.
         samples: Inputs of the model, (B, …) or batches of them, to which the circuit is fitted:
-            :func:`imac_torch.calibrate` with the scheme 'matched'; with others, which have no
-            freedom of their own, only the ranges of ReLUs and read-outs. Where the configuration
-            says nothing of the mapping, it is 17 levels, matched; where it says nothing of
-            ``supplies.input_scale`` and the samples need another one, it follows from them.
+            :func:`imac_torch.calibrate` with the scheme 'matched'; with others, which leave
+            nothing else to fit, only the ranges of ReLUs and of outputs without neurons. Where
+            the configuration says nothing of the mapping, it is 17 levels, matched; where it says
+            nothing of ``supplies.input_scale`` and the samples need another one, it follows from
+            them.
         rounds: Of calibration.
         progress: Show calibration's progress bar.
 

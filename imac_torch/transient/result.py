@@ -18,8 +18,8 @@ class TransientResult:
     """A batch of sequences in time.
 
     Attributes:
-        time: (T,) s from the start of the first period: its start, then two points per step, the
-            stage and the end; corners of the inputs are in it.
+        time: (T,) s from the start of the first period: its start, then two points per step, one
+            within it and its end; corners of the inputs are among them.
         outputs: (T, B, M) V, of the last layer.
         layers: (T, B, M) V of every layer's neurons, if they were saved.
         power: (T, B) W of every source.
