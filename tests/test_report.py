@@ -89,7 +89,7 @@ def test_figures_are_over_solved_samples():
 
 def test_text():
     text = str(REPORT)
-    for words in ("4 (1 not solved)", "66.67 %", "100.00 %", "0.0024 W", "9.6e-12 J", "3e-12 A"):
+    for words in ("4 (1 not solved)", "66.67 %", "100.00 %", "2.4 mW", "9.6 pJ", "3e-12 A"):
         assert words in text, words
     assert "1e+09" not in text
     for name in ("simulated", "without power"):

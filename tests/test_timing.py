@@ -105,7 +105,7 @@ def test_figures(report):
 
 def test_the_text_says_it(report):
     text = str(report)
-    for words in ("latency, within 0.1", "smallest safe period", "switching", "TR-BDF2",
+    for words in ("latency, within 10 % of", "smallest safe period", "switching", "TR-BDF2",
                   report.timing.wires[0]):
         assert words in text
     plain = str(run(timing=False))

@@ -26,6 +26,7 @@ from imac_torch.base.tables import html_table, text_table
 from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
+from imac_torch.reports.svg import quantity
 from imac_torch.reports.timing import (
     NOT_MEASURED,
     read_timing,
@@ -180,8 +181,10 @@ class Report:
 
     def _rows(self) -> list[tuple[str, str]]:
         figures = self.figures()
+        settings = dict(self.engine)
+        name = str(settings.pop("name", "not said"))
         rows = [
-            ("engine", ", ".join(f"{key} {value}" for key, value in self.engine.items())),
+            ("engine", ", ".join([name, *(f"{key} {value}" for key, value in settings.items())])),
             ("samples", f"{figures['samples']} ({self.failures} not solved)"),
             *([("STOPPED EARLY", self.stopped)] if self.stopped else []),
             ("accuracy of the circuit", f"{100 * self.accuracy:.2f} %"),
@@ -193,9 +196,10 @@ class Report:
             if name == ARTEFACT:
                 rows.append(("power, amplifiers", IDEAL))
             elif not math.isnan(value):  # measured
-                rows.append((f"power, {name.replace('_', ' ')}", f"{value:.4g} W"))
+                rows.append((f"power, {name.replace('_', ' ')}", quantity(value, "W")))
         if figures["mean_energy"] is not None:
-            text = f"{figures['mean_energy']:.4g} J at {self.period:g} s per sample"
+            energy, period = quantity(figures["mean_energy"], "J"), quantity(self.period, "s")
+            text = f"{energy} at {period} per sample"
             rows.append(("energy per inference", text))
         if self.timing is None:
             rows.append(("latency", NOT_MEASURED))

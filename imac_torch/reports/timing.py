@@ -91,8 +91,9 @@ def timing_rows(timed: InferenceReport, labels: Tensor) -> list[tuple[str, str]]
     """Rows of the report's table."""
     figures = timing_figures(timed, labels)
     energy = figures["energy"]["total"]
+    band = f"within {100 * timed.latency.fraction:.3g} % of swing"
     rows = [
-        (f"latency, within {timed.latency.fraction:.3g} of swing", _spread(figures["latency"])),
+        (f"latency, {band}", _spread(figures["latency"])),
         ("latency, class stable", _spread(figures["decision"])),
         ("smallest safe period", quantity(figures["safe_period"], "s")),
         (
