@@ -42,7 +42,9 @@ from imac_torch.errors import (
     ImacError,
     SettingWarning,
 )
-from imac_torch.model.network import encode, evaluating
+from imac_torch.model.coding import encode
+from imac_torch.model.network import evaluating
+from imac_torch.model.segment import Segment
 
 INPUTS = signs(5, 6).double()
 
@@ -398,9 +400,11 @@ def test_device_is_where_the_weights_are():
 def test_construction_checks():
     first, second = network().analog_layers()
     with pytest.raises(ConversionError, match="no layer that can be analog"):
-        IMACNetwork(nn.Sequential(), [], nn.Sequential(), LOGISTIC)
+        IMACNetwork(nn.Sequential(), LOGISTIC)
+    with pytest.raises(ConversionError, match="at least one"):
+        Segment([], LOGISTIC)
     with pytest.raises(ConversionError, match="2 has 3 outputs, 0 takes 6"):
-        IMACNetwork(nn.Sequential(), [second, first], nn.Sequential(), LOGISTIC)
+        Segment([second, first], LOGISTIC)
 
 
 def test_evaluating_restores_every_mode():

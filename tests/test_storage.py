@@ -1,6 +1,5 @@
 """Networks saved and loaded: the same outputs, or a clear error."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from imac_torch import Config, IMACNetwork, LayerConfig, Memristor, Neuron, convert
-from imac_torch.base.files import read_tensors
 from imac_torch.conversion.storage import load, save
 from imac_torch.errors import DataError
 
@@ -66,23 +64,6 @@ def test_a_network_comes_back_as_it_was(
     assert not restored.training
     again = save(restored, tmp_path / "again.safetensors")
     assert again.read_bytes() == path.read_bytes()
-
-
-@torch.no_grad()
-def test_files_of_version_0_1_are_read(tmp_path: Path, generator: torch.Generator) -> None:
-    """There the devices' tensors were the layer's, not its matrix's."""
-    original = network([], generator)
-    x = torch.rand(4, 6, generator=generator, dtype=torch.float64)
-    path = save(original, tmp_path / "n.safetensors")
-    found, header = read_tensors(path)
-    tensors = {name.replace(".matrix.", "."): tensor for name, tensor in found.items()}
-    assert "layers.0.positive_factor" in tensors
-    assert json.loads(header["imac_torch network"])["format"] == 2
-    metadata = {name: text.replace('"format": 2', '"format": 1') for name, text in header.items()}
-    save_file(tensors, tmp_path / "old.safetensors", metadata=metadata)
-    old = load(tmp_path / "old.safetensors")
-    assert torch.equal(old(x), original(x))
-    assert bool((old.layers[0].matrix.positive_factor != 1.0).all())  # they were spread
 
 
 @torch.no_grad()

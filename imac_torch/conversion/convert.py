@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +16,9 @@ from imac_torch.conversion.calibration import assume_ranges, fit, join_samples
 from imac_torch.conversion.plan import SUPPORTED, Plan, make_plan, named, recognised
 from imac_torch.dc.native import Native
 from imac_torch.errors import CircuitError, ConversionError, SettingWarning
-from imac_torch.model.linear import IMACLinear, Scaling, connect
-from imac_torch.model.network import IMACNetwork, evaluating
+from imac_torch.model.linear import IMACLinear, Scaling
+from imac_torch.model.network import Chain, IMACNetwork, evaluating
+from imac_torch.model.segment import Segment
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.activations import Activation
 from imac_torch.periphery.neuron.choice import kind_for
@@ -163,8 +163,7 @@ def convert(
     layers = []
     for index, (leaf, linear, activation) in enumerate(plan.layers):
         layers.append(_analog_layer(leaf, linear, activation, config, index, len(plan.layers)))
-    _check_chain(layers)
-    connect(layers)
+    segment = Segment(layers, config, engine)
     plain = [not isinstance(linear, IMACLinear) for _, linear, _ in plan.layers]
     calibrated = samples is not None and all(layer.matrix.matched for layer in layers)
     assume_ranges(layers, plain, features, choose=not calibrated)
@@ -186,16 +185,11 @@ def convert(
             layer.description()
         except CircuitError as error:
             raise ConversionError(f"{layer.name}: {error}") from None
-    network = IMACNetwork(
-        _copies(plan.digital),
-        layers,
-        _copies(plan.tail),
-        config,
-        plan.records,
-        engine,
-    )
+    chain = Chain(_copies(plan.digital), segment, _copies(plan.tail))
+    network = IMACNetwork(chain, config, plan.records)
     # The copies keep the modes of their originals, one by one.
-    for module in (network, network.digital, network.layers, *network.layers, network.tail):
+    own = (network, chain, chain.digital, segment, segment.layers, *segment.layers, chain.tail)
+    for module in own:
         module.training = model.training
     if samples is not None and _fits(layers, plain):
         fit(network, samples, losses, rounds=rounds, progress=progress)
@@ -438,15 +432,6 @@ def _analog_layer(
                 for name, buffer in linear.named_buffers():
                     layer.get_buffer(name).copy_(buffer)
     return layer.to(linear.weight.device)
-
-
-def _check_chain(layers: Sequence[IMACLinear]) -> None:
-    for before, after in pairwise(layers):
-        if before.out_features != after.in_features:
-            raise ConversionError(
-                f"{after.name} takes {after.in_features} inputs, {before.name} before it has "
-                f"{before.out_features} outputs"
-            )
 
 
 @lasting()

@@ -23,10 +23,12 @@ from imac_torch.base.files import atomic_path, parse_json, read_tensors
 from imac_torch.config import Config
 from imac_torch.conversion.plan import DIGITAL_TAIL
 from imac_torch.errors import ConversionError, ConversionWarning, DataError, FileWarning, ImacError
-from imac_torch.model.linear import IMACLinear, Scaling
-from imac_torch.model.network import IMACNetwork, LayerRecord
+from imac_torch.model.linear import IMACLinear, settings
+from imac_torch.model.network import Chain, IMACNetwork, LayerRecord, renew
+from imac_torch.model.segment import Segment
+from imac_torch.model.state import unpack
 from imac_torch.numeric.modes import lasting
-from imac_torch.periphery.activations import Activation, InverterSigmoid
+from imac_torch.periphery.activations import InverterSigmoid
 from imac_torch.software.behaviour import own_behaviour
 from imac_torch.software.leaves import leaves, plain_leaves
 from imac_torch.software.plain import copied
@@ -34,7 +36,7 @@ from imac_torch.software.plain import copied
 __all__ = ["FORMAT", "load", "save"]
 
 FORMAT: Final = 2
-"""Version of the file format; newer files are refused. In 1 matrices' tensors are layers'."""
+"""Version of the file format; newer files are refused. In 1 a network was one chain of layers."""
 
 _ENTRY: Final = "imac_torch network"
 """Where in the file's metadata our header is."""
@@ -151,6 +153,7 @@ def load(
     """
     path = Path(path)
     header, tensors = _read(path)
+    renew(tensors)
     layers = [
         _build_layer(path, item, tensors, index)
         for index, item in enumerate(_list(path, header, "layers"))
@@ -161,9 +164,9 @@ def load(
     tail = _part(path, _list(path, header, "tail"), "after", behind)
     try:
         records = [LayerRecord(**record) for record in _list(path, header, "records")]
-        network = IMACNetwork(
-            nn.Sequential(*front), layers, nn.Sequential(*tail), Config(), records
-        )
+        segment = Segment(layers, Config())
+        model = Chain(nn.Sequential(*front), segment, nn.Sequential(*tail))
+        network = IMACNetwork(model, Config(), records)
         network.load_state_dict(tensors, strict=True)
     except ImacError:
         raise
@@ -284,21 +287,23 @@ def _build_layer(
     path: Path, header: dict[str, Any], tensors: Mapping[str, Tensor], index: int
 ) -> IMACLinear:
     try:
-        state = tensors[f"layers.{index}._extra_state"]
-        content = parse_json(bytes(state.tolist()))
+        own = f"model.segment.layers.{index}."
+        config, activation, scaling, name = unpack(
+            tensors[f"{own}_extra_state"], settings, f"layer {index}"
+        )
         inputs, outputs = int(header["in_features"]), int(header["out_features"])
-        shape = tuple(tensors[f"layers.{index}.weight"].shape)
+        shape = tuple(tensors[f"{own}weight"].shape)
         if shape != (outputs, inputs):  # before anything of that size is made
             raise ValueError(f"{outputs}x{inputs} weights are announced, {shape} are there")
         layer = IMACLinear(
             inputs,
             outputs,
             bias=bool(header["bias"]),
-            activation=Activation(**content["activation"]),
-            config=Config.from_dict(content["config"]),
-            scaling=Scaling(**content["scaling"]),
-            name=str(content["name"]),
-            dtype=tensors[f"layers.{index}.weight"].dtype,
+            activation=activation,
+            config=config,
+            scaling=scaling,
+            name=name,
+            dtype=tensors[f"{own}weight"].dtype,
             initialise=False,
         )
     except ConversionError as error:

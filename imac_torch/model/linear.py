@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, Final
@@ -20,6 +19,7 @@ from imac_torch.dc.transfer import threshold_and_slope
 from imac_torch.errors import ConversionError
 from imac_torch.mapping.quantization import join_bias
 from imac_torch.model.matrix import ProgrammedMatrix, Target
+from imac_torch.model.state import pack, rename, unpack
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.activations import IDENTITY, Activation
 from imac_torch.periphery.neuron.base import NeuronSpec
@@ -249,7 +249,7 @@ class IMACLinear(nn.Module):
             "scaling": asdict(self.scaling),
             "name": self.name,
         }
-        return torch.frombuffer(bytearray(json.dumps(content).encode()), dtype=torch.uint8)
+        return pack(content)
 
     def set_extra_state(self, state: Any) -> None:  # noqa: ANN401 - torch's signature
         """Restore what :meth:`get_extra_state` stored.
@@ -257,22 +257,26 @@ class IMACLinear(nn.Module):
         Raises:
             ConversionError: The state is not one of ours.
         """
-        if not isinstance(state, Tensor) or state.dtype != torch.uint8:
-            raise ConversionError(f"{self.name}: the state holds no configuration")
-        content = json.loads(bytes(state.cpu().tolist()).decode())
-        self.config = Config.from_dict(content["config"])
-        self.activation = Activation(**content["activation"])
-        self.scaling = Scaling(**content["scaling"])
-        self.matrix.name = content["name"]
+        self.config, self.activation, self.scaling, self.matrix.name = unpack(
+            state, settings, self.name
+        )
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *arguments: Any  # noqa: ANN401 - torch's
     ) -> None:
         """States of version 0.1 have what is the matrix's now as the layer's."""
-        for name in _BUFFERS:
-            if prefix + name in state_dict:
-                state_dict[f"{prefix}matrix.{name}"] = state_dict.pop(prefix + name)
+        rename(state_dict, prefix, {name: f"matrix.{name}" for name in _BUFFERS})
         super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
+def settings(content: Mapping[str, Any]) -> tuple[Config, Activation, Scaling, str]:
+    """Configuration, activation, scaling and name in a layer's state."""
+    return (
+        Config.from_dict(content["config"]),
+        Activation(**content["activation"]),
+        Scaling(**content["scaling"]),
+        str(content["name"]),
+    )
 
 
 def connect(layers: Sequence[IMACLinear]) -> None:

@@ -1,40 +1,39 @@
-"""IMACNetwork: a converted model, its analog layers solved together as one circuit."""
+"""IMACNetwork: a converted model, parts of which are analog circuits."""
 
 from __future__ import annotations
 
-import json
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from imac_torch.base.memo import Memory
 from imac_torch.base.tables import html_table, text_table
-from imac_torch.circuit.crossbar import CrossbarSpec
-from imac_torch.circuit.topology import Circuit, build_layer
-from imac_torch.config import Config, Supplies
+from imac_torch.circuit.topology import Circuit
+from imac_torch.config import Config
 from imac_torch.datasets.batches import chosen
 from imac_torch.dc.native import Native, Prepared
-from imac_torch.errors import CircuitError, ConfigError, ConversionError, SettingWarning
-from imac_torch.model.linear import IMACLinear, connect
+from imac_torch.errors import CircuitError, ConfigError, ConversionError
+from imac_torch.model.linear import IMACLinear
+from imac_torch.model.segment import Segment
+from imac_torch.model.state import pack, rename, unpack
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.activations import Bounded
-from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.results.solution import Solution
 from imac_torch.transient.inference import InferenceRun
 from imac_torch.transient.inference_report import InferenceReport
-from imac_torch.transient.network import solve_transient
 from imac_torch.transient.options import TimingOptions, TransientOptions
-from imac_torch.transient.preparation import DynamicStage, prepare_transient
 from imac_torch.transient.result import TransientResult
 
 HEADINGS = ("path", "module", "becomes", "detail")
 """Of the conversion table."""
+
+_OLD_NAMES = {
+    "layers.": "model.segment.layers.", "digital.": "model.digital.", "tail.": "model.tail.",
+}  # fmt: skip
+"""Parts in states of version 0.1, and where they are now."""
 
 
 @dataclass(frozen=True)
@@ -54,67 +53,102 @@ class LayerRecord:
     detail: str
 
 
-class _Once:
-    """Whether something was said of a network; its copies share it."""
+class Chain(nn.Module):
+    """Software, a segment, software again.
 
-    def __init__(self) -> None:
-        self.said = False
+    Args:
+        digital: What runs before the circuit (feature extraction).
+        segment: The circuit.
+        tail: What runs after it (for example LogSoftmax).
+    """
 
-    def __deepcopy__(self, memo: dict[int, object]) -> _Once:
-        return self
+    def __init__(self, digital: nn.Module, segment: Segment, tail: nn.Module) -> None:
+        super().__init__()
+        self.digital, self.segment, self.tail = digital, segment, tail
 
-    def first(self) -> bool:
-        """True the first time it is asked."""
-        said, self.said = self.said, True
-        return not said
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, M) in the type of ``x``, which is given to the first module as it is."""
+        outputs = self.segment.solve(self.digital(x), power=False).outputs
+        scores: Tensor = self.tail(self.segment.decode(outputs))  # in float64
+        return scores.to(x.dtype) if x.is_floating_point() else scores
 
 
 class IMACNetwork(nn.Module):
-    """A model whose fully connected tail is an analog circuit.
+    """A model with analog circuits in it: its segments.
 
     ``forward`` is a drop-in for the original model: software units in and out, circuit-accurate
-    in between, differentiable. :meth:`solve` gives volts, watts and statuses.
+    in between, differentiable. :meth:`solve` gives volts, watts and statuses; like everything
+    that is about one circuit, it is the segment's own, with inputs of the model in its place.
 
     Args:
-        digital: What runs before the circuit (feature extraction), in software.
-        layers: The analog layers, in order.
-        tail: What runs after it in software (for example LogSoftmax).
+        model: Any module with a :class:`Segment` in it: :class:`Chain` where everything between
+            software before and after is one.
         config: The network's configuration.
         records: The conversion table; what it says of analog layers is renewed when it is asked
             for (:attr:`records`).
-        engine: The native solver's settings.
 
     Raises:
-        ConversionError: There is no analog layer, or shapes do not chain.
+        ConversionError: There is no segment in the model.
     """
 
     def __init__(
-        self,
-        digital: nn.Module,
-        layers: Sequence[IMACLinear],
-        tail: nn.Module,
-        config: Config,
-        records: Sequence[LayerRecord] = (),
-        engine: Native | None = None,
+        self, model: nn.Module, config: Config, records: Sequence[LayerRecord] = ()
     ) -> None:
         super().__init__()
-        if not layers:
-            raise ConversionError("the model has no layer that can be analog")
-        for before, after in pairwise(layers):
-            if before.out_features != after.in_features:
-                raise ConversionError(
-                    f"{before.name} has {before.out_features} outputs, {after.name} takes "
-                    f"{after.in_features}"
-                )
-        connect(layers)
-        self.digital = digital
-        self.layers = nn.ModuleList(layers)
-        self.tail = tail
+        self.model = model
         self._config = config
-        self._told_of_signs = _Once()
         self.conversion = tuple(records)
-        self.engine = Native() if engine is None else engine
-        self._cache: Memory[Prepared] = Memory()
+        if not self.segments:
+            raise ConversionError("the model has no layer that can be analog")
+
+    @property
+    def segments(self) -> Mapping[str, Segment]:
+        """The circuits in the model, by their paths in it."""
+        parts = self.model.named_modules()
+        return {path: part for path, part in parts if isinstance(part, Segment)}
+
+    def _single(self) -> Chain:
+        if not isinstance(self.model, Chain):
+            raise CircuitError(
+                f"the model's circuits are {', '.join(self.segments)}, and this is about a model "
+                "that is one circuit between software; ask one of network.segments, with inputs "
+                "of that circuit"
+            )
+        return self.model
+
+    @property
+    def segment(self) -> Segment:
+        """The circuit, where there is one.
+
+        Raises:
+            CircuitError: There are several, or it is not between software only.
+        """
+        return self._single().segment
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The analog layers of the circuit, where there is one."""
+        return self.segment.layers
+
+    @property
+    def digital(self) -> nn.Module:
+        """What runs before the circuit, where there is one."""
+        return self._single().digital
+
+    @property
+    def tail(self) -> nn.Module:
+        """What runs after it."""
+        return self._single().tail
+
+    @property
+    def engine(self) -> Native:
+        """The native solver's settings, the same for all segments."""
+        return next(iter(self.segments.values())).engine
+
+    @engine.setter
+    def engine(self, engine: Native) -> None:
+        for segment in self.segments.values():
+            segment.engine = engine
 
     @property
     def records(self) -> tuple[LayerRecord, ...]:
@@ -146,227 +180,68 @@ class IMACNetwork(nn.Module):
 
     def analog_layers(self) -> Iterator[IMACLinear]:
         """The analog layers, in order."""
-        for layer in self.layers:
-            assert isinstance(layer, IMACLinear)  # noqa: S101 - narrows the type only
-            yield layer
+        for segment in self.segments.values():
+            yield from segment.analog_layers()
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.analog_layers()).weight.device
 
-    def voltages(self, x: Tensor) -> Tensor:
-        """Input voltages of the circuit for model inputs.
+    def features(self, x: Tensor) -> Tensor:
+        """(B, N): what the circuit is given for model inputs (B, …).
 
         The digital part runs as in evaluation mode, whatever mode it is in.
-
-        Args:
-            x: (B, …) as the original model takes it.
-
-        Returns:
-            (B, N) float64, V.
-
-        Raises:
-            CircuitError: An input is not finite or beyond full scale, or negative and
-                ``supplies.vss`` is 0.
-
-        Warns:
-            SettingWarning: Inputs are negative, and ``supplies.vss`` is not -vdd; said once.
-        """
-        return self._encoded(self.features(x))
-
-    def features(self, x: Tensor) -> Tensor:
-        """(B, N): what the digital part gives, in evaluation mode.
 
         Raises:
             CircuitError: It does not fit the first layer.
         """
+        chain = self._single()
         if isinstance(x, Tensor) and x.is_inference() and not torch.is_inference_mode_enabled():
             x = x.clone()  # modules that work in place must not meet a tensor of another mode
-        with evaluating(self.digital):
-            return self._checked(self.digital(x), x)
-
-    def _encoded(self, features: Tensor) -> Tensor:
-        self._check_signs(features)
-        scale = next(self.analog_layers()).scaling.input_scale
-        return encode(features.to(torch.float64), self.config.supplies, scale)
-
-    def _checked(self, features: object, x: Tensor) -> Tensor:
-        first = next(self.analog_layers())
-        if not isinstance(features, Tensor):
-            raise CircuitError(
-                f"layer {first.name} takes a tensor, the digital part gives a "
-                f"{type(features).__name__}; wrap the module that returns it"
-            )
-        if features.ndim != 2 or features.shape[1] != first.in_features:
-            raise CircuitError(
-                f"layer {first.name} takes (B, {first.in_features}), the digital part gives "
-                f"{tuple(features.shape)} for inputs {tuple(x.shape)}"
-            )
-        if features.is_complex():
-            raise CircuitError(f"layer {first.name} takes real inputs, they are {features.dtype}")
+        with evaluating(chain.digital):
+            features: Tensor = chain.digital(x)
+        chain.segment.check(features)
         return features
 
-    def _check_signs(self, features: Tensor) -> None:
-        """Refuse negative inputs that are lost; say, once, where they are smaller or larger."""
-        supplies = self.config.supplies
-        if supplies.vss == -supplies.vdd or not bool((features < 0).any()):
-            return
-        what = (
-            f"inputs reach {float(features.detach().min()):g}, and with supplies.vss = "
-            f"{supplies.vss:g} V, vdd = {supplies.vdd:g} V"
-        )
-        advice = (
-            f"Set supplies.vss = {-supplies.vdd:g}, or give model and circuit inputs from 0 on"
-        )
-        if supplies.vss == 0.0:
-            raise CircuitError(f"{what} all negative inputs would become 0 V. {advice}")
-        if self._told_of_signs.first():
-            warnings.warn(
-                f"{what} negative inputs have {-supplies.vss / supplies.vdd:.3g} times the voltage "
-                f"of positive ones: the circuit does not compute what the model does. {advice}",
-                SettingWarning,
-                stacklevel=3,
-            )
+    def voltages(self, x: Tensor) -> Tensor:
+        """(B, N) V for model inputs (B, …); see :meth:`Segment.voltages`."""
+        return self.segment.voltages(self.features(x))
 
     def prepare(self, engine: Native | None = None) -> Prepared:
-        """The eliminated circuit of the present conductances, cached until they change.
+        """See :meth:`Segment.prepare`."""
+        return self.segment.prepare(engine)
 
-        With gradients enabled and a layer that requires them, it is built anew with its graph;
-        so it is while devices are varied.
-
-        Args:
-            engine: Settings of the native solver; None: the network's.
-        """
-        engine = self.engine if engine is None else engine
-        tracked = torch.is_grad_enabled() and any(
-            parameter.requires_grad for parameter in self.layers.parameters()
-        )
-        if tracked or any(layer.matrix.sample is not None for layer in self.analog_layers()):
-            return engine.prepare(self._parts())
-        tensors = [*self.layers.parameters(), *self.layers.buffers()]
-        settings = (
-            engine,
-            self.config.supplies.vdd,
-            tuple(
-                (layer.config, layer.scaling, layer.activation) for layer in self.analog_layers()
-            ),
-        )
-        # Gains that are determined on demand are in buffers afterwards.
-        return self._cache.get(settings, tensors, lambda: engine.prepare(self._parts()))
-
-    def _check_supplies(self) -> None:
-        """A circuit has one set of supplies and one timing, which layers only repeat."""
-        for layer in self.analog_layers():
-            for name in ("supplies", "timing"):
-                own, common = getattr(layer.config, name), getattr(self.config, name)
-                if own == common:
-                    continue
-                other = next(
-                    field for field in type(own).model_fields
-                    if getattr(own, field) != getattr(common, field)
-                )  # fmt: skip
-                raise CircuitError(
-                    f"{layer.name} has {name}.{other} = {getattr(own, other)}, the network "
-                    f"{getattr(common, other)}, and a circuit has only one: convert the model "
-                    f"again with the {name} you want"
-                )
-
-    def _parts(self) -> list[tuple[CrossbarSpec, NeuronSpec]]:
-        self._check_supplies()
-        return [(layer.matrix.crossbar(), layer.neuron_spec()) for layer in self.analog_layers()]
+    def circuit(self) -> Circuit:
+        """See :meth:`Segment.circuit`."""
+        return self.segment.circuit()
 
     def solve(self, x: Tensor, *, power: bool = True) -> Solution:
-        """The circuit's DC solution for model inputs, the digital part in evaluation mode.
-
-        Args:
-            x: (B, …) as the original model takes it.
-            power: Whether to compute the power of every source.
-
-        Returns:
-            Voltages, powers and a status per sample.
-        """
-        return self.engine.solve(self.prepare(), self.voltages(x), power=power)
-
-    def _in_time(self, options: TransientOptions) -> tuple[DynamicStage, ...]:
-        for layer in self.analog_layers():
-            if layer.config.device.bend is not None:
-                raise CircuitError(
-                    f"{layer.name}: transients are of ohmic cells, device.bend is "
-                    f"{layer.config.device.bend} V; set it to None to measure times"
-                )
-        parts = self._parts()
-        interconnects = [layer.config.interconnect for layer in self.analog_layers()]
-        return prepare_transient(
-            parts, interconnects, self.prepare().stages, options, self.config.timing
-        )
+        """The circuit's DC solution for model inputs (B, …); see :meth:`Segment.solve`."""
+        return self.segment.solve(self.features(x), power=power)
 
     @lasting()
     def transient(
         self, x: Tensor, *, initial: Tensor | None = None, options: TransientOptions | None = None
     ) -> TransientResult:
-        """Waveforms while samples follow one another at the inputs, one per ``timing.period``.
+        """Waveforms for a sequence of model inputs (L, …); see :meth:`Segment.transient`."""
+        start = None if initial is None else self.features(initial)
+        return self.segment.transient(self.features(x), initial=start, options=options)
 
-        Args:
-            x: (L, …) as the original model takes it: one sequence.
-            initial: (1, …), whose operating point is the start; None: all inputs at 0 V.
-            options: Step control, wires, what to keep. ``StepControl(grid=…,
-                method="trapezoidal")`` integrates with the rule and on the time points of another
-                simulator.
-
-        Returns:
-            A batch of one (B = 1).
-
-        Raises:
-            SolverError: Time steps became too small.
-        """
-        options = TransientOptions() if options is None else options
-        start = None if initial is None else self.voltages(initial)
-        return solve_transient(
-            self._in_time(options), self.voltages(x)[None], self.config.timing,
-            initial=start, options=options,
-        )  # fmt: skip
-
-    @lasting()
     def timing(self, options: TimingOptions | None = None) -> InferenceRun:
-        """What measures latency and energy of samples that arrive in batches.
-
-        Args:
-            options: Step control, wires, settling band; None: the defaults.
-
-        Returns:
-            An object whose ``add`` takes input voltages (:meth:`voltages`).
-        """
-        options = TimingOptions() if options is None else options
-        stages = self._in_time(options.transient)
-        return InferenceRun(stages, self.config.timing, options)
+        """See :meth:`Segment.timing`."""
+        return self.segment.timing(options)
 
     @lasting()
     def measure(
         self, x: Tensor, *, options: TimingOptions | TransientOptions | None = None
     ) -> InferenceReport:
-        """Latency and energy of every sample, from transients of the whole circuit.
-
-        Samples follow each other as in a stream, each from the settled state of the one before.
-        Wires have capacitance where ``interconnect.capacitance`` says so.
-
-        Args:
-            x: (B, …) as the original model takes it.
-            options: Settings of the measurement, or of its transients only; None: the defaults.
-
-        Raises:
-            SolverError: No sample was solved: time steps became too small.
-        """
-        if isinstance(options, TransientOptions):
-            options = TimingOptions(transient=options)
-        run = self.timing(options)
-        run.add(self.voltages(x))
-        return run.report()
+        """Latency and energy of model inputs (B, …); see :meth:`Segment.measure`."""
+        return self.segment.measure(self.features(x), options=options)
 
     def decode(self, outputs: Tensor) -> Tensor:
-        """Output voltages (…, M) in the software units of the original model's outputs."""
-        last = list(self.analog_layers())[-1]
-        return outputs / self.config.supplies.vdd * last.scaling.output_scale
+        """See :meth:`Segment.decode`."""
+        return self.segment.decode(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Circuit-accurate outputs in the original model's units.
@@ -382,15 +257,20 @@ class IMACNetwork(nn.Module):
             (B, M) in the type of ``x`` (the circuit is solved in float64; integers give float64);
             NaN in rows of samples that did not converge.
         """
-        voltages = self._encoded(self._checked(self.digital(x), x))
-        solution = self.engine.solve(self.prepare(), voltages, power=False)
-        scores: Tensor = self.tail(self.decode(solution.outputs))
-        return scores.to(x.dtype) if x.is_floating_point() else scores
+        scores: Tensor = self.model(x)
+        return scores
+
+    @property
+    def width(self) -> int:
+        """Outputs of the model for one sample, software after the circuit included."""
+        outputs = self.segment.last.out_features
+        one = torch.zeros(1, outputs, dtype=torch.float64, device=self.device)
+        return self.scores(one).shape[-1]
 
     @property
     def classes(self) -> int:
-        """Classes that labels can name: one per output, two where there is one output."""
-        return max(2, list(self.analog_layers())[-1].out_features)
+        """Classes that labels can name: one per output of the model, two where it has one."""
+        return max(2, self.width)
 
     @property
     def threshold(self) -> float | None:
@@ -399,10 +279,9 @@ class IMACNetwork(nn.Module):
         The middle of a sigmoid (0.5) or tanh (0); 0 without an activation, where the output is a
         logit. None: several outputs, or no natural threshold (ReLU, Softmax).
         """
-        last = list(self.analog_layers())[-1]
         normalised = any(not isinstance(part, nn.Sequential) for part in self.tail.modules())
-        function = last.activation.function
-        if last.out_features > 1 or normalised or function.clips:
+        function = self.segment.last.activation.function
+        if self.width > 1 or normalised or function.clips:
             return None
         return function.middle if isinstance(function, Bounded) else 0.0
 
@@ -441,22 +320,9 @@ class IMACNetwork(nn.Module):
     def _rows(self) -> list[tuple[str, str, str, str]]:
         return [(item.path, item.module, item.target, item.detail) for item in self.records]
 
-    def circuit(self) -> Circuit:
-        """The neutral circuit of the present conductances: what netlists are written from."""
-        self._check_supplies()
-        layers = []
-        for index, layer in enumerate(self.analog_layers()):
-            layers.append(
-                build_layer(
-                    f"layer{index + 1}", layer.matrix.crossbar(), layer.neuron_spec(), layer.config
-                )
-            )
-        return Circuit(tuple(layers), self.config.supplies.vdd, self.config.timing)
-
     def get_extra_state(self) -> Tensor:
         """The network's configuration as bytes, so that safetensors can hold it."""
-        content = {"config": self.config.to_dict()}
-        return torch.frombuffer(bytearray(json.dumps(content).encode()), dtype=torch.uint8)
+        return pack({"config": self.config.to_dict()})
 
     def set_extra_state(self, state: Any) -> None:  # noqa: ANN401 - torch's signature
         """Restore :meth:`get_extra_state`.
@@ -464,13 +330,26 @@ class IMACNetwork(nn.Module):
         Raises:
             ConversionError: The state is not one of ours.
         """
-        if not isinstance(state, Tensor) or state.dtype != torch.uint8:
-            raise ConversionError("the state holds no configuration")
-        try:
-            content = json.loads(bytes(state.cpu().tolist()).decode())["config"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConversionError(f"the state's configuration is damaged: {error}") from None
-        self._config = Config.from_dict(content)
+        self._config = unpack(state, lambda found: Config.from_dict(found["config"]), "network")
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *arguments: Any  # noqa: ANN401 - torch's
+    ) -> None:
+        renew(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
+def renew(state: MutableMapping[str, Any], prefix: str = "") -> None:
+    """Turn a state of version 0.1, where a network was one circuit, into one of today.
+
+    Args:
+        state: Changed in place.
+        prefix: Of the network's entries.
+    """
+    own = f"{prefix}_extra_state"
+    if own in state and f"{prefix}layers.0.weight" in state:
+        rename(state, prefix, _OLD_NAMES)
+        state[f"{prefix}model.segment._extra_state"] = state[own]
 
 
 @contextmanager
@@ -489,31 +368,3 @@ def evaluating(*modules: nn.Module | None) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
-
-
-def encode(inputs: Tensor, supplies: Supplies, scale: float) -> Tensor:
-    """Software inputs as voltages: +scale is vdd, 0 is 0 V, -scale is vss, linear between.
-
-    Args:
-        inputs: (B, N) float64.
-        supplies: Supplies and the kind of coding.
-        scale: Software input that is full scale.
-
-    Returns:
-        (B, N) V.
-
-    Raises:
-        CircuitError: An input is not finite or, with the linear coding, beyond full scale.
-    """
-    if not bool(torch.isfinite(inputs).all()):
-        row = int(torch.nonzero(~torch.isfinite(inputs))[0, 0])
-        raise CircuitError(f"input {row} of the batch is not finite")
-    relative = inputs / scale
-    if supplies.encoding == "sign":
-        relative = torch.sign(relative)
-    elif bool((relative.abs() > 1.0 + 1e-9).any()):
-        raise CircuitError(
-            f"inputs reach {float(inputs.detach().abs().max()):g}, full scale is {scale:g}: "
-            "voltages would leave the supplies. Scale the data, or set supplies.input_scale"
-        )
-    return torch.where(relative >= 0, relative * supplies.vdd, -relative * supplies.vss)

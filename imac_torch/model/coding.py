@@ -1,0 +1,109 @@
+"""How software inputs become voltages at a circuit's border."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from imac_torch.config import Supplies
+from imac_torch.errors import CircuitError, SettingWarning
+
+
+def encode(inputs: Tensor, supplies: Supplies, scale: float) -> Tensor:
+    """Software inputs as voltages: +scale is vdd, 0 is 0 V, -scale is vss, linear between.
+
+    Args:
+        inputs: (B, N) float64.
+        supplies: Supplies and the kind of coding.
+        scale: Software input that is full scale.
+
+    Returns:
+        (B, N) V.
+
+    Raises:
+        CircuitError: An input is not finite or, with the linear coding, beyond full scale.
+    """
+    if not bool(torch.isfinite(inputs).all()):
+        row = int(torch.nonzero(~torch.isfinite(inputs))[0, 0])
+        raise CircuitError(f"input {row} of the batch is not finite")
+    relative = inputs / scale
+    if supplies.encoding == "sign":
+        relative = torch.sign(relative)
+    elif bool((relative.abs() > 1.0 + 1e-9).any()):
+        raise CircuitError(
+            f"inputs reach {float(inputs.detach().abs().max()):g}, full scale is {scale:g}: "
+            "voltages would leave the supplies. Scale the data, or set supplies.input_scale"
+        )
+    return torch.where(relative >= 0, relative * supplies.vdd, -relative * supplies.vss)
+
+
+def check_features(features: object, inputs: int, where: str) -> None:
+    """Refuse what is not (B, N) of a real type.
+
+    Args:
+        features: What the software before a circuit gives.
+        inputs: N.
+        where: What takes it, for errors.
+
+    Raises:
+        CircuitError: It is something else.
+    """
+    if not isinstance(features, Tensor):
+        raise CircuitError(
+            f"{where} takes a tensor, the digital part gives a {type(features).__name__}; wrap "
+            "the module that returns it"
+        )
+    if features.ndim != 2 or features.shape[1] != inputs:
+        raise CircuitError(
+            f"{where} takes (B, {inputs}), the digital part gives {tuple(features.shape)}"
+        )
+    if features.is_complex():
+        raise CircuitError(f"{where} takes real inputs, they are {features.dtype}")
+
+
+class Signs:
+    """Whether supplies suit negative inputs; what is only uneven is said once.
+
+    Copies share whether it was said.
+    """
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Signs:
+        return self
+
+    def check(self, features: Tensor, supplies: Supplies) -> None:
+        """Refuse negative inputs that are lost; say where they are smaller or larger.
+
+        Args:
+            features: (B, N) software units.
+            supplies: Of the circuit.
+
+        Raises:
+            CircuitError: There are some, and ``supplies.vss`` is 0.
+
+        Warns:
+            SettingWarning: ``supplies.vss`` is not -vdd.
+        """
+        if supplies.vss == -supplies.vdd or not bool((features < 0).any()):
+            return
+        what = (
+            f"inputs reach {float(features.detach().min()):g}, and with supplies.vss = "
+            f"{supplies.vss:g} V, vdd = {supplies.vdd:g} V"
+        )
+        advice = (
+            f"Set supplies.vss = {-supplies.vdd:g}, or give model and circuit inputs from 0 on"
+        )
+        if supplies.vss == 0.0:
+            raise CircuitError(f"{what} all negative inputs would become 0 V. {advice}")
+        if not self._said:
+            self._said = True
+            warnings.warn(
+                f"{what} negative inputs have {-supplies.vss / supplies.vdd:.3g} times the voltage "
+                f"of positive ones: the circuit does not compute what the model does. {advice}",
+                SettingWarning,
+                stacklevel=3,
+            )

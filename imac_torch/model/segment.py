@@ -1,0 +1,305 @@
+"""Segment: a chain of analog layers between two borders, solved together as one circuit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imac_torch.base.memo import Memory
+from imac_torch.circuit.crossbar import CrossbarSpec
+from imac_torch.circuit.topology import Circuit, build_layer
+from imac_torch.config import Config, Supplies, Timing
+from imac_torch.dc.native import Native, Prepared
+from imac_torch.errors import CircuitError, ConversionError
+from imac_torch.model.coding import Signs, check_features, encode
+from imac_torch.model.linear import IMACLinear, connect
+from imac_torch.model.state import pack, unpack
+from imac_torch.numeric.modes import lasting
+from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.results.solution import Solution
+from imac_torch.transient.inference import InferenceRun
+from imac_torch.transient.inference_report import InferenceReport
+from imac_torch.transient.network import solve_transient
+from imac_torch.transient.options import TimingOptions, TransientOptions
+from imac_torch.transient.preparation import DynamicStage, prepare_transient
+from imac_torch.transient.result import TransientResult
+
+
+class Segment(nn.Module):
+    """A chain of analog layers, one circuit: software units in and out, volts in between.
+
+    It may stand anywhere in a model: ``forward`` codes its inputs as voltages, solves the circuit
+    with wires and loading, and gives its outputs in the units of the software layers that it
+    stands for; differentiable. :meth:`solve` gives volts, watts and statuses.
+
+    Args:
+        layers: The analog layers, in order.
+        config: The supplies and the timing are the circuit's, the rest is in its layers.
+        engine: The native solver's settings.
+
+    Attributes:
+        supplies: Of the circuit, its inputs and their coding.
+        pace: When inputs follow one another.
+        engine: The native solver's settings.
+
+    Raises:
+        ConversionError: There is no layer, or shapes do not chain.
+    """
+
+    supplies: Supplies
+    pace: Timing
+
+    def __init__(
+        self, layers: Sequence[IMACLinear], config: Config, engine: Native | None = None
+    ) -> None:
+        super().__init__()
+        if not layers:
+            raise ConversionError("a segment has at least one analog layer")
+        for before, after in pairwise(layers):
+            if before.out_features != after.in_features:
+                raise ConversionError(
+                    f"{before.name} has {before.out_features} outputs, {after.name} takes "
+                    f"{after.in_features}"
+                )
+        connect(layers)
+        self.layers = nn.ModuleList(layers)
+        self.engine = Native() if engine is None else engine
+        self._set(config)
+        self._told = Signs()
+        self._cache: Memory[Prepared] = Memory()
+
+    def _set(self, config: Config) -> None:
+        self.supplies, self.pace = config.supplies, config.timing
+
+    def analog_layers(self) -> Iterator[IMACLinear]:
+        """The analog layers, in order."""
+        for layer in self.layers:
+            assert isinstance(layer, IMACLinear)  # noqa: S101 - narrows the type only
+            yield layer
+
+    @property
+    def first(self) -> IMACLinear:
+        """The layer at the border before."""
+        return next(self.analog_layers())
+
+    @property
+    def last(self) -> IMACLinear:
+        """The layer at the border behind."""
+        return list(self.analog_layers())[-1]
+
+    # Borders
+
+    def check(self, features: object) -> None:
+        """Refuse what cannot be inputs of the circuit: it takes (B, N), in any real type.
+
+        Raises:
+            CircuitError: They are not.
+        """
+        check_features(features, self.first.in_features, f"layer {self.first.name}")
+
+    def voltages(self, features: Tensor) -> Tensor:
+        """Input voltages of the circuit.
+
+        Args:
+            features: (B, N) software units.
+
+        Returns:
+            (B, N) float64, V.
+
+        Raises:
+            CircuitError: An input is not finite or beyond full scale, or negative and
+                ``supplies.vss`` is 0.
+
+        Warns:
+            SettingWarning: Inputs are negative, and ``supplies.vss`` is not -vdd; said once.
+        """
+        self.check(features)
+        self._told.check(features, self.supplies)
+        scale = self.first.scaling.input_scale
+        return encode(features.to(torch.float64), self.supplies, scale)
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        """Output voltages (…, M) in the software units of the layers' outputs."""
+        return outputs / self.supplies.vdd * self.last.scaling.output_scale
+
+    # Circuit
+
+    def prepare(self, engine: Native | None = None) -> Prepared:
+        """The eliminated circuit of the present conductances, cached until they change.
+
+        With gradients enabled and a layer that requires them, it is built anew with its graph;
+        so it is while devices are varied.
+
+        Args:
+            engine: Settings of the native solver; None: the segment's.
+        """
+        engine = self.engine if engine is None else engine
+        tracked = torch.is_grad_enabled() and any(
+            parameter.requires_grad for parameter in self.layers.parameters()
+        )
+        if tracked or any(layer.matrix.sample is not None for layer in self.analog_layers()):
+            return engine.prepare(self._parts())
+        tensors = [*self.layers.parameters(), *self.layers.buffers()]
+        settings = (
+            engine,
+            self.supplies.vdd,
+            tuple(
+                (layer.config, layer.scaling, layer.activation) for layer in self.analog_layers()
+            ),
+        )
+        # Gains that are determined on demand are in buffers afterwards.
+        return self._cache.get(settings, tensors, lambda: engine.prepare(self._parts()))
+
+    def _check_supplies(self) -> None:
+        """A circuit has one set of supplies and one timing, which layers only repeat."""
+        for layer in self.analog_layers():
+            for name, common in (("supplies", self.supplies), ("timing", self.pace)):
+                own = getattr(layer.config, name)
+                if own == common:
+                    continue
+                other = next(
+                    field for field in type(own).model_fields
+                    if getattr(own, field) != getattr(common, field)
+                )  # fmt: skip
+                raise CircuitError(
+                    f"{layer.name} has {name}.{other} = {getattr(own, other)}, the network "
+                    f"{getattr(common, other)}, and a circuit has only one: convert the model "
+                    f"again with the {name} you want"
+                )
+
+    def _parts(self) -> list[tuple[CrossbarSpec, NeuronSpec]]:
+        self._check_supplies()
+        return [(layer.matrix.crossbar(), layer.neuron_spec()) for layer in self.analog_layers()]
+
+    def circuit(self) -> Circuit:
+        """The neutral circuit of the present conductances: what netlists are written from."""
+        parts = zip(self._parts(), self.analog_layers(), strict=True)
+        layers = [
+            build_layer(f"layer{number}", *part, layer.config)
+            for number, (part, layer) in enumerate(parts, 1)
+        ]
+        return Circuit(tuple(layers), self.supplies.vdd, self.pace)
+
+    def solve(self, features: Tensor, *, power: bool = True) -> Solution:
+        """The circuit's DC solution.
+
+        Args:
+            features: (B, N) software units.
+            power: Whether to compute the power of every source.
+
+        Returns:
+            Voltages, powers and a status per sample.
+        """
+        voltages = self.voltages(features)
+        return self.engine.solve(self.prepare(), voltages, power=power)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Circuit-accurate outputs in software units.
+
+        Args:
+            features: (B, N).
+
+        Returns:
+            (B, M) in the type of ``features`` (the circuit is solved in float64; integers give
+            float64); NaN in rows of samples that did not converge.
+        """
+        outputs = self.decode(self.solve(features, power=False).outputs)
+        return outputs.to(features.dtype) if features.is_floating_point() else outputs
+
+    # Time
+
+    def _in_time(self, options: TransientOptions) -> tuple[DynamicStage, ...]:
+        for layer in self.analog_layers():
+            if layer.config.device.bend is not None:
+                raise CircuitError(
+                    f"{layer.name}: transients are of ohmic cells, device.bend is "
+                    f"{layer.config.device.bend} V; set it to None to measure times"
+                )
+        interconnects = [layer.config.interconnect for layer in self.analog_layers()]
+        return prepare_transient(
+            self._parts(), interconnects, self.prepare().stages, options, self.pace
+        )
+
+    @lasting()
+    def transient(
+        self,
+        features: Tensor,
+        *,
+        initial: Tensor | None = None,
+        options: TransientOptions | None = None,
+    ) -> TransientResult:
+        """Waveforms while samples follow one another at the inputs, one per ``timing.period``.
+
+        Args:
+            features: (L, N) software units: one sequence.
+            initial: (1, N), whose operating point is the start; None: all inputs at 0 V.
+            options: Step control, wires, what to keep. ``StepControl(grid=…,
+                method="trapezoidal")`` integrates with the rule and on the time points of another
+                simulator.
+
+        Returns:
+            A batch of one (B = 1).
+
+        Raises:
+            SolverError: Time steps became too small.
+        """
+        options = TransientOptions() if options is None else options
+        start = None if initial is None else self.voltages(initial)
+        return solve_transient(
+            self._in_time(options), self.voltages(features)[None], self.pace,
+            initial=start, options=options,
+        )  # fmt: skip
+
+    @lasting()
+    def timing(self, options: TimingOptions | None = None) -> InferenceRun:
+        """What measures latency and energy of samples that arrive in batches.
+
+        Args:
+            options: Step control, wires, settling band; None: the defaults.
+
+        Returns:
+            An object whose ``add`` takes input voltages (:meth:`voltages`).
+        """
+        options = TimingOptions() if options is None else options
+        return InferenceRun(self._in_time(options.transient), self.pace, options)
+
+    @lasting()
+    def measure(
+        self, features: Tensor, *, options: TimingOptions | TransientOptions | None = None
+    ) -> InferenceReport:
+        """Latency and energy of every sample, from transients of the whole circuit.
+
+        Samples follow each other as in a stream, each from the settled state of the one before.
+        Wires have capacitance where ``interconnect.capacitance`` says so.
+
+        Args:
+            features: (B, N) software units.
+            options: Settings of the measurement, or of its transients only; None: the defaults.
+
+        Raises:
+            SolverError: No sample was solved: time steps became too small.
+        """
+        if isinstance(options, TransientOptions):
+            options = TimingOptions(transient=options)
+        run = self.timing(options)
+        run.add(self.voltages(features))
+        return run.report()
+
+    # State
+
+    def get_extra_state(self) -> Tensor:
+        """Supplies and timing as bytes, so that safetensors can hold them."""
+        config = Config(supplies=self.supplies, timing=self.pace)
+        return pack({"config": config.to_dict()})
+
+    def set_extra_state(self, state: Any) -> None:  # noqa: ANN401 - torch's signature
+        """Restore :meth:`get_extra_state`.
+
+        Raises:
+            ConversionError: The state is not one of ours.
+        """
+        self._set(unpack(state, lambda content: Config.from_dict(content["config"]), "segment"))
