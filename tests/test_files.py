@@ -8,8 +8,17 @@ import stat
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from imac_torch.base.files import atomic_path, check_place, parse_json, parse_toml, write_text
+from imac_torch.base.files import (
+    LOCK,
+    atomic_path,
+    check_place,
+    exclusive,
+    parse_json,
+    parse_toml,
+    write_text,
+)
 from imac_torch.config import Config
 from imac_torch.errors import ConfigError
 
@@ -131,3 +140,19 @@ def test_what_is_nested_too_deeply_is_no_toml() -> None:
     for text in ("x = " + "[" * 100_000, "a." * 5000 + "b = 1"):
         with pytest.raises(ValueError, match="nested too deeply"):
             parse_toml(text)
+
+
+def test_directories_are_filled_by_one_at_a_time(tmp_path: Path) -> None:
+    place = tmp_path / "new/run"
+    with exclusive(place, results=True):
+        with exclusive(place, results=True):  # the same thread, further inside
+            pass
+        with pytest.raises(BlockingIOError, match="in use by another run"), exclusive(place):
+            pass
+        write_text(place / "file", "text")
+    assert names(place) == ["file"]
+    with FileLock(place / LOCK), pytest.raises(BlockingIOError), exclusive(place, results=True):
+        pass
+    with exclusive(tmp_path / "a/b"):
+        pass
+    assert names(tmp_path) == ["new"]

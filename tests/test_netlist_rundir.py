@@ -46,14 +46,14 @@ def test_interrupted_writing_can_be_repeated(tmp_path, monkeypatch):
     changed = {"circuit/a.sp": "* new\n", "circuit/c.sp": "* c\n"}
     from imac_torch.netlist import rundir
 
-    replace = rundir._replace
+    write = rundir.write_text
 
     def fail(path, text):
         if path.name == "c.sp":
             raise OSError("disk full")
-        replace(path, text)
+        write(path, text)
 
-    monkeypatch.setattr(rundir, "_replace", fail)
+    monkeypatch.setattr(rundir, "write_text", fail)
     with pytest.raises(NetlistError, match="disk full"):
         write_run_directory(tmp_path, changed, {})
     assert json.loads((tmp_path / MANIFEST).read_text())["complete"] is False

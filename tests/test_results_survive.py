@@ -13,9 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 import imac_torch as imac
+from imac_torch.base.files import LOCK
+from imac_torch.cli import app, commands
 from imac_torch.errors import DataError
 from imac_torch.reports.report import Report
 
@@ -162,3 +166,23 @@ def test_an_error_of_the_loader_carries_the_finished_samples() -> None:
     with pytest.raises(DataError) as first:  # nothing was finished
         imac.evaluate(network, iter([whole[0][0]]), progress=False)
     assert first.value.report is None
+
+
+def test_two_runs_do_not_share_a_directory(tmp_path: Path) -> None:
+    """The second is refused before any work; a run that fails leaves no directory."""
+    commands.register(app)
+    place = tmp_path / "run"
+    words = ["simulate", "nothing:at_all", "--data", "digits", "-o", str(place)]
+    assert "in use" not in CliRunner().invoke(app, words).output
+    assert not place.exists()
+    place.mkdir()
+    config = imac.Config(neuron=imac.Neuron(kind="logistic"))
+    network = imac.convert(nn.Sequential(nn.Linear(3, 2)), config)
+    report = imac.evaluate(network, [(torch.zeros(2, 3), torch.zeros(2).long())], progress=False)
+    with FileLock(place / LOCK):
+        found = CliRunner().invoke(app, words)
+        assert found.exit_code == 3 and "in use by another run" in " ".join(found.output.split())
+        with pytest.raises(DataError, match="in use by another run"):
+            report.save(place)
+    report.save(place)
+    assert sorted(item.name for item in place.iterdir()) == ["report.json", "report.safetensors"]

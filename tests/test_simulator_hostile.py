@@ -58,8 +58,12 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> bool:
     return condition()
 
 
-# A child that ignores polite signals and keeps every stream open.
-STUBBORN = "(trap '' TERM INT HUP; echo $$ > leader; sh -c 'echo $$ > child; exec sleep 600') &\n"
+# A child that ignores polite signals, keeps every stream open and, on Linux, leaves the group.
+AWAY = "setsid " if sys.platform == "linux" else ""
+STUBBORN = (
+    "(trap '' TERM INT HUP; echo $$ > leader; "
+    f"exec {AWAY}sh -c 'echo $$ > child; exec sleep 600') &\n"
+)
 
 
 def test_a_child_that_outlives_its_leader_is_ended(fake: Fake, tmp_path: Path) -> None:
@@ -150,6 +154,7 @@ DAMAGE = {
     "more points than there are": "sed -i 's/No. Points: [0-9]*/No. Points: 99999999999/' $1",
     "a negative number of points": "sed -i 's/No. Points: [0-9]*/No. Points: -1/' $1",
     "a pipe": "rm $1; mkfifo $1",
+    "a directory": "rm $1; mkdir $1; touch $1/inside",
     "missing": "rm $1",
 }
 

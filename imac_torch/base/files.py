@@ -10,10 +10,11 @@ import secrets
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -23,14 +24,17 @@ else:  # pragma: no cover - the same parser under its name on Python 3.10
     import tomli as tomllib
 
 __all__ = [
-    "LARGEST_DATA", "LARGEST_TEXT", "atomic_path", "check_place", "parse_json", "parse_toml",
-    "read_bytes", "read_tensors", "read_text", "regular_file", "strict_json", "write_text",
+    "LARGEST_DATA", "LARGEST_TEXT", "LOCK", "atomic_path", "check_place", "exclusive",
+    "is_remnant", "parse_json", "parse_toml", "read_bytes", "read_tensors", "read_text",
+    "regular_file", "strict_json", "write_text",
 ]  # fmt: skip
 
 LARGEST_DATA: Final = 2**36
 """Bytes of data sets and tensors: what a file may have that is larger than all others."""
 LARGEST_TEXT: Final = 64 * 2**20
 """Bytes; text files of users are kilobytes."""
+LOCK: Final = ".imac_torch.lock"
+"""Held by whoever fills a directory. It is left behind, and means nothing unless it is held."""
 _PIECE: Final = 2**20
 _NO_FILE: Final = "no file but a pipe, a socket or a device; name a file"
 _DEEPEST: Final = 64
@@ -92,6 +96,56 @@ def _name(temporary: Path, path: Path) -> None:
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
         temporary.replace(path)
+
+
+@contextmanager
+def exclusive(
+    directory: str | Path, *, wait: bool = False, results: bool = False
+) -> Iterator[None]:
+    """Hold a directory while something goes into it: nobody else fills it meanwhile.
+
+    Args:
+        directory: Created if needed; where nothing went into it, it is removed again.
+        wait: For another holder; without it, that is an error.
+        results: Whether it is one for users to look at: no lock is left there in the end. This
+            thread may hold it already.
+
+    Raises:
+        BlockingIOError: Another process, or thread, holds it.
+        OSError: It cannot be made, or not be locked.
+    """
+    directory = Path(os.path.realpath(directory))
+    made = [place for place in (directory, *directory.parents) if not place.exists()]
+    while True:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory / LOCK, is_singleton=results)
+        outermost = not lock.is_locked
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            words = "in use by another run; wait for its end, or choose another directory"
+            raise BlockingIOError(errno.EWOULDBLOCK, words, str(directory)) from None
+        except NotImplementedError as error:
+            raise OSError(errno.ENOLCK, str(error), str(directory)) from None
+        if (directory / LOCK).exists():
+            break
+        lock.release()  # its last holder has removed it meanwhile
+    try:
+        yield
+    finally:
+        empty = bool(made) and all(item.name == LOCK for item in directory.iterdir())
+        with suppress(OSError):
+            if outermost and (results or empty):
+                (directory / LOCK).unlink(missing_ok=True)
+            if empty:
+                for place in made:
+                    place.rmdir()
+        lock.release()
+
+
+def is_remnant(path: Path) -> bool:
+    """Whether a file is one that :func:`exclusive`, or a killed :func:`atomic_path`, left."""
+    return path.name == LOCK or (path.name.startswith(".") and path.name.endswith(".part"))
 
 
 def _settle(path: Path) -> None:

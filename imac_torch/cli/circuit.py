@@ -151,13 +151,13 @@ def characterize(
     Example: `imac-torch characterize --set device.rlow=8.5e3 --set device.rhigh=25.5e3`
     """
     check_output(output)
+    if output is not None and output.exists():
+        raise ConfigError(f"{output} exists; choose another name or remove it first")
     built = o.build_config(config, changes)
     curve = characterize_neuron(built, low=low, high=high, points=points)
     figures = curve.figures()
     if output is not None:
-        if output.exists():
-            raise ConfigError(f"{output} exists; choose another name or remove it first")
-        write_text(output, curve.to_csv())
+        write_text(output, curve.to_csv(), new=True)
     if as_json:
         typer.echo(strict_json(figures))
         return

@@ -6,6 +6,8 @@ time, the conversion and the elimination of crossbars, comes last.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from imac_torch.base.files import check_place
+from imac_torch.base.files import check_place, exclusive
 from imac_torch.cli.arguments import (
     CalibrationArguments,
     DataArguments,
@@ -36,6 +38,7 @@ __all__ = [
     "called",
     "check_output",
     "choose",
+    "claimed",
     "fitting_samples",
     "open_network",
     "open_run",
@@ -265,6 +268,23 @@ def check_output(path: Path | None, *, directory: bool = False) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path} cannot be written: {reason}") from None
+
+
+@contextmanager
+def claimed(directory: Path | None) -> Iterator[None]:
+    """Before any work: the results will have a place, and nobody else's go there meanwhile.
+
+    Raises:
+        DataError: They will not, or another run's do.
+    """
+    check_output(directory, directory=True)
+    with ExitStack() as stack:
+        if directory is not None:
+            try:
+                stack.enter_context(exclusive(directory, results=True))
+            except OSError as error:
+                raise DataError(f"{directory} is {error.strerror or error}") from None
+        yield
 
 
 def _open(arguments: NetworkArguments) -> Source:

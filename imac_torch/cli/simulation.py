@@ -21,7 +21,7 @@ from imac_torch.cli.arguments import (
     expanded,
 )
 from imac_torch.cli.exits import ExitCode
-from imac_torch.cli.opening import Opened, called, check_output, open_run
+from imac_torch.cli.opening import Opened, called, check_output, claimed, open_run
 from imac_torch.dc.native import Native
 from imac_torch.errors import DataError
 from imac_torch.reports.analysis import Analysis
@@ -88,75 +88,75 @@ def simulate(
     native = engine is o.EngineName.NATIVE
     if timing and not native:
         raise DataError("--timing belongs to the native engine: leave --engine out")
-    _check_output(output)
-    check_output(run_directory, directory=True)
-    # Data are opened before the network is converted, and the simulator is looked for before that.
-    build = partial(
-        o.build_engine,
-        engine,
-        analysis=analysis,
-        workers=workers,
-        directory=run_directory,
-        timeout=timeout,
-        licences=licences,
-        trust=network.trust,
-    )
-    o.require(build())
-    opened, found = open_run(
-        network,
-        samples,
-        count=testnum,
-        batch_size=testnum_per_batch,
-        reference=compared,
-        calibration=calibration,
-        progress=not quiet,
-    )
-    loader = found.loader
-    if not native:
-        # One run directory for everything, so that netlists run side by side.
-        loader = Loader(loader.dataset, found.count, loader.dtype, loader.flat)
-    write = partial(
-        write_report,
-        network=opened.network,
-        title=title or _title(network.model, samples.data),
-        area_model=area_model,
-        reference=opened.reference,
-    )
-    try:
-        result = evaluate(
-            opened.network,
-            loader,
-            reference=opened.software,
-            engine=build(per_netlist=testnum_per_batch or opened.source.per_batch),
-            timing=TimingOptions(fraction=settling / 100) if timing else False,
-            seed=opened.seed,
+    with claimed(output):
+        _check_new(output)
+        check_output(run_directory, directory=True)
+        # The simulator is looked for before data are opened, and those before the network is
+        # converted.
+        build = partial(
+            o.build_engine,
+            engine,
+            analysis=analysis,
+            workers=workers,
+            directory=run_directory,
+            timeout=timeout,
+            licences=licences,
+            trust=network.trust,
+        )
+        o.require(build())
+        opened, found = open_run(
+            network,
+            samples,
+            count=testnum,
+            batch_size=testnum_per_batch,
+            reference=compared,
+            calibration=calibration,
             progress=not quiet,
         )
-    except BaseException as error:
-        done = getattr(error, "report", None)
-        if isinstance(done, Report):  # what was finished before is not lost
-            if output is not None:
-                page = write(output, done)
-                typer.echo(f"wrote {page}, of {len(done.labels)} samples", err=True)
-            _show(done, opened, area_model, as_json=as_json)
-        raise
-    if output is not None:  # before anything is printed
-        page = write(output, result, software=opened.software, loader=loader)
-    _show(result, opened, area_model, as_json=as_json)
-    if output is not None:
-        typer.echo(f"wrote {page}", err=as_json)
-    if result.failures:
-        typer.echo(f"{result.failures} of {found.count} samples were not solved", err=True)
-        raise typer.Exit(int(ExitCode.UNSOLVED))
+        loader = found.loader
+        if not native:
+            # One run directory for everything, so that netlists run side by side.
+            loader = Loader(loader.dataset, found.count, loader.dtype, loader.flat)
+        write = partial(
+            write_report,
+            network=opened.network,
+            title=title or _title(network.model, samples.data),
+            area_model=area_model,
+            reference=opened.reference,
+        )
+        try:
+            result = evaluate(
+                opened.network,
+                loader,
+                reference=opened.software,
+                engine=build(per_netlist=testnum_per_batch or opened.source.per_batch),
+                timing=TimingOptions(fraction=settling / 100) if timing else False,
+                seed=opened.seed,
+                progress=not quiet,
+            )
+        except BaseException as error:
+            done = getattr(error, "report", None)
+            if isinstance(done, Report):  # what was finished before is not lost
+                if output is not None:
+                    page = write(output, done)
+                    typer.echo(f"wrote {page}, of {len(done.labels)} samples", err=True)
+                _show(done, opened, area_model, as_json=as_json)
+            raise
+        if output is not None:  # before anything is printed
+            page = write(output, result, software=opened.software, loader=loader)
+        _show(result, opened, area_model, as_json=as_json)
+        if output is not None:
+            typer.echo(f"wrote {page}", err=as_json)
+        if result.failures:
+            typer.echo(f"{result.failures} of {found.count} samples were not solved", err=True)
+            raise typer.Exit(int(ExitCode.UNSOLVED))
 
 
 def _title(model: str, data: str | None) -> str:
     return f"{called(model)}, {'its own data' if data is None else called(data)}"
 
 
-def _check_output(output: Path | None) -> None:
-    """Before any work: the results will have a place."""
-    check_output(output, directory=True)
+def _check_new(output: Path | None) -> None:
     # The page is written last: without it a run was ended meanwhile, and may be finished.
     names = ("report.json", "report.html")
     if output is not None and all((output / name).exists() for name in names):

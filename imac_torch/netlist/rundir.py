@@ -9,21 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from filelock import FileLock, Timeout
-
-from imac_torch.base.files import parse_json, read_text
+from imac_torch.base.files import LOCK, exclusive, is_remnant, parse_json, read_text, write_text
 from imac_torch.errors import NetlistError
 
 MANIFEST: Final = "imac_torch_run.json"
 """Name of the manifest in a run directory."""
 _LARGEST: Final = 2**33
 """Bytes of a netlist."""
-LOCK: Final = ".imac_torch.lock"
-"""Held by whoever writes or runs. It is left behind, and means nothing unless it is held."""
 _FORMAT: Final = 1
 
 
@@ -100,20 +96,16 @@ def run_directory(
 
 @contextmanager
 def _locked(directory: Path, *, wait: bool) -> Iterator[None]:
-    lock = FileLock(directory / LOCK, timeout=-1 if wait else 0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise NetlistError(
-            f"the run directory {directory} is in use by another run; wait for its end, or choose "
-            "another directory"
-        ) from None
-    except (OSError, NotImplementedError) as error:
-        raise NetlistError(f"the run directory {directory} cannot be locked: {error}") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(directory, wait=wait))
+        except BlockingIOError as error:
+            raise NetlistError(f"the run directory {directory} is {error.strerror}") from None
+        except OSError as error:
+            raise NetlistError(
+                f"the run directory {directory} cannot be locked: {error}"
+            ) from error
         yield
-    finally:
-        lock.release()
 
 
 def _write(
@@ -139,8 +131,7 @@ def _write(
         path = directory / name
         if path.is_file() and _digest(path) == hashes[name]:
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, text)
+        write_text(path, text)
     new = {name: [value] for name, value in hashes.items()}
     _write_manifest(directory, new, description, complete=True)
 
@@ -160,12 +151,6 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(text.encode())
-    temporary.replace(path)
-
-
 def _write_manifest(
     directory: Path,
     hashes: Mapping[str, list[str]],
@@ -180,7 +165,7 @@ def _write_manifest(
         **description,
         "files": dict(sorted(hashes.items())),
     }
-    _replace(directory / MANIFEST, json.dumps(content, indent=1) + "\n")
+    write_text(directory / MANIFEST, json.dumps(content, indent=1) + "\n")
 
 
 def _read_manifest(directory: Path) -> dict[str, list[str]]:
@@ -191,7 +176,7 @@ def _read_manifest(directory: Path) -> dict[str, list[str]]:
         raise NetlistError(f"{directory} is not a directory; choose another run directory")
     path = directory / MANIFEST
     if not path.is_file():
-        if any(item.name != LOCK for item in directory.iterdir()):
+        if not all(is_remnant(item) for item in directory.iterdir()):
             raise NetlistError(
                 f"{directory} is not empty and is not a run directory of imac_torch (no "
                 f"{MANIFEST}); choose a new or empty directory"

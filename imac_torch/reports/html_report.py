@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 from torch import Tensor, nn
 
-from imac_torch.base.files import write_text
+from imac_torch.base.files import exclusive, write_text
 from imac_torch.conversion.storage import save
 from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.analysis import Analysis, analyse
@@ -77,17 +78,22 @@ def write_report(
         DataError: The directory holds a report already, or cannot be written.
     """
     directory = Path(directory)
-    report.save(directory)
-    if network is not None:
-        save(network, directory / "network.safetensors", overwrite=True)
-        if analysis is None and software is not None and loader is not None:
-            analysis = analyse(
-                network, software, loader, area_model=area_model, reference=reference
-            )
-    if analysis is not None:
-        analysis.save(directory)
-    write_text(directory / "samples.csv", samples_csv(report))
-    return write_text(directory / "report.html", render_report(report, analysis, title=title))
+    with ExitStack() as stack:
+        with suppress(OSError):  # saving the report says why
+            stack.enter_context(exclusive(directory, results=True))
+        report.save(directory)
+        if network is not None:
+            save(network, directory / "network.safetensors", overwrite=True)
+            if analysis is None and software is not None and loader is not None:
+                analysis = analyse(
+                    network, software, loader, area_model=area_model, reference=reference
+                )
+        if analysis is not None:
+            analysis.save(directory)
+        write_text(directory / "samples.csv", samples_csv(report))
+        return write_text(
+            directory / "report.html", render_report(report, analysis, title=title)
+        )
 
 
 def samples_csv(report: Report) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from imac_torch.base.files import (
     atomic_path,
+    exclusive,
     parse_json,
     read_tensors,
     read_text,
@@ -218,9 +219,18 @@ class Report:
         the very same results.
 
         Raises:
-            DataError: The directory holds a report of other results, or cannot be written.
+            DataError: The directory holds a report of other results, is being filled by another
+                run, or cannot be written.
         """
         directory = Path(directory)
+        try:
+            with exclusive(directory, results=True):
+                self._save(directory)
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"cannot write the report to {directory}: {error}") from None
+        return directory
+
+    def _save(self, directory: Path) -> None:
         tensors = self._tensors()
         known = _tensors_of(directory / _TENSORS)
         whole = (directory / _TEXT).exists()
@@ -241,13 +251,9 @@ class Report:
             "config": self.config.to_dict(),
             "timing": None if self.timing is None else timing_content(self.timing),
         }
-        try:
-            with atomic_path(directory / _TENSORS) as temporary:
-                save_file(tensors, temporary)
-            write_text(directory / _TEXT, strict_json(content, indent=2))
-        except (OSError, SafetensorError) as error:
-            raise DataError(f"cannot write the report to {directory}: {error}") from None
-        return directory
+        with atomic_path(directory / _TENSORS) as temporary:
+            save_file(tensors, temporary)
+        write_text(directory / _TEXT, strict_json(content, indent=2))
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {

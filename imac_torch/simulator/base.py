@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import os
 import shutil
 import threading
 from abc import ABC, abstractmethod
@@ -144,7 +146,7 @@ class Simulator(ABC):
             )
         version = self.version()
         for path in self._output_files(job):
-            path.unlink(missing_ok=True)  # a stale file must never be read as this run's result
+            remove_stale(path)
         log = self._log_path(job)
         output = self._start(
             self._run_arguments(job), job.directory, timeout=self.timeout, stop=stop, watched=[log]
@@ -330,6 +332,18 @@ class Simulator(ABC):
                     f"{path} cannot be read: {_reason(error)}", directory=job.directory
                 )
         return stack_waveforms(parts), problem
+
+
+def remove_stale(path: Path) -> None:
+    """Make sure that nothing there is read as the next run's result.
+
+    A directory, which no simulator of ours makes, is renamed: what is in it may be somebody's.
+    """
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
+    names = (path.with_name(f"{path.name}.aside{k}") for k in itertools.count(1))
+    path.rename(next(name for name in names if not os.path.lexists(name)))
 
 
 def _log_text(path: Path) -> str:

@@ -16,7 +16,7 @@ from typing import Final
 from imac_torch.base.files import write_text
 from imac_torch.errors import SimulatorError, SimulatorLicenceError
 from imac_torch.netlist.job import SimulationJob
-from imac_torch.simulator.base import Simulator
+from imac_torch.simulator.base import Simulator, remove_stale
 from imac_torch.simulator.result import SimulationOutcome, SimulationResult
 
 Progress = Callable[[int, int, SimulationOutcome], None]
@@ -143,7 +143,7 @@ def _stopping(stop: threading.Event) -> Iterator[None]:
 
 def forget(job: SimulationJob) -> None:
     """Make a finished job count as not finished: its results turned out to be unusable."""
-    _record(job).unlink(missing_ok=True)
+    remove_stale(_record(job))
 
 
 def _record(job: SimulationJob) -> Path:
@@ -171,7 +171,7 @@ def _run_one(
             earlier = _reload(simulator, job, record, identity)
             if earlier is not None:
                 return SimulationOutcome(job, earlier)
-        record.unlink(missing_ok=True)
+        remove_stale(record)
         outcome = simulator.attempt(job, stop=stop)
     except SimulatorError as error:
         return SimulationOutcome(job, None, error)

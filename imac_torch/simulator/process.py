@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import select
 import shutil
 import signal
@@ -24,11 +25,20 @@ PRINTED: Final = 64 * 2**20
 """Bytes that a program may print, or write into a file that is watched."""
 _KEPT: Final = 2**20
 """Bytes of what was printed that are read back: half from its beginning, half from its end."""
+_ROUNDS: Final = 20
+"""Looks for processes that were started meanwhile."""
 _FREE: Final = 64 * 2**20
 """Bytes that stay free on the disk of the run directory."""
-# Reads a process group, then waits for the end of its input, which comes when whoever holds the
-# other end is gone, however it went; then it ends the group.
-_WATCH: Final = 'read -r group; read -r rest; kill -s KILL -- "-$group"'
+_MARK: Final = "IMAC_TORCH_RUN"
+"""Variable by which whoever descends from a program is known, in whatever session it is."""
+# Reads a process group and a mark, then waits for the end of its input, which comes when whoever
+# holds the other end is gone, however it went; then it ends the group, and who bears the mark.
+_WATCH: Final = """
+read -r group mark; read -r rest; kill -s KILL -- "-$group"
+for one in $(grep -lsF "$mark" /proc/[0-9]*/environ); do
+  one=${one#/proc/}; kill -s KILL "${one%/environ}"
+done
+"""
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,8 @@ def run_process(
 
     The program gets a process group of its own. The group is ended when the program ends, on a
     timeout, when this process is interrupted or killed, and when it writes too much: wrapper
-    scripts leave no simulator behind. What it prints goes through files, not through memory.
+    scripts leave no simulator behind. On Linux children that left the group end with it, unless
+    they forgot their environment. What is printed goes through files, not through memory.
 
     Args:
         command: Program and arguments.
@@ -86,7 +97,7 @@ def run_process(
         OSError: The program cannot be started.
         Stopped: ``stop`` was set.
     """
-    started = time.monotonic()
+    started, mark = time.monotonic(), secrets.token_hex(16)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(
             list(command),
@@ -94,12 +105,12 @@ def run_process(
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, **(env or {}), _MARK: mark},
             start_new_session=True,
         )
         timed_out, excess = False, None
         try:
-            with _watchdog(process.pid), _exit_of(process) as wait:
+            with _watchdog(process.pid, mark), _exit_of(process) as wait:
                 while not wait(_remaining(started, timeout)):
                     if stop is not None and stop.is_set():
                         raise Stopped
@@ -111,6 +122,7 @@ def run_process(
                         break
         finally:
             _end_group(process)
+            _end_marked(mark)
         return ProcessOutput(
             returncode=process.returncode,
             stdout=_text(out),
@@ -160,8 +172,8 @@ class _Wait:
 
 
 @contextlib.contextmanager
-def _watchdog(group: int) -> Iterator[None]:
-    """Ends a process group when this process ends before the block does, even if by SIGKILL."""
+def _watchdog(group: int, mark: str) -> Iterator[None]:
+    """Ends a program's processes when this one ends before the block does, even if by SIGKILL."""
     shell = shutil.which("sh")
     if shell is None or not hasattr(os, "killpg"):  # pragma: no cover - not on POSIX systems
         yield
@@ -176,7 +188,7 @@ def _watchdog(group: int) -> Iterator[None]:
     assert dog.stdin is not None  # noqa: S101 - narrows the type only
     try:
         with contextlib.suppress(OSError):
-            dog.stdin.write(f"{group}\n".encode())
+            dog.stdin.write(f"{group} {mark}\n".encode())
             dog.stdin.flush()
         yield
     finally:
@@ -225,3 +237,20 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     # The leader may have ended while a child of it goes on, or ignored the signal.
     _signal_group(process, signal.SIGKILL)
     process.wait()
+
+
+def _end_marked(mark: str) -> None:
+    """End what has left the process group, as daemons do; Linux tells which processes those are."""
+    for _ in range(_ROUNDS):
+        found = False
+        for place in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                descriptor = os.pidfd_open(int(place.name))  # the number may be another's by then
+                try:
+                    if mark.encode() in (place / "environ").read_bytes():
+                        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                        found = True
+                finally:
+                    os.close(descriptor)
+        if not found:
+            return
