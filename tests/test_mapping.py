@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -154,6 +155,40 @@ def test_matched_conductances_have_the_wanted_transfer(
     for side in (found.pair.positive, found.pair.negative):
         assert float(side.min()) >= 1 / DEVICE.rhigh * (1 - 1e-12)
         assert float(side.max()) <= 1 / DEVICE.rlow * (1 + 1e-12)
+
+
+def test_rows_that_amplify_their_own_sums_are_solved_too(generator: torch.Generator) -> None:
+    """A ratio of 40 between devices' ends: S- depends on itself with a slope close to 1."""
+    device = Memristor(rlow=2.5e3, rhigh=100e3)
+    out = ReadOut(20.0, 1e4, partition_ends(120, 4), averaged=True)
+    target = random(generator, 30, 120) * 0.01
+    found = match(target, device, out, InputStatistics.independent(119), where="layer")
+    assert 1 < int(found.exact.sum()) < 25
+    error = (out.transfer(found.pair) - target).abs().amax(-1)
+    assert float(error[found.exact].max()) < 1e-10
+    assert found.range_error < 0.1  # 0.2 where the repetition is ended before it converges
+
+
+def test_the_nearest_drives_are_nearest() -> None:
+    """Newton's method on the conditions for the least cost against a search on ρ and the price."""
+    from imac_torch.kernels.projection import _by_bracket, _project
+
+    rng = np.random.default_rng(5)
+    low, high, load = 1e-6, 1e-4, 2e-5
+    for size in (1e-6, 1e-5, 1e-4, 1e-3):
+        for _ in range(5):
+            row = size * rng.normal(size=16), rng.uniform(0.5, 50.0, 16), 16, low, high, load
+            price, ratio = _project(*row, 0.0, 1.0)
+            slow_price, slow_ratio = _by_bracket(*row)
+            # regula falsi ends at 1e-10 of the derivative it began with
+            assert ratio == pytest.approx(slow_ratio, rel=1e-6)
+            moved = [
+                np.clip(row[0] + p * row[1], r * low - high, r * high - low)
+                for p, r in ((price, ratio), (slow_price, slow_ratio))
+            ]
+            assert moved[0].sum() == pytest.approx((1.0 - ratio) * load, abs=1e-12 * high)
+            costs = [float(((u - row[0]) ** 2 / row[1]).sum()) for u in moved]
+            assert costs[0] <= costs[1] * (1.0 + 1e-9) + 1e-24
 
 
 def test_rows_with_a_common_mode_are_exact_too() -> None:

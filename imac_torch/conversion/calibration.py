@@ -15,11 +15,9 @@ network that was given, it stays as it was.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Final
 
 import torch
@@ -33,31 +31,13 @@ from imac_torch.conversion.ablation import (
     relative_error,
     software_activations,
 )
+from imac_torch.conversion.search import HEADROOM, SAME, fit_rows, search
 from imac_torch.errors import ConversionError, MappingError
 from imac_torch.mapping.states import InputStatistics
 from imac_torch.model.linear import IMACLinear, Scaling
 from imac_torch.model.network import IMACNetwork
 from imac_torch.numeric.modes import lasting
 
-HEADROOM: Final = (1.25, 2.5, 5.0, 10.0, 20.0)
-"""Factors between the largest software output and the one that is vdd, for circuits whose scale
-is free. A smaller scale asks for less of the rows, and less gain lets lines float less; the first
-factor leaves room for samples not seen. What a hidden layer does not use of its swing, the next
-one has to amplify."""
-RANGE_STEP: Final = 1.6
-"""Factor between ranges that calibration tries on the circuit."""
-GAINS: Final = (2.0, 5.0, 12.5, 32.0, 80.0, 200.0)
-"""Gains that calibration tries on the circuit, in every layer whose gain is free."""
-SEARCH_SAMPLES: Final = 100
-"""Samples on which gains and ranges are compared; rows have two numbers to fit to them."""
-PASSES: Final = 3
-"""Rounds through all gains and ranges at most; mostly the second changes nothing."""
-WORK: Final = 1.2e6
-"""Circuits times weights that the search may take: large networks get a shorter one."""
-ENOUGH: Final = 0.01
-"""Error of outputs, relative to what varies in them, that needs no search for a smaller one."""
-SAME: Final = 1.05
-"""Factor between errors below which a larger range has no advantage, nor another gain."""
 CLOSE: Final = 0.5
 """Error of a single output, relative to what varies in it, up to which a circuit carries it."""
 CARRIED: Final = 0.9
@@ -70,11 +50,6 @@ CORNERS: Final = 256
 """Input vectors that stand for data where there are none."""
 CORNER_MARGIN: Final = 1.5
 """How much larger outputs may be for data; ReLUs that clip lose more than others that do not."""
-RIDGE: Final = 1e-3
-"""Regularisation of the row fits relative to the data, so that rows that hardly vary keep their
-gain."""
-LARGEST_GAIN_STEP: Final = 1.3
-"""Row gains are corrected by at most this factor per round."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +156,7 @@ def fit(
         given = _State.of(network, inputs, software)
         try:
             with progress_bar("calibrating", None, "circuits", shown=progress) as advance:
-                _search(network, inputs, software, advance)
+                search(network, inputs, software, advance)
                 for index, layer in enumerate(layers):
                     _trim(network, layer, index, inputs, software, rounds)
                 advance(1)
@@ -297,139 +272,19 @@ def join_samples(batches: Iterable[Tensor] | Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _search(
-    network: IMACNetwork,
-    inputs: Tensor,
-    software: Sequence[Tensor],
-    advance: Callable[[int], None],
-) -> None:
-    """Leave the network with the gains and ranges whose trimmed circuit errs least."""
-    layers = list(network.analog_layers())
-    first = layers[0].scaling.input_scale
-    step = -(-len(inputs) // SEARCH_SAMPLES)
-    some, seen = inputs[::step], [values[::step] for values in software]
-    largest = [float(values.abs().max()) for values in software[1:]]
-    ranged = [
-        not layer.activation.function.bounded and top > 0.0
-        for layer, top in zip(layers, largest, strict=True)
-    ]
-    gained = [layer.config.amplifier.gain is None for layer in layers]
-
-    def tried(setting: _Setting) -> _Trial | None:
-        if next(number) >= most:
-            return None
-        return arranged(setting)
-
-    def arranged(setting: _Setting) -> _Trial:
-        entry = first
-        for index, layer in enumerate(layers):
-            scale = layer.scaling.output_scale
-            if ranged[index]:
-                scale = setting.factors[index] * largest[index]
-            layer.scaling = Scaling(entry, scale)
-            layer.matrix.set_input_statistics(InputStatistics.of(software[index] / entry))
-            layer.matrix.trim.zero_()
-            if gained[index]:
-                layer.matrix.matched_gain.fill_(setting.gains[index])
-            entry = scale
-        for index, layer in enumerate(layers):
-            _trim(network, layer, index, some, seen, 1)
-        spread = sum(layer.matrix.expected(layer.matrix.gain()).spread for layer in layers)
-        advance(1)
-        error = _State.of(network, some, seen).errors[-1]
-        return _Trial(math.hypot(error, math.sqrt(spread)), error, setting)
-
-    number = itertools.count(1)
-    most = max(3, int(WORK / sum(layer.weight.numel() for layer in layers)))
-    gains = tuple(layer.matrix.gain() for layer in layers)
-    kept = tuple(
-        layer.scaling.output_scale / top if free else 1.0
-        for layer, top, free in zip(layers, largest, ranged, strict=True)
-    )
-    usual = tuple(HEADROOM[1] if free else 1.0 for free in ranged)
-    candidates = [_Setting(gains, kept), _Setting(gains, usual)]
-    if any(gained):
-        candidates += [_Setting((gain,) * len(layers), usual) for gain in GAINS]
-    best = arranged(candidates[0])
-    for candidate in candidates[1:]:
-        if best.error > ENOUGH and candidate != best.setting:
-            found = tried(candidate)
-            best = best if found is None or best.score <= found.score else found
-    numbers = [
-        (move, index)
-        for index in reversed(range(len(layers)))
-        for move, free in ((_range_moves, ranged), (_gain_moves, gained))
-        if free[index]
-    ]
-    for _ in range(PASSES):
-        before = best
-        for move, index in numbers:
-            if best.error > ENOUGH:
-                best = _climb(best, partial(move, index=index), tried)
-        if best is before:
-            break
-    arranged(best.setting)
-
-
-@dataclass(frozen=True)
-class _Setting:
-    """Gain of every layer, and vdd in largest software outputs."""
-
-    gains: tuple[float, ...]
-    factors: tuple[float, ...]
-
-
-def _gain_moves(setting: _Setting, up: bool, *, index: int) -> _Setting:
-    gains = list(setting.gains)
-    gains[index] *= 2.0 if up else 0.5
-    return replace(setting, gains=tuple(gains))
-
-
-def _range_moves(setting: _Setting, up: bool, *, index: int) -> _Setting:
-    factors = list(setting.factors)
-    factors[index] = max(HEADROOM[0], factors[index] * (RANGE_STEP if up else 1.0 / RANGE_STEP))
-    return replace(setting, factors=tuple(factors))
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """A setting, the outputs' error with it, and that error with what spread is expected to add."""
-
-    score: float
-    error: float
-    setting: _Setting
-
-
-def _climb(
-    best: _Trial,
-    move: Callable[[_Setting, bool], _Setting],
-    tried: Callable[[_Setting], _Trial | None],
-) -> _Trial:
-    """Downhill in one number, first one way, then, if that did not help, the other."""
-    for up in (True, False):
-        start = best
-        while (following := move(best.setting, up)) != best.setting:
-            found = tried(following)
-            if found is None or not found.score * SAME < best.score:
-                break
-            best = found
-        if best is not start:
-            break
-    return best
-
-
 def _choose_range(
     layer: IMACLinear, driven: Sequence[IMACLinear], outputs: Tensor, smallest: float
 ) -> None:
     """Least expected error of a layer and of the one that it drives, gains not being chosen yet."""
     found = []
+    statistics = InputStatistics.of(outputs)
     for factor in HEADROOM:
         scale = smallest * factor / HEADROOM[0]
         layer.scaling = replace(layer.scaling, output_scale=scale)
         error = layer.matrix.least_expected_error()
         for item in driven:
             item.scaling = replace(item.scaling, input_scale=scale)
-            item.matrix.set_input_statistics(InputStatistics.of(outputs / scale))
+            item.matrix.set_input_statistics(statistics.over(scale))
             error = math.hypot(error, item.matrix.least_expected_error())
             item.matrix.matched_gain.fill_(math.nan)
         found.append((error, layer.scaling))
@@ -518,32 +373,9 @@ def _trim(
         kept = torch.where(better[:, None], layer.matrix.trim, kept)
         if step < rounds:
             layer.matrix.trim.copy_(kept)
-            _fit_rows(layer, state.combined[good], state.outputs[good], wanted, better)
+            gain, offset = fit_rows(layer, state.combined[good], state.outputs[good], wanted)
+            target = layer.matrix.wanted_transfer()
+            trimmed = target * gain[:, None]
+            trimmed[:, -1] += offset / layer.config.supplies.vdd
+            layer.matrix.trim += torch.where(better[:, None], trimmed - target, 0.0)
     layer.matrix.trim.copy_(kept)
-
-
-def _fit_rows(
-    layer: IMACLinear, combined: Tensor, outputs: Tensor, wanted: Tensor, rows: Tensor
-) -> None:
-    """Gain and offset per row by least squares on the neurons' outputs (one Gauss-Newton step).
-
-    With u the neuron's output, z its input and f' = du/dz, the step minimises
-    Σ (u + f'·((γ - 1)·(z - z̄) + β) - u_wanted)² per row. f' is taken from the activation's own
-    shape at u, which the circuit's neuron follows closely enough for a step.
-    """
-    vdd = layer.config.supplies.vdd
-    slope = layer.activation.function.steepness(outputs, layer.threshold_and_slope()[1], vdd)
-    mean = combined.mean(0)
-    columns = torch.stack([slope * (combined - mean), slope], dim=-1)  # (B, M, 2)
-    missing = wanted - outputs
-    normal = torch.einsum("bmi,bmj->mij", columns, columns)
-    right = torch.einsum("bmi,bm->mi", columns, missing)
-    ridge = RIDGE * normal.diagonal(dim1=-2, dim2=-1)
-    ridge = ridge + 1e-9 * ridge.amax() + 1e-30
-    step = torch.linalg.solve(normal + torch.diag_embed(ridge), right[..., None])[..., 0]
-    gain = (1.0 + step[:, 0]).clamp(1.0 / LARGEST_GAIN_STEP, LARGEST_GAIN_STEP)
-    offset = step[:, 1] + (1.0 - gain) * mean
-    target = layer.matrix.wanted_transfer()
-    trimmed = target * gain[:, None]
-    trimmed[:, -1] += offset / vdd
-    layer.matrix.trim += torch.where(rows[:, None], trimmed - target, torch.zeros_like(target))

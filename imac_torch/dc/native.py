@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,15 +12,17 @@ from torch import Tensor
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.dc.curved import CurvedStage, solve_curved
 from imac_torch.dc.network import Stage, chain_stages, solve_dc
-from imac_torch.dc.newton import NewtonOptions
+from imac_torch.dc.newton import NewtonOptions, solve_loaded
 from imac_torch.elimination.choice import EliminationInfo, Kernel, Method
-from imac_torch.elimination.ports import eliminate_layer
+from imac_torch.elimination.ports import PortNetwork, eliminate_layer
 from imac_torch.errors import SolverError
 from imac_torch.numeric.budget import fitting, image_bytes, require_memory
 from imac_torch.numeric.modes import ordinary
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.results.solution import Solution, Status, concatenate, replace_samples
+
+Eliminated: TypeAlias = "tuple[PortNetwork, EliminationInfo]"
 
 
 @dataclass(frozen=True)
@@ -93,22 +95,43 @@ class Native:
         return "native"
 
     @ordinary()
-    def prepare(self, layers: Sequence[tuple[CrossbarSpec, NeuronSpec]]) -> Prepared:
-        """Eliminate the layers' crossbars and build their neurons."""
+    def prepare(
+        self,
+        layers: Sequence[tuple[CrossbarSpec, NeuronSpec]],
+        eliminated: Sequence[Eliminated] | None = None,
+    ) -> Prepared:
+        """Eliminate the layers' crossbars and build their neurons.
+
+        Args:
+            layers: In order.
+            eliminated: What :meth:`eliminate` gave for ohmic crossbars, where that is known.
+        """
         if not layers:
             raise SolverError("a circuit has at least one layer")
         if any(crossbar.bend is not None for crossbar, _ in layers):
             return self._prepare_curved(layers)
-        tabulated, exact, methods = [], [], []
-        for crossbar, spec in layers:
-            ports, info = eliminate_layer(crossbar, method=self.method, kernel=self.kernel)
-            neuron, model = self._neurons(crossbar, spec)
-            tabulated.append((ports, neuron))
-            exact.append((ports, model))
-            methods.append(info)
+        if eliminated is None:
+            eliminated = [self.eliminate(crossbar) for crossbar, _ in layers]
+        neurons = [self._neurons(crossbar, spec) for crossbar, spec in layers]
         first = layers[0]
         vdd = torch.tensor(first[1].vdd, dtype=torch.float64, device=first[0].input_segment.device)
-        return Prepared(chain_stages(tabulated, vdd), chain_stages(exact, vdd), tuple(methods))
+        stages = chain_stages(
+            [(ports, neuron) for (ports, _), (neuron, _) in zip(eliminated, neurons, strict=True)],
+            vdd,
+        )
+        exact = tuple(
+            replace(stage, neuron=model)
+            for stage, (_, model) in zip(stages, neurons, strict=True)
+        )
+        return Prepared(stages, exact, tuple(info for _, info in eliminated))
+
+    def eliminate(self, crossbar: CrossbarSpec) -> Eliminated:
+        """One layer's ports, and how they were found.
+
+        Raises:
+            SolverError: Cells are curved.
+        """
+        return eliminate_layer(crossbar, method=self.method, kernel=self.kernel)
 
     def _neurons(
         self, crossbar: CrossbarSpec, spec: NeuronSpec
@@ -148,6 +171,30 @@ class Native:
         return concatenate(
             [self._solve(prepared, batch, power=power) for batch in inputs.split(size)]
         )
+
+    def neuron_outputs(self, prepared: Prepared, layer: int, combined: Tensor) -> Tensor:
+        """Outputs of one layer's neurons, loaded by the next layer.
+
+        Args:
+            prepared: Of ohmic cells.
+            layer: Which one.
+            combined: (B, M) V, what the neurons are driven with.
+
+        Returns:
+            (B, M) V, NaN in samples that do not converge.
+        """
+        outputs = torch.full_like(combined, torch.nan)
+        left = torch.arange(len(combined), device=combined.device)
+        for stages in (prepared.stages, prepared.exact):
+            stage = stages[layer]
+            solved = solve_loaded(combined[None, left], stage.neuron, stage.load, self.newton)
+            good = stage.neuron.core.inside(solved.gates, solved.outputs).all(-1)[0]
+            good = good & (solved.status[0] == int(Status.CONVERGED))
+            outputs[left[good]] = solved.outputs[0, good]
+            left = left[~good]
+            if len(left) == 0:
+                break
+        return outputs
 
     def _fitting(self, prepared: Prepared, inputs: Tensor) -> int:
         """Images to solve at a time: ``batch_size``, or fewer where less memory is free."""

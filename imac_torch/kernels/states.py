@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from imac_torch.kernels.compiled import njit
 
 FloatArray = NDArray[np.float64]
+SUMS_IN_ANY_ORDER = {"reassoc", "contract"}
+"""Sums over the few vectors take a few instructions then; nothing else about numbers changes."""
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", fastmath=SUMS_IN_ANY_ORDER)
 def descend(
     positive: FloatArray,
     negative: FloatArray,
@@ -36,7 +38,7 @@ def descend(
         negative: (M, C) S.
         target: (M, C), wanted transfer.
         variance: (C,), m.
-        vectors: (F, C), v.
+        vectors: (C, F), v.
         ends: (H+1,) int64, column ranges of the partitions.
         circuit: Smallest and largest conductance, gain (over the partitions, if averaged), g_L,
             1/R.
@@ -45,7 +47,7 @@ def descend(
     """
     low, high, gain, load, source = circuit
     rows = positive.shape[0]
-    count = vectors.shape[0]
+    count = vectors.shape[1]
     parts = len(ends) - 1
     total = np.zeros(count)
     along_p, along_n, along_t = np.zeros(count), np.zeros(count), np.zeros(count)
@@ -64,7 +66,7 @@ def descend(
             for c in range(ends[part], ends[part + 1]):
                 error = scale * (ratio * p[c] - n[c]) - t[c]
                 for f in range(count):
-                    total[f] += vectors[f, c] * error
+                    total[f] += vectors[c, f] * error
         for _ in range(sweeps):
             for part in range(parts):
                 first, last = ends[part], ends[part + 1]
@@ -82,9 +84,9 @@ def descend(
                     tp += m * t[c] * p[c]
                     tn += m * t[c] * n[c]
                     for f in range(count):
-                        along_p[f] += vectors[f, c] * p[c]
-                        along_n[f] += vectors[f, c] * n[c]
-                        along_t[f] += vectors[f, c] * t[c]
+                        along_p[f] += vectors[c, f] * p[c]
+                        along_n[f] += vectors[c, f] * n[c]
+                        along_t[f] += vectors[c, f] * t[c]
                 scale = gain / (sum_n + source)
                 ratio = (sum_n + load) / (sum_p + load)
                 for f in range(count):
@@ -114,7 +116,7 @@ def descend(
                         cross = r * (tp + m * wanted * dp) - tn - m * wanted * dn
                         cost = a * a * square - 2.0 * a * cross
                         for f in range(count):
-                            v = vectors[f, c]
+                            v = vectors[c, f]
                             along = r * (along_p[f] + v * dp) - along_n[f] - v * dn
                             error = a * along - along_t[f] + others[f]
                             cost += error * error
@@ -130,8 +132,8 @@ def descend(
                     sum_n += dn
                     p[c], n[c] = best_p, best_n
                     for f in range(count):
-                        along_p[f] += vectors[f, c] * dp
-                        along_n[f] += vectors[f, c] * dn
+                        along_p[f] += vectors[c, f] * dp
+                        along_n[f] += vectors[c, f] * dn
                 scale = gain / (sum_n + source)
                 ratio = (sum_n + load) / (sum_p + load)
                 for f in range(count):
@@ -139,7 +141,7 @@ def descend(
                     total[f] = others[f] + own
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", fastmath=SUMS_IN_ANY_ORDER)
 def relax(
     positive: FloatArray,
     negative: FloatArray,
@@ -163,7 +165,7 @@ def relax(
         negative: (M, C) S.
         target: (M, C), wanted transfer.
         variance: (C,), m.
-        vectors: (F, C), v.
+        vectors: (C, F), v.
         ends: (H+1,) int64, column ranges of the partitions.
         circuit: As for :func:`descend`.
         sweeps: Passes over a row at most.
@@ -171,7 +173,7 @@ def relax(
     """
     low, high, gain, load, source = circuit
     rows = positive.shape[0]
-    count = vectors.shape[0]
+    count = vectors.shape[1]
     parts = len(ends) - 1
     total = np.zeros(count)
     along_p, along_n, along_t = np.zeros(count), np.zeros(count), np.zeros(count)
@@ -189,7 +191,7 @@ def relax(
             for c in range(ends[part], ends[part + 1]):
                 error = scale * (ratio * p[c] - n[c]) - t[c]
                 for f in range(count):
-                    total[f] += vectors[f, c] * error
+                    total[f] += vectors[c, f] * error
         before = np.inf
         for _ in range(sweeps):
             cost = 0.0
@@ -209,9 +211,9 @@ def relax(
                     tp += m * t[c] * p[c]
                     tn += m * t[c] * n[c]
                     for f in range(count):
-                        along_p[f] += vectors[f, c] * p[c]
-                        along_n[f] += vectors[f, c] * n[c]
-                        along_t[f] += vectors[f, c] * t[c]
+                        along_p[f] += vectors[c, f] * p[c]
+                        along_n[f] += vectors[c, f] * n[c]
+                        along_t[f] += vectors[c, f] * t[c]
                 scale = gain / (sum_n + source)
                 ratio = (sum_n + load) / (sum_p + load)
                 for f in range(count):
@@ -229,7 +231,7 @@ def relax(
                     cross -= scale * (pn - m * old * n[c] - rest * m * n[c])
                     cross -= tp - m * wanted * old - rest * m * wanted
                     for f in range(count):
-                        v = vectors[f, c]
+                        v = vectors[c, f]
                         slope = along_p[f] - v * old - v * rest
                         level = reach * v - scale * along_n[f] - along_t[f] + others[f]
                         square += slope * slope
@@ -249,7 +251,7 @@ def relax(
                         sum_p += step
                         p[c] = new
                         for f in range(count):
-                            along_p[f] += vectors[f, c] * step
+                            along_p[f] += vectors[c, f] * step
                     # g-: all errors are linear in r = 1/(S- + 1/R)
                     old, own_p = n[c], p[c]
                     rest = sum_n - old + source
@@ -264,7 +266,7 @@ def relax(
                     cross = fall * (tp - reach * pp) - reach * gain * other_pn
                     cross += gain * other_tn - gain * m * own
                     for f in range(count):
-                        v = vectors[f, c]
+                        v = vectors[c, f]
                         slope = -fall * along_p[f] - gain * (along_n[f] - v * old - v * rest)
                         level = reach * along_p[f] - along_t[f] - gain * v + others[f]
                         square += slope * slope
@@ -284,7 +286,7 @@ def relax(
                         sum_n += step
                         n[c] = new
                         for f in range(count):
-                            along_n[f] += vectors[f, c] * step
+                            along_n[f] += vectors[c, f] * step
                 scale = gain / (sum_n + source)
                 ratio = (sum_n + load) / (sum_p + load)
                 for f in range(count):

@@ -36,10 +36,6 @@ from imac_torch.mapping.slices import Slicing
 from imac_torch.mapping.states import InputStatistics, RowProblem, improve
 from imac_torch.numeric.modes import differentiating, leaf, once
 
-FIXED_POINT_LIMIT: Final = 200
-FIXED_POINT_TOLERANCE: Final = 1e-14
-PROJECTED_LIMIT: Final = 6
-"""Repetitions of the fixed point for rows that are not exact; each gains more than half a digit."""
 LARGEST_TRANSFER: Final = 1e9
 """V/V; beyond it squares of errors are far above everything else that is computed with."""
 BIAS_ROUNDS: Final = 1
@@ -282,73 +278,28 @@ def _cells(
 def _solve(
     target: Tensor, low: float, high: float, read_out: ReadOut, statistics: InputStatistics
 ) -> _Solution:
-    """Fixed point on S- of every row; u, ρ and the cells follow from it."""
-    weight, mask = read_out.gather(statistics.weight)
+    """The fixed point on S- of every row; u, ρ and the cells follow from it."""
+    from imac_torch.kernels.projection import realise  # imports numba
+
+    blocks, mask = read_out.gather(target)
+    weight, _ = read_out.gather(statistics.weight)
     weight = torch.where(mask, weight, torch.ones_like(weight))
-    counts = mask.sum(-1)
-    shape = (target.shape[0], len(read_out.column_ends), 1)
-    sum_minus = (low * counts)[:, None].to(target).expand(shape).clone()
-    realised = None
-    for step in range(FIXED_POINT_LIMIT):
-        drive = _drive(target, sum_minus, read_out)
-        if realised is None or step < PROJECTED_LIMIT:
-            realised = _realise(drive, low, high, read_out.line_load, weight, mask, counts)
-        shift, ratio, exact = realised
-        ratio = torch.where(
-            exact[..., None], 1.0 - drive.sum(-1, keepdim=True) / read_out.line_load, ratio
-        )
-        negative = _cells(drive + shift, ratio, low, high, mask)[1].sum(-1, keepdim=True)
-        if step >= PROJECTED_LIMIT:
-            negative = torch.where(exact[..., None], negative, sum_minus)
-        change = float(((negative - sum_minus).abs() / sum_minus).max())
-        if change <= FIXED_POINT_TOLERANCE:
-            break
-        sum_minus = negative
-    return _Solution(read_out, low, high, sum_minus, shift, ratio, exact, drive, mask)
-
-
-def _realise(
-    drive: Tensor,
-    low: float,
-    high: float,
-    load: float,
-    weight: Tensor,
-    mask: Tensor,
-    counts: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The nearest u' that conductances can have, as a shift, with its ρ; (M, H) bool if exact."""
-    ratio = 1.0 - drive.sum(-1, keepdim=True) / load
-    slack = 1e-12 * high
-    fits = (drive >= ratio * low - high - slack) & (drive <= ratio * high - low + slack)
-    exact = (fits | ~mask).all(-1) & (ratio[..., 0] > 0)
-    shift = torch.zeros_like(drive)
-    bad = torch.nonzero(~exact, as_tuple=True)
-    if len(bad[0]) == 0:
-        return shift, ratio, exact
-    part = bad[1]
-    found, found_ratio = _project(drive[bad], weight[part], counts[part], low, high, load)
-    shift[bad] = found
-    ratio = ratio.clone()
-    ratio[bad] = found_ratio
-    return shift, ratio, exact
-
-
-def _project(
-    drive: Tensor,
-    weight: Tensor,
-    counts: Tensor,
-    low: float,
-    high: float,
-    load: float,
-) -> tuple[Tensor, Tensor]:
-    """(P, K) shifts and (P, 1) ratios of the nearest realisable drives."""
-    from imac_torch.kernels.projection import project  # imports numba
-
-    shift = np.zeros(tuple(drive.shape))
-    ratio = np.zeros(drive.shape[0])
-    u, w, real = (item.detach().cpu().contiguous().numpy() for item in (drive, weight, counts))
-    project(u, w, real, low, high, load, shift, ratio)
-    return (
-        torch.from_numpy(shift).to(drive.device),
-        torch.from_numpy(ratio).to(drive.device)[:, None],
+    parts = len(read_out.column_ends)
+    shift = np.zeros(tuple(blocks.shape))
+    sums, ratio = np.empty(shift.shape[:2]), np.empty(shift.shape[:2])
+    exact = np.empty(shift.shape[:2], dtype=np.bool_)
+    wanted, weights, counts = (
+        item.detach().cpu().contiguous().numpy() for item in (blocks, weight, mask.sum(-1))
+    )
+    realise(
+        wanted, weights, counts, low, high, read_out.line_load, 1.0 / read_out.input_resistance,
+        read_out.gain / (parts if read_out.averaged else 1), shift, sums, ratio, exact,
+    )  # fmt: skip
+    found = (torch.from_numpy(item).to(target.device) for item in (sums, shift, ratio, exact))
+    sum_minus, moved, ratios, fits = found
+    drive = _drive(target, sum_minus[..., None], read_out)
+    free = 1.0 - drive.sum(-1, keepdim=True) / read_out.line_load
+    ratios = torch.where(fits[..., None], free, ratios[..., None])
+    return _Solution(
+        read_out, low, high, sum_minus[..., None], moved, ratios, fits, drive, mask
     )

@@ -77,6 +77,12 @@ class InputStatistics:
         total = centred.square().mean(0)
         return cls(mean, (total - factor.square().sum(-1)).clamp(min=0.0), factor.contiguous())
 
+    def over(self, scale: float) -> InputStatistics:
+        """Statistics of lines that are divided by a number; the bias line stays."""
+        mean = self.mean / scale
+        mean[-1] = self.mean[-1]
+        return InputStatistics(mean, self.variance / scale**2, self.factor / scale)
+
     def relative_error(self, found: Tensor, wanted: Tensor) -> float:
         """Rms output error of a transfer (M, C) relative to the rms of the wanted output."""
         power = self.powers(wanted).sum().clamp(min=1e-300)
@@ -151,7 +157,7 @@ def improve(
         negative,
         np.ascontiguousarray(target.detach().cpu().numpy()),
         (statistics.variance.cpu() + VARIANCE_FLOOR).numpy(),
-        np.ascontiguousarray(vectors[used].numpy()),
+        np.ascontiguousarray(vectors[used].T.numpy()),
         np.array([0, *problem.column_ends], dtype=np.int64),
         np.array([
             problem.low, problem.high, problem.gain, problem.line_load, problem.input_conductance,

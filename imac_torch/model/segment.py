@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +14,7 @@ from imac_torch.base.memo import Memory
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.circuit.topology import Circuit, build_layer
 from imac_torch.config import Config, Supplies, Timing
-from imac_torch.dc.native import Native, Prepared
+from imac_torch.dc.native import Eliminated, Native, Prepared
 from imac_torch.errors import CircuitError, ConversionError
 from imac_torch.model.coding import Signs, check_features, encode
 from imac_torch.model.linear import IMACLinear, connect
@@ -71,6 +72,7 @@ class Segment(nn.Module):
         self._set(config)
         self._told = Signs()
         self._cache: Memory[Prepared] = Memory()
+        self._eliminated: list[Memory[Eliminated]] = [Memory() for _ in layers]
 
     def _set(self, config: Config) -> None:
         self.supplies, self.pace = config.supplies, config.timing
@@ -152,7 +154,25 @@ class Segment(nn.Module):
             ),
         )
         # Gains that are determined on demand are in buffers afterwards.
-        return self._cache.get(settings, tensors, lambda: engine.prepare(self._parts()))
+        return self._cache.get(settings, tensors, lambda: self._prepared(engine))
+
+    def _prepared(self, engine: Native) -> Prepared:
+        """Built anew, but for layers whose conductances are what they were."""
+        parts = self._parts()
+        if any(crossbar.bend is not None for crossbar, _ in parts):
+            return engine.prepare(parts)
+        found = []
+        for layer, memory, (crossbar, _) in zip(
+            self.analog_layers(), self._eliminated, parts, strict=True
+        ):
+            pair = crossbar.conductances
+            settings = (engine.method, engine.kernel, layer.config, layer.matrix.gain())
+            found.append(
+                memory.get(
+                    settings, (pair.positive, pair.negative), partial(engine.eliminate, crossbar)
+                )
+            )
+        return engine.prepare(parts, found)
 
     def _check_supplies(self) -> None:
         """A circuit has one set of supplies and one timing, which layers only repeat."""
