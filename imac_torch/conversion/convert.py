@@ -135,7 +135,7 @@ def convert(
             the configuration says nothing of the mapping, it is 17 levels, matched; where it says
             nothing of ``supplies.input_scale`` and the samples need another one, it follows from
             them.
-        rounds: Of calibration.
+        rounds: How often calibration goes through all layers.
         progress: Show calibration's progress bar.
 
     Returns:

@@ -43,9 +43,9 @@ class NetlistRun:
         directory: The run directory.
         dialect: ``ngspice`` or ``hspice``.
         settings: Analysis and tolerances.
-        circuit: The circuit.
+        circuit: What the netlists describe.
         images: Number of images, B.
-        batches: The netlists in order.
+        batches: One netlist per batch of images, in their order.
         digests: Of every file, by name; what is run must be what was written.
         shared: The directory's name tells its contents, so that whoever finds it in use wants the
             same results and waits for them.

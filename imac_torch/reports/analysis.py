@@ -57,12 +57,12 @@ class LayerAnalysis:
     """One layer of the circuit.
 
     Attributes:
-        name: Its path.
-        inputs: N.
+        name: Path of the layer in the model.
+        inputs: N, without the bias.
         outputs: M.
         column_ends: Last column (1-based) of every horizontal partition.
         row_ends: Last row (1-based) of every vertical partition.
-        gain: Of the amplifiers.
+        gain: Output voltage of the layer's amplifiers per voltage between line ends.
         neuron: Kind of activation circuit.
         weight_error: Rms of devices' weights minus software's, relative to software's rms, the
             bias left out (:func:`imac_torch.mapping.quantization.weight_error`). None where all

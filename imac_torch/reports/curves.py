@@ -44,8 +44,8 @@ def histogram(
 
     Args:
         values: Those that are not finite are left out.
-        unit: Of the values.
-        x_label: Of the axis.
+        unit: What the values are in, such as ``s``.
+        x_label: Written below the axis.
         marks: Values by name, drawn as vertical lines if they are in the range.
         label: What is shown.
         bins: Bars at most; fewer for few values.

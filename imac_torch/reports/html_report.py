@@ -62,12 +62,12 @@ def write_report(
 
     Args:
         directory: New, or without a report.
-        report: Of :func:`imac_torch.evaluate`.
+        report: What :func:`imac_torch.evaluate` gave.
         network: The converted model: details per layer and IR-drop maps are from it.
         software: The model to compare with; None: no details.
         loader: The samples; None: no details.
         analysis: Details that are there already.
-        title: Of the page.
+        title: Heading of the page.
         area_model: A name of :data:`imac_torch.reports.area.AREA_MODELS`.
         reference: What ``software`` is, in words.
 
@@ -154,7 +154,7 @@ def render_report(
     Args:
         report: The evaluation.
         analysis: Details; sections that need them are left out without.
-        title: Of the page.
+        title: Heading of the page.
     """
     timing = timing_section(report)
     context: dict[str, Any] = {

@@ -161,7 +161,7 @@ def plot_finfet(
         drains: V, of the curves over the gate voltage.
         gates: V, of the curves over the drain voltage.
         gate_limit: V, to which the gate current is drawn; tunnelling clamps overdriven gates.
-        title: Of the figure; None: the card's name.
+        title: Written above the figure; None: the card's name.
 
     Returns:
         The figure, three panels.
@@ -241,9 +241,9 @@ def plot_latency(timed: InferenceReport, *, bins: int = 40, title: str | None = 
     """Distributions of latency: all outputs settled, and the class stable.
 
     Args:
-        timed: Of ``network.measure`` or ``report.timing``.
-        bins: Of the histograms.
-        title: Of the figure.
+        timed: From ``network.measure``, or ``report.timing``.
+        bins: Bars of a histogram.
+        title: Written above the figure.
 
     Returns:
         The figure, two panels.
@@ -278,9 +278,9 @@ def plot_waveforms(
     """Outputs over time of the images whose waveforms were kept, and when they have settled.
 
     Args:
-        timed: Of ``network.measure`` or ``report.timing``.
+        timed: From ``network.measure``, or ``report.timing``.
         end: s, until when; None: all that was kept.
-        title: Of the figure.
+        title: Written above the figure.
 
     Returns:
         The figure, one panel per image.

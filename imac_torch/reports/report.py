@@ -74,11 +74,11 @@ class Report:
         reference: (B,) int64 of the software model, or None.
         solution: Output voltages, powers and statuses, per sample.
         period: s, time per sample; energy is power times period.
-        config: The complete configuration.
-        layers: The conversion table.
-        engine: What solved, in words.
-        environment: Versions.
-        seed: Of the run's randomness, or None.
+        config: What the circuit was built with, complete.
+        layers: Rows of the conversion table: what became of each module.
+        engine: ``name`` of the engine, and its settings in words.
+        environment: Versions of Python, of this package and of what it uses.
+        seed: What the run's generator was seeded with; None: not given.
         seconds: Wall time of the evaluation.
         timing: Latency and measured energy of all samples or the first ones, or None.
         stopped: What ended the run before all samples were done; empty where nothing did.

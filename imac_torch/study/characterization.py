@@ -28,9 +28,9 @@ class NeuronCurve:
     """An unloaded neuron over its input voltage; all tensors (B,) float64.
 
     Attributes:
-        spec: The neuron.
+        spec: The neuron with its values resolved.
         inputs: V, at the neuron's input z.
-        outputs: V.
+        outputs: V, of the neuron.
         gates: V, at the gate of the inverter (the input, for behavioural kinds).
         supply_current: A, from vdd.
         input_current: A, into the input.

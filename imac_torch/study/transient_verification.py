@@ -34,14 +34,15 @@ class TransientVerification:
     """Largest differences between the native engine and a simulator; B samples in a row.
 
     Attributes:
-        samples: B.
+        samples: Samples that were compared, B.
         simulator: Name and version.
-        waveform_difference: Of an output at any time, relative to its swing.
-        latency_difference: Of an output's latency, relative.
-        energy_difference: Of the energy of inputs, bias lines or neurons, relative to the total.
+        waveform_difference: Largest difference of an output at any time, relative to its swing.
+        latency_difference: Largest difference of an output's latency, relative to it.
+        energy_difference: Largest difference of the energy of inputs, bias lines or neurons,
+            relative to the total.
         same_class: Samples that end in the same class.
-        native_seconds: Of the native transient, its preparation included.
-        simulator_seconds: Of the simulator.
+        native_seconds: Time that the native transient took, s, its preparation included.
+        simulator_seconds: Time that the simulator took, s.
         native_latency: (B, 1, M) s per output.
         spice: What the simulator gave.
     """

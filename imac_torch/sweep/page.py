@@ -28,9 +28,9 @@ def render_sweep(
     """The page as text.
 
     Args:
-        table: The sweep.
+        table: Points and their results.
         objectives: ``max`` or ``min`` by metric.
-        title: Of the page.
+        title: Heading of the page.
 
     Raises:
         ConfigError: An objective is no metric of the table.
