@@ -1,9 +1,9 @@
-"""What is said about memory is near what is taken, and what does not fit is refused at once."""
+"""Memory and time are known before: estimates near what is taken, refusals of what does not fit."""
 
 from __future__ import annotations
 
 import os
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,11 @@ from torch import nn
 
 import imac_torch as imac
 from imac_torch.dc.ir_drop import cell_voltages
+from imac_torch.elimination import choice
 from imac_torch.elimination.blocks import Termination
 from imac_torch.elimination.choice import eliminate
 from imac_torch.errors import SolverError, SolverMemoryError
-from imac_torch.numeric import budget
+from imac_torch.numeric import budget, forecast
 from imac_torch.results.latency import REFINEMENT, measure_latency
 from imac_torch.study.transient_verification import verify_transient
 from imac_torch.transient.integrator import StepControl
@@ -50,17 +51,26 @@ def sigmoids(*sizes: int, array: int, capacitance: bool = False) -> imac.IMACNet
     )
 
 
-def elimination(rows: int, columns: int, blocks: int, method: str, kernel: str):
-    cells = torch.full((blocks, rows, columns), 1e-5, dtype=torch.float64)
-    return lambda: eliminate(cells, cells, WIRES, method=method, kernel=kernel)
+def elimination(rows: int, columns: int, blocks: int, method: str, kernel: str, *, grad=False):
+    cells = torch.full((blocks, rows, columns), 1e-5, dtype=torch.float64, requires_grad=grad)
+
+    def work() -> object:
+        ports, _ = eliminate(cells, cells, WIRES, method=method, kernel=kernel)
+        if grad:
+            sum(item.sum() for item in vars(ports).values()).backward()
+        return ports
+
+    return work
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "blocks", "method", "kernel"),
-    [(48, 16, 3, "rows", "torch"), (64, 64, 1, "tiles", "auto"), (32, 128, 2, "tiles", "auto")],
-)
-def test_memory_of_eliminations(rows, columns, blocks, method, kernel) -> None:
-    work = elimination(rows, columns, blocks, method, kernel)
+    ("rows", "columns", "blocks", "method", "kernel", "grad"),
+    [(48, 16, 3, "rows", "torch", False), (64, 64, 1, "tiles", "auto", False),
+     (32, 128, 2, "tiles", "auto", False), (24, 16, 3, "rows", "torch", True),
+     (16, 16, 1, "tiles", "auto", True)],
+)  # fmt: skip
+def test_memory_of_eliminations(rows, columns, blocks, method, kernel, grad) -> None:
+    work = elimination(rows, columns, blocks, method, kernel, grad=grad)
     near(estimated(work), measured(work))
 
 
@@ -68,11 +78,12 @@ def test_memory_of_eliminations(rows, columns, blocks, method, kernel) -> None:
     not os.access("/proc/self/clear_refs", os.W_OK), reason="peaks of memory need Linux's proc"
 )
 def test_memory_of_compiled_eliminations() -> None:
-    """Taken inside of compiled code: 32 MB, beside which the process's own changes are small."""
+    """Taken inside of compiled code: 16 MB and more; the process's own changes are small."""
     pytest.importorskip("numba")
-    elimination(9, 8, 1, "rows", "numba")()  # compiled now
-    work = elimination(256, 128, 1, "rows", "numba")
-    near(estimated(work), resident(work))
+    for grad in (False, True):
+        elimination(9, 8, 1, "rows", "numba", grad=grad)()  # compiled now
+        work = elimination(512, 64, 1, "rows", "numba", grad=grad)
+        near(estimated(work), resident(work))
 
 
 @torch.no_grad()
@@ -188,6 +199,7 @@ def test_what_does_not_fit_is_refused_with_advice(monkeypatch: pytest.MonkeyPatc
         solve_transient(stages, NETWORK.voltages(inputs)[:, None], NETWORK.config.timing)
 
 
+@torch.no_grad()
 def test_what_can_be_split_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
     """Same results from as few images, or samples, at a time as fit."""
     network = imac.convert(mlp(6, 5, 3), CONTINUOUS)
@@ -277,3 +289,31 @@ def test_analyses_of_nothing_say_so(tmp_path: Path) -> None:
         with pytest.raises(imac.ImacError, match=r"no |at least one|must be"):
             work()
     assert issubclass(SolverMemoryError, SolverError)
+
+
+def test_long_work_says_how_long_it_takes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By a clock that is 10 s further at each look."""
+    seconds = count(0.0, 10.0)
+    monkeypatch.setattr(forecast, "clock", lambda: next(seconds))
+    monkeypatch.setattr(choice, "LARGE", 0)
+    caplog.set_level("INFO", "imac_torch")
+    for rate in (1e3, 1e2):  # 2 blocks: 4·2·8·4³ operations, in 4 s, in 41 s
+        monkeypatch.setattr(choice, "_rate", lambda *_, rate=rate: rate)
+        elimination(8, 4, 2, "rows", "torch")()
+    monkeypatch.setattr(choice, "_rate", lambda *_: 1e12)
+    NETWORK.transient(signs(2, 6))  # 5 of 200 steps after 10 s
+    run = imac.MonteCarlo(NETWORK, imac.device_model("PCM"))
+    run.run(signs(2, 6), samples=4, memory=1)  # 1 image of 1 sample after 10 s
+    run.solve(range(4), NETWORK.voltages(signs(2, 6)))  # 1 image of 4 after 10 s
+    assert caplog.messages == [
+        "eliminating 2 blocks of 8×4 cells will take about 41 s",
+        "a transient of 1×2 periods will take about 6.7 min",
+        "Monte Carlo of 4 samples will take about 1.3 min",
+        "solving 4 samples will take about 20 s",
+    ]
+
+
+def test_the_rate_of_a_machine_is_measured() -> None:
+    assert choice._rate("rows", "torch") > 1e6

@@ -6,6 +6,7 @@ time, the conversion and the elimination of crossbars, comes last.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import typer
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -287,6 +289,21 @@ def claimed(directory: Path | None) -> Iterator[None]:
         yield
 
 
+class _Told(logging.Handler):
+    """What the package has to say, on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(self.format(record), err=True)
+
+
+def _tell(*, shown: bool) -> None:
+    """Show how long work will take."""
+    logger = logging.getLogger("imac_torch")
+    logger.setLevel(logging.INFO if shown else logging.WARNING)
+    if not any(isinstance(handler, _Told) for handler in logger.handlers):
+        logger.addHandler(_Told())
+
+
 def _open(arguments: NetworkArguments) -> Source:
     return open_model(
         arguments.model,
@@ -308,6 +325,7 @@ def _convert(
     *,
     progress: bool,
 ) -> Opened:
+    _tell(shown=progress)
     software, words = _reference(arguments, source, reference)
     if source.network is not None:
         if arguments.config is not None or arguments.changes or arguments.exclude or (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, Literal, TypeAlias
 
 import torch
@@ -14,6 +15,7 @@ from imac_torch.elimination.tiles import BASE, eliminate_tiles
 from imac_torch.errors import SolverError
 from imac_torch.kernels import Kernel, choose_kernel
 from imac_torch.numeric.budget import elimination_bytes, require_memory
+from imac_torch.numeric.forecast import announce, clock, elimination_operations
 
 __all__ = ["CROSSOVER", "EliminationInfo", "Kernel", "Method", "eliminate"]
 
@@ -27,6 +29,8 @@ Measured by ``benchmarks/elimination.py --crossover`` on one core: with compiled
 0.8 times as long as tiles at 128 columns and 1.5 times at 192, from 16 to 512 rows alike, because
 both costs are proportional to the rows. With torch alone they cross between 100 and 160 columns.
 """
+LARGE: Final = 2e10
+"""Operations from which on the time is estimated: some seconds' worth."""
 
 
 @dataclass(frozen=True)
@@ -83,24 +87,51 @@ def eliminate(
     else:
         chosen = method
     runs = choose_kernel(kernel, positive)
-    if chosen == "tiles" and kernel == "auto" and torch.is_grad_enabled():
-        tensors = (positive, negative, *vars(wires).values())
-        if any(tensor.requires_grad for tensor in tensors):
-            runs = "torch"
+    gradients = torch.is_grad_enabled() and any(
+        tensor.requires_grad for tensor in (positive, negative, *vars(wires).values())
+    )
+    if chosen == "tiles" and kernel == "auto" and gradients:
+        runs = "torch"
     rows, columns = positive.shape[-2:]
     blocks = positive.numel() // (rows * columns)
     require_memory(
         elimination_bytes(
             blocks, rows, columns,
             method=chosen, compiled=runs == "numba", threads=torch.get_num_threads(),
+            gradients=gradients,
         ),
-        f"eliminating {blocks} blocks of {rows}×{columns} cells by {chosen}",
+        f"eliminating {blocks} blocks of {rows}×{columns} cells by {chosen}"
+        + (" with gradients" if gradients else ""),
         "take smaller arrays (crossbar.rows, crossbar.columns), fewer samples at once"
         + (', or method = "tiles"' if chosen == "rows" and rows * columns > BASE**4 else ""),
         positive.device,
     )  # fmt: skip
+    operations = elimination_operations(blocks, rows, columns, tiles=chosen == "tiles")
+    if operations >= LARGE:
+        seconds = operations / _rate(chosen, runs)
+        announce(
+            f"eliminating {blocks} blocks of {rows}×{columns} cells",
+            seconds / (min(blocks, torch.get_num_threads()) if runs == "numba" else 1),
+        )
     run = eliminate_rows if chosen == "rows" else eliminate_tiles
     return run(positive, negative, wires, kernel=runs), EliminationInfo(chosen, runs)
+
+
+@cache
+def _rate(method: Literal["rows", "tiles"], kernel: Literal["numba", "torch"]) -> float:
+    """Operations per second and thread of a small elimination on this machine."""
+    size = 96 if method == "tiles" else 48
+    cells = torch.full((1, size, size), 1e-5, dtype=torch.float64, device="cpu")
+    wires = Termination(
+        *(cells.new_tensor(value) for value in (10.0, 10.0, 1e4, 1e4, 0.5))
+    )  # fmt: skip
+    run = eliminate_rows if method == "rows" else eliminate_tiles
+    with torch.no_grad():
+        run(cells, cells, wires, kernel=kernel)  # kernels are compiled, or read
+        started = clock()
+        run(cells, cells, wires, kernel=kernel)
+    operations = elimination_operations(1, size, size, tiles=method == "tiles")
+    return operations / max(clock() - started, 1e-9)
 
 
 def _check(positive: Tensor, negative: Tensor, wires: Termination) -> None:

@@ -9,6 +9,7 @@ R×K cells of each of the blocks (partitions) that a layer is cut into.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
@@ -134,17 +135,32 @@ def elimination_bytes(
     method: Literal["rows", "tiles"],
     compiled: bool,
     threads: int = 1,
+    gradients: bool = False,
 ) -> int:
-    """Elimination of blocks without gradients, results included.
+    """Elimination of blocks, results included, and what its gradients keep and take.
 
     Results are (K, K) and twice (R, K) per block, padded cells twice (R, K). Compiled rows keep
     (R, K, K) per thread where R > K and that is no more than a chunk; torch holds eight of them
     per block, as many blocks at a time as a chunk takes. Tiles hold, at the last merge, the matrix
     of the whole block and of its halves: a block has 2·K + 4·R ports at its edges, and both
     together take about twice the square of that; one block is done after the other.
+
+    With gradients compiled rows keep (R, K, K) per block where all of these are no more than a
+    chunk, and take it once more per thread on the way back, twice where they were not kept; torch
+    keeps thirteen per block. Tiles record every merge: the rows of the smallest tiles, some 650
+    numbers per cell, and at each level some 50 (the squares of all tiles' ports, 36, and more).
     """
     results = 8 * blocks * (columns * columns + 6 * rows * columns)
     work = 8 * rows * columns * columns
+    if gradients:
+        results *= 2
+        if method == "tiles":
+            levels = math.log2(max(1.0, rows / 16)) + math.log2(max(1.0, columns / 16))
+            return results + int(8 * blocks * rows * columns * (650 + 50 * levels))
+        if not compiled:
+            return results + 13 * blocks * work
+        own = min(blocks, threads) * work
+        return results + own + (blocks * work if blocks * work <= CHUNK_BYTES else own)
     if method == "tiles":
         return results + 16 * (2 * columns + 4 * rows) ** 2
     if not compiled:

@@ -22,6 +22,7 @@ from imac_torch.errors import MappingError
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.model.network import IMACNetwork
 from imac_torch.numeric.budget import fitting, require_memory, sample_bytes
+from imac_torch.numeric.forecast import Forecast
 from imac_torch.numeric.modes import lasting
 from imac_torch.results.solution import Solution, concatenate
 
@@ -221,6 +222,13 @@ class MonteCarlo:
         """
         if not samples:
             raise MappingError("there are no samples")
+        work = len(samples) * len(voltages)
+        forecast = Forecast(f"solving {len(samples)} samples", work)
+        return self._solve_samples(samples, voltages, forecast, power=power)
+
+    def _solve_samples(
+        self, samples: range, voltages: Tensor, forecast: Forecast, *, power: bool
+    ) -> Solution:
         programmed = [self.programmed(sample) for sample in samples]
         if not self.model.varies_by_cycle or not len(voltages):
             return self._solve(programmed, voltages, power=power)
@@ -232,6 +240,7 @@ class MonteCarlo:
                 for sample, pairs in zip(samples, programmed, strict=True)
             ]
             found.append(self._solve(drawn, voltages[image : image + 1], power=power))
+            forecast.done(len(samples))
         return concatenate(found)
 
     def _solve(
@@ -291,8 +300,10 @@ class MonteCarlo:
         nominal = self.network.engine.solve(self.network.prepare(), voltages, power=False).outputs
         columns: list[list[Tensor]] = [[], [], [], []]
         outputs: list[Tensor] = []
+        forecast = Forecast(f"Monte Carlo of {samples} samples", samples * len(voltages))
         for chunk in self.chunks(samples, len(voltages), memory):
-            solution = self.solve(chunk, voltages)
+            solution = self._solve_samples(chunk, voltages, forecast, power=True)
+            forecast.done(len(chunk) * len(voltages))
             converged = solution.converged.to(torch.float64)
             difference = (solution.outputs - nominal).nan_to_num()
             counted = converged.sum(-1).clamp(min=1.0)

@@ -24,6 +24,7 @@ from imac_torch.numeric.budget import (
     step_bytes,
     waveform_bytes,
 )
+from imac_torch.numeric.forecast import Forecast
 from imac_torch.numeric.modes import lasting
 from imac_torch.transient.drive import Sequence
 from imac_torch.transient.integrator import GAMMA, Points, ladder, quadrature
@@ -37,6 +38,8 @@ from imac_torch.transient.step import FailedStep, Stepper, TriedStep
 
 REFUSED: Final = 1e-3
 """V. Larger errors of reduced wires are refused where nobody asked for reduced ones."""
+FIRST: Final = 5
+"""Steps from which the time that all will take is estimated."""
 BESIDE: Final = 1e-3
 """Of a step: how far from a corner its two neighbouring time points are."""
 
@@ -110,12 +113,7 @@ def _require_memory(
             if exact
             else step_bytes(ports.outputs, columns, horizontal, wide)
         )
-    control = options.control
-    points = POINTS * periods
-    if control.grid is not None:
-        points = 2 * len(control.grid)
-    elif control.fixed is not None:
-        points = 2 * math.ceil(periods * timing.period / control.fixed)
+    points = 2 * _steps(timing, periods, options)
     kept = stages if options.save == "all" else stages[-1:]
     each += waveform_bytes(points, sum(stage.static.ports.outputs for stage in kept))
     require_memory(
@@ -127,14 +125,28 @@ def _require_memory(
     )
 
 
+def _steps(timing: Timing, periods: int, options: TransientOptions) -> int:
+    """As many as it will take, about."""
+    control = options.control
+    if control.grid is not None:
+        return len(control.grid)
+    if control.fixed is not None:
+        return math.ceil(periods * timing.period / control.fixed)
+    return periods * POINTS // 2
+
+
 def _integrate(
     stepper: Stepper, sequence: Sequence, options: TransientOptions
 ) -> TransientResult:
     kept = Recorder(options.save == "all")
+    forecast = Forecast(
+        f"a transient of {len(sequence.vectors)}×{sequence.periods} periods",
+        _steps(sequence.timing, sequence.periods, options),
+    )
     kept.add(0.0, [item.outputs for item in stepper.neurons], stepper.power().total)
     for period in range(sequence.periods):
         stepper.begin(period)
-        kept.close_period(_period(stepper, kept, sequence.timing, options, period))
+        kept.close_period(_period(stepper, kept, sequence.timing, options, period, forecast))
     return kept.result(
         sequence.timing,
         stepper.status,
@@ -145,7 +157,12 @@ def _integrate(
 
 
 def _period(
-    stepper: Stepper, kept: Recorder, timing: Timing, options: TransientOptions, period: int
+    stepper: Stepper,
+    kept: Recorder,
+    timing: Timing,
+    options: TransientOptions,
+    period: int,
+    forecast: Forecast,
 ) -> Tensor:
     """Integrate one period; (5, B) J."""
     control, start = options.control, period * timing.period
@@ -182,6 +199,8 @@ def _period(
                 raise SolverError(_why(stepper, tried, options, start + time, step))
             continue
         kept.steps += 1
+        if kept.steps == FIRST:
+            forecast.done(FIRST)
         old = stepper.neurons
         stepper.accept(tried, step)
         middle, after = tried.powers

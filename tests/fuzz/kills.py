@@ -171,7 +171,7 @@ def _path(name: str) -> str:
 
 
 class Kills:
-    """One command, ended once or a few times, then run to its end."""
+    """One command, ended once or several times, then run to its end."""
 
     name = "kills"
 
@@ -189,7 +189,7 @@ class Kills:
             project(place)
             seconds = float((right / "seconds").read_text())
             kept: set[object] = set()
-            for _ in range(rng.choice((1, 1, 2))):
+            for _ in range(rng.choice((1, 2, 5))):
                 number = rng.choice(SIGNALS)
                 moment = rng.uniform(0.0, 1.1 * seconds)
                 code = self._kill(rng, list(job.arguments), place, number, moment, _path(name))
