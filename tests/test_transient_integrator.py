@@ -87,6 +87,22 @@ def test_error_estimate_is_the_error():
     assert abs(estimate) == pytest.approx(abs(true), rel=5 * step)
 
 
+def test_taking_errors_back_is_stable_and_of_third_order():
+    # dx/dt = λ·x, z = h·λ: R + E/(1 - γz/2)², as accuracy.py passes a state on.
+    def passed_on(z):
+        part = GAMMA / 2
+        middle = (1 + part * z) / (1 - part * z)
+        end = (1 + z * WEIGHTS[0] + z * WEIGHTS[1] * middle) / (1 - part * z)
+        return end + local_error(1.0, z, z * middle, z * end) / (1 - part * z) ** 2
+
+    size = torch.cat([torch.zeros(1), torch.logspace(-3, 6, 300)]).to(torch.complex128)
+    half_plane = -size[:, None] + 1j * size
+    assert float(passed_on(half_plane).abs().max()) < 1.0 + 1e-12
+    assert float(passed_on(torch.tensor(-1e9 + 0j)).abs()) < 1e-6
+    for z in (0.02, 0.01):
+        assert (math.exp(-z) - passed_on(-z)) / z**4 == pytest.approx(0.0103, rel=0.05)
+
+
 def test_weights_integrate_quadratics():
     # With nodes 0, γ, 1 the method's own weights are exact for lines, the quadrature for parabolas.
     assert sum(WEIGHTS) == pytest.approx(1.0, abs=1e-15)

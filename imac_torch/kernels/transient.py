@@ -146,7 +146,8 @@ def solve_stage(
         gates: (B, M) V, guess and result.
         outputs: (B, M) V, guess and result.
         results: (5, B, M), written: gate, output and supply charge (C), gate and supply current.
-        system: (4, B, M), written: diagonal, transfer, gate and coupling of the last Newton step.
+        system: (8, B, M), written: diagonal, transfer, gate and coupling of the last Newton step;
+            derivatives of the gate's and of the output's charge by gate and output, F.
         converged: (B, parts) bool, written.
         admittance: (parts, K, K) S.
         first: (parts + 1,) int64, neuron ranges of the partitions.
@@ -249,6 +250,12 @@ def solve_stage(
                         system[1, image, neuron] = transfer
                         system[2, image, neuron] = divisor
                         system[3, image, neuron] = coupling[row, lane]
+                        system[4, image, neuron] = charge_scale * by_gate[3] + of_gate
+                        system[5, image, neuron] = charge_scale * by_output[3]
+                        system[6, image, neuron] = charge_scale * by_gate[4]
+                        system[7, image, neuron] = (
+                            charge_scale * by_output[4] + capacitance[neuron]
+                        )
             _solve(matrix, loaded, diagonal, right, a, b, own, step, error, size)
             for lane in range(LANES):
                 moved[lane] = 0.0

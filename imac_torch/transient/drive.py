@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from imac_torch.config import Timing
+from imac_torch.transient.accuracy import LineCorrection
 from imac_torch.transient.dynamics import ramp_peak, ramp_step
 from imac_torch.transient.integrator import GAMMA, Rule, single_stage
 from imac_torch.transient.lines import (
     STEP_SIZES,
     ExactLines,
-    LineError,
     LineState,
     ReducedLines,
     input_currents,
@@ -89,10 +89,10 @@ class Drive(Protocol):
 
     def try_step(
         self, time: float, step: float, rule: Rule
-    ) -> tuple[DrivePoint, DrivePoint, LineError | None]:
-        """Values at the two stages of a step, and its estimated local error, if there is one.
+    ) -> tuple[DrivePoint, DrivePoint, LineCorrection | None]:
+        """Values at the two stages of a step, and what is to be added to them, if anything.
 
-        Rules of one stage have the end twice, and no estimate.
+        Rules of one stage have the end twice, and no correction.
         """
         ...
 
@@ -244,7 +244,7 @@ class RampDrive:
 
     def try_step(
         self, time: float, step: float, rule: Rule
-    ) -> tuple[DrivePoint, DrivePoint, LineError | None]:
+    ) -> tuple[DrivePoint, DrivePoint, LineCorrection | None]:
         """See :class:`Drive`."""
         self._tried, self._next = time + step, self._advanced(step)
         end = self._at(time + step, self._next, after=False)
@@ -308,7 +308,7 @@ class StepDrive:
 
     def try_step(
         self, time: float, step: float, rule: Rule
-    ) -> tuple[DrivePoint, DrivePoint, LineError | None]:
+    ) -> tuple[DrivePoint, DrivePoint, LineCorrection | None]:
         """See :class:`Drive`."""
         if rule != "tr-bdf2":
             spread = single_stage(rule, step)
@@ -325,11 +325,16 @@ class StepDrive:
         middle = self.lines.close(first, self._voltages(time + GAMMA * step))
         second = self.lines.second(self._state, middle, step)
         end = self.lines.close(second, self._voltages(time + step))
-        self._next, self._tried = end, time + step
+        self._tried = time + step
+        error = self.lines.local_error(step, self._state, middle, end)
+        seen = self.lines.changed(error, step)
+        once = self.lines.close(seen, None)
+        again = self.lines.changed(once.values, step)
+        self._next = self.lines.sum(end, self.lines.close(again, None))
         return (
             self._point(time + GAMMA * step, middle, after=True),
             self._point(time + step, end, after=False),
-            self.lines.error(step, self._state, middle, end),
+            LineCorrection(seen.combined, again.combined, self.lines.largest(once)),
         )
 
     def accept(self) -> None:

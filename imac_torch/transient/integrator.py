@@ -3,8 +3,10 @@
 A step of h is one trapezoidal stage to t + γ·h and one BDF2 stage to t + h (Bank et al., IEEE
 Trans. CAD 4, 436, 1985). With γ = 2 - √2 both stages have the same implicit coefficient, so one
 factorisation serves both, the local error is smallest, and the method is second order and
-L-stable (Hosea and Shampine, Appl. Numer. Math. 20, 21, 1996). A quantity y whose derivative the
-circuit prescribes enters as ẏ = σ·y - history with σ = 2/(γ·h) in both stages.
+L-stable (Hosea and Shampine, Appl. Numer. Math. 20, 21, 1996); its local error, which is estimated,
+is taken back by :mod:`imac_torch.transient.accuracy`, whence waveforms are of third order. A
+quantity y whose derivative the circuit prescribes enters as ẏ = σ·y - history with σ = 2/(γ·h) in
+both stages.
 """
 
 from __future__ import annotations
@@ -132,11 +134,12 @@ class StepControl:
     """How steps are chosen.
 
     Attributes:
-        tolerance: V, largest estimated error of a step, of any node of any sample: of its end
-            (charges' local errors, seen through everything behind them), and of outputs between
-            its points. Errors of the steps within a time constant add up. Powers keep the same
-            tolerance relative to vdd and to their largest value, but in steps so short that
-            nothing in them costs energy.
+        tolerance: V, largest error of any output of any sample at any time, estimated: of time
+            points (what is left of charges' local errors once they have been taken back, see
+            :mod:`imac_torch.transient.accuracy`, those of all steps before included) and between
+            them, by :func:`imac_torch.results.waveform.sample`. Powers keep the same tolerance
+            relative to vdd and to their largest value, but in steps so short that nothing in them
+            costs energy.
         smallest: s; a step that would be shorter is an error.
         largest: s, or None for a tenth of the period.
         fixed: s; equal steps of this size instead (convergence studies).

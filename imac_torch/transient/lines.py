@@ -55,20 +55,6 @@ class LineHistory(NamedTuple):
     inner: Any
 
 
-class LineError(NamedTuple):
-    """Estimated local error of a step, at its end.
-
-    Attributes:
-        nodes: (B,) V, largest one of the internal voltages.
-        currents: (B, C) A, what it does to the currents drawn.
-        combined: (B, M) V, and to the combined amplifier voltages.
-    """
-
-    nodes: Tensor
-    currents: Tensor
-    combined: Tensor
-
-
 @dataclass(frozen=True)
 class LineMatrices:
     """One stage's matrices.
@@ -105,12 +91,24 @@ class Lines(Protocol):
         """History of the BDF2 stage."""
         ...
 
-    def close(self, history: LineHistory, voltages: Tensor) -> LineState:
-        """The state at the end of a stage for (B, C) V."""
+    def close(self, history: LineHistory, voltages: Tensor | None) -> LineState:
+        """The state at the end of a stage for (B, C) V; None: 0 V."""
         ...
 
-    def error(self, step: float, *states: LineState) -> LineError | None:
-        """Estimated local error of a step from its three states; None where nothing is stepped."""
+    def local_error(self, step: float, *states: LineState) -> Any:
+        """Of the values, from a step's three states; None where nothing is stepped."""
+        ...
+
+    def changed(self, values: Any, step: float) -> LineHistory:
+        """History of a stage that begins with these values alone."""
+        ...
+
+    def sum(self, state: LineState, change: LineState) -> LineState:
+        """A state and a change of it."""
+        ...
+
+    def largest(self, change: LineState) -> Tensor:
+        """(B,) V, the largest internal voltage."""
         ...
 
     def bias_current(self, state: LineState, voltages: Tensor) -> Tensor:
@@ -212,29 +210,36 @@ class ReducedLines:
         """See :class:`Lines`."""
         return self._history(second_history(step, state.values, middle.values), step)
 
-    def close(self, history: LineHistory, voltages: Tensor) -> LineState:
+    def close(self, history: LineHistory, voltages: Tensor | None) -> LineState:
         """See :class:`Lines`."""
         past = history.inner
         values = torch.zeros_like(past)
         if self.model.order:
             level = shift(history.step)
-            through = voltages
+            through = torch.zeros_like(past[0]) if voltages is None else voltages
             for k, pole in enumerate(self._poles):
                 torch.add(past[k], through, alpha=pole, out=values[k]).div_(level + pole)
                 through = through - values[k]
             return LineState(values, level * values - past)
         return LineState(values, values)
 
-    def error(self, step: float, *states: LineState) -> LineError | None:
+    def local_error(self, step: float, *states: LineState) -> Any:
         """See :class:`Lines`."""
         if self.model.order == 0:
             return None
-        found = shift(step) * local_error(step, *(state.rates for state in states))
-        # The filter itself damps errors that come in faster than it: the implicit estimate.
-        seen = self._history(found, step)
-        level = (shift(step) + self.model.poles[:-1])[:, None]
-        nodes = (found[: self.model.order].abs().amax(dim=-1) / level).amax(dim=0)
-        return LineError(nodes, seen.currents, seen.combined)
+        return local_error(step, *(state.rates for state in states))
+
+    def changed(self, values: Any, step: float) -> LineHistory:
+        """See :class:`Lines`."""
+        return self._history(shift(step) * values, step)
+
+    def sum(self, state: LineState, change: LineState) -> LineState:
+        """See :class:`Lines`."""
+        return LineState(state.values + change.values, state.rates + change.rates)
+
+    def largest(self, change: LineState) -> Tensor:
+        """See :class:`Lines`."""
+        return change.values[: self.model.order].abs().amax(dim=(0, 2))
 
     def voltages(self, state: LineState, voltages: Tensor) -> list[Tensor]:
         """u_0 … u_{K+1}, (B, C) each."""
@@ -325,12 +330,12 @@ class ExactLines:
     def _history(self, history: CellValues, step: float) -> LineHistory:
         elimination = self._stage(step)[1]
         injected = history.scaled(self.blocks.capacitance)
-        _, seen = elimination.solve(None, injected)
+        values, seen = elimination.solve(None, injected)
         return LineHistory(
             self.blocks.input_currents(seen.currents),
             self._combine(seen.positive_end, seen.negative_end),
             step,
-            history,
+            (history, values),
         )
 
     def first(self, state: LineState, step: float) -> LineHistory:
@@ -349,28 +354,33 @@ class ExactLines:
         ))
         return self._history(history, step)
 
-    def close(self, history: LineHistory, voltages: Tensor) -> LineState:
+    def close(self, history: LineHistory, voltages: Tensor | None) -> LineState:
         """See :class:`Lines`."""
-        elimination = self._stage(history.step)[1]
-        injected = history.inner.scaled(self.blocks.capacitance)
-        values, _ = elimination.solve(self.blocks.spread(voltages), injected)
-        return LineState(values, values.times(shift(history.step)) + history.inner.times(-1.0))
+        past, values = history.inner
+        if voltages is not None:
+            elimination = self._stage(history.step)[1]
+            values = values + elimination.solve(self.blocks.spread(voltages), None)[0]
+        return LineState(values, values.times(shift(history.step)) + past.times(-1.0))
 
-    def error(self, step: float, *states: LineState) -> LineError | None:
+    def local_error(self, step: float, *states: LineState) -> Any:
         """See :class:`Lines`."""
-        # In the model, node voltages are what capacitors see: the error is damped by the network.
-        error = CellValues(*(
+        return CellValues(*(
             local_error(step, *(getattr(state.rates, side) for state in states))
             for side in _SIDES
         ))
-        injected = error.scaled(self.blocks.capacitance).times(shift(step))
-        damped, seen = self._stage(step)[1].solve(None, injected)
-        sides = [getattr(damped, side).abs().amax(dim=(0, 1, 2)) for side in _SIDES]
-        return LineError(
-            torch.stack(sides).amax(dim=0),
-            self.blocks.input_currents(seen.currents),
-            self._combine(seen.positive_end, seen.negative_end),
-        )
+
+    def changed(self, values: Any, step: float) -> LineHistory:
+        """See :class:`Lines`."""
+        return self._history(values.times(shift(step)), step)
+
+    def sum(self, state: LineState, change: LineState) -> LineState:
+        """See :class:`Lines`."""
+        return LineState(state.values + change.values, state.rates + change.rates)
+
+    def largest(self, change: LineState) -> Tensor:
+        """See :class:`Lines`."""
+        sides = [getattr(change.values, side).abs().amax(dim=(0, 1, 2)) for side in _SIDES]
+        return torch.stack(sides).amax(dim=0)
 
     def bias_current(self, state: LineState, voltages: Tensor) -> Tensor:
         """See :class:`Lines`."""

@@ -124,12 +124,20 @@ class Linearised(NamedTuple):
         transfer: (B, M) S, output current per gate voltage.
         gate: (B, M), derivative of the gate equation.
         coupling: (B, M), gate voltage per output voltage.
+        gate_by_gate: (B, M) F, of the gate's charge.
+        gate_by_output: (B, M) F.
+        output_by_gate: (B, M) F, of the output's charge.
+        output_by_output: (B, M) F.
     """
 
     diagonal: Tensor
     transfer: Tensor
     gate: Tensor
     coupling: Tensor
+    gate_by_gate: Tensor
+    gate_by_output: Tensor
+    output_by_gate: Tensor
+    output_by_output: Tensor
 
 
 class StageSolution(NamedTuple):
@@ -168,8 +176,8 @@ class StageInputs(NamedTuple):
     outputs: Tensor
 
 
-class NeuronErrors(NamedTuple):
-    """Estimated errors of what a stage is made of.
+class Charged(NamedTuple):
+    """Changes of a layer's charges, and of what reaches it.
 
     Attributes:
         gate: (B, M) C, of the gates' charges.
@@ -255,7 +263,7 @@ def _compiled(
     blocks = load.blocks
     gates, outputs = inputs.gates.clone(), inputs.outputs.clone()
     results = gates.new_empty(5, *gates.shape)
-    system = gates.new_empty(4, *gates.shape)
+    system = gates.new_empty(8, *gates.shape)
     converged = np.zeros((len(gates), len(blocks.first) - 1), dtype=np.bool_)
     circuit = neurons.circuit
     run_blocks(
@@ -316,20 +324,20 @@ def _batched(
         )
         drawn = inputs.offset + load.product(outputs)
         output_defect = current.output + (gates - outputs) * feedback - drawn - output_rate
-        gate = 1.0 + resistance * (
-            feedback + current.gate_by_gate
-            + sigma * (own.gate_by_gate + neurons.gate_capacitance)
-        )
+        gate_by_gate = own.gate_by_gate + neurons.gate_capacitance
+        output_by_output = own.output_by_output + neurons.capacitance
+        gate = 1.0 + resistance * (feedback + current.gate_by_gate + sigma * gate_by_gate)
         transfer = current.output_by_gate + feedback - sigma * own.output_by_gate
         coupling = resistance / gate * (
             feedback - current.gate_by_output - sigma * own.gate_by_output
         )
         diagonal = (
-            feedback - current.output_by_output
-            + sigma * (own.output_by_output + neurons.capacitance)
-            - transfer * coupling
+            feedback - current.output_by_output + sigma * output_by_output - transfer * coupling
         )
-        system = Linearised(diagonal, transfer, gate, coupling)
+        system = Linearised(
+            diagonal, transfer, gate, coupling,
+            gate_by_gate, own.gate_by_output, own.output_by_gate, output_by_output,
+        )
         gate_step = gate_defect / gate
         change = load.solve(diagonal, output_defect + transfer * gate_step, LINEAR_TOLERANCE)
         gate_change = gate_step + coupling * change
@@ -354,14 +362,14 @@ def propagate(
     system: Linearised,
     load: StageLoad,
     sigma: float,
-    errors: NeuronErrors,
+    changes: Charged,
 ) -> tuple[Tensor, Tensor]:
-    """(B, M) V twice: what errors do to gates and outputs at the end of a stage."""
+    """(B, M) V twice: what changes of its past do to gates and outputs at a stage's end."""
     resistance = neurons.circuit.input_resistance
-    gate_step = (errors.combined + resistance * sigma * errors.gate) / system.gate
-    right = sigma * errors.output + system.transfer * gate_step
-    if errors.currents is not None:
-        right = right - errors.currents
+    gate_step = (changes.combined + resistance * sigma * changes.gate) / system.gate
+    right = sigma * changes.output + system.transfer * gate_step
+    if changes.currents is not None:
+        right = right - changes.currents
     if neurons.tables is not None and load.load is not None:
         from imac_torch.kernels import transient as kernels
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +10,8 @@ from torch import Tensor
 from imac_torch.errors import SolverError
 from imac_torch.transient.lines import LineState
 from imac_torch.transient.neuronstage import Linearised
+
+Held = TypeVar("Held")
 
 
 class NeuronState(NamedTuple):
@@ -62,14 +64,14 @@ RATES: Final = {
 """Where the derivative of a quantity with a history is."""
 
 
-def present(state: LineState | None) -> LineState:
-    """The state of lines that must have one.
+def present(state: Held | None) -> Held:
+    """What a layer must have.
 
     Raises:
         SolverError: There is none.
     """
     if state is None:
-        raise SolverError("a layer's lines have no state")
+        raise SolverError("a layer has no such state")
     return state
 
 

@@ -11,7 +11,14 @@ from torch import Tensor
 from imac_torch.dc.network import solve_dc
 from imac_torch.dc.newton import NewtonOptions
 from imac_torch.results.solution import Status
-from imac_torch.transient.accuracy import Earlier, between_errors, end_errors, power_errors
+from imac_torch.transient.accuracy import (
+    Earlier,
+    between_errors,
+    corrected,
+    corrected_middle,
+    correction,
+    power_errors,
+)
 from imac_torch.transient.drive import Drive, DrivePoint, RampDrive, Sequence, StepDrive
 from imac_torch.transient.integrator import (
     GAMMA,
@@ -22,7 +29,6 @@ from imac_torch.transient.integrator import (
     single_stage,
 )
 from imac_torch.transient.lines import (
-    LineError,
     LineHistory,
     Lines,
     LineState,
@@ -210,27 +216,24 @@ class Stepper:
             self._power(middle_point, middle.lines, middle.neurons),
             self._power(end_point, end.lines, end.neurons),
         )
-        return TriedStep(
-            self._errors(step, (start, middle, end), drive, powers),
-            middle.neurons,
-            end.neurons,
-            end.lines,
-            powers,
-        )
+        loads = [self._load(k, step) for k in range(len(self.stages))]
+        states = start, middle, end
+        found = correction(self.stages, loads, step, states, drive)
+        passed = corrected_middle(middle, found)
+        neurons, lines = corrected(self.stages, step, states, found)
+        points = (self.neurons, passed, neurons)
+        errors = self._errors(step, points, found.largest, powers)
+        return TriedStep(errors, passed, neurons, lines, powers)
 
     def _errors(
         self,
         step: float,
-        states: tuple[StageState, StageState, StageState],
-        drive: LineError | None,
+        points: tuple[list[NeuronState], list[NeuronState], list[NeuronState]],
+        charges: Tensor,
         powers: tuple[Powers, Powers],
     ) -> Tensor:
         """(layers, B), relative to the tolerance; powers count as the first layer's."""
-        loads = [self._load(k, step) for k in range(len(self.stages))]
-        errors = torch.maximum(
-            end_errors(self.stages, loads, step, states, drive),
-            between_errors(step, states, self._earlier),
-        )
+        errors = torch.maximum(charges, between_errors(step, points, self._earlier))
         if step > self._shortest:
             first, second, third = (
                 power.total - power.charging for power in (self.power(), *powers)
