@@ -1,6 +1,8 @@
 """Read-outs: their checks, their equations against a nodal solution, and a plug-in kind."""
 
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -74,71 +76,13 @@ def test_power_is_that_of_every_resistor_and_of_what_is_drawn(combine):
     torch.testing.assert_close(apart, expected, rtol=1e-11, atol=0.0)
 
 
-PLUGIN = '''
-"""An ideal current sink: both lines end in (nearly) 0 V, o = R·(i+ - i-)."""
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-
-from imac_torch.periphery.readout import ReadOut, register_read_out
-
-SINK = 1e-3  # Ω
-
-
-@dataclass(frozen=True)
-class CurrentSink(ReadOut):
-    resistance: Tensor
-    kind = "current_sink"
-
-    @classmethod
-    def of(cls, config, gain, combination):
-        resistance = gain * config.amplifier.input_resistance
-        return cls(combination, config.amplifier.pole, torch.tensor(resistance).double())
-
-    @property
-    def positive_load(self):
-        return torch.full_like(self.resistance, SINK)
-
-    negative_load = positive_load
-
-    @property
-    def coupling(self):
-        return torch.zeros_like(self.resistance)
-
-    def output(self, positive, negative):
-        return self.resistance / SINK * (positive - negative)
-
-    def feedback_current(self, output, positive, negative):
-        return output / self.resistance
-
-    subcircuit = "sink"
-    subcircuit_text = """.subckt sink plus minus out r=1
-Rp plus 0 1m
-Rm minus 0 1m
-Eout out 0 plus minus '1000*r'
-Rf out 0 'r'
-.ends sink
-"""
-
-    def parameters(self):
-        return {"r": float(self.resistance)}
-
-    @property
-    def resistance_total(self):
-        return float(self.resistance)
-
-
-register_read_out(CurrentSink)
-'''
+PLUGIN = Path(__file__).parent / "plugins" / "current_sink.py"
 
 
 @pytest.fixture
 def current_sink():
-    assert PLUGIN.strip().count("\n") < 60  # one short file is all that a kind needs
-    space = {"__name__": "current_sink"}
-    exec(PLUGIN, space)
-    yield space["CurrentSink"]
+    assert PLUGIN.read_text().count("\n") <= 60  # one short file is all that a kind needs
+    yield runpy.run_path(str(PLUGIN), run_name="current_sink")["CurrentSink"]
     READ_OUT_KINDS.remove("current_sink")
 
 
