@@ -16,7 +16,7 @@ from fuzz.documents import Documents
 from fuzz.harness import BAD, CLEAR, RAN, Outcome, Tally, attempt, run_area
 from fuzz.kills import Kills
 from fuzz.readers import READERS, Reader, Readers
-from fuzz.simulators import Simulators
+from fuzz.simulators import COMPANY, ENDS, LEFT, Simulators
 
 from imac_torch.errors import DataError
 
@@ -45,8 +45,13 @@ def test_commands(tmp_path: Path) -> None:
 
 
 def test_simulators(tmp_path: Path) -> None:
-    quick = ("it dies", "a file is missing", "files are pipes", "results of another netlist")
-    clean(run_area(Simulators(quick), SEED, tmp_path, count=6))
+    left = ("a file is missing", "files are pipes", "files are directories", "two plots")
+    area = Simulators(left, ("it ends", "it crashes"), ("alone", "a daemon"))
+    clean(run_area(area, SEED, tmp_path, count=4))
+
+
+def test_simulators_misbehave_in_many_ways() -> None:
+    assert len(LEFT) * len(COMPANY) * len(ENDS) > 1000
 
 
 def test_kills(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -24,13 +25,15 @@ else:  # pragma: no cover - the same parser under its name on Python 3.10
     import tomli as tomllib
 
 __all__ = [
-    "LARGEST_DATA", "LARGEST_TEXT", "LOCK", "atomic_path", "check_place", "exclusive",
-    "is_remnant", "parse_json", "parse_toml", "read_bytes", "read_tensors", "read_text",
-    "regular_file", "strict_json", "write_text",
+    "LARGEST_DATA", "LARGEST_RESULT", "LARGEST_TEXT", "LOCK", "atomic_path", "check_place",
+    "exclusive", "file_digest", "is_remnant", "parse_json", "parse_toml", "read_bytes",
+    "read_tensors", "read_text", "regular_file", "strict_json", "write_text",
 ]  # fmt: skip
 
 LARGEST_DATA: Final = 2**36
 """Bytes of data sets and tensors: what a file may have that is larger than all others."""
+LARGEST_RESULT: Final = 2**31
+"""Bytes of a simulator's result: hours of waveforms."""
 LARGEST_TEXT: Final = 64 * 2**20
 """Bytes; text files of users are kilobytes."""
 LOCK: Final = ".imac_torch.lock"
@@ -227,6 +230,22 @@ def read_bytes(path: str | Path, *, limit: int = LARGEST_TEXT) -> bytes:
             if len(content) > limit:
                 raise _too_large(path, f"more than {limit}", limit)
     return bytes(content)
+
+
+def file_digest(path: str | Path, *, limit: int = LARGEST_RESULT) -> str:
+    """SHA-256 of a file in hexadecimal, read piece by piece; that of a larger one is none.
+
+    Raises:
+        OSError: It cannot be read, or is not a regular file.
+    """
+    path = regular_file(path)
+    if path.stat().st_size > limit:
+        return ""
+    found = hashlib.sha256()
+    with path.open("rb") as stream:
+        while part := stream.read(_PIECE):
+            found.update(part)
+    return found.hexdigest()
 
 
 def read_text(

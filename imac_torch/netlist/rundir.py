@@ -13,13 +13,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from imac_torch.base.files import LOCK, exclusive, is_remnant, parse_json, read_text, write_text
+from imac_torch.base.files import (
+    LOCK,
+    exclusive,
+    file_digest,
+    is_remnant,
+    parse_json,
+    read_text,
+    write_text,
+)
 from imac_torch.errors import NetlistError
 
 MANIFEST: Final = "imac_torch_run.json"
 """Name of the manifest in a run directory."""
-_LARGEST: Final = 2**33
-"""Bytes of a netlist."""
 _FORMAT: Final = 1
 
 
@@ -85,7 +91,7 @@ def run_directory(
     with _locked(directory, wait=wait):
         for name, digest in digests.items():
             path = directory / name
-            if not path.is_file() or _digest(path) != digest:
+            if not path.is_file() or file_digest(path) != digest:
                 raise NetlistError(
                     f"{path} is not what was written for this run: another run has used the "
                     "directory since, or the file was edited; write the netlists again, each run "
@@ -129,7 +135,7 @@ def _write(
             (directory / name).unlink(missing_ok=True)
     for name, text in files.items():
         path = directory / name
-        if path.is_file() and _digest(path) == hashes[name]:
+        if path.is_file() and file_digest(path) == hashes[name]:
             continue
         write_text(path, text)
     new = {name: [value] for name, value in hashes.items()}
@@ -138,17 +144,6 @@ def _write(
 
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    """Of a file; that of a huge one is none of ours."""
-    digest = hashlib.sha256()
-    if path.stat().st_size > _LARGEST:
-        return ""
-    with path.open("rb") as stream:
-        while part := stream.read(2**20):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def _write_manifest(
@@ -200,7 +195,7 @@ def _check_untouched(path: Path, ours: set[str | None]) -> None:
     """Refuse to replace or remove a file that we did not write as it is now."""
     if not path.exists():
         return
-    if not path.is_file() or _digest(path) not in ours:
+    if not path.is_file() or file_digest(path) not in ours:
         raise NetlistError(
             f"{path} was changed since imac_torch wrote it, or was written by somebody else; "
             "move it away or choose another run directory"

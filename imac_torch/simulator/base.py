@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import shutil
@@ -14,6 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from imac_torch.base.files import file_digest
 from imac_torch.errors import (
     ImacError,
     MeasureError,
@@ -168,7 +168,7 @@ class Simulator(ABC):
     def result_digests(self, job: SimulationJob) -> dict[str, str]:
         """SHA-256 of every file that a run of the job has left, by name."""
         return {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            path.name: file_digest(path)
             for path in sorted(set(self._output_files(job)))
             if path.is_file()
         }

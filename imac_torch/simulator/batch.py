@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from imac_torch.base.files import write_text
+from imac_torch.base.files import parse_json, read_text, write_text
 from imac_torch.errors import SimulatorError, SimulatorLicenceError
 from imac_torch.netlist.job import SimulationJob
 from imac_torch.simulator.base import Simulator, remove_stale
@@ -190,7 +190,7 @@ def _reload(
     simulator: Simulator, job: SimulationJob, record: Path, identity: dict[str, object]
 ) -> SimulationResult | None:
     try:
-        stored = json.loads(record.read_text(encoding="utf-8"))
+        stored = parse_json(read_text(record))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(stored, dict) or any(stored.get(k) != v for k, v in identity.items()):

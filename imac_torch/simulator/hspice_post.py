@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+from imac_torch.base.files import LARGEST_RESULT, read_bytes
 from imac_torch.errors import SimulatorError
 from imac_torch.simulator.result import FloatArray
 
@@ -48,7 +49,7 @@ def read_post(path: Path) -> list[dict[str, FloatArray]]:
         FileNotFoundError: There is no such file.
         SimulatorError: The file is truncated or of an unknown format.
     """
-    content = path.read_bytes()
+    content = read_bytes(path, limit=LARGEST_RESULT)
     try:
         is_ascii = content[:4].decode("ascii").isdigit()
     except UnicodeDecodeError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from imac_torch.base.files import read_text
 from imac_torch.base.units import parse_spice_number
 from imac_torch.errors import NetlistError, SimulatorError
 
@@ -64,7 +65,7 @@ def read_measure_file(path: Path) -> MeasureTable:
         FileNotFoundError: There is no such file.
         SimulatorError: The file is truncated or not a measure file.
     """
-    lines = path.read_text(errors="replace").splitlines()
+    lines = read_text(path, errors="replace").splitlines()
     start = 0
     while start < len(lines) and lines[start].lstrip()[:1] in ("$", ".", ""):
         start += 1

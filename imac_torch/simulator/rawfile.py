@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imac_torch.base.files import LARGEST_RESULT, read_bytes
 from imac_torch.errors import SimulatorError
 from imac_torch.simulator.result import FloatArray
 
@@ -24,7 +25,7 @@ def read_raw(path: Path) -> list[dict[str, FloatArray]]:
         FileNotFoundError: There is no such file.
         SimulatorError: The file is truncated or is not a raw file.
     """
-    content = path.read_bytes()
+    content = read_bytes(path, limit=LARGEST_RESULT)
     plots = []
     position = 0
     while content[position:].strip():
