@@ -179,11 +179,11 @@ def test_statistics_weigh_what_cannot_be_exact(generator: torch.Generator) -> No
     with torch.no_grad():
         wanted = found.matrix.wanted_transfer()
         blind = known.relative_error(
-            found.matrix.read_out(found.matrix.gain()).transfer(found.matrix.conductances()), wanted
+            found.matrix.divider(found.matrix.gain()).transfer(found.matrix.conductances()), wanted
         )
         found.matrix.set_input_statistics(known)
         seeing = known.relative_error(
-            found.matrix.read_out(found.matrix.gain()).transfer(found.matrix.conductances()), wanted
+            found.matrix.divider(found.matrix.gain()).transfer(found.matrix.conductances()), wanted
         )
     assert seeing < 0.7 * blind
 

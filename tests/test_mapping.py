@@ -12,9 +12,11 @@ from imac_torch.circuit.crossbar import build_crossbar, partition_ends
 from imac_torch.config import Amplifier, Config, Crossbar, Interconnect, Memristor, WeightMapping
 from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.errors import ConfigError, MappingError
-from imac_torch.mapping.matching import ReadOut, match
+from imac_torch.mapping.divider import RowDivider
+from imac_torch.mapping.matching import match
 from imac_torch.mapping.quantization import ConductancePair, quantize, to_conductances, to_values
 from imac_torch.mapping.states import InputStatistics
+from imac_torch.periphery.readout import build_read_out
 
 DEVICE = Memristor(rlow=10e3, rhigh=1e6)
 
@@ -118,8 +120,10 @@ def test_refusals(generator: torch.Generator) -> None:
         )
 
 
-def read_out(columns: int, parts: int, gain: float, averaged: bool = True) -> ReadOut:
-    return ReadOut(gain, 1e3, partition_ends(columns, parts), averaged)
+def divider(columns: int, parts: int, gain: float, averaged: bool = True) -> RowDivider:
+    config = Config(amplifier=Amplifier(combine="average" if averaged else "sum"))
+    built = build_read_out(config.for_layer(0, "layer", 1), gain, parts)
+    return built.divider(partition_ends(columns, parts))
 
 
 @pytest.mark.parametrize("combine", ["average", "sum"])
@@ -136,7 +140,7 @@ def test_closed_form_is_the_elimination_of_ideal_wires(
         interconnect=Interconnect(resistance=False),
     ).for_layer(0, "layer", 1)
     ports, _ = eliminate_layer(build_crossbar(pair, config, 7.0))
-    closed = read_out(11, 3, 7.0, combine == "average").transfer(pair)
+    closed = divider(11, 3, 7.0, combine == "average").transfer(pair)
     # the same formula in another order of operations: a few dozen roundings
     torch.testing.assert_close(closed, ports.transfer, rtol=1e-12, atol=1e-14)
 
@@ -147,7 +151,7 @@ def test_matched_conductances_have_the_wanted_transfer(
     generator: torch.Generator, parts: int, averaged: bool
 ) -> None:
     target = random(generator, 8, 21) * 0.02
-    out = read_out(21, parts, 20.0, averaged)
+    out = divider(21, parts, 20.0, averaged)
     found = match(target, DEVICE, out, InputStatistics.independent(20), where="layer")
     assert bool(found.exact.all())
     # u is a small difference of conductances, amplified by the gain: 20·1e-16·(sums/cells)
@@ -195,7 +199,7 @@ def test_rows_with_a_common_mode_are_exact_too() -> None:
     """All weights of one sign: the unilateral mapping is far off there, S+ and S- differ most."""
     target = torch.full((1, 12), 0.03, dtype=torch.float64)
     target[0, ::3] = 0.005
-    out = read_out(12, 1, 20.0)
+    out = divider(12, 1, 20.0)
     found = match(target, DEVICE, out, InputStatistics.independent(11), where="layer")
     torch.testing.assert_close(out.transfer(found.pair), target, rtol=0, atol=1e-13)
     values = target / target.max()
@@ -207,7 +211,7 @@ def test_rows_with_a_common_mode_are_exact_too() -> None:
 
 def test_matching_is_differentiable(generator: torch.Generator) -> None:
     """Without wires the transfer is the target, so its derivative is the identity."""
-    out = read_out(9, 2, 20.0)
+    out = divider(9, 2, 20.0)
     statistics = InputStatistics.independent(8)
     target = (random(generator, 3, 9) * 0.02).requires_grad_()
     found = match(target, DEVICE, out, statistics, where="layer")
@@ -232,7 +236,7 @@ def test_what_is_out_of_range_is_the_least_error(generator: torch.Generator) -> 
     """A weak device and large weights: no small change of any cell may do better."""
     device = Memristor(rlow=78e3, rhigh=202e3)
     target = random(generator, 3, 10) * 0.3
-    out = read_out(10, 2, 30.0)
+    out = divider(10, 2, 30.0)
     lines = torch.rand(200, 9, generator=generator, dtype=torch.float64)
     statistics = InputStatistics.of(lines)
     found = match(target, device, out, statistics, where="layer")
@@ -249,7 +253,7 @@ def test_what_is_out_of_range_is_the_least_error(generator: torch.Generator) -> 
 
 def test_states_are_used_and_chosen_better_than_by_rounding(generator: torch.Generator) -> None:
     target = random(generator, 6, 25) * 0.02
-    out = read_out(25, 1, 10.0)
+    out = divider(25, 1, 10.0)
     statistics = InputStatistics.independent(24)
     device = DEVICE.replace(states=16)
     found = match(target, device, out, statistics, where="layer")

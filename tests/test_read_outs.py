@@ -10,7 +10,7 @@ from small_networks import LOGISTIC, loader, mlp, signs
 
 import imac_torch as imac
 from imac_torch.config.kinds import READ_OUT_KINDS
-from imac_torch.errors import CircuitError, ConfigError
+from imac_torch.errors import CircuitError, ConfigError, MappingError
 from imac_torch.mapping.slices import Slicing
 from imac_torch.periphery.readout import Differential, combination_of
 
@@ -115,3 +115,22 @@ def test_a_new_kind_is_one_file(current_sink, combine, ngspice, tmp_path):
     torch.testing.assert_close(found, wanted / scale, rtol=1e-6, atol=1e-9)
     v = x.double().requires_grad_()
     assert torch.autograd.gradcheck(lambda u: network(u), (v,), atol=1e-6)
+
+
+def test_matched_conductances_ask_the_read_out_what_its_divider_does(current_sink):
+    """Of a kind nobody knew, too; one that is not a difference of both ends is refused."""
+    config = LOGISTIC.replace(
+        amplifier=imac.Amplifier(kind="current_sink", gain=4.0),
+        mapping=imac.WeightMapping(levels="continuous", scheme="matched"),
+        interconnect=imac.Interconnect(resistance=False),
+    )
+    network = imac.convert(mlp(5, 3), config)
+    (layer,) = network.analog_layers()
+    lines = torch.cat([0.8 * signs(2, 5), torch.ones(2, 1) * 0.8], dim=1).double()
+    found = network.solve(signs(2, 5)).layers[0].combined
+    # The divider's numbers are the stamp's: 1e-16 of 1/SINK against cells of 1e-5 S.
+    wanted = (lines @ layer.wanted_transfer().T).detach()
+    torch.testing.assert_close(found, wanted, rtol=0.0, atol=1e-6)
+    single_ended = replace(differential().divider((5,)), by_negative=0.0)
+    with pytest.raises(MappingError, match=r"layer: the scheme 'matched'.*20·\(1·p \+ 0·q\)"):
+        single_ended.check_matchable("layer")

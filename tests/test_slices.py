@@ -271,7 +271,7 @@ def test_residuals_make_up_for_what_earlier_slices_do(generator: torch.Generator
             states = torch.tensor([1 / 202e3, 1 / 78e3], dtype=torch.float64)
             assert float((side[..., None] - states).abs().min(-1).values.max()) < 1e-18
         matrix = layer.matrix
-        transfer = matrix.read_out(matrix.gain()).transfer(found.pair).detach()
+        transfer = matrix.divider(matrix.gain()).transfer(found.pair).detach()
         error = matrix.statistics.relative_error(transfer, matrix.wanted_transfer().detach())
         assert error == pytest.approx(found.error, rel=1e-9)
     # A slice to base 2 halves the error at least; the gain is from a list, hence not at each.

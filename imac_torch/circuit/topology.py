@@ -23,7 +23,7 @@ from imac_torch.circuit.wires import input_line_capacitances, output_line_capaci
 from imac_torch.config import Config, Timing
 from imac_torch.errors import CircuitError
 from imac_torch.periphery.neuron.base import NeuronSpec
-from imac_torch.periphery.readout import Average, ReadOut, Sum
+from imac_torch.periphery.readout import ReadOut
 
 IndexArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -326,20 +326,21 @@ def build_layer(
     amplifier_out = builder.nodes("o", rows, parts)
     sums = None
     meeting = spec.read_out.combination
-    if isinstance(meeting, Sum):
+    resistances = meeting.resistances(rows)
+    if resistances is None:
         sums = SumArray(
             np.arange(outputs)[:, None] + 1,
             amplifier_out.reshape(outputs, slices * parts),
             np.array(meeting.factors),
             neuron_inputs,
         )
-    elif isinstance(meeting, Average):
+    else:
         builder.add(
             "resistor",
             "ro",
             (ends_row, ends_part),
             (amplifier_out, np.repeat(neuron_inputs, slices)[:, None]),
-            _array(meeting.resistances(rows))[:, None],
+            _array(resistances)[:, None],
         )
     labels = np.stack([ends_row.reshape(-1), ends_part.reshape(-1)], axis=1) + 1
     ends = [item.reshape(-1) for item in (positive_end, negative_end, amplifier_out)]

@@ -1,14 +1,14 @@
 """Conductances for which the read-out's divider computes exactly the wanted transfer.
 
-The I± lines float. Without wires, a row of one partition with conductances g+, g- (sums S+, S-),
-R1 = R2 = R and gain G puts out
+The I± lines float. Without wires, a row of one partition with conductances g+, g- (sums S+, S-)
+whose read-out puts out G·(p - q) and loads the I- end with d and both alike with g_L = a = c + d
+(:mod:`imac_torch.mapping.divider`) puts out
 
-    o = G/(S- + 1/R)·Σ_c (ρ·g+_c - g-_c)·v_c,    ρ = (S- + g_L)/(S+ + g_L),  g_L = 1/(R·(1 + G)).
+    o = G/(S- + d)·Σ_c (ρ·g+_c - g-_c)·v_c,    ρ = (S- + g_L)/(S+ + g_L).
 
-(Kirchhoff's law at both line ends: p = Σ g+·v/(S+ + g_L), q = (Σ g-·v + α·p/R)/(S- + 1/R),
-o = G·(p - q), α = G/(1 + G).) So the gain of a row depends on its own conductances, and where
-S+ ≠ S- the two sides weigh differently: a common-mode error. With a = G/(S- + 1/R) the wanted
-transfer t is reached if ρ·g+_c - g-_c = u_c := t_c/a in every cell. Summed over the row this
+So the gain of a row depends on its own conductances, and where S+ ≠ S- the two sides weigh
+differently: a common-mode error. With s = G/(S- + d) the wanted transfer t is reached if
+ρ·g+_c - g-_c = u_c := t_c/s in every cell. Summed over the row this
 determines ρ = 1 - Σu/g_L; what remains free in a cell, a point on a line in the (g+, g-) plane, is
 used to take the lowest conductances, which cost the least power and wire drop.
 
@@ -21,8 +21,7 @@ Shapes: M rows, C columns (bias last), H partitions of up to K columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -31,92 +30,15 @@ from torch import Tensor
 
 from imac_torch.config import Memristor
 from imac_torch.errors import MappingError
+from imac_torch.mapping.divider import RowDivider
 from imac_torch.mapping.quantization import ConductancePair
-from imac_torch.mapping.slices import Slicing
-from imac_torch.mapping.states import InputStatistics, RowProblem, improve
+from imac_torch.mapping.states import InputStatistics, improve
 from imac_torch.numeric.modes import differentiating, leaf, once
 
 LARGEST_TRANSFER: Final = 1e9
 """V/V; beyond it squares of errors are far above everything else that is computed with."""
 BIAS_ROUNDS: Final = 1
 """Repetitions in which the bias absorbs the mean of what cannot be realised."""
-
-
-@dataclass(frozen=True)
-class ReadOut:
-    """What the rows of a layer end in.
-
-    Attributes:
-        gain: G of the amplifiers.
-        input_resistance: R1 = R2, Ω.
-        column_ends: Last column (1-based) of every horizontal partition.
-        averaged: Whether partitions are averaged (else summed).
-        slicing: Rows of one output.
-    """
-
-    gain: float
-    input_resistance: float
-    column_ends: tuple[int, ...]
-    averaged: bool
-    slicing: Slicing = field(default_factory=Slicing)
-
-    @property
-    def line_load(self) -> float:
-        """g_L: conductance of the I+ end's load, S."""
-        return 1.0 / (self.input_resistance * (1.0 + self.gain))
-
-    def problem(self, device: Memristor) -> RowProblem:
-        """What :func:`imac_torch.mapping.states.improve` needs to know of single rows."""
-        return RowProblem(
-            low=1.0 / device.rhigh,
-            high=1.0 / device.rlow,
-            states=device.states,
-            gain=self.gain / (len(self.column_ends) if self.averaged else 1),
-            line_load=self.line_load,
-            input_conductance=1.0 / self.input_resistance,
-            column_ends=self.column_ends,
-        )
-
-    @cached_property
-    def _places(self) -> tuple[Tensor, Tensor]:
-        """(H, K) int64 columns of every partition, C where there is none, and the mask."""
-        starts = torch.tensor((0, *self.column_ends[:-1]), device="cpu")[:, None]
-        ends = torch.tensor(self.column_ends, device="cpu")[:, None]
-        columns = starts + torch.arange(int((ends - starts).max()), device="cpu")
-        mask = columns < ends
-        return torch.where(mask, columns, self.column_ends[-1]), mask
-
-    def gather(self, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., C) → (..., H, K) with zeros behind short partitions, and the mask (H, K)."""
-        places, mask = (item.to(columns.device) for item in self._places)
-        return torch.nn.functional.pad(columns, (0, 1))[..., places], mask
-
-    def scatter(self, blocks: Tensor) -> Tensor:
-        """(..., H, K) → (..., C): the inverse of :meth:`gather`."""
-        return blocks[..., self._places[1].to(blocks.device)]
-
-    def transfer(self, pair: ConductancePair) -> Tensor:
-        """The exact transfer of conductances without wires.
-
-        Args:
-            pair: (..., M·L, C) S.
-
-        Returns:
-            (..., M, C): combined amplifier voltage per line voltage.
-        """
-        return self.slicing.join(self.row_transfer(pair))
-
-    def row_transfer(self, pair: ConductancePair) -> Tensor:
-        """The same of every row by itself, (..., M·L, C)."""
-        positive, _ = self.gather(pair.positive)
-        negative, _ = self.gather(pair.negative)
-        sum_plus = positive.sum(-1, keepdim=True)
-        sum_minus = negative.sum(-1, keepdim=True)
-        ratio = (sum_minus + self.line_load) / (sum_plus + self.line_load)
-        scale = self.gain / (sum_minus + 1.0 / self.input_resistance)
-        if self.averaged:
-            scale = scale / len(self.column_ends)
-        return self.scatter(scale * (ratio * positive - negative))
 
 
 @dataclass(frozen=True)
@@ -140,7 +62,7 @@ class Match:
 def match(
     target: Tensor,
     device: Memristor,
-    read_out: ReadOut,
+    divider: RowDivider,
     statistics: InputStatistics,
     *,
     where: str,
@@ -151,14 +73,16 @@ def match(
         target: (M, C) float64, combined amplifier voltage per line voltage, the bias line (at
             vdd) last.
         device: End resistances, and the number of states if it is limited.
-        read_out: What the rows end in.
+        divider: The rows and what they end in.
         statistics: Of the inputs; weighs errors where the transfer cannot be exact.
         where: The layer's path, for errors.
 
     Raises:
-        MappingError: The target is not finite, or weights are sliced.
+        MappingError: The target is not finite, weights are sliced, or the read-out's divider is
+            of another kind.
     """
-    if read_out.slicing.count != 1:
+    divider.check_matchable(where)
+    if divider.slicing.count != 1:
         raise MappingError(f"{where}: this matches one row per output; use match_slices")
     if not bool(torch.isfinite(target).all()):
         raise MappingError(f"{where}: the wanted transfer is not finite")
@@ -171,28 +95,26 @@ def match(
     wanted = target.detach()
     # Errors of what can be realised shift the mean of the row; the bias cell takes that back.
     corrected = wanted.clone()
-    solution = _solve(corrected, low, high, read_out, statistics)
+    solution = _solve(corrected, low, high, divider, statistics)
     for _ in range(BIAS_ROUNDS if not bool(solution.exact.all()) else 0):
-        found = read_out.transfer(solution.cells())
+        found = divider.transfer(solution.cells())
         offset = ((found - wanted) * statistics.mean).sum(-1)
         corrected[:, -1] = corrected[:, -1] - offset
-        solution = _solve(corrected, low, high, read_out, statistics)
+        solution = _solve(corrected, low, high, divider, statistics)
     pair = solution.cells()
     exact = solution.exact.all(dim=-1)
-    problem = read_out.problem(device)
-    free = replace(problem, states=None)
     if not bool(exact.all()):
         bad = torch.nonzero(~exact)[:, 0]
         rows = ConductancePair(pair.positive[bad], pair.negative[bad])
-        better = improve(rows, wanted[bad], free, statistics)
+        better = improve(rows, wanted[bad], divider, device.replace(states=None), statistics)
         pair = ConductancePair(
             pair.positive.index_copy(0, bad, better.positive),
             pair.negative.index_copy(0, bad, better.negative),
         )
-    error = range_error = statistics.relative_error(read_out.transfer(pair), wanted)
+    error = range_error = statistics.relative_error(divider.transfer(pair), wanted)
     if device.states is not None:
-        pair = improve(pair, wanted, problem, statistics)
-        error = statistics.relative_error(read_out.transfer(pair), wanted)
+        pair = improve(pair, wanted, divider, device, statistics)
+        error = statistics.relative_error(divider.transfer(pair), wanted)
     if target.requires_grad and torch.is_grad_enabled():
         smooth = solution.with_gradient(target + (corrected - wanted))
         # Straight through the descent and the rounding to states.
@@ -208,7 +130,7 @@ class _Solution:
     """Cells found for every row of every partition, and how to differentiate them.
 
     Attributes:
-        read_out: Of the layer.
+        divider: Of the layer.
         low: Smallest conductance, S.
         high: Largest conductance, S.
         sum_minus: (M, H, 1) S, S- at the fixed point.
@@ -219,7 +141,7 @@ class _Solution:
         mask: (H, K) bool.
     """
 
-    read_out: ReadOut
+    divider: RowDivider
     low: float
     high: float
     sum_minus: Tensor
@@ -234,7 +156,7 @@ class _Solution:
         positive, negative = _cells(
             self.drive + self.shift, self.ratio, self.low, self.high, self.mask
         )
-        return ConductancePair(self.read_out.scatter(positive), self.read_out.scatter(negative))
+        return ConductancePair(self.divider.scatter(positive), self.divider.scatter(negative))
 
     def with_gradient(self, target: Tensor) -> ConductancePair:
         """The same cells with their dependence on the wanted transfer.
@@ -249,20 +171,19 @@ class _Solution:
         implied = self._negative(target, frozen)[1].sum(-1, keepdim=True)
         sums = frozen + (implied - implied.detach()) / (1.0 - slope)
         positive, negative = (once(cells) for cells in self._negative(target, sums))
-        return ConductancePair(self.read_out.scatter(positive), self.read_out.scatter(negative))
+        return ConductancePair(self.divider.scatter(positive), self.divider.scatter(negative))
 
     def _negative(self, target: Tensor, sum_minus: Tensor) -> tuple[Tensor, Tensor]:
-        drive = _drive(target, sum_minus, self.read_out)
-        free = 1.0 - drive.sum(-1, keepdim=True) / self.read_out.line_load
+        drive = _drive(target, sum_minus, self.divider)
+        free = 1.0 - drive.sum(-1, keepdim=True) / self.divider.positive_load
         ratio = torch.where(self.exact[..., None], free, self.ratio)
         return _cells(drive + self.shift, ratio, self.low, self.high, self.mask)
 
 
-def _drive(target: Tensor, sum_minus: Tensor, read_out: ReadOut) -> Tensor:
+def _drive(target: Tensor, sum_minus: Tensor, divider: RowDivider) -> Tensor:
     """The drive u = t/a, (M, H, K) S."""
-    blocks, _ = read_out.gather(target)
-    parts = len(read_out.column_ends) if read_out.averaged else 1
-    return blocks * parts * (sum_minus + 1.0 / read_out.input_resistance) / read_out.gain
+    blocks, _ = divider.gather(target)
+    return blocks * (sum_minus + divider.negative_load) / divider.combined_gain
 
 
 def _cells(
@@ -276,15 +197,14 @@ def _cells(
 
 
 def _solve(
-    target: Tensor, low: float, high: float, read_out: ReadOut, statistics: InputStatistics
+    target: Tensor, low: float, high: float, divider: RowDivider, statistics: InputStatistics
 ) -> _Solution:
     """The fixed point on S- of every row; u, ρ and the cells follow from it."""
     from imac_torch.kernels.projection import realise  # imports numba
 
-    blocks, mask = read_out.gather(target)
-    weight, _ = read_out.gather(statistics.weight)
+    blocks, mask = divider.gather(target)
+    weight, _ = divider.gather(statistics.weight)
     weight = torch.where(mask, weight, torch.ones_like(weight))
-    parts = len(read_out.column_ends)
     shift = np.zeros(tuple(blocks.shape))
     sums, ratio = np.empty(shift.shape[:2]), np.empty(shift.shape[:2])
     exact = np.empty(shift.shape[:2], dtype=np.bool_)
@@ -292,14 +212,14 @@ def _solve(
         item.detach().cpu().contiguous().numpy() for item in (blocks, weight, mask.sum(-1))
     )
     realise(
-        wanted, weights, counts, low, high, read_out.line_load, 1.0 / read_out.input_resistance,
-        read_out.gain / (parts if read_out.averaged else 1), shift, sums, ratio, exact,
+        wanted, weights, counts, low, high, divider.positive_load, divider.negative_load,
+        divider.combined_gain, shift, sums, ratio, exact,
     )  # fmt: skip
     found = (torch.from_numpy(item).to(target.device) for item in (sums, shift, ratio, exact))
     sum_minus, moved, ratios, fits = found
-    drive = _drive(target, sum_minus[..., None], read_out)
-    free = 1.0 - drive.sum(-1, keepdim=True) / read_out.line_load
+    drive = _drive(target, sum_minus[..., None], divider)
+    free = 1.0 - drive.sum(-1, keepdim=True) / divider.positive_load
     ratios = torch.where(fits[..., None], free, ratios[..., None])
     return _Solution(
-        read_out, low, high, sum_minus[..., None], moved, ratios, fits, drive, mask
+        divider, low, high, sum_minus[..., None], moved, ratios, fits, drive, mask
     )

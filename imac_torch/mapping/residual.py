@@ -11,13 +11,15 @@ levels of a pair, a slice can reach further than half a step of the one before i
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from imac_torch.config import Memristor
-from imac_torch.mapping.matching import Match, ReadOut, match
+from imac_torch.mapping.divider import RowDivider
+from imac_torch.mapping.matching import Match, match
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.mapping.slices import Slicing
 from imac_torch.mapping.states import InputStatistics, improve
@@ -29,7 +31,7 @@ ROUNDS: Final = 2
 def match_slices(
     target: Tensor,
     device: Memristor,
-    read_out: ReadOut,
+    divider: RowDivider,
     statistics: InputStatistics,
     *,
     where: str,
@@ -41,7 +43,7 @@ def match_slices(
             vdd) last.
         device: End resistances, and the number of states if it is limited; if not, every slice
             holds the weight.
-        read_out: What the rows end in, and how they are sliced.
+        divider: The rows, what they end in, and how they are sliced.
         statistics: Of the inputs; weighs errors where the transfer cannot be exact.
         where: The layer's path, for errors.
 
@@ -50,10 +52,10 @@ def match_slices(
         conductance.
 
     Raises:
-        MappingError: The target is not finite.
+        MappingError: As of :func:`imac_torch.mapping.matching.match`.
     """
-    slicing = read_out.slicing
-    single = replace(read_out, slicing=Slicing())
+    slicing = divider.slicing
+    single = replace(divider, slicing=Slicing())
     if slicing.count == 1:
         return match(target, device, single, statistics, where=where)
     free = device.replace(states=None)
@@ -75,12 +77,11 @@ def match_slices(
         part = (rest / share).clamp(-limit, limit) + moves
         slices.append(match(part, device, single, statistics, where=where).pair)
         rest = rest - share * single.transfer(_values(slices[-1]))
-    problem = single.problem(device)
     for _ in range(ROUNDS):
         for k, share in enumerate(slicing.shares):
             now = _values(slices[k])
             others = rest + share * single.transfer(now)
-            better = improve(now, others / share, problem, statistics)
+            better = improve(now, others / share, single, device, statistics)
             rest = others - share * single.transfer(better)
             slices[k] = ConductancePair(
                 slices[k].positive + (better.positive - now.positive),
@@ -98,11 +99,9 @@ def _values(pair: ConductancePair) -> ConductancePair:
     return ConductancePair(pair.positive.detach(), pair.negative.detach())
 
 
-def _reach(device: Memristor, read_out: ReadOut) -> float:
+def _reach(device: Memristor, divider: RowDivider) -> float:
     """About the largest transfer of a cell: in a row whose others are in the middle."""
     low, high = 1.0 / device.rhigh, 1.0 / device.rlow
-    starts = (0, *read_out.column_ends[:-1])
-    width = max(end - start for start, end in zip(starts, read_out.column_ends, strict=True))
-    parts = len(read_out.column_ends) if read_out.averaged else 1
-    sums = width * (low + high) / 2 + 1.0 / read_out.input_resistance
-    return read_out.gain * (high - low) / sums / parts
+    width = max(end - start for start, end in pairwise((0, *divider.column_ends)))
+    sums = width * (low + high) / 2 + divider.negative_load
+    return divider.combined_gain * (high - low) / sums

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imac_torch.config import Memristor
+from imac_torch.mapping.divider import RowDivider
 from imac_torch.mapping.quantization import ConductancePair
 
 SWEEPS: Final = 4
@@ -98,31 +100,12 @@ class InputStatistics:
         return (transfer * self.mean).sum(-1).square() + self.variances(transfer)
 
 
-@dataclass(frozen=True)
-class RowProblem:
-    """Constants of the rows' transfer (see :mod:`imac_torch.mapping.matching`).
-
-    Attributes:
-        low: Smallest conductance, S.
-        high: Largest conductance, S.
-        states: Equally spaced conductances from low to high, or None for any between.
-        gain: G, over the number of partitions where they are averaged.
-        line_load: g_L, S.
-        input_conductance: 1/R, S.
-        column_ends: Last column (1-based) of every partition.
-    """
-
-    low: float
-    high: float
-    states: int | None
-    gain: float
-    line_load: float
-    input_conductance: float
-    column_ends: tuple[int, ...]
-
-
 def improve(
-    start: ConductancePair, target: Tensor, problem: RowProblem, statistics: InputStatistics
+    start: ConductancePair,
+    target: Tensor,
+    divider: RowDivider,
+    memristor: Memristor,
+    statistics: InputStatistics,
 ) -> ConductancePair:
     """The conductances, or states, whose transfer comes closest to the wanted one.
 
@@ -132,7 +115,8 @@ def improve(
     Args:
         start: (M, C) S.
         target: (M, C), wanted transfer.
-        problem: Constants of the rows.
+        divider: The rows and what they end in.
+        memristor: End resistances, and states if they are limited.
         statistics: Of the inputs; they are what "closest" means.
 
     Returns:
@@ -140,16 +124,17 @@ def improve(
     """
     from imac_torch.kernels.states import descend, relax  # imports numba
 
-    device = start.positive.device
+    device, states = start.positive.device, memristor.states
+    low, high = 1.0 / memristor.rhigh, 1.0 / memristor.rlow
     positive, negative = (
         np.array(side.detach().cpu().numpy(), order="C")
         for side in (start.positive, start.negative)
     )
-    if problem.states is not None:
-        step = (problem.high - problem.low) / (problem.states - 1)
+    if states is not None:
+        step = (high - low) / (states - 1)
         for side in (positive, negative):
-            index = np.clip(np.rint((side - problem.low) / step), 0, problem.states - 1)
-            side[:] = problem.low + step * index
+            index = np.clip(np.rint((side - low) / step), 0, states - 1)
+            side[:] = low + step * index
     vectors = torch.cat([statistics.factor.T, statistics.mean[None]]).cpu()
     used = vectors.abs().amax(-1) > 0
     arguments = (
@@ -158,15 +143,13 @@ def improve(
         np.ascontiguousarray(target.detach().cpu().numpy()),
         (statistics.variance.cpu() + VARIANCE_FLOOR).numpy(),
         np.ascontiguousarray(vectors[used].T.numpy()),
-        np.array([0, *problem.column_ends], dtype=np.int64),
-        np.array([
-            problem.low, problem.high, problem.gain, problem.line_load, problem.input_conductance,
-        ]),
-    )  # fmt: skip
-    if problem.states is None:
+        np.array([0, *divider.column_ends], dtype=np.int64),
+        np.array([low, high, divider.combined_gain, divider.positive_load, divider.negative_load]),
+    )
+    if states is None:
         relax(*arguments, CONTINUOUS_SWEEPS, CONTINUOUS_TOLERANCE)
     else:
-        descend(*arguments, problem.states, SWEEPS)
+        descend(*arguments, states, SWEEPS)
     return ConductancePair(
         torch.from_numpy(positive).to(device), torch.from_numpy(negative).to(device)
     )

@@ -36,7 +36,7 @@ _BUFFERS: Final = (
 _OLD_NAMES: Final = frozenset(
     {
         *_BUFFERS, "slicing", "matched", "statistics", "set_input_statistics", "quantized",
-        "wanted_transfer", "partitions", "read_out", "match", "nominal_conductances",
+        "wanted_transfer", "partitions", "match", "nominal_conductances",
         "conductances", "gain", "choose_gain", "least_expected_error", "expected",
         "crossbar", "read_out_error", "spread", "weight_errors", "sample",
     }

@@ -16,7 +16,8 @@ from imac_torch.config import Config
 from imac_torch.dc.prediction import Prediction, predict
 from imac_torch.devices.effects import DeviceSample
 from imac_torch.errors import CircuitError, ConversionError
-from imac_torch.mapping.matching import Match, ReadOut
+from imac_torch.mapping.divider import RowDivider
+from imac_torch.mapping.matching import Match
 from imac_torch.mapping.quantization import (
     ConductancePair,
     QuantizedWeights,
@@ -33,6 +34,7 @@ from imac_torch.mapping.slices import Slicing
 from imac_torch.mapping.states import RANK, InputStatistics
 from imac_torch.model import gains
 from imac_torch.numeric.modes import lasting
+from imac_torch.periphery.readout import build_read_out
 
 ROUNDING: Final = 1e-12
 """Part of vdd that an error of a weight has to be worth at a neuron's input to be one."""
@@ -170,16 +172,10 @@ class ProgrammedMatrix(nn.Module):
         except CircuitError as error:
             raise ConversionError(f"{self.name}: {error}") from None
 
-    def read_out(self, gain: float) -> ReadOut:
-        """What the rows end in, for a given gain."""
-        amplifier = self.config.amplifier
-        return ReadOut(
-            gain,
-            amplifier.input_resistance,
-            self.partitions()[0],
-            amplifier.combine == "average",
-            self.slicing,
-        )
+    def divider(self, gain: float) -> RowDivider:
+        """What the rows compute without wires, for a given gain."""
+        ends = self.partitions()[0]
+        return build_read_out(self.config, gain, len(ends)).divider(ends)
 
     def quantized(self) -> QuantizedWeights:
         """Weights and bias in units of the device's full scale, and what rounding cost."""
@@ -214,7 +210,7 @@ class ProgrammedMatrix(nn.Module):
         """
         gain = self.gain() if gain is None else gain
         wanted, moments = self.wanted_transfer(), self.statistics
-        arguments = (self.config.device, self.read_out(gain), moments)
+        arguments = (self.config.device, self.divider(gain), moments)
         if wanted.requires_grad and torch.is_grad_enabled():
             return match_slices(wanted, *arguments, where=self.name)
         return self._matches.get(
@@ -250,7 +246,7 @@ class ProgrammedMatrix(nn.Module):
 
     def transfer(self) -> Tensor:
         """(M, N+1): combined amplifier voltage per line voltage of the devices, without wires."""
-        return self.read_out(self.gain()).transfer(self.conductances())
+        return self.divider(self.gain()).transfer(self.conductances())
 
     def crossbar(self) -> CrossbarSpec:
         """The crossbars as they are built, wires included."""
@@ -314,7 +310,7 @@ class ProgrammedMatrix(nn.Module):
         )
         wanted = self.wanted_transfer()[chosen.round().to(torch.int64)]
         found = match_slices(
-            wanted, device, self.read_out(gain), self.statistics, where=self.name
+            wanted, device, self.divider(gain), self.statistics, where=self.name
         )
         vertical = max(1, round(parts * count / self.outputs))
         config = self.config.replace(
@@ -338,7 +334,7 @@ class ProgrammedMatrix(nn.Module):
         wanted = values / largest
         power, unit = float(wanted.square().sum()), target.unit * float(largest)
         return lambda gain: (
-            float((self.read_out(gain).transfer(pair) * wanted).sum()) / power / unit
+            float((self.divider(gain).transfer(pair) * wanted).sum()) / power / unit
         )
 
     @lasting()
@@ -354,7 +350,7 @@ class ProgrammedMatrix(nn.Module):
         At the best common factor, so that it is the read-out's divider alone: rows whose
         conductances add up differently count differently.
         """
-        transfer = self.read_out(self.gain()).transfer(self.nominal_conductances())
+        transfer = self.divider(self.gain()).transfer(self.nominal_conductances())
         wanted = self.quantized().scale * self.quantized().values
         one, two = transfer / transfer.abs().max(), wanted / wanted.abs().max().clamp(min=1e-300)
         power = float(one.square().sum() * two.square().sum())

@@ -11,6 +11,7 @@ from typing_extensions import Self
 
 from imac_torch.config import Config
 from imac_torch.errors import CircuitError
+from imac_torch.mapping.divider import RowDivider
 from imac_torch.periphery.readout.combination import Combination
 
 LOW_PASS: Final = 1e3
@@ -153,4 +154,16 @@ class ReadOut(ABC):
                 (-float(self.coupling) * negative, negative),
             ),
             output=(float(self.output(one, zero)), float(self.output(zero, one))),
+        )
+
+    def divider(self, column_ends: tuple[int, ...]) -> RowDivider:
+        """What rows without wires compute that end in this read-out; plain numbers.
+
+        Args:
+            column_ends: Last column (1-based) of each of its partitions.
+        """
+        ((positive, _), coupling), output = self.stamp()
+        meeting = self.combination
+        return RowDivider.of(
+            (positive, *coupling), output, meeting.weight, column_ends, meeting.slicing
         )

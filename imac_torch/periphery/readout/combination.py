@@ -45,6 +45,15 @@ class Combination(ABC):
     def spread(self, values: Tensor) -> Tensor:
         """What every partition adds if all of them together add ``values``."""
 
+    @abstractmethod
+    def resistances(self, rows: int) -> Tensor | None:
+        """(M·L,) Ω between every output and its neuron's input; None: it is an ideal sum."""
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """(L·H,) of an output's read-outs in what they combine to, slice after slice."""
+        return tuple(self.weight * s for s in self.slicing.shares for _ in range(self.partitions))
+
     @property
     @abstractmethod
     def weight(self) -> float:
@@ -75,7 +84,6 @@ class Combination(ABC):
     def of_columns(self, outputs: Tensor) -> Tensor:
         """Outputs (..., M·L, C) V due to each column to neuron inputs (..., M, C) V."""
         return self.slicing.join(self.weight * outputs)
-
 
     def _check(self) -> None:
         value = float(self.output_resistance.detach())
@@ -132,7 +140,7 @@ class Average(Combination):
         return self.slicing.join(outputs.mean(-1), dim=-1)
 
     def resistances(self, rows: int) -> Tensor:
-        """(M·L,) Ω between every output and its neuron's input."""
+        """See :class:`Combination`."""
         shares = self.slicing.row_shares(self.output_resistance, rows)
         return self.output_resistance * (shares[0] / shares)
 
@@ -175,10 +183,8 @@ class Sum(Combination):
     kind = "sum"
     tied = False
 
-    @property
-    def factors(self) -> tuple[float, ...]:
-        """(L·H,) factors of an output's read-outs, slice after slice."""
-        return tuple(s for s in self.slicing.shares for _ in range(self.partitions))
+    def resistances(self, rows: int) -> None:
+        """See :class:`Combination`."""
 
     @property
     def series_resistance(self) -> Tensor:
