@@ -312,14 +312,12 @@ def _power(
     first: bool,
 ) -> Power:
     """Power of the sources of one layer, (B,) each, as in :mod:`imac_torch.dc.network`."""
-    neuron = stage.neuron
-    core = neuron.core.values(gates, outputs)
-    drawn = core.gate - (outputs - gates) * neuron.feedback_conductance
+    neurons = stage.neuron.static_power(stage.vdd, gates, outputs)
     by_inputs = (driven.inputs * driven.currents[:, :-1]).sum(-1)
     return Power(
         inputs=by_inputs if first else torch.zeros_like(by_inputs),
         bias=stage.vdd * driven.currents[:, -1],
-        neurons=stage.vdd * core.supply.sum(-1),
-        level_shift=(neuron.level_shift * drawn).sum(-1),
-        amplifiers=stage.spec.read_out.power(*layer.ends(driven.found), combined, drawn),
+        neurons=neurons.supply,
+        level_shift=neurons.level_shift,
+        amplifiers=stage.spec.read_out.power(*layer.ends(driven.found), combined, neurons.drawn),
     )

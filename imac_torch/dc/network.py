@@ -154,9 +154,7 @@ def _layer_power(
     first: bool,
 ) -> Power:
     """Power of the sources that belong to one layer, (S, B) each."""
-    neuron = stage.neuron
-    core = neuron.core.values(solved.gates, solved.outputs)
-    drawn = core.gate - (solved.outputs - solved.gates) * neuron.feedback_conductance
+    neurons = stage.neuron.static_power(stage.vdd, solved.gates, solved.outputs)
     lines = torch.cat([voltages, stage.vdd.expand(*voltages.shape[:-1], 1)], dim=-1)
     blocks = network.layout.gather_inputs(lines).transpose(-3, -2)  # (S, H, B, K)
     by_inputs = torch.zeros_like(combined[..., 0])
@@ -171,12 +169,12 @@ def _layer_power(
     # Amplifiers: a quadratic form per partition, and what flows between them and on through the
     # neuron input. With one partition nothing flows between: no difference of large numbers.
     amplifiers = (blocks * (blocks @ network.amplifier_form)).sum((-3, -1))
-    amplifiers = amplifiers + network.read_out.combination.meeting_power(combined, drawn)
+    amplifiers = amplifiers + network.read_out.combination.meeting_power(combined, neurons.drawn)
     return Power(
         inputs=by_inputs,
         bias=bias,
-        neurons=stage.vdd * core.supply.sum(-1),
-        level_shift=(neuron.level_shift * drawn).sum(-1),
+        neurons=neurons.supply,
+        level_shift=neurons.level_shift,
         amplifiers=amplifiers,
     )
 

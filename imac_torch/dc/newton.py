@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from imac_torch.errors import SolverError
 from imac_torch.kernels.compiled import obstacle
 from imac_torch.numeric.modes import once
 from imac_torch.periphery.neuron.behavioural import BehaviouralCore
-from imac_torch.periphery.neuron.circuit import NeuronCircuit
+from imac_torch.periphery.neuron.circuit import Defects, Linearised, NeuronCircuit
 from imac_torch.periphery.neuron.tabulated import TableCore
 from imac_torch.results.solution import Status
 
@@ -22,6 +24,8 @@ LINEAR_TOLERANCE = 1e-4
 """Relative accuracy of each Newton step; the error it leaves is this fraction of the step."""
 LARGEST_STEP = 0.1
 """V. Steps are shortened to this, the voltage over which a neuron switches."""
+TURNED = 0.1
+"""Part of the last step by which the next goes back, from which on that was too far."""
 START_NODES = 513
 """Nodes of the table that iterations start from."""
 TILES_PER_THREAD = 24
@@ -79,51 +83,11 @@ class NeuronSolution:
     iterations: Tensor
 
 
-@dataclass(frozen=True)
-class _Linearised:
-    """Newton's equations with the gate eliminated: (diag(d) + Y)·du = r, dg = g0 + g1·du."""
-
-    diagonal: Tensor
-    right: Tensor
-    gate_step: Tensor
-    gate_by_output: Tensor
-    gate_defect: Tensor
-    output_defect: Tensor
-
-
 def _linearise(
     neuron: NeuronCircuit, load: Load | None, combined: Tensor, gates: Tensor, outputs: Tensor
-) -> _Linearised:
-    current = neuron.core.currents(gates, outputs)
-    resistance, feedback = neuron.input_resistance, neuron.feedback_conductance
-    # The gate equation times the input resistance, so that a resistance of zero is allowed.
-    gate_defect = (
-        combined
-        + neuron.level_shift
-        - gates
-        + resistance * ((outputs - gates) * feedback - current.gate)
-    )
+) -> tuple[Linearised, Defects]:
     drawn = 0.0 if load is None else load.currents(outputs)
-    output_defect = current.output + (gates - outputs) * feedback - drawn
-    by_gate = (1.0 + resistance * (feedback + current.gate_by_gate)).detach()
-    by_output = (resistance * (feedback - current.gate_by_output)).detach()
-    transfer = (current.output_by_gate + feedback).detach()
-    gate_step = gate_defect / by_gate
-    gate_by_output = by_output / by_gate
-    return _Linearised(
-        diagonal=(feedback - current.output_by_output).detach() - transfer * gate_by_output,
-        right=output_defect + transfer * gate_step,
-        gate_step=gate_step,
-        gate_by_output=gate_by_output,
-        gate_defect=gate_defect,
-        output_defect=output_defect,
-    )
-
-
-def _solve_linear(load: Load | None, system: _Linearised, tolerance: float) -> Tensor:
-    if load is None:
-        return system.right / system.diagonal
-    return load.solve(system.diagonal, system.right, tolerance=tolerance)
+    return neuron.linearise(combined, gates, outputs, drawn)
 
 
 def solve_neurons(
@@ -271,41 +235,58 @@ def _solve_batched(
 ) -> NeuronSolution:
     """Newton's method in torch, on any device."""
     grid, start, typical = _start_problem(combined, neuron, load)
-    nodes = _iterate(grid, neuron, typical, _START_OPTIONS, *start.interpolate(grid))
-    system = _linearise(neuron, typical, grid, nodes.gates, nodes.outputs)
-    slopes = torch.stack([system.diagonal, system.gate_by_output], dim=-1)
+    equations = partial(neuron.linearise, grid)
+    nodes, _ = iterate(equations, typical, _START_OPTIONS, *start.interpolate(grid))
+    system, _ = _linearise(neuron, typical, grid, nodes.gates, nodes.outputs)
+    slopes = torch.stack([system.diagonal, system.coupling], dim=-1)
     table = _StartTable.of(nodes, slopes, start, typical)
-    return _iterate(combined, neuron, load, options, *table.interpolate(combined))
+    equations = partial(neuron.linearise, combined)
+    solution, _ = iterate(equations, load, options, *table.interpolate(combined))
+    residual = kirchhoff_residual(combined, neuron, load, solution.gates, solution.outputs)
+    return replace(solution, residual=residual)
 
 
-def _iterate(
-    combined: Tensor,
-    neuron: NeuronCircuit,
+def iterate(
+    equations: Callable[[Tensor, Tensor, Tensor | float], tuple[Linearised, Defects]],
     load: Load | None,
     options: NewtonOptions,
     outputs: Tensor,
     gates: Tensor,
-) -> NeuronSolution:
-    """Damped Newton steps from given voltages."""
-    shape = combined.shape[:-1]
-    status = torch.full(
-        shape, int(Status.MAX_ITERATIONS), dtype=torch.int64, device=combined.device
-    )
-    iterations = torch.zeros(shape, dtype=torch.int64, device=combined.device)
-    active = torch.ones(shape, dtype=torch.bool, device=combined.device)
-    damping = torch.ones(shape, dtype=combined.dtype, device=combined.device)
-    last = torch.zeros_like(combined)
+) -> tuple[NeuronSolution, Linearised]:
+    """Damped Newton steps from given voltages, (S, B, M) V.
+
+    Args:
+        equations: :meth:`NeuronCircuit.linearise` at gates and outputs that drive a load.
+        load: The next layer.
+        options: Tolerance and limit.
+        outputs: V.
+        gates: V.
+
+    Returns:
+        The neurons, without a residual (it is 0), and the system of the last step.
+    """
+    damping = torch.ones_like(outputs[..., 0])
+    active = torch.ones_like(damping, dtype=torch.bool)
+    iterations = torch.zeros_like(damping, dtype=torch.int64)
+    status = torch.full_like(iterations, int(Status.MAX_ITERATIONS))
+    last = torch.zeros_like(outputs)
     for _ in range(options.max_iterations):
-        system = _linearise(neuron, load, combined, gates, outputs)
-        step = _solve_linear(load, system, LINEAR_TOLERANCE)
-        gate_step = system.gate_step + system.gate_by_output * step
+        drawn = 0.0 if load is None else load.currents(outputs)
+        system, defects = equations(gates, outputs, drawn)
+        gate_step, right = system.reduced(*defects)
+        if load is None:
+            step = right / system.diagonal
+        else:
+            step = load.solve(system.diagonal, right, tolerance=LINEAR_TOLERANCE)
+        gate_step = gate_step + system.coupling * step
         size = torch.maximum(step.abs().amax(-1), gate_step.abs().amax(-1))
         finite = torch.isfinite(size)
         status = torch.where(active & ~finite, int(Status.NOT_FINITE), status)
         active = active & finite
-        # A step back means the last one went too far: half as far until the way is straight.
-        # (Steps of constant size are no reason: that is how exponentials are descended.)
-        turned = (step * last).sum(-1) < 0.0
+        # A step back, and not a small one, means the last one went too far: half as far until the
+        # way is straight. (Steps of constant size are no reason: that is how exponentials are
+        # descended.)
+        turned = (step * last).sum(-1) < -TURNED * last.square().sum(-1)
         damping = torch.where(turned, damping / 2, (2 * damping).clamp(max=1.0))
         damping = damping.clamp(min=1.0 / 64)
         last = step
@@ -319,18 +300,18 @@ def _iterate(
         active = active & ~done
         if not bool(active.any()):
             break
-    residual = kirchhoff_residual(combined, neuron, load, gates, outputs)
-    return NeuronSolution(outputs, gates, status, residual, iterations)
+    none = torch.zeros_like(damping)
+    return NeuronSolution(outputs, gates, status, none, iterations), system
 
 
 def kirchhoff_residual(
     combined: Tensor, neuron: NeuronCircuit, load: Load | None, gates: Tensor, outputs: Tensor
 ) -> Tensor:
     """(S, B) A: largest sum of currents into any gate or output node."""
-    system = _linearise(neuron, load, combined, gates, outputs)
+    _, defects = _linearise(neuron, load, combined, gates, outputs)
     # Below 1 Ω the gate is tied to its source and its voltage, not its current, is the unknown.
-    gate = system.gate_defect.abs() / neuron.input_resistance.clamp(min=1.0)
-    return torch.maximum(system.output_defect.abs(), gate).amax(-1)
+    gate = defects.gate.abs() / neuron.input_resistance.clamp(min=1.0)
+    return torch.maximum(defects.output.abs(), gate).amax(-1)
 
 
 @dataclass(frozen=True)
@@ -446,10 +427,11 @@ def attach_gradients(
         load: With its graph.
         solution: From :func:`solve_neurons`.
     """
-    system = _linearise(neuron, load, combined, solution.gates, solution.outputs)
+    system, defects = _linearise(neuron, load, combined, solution.gates, solution.outputs)
+    gate_step, right = system.reduced(*defects)
     frozen = None if load is None else _detached(load)
-    step = _ImplicitSolve.apply(system.right, system.diagonal, frozen)
-    gate_step = system.gate_step - system.gate_step.detach() + system.gate_by_output * step
+    step = _ImplicitSolve.apply(right, system.diagonal, frozen)
+    gate_step = gate_step - gate_step.detach() + system.coupling * step
     return NeuronSolution(
         once(solution.outputs + step),
         once(solution.gates + gate_step),

@@ -136,8 +136,8 @@ def characterize_neuron(
         worst = float(inputs[failed][0])
         raise SolverError(f"the {spec.kind} neuron did not converge at {worst} V")
     outputs, gates = solved.outputs[0, :, 0], solved.gates[0, :, 0]
-    values = core.values(gates, outputs)
-    drawn = values.gate - (outputs - gates) * neuron.feedback_conductance
+    supply = core.values(gates, outputs).supply
+    drawn = neuron.static_power(spec.vdd, gates, outputs).drawn
     threshold, slope = math.nan, math.nan
     function = spec.model.activation
     if isinstance(function, Bounded):
@@ -145,5 +145,5 @@ def characterize_neuron(
         if function.middle != 0.5:
             threshold = math.nan  # it crosses another voltage than half of vdd
     return NeuronCurve(
-        spec, inputs, outputs, gates, values.supply, drawn, threshold, slope
+        spec, inputs, outputs, gates, supply, drawn, threshold, slope
     )

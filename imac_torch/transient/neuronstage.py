@@ -11,18 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.dc.load import Blocks, Load
+from imac_torch.dc.newton import LARGEST_STEP, NewtonOptions, iterate
 from imac_torch.errors import SolverError
 from imac_torch.kernels.compiled import obstacle
 from imac_torch.kernels.threads import run_blocks
-from imac_torch.periphery.neuron.circuit import NeuronCircuit
-from imac_torch.periphery.neuron.core import Charges
+from imac_torch.periphery.neuron.circuit import Defects, Linearised, NeuronCircuit
+from imac_torch.periphery.neuron.core import Charges, CoreCurrents
 from imac_torch.periphery.neuron.spline import SplineTable
 from imac_torch.periphery.neuron.tabulated import CHARGE_SCALE, TableCharges, TableCore
-
-LARGEST_CHANGE = 0.1
-"""V. Newton's updates are shortened to this."""
-LINEAR_TOLERANCE = 1e-4
-"""Relative accuracy of the linear systems within Newton's method."""
+from imac_torch.results.solution import Status
 
 
 @dataclass(frozen=True)
@@ -116,24 +113,18 @@ class DynamicNeurons:
         return values.gate, values.supply
 
 
-class Linearised(NamedTuple):
-    """The last Newton system, gates eliminated: (diag(d) + Y)·du = r, dg = dg₀ + coupling·du.
+class StageSystem(NamedTuple):
+    """The last Newton system of a stage, and how charges change with voltages; (B, M) each.
 
     Attributes:
-        diagonal: (B, M) S.
-        transfer: (B, M) S, output current per gate voltage.
-        gate: (B, M), derivative of the gate equation.
-        coupling: (B, M), gate voltage per output voltage.
-        gate_by_gate: (B, M) F, of the gate's charge.
-        gate_by_output: (B, M) F.
-        output_by_gate: (B, M) F, of the output's charge.
-        output_by_output: (B, M) F.
+        newton: With the charging currents.
+        gate_by_gate: F, of the gate's charge.
+        gate_by_output: F.
+        output_by_gate: F, of the output's charge.
+        output_by_output: F.
     """
 
-    diagonal: Tensor
-    transfer: Tensor
-    gate: Tensor
-    coupling: Tensor
+    newton: Linearised
     gate_by_gate: Tensor
     gate_by_output: Tensor
     output_by_gate: Tensor
@@ -150,7 +141,7 @@ class StageSolution(NamedTuple):
     supply_charge: Tensor
     gate_current: Tensor
     supply_current: Tensor
-    system: Linearised
+    system: StageSystem
     converged: Tensor
 
 
@@ -208,18 +199,6 @@ class StageLoad:
                 Blocks.unloaded(1, self.neurons) if self.load is None else Blocks.of(self.load)
             )
         return self._blocks
-
-    def solve(self, diagonal: Tensor, right: Tensor, tolerance: float) -> Tensor:
-        """(diag(d) + Y)·x = r in torch; (B, M) each."""
-        if self.load is None:
-            return right / diagonal
-        return self.load.solve(diagonal[None], right[None], tolerance=tolerance)[0]
-
-    def product(self, voltages: Tensor) -> Tensor:
-        """Y·u, (B, M) A."""
-        if self.load is None:
-            return torch.zeros_like(voltages)
-        return self.load.product(voltages[None])[0]
 
 
 def solve_stage(
@@ -296,80 +275,69 @@ def _compiled(
         neurons.capacitance.contiguous().numpy(),
         tolerance,
         limit,
-        LARGEST_CHANGE,
+        LARGEST_STEP,
     )
     return StageSolution(
         gates, outputs, results[0], results[1], results[2], results[3], results[4],
-        Linearised(*system.unbind(0)), torch.from_numpy(converged.all(axis=-1)),
+        StageSystem(Linearised(*system[:4].unbind(0)), *system[4:].unbind(0)),
+        torch.from_numpy(converged.all(axis=-1)),
     )
 
 
 def _batched(
     neurons: DynamicNeurons, inputs: StageInputs, load: StageLoad, tolerance: float, limit: int
 ) -> StageSolution:
+    """As :mod:`imac_torch.dc.newton` solves them, with charging: dQ/dt = σ·Q - history."""
     circuit, sigma = neurons.circuit, inputs.sigma
-    resistance, feedback = circuit.input_resistance, circuit.feedback_conductance
-    gates, outputs = inputs.gates, inputs.outputs
-    converged = torch.zeros(len(gates), dtype=torch.bool, device=gates.device)
-    system: Linearised | None = None
-    for _ in range(limit):
+    charged: list[Tensor] = []
+
+    def equations(
+        gates: Tensor, outputs: Tensor, load: Tensor | float
+    ) -> tuple[Linearised, Defects]:
         current = circuit.core.currents(gates, outputs)
         own = neurons.charges.values(gates, outputs)
-        gate_rate = sigma * (own.gate + neurons.gate_capacitance * gates) - inputs.gate_history
-        output_charge = own.output + neurons.capacitance * outputs
-        output_rate = sigma * output_charge - inputs.output_history
-        gate_defect = (
-            inputs.combined + circuit.level_shift - gates
-            + resistance * ((outputs - gates) * feedback - current.gate - gate_rate)
-        )
-        drawn = inputs.offset + load.product(outputs)
-        output_defect = current.output + (gates - outputs) * feedback - drawn - output_rate
         gate_by_gate = own.gate_by_gate + neurons.gate_capacitance
         output_by_output = own.output_by_output + neurons.capacitance
-        gate = 1.0 + resistance * (feedback + current.gate_by_gate + sigma * gate_by_gate)
-        transfer = current.output_by_gate + feedback - sigma * own.output_by_gate
-        coupling = resistance / gate * (
-            feedback - current.gate_by_output - sigma * own.gate_by_output
+        gate_charge = own.gate + neurons.gate_capacitance * gates
+        output_charge = own.output + neurons.capacitance * outputs
+        charging = CoreCurrents(
+            current.output - (sigma * output_charge - inputs.output_history),
+            current.gate + (sigma * gate_charge - inputs.gate_history),
+            current.output_by_gate - sigma * own.output_by_gate,
+            current.output_by_output - sigma * output_by_output,
+            current.gate_by_gate + sigma * gate_by_gate,
+            current.gate_by_output + sigma * own.gate_by_output,
         )
-        diagonal = (
-            feedback - current.output_by_output + sigma * output_by_output - transfer * coupling
-        )
-        system = Linearised(
-            diagonal, transfer, gate, coupling,
-            gate_by_gate, own.gate_by_output, own.output_by_gate, output_by_output,
-        )
-        gate_step = gate_defect / gate
-        change = load.solve(diagonal, output_defect + transfer * gate_step, LINEAR_TOLERANCE)
-        gate_change = gate_step + coupling * change
-        size = torch.maximum(change.abs().amax(-1), gate_change.abs().amax(-1))
-        factor = torch.where(converged, 0.0, LARGEST_CHANGE / size.clamp(min=LARGEST_CHANGE))
-        outputs = outputs + factor[:, None] * change
-        gates = gates + factor[:, None] * gate_change
-        converged = converged | (size <= tolerance)
-        if bool(converged.all()) or not bool(torch.isfinite(size).any()):
-            break
-    if system is None:
-        raise SolverError("Newton's method needs at least one iteration")
+        charged[:] = [
+            gate_by_gate, own.gate_by_output, own.output_by_gate, output_by_output
+        ]
+        drawn = inputs.offset + load
+        return circuit.linearise(inputs.combined, gates, outputs, drawn, charging)
+
+    options = NewtonOptions(tolerance, limit)
+    start = (inputs.outputs[None], inputs.gates[None])
+    found, newton = iterate(equations, load.load, options, *start)
+    system = StageSystem(Linearised(*(part[0] for part in newton)), *(c[0] for c in charged))
+    gates, outputs = found.gates[0], found.outputs[0]
     charges, static = neurons.state(gates, outputs), neurons.static(gates, outputs)
     return StageSolution(
-        gates, outputs, charges[0], charges[1], charges[2], static[0], static[1],
-        system, converged,
+        gates, outputs, *charges, *static, system,
+        found.status[0] == int(Status.CONVERGED),
     )
 
 
 def propagate(
     neurons: DynamicNeurons,
-    system: Linearised,
+    system: StageSystem,
     load: StageLoad,
     sigma: float,
     changes: Charged,
 ) -> tuple[Tensor, Tensor]:
     """(B, M) V twice: what changes of its past do to gates and outputs at a stage's end."""
     resistance = neurons.circuit.input_resistance
-    gate_step = (changes.combined + resistance * sigma * changes.gate) / system.gate
-    right = sigma * changes.output + system.transfer * gate_step
-    if changes.currents is not None:
-        right = right - changes.currents
+    drawn = 0.0 if changes.currents is None else changes.currents
+    newton, gate_defect = system.newton, changes.combined + resistance * sigma * changes.gate
+    gate_step, right = newton.reduced(gate_defect, sigma * changes.output - drawn)
     if neurons.tables is not None and load.load is not None:
         from imac_torch.kernels import transient as kernels
 
@@ -379,10 +347,12 @@ def propagate(
             kernels.solve_linear,
             kernels.tile_count(len(right), len(blocks.first) - 1),
             torch.get_num_threads(),
-            system.diagonal.contiguous().numpy(), right.contiguous().numpy(),
+            newton.diagonal.contiguous().numpy(), right.contiguous().numpy(),
             blocks.admittance[0], blocks.first, blocks.left[0], blocks.right[0],
             True, change.numpy(),
         )
+    elif load.load is None:
+        change = right / newton.diagonal
     else:
-        change = load.solve(system.diagonal, right, 1e-2)
-    return gate_step + system.coupling * change, change
+        change = load.load.solve(newton.diagonal[None], right[None], tolerance=1e-2)[0]
+    return gate_step + newton.coupling * change, change

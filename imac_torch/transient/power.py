@@ -54,10 +54,10 @@ def source_powers(
     charging, stored = ([nothing, nothing], [nothing, nothing])  # of supply and level shift
     for k, (stage, state) in enumerate(zip(stages, neurons, strict=True)):
         neuron = stage.static.neuron
-        supply = supply + vdd * state.supply_current.sum(-1)
-        feedback = (state.outputs - state.gates) * neuron.feedback_conductance
-        drawn = state.gate_current - feedback
-        shifts = shifts + (neuron.level_shift * drawn).sum(-1)
+        static = neuron.power(
+            vdd, state.gates, state.outputs, state.gate_current, state.supply_current
+        )
+        supply, shifts = supply + static.supply, shifts + static.level_shift
         charging[0] = charging[0] + vdd * state.supply_rate.sum(-1)
         charging[1] = charging[1] + (neuron.level_shift * state.gate_rate).sum(-1)
         stored[0] = stored[0] + vdd * state.supply_charge.sum(-1)
@@ -67,12 +67,14 @@ def source_powers(
             bias = bias + vdd * stage.lines.bias_current(present(lines[k]), voltages)
         if amplifiers:
             ends = line_ends(stages, point, lines, neurons, k)
-            delivered = delivered + _amplifier_power(stage, ends, state, drawn + state.gate_rate)
+            delivered = delivered + stage.static.ports.read_out.power(
+                *ends, state.pole, static.drawn + state.gate_rate, delayed=state.delayed
+            )
     if not amplifiers:
         delivered = torch.full_like(bias, torch.nan)
     moving = torch.stack([nothing, nothing, *charging, nothing])
-    static = torch.stack([point.inputs, bias, supply, shifts, delivered])
-    return Powers(static + moving, moving, torch.stack([nothing, nothing, *stored, nothing]))
+    resting = torch.stack([point.inputs, bias, supply, shifts, delivered])
+    return Powers(resting + moving, moving, torch.stack([nothing, nothing, *stored, nothing]))
 
 
 def line_ends(
@@ -93,10 +95,3 @@ def line_ends(
         return point.positive_end, point.negative_end
     voltages = with_bias(neurons[k - 1].outputs, float(stages[0].static.vdd))
     return stages[k].lines.end_voltages(present(lines[k]), voltages)
-
-
-def _amplifier_power(
-    stage: DynamicStage, ends: tuple[Tensor, Tensor], state: NeuronState, drawn: Tensor
-) -> Tensor:
-    """(B,) W, as :mod:`imac_torch.dc.network` counts it, and that of the pole's low-pass."""
-    return stage.static.ports.read_out.power(*ends, state.pole, drawn, delayed=state.delayed)

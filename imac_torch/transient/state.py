@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from imac_torch.errors import SolverError
+from imac_torch.transient.neuronstage import StageSystem
 from imac_torch.transient.lines import LineState
-from imac_torch.transient.neuronstage import Linearised
 
 Held = TypeVar("Held")
 
@@ -50,7 +50,7 @@ class StageState(NamedTuple):
 
     neurons: list[NeuronState]
     lines: list[LineState | None]
-    systems: list[Linearised]
+    systems: list[StageSystem]
     sigma: float
 
 

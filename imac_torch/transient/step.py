@@ -36,9 +36,9 @@ from imac_torch.transient.lines import (
     input_currents,
 )
 from imac_torch.transient.neuronstage import (
-    Linearised,
     StageInputs,
     StageLoad,
+    StageSystem,
     solve_stage,
 )
 from imac_torch.transient.options import TransientOptions
@@ -276,7 +276,7 @@ class Stepper:
         sigma = shift(step)
         neurons: list[NeuronState] = []
         lines: list[LineState | None] = [None]
-        systems: list[Linearised] = []
+        systems: list[StageSystem] = []
         combined = point.combined
         for k, stage in enumerate(self.stages):
             start = self.neurons[k]

@@ -3,12 +3,62 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from imac_torch.periphery.neuron.base import NeuronSpec
-from imac_torch.periphery.neuron.core import Core
+from imac_torch.periphery.neuron.core import Core, CoreCurrents
+
+
+class Linearised(NamedTuple):
+    """Newton's system at a point, gates eliminated: (diag(d) + Y)·du = r, dg = dg₀ + coupling·du.
+
+    Y is the admittance of what the outputs drive. All tensors have one shape and no graph.
+
+    Attributes:
+        diagonal: S, d.
+        transfer: S, output current per gate voltage.
+        gate: Derivative of the gate equation times the input resistance.
+        coupling: Gate voltage per output voltage.
+    """
+
+    diagonal: Tensor
+    transfer: Tensor
+    gate: Tensor
+    coupling: Tensor
+
+    def reduced(self, gate_defect: Tensor, output_defect: Tensor) -> tuple[Tensor, Tensor]:
+        """dg₀ (V) and r (A) of defects in the gate (V) and the output equation (A)."""
+        step = gate_defect / self.gate
+        return step, output_defect + self.transfer * step
+
+
+class Defects(NamedTuple):
+    """What is left of the equations of :class:`NeuronCircuit`, with a graph where there is one.
+
+    Attributes:
+        gate: V, of the gate equation times the input resistance, which may be zero.
+        output: A, of the output equation.
+    """
+
+    gate: Tensor
+    output: Tensor
+
+
+class NeuronPower(NamedTuple):
+    """What the sources at neurons deliver without moving charge, and the input current.
+
+    Attributes:
+        drawn: (..., M) A that each neuron draws at its input.
+        supply: (...,) W of vdd.
+        level_shift: (...,) W of the level shifts.
+    """
+
+    drawn: Tensor
+    supply: Tensor
+    level_shift: Tensor
 
 
 @dataclass(frozen=True)
@@ -42,3 +92,55 @@ class NeuronCircuit:
             ),
             level_shift=torch.full_like(series_resistance, spec.level_shift),
         )
+
+    def linearise(
+        self,
+        combined: Tensor,
+        gates: Tensor,
+        outputs: Tensor,
+        load: Tensor | float,
+        current: CoreCurrents | None = None,
+    ) -> tuple[Linearised, Defects]:
+        """Both equations and their derivatives.
+
+        Args:
+            combined: V at the input.
+            gates: V.
+            outputs: V.
+            load: A drawn from the outputs.
+            current: What flows at gates and outputs, charging included; None: the core's alone.
+        """
+        current = self.core.currents(gates, outputs) if current is None else current
+        resistance, feedback = self.input_resistance, self.feedback_conductance
+        gate_defect = (
+            combined
+            + self.level_shift
+            - gates
+            + resistance * ((outputs - gates) * feedback - current.gate)
+        )
+        output_defect = current.output + (gates - outputs) * feedback - load
+        gate = (1.0 + resistance * (feedback + current.gate_by_gate)).detach()
+        coupling = (resistance * (feedback - current.gate_by_output)).detach() / gate
+        transfer = (current.output_by_gate + feedback).detach()
+        diagonal = (feedback - current.output_by_output).detach() - transfer * coupling
+        return Linearised(diagonal, transfer, gate, coupling), Defects(gate_defect, output_defect)
+
+    def power(
+        self, vdd: Tensor | float, gates: Tensor, outputs: Tensor, gate: Tensor, supply: Tensor
+    ) -> NeuronPower:
+        """Power of neurons at (..., M) V.
+
+        Args:
+            vdd: V.
+            gates: V.
+            outputs: V.
+            gate: A into the gates.
+            supply: A from vdd.
+        """
+        drawn = gate - (outputs - gates) * self.feedback_conductance
+        return NeuronPower(drawn, vdd * supply.sum(-1), (self.level_shift * drawn).sum(-1))
+
+    def static_power(self, vdd: Tensor | float, gates: Tensor, outputs: Tensor) -> NeuronPower:
+        """:meth:`power` at rest."""
+        core = self.core.values(gates, outputs)
+        return self.power(vdd, gates, outputs, core.gate, core.supply)
