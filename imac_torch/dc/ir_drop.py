@@ -9,8 +9,7 @@ from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.elimination.blocks import BlockLayout, Termination
-from imac_torch.elimination.chain import LineEnds, chain_inverse, eliminate_lines
-from imac_torch.elimination.linalg import solve
+from imac_torch.elimination.interior import Interior
 from imac_torch.elimination.ports import refuse_curved
 from imac_torch.errors import SolverError
 from imac_torch.mapping.quantization import ConductancePair
@@ -74,8 +73,7 @@ class CellVoltages:
 def cell_voltages(spec: CrossbarSpec, inputs: Tensor) -> CellVoltages:
     """Solve for the voltages inside the crossbars of one layer, exactly.
 
-    Rows are eliminated as for the ports; then the input lines are followed outwards,
-    v_r = (1 - r·Y_r)·v_{r-1}, and every row's I± lines are solved for the cells' currents.
+    See :mod:`imac_torch.elimination.interior`.
 
     Args:
         spec: The crossbars; conductances (M, C) without sample dimensions.
@@ -103,34 +101,9 @@ def cell_voltages(spec: CrossbarSpec, inputs: Tensor) -> CellVoltages:
         "take smaller arrays (crossbar.rows, crossbar.columns), or fewer images",
         plus.device,
     )
-    segment = wires.input_segment
-    admittance = eliminate_lines(plus, minus, wires).admittance
-    identity = torch.eye(columns, dtype=plus.dtype, device=plus.device)
-    reduced: list[Tensor] = []
-    below = torch.zeros_like(admittance[:, :, 0])
-    for row in range(rows - 1, -1, -1):
-        excess = admittance[:, :, row] + below
-        matrix = (identity + segment * excess).flatten(0, 1)
-        below = solve(matrix, excess.flatten(0, 1)).reshape(excess.shape)
-        reduced.append(below)
-    reduced.reverse()
     voltages = layout.gather_inputs(inputs).movedim(0, -1)[:, None]  # (H, 1, K, B)
     voltages = voltages.expand(horizontal, vertical, columns, inputs.shape[0])
-    cells = []
-    for row in range(rows):
-        voltages = voltages - segment * (reduced[row] @ voltages)
-        cells.append(voltages)
-    cell = torch.stack(cells, dim=2)  # (H, V, R, K, B)
-    ends = LineEnds.of(wires)
-    z_plus = chain_inverse(plus, wires.output_segment, ends.positive_end)
-    z_minus = chain_inverse(minus, wires.output_segment, ends.negative_end)
-    line_plus = z_plus @ (plus[..., None] * cell)
-    end_plus = ends.positive_share * line_plus[..., -1, :]
-    virtual = wires.alpha * end_plus
-    line_minus = z_minus @ (minus[..., None] * cell)
-    line_minus = line_minus + z_minus[..., -1:].mul(ends.negative_end) * virtual[..., None, :]
-    share = ends.negative_share
-    end_minus = share * line_minus[..., -1, :] + (1.0 - share) * virtual
+    found, seen = Interior.of(plus, minus, wires).follow(voltages, None)
 
     def whole(blocks: Tensor) -> Tensor:
         """(H, V, R, K, B) → (B, M, C)."""
@@ -138,10 +111,10 @@ def cell_voltages(spec: CrossbarSpec, inputs: Tensor) -> CellVoltages:
 
     return CellVoltages(
         driven=inputs,
-        cell=whole(cell),
-        positive=whole(line_plus),
-        negative=whole(line_minus),
-        positive_end=whole(end_plus[..., None, :].expand_as(line_plus)),
-        negative_end=whole(end_minus[..., None, :].expand_as(line_minus)),
+        cell=whole(found.input_line),
+        positive=whole(found.positive),
+        negative=whole(found.negative),
+        positive_end=whole(seen.positive_end[..., None, :].expand_as(found.positive)),
+        negative_end=whole(seen.negative_end[..., None, :].expand_as(found.negative)),
         conductances=spec.conductances,
     )

@@ -18,11 +18,28 @@ class RowNetworks:
         admittance: (..., R, K, K) S, current out of each input node into the row.
         positive_end: (..., R, K), voltage of the I+ end per input node voltage.
         negative_end: (..., R, K), voltage of the I- end per input node voltage.
+        positive_line: (..., R, K, K) Ω, node voltages of the I+ line per injected current.
+        negative_line: Likewise of the I- line, the virtual node at 0 V.
     """
 
     admittance: Tensor
     positive_end: Tensor
     negative_end: Tensor
+    positive_line: Tensor
+    negative_line: Tensor
+
+
+@dataclass(frozen=True)
+class Shunts:
+    """Conductances from the nodes of cells to ground, (..., R, K) S each, or capacitances."""
+
+    input_line: Tensor
+    positive: Tensor
+    negative: Tensor
+
+    def times(self, factor: float) -> Shunts:
+        """Times a number."""
+        return Shunts(self.input_line * factor, self.positive * factor, self.negative * factor)
 
 
 @dataclass(frozen=True)
@@ -53,9 +70,30 @@ class LineEnds:
             wires.negative_load * negative_end,
         )
 
+    def voltages(
+        self, positive: Tensor, negative: Tensor, alpha: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """V of the I+ and I- ends from the last nodes' V and the read-out's coupling."""
+        positive_end = self.positive_share * positive
+        share = self.negative_share
+        return positive_end, share * negative + (1.0 - share) * (alpha * positive_end)
 
-def _chain(conductance: Tensor, segment: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """(..., K, K) inverse, and (..., K) conductance at each node besides its own cell's."""
+
+def _chain(
+    conductance: Tensor, segment: Tensor, end: Tensor, shunt: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """(..., K, K) resistance matrices of lines, and (..., K) S beside each node's own cell.
+
+    A line is a chain of nodes joined by ``segment``, each with its cell's ``conductance`` (and a
+    ``shunt``) to a common reference and the last one with ``end`` besides; the matrices are node
+    voltages per injected current. A tridiagonal matrix has a
+    semiseparable inverse (Vandebril et al., "Matrix Computations and Semiseparable Matrices",
+    2008, ch. 1): Z_ij = Z_jj·Π_{k=i}^{j-1} l_k for i < j, where l_k is the voltage ratio of
+    neighbouring nodes for a current injected further on. Everything is a sum or a ratio of
+    positive numbers, so no digits are lost, however small the conductances.
+    """
+    if shunt is not None:
+        conductance = conductance + shunt
     columns = conductance.shape[-1]
     nothing = torch.zeros_like(conductance[..., 0])
     from_left = [nothing]
@@ -73,31 +111,13 @@ def _chain(conductance: Tensor, segment: Tensor, end: Tensor) -> tuple[Tensor, T
     total = torch.nn.functional.pad(ratio.cumsum(-1), (1, 0))
     decay = torch.exp(-(total[..., None, :] - total[..., :, None]).clamp(min=0.0))
     upper = torch.triu(decay * diagonal[..., None, :])
-    return upper + torch.triu(upper, diagonal=1).transpose(-1, -2), others
+    whole = upper + torch.triu(upper, diagonal=1).transpose(-1, -2)
+    return whole, others if shunt is None else others + shunt
 
 
-def chain_inverse(conductance: Tensor, segment: Tensor, end: Tensor) -> Tensor:
-    """Resistance matrices of lines: node voltages per injected current.
-
-    A line is a chain of nodes joined by ``segment``, each with its cell's ``conductance`` to a
-    common reference and the last one with ``end`` besides. A tridiagonal matrix has a
-    semiseparable inverse (Vandebril et al., "Matrix Computations and Semiseparable Matrices",
-    2008, ch. 1): Z_ij = Z_jj·Π_{k=i}^{j-1} l_k for i < j, where l_k is the voltage ratio of
-    neighbouring nodes for a current injected further on. Everything is a sum or a ratio of
-    positive numbers, so no digits are lost, however small the conductances.
-
-    Args:
-        conductance: (..., K) S, >= 0.
-        segment: 0-dimensional, Ω, >= 0.
-        end: 0-dimensional, S, > 0.
-
-    Returns:
-        (..., K, K) Ω, symmetric.
-    """
-    return _chain(conductance, segment, end)[0]
-
-
-def eliminate_lines(positive: Tensor, negative: Tensor, wires: Termination) -> RowNetworks:
+def eliminate_lines(
+    positive: Tensor, negative: Tensor, wires: Termination, shunts: Shunts | None = None
+) -> RowNetworks:
     """Eliminate the I+ and I- line of every row.
 
     With Z± the resistance matrices of the lines, G± = diag(g±), end transfers w+ (I+ end per
@@ -110,13 +130,18 @@ def eliminate_lines(positive: Tensor, negative: Tensor, wires: Termination) -> R
         positive: (..., R, K) S.
         negative: (..., R, K) S.
         wires: Segment resistances and amplifier inputs; an ideal line has segment 0.
+        shunts: From the nodes to ground; None: nothing.
 
     Returns:
         The rows' admittances and end transfers.
     """
     ends = LineEnds.of(wires)
-    z_plus, others_plus = _chain(positive, wires.output_segment, ends.positive_end)
-    z_minus, others_minus = _chain(negative, wires.output_segment, ends.negative_end)
+    shunt_plus, shunt_minus = (
+        (None, None) if shunts is None else (shunts.positive, shunts.negative)
+    )
+    segment = wires.output_segment
+    z_plus, others_plus = _chain(positive, segment, ends.positive_end, shunt_plus)
+    z_minus, others_minus = _chain(negative, segment, ends.negative_end, shunt_minus)
     reach_plus = z_plus[..., -1, :] * positive
     reach_minus = z_minus[..., -1, :] * negative
     end_plus = ends.positive_share * reach_plus
@@ -127,6 +152,8 @@ def eliminate_lines(positive: Tensor, negative: Tensor, wires: Termination) -> R
     end_minus = share * reach_minus + driven_end * virtual
     diagonal = positive * others_plus * z_plus.diagonal(dim1=-2, dim2=-1)
     diagonal = diagonal + negative * others_minus * z_minus.diagonal(dim1=-2, dim2=-1)
+    if shunts is not None:
+        diagonal = diagonal + shunts.input_line
     mutual = positive[..., :, None] * z_plus * positive[..., None, :]
     mutual = mutual + negative[..., :, None] * z_minus * negative[..., None, :]
     elsewhere = 1.0 - torch.eye(
@@ -137,4 +164,4 @@ def eliminate_lines(positive: Tensor, negative: Tensor, wires: Termination) -> R
         - mutual * elsewhere
         - (ends.negative_end * reach_minus)[..., :, None] * virtual[..., None, :]
     )
-    return RowNetworks(admittance, end_plus, end_minus)
+    return RowNetworks(admittance, end_plus, end_minus, z_plus, z_minus)

@@ -79,6 +79,27 @@ def eliminate_rows(
     )
 
 
+def reduce_rows(admittance: Tensor, segment: Tensor) -> Tensor:
+    """Y_r of :func:`eliminate_rows` from the rows' admittances.
+
+    Args:
+        admittance: (..., R, K, K) S.
+        segment: 0-dimensional, Ω.
+
+    Returns:
+        (..., R, K, K) S.
+    """
+    rows = admittance.flatten(0, -4) if admittance.ndim > 4 else admittance
+    identity = torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
+    reduced = torch.empty_like(rows)
+    excess = rows[:, -1]
+    for r in range(rows.shape[1] - 1, -1, -1):
+        reduced[:, r] = solve(identity + segment * excess, excess)
+        if r > 0:
+            excess = rows[:, r - 1] + reduced[:, r]
+    return reduced.reshape(admittance.shape)
+
+
 class RowRecursion(torch.autograd.Function):
     """The recursion over rows, with its adjoint.
 
@@ -96,15 +117,10 @@ class RowRecursion(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """(B, R, K, K) S, (B, R, 2, K), Ω → (B, K, K) S, (B, R, 2, K)."""
         blocks, count, columns, _ = admittance.shape
-        identity = torch.eye(columns, dtype=admittance.dtype, device=admittance.device)
-        reduced = torch.empty_like(admittance)  # Y_r
-        excess = admittance[:, -1]
-        for r in range(count - 1, -1, -1):
-            reduced[:, r] = solve(identity + segment * excess, excess)
-            if r > 0:
-                excess = admittance[:, r - 1] + reduced[:, r]
+        reduced = reduce_rows(admittance, segment)
         transfers = torch.empty_like(ends)
-        voltages = identity.expand(blocks, columns, columns)
+        voltages = torch.eye(columns, dtype=admittance.dtype, device=admittance.device)
+        voltages = voltages.expand(blocks, columns, columns)
         for r in range(count):
             voltages = voltages - segment * (reduced[:, r] @ voltages)
             transfers[:, r] = ends[:, r] @ voltages

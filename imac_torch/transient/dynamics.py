@@ -20,10 +20,9 @@ from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.circuit.wires import input_line_capacitances, output_line_capacitance
 from imac_torch.config import Interconnect
 from imac_torch.elimination.blocks import BlockLayout, Termination
-from imac_torch.elimination.chain import LineEnds, chain_inverse
-from imac_torch.elimination.linalg import solve
+from imac_torch.elimination.chain import Shunts
+from imac_torch.elimination.interior import CellValues, Interior, PortResponse
 from imac_torch.elimination.ports import PortNetwork
-from imac_torch.errors import SolverError
 
 POWER_ITERATIONS: Final = 12
 """Of the longest time constant, which the reduced model needs to a few percent only."""
@@ -70,58 +69,6 @@ class LineCapacitances:
 
 
 @dataclass(frozen=True)
-class CellValues:
-    """One vector per cell and right side; (blocks, R, K, Q) each, V (or A for injections)."""
-
-    input_line: Tensor
-    positive: Tensor
-    negative: Tensor
-
-    def __add__(self, other: CellValues) -> CellValues:
-        return CellValues(
-            self.input_line + other.input_line,
-            self.positive + other.positive,
-            self.negative + other.negative,
-        )
-
-    def scaled(self, factors: CellValues) -> CellValues:
-        """Times (blocks, R, K) factors."""
-        return CellValues(
-            self.input_line * factors.input_line[..., None],
-            self.positive * factors.positive[..., None],
-            self.negative * factors.negative[..., None],
-        )
-
-    def times(self, factor: float) -> CellValues:
-        """Times a number."""
-        return CellValues(
-            self.input_line * factor, self.positive * factor, self.negative * factor
-        )
-
-
-@dataclass(frozen=True)
-class PortResponse:
-    """What ports see.
-
-    Attributes:
-        currents: (blocks, K, Q) A into the input lines.
-        positive_end: (blocks, R, Q) V.
-        negative_end: (blocks, R, Q) V.
-    """
-
-    currents: Tensor
-    positive_end: Tensor
-    negative_end: Tensor
-
-    def __add__(self, other: PortResponse) -> PortResponse:
-        return PortResponse(
-            self.currents + other.currents,
-            self.positive_end + other.positive_end,
-            self.negative_end + other.negative_end,
-        )
-
-
-@dataclass(frozen=True)
 class DynamicBlocks:
     """The blocks of a layer with their capacitors.
 
@@ -138,7 +85,7 @@ class DynamicBlocks:
     positive: Tensor
     negative: Tensor
     wires: Termination
-    capacitance: CellValues
+    capacitance: Shunts
     port_capacitance: Tensor
     layout: BlockLayout
 
@@ -161,7 +108,7 @@ class DynamicBlocks:
             blocks(spec.conductances.positive),
             blocks(spec.conductances.negative),
             Termination.of(spec),
-            CellValues(blocks(input_line), output_line, output_line),
+            Shunts(blocks(input_line), output_line, output_line),
             at_pins,
             layout,
         )
@@ -188,107 +135,11 @@ class DynamicBlocks:
         flat = rows.flatten(1, 2)[:, self.layout.row_position]  # (H, M, B)
         return flat.permute(2, 1, 0)
 
-    def factor(self, shift: float) -> Elimination:
+    def factor(self, shift: float) -> Interior:
         """Eliminate with every capacitor c replaced by a conductance ``shift``·c (1/s)."""
-        ends = LineEnds.of(self.wires)
-        segment = self.wires.output_segment
-        plus = chain_inverse(
-            self.positive + shift * self.capacitance.positive, segment, ends.positive_end
+        return Interior.of(
+            self.positive, self.negative, self.wires, self.capacitance.times(shift)
         )
-        minus = chain_inverse(
-            self.negative + shift * self.capacitance.negative, segment, ends.negative_end
-        )
-        # Voltages of the I- line per voltage of the amplifier's virtual node.
-        driven = minus[..., -1] * ends.negative_end
-        gp, gn = self.positive, self.negative
-        virtual = self.wires.alpha * ends.positive_share * plus[..., -1, :] * gp
-        rows = (
-            torch.diag_embed(gp + gn + shift * self.capacitance.input_line)
-            - gp[..., :, None] * plus * gp[..., None, :]
-            - gn[..., :, None] * minus * gn[..., None, :]
-            - (gn * driven)[..., :, None] * virtual[..., None, :]
-        )
-        count, columns = gp.shape[1:]
-        identity = torch.eye(columns, dtype=gp.dtype, device=gp.device).expand(
-            gp.shape[0], columns, columns
-        )
-        through = torch.empty_like(rows)  # (1 + ρ·E_r)⁻¹
-        excess = rows[:, -1]
-        for r in range(count - 1, -1, -1):
-            through[:, r] = solve(identity + self.wires.input_segment * excess, identity)
-            reduced = through[:, r] @ excess
-            if r > 0:
-                excess = rows[:, r - 1] + reduced
-        return Elimination(self, ends, plus, minus, driven, rows, through, reduced)
-
-
-@dataclass(frozen=True)
-class Elimination:
-    """Factored blocks; see :class:`DynamicBlocks`."""
-
-    blocks: DynamicBlocks
-    line_ends: LineEnds
-    plus: Tensor
-    minus: Tensor
-    driven: Tensor
-    rows: Tensor
-    through: Tensor
-    admittance: Tensor
-
-    def solve(
-        self, voltages: Tensor | None, injected: CellValues | None
-    ) -> tuple[CellValues, PortResponse]:
-        """Node voltages and what ports see.
-
-        Args:
-            voltages: (blocks, K, Q) V at the input lines; None: 0 V.
-            injected: (blocks, R, K, Q) A into the nodes; None: nothing.
-
-        Raises:
-            SolverError: Neither is given.
-        """
-        blocks, ends = self.blocks, self.line_ends
-        gp, gn = blocks.positive[..., None], blocks.negative[..., None]
-        alpha, share = blocks.wires.alpha, ends.positive_share
-        count = blocks.positive.shape[1]
-        driven = self.driven[..., None]
-        if injected is None:
-            if voltages is None:
-                raise SolverError("nothing drives the blocks: give voltages or injections")
-            zero = torch.zeros_like(voltages)
-            offsets = [zero] * count
-            free_plus = own_minus = None
-        else:
-            free_plus = self.plus @ injected.positive
-            own_minus = self.minus @ injected.negative
-            virtual = alpha * share * free_plus[..., -1, :]
-            free_minus = own_minus + driven * virtual[..., None, :]
-            drawn = -gp * free_plus - gn * free_minus - injected.input_line
-            offsets = [drawn[:, r] for r in range(count)]
-        segment = blocks.wires.input_segment
-        below: Tensor | None = None
-        for r in range(count - 1, -1, -1):
-            if below is not None:
-                offsets[r] = offsets[r] + below
-            below = self.through[:, r] @ offsets[r]
-        current = torch.zeros_like(offsets[0]) if below is None else below
-        above = torch.zeros_like(current) if voltages is None else voltages
-        current = current + self.admittance @ above
-        lines = []
-        for r in range(count):
-            above = self.through[:, r] @ (above - segment * offsets[r])
-            lines.append(above)
-        a = torch.stack(lines, dim=1)
-        p = self.plus @ (gp * a)
-        if free_plus is not None:
-            p = p + free_plus
-        virtual = alpha * share * p[..., -1, :]
-        # The virtual node follows cells and injections together.
-        n = self.minus @ (gn * a) + driven * virtual[..., None, :]
-        if own_minus is not None:
-            n = n + own_minus
-        negative_end = ends.negative_share * n[..., -1, :] + (1.0 - ends.negative_share) * virtual
-        return CellValues(a, p, n), PortResponse(current, share * p[..., -1, :], negative_end)
 
 
 @dataclass(frozen=True)
@@ -363,14 +214,14 @@ class SeriesModel:
             transition: s, within which they ramp.
             target: V. Fewer terms are taken where such ramps leave no more than this; 0: all.
         """
+        charge, layout = blocks.capacitance, blocks.layout
         elimination = blocks.factor(0.0)
         count, _, columns = blocks.positive.shape
         unit = torch.eye(columns, dtype=ports.admittance.dtype, device=ports.admittance.device)
         voltages, _ = elimination.solve(unit.expand(count, columns, columns), None)
-        slowest = 1.0 / (SLOWER * _slowest(elimination, voltages))
+        slowest = 1.0 / (SLOWER * _slowest(elimination, charge, voltages))
         poles = [float(slowest / part) for part in spread_times(order)]
         fast = float(slowest / SHORTEST)
-        charge, layout = blocks.capacitance, blocks.layout
         parts = (layout.column_index.shape[0], blocks.vertical)
 
         def ends(seen: PortResponse) -> tuple[Tensor, Tensor]:
@@ -460,7 +311,7 @@ def spread_times(count: int) -> list[float]:
     return found
 
 
-def _slowest(elimination: Elimination, voltages: CellValues) -> float:
+def _slowest(elimination: Interior, charge: Shunts, voltages: CellValues) -> float:
     """Longest time constant (s) by power iteration with G⁻¹C; it comes from below."""
     vector = CellValues(*(
         part.sum(dim=-1, keepdim=True)
@@ -469,7 +320,7 @@ def _slowest(elimination: Elimination, voltages: CellValues) -> float:
     longest = 0.0
     for _ in range(POWER_ITERATIONS):
         vector = vector.times(1.0 / _size(vector))
-        vector, _ = elimination.solve(None, vector.scaled(elimination.blocks.capacitance))
+        vector, _ = elimination.solve(None, vector.scaled(charge))
         longest = _size(vector)
     return longest
 

@@ -14,11 +14,13 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from imac_torch.dc.load import Load, rank_one
+from imac_torch.dc.load import Load
 from imac_torch.elimination.blocks import BlockLayout
+from imac_torch.elimination.chain import LineEnds
+from imac_torch.elimination.interior import CellValues, Interior
 from imac_torch.elimination.ports import PortNetwork
 from imac_torch.numeric.budget import FACTORISATIONS
-from imac_torch.transient.dynamics import CellValues, DynamicBlocks, Elimination, SeriesModel
+from imac_torch.transient.dynamics import DynamicBlocks, SeriesModel
 from imac_torch.transient.integrator import first_history, local_error, second_history, shift
 from imac_torch.transient.neuronstage import StageLoad
 
@@ -121,14 +123,9 @@ class Lines(Protocol):
 
 
 def _as_load(admittance: Tensor, layout: BlockLayout) -> Load:
-    columns = int(layout.column_position.shape[0])
-    keep = torch.ones(columns, dtype=admittance.dtype, device=admittance.device)
-    keep[-1] = 0.0
-    mask = layout.gather_inputs(keep)
-    masked = (admittance * mask[:, :, None] * mask[:, None, :])[None]
-    left, right = rank_one(masked)
-    offset = torch.zeros(1, columns - 1, dtype=admittance.dtype, device=admittance.device)
-    return Load(masked, offset, layout, left, right)
+    """Without the bias, which is a known voltage."""
+    whole, grounded = admittance[None], admittance.new_zeros(())
+    return Load.of_blocks(layout, whole, torch.zeros_like(whole[..., 0]), grounded)
 
 
 def input_currents(admittance: Tensor, layout: BlockLayout, voltages: Tensor) -> Tensor:
@@ -292,7 +289,7 @@ class ExactLines:
     def __init__(self, blocks: DynamicBlocks, ports: PortNetwork) -> None:
         self.blocks = blocks
         self.ports = ports
-        self._cache: dict[float, tuple[LineMatrices, Elimination]] = {}
+        self._cache: dict[float, tuple[LineMatrices, Interior]] = {}
 
     @property
     def name(self) -> str:
@@ -308,7 +305,7 @@ class ExactLines:
         values, _ = self.blocks.factor(0.0).solve(self.blocks.spread(voltages), None)
         return LineState(values, values.times(0.0))
 
-    def _stage(self, step: float) -> tuple[LineMatrices, Elimination]:
+    def _stage(self, step: float) -> tuple[LineMatrices, Interior]:
         if step not in self._cache:
             if len(self._cache) >= FACTORISATIONS:
                 self._cache.clear()
@@ -399,11 +396,10 @@ class ExactLines:
 
     def end_voltages(self, state: LineState, voltages: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`Lines`."""
-        ends = self.blocks.factor(0.0).line_ends
-        positive = ends.positive_share * state.values.positive[..., -1, :]
-        virtual = self.blocks.wires.alpha * positive
-        negative = ends.negative_share * state.values.negative[..., -1, :]
-        negative = negative + (1.0 - ends.negative_share) * virtual
+        wires, cells = self.blocks.wires, state.values
+        positive, negative = LineEnds.of(wires).voltages(
+            cells.positive[..., -1, :], cells.negative[..., -1, :], wires.alpha
+        )
         return self.blocks.ends(positive), self.blocks.ends(negative)
 
 
