@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
-from imac_torch.dc.curved import CurvedStage, solve_curved
-from imac_torch.dc.network import Stage, chain_stages, solve_dc
+from imac_torch.dc.network import chain_stages, solve_dc
 from imac_torch.dc.newton import NewtonOptions, solve_loaded
+from imac_torch.dc.stage import Stage
 from imac_torch.elimination.choice import EliminationInfo, Kernel, Method
 from imac_torch.elimination.ports import PortNetwork, eliminate_layer
 from imac_torch.errors import SolverError
@@ -22,7 +22,7 @@ from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.results.solution import Solution, Status, concatenate, replace_samples
 
-Eliminated: TypeAlias = "tuple[PortNetwork, EliminationInfo]"
+Eliminated: TypeAlias = "tuple[PortNetwork | CrossbarSpec, EliminationInfo]"
 
 
 @dataclass(frozen=True)
@@ -33,30 +33,11 @@ class Prepared:
         stages: One per layer.
         exact: The same with exact device models instead of tables.
         methods: What eliminated each layer.
-        curved: Instead of ``stages`` where cells are curved (``device.bend``), and
-        curved_exact: instead of ``exact``: crossbars that are eliminated for every input vector.
     """
 
     stages: tuple[Stage, ...]
     exact: tuple[Stage, ...]
     methods: tuple[EliminationInfo, ...]
-    curved: tuple[CurvedStage, ...] = ()
-    curved_exact: tuple[CurvedStage, ...] = ()
-
-
-class _Forward(torch.autograd.Function):
-    """Values that stand in a graph without a way back, so that training says so."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, *tracked: Tensor) -> Tensor:  # noqa: ANN401 - torch's
-        return values.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401 - torch's signature
-        raise SolverError(
-            "curved cells (device.bend) have no gradients; train with device.bend = None, as the "
-            "ideal circuit or as the ohmic one"
-        )
 
 
 @dataclass(frozen=True)
@@ -104,19 +85,20 @@ class Native:
 
         Args:
             layers: In order.
-            eliminated: What :meth:`eliminate` gave for ohmic crossbars, where that is known.
+            eliminated: What :meth:`eliminate` gave for the crossbars, where that is known.
         """
         if not layers:
             raise SolverError("a circuit has at least one layer")
-        if any(crossbar.bend is not None for crossbar, _ in layers):
-            return self._prepare_curved(layers)
         if eliminated is None:
             eliminated = [self.eliminate(crossbar) for crossbar, _ in layers]
         neurons = [self._neurons(crossbar, spec) for crossbar, spec in layers]
         first = layers[0]
         vdd = torch.tensor(first[1].vdd, dtype=torch.float64, device=first[0].input_segment.device)
         stages = chain_stages(
-            [(ports, neuron) for (ports, _), (neuron, _) in zip(eliminated, neurons, strict=True)],
+            [
+                (crossbar, neuron)
+                for (crossbar, _), (neuron, _) in zip(eliminated, neurons, strict=True)
+            ],
             vdd,
         )
         exact = tuple(
@@ -126,11 +108,9 @@ class Native:
         return Prepared(stages, exact, tuple(info for _, info in eliminated))
 
     def eliminate(self, crossbar: CrossbarSpec) -> Eliminated:
-        """One layer's ports, and how they were found.
-
-        Raises:
-            SolverError: Cells are curved.
-        """
+        """One layer's ports, or (curved cells) itself, and how it is eliminated."""
+        if crossbar.bend is not None:
+            return crossbar, EliminationInfo("tangents", "torch")
         return eliminate_layer(crossbar, method=self.method, kernel=self.kernel)
 
     def _neurons(
@@ -145,16 +125,6 @@ class Native:
             spec, core, crossbar.read_out.combination.series_resistance
         )
         return neuron, replace(neuron, core=model)
-
-    def _prepare_curved(self, layers: Sequence[tuple[CrossbarSpec, NeuronSpec]]) -> Prepared:
-        tabulated, exact = [], []
-        for crossbar, spec in layers:
-            neuron, model = self._neurons(crossbar, spec)
-            vdd = torch.tensor(spec.vdd, dtype=torch.float64, device=crossbar.input_segment.device)
-            tabulated.append(CurvedStage(crossbar, neuron, vdd))
-            exact.append(CurvedStage(crossbar, model, vdd))
-        info = EliminationInfo("tangents", "torch")
-        return Prepared((), (), (info,) * len(layers), tuple(tabulated), tuple(exact))
 
     @ordinary()
     def solve(self, prepared: Prepared, inputs: Tensor, *, power: bool = True) -> Solution:
@@ -200,9 +170,8 @@ class Native:
         """Images to solve at a time: ``batch_size``, or fewer where less memory is free."""
         each, kept = 0, 0
         for stage in prepared.stages:
-            shape = stage.ports.positive_end.shape
-            outputs, lines = shape[-2:]
-            samples = shape[:-2].numel()
+            count, outputs, lines = stage.shape
+            samples = count or 1
             each += samples * image_bytes(outputs, lines)
             kept += samples * 16 * (3 * outputs + lines)  # in parts, and joined
         require_memory(
@@ -214,45 +183,19 @@ class Native:
         return min(self.batch_size, fitting(len(inputs), each, inputs.device))
 
     def _solve(self, prepared: Prepared, inputs: Tensor, *, power: bool) -> Solution:
-        stages: Sequence[_Neurons] = prepared.curved or prepared.stages
-        exact_stages: Sequence[_Neurons] = prepared.curved_exact or prepared.exact
-        solution = self._solve_with(prepared, inputs, power=power, exact=False)
+        solution = solve_dc(prepared.stages, inputs, options=self.newton, power=power)
         if self.device_model == "exact":
-            return _outside_fail(solution, exact_stages)
-        outside = _outside(solution, stages)
+            return _outside_fail(solution, prepared.exact)
+        outside = _outside(solution, prepared.stages)
         again = _any_sample(outside | ~solution.converged)
         if not bool(again.any()):
             return solution
         index = torch.nonzero(again).squeeze(1)
-        exact = self._solve_with(prepared, inputs[index], power=power, exact=True)
-        return replace_samples(solution, index, _outside_fail(exact, exact_stages))
-
-    def _solve_with(
-        self, prepared: Prepared, inputs: Tensor, *, power: bool, exact: bool
-    ) -> Solution:
-        if not prepared.curved:
-            stages = prepared.exact if exact else prepared.stages
-            return solve_dc(stages, inputs, options=self.newton, power=power)
-        curved = prepared.curved_exact if exact else prepared.curved
-        solution = solve_curved(curved, inputs, options=self.newton, power=power)
-        tensors = [inputs]
-        for stage in curved:
-            cells = stage.spec.conductances
-            tensors += [cells.positive, cells.negative]
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            outputs: Tensor = _Forward.apply(solution.outputs, *tensors)
-            solution = replace(solution, outputs=outputs)
-        return solution
+        exact = solve_dc(prepared.exact, inputs[index], options=self.newton, power=power)
+        return replace_samples(solution, index, _outside_fail(exact, prepared.exact))
 
 
-class _Neurons(Protocol):
-    """What is asked of a stage once it has been solved."""
-
-    @property
-    def neuron(self) -> NeuronCircuit: ...
-
-
-def _outside(solution: Solution, stages: Sequence[_Neurons]) -> Tensor:
+def _outside(solution: Solution, stages: Sequence[Stage]) -> Tensor:
     """(…, B): whether a neuron of a sample left the range of its model."""
     outside = torch.zeros_like(solution.converged)
     if outside.numel() == 0:
@@ -273,7 +216,7 @@ def _any_sample(marked: Tensor) -> Tensor:
     return marked if marked.ndim == 1 else marked.flatten(0, -2).any(dim=0)
 
 
-def _outside_fail(solution: Solution, stages: Sequence[_Neurons]) -> Solution:
+def _outside_fail(solution: Solution, stages: Sequence[Stage]) -> Solution:
     outside = _outside(solution, stages) & solution.converged
     if not bool(outside.any()):
         return solution

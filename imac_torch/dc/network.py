@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from imac_torch.circuit.crossbar import CrossbarSpec
+from imac_torch.dc.curved import CurvedStage
 from imac_torch.dc.load import Load
-from imac_torch.dc.newton import (
-    NeuronSolution,
-    NewtonOptions,
-    solve_loaded,
-)
+from imac_torch.dc.newton import NewtonOptions, solve_loaded
+from imac_torch.dc.stage import Driven, Stage, with_bias
 from imac_torch.elimination.ports import PortNetwork
 from imac_torch.errors import SolverError
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
@@ -21,37 +21,107 @@ from imac_torch.results.solution import LayerSolution, Power, Solution, Status, 
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One layer ready to be solved: its eliminated crossbars, its neurons.
+class PortsDriven(Driven):
+    """Eliminated crossbars and what drives them."""
+
+    stage: PortStage
+
+    def power(self, drawn: Tensor, *, first: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """See :class:`Driven`."""
+        network, vdd = self.stage.network, self.stage.vdd
+        lines = with_bias(self.voltages, vdd)
+        blocks = network.layout.gather_inputs(lines).transpose(-3, -2)  # (S, H, B, K)
+        by_inputs = torch.zeros_like(drawn[..., 0])
+        if first:
+            currents = blocks @ network.admittance.transpose(-1, -2)
+            everything = (blocks * currents).sum((-3, -1))
+            bias = vdd * currents[..., -1, :, -1]
+            by_inputs = everything - bias
+        else:
+            current = blocks[..., -1, :, :] @ network.admittance[..., -1, -1, :, None]
+            bias = vdd * current.squeeze(-1)
+        # Read-outs: a quadratic form per partition, and what flows between them and on through the
+        # neuron input. With one partition nothing flows between: no difference of large numbers.
+        amplifiers = (blocks * (blocks @ network.amplifier_form)).sum((-3, -1))
+        meeting = network.read_out.combination
+        return by_inputs, bias, amplifiers + meeting.meeting_power(self.combined, drawn)
+
+
+@dataclass(frozen=True)
+class PortStage(Stage):
+    """A layer of ohmic cells, its crossbars eliminated.
 
     Attributes:
         ports: The linear part; either no or one leading sample dimension S.
-        neuron: The activation circuit of its outputs.
-        vdd: V, 0-dimensional, what bias lines are driven with.
-        load: The next layer as its outputs see it, None for the last.
     """
 
     ports: PortNetwork
-    neuron: NeuronCircuit
-    vdd: Tensor
-    load: Load | None
+
+    @property
+    def shape(self) -> tuple[int | None, int, int]:
+        """See :class:`Stage`."""
+        *samples, rows, columns = self.ports.positive_end.shape
+        return samples[0] if samples else None, rows, columns
+
+    @cached_property
+    def network(self) -> PortNetwork:
+        """The ports with a sample dimension."""
+        if self.shape[0] is not None:
+            return self.ports
+        return replace(
+            self.ports,
+            positive_end=self.ports.positive_end[None],
+            negative_end=self.ports.negative_end[None],
+            admittance=self.ports.admittance[None],
+        )
+
+    def as_load(self) -> Load:
+        """See :class:`Stage`."""
+        return Load.of(self.network, self.vdd)
+
+    def drive(
+        self, sources: Tensor, before: Stage | None, options: NewtonOptions
+    ) -> PortsDriven:
+        """See :class:`Stage`; the load stands for the crossbars."""
+        solved = None
+        if before is not None:
+            solved = solve_loaded(sources, before.neuron, before.load, options)
+            sources = solved.outputs
+        transfer = self.network.transfer
+        constant = (self.vdd * transfer[..., -1])[..., None, :]
+        combined = sources @ transfer[..., :-1].transpose(-1, -2) + constant
+        return PortsDriven(sources, combined, solved, self)
 
 
 def chain_stages(
-    layers: Sequence[tuple[PortNetwork, NeuronCircuit]], vdd: Tensor
+    layers: Sequence[tuple[PortNetwork | CrossbarSpec, NeuronCircuit]], vdd: Tensor
 ) -> tuple[Stage, ...]:
     """Stages in series, each loaded by the next.
 
     Args:
-        layers: Eliminated crossbars and neurons; crossbars have no or one sample dimension.
+        layers: Crossbars, eliminated or (curved ones) as they are, and neurons; crossbars have no
+            or one sample dimension.
         vdd: V, 0-dimensional.
     """
-    networks = [_with_samples(network) for network, _ in layers]
-    loads = [Load.of(network, vdd) for network in networks[1:]]
-    return tuple(
-        Stage(network, neuron, vdd, load)
-        for (network, neuron), load in zip(layers, [*loads, None], strict=True)
-    )
+    stages = [
+        CurvedStage(neuron, vdd, None, crossbar)
+        if isinstance(crossbar, CrossbarSpec)
+        else PortStage(neuron, vdd, None, crossbar)
+        for crossbar, neuron in layers
+    ]
+    loads = [*(stage.as_load() for stage in stages[1:]), None]
+    return tuple(replace(stage, load=load) for stage, load in zip(stages, loads, strict=True))
+
+
+def eliminated(stage: Stage, what: str) -> PortStage:
+    """The stage, for what needs its ports.
+
+    Raises:
+        SolverError: Its cells are curved.
+    """
+    if not isinstance(stage, PortStage):
+        raise SolverError(f"{what}: cells are curved (device.bend), set it to None")
+    return stage
 
 
 def solve_dc(
@@ -81,49 +151,51 @@ def solve_dc(
     """
     options = NewtonOptions() if options is None else options
     _check_inputs(stages, inputs)
-    sampled = any(stage.ports.admittance.ndim == 4 for stage in stages)
-    networks = [_with_samples(stage.ports) for stage in stages]
-    samples = max(network.admittance.shape[0] for network in networks)
+    samples = max(stage.shape[0] or 1 for stage in stages)
     # Zeros instead of inputs that are not finite: their samples fail, but neither the values nor
     # the gradients of the others see them.
     finite = torch.isfinite(inputs.sum(dim=-1))
     if not bool(finite.all()):
         inputs = torch.where(finite[:, None], inputs, torch.zeros_like(inputs))
     voltages = inputs.expand(samples, *inputs.shape)
-    status = torch.zeros(voltages.shape[:-1], dtype=torch.int64, device=inputs.device)
-    residual = torch.zeros(voltages.shape[:-1], dtype=inputs.dtype, device=inputs.device)
-    iterations = torch.zeros_like(status)
     layers: list[LayerSolution] = []
     powers: list[Power] = []
-    for k, (stage, network) in enumerate(zip(stages, networks, strict=True)):
-        transfer = network.transfer
-        constant = (stage.vdd * transfer[..., -1])[..., None, :]
-        combined = voltages @ transfer[..., :-1].transpose(-1, -2) + constant
-        solved = solve_loaded(combined, stage.neuron, stage.load, options)
-        status = torch.maximum(status, solved.status)
-        residual = torch.maximum(residual, solved.residual)
-        iterations = iterations + solved.iterations
+    driven = stages[0].drive(voltages, None, options)
+    steps = [] if driven.solved is None else [driven.solved]
+    for k, stage in enumerate(stages):
+        here = driven
+        if k + 1 < len(stages):
+            driven = stages[k + 1].drive(here.combined, stage, options)
+            assert driven.solved is not None  # noqa: S101 - neurons drive the lines
+            solved = driven.solved
+        else:
+            solved = solve_loaded(here.combined, stage.neuron, stage.load, options)
+        steps.append(solved)
         if power:
-            powers.append(_layer_power(stage, network, voltages, combined, solved, first=k == 0))
-        layers.append(LayerSolution(voltages, combined, solved.gates, solved.outputs))
-        voltages = solved.outputs
+            neurons = stage.neuron.static_power(stage.vdd, solved.gates, solved.outputs)
+            of_inputs, bias, amplifiers = here.power(neurons.drawn, first=k == 0)
+            powers.append(Power(of_inputs, bias, neurons.supply, neurons.level_shift, amplifiers))
+        layers.append(LayerSolution(here.voltages, here.combined, solved.gates, solved.outputs))
+    status = torch.stack([step.status for step in steps]).amax(0)
     status = torch.where(finite, status, int(Status.NOT_FINITE))
+    failed = status != int(Status.CONVERGED)
     solution = Solution(
-        _unless(status != int(Status.CONVERGED), voltages),
+        _unless(failed, layers[-1].outputs),
         tuple(
             LayerSolution(*(_unless(~finite, getattr(layer, part.name)) for part in fields(layer)))
             for layer in layers
         ),
-        sum_power(powers, status != int(Status.CONVERGED)) if power else None,
+        _sum_power(powers, failed) if power else None,
         status,
-        torch.where(finite, residual, torch.nan),
-        iterations,
+        torch.where(finite, torch.stack([step.residual for step in steps]).amax(0), torch.nan),
+        torch.stack([step.iterations for step in steps]).sum(0),
     )
+    sampled = any(stage.shape[0] is not None for stage in stages)
     return solution if sampled else combine(lambda tensor, dim: tensor[0], solution)
 
 
 def _check_inputs(stages: Sequence[Stage], inputs: Tensor) -> None:
-    expected = stages[0].ports.inputs
+    expected = stages[0].shape[2] - 1
     if inputs.ndim != 2 or inputs.shape[1] != expected:
         raise SolverError(
             f"inputs must be (B, {expected}) voltages for the first layer, got "
@@ -133,52 +205,6 @@ def _check_inputs(stages: Sequence[Stage], inputs: Tensor) -> None:
         raise SolverError(f"circuit quantities are float64, inputs are {inputs.dtype}")
 
 
-def _with_samples(network: PortNetwork) -> PortNetwork:
-    if network.admittance.ndim == 4:
-        return network
-    return replace(
-        network,
-        positive_end=network.positive_end[None],
-        negative_end=network.negative_end[None],
-        admittance=network.admittance[None],
-    )
-
-
-def _layer_power(
-    stage: Stage,
-    network: PortNetwork,
-    voltages: Tensor,
-    combined: Tensor,
-    solved: NeuronSolution,
-    *,
-    first: bool,
-) -> Power:
-    """Power of the sources that belong to one layer, (S, B) each."""
-    neurons = stage.neuron.static_power(stage.vdd, solved.gates, solved.outputs)
-    lines = torch.cat([voltages, stage.vdd.expand(*voltages.shape[:-1], 1)], dim=-1)
-    blocks = network.layout.gather_inputs(lines).transpose(-3, -2)  # (S, H, B, K)
-    by_inputs = torch.zeros_like(combined[..., 0])
-    if first:
-        currents = blocks @ network.admittance.transpose(-1, -2)
-        everything = (blocks * currents).sum((-3, -1))
-        bias = stage.vdd * currents[..., -1, :, -1]
-        by_inputs = everything - bias
-    else:
-        current = blocks[..., -1, :, :] @ network.admittance[..., -1, -1, :, None]
-        bias = stage.vdd * current.squeeze(-1)
-    # Amplifiers: a quadratic form per partition, and what flows between them and on through the
-    # neuron input. With one partition nothing flows between: no difference of large numbers.
-    amplifiers = (blocks * (blocks @ network.amplifier_form)).sum((-3, -1))
-    amplifiers = amplifiers + network.read_out.combination.meeting_power(combined, neurons.drawn)
-    return Power(
-        inputs=by_inputs,
-        bias=bias,
-        neurons=neurons.supply,
-        level_shift=neurons.level_shift,
-        amplifiers=amplifiers,
-    )
-
-
 def _unless(failed: Tensor, voltages: Tensor) -> Tensor:
     """Voltages (S, B, …), NaN for samples (B,) or (S, B) that failed."""
     if not bool(failed.any()):
@@ -186,7 +212,7 @@ def _unless(failed: Tensor, voltages: Tensor) -> Tensor:
     return torch.where(failed[..., None], torch.nan, voltages)
 
 
-def sum_power(powers: Sequence[Power], failed: Tensor) -> Power:
+def _sum_power(powers: Sequence[Power], failed: Tensor) -> Power:
     """The power of all layers; NaN for samples (B,) or (S, B) that failed."""
 
     def total(name: str) -> Tensor:

@@ -38,7 +38,7 @@ class CurvedLayer:
     Attributes:
         spec: The crossbars.
         layout: Where cells lie in blocks.
-        curve: Of the cells, None where they are ohmic.
+        curve: Of the cells.
     """
 
     def __init__(self, spec: CrossbarSpec) -> None:
@@ -47,7 +47,8 @@ class CurvedLayer:
         self.wires = Termination.of(spec)
         self.positive = self.layout.gather(spec.conductances.positive.detach())
         self.negative = self.layout.gather(spec.conductances.negative.detach())
-        self.curve = None if spec.bend is None else Sinh(spec.bend)
+        assert spec.bend is not None  # noqa: S101 - ohmic layers go another way
+        self.curve = Sinh(spec.bend)
 
     @property
     def cells(self) -> Tensor:
@@ -56,19 +57,11 @@ class CurvedLayer:
 
     def current(self, across: Tensor) -> tuple[Tensor, Tensor]:
         """A and S of cells at (B, 2, H, V, R, K) V."""
-        cells = self.cells
-        if self.curve is None:
-            return cells * across, cells.expand_as(across)
-        return self.curve.current(cells, across)
+        return self.curve.current(self.cells, across)
 
     def eliminate(self, slopes: Tensor) -> Eliminated:
         """The layer with (b, 2, H, V, R, K) S of the cells, lines eliminated."""
         return Eliminated(self, slopes, Interior.of(slopes[:, 0], slopes[:, 1], self.wires))
-
-    def combined(self, found: CellVoltages) -> Tensor:
-        """(B, M) V of the ideal combined source."""
-        read_out = self.spec.read_out
-        return read_out.combination.of_partitions(read_out.output(*self.ends(found)))
 
     def ends(self, found: CellVoltages) -> tuple[Tensor, Tensor]:
         """(B, M·L, H) V of the I+ and of the I- ends."""

@@ -158,10 +158,7 @@ class Segment(nn.Module):
 
     def _prepared(self, engine: Native) -> Prepared:
         """Built anew, but for layers whose conductances are what they were."""
-        parts = self._parts()
-        if any(crossbar.bend is not None for crossbar, _ in parts):
-            return engine.prepare(parts)
-        found = []
+        parts, found = self._parts(), []
         for layer, memory, (crossbar, _) in zip(
             self.analog_layers(), self._eliminated, parts, strict=True
         ):

@@ -23,6 +23,7 @@ from imac_torch.base.files import (
 from imac_torch.conversion.ablation import LayerEffect, ablate, layer_effects
 from imac_torch.datasets.batches import labelled_batches
 from imac_torch.dc.ir_drop import cell_voltages
+from imac_torch.dc.network import eliminated
 from imac_torch.errors import DataError, SolverError
 from imac_torch.model.linear import IMACLinear
 from imac_torch.model.network import IMACNetwork, evaluating
@@ -317,7 +318,7 @@ def _layer(
     map_samples: int,
 ) -> tuple[LayerAnalysis, dict[str, Tensor]]:
     spec, voltages = layer.matrix.crossbar(), solution.layers[index]
-    stage = network.prepare().stages[index]
+    stage = eliminated(network.prepare().stages[index], layer.name)
     driven = voltages.inputs[solved]
     lines = torch.cat([driven, stage.vdd.expand(len(driven), 1)], dim=1)
     currents = stage.ports.input_currents(lines)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Interconnect, Timing
-from imac_torch.dc.network import Stage
+from imac_torch.dc.network import PortStage, eliminated
+from imac_torch.dc.stage import Stage
 from imac_torch.errors import SolverError
 from imac_torch.numeric.budget import lines_bytes, require_memory
 from imac_torch.periphery.neuron.base import NeuronSpec
@@ -42,7 +43,7 @@ class DynamicStage:
         pole: 1/s, of the amplifiers; None: infinitely fast.
     """
 
-    static: Stage
+    static: PortStage
     lines: ReducedLines | ExactLines
     neurons: DynamicNeurons
     pole: float | None
@@ -80,7 +81,8 @@ def prepare_transient(
 
     Raises:
         SolverMemoryError: Arrays are too large for what is free.
-        SolverError: Conductances have sample dimensions, or numbers of layers differ.
+        SolverError: Conductances have sample dimensions, cells are curved, or numbers of layers
+            differ.
     """
     options = TransientOptions() if options is None else options
     timing = Timing() if timing is None else timing
@@ -88,10 +90,11 @@ def prepare_transient(
         raise SolverError(
             f"{len(layers)} layers, {len(interconnects)} interconnects, {len(stages)} stages"
         )
+    ohmic = [eliminated(stage, "transients") for stage in stages]
     nodes = sum(3 * crossbar.conductances.positive.numel() for crossbar, _ in layers)
     exact = options.wires == "exact" or (options.wires == "auto" and nodes <= EXACT_NODES)
     lines: list[ReducedLines | ExactLines] = []
-    for (crossbar, spec), interconnect, stage in zip(layers, interconnects, stages, strict=True):
+    for (crossbar, spec), interconnect, stage in zip(layers, interconnects, ohmic, strict=True):
         if crossbar.conductances.positive.ndim != 2:
             raise SolverError("transients take conductances without sample dimensions; select one")
         capacitances = LineCapacitances.of(interconnect, crossbar)
@@ -122,7 +125,7 @@ def prepare_transient(
         )  # fmt: skip
         lines.append(ReducedLines(model, stage.ports))
     result = []
-    for k, ((crossbar, spec), stage) in enumerate(zip(layers, stages, strict=True)):
+    for k, ((crossbar, spec), stage) in enumerate(zip(layers, ohmic, strict=True)):
         device = stage.ports.admittance.device
         capacitance = torch.full(
             (stage.ports.outputs,), spec.output_capacitance, dtype=torch.float64, device=device

@@ -1,0 +1,79 @@
+"""A layer of the DC solution: crossbars that are driven, and the neurons behind them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imac_torch.dc.load import Load
+from imac_torch.dc.newton import NeuronSolution, NewtonOptions
+from imac_torch.periphery.neuron.circuit import NeuronCircuit
+
+
+@dataclass(frozen=True)
+class Driven(ABC):
+    """Crossbars with what drives them; S samples, B input vectors.
+
+    Attributes:
+        voltages: (S, B, N) V on the input lines.
+        combined: (S, B, M) V that the read-outs combine to.
+        solved: The neurons that drive the lines, or what solving the crossbars took where sources
+            do; None: they are known.
+    """
+
+    voltages: Tensor
+    combined: Tensor
+    solved: NeuronSolution | None
+
+    @abstractmethod
+    def power(self, drawn: Tensor, *, first: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """(S, B) W of the inputs, the bias and the read-outs.
+
+        Args:
+            drawn: (S, B, M) A that the neurons behind draw.
+            first: Whether sources drive the lines; the power of inputs is 0 if not.
+        """
+
+
+@dataclass(frozen=True)
+class Stage(ABC):
+    """One layer ready to be solved.
+
+    Attributes:
+        neuron: The activation circuit of its outputs.
+        vdd: V, 0-dimensional, what bias lines are driven with.
+        load: What its neurons see, None for nothing, or for what is solved with them.
+    """
+
+    neuron: NeuronCircuit
+    vdd: Tensor
+    load: Load | None
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int | None, int, int]:
+        """Samples of the conductances (None: no such dimension), rows of all slices, columns."""
+
+    @abstractmethod
+    def as_load(self) -> Load | None:
+        """What drives the lines sees; None: it is solved together with them."""
+
+    @abstractmethod
+    def drive(
+        self, sources: Tensor, before: Stage | None, options: NewtonOptions
+    ) -> Driven:
+        """Solve what drives the lines, and the crossbars as far as that takes.
+
+        Args:
+            sources: (S, B, N) V: on the lines, or combined read-outs of the layer before.
+            before: That layer, whose neurons drive the lines; None: sources do.
+            options: Of Newton's method.
+        """
+
+
+def with_bias(voltages: Tensor, vdd: Tensor) -> Tensor:
+    """(..., N) V on the lines to (..., N+1)."""
+    return torch.cat([voltages, vdd.expand(*voltages.shape[:-1], 1)], dim=-1)
