@@ -18,7 +18,7 @@ from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.finfet import transistors
 from imac_torch.results.energy import Energy
-from imac_torch.transient.inference import measure_inference
+from imac_torch.transient.inference import InferenceRun
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.network import solve_transient
 from imac_torch.transient.options import TimingOptions, TransientOptions
@@ -380,13 +380,9 @@ def test_report_of_a_data_set(finfet):
     stages = prepare_transient(*finfet, options)
     inputs = vectors(torch.Generator().manual_seed(9), 7)
     done = []
-    report = measure_inference(
-        stages,
-        inputs,
-        TIMING,
-        options=TimingOptions(options, batch_size=3),
-        progress=done.append,
-    )
+    run = InferenceRun(stages, TIMING, TimingOptions(options, batch_size=3))
+    run.add(inputs, progress=done.append)
+    report = run.report()
     assert done == [3, 3, 1]
     assert report.latency.images.shape == (7, 1)
     assert report.energy.total.shape == (7, 1)
@@ -396,9 +392,9 @@ def test_report_of_a_data_set(finfet):
     assert report.cost(report.settled.argmax(-1)).accuracy == 1.0
     assert torch.isnan(report.energy.amplifiers).all()
     # Too short a period is noticed, although waveforms look settled to themselves.
-    hurried = measure_inference(
-        stages, inputs, Timing(period=3e-10), options=TimingOptions(options)
-    )
+    run = InferenceRun(stages, Timing(period=3e-10), TimingOptions(options))
+    run.add(inputs)
+    hurried = run.report()
     assert hurried.unsettled > 0
     cost = hurried.cost()
     assert "slowest image needs" in cost.warning

@@ -9,13 +9,9 @@ from typing import Final
 
 from imac_torch.errors import NetlistError
 
-# CODATA 2018; k, q, h are exact by the SI definition.
+# CODATA 2018; exact by the SI definition.
 BOLTZMANN: Final = 1.380649e-23
 """Boltzmann constant, J/K."""
-ELEMENTARY_CHARGE: Final = 1.602176634e-19
-"""Elementary charge, C."""
-VACUUM_PERMITTIVITY: Final = 8.8541878128e-12
-"""Vacuum permittivity, F/m."""
 ZERO_CELSIUS: Final = 273.15
 """0 degrees Celsius, K."""
 

@@ -1,6 +1,7 @@
-"""The neutral circuit: how layers are cut into arrays, their wires, nodes and elements.
+"""How layers are cut into arrays, their wires and read-outs, and, for netlists, nodes and elements.
 
-Both sides, native and netlist, start from here; nothing here solves or writes anything.
+Both sides start from a layer's :class:`imac_torch.circuit.crossbar.CrossbarSpec`; nothing here
+solves or writes anything.
 """
 
 from imac_torch.circuit.topology import (

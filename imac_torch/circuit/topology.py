@@ -1,6 +1,7 @@
-"""The neutral circuit: nodes and elements of every layer, the only place that knows topology.
+"""Nodes and elements of every layer, as netlists have them.
 
-Netlists are written from it, and its stamped matrix is the oracle of the native solver. Names of
+Netlists are written from these, and their stamped matrix is the oracle of the native solver, which
+itself starts from :class:`imac_torch.circuit.crossbar.CrossbarSpec` and never sees them. Names of
 indices: row ``r``, column ``c`` (input, the bias last), horizontal partition ``h``; all count from
 1 in names. Every output has one row, or several whose amplifiers count differently
 (:mod:`imac_torch.mapping.slices`).

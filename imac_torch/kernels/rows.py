@@ -23,8 +23,6 @@ from imac_torch.kernels.lines import (
 )
 
 Array = NDArray[np.float64]
-STACK_LIMIT = 4
-"""Rows per column above which voltages are carried down instead of transfers up."""
 
 
 def padded(columns: int) -> int:

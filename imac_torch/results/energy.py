@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from imac_torch.results.solution import BySource, Power
+from imac_torch.results.solution import BySource
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,6 @@ class Energy(BySource):
         return Energy(*(
             getattr(self, part.name) - getattr(other, part.name) for part in fields(Energy)
         ))
-
-    @classmethod
-    def of_power(cls, power: Power, duration: float) -> Energy:
-        """Of constant powers."""
-        return cls(*(getattr(power, part.name) * duration for part in fields(Energy)))
 
     @classmethod
     def join(cls, parts: list[Energy], dim: int) -> Energy:

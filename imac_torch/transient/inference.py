@@ -319,30 +319,3 @@ def _masked(energy: Energy, solved: Tensor) -> Energy:
         torch.where(solved[:, None], getattr(energy, part.name), torch.nan).cpu()
         for part in fields(Energy)
     ))
-
-
-def measure_inference(
-    stages: Sequence[DynamicStage],
-    inputs: Tensor,
-    timing: Timing,
-    *,
-    initial: Tensor | None = None,
-    options: TimingOptions | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> InferenceReport:
-    """Latency and energy of every image of a data set; see :class:`InferenceRun`.
-
-    Args:
-        stages: From :func:`imac_torch.transient.preparation.prepare_transient`.
-        inputs: (B, N) V.
-        timing: Period and transition.
-        initial: (B, N) or (N,) V, what was there before; None: the image before.
-        options: Settings, their ``transient`` the same as for the stages.
-        progress: Called with the number of images done just now.
-
-    Raises:
-        SolverError: Inputs do not fit, or no image was solved.
-    """
-    run = InferenceRun(stages, timing, options)
-    run.add(inputs, initial=initial, progress=progress)
-    return run.report()

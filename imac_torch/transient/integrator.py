@@ -16,15 +16,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from imac_torch.errors import SolverError
 
 GAMMA: Final = 2.0 - math.sqrt(2.0)
 """γ: where the first stage ends, in steps."""
-WEIGHTS: Final = (math.sqrt(2.0) / 4.0, math.sqrt(2.0) / 4.0, 1.0 - math.sqrt(2.0) / 2.0)
-"""Of the derivatives at the start, the stage and the end: y₁ = y₀ + h·Σ w·ẏ."""
 QUADRATURE: Final = (
     (3.0 * GAMMA - 1.0) / (6.0 * GAMMA),
     1.0 / (6.0 * GAMMA * (1.0 - GAMMA)),
@@ -214,32 +211,3 @@ class StepControl:
 def ladder(step: float) -> float:
     """The largest power of √2 (s) that is not above ``step``."""
     return 2.0 ** (math.floor(2.0 * math.log2(step) + 1e-9) / 2.0)
-
-
-def integrate_linear(
-    conductance: Tensor, capacitance: Tensor, drive: Tensor, start: Tensor, *, step: float
-) -> Tensor:
-    """C·dx/dt + G·x = drive(t), drive linear between grid points, equal steps.
-
-    Args:
-        conductance: (n, n) S.
-        capacitance: (n, n) F.
-        drive: (T+1, n) A at the ends of steps.
-        start: (n,) V.
-        step: s.
-
-    Returns:
-        (T+1, n) V.
-    """
-    matrix = torch.linalg.inv(shift(step) * capacitance + conductance)
-    states = [start]
-    for before, after in pairwise(drive):
-        now = states[-1]
-        charge = capacitance @ now
-        rate = before - conductance @ now
-        source = before + GAMMA * (after - before)
-        middle = matrix @ (first_history(step, charge, rate) + source)
-        states.append(
-            matrix @ (second_history(step, charge, capacitance @ middle) + after)
-        )
-    return torch.stack(states)
