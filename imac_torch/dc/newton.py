@@ -113,20 +113,26 @@ def solve_neurons(
             return NeuronSolution(combined, combined, count, none, count)
         if isinstance(neuron.core, BehaviouralCore) and float(neuron.feedback_conductance) == 0.0:
             return _solve_direct(combined, neuron, neuron.core, load)
-        if _use_compiled(combined, neuron, options):
+        able = isinstance(neuron.core, TableCore) and combined.device.type == "cpu"
+        if use_compiled(options.kernel, able=able):
             return _solve_compiled(combined, neuron, load, options)
         return _solve_batched(combined, neuron, load, options)
 
 
-def _use_compiled(combined: Tensor, neuron: NeuronCircuit, options: NewtonOptions) -> bool:
-    able = isinstance(neuron.core, TableCore) and combined.device.type == "cpu"
-    if options.kernel == "numba" and not able:
-        raise SolverError(
-            "the numba kernel solves tabulated neurons on the CPU only; use kernel='auto'"
-        )
-    if options.kernel == "numba" and (problem := obstacle()) is not None:
+def use_compiled(kernel: str, *, able: bool) -> bool:
+    """Whether the compiled kernel solves neurons.
+
+    Args:
+        kernel: As in :class:`NewtonOptions`.
+        able: Whether they are tabulated, on the CPU.
+
+    Raises:
+        SolverError: It was asked for where it cannot serve.
+    """
+    problem = obstacle() if able else "it solves tabulated neurons on the CPU only"
+    if kernel == "numba" and problem is not None:
         raise SolverError(f"the numba kernel cannot be used: {problem}; use kernel='auto'")
-    return able and options.kernel != "torch" and obstacle() is None
+    return kernel != "torch" and problem is None
 
 
 def _solve_direct(

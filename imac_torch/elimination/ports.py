@@ -110,18 +110,26 @@ class PortNetwork:
         Returns:
             Two tensors (..., B, M·L, H), V.
         """
-        shares = self.layout.gather_inputs(inputs)
-        ends = []
-        for end in (self.positive_end, self.negative_end):
-            blocks = self.layout.gather_inputs(end)
-            ends.append(torch.einsum("...mhk,...bhk->...bmh", blocks, shares))
-        return ends[0], ends[1]
+        return (
+            end_voltages(self.positive_end, self.layout, inputs),
+            end_voltages(self.negative_end, self.layout, inputs),
+        )
 
     def input_currents(self, inputs: Tensor) -> Tensor:
         """(..., B, C) A flowing into the input lines (bias last) for (..., B, C) V."""
-        blocks = self.layout.gather_inputs(inputs)
-        currents = torch.einsum("...hij,...bhj->...bhi", self.admittance, blocks)
-        return self.layout.scatter_inputs(currents)
+        return input_currents(self.admittance, self.layout, inputs)
+
+
+def input_currents(admittance: Tensor, layout: BlockLayout, voltages: Tensor) -> Tensor:
+    """(..., B, C) A into input lines at (..., B, C) V, for (..., H, K, K) S."""
+    blocks = layout.gather_inputs(voltages).transpose(-3, -2)  # (..., H, B, K)
+    return layout.scatter_inputs((blocks @ admittance.transpose(-1, -2)).transpose(-3, -2))
+
+
+def end_voltages(end: Tensor, layout: BlockLayout, voltages: Tensor) -> Tensor:
+    """(..., B, M·L, H) V of line ends for (..., B, C) V, from (..., M·L, C) of one side."""
+    blocks, shares = layout.gather_inputs(end), layout.gather_inputs(voltages)
+    return torch.einsum("...mhk,...bhk->...bmh", blocks, shares)
 
 
 def refuse_curved(spec: CrossbarSpec, what: str) -> None:

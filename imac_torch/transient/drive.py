@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from imac_torch.config import Timing
+from imac_torch.elimination.ports import end_voltages, input_currents
 from imac_torch.transient.accuracy import LineCorrection
 from imac_torch.transient.dynamics import ramp_peak, ramp_step
 from imac_torch.transient.integrator import GAMMA, Rule, single_stage
@@ -17,7 +18,6 @@ from imac_torch.transient.lines import (
     ExactLines,
     LineState,
     ReducedLines,
-    input_currents,
 )
 
 FORGOTTEN = 1e-15
@@ -200,10 +200,7 @@ class RampDrive:
     def _seen(self, ends: Tensor, voltages: Tensor) -> Tensor:
         """(K, B, M·L, H) V of line ends per term, for (K, M·L, C) and (B, C) V."""
         layout = self.lines.ports.layout
-        shares = layout.gather_inputs(voltages)
-        return torch.stack([
-            torch.einsum("mhk,bhk->bmh", layout.gather_inputs(end), shares) for end in ends
-        ])
+        return torch.stack([end_voltages(end, layout, voltages) for end in ends])
 
     def _at(self, time: float, filtered: list[Tensor], *, after: bool) -> DrivePoint:
         """Values at a time; at a corner, slopes after or before it."""

@@ -18,7 +18,7 @@ from imac_torch.dc.load import Load
 from imac_torch.elimination.blocks import BlockLayout
 from imac_torch.elimination.chain import LineEnds
 from imac_torch.elimination.interior import CellValues, Interior
-from imac_torch.elimination.ports import PortNetwork
+from imac_torch.elimination.ports import PortNetwork, end_voltages
 from imac_torch.numeric.budget import FACTORISATIONS
 from imac_torch.transient.dynamics import DynamicBlocks, SeriesModel
 from imac_torch.transient.integrator import first_history, local_error, second_history, shift
@@ -126,12 +126,6 @@ def _as_load(admittance: Tensor, layout: BlockLayout) -> Load:
     """Without the bias, which is a known voltage."""
     whole, grounded = admittance[None], admittance.new_zeros(())
     return Load.of_blocks(layout, whole, torch.zeros_like(whole[..., 0]), grounded)
-
-
-def input_currents(admittance: Tensor, layout: BlockLayout, voltages: Tensor) -> Tensor:
-    """(B, C) A for (B, C) V."""
-    blocks = layout.gather_inputs(voltages).transpose(0, 1)  # (H, B, K)
-    return layout.scatter_inputs((blocks @ admittance.transpose(-1, -2)).transpose(0, 1))
 
 
 class ReducedLines:
@@ -261,10 +255,8 @@ class ReducedLines:
         ends = [torch.zeros((), device="cpu"), torch.zeros((), device="cpu")]
         powers = self.voltages(state, voltages)
         for k in range(self.model.order + 1):
-            shares = layout.gather_inputs(powers[k])
             for side, end in enumerate((self.model.positive_end, self.model.negative_end)):
-                blocks = layout.gather_inputs(end[k])
-                ends[side] = ends[side] + torch.einsum("mhk,bhk->bmh", blocks, shares)
+                ends[side] = ends[side] + end_voltages(end[k], layout, powers[k])
         return ends[0], ends[1]
 
     def left_out(self, state: LineState, voltages: Tensor) -> Tensor:

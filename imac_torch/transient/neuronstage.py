@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.dc.load import Blocks, Load
-from imac_torch.dc.newton import LARGEST_STEP, NewtonOptions, iterate
-from imac_torch.errors import SolverError
-from imac_torch.kernels.compiled import obstacle
+from imac_torch.dc.newton import LARGEST_STEP, NewtonOptions, iterate, use_compiled
 from imac_torch.kernels.threads import run_blocks
 from imac_torch.periphery.neuron.circuit import Defects, Linearised, NeuronCircuit
 from imac_torch.periphery.neuron.core import Charges, CoreCurrents
@@ -87,18 +85,12 @@ class DynamicNeurons:
             SolverError: The compiled kernel was asked for where it cannot serve.
         """
         core = circuit.core
-        tables = None
-        able = capacitance.device.type == "cpu"
-        if isinstance(core, TableCore) and isinstance(charges, TableCharges) and able:
-            problem = obstacle()
-            if kernel == "numba" and problem is not None:
-                raise SolverError(f"the numba kernel cannot be used: {problem}; use kernel='auto'")
-            if kernel != "torch" and problem is None:
+        tables, on_cpu = None, capacitance.device.type == "cpu"
+        if isinstance(core, TableCore) and isinstance(charges, TableCharges):
+            if use_compiled(kernel, able=on_cpu):
                 tables = NeuronTables.of(core, charges)
-        elif kernel == "numba":
-            raise SolverError(
-                "the numba kernel takes tabulated neurons on the CPU only; use kernel='auto'"
-            )
+        else:
+            use_compiled(kernel, able=False)
         return cls(circuit, charges, gate_capacitance, capacitance, tables)
 
     def state(self, gates: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:

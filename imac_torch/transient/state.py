@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from imac_torch.errors import SolverError
-from imac_torch.transient.neuronstage import StageSystem
 from imac_torch.transient.lines import LineState
+from imac_torch.transient.neuronstage import StageSystem
 
 Held = TypeVar("Held")
 

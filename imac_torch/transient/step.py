@@ -10,6 +10,7 @@ from torch import Tensor
 
 from imac_torch.dc.network import solve_dc
 from imac_torch.dc.newton import NewtonOptions
+from imac_torch.elimination.ports import input_currents
 from imac_torch.results.solution import Status
 from imac_torch.transient.accuracy import (
     Earlier,
@@ -33,7 +34,6 @@ from imac_torch.transient.lines import (
     Lines,
     LineState,
     ReducedLines,
-    input_currents,
 )
 from imac_torch.transient.neuronstage import (
     StageInputs,
