@@ -120,8 +120,11 @@ def test_refusals(generator: torch.Generator) -> None:
         )
 
 
-def divider(columns: int, parts: int, gain: float, averaged: bool = True) -> RowDivider:
-    config = Config(amplifier=Amplifier(combine="average" if averaged else "sum"))
+def divider(
+    columns: int, parts: int, gain: float, averaged: bool = True, resistance: float = 1e3
+) -> RowDivider:
+    combine = "average" if averaged else "sum"
+    config = Config(amplifier=Amplifier(combine=combine, input_resistance=resistance))
     built = build_read_out(config.for_layer(0, "layer", 1), gain, parts)
     return built.divider(partition_ends(columns, parts))
 
@@ -164,7 +167,7 @@ def test_matched_conductances_have_the_wanted_transfer(
 def test_rows_that_amplify_their_own_sums_are_solved_too(generator: torch.Generator) -> None:
     """A ratio of 40 between devices' ends: S- depends on itself with a slope close to 1."""
     device = Memristor(rlow=2.5e3, rhigh=100e3)
-    out = ReadOut(20.0, 1e4, partition_ends(120, 4), averaged=True)
+    out = divider(120, 4, 20.0, resistance=1e4)
     target = random(generator, 30, 120) * 0.01
     found = match(target, device, out, InputStatistics.independent(119), where="layer")
     assert 1 < int(found.exact.sum()) < 25

@@ -18,6 +18,7 @@ from torch import Tensor
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.conversion.ablation import relative_error
 from imac_torch.dc.native import Eliminated
+from imac_torch.dc.network import eliminated
 from imac_torch.mapping.states import InputStatistics
 from imac_torch.model.linear import IMACLinear, Scaling
 from imac_torch.model.network import IMACNetwork
@@ -193,7 +194,8 @@ class _Bench:
         volts = self.volts
         good = volts.isfinite().all(-1)
         for index, (layer, stage) in enumerate(zip(self.layers, prepared.stages, strict=True)):
-            vdd, transfer = layer.config.supplies.vdd, stage.ports.transfer
+            vdd = layer.config.supplies.vdd
+            transfer = eliminated(stage, layer.name).ports.transfer
             combined = volts @ transfer[:, :-1].T + vdd * transfer[:, -1]
             wanted = self.software[index + 1] / layer.scaling.output_scale * vdd
             outputs = engine.neuron_outputs(prepared, index, combined)
