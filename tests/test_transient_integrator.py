@@ -20,6 +20,9 @@ from imac_torch.transient.integrator import (
     shift,
 )
 
+WEIGHTS = (math.sqrt(2.0) / 4.0, math.sqrt(2.0) / 4.0, 1.0 - math.sqrt(2.0) / 2.0)
+"""Of the derivatives at the start, the stage and the end: y₁ = y₀ + h·Σ w·ẏ."""
+
 
 def integrate_linear(conductance, capacitance, drive, start, *, step):
     """C·dx/dt + G·x = drive(t), drive (T+1, n) linear between the ends of equal steps."""
