@@ -9,7 +9,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 
@@ -22,12 +22,15 @@ from imac_torch.errors import (
     SimulatorTimeoutError,
 )
 from imac_torch.netlist.job import SimulationJob
-from imac_torch.simulator.process import PRINTED, ProcessOutput, Stopped, run_process
+from imac_torch.simulator.process import ProcessOutput, Stopped, run_process, text_of
 from imac_torch.simulator.result import (
     FloatArray,
     SimulationOutcome,
     SimulationResult,
 )
+
+_LOGGED: Final = 2**24
+"""Bytes of a log that are looked at: half from its beginning, half from its end."""
 
 
 class Simulator(ABC):
@@ -347,11 +350,11 @@ def remove_stale(path: Path) -> None:
 
 
 def _log_text(path: Path) -> str:
-    """A log, or as much of it as a program may write."""
+    """A log, or both ends of a long one."""
     if not path.is_file():
         return ""
     with path.open("rb") as stream:
-        return stream.read(PRINTED).decode(errors="replace")
+        return text_of(stream, _LOGGED)
 
 
 def _reason(error: Exception) -> str:

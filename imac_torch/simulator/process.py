@@ -125,8 +125,8 @@ def run_process(
             _end_marked(mark)
         return ProcessOutput(
             returncode=process.returncode,
-            stdout=_text(out),
-            stderr=_text(err),
+            stdout=text_of(out),
+            stderr=text_of(err),
             wall_time=time.monotonic() - started,
             timed_out=timed_out,
             excess=excess,
@@ -212,15 +212,16 @@ def _excess(cwd: Path, streams: Sequence[IO[bytes]], watched: Sequence[Path]) ->
     return None
 
 
-def _text(stream: IO[bytes]) -> str:
+def text_of(stream: IO[bytes], most: int = _KEPT) -> str:
+    """What is in a file, undecodable bytes replaced; of more than ``most`` bytes both ends."""
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
-    if size <= _KEPT:
+    if size <= most:
         return stream.read().decode(errors="replace")
-    first = stream.read(_KEPT // 2).decode(errors="replace")
-    stream.seek(size - _KEPT // 2)
-    last = stream.read(_KEPT // 2).decode(errors="replace")
-    return f"{first}\n... {size - _KEPT} bytes left out ...\n{last}"
+    first = stream.read(most // 2).decode(errors="replace")
+    stream.seek(size - most // 2)
+    last = stream.read(most // 2).decode(errors="replace")
+    return f"{first}\n... {size - most} bytes left out ...\n{last}"
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 import imac_torch as imac
 from fuzz import samples
 from fuzz.commands import LOGISTIC, project
-from fuzz.harness import BAD, RAN, Outcome, WrongAnswer, attempt
+from fuzz.harness import BAD, CLEAR, RAN, Outcome, WrongAnswer, attempt
 from fuzz.processes import command
 from fuzz.simulators import GOOD, stand_in, write_answers
 from imac_torch.cli.exits import ExitCode
@@ -234,6 +234,73 @@ class Kills:
                 code = 130 if code in (-number, 1) else code  # Python itself, still importing
         _no_children(place)
         return code
+
+
+class FullDisks:
+    """A command on a disk without room (a mounted one, or a limit of sizes), then on one with."""
+
+    name = "full disks"
+
+    def __init__(self, jobs: tuple[str, ...] = tuple(JOBS)) -> None:
+        self.jobs = jobs
+
+    def attack(self, rng: random.Random, place: Path) -> list[Outcome]:
+        name = rng.choice(self.jobs)
+        job = JOBS[name]
+
+        def action() -> None:
+            right = _right(name)
+            written = sum(p.stat().st_size for p in right.rglob("*") if p.is_file())
+            room = rng.choice((0, 4096, rng.randrange(written), rng.randrange(written // 10)))
+            log = str(place / "log.txt")
+            with _disk(place / "disk") as full:
+                project(full)
+                kept = job.kept(full)
+                if os.path.ismount(full):
+                    _fill(full, room)
+                    forked = command(list(job.arguments), full, log, _path(name))
+                else:
+                    forked = command(list(job.arguments), full, log, _path(name), room)
+                code = forked.wait()
+                _judge_full(code, forked.text)
+                (full / "filler").unlink(missing_ok=True)
+                _check(full, job, kept)
+                kept |= job.kept(full)
+                forked = command(list(job.arguments), full, str(place / "last.txt"), _path(name))
+                code = forked.wait()
+                if code != 0 and "exists" not in forked.text and "already" not in forked.text:
+                    raise WrongAnswer(f"cannot be finished, {code}: {forked.text[-2000:]}")
+                job.same(full, right)
+                _check(full, job, kept)
+
+        found = attempt(name, action, seconds=60)
+        return [found if found.kind == BAD else Outcome(CLEAR, name, found.text)]
+
+
+def _judge_full(code: int, text: str) -> None:
+    clear = (ExitCode.INPUT, ExitCode.UNSOLVED, ExitCode.SIMULATOR, ExitCode.OUTPUT)
+    if code not in (0, *clear) or "Traceback" in text:
+        raise WrongAnswer(f"a full disk gives {code}: {text[-2000:]}")
+
+
+@contextlib.contextmanager
+def _disk(place: Path) -> Iterator[Path]:
+    """A disk of its own where this process may mount one; else a directory."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=128m", "none", str(place)]
+    mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    try:
+        yield place
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(place)], capture_output=True, check=False)
+
+
+def _fill(place: Path, room: int) -> None:
+    """Leave so many bytes."""
+    status = os.statvfs(place)
+    with (place / "filler").open("wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, max(1, status.f_bavail * status.f_frsize - room))
 
 
 def _said(place: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -65,14 +66,26 @@ class Forked:
         return self.log.read_text(errors="replace")
 
 
-def command(arguments: list[str], place: Path, log: str = "log.txt", path: str = "") -> Forked:
-    """The program itself, from its ``main`` on; ``path`` goes before the PATH."""
+def command(
+    arguments: list[str], place: Path, log: str = "log.txt", path: str = "", largest: int = -1
+) -> Forked:
+    """The program itself, from its ``main`` on.
+
+    Args:
+        arguments: After the program's name.
+        place: Its directory.
+        log: What it prints; relative to ``place``.
+        path: Goes before the PATH.
+        largest: Bytes that a file may have, as on a disk that is full; -1: any.
+    """
 
     def run() -> int:
         from imac_torch.cli import main
 
         sys.argv = ["imac-torch", *arguments]
         sys.path.insert(0, str(place))
+        if largest >= 0:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
         if path:
             os.environ["PATH"] = f"{path}{os.pathsep}{os.environ['PATH']}"
         main()
