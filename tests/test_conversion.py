@@ -393,7 +393,7 @@ NAN, INF = float("nan"), float("inf")
         (nn.Sequential(), "nothing to convert"),
         (Skip(), r"Skip \(Skip\): nothing to convert"),
         (nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(4, 2)),
-         "2 takes 4 inputs, 0 before it has 3 outputs"),
+         "0 has 3 outputs, 2 takes 4"),
         (nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.BatchNorm1d(3), nn.Linear(3, 2)),
          r"2 \(BatchNorm1d\): batch normalisation after an activation"),
         (nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False), nn.Tanh()),

@@ -6,10 +6,13 @@ from imac_torch.conversion.convert import (
     to_software,
     unread,
 )
+from imac_torch.conversion.layers import Source, register_layer
 
 __all__ = [
     "Fitting",
+    "Source",
     "convert",
+    "register_layer",
     "to_software",
     "unread",
 ]

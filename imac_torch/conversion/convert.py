@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from imac_torch.config import Config, LayerConfig, Place, Unread, WeightMapping, unread_settings
 from imac_torch.conversion.ablation import Losses, finer
 from imac_torch.conversion.calibration import assume_ranges, fit, join_samples
+from imac_torch.conversion.layers import Source
 from imac_torch.conversion.plan import SUPPORTED, Plan, make_plan, named, recognised
 from imac_torch.dc.native import Native
 from imac_torch.errors import CircuitError, ConversionError, SettingWarning
@@ -161,10 +162,10 @@ def convert(
     config = config if features is None else Fitting._of(plan, features).config(config)
     _check_names(config, plan)
     layers = []
-    for index, (leaf, linear, activation) in enumerate(plan.layers):
-        layers.append(_analog_layer(leaf, linear, activation, config, index, len(plan.layers)))
+    for index, (leaf, source, activation) in enumerate(plan.layers):
+        layers.append(_analog_layer(leaf, source, activation, config, index, len(plan.layers)))
     segment = Segment(layers, config, engine)
-    plain = [not isinstance(linear, IMACLinear) for _, linear, _ in plan.layers]
+    plain = [source.trained is None for _, source, _ in plan.layers]
     calibrated = samples is not None and all(layer.matrix.matched for layer in layers)
     assume_ranges(layers, plain, features, choose=not calibrated)
     for layer in layers:
@@ -256,7 +257,7 @@ class Fitting:
 
     @classmethod
     def _of(cls, plan: Plan, features: Tensor) -> Fitting:
-        trained = any(isinstance(linear, IMACLinear) for _, linear, _ in plan.layers)
+        trained = any(source.trained is not None for _, source, _ in plan.layers)
         return cls(float(features.detach().abs().max()), trained)
 
     def config(self, config: Config) -> Config:
@@ -322,7 +323,8 @@ def _plan(model: nn.Module, exclude: Iterable[str] | Callable[[str], bool]) -> P
 def _places(plan: Plan, config: Config) -> list[Place]:
     """The layers, as far as what they read of a configuration depends on them."""
     places = []
-    for index, (leaf, linear, activation) in enumerate(plan.layers):
+    for index, (leaf, source, activation) in enumerate(plan.layers):
+        scaling = None if source.trained is None else source.trained.scaling
         own = config.for_layer(index, leaf.path, len(plan.layers))
         kind = kind_for(activation, own.neuron.kind, where=leaf.path)
         places.append(
@@ -332,13 +334,10 @@ def _places(plan: Plan, config: Config) -> list[Place]:
                 reads=kind.reads,
                 ideal=kind.ideal,
                 active=not kind.activation.read_out or own.neuron.kind == kind.name,
-                inputs=linear.weight.shape[1],
+                inputs=source.weight.shape[1],
                 last=index == len(plan.layers) - 1,
                 scaled=index == 0
-                and not (
-                    isinstance(linear, IMACLinear)
-                    and linear.scaling.input_scale != config.supplies.input_scale
-                ),
+                and (scaling is None or scaling.input_scale == config.supplies.input_scale),
             )
         )
     return places
@@ -359,7 +358,7 @@ def _trained_config(plan: Plan) -> Config:
     Raises:
         ConversionError: They disagree on what a circuit has only one of.
     """
-    trained = [(leaf, item) for leaf, item, _ in plan.layers if isinstance(item, IMACLinear)]
+    trained = [(leaf, item.trained) for leaf, item, _ in plan.layers if item.trained is not None]
     if not trained:
         return Config()
     first, common = trained[0][0], trained[0][1].config
@@ -393,20 +392,21 @@ def _check_names(config: Config, plan: Plan) -> None:
 @lasting()  # what becomes part of a network must serve in every mode
 def _analog_layer(
     leaf: Leaf,
-    linear: nn.Linear | IMACLinear,
+    source: Source,
     activation: Activation,
     config: Config,
     index: int,
     count: int,
 ) -> IMACLinear:
-    scaling = linear.scaling if isinstance(linear, IMACLinear) else Scaling(
+    trained = source.trained
+    scaling = trained.scaling if trained is not None else Scaling(
         input_scale=config.supplies.input_scale if index == 0 else 1.0
     )
-    outputs, inputs = linear.weight.shape  # what structured pruning leaves, whatever the names say
+    outputs, inputs = source.weight.shape
     layer = IMACLinear(
         inputs,
         outputs,
-        bias=linear.bias is not None,
+        bias=source.bias is not None,
         activation=activation,
         config=config.for_layer(index, leaf.path, count),
         scaling=scaling,
@@ -415,23 +415,23 @@ def _analog_layer(
     )
     layer.matrix.partitions()  # refused here if there are none, before anything is solved
     with torch.no_grad():
-        layer.weight.copy_(linear.weight).requires_grad_(linear.weight.requires_grad)
-        if layer.bias is not None and linear.bias is not None:
-            layer.bias.copy_(linear.bias).requires_grad_(linear.bias.requires_grad)
-        if isinstance(linear, IMACLinear):
-            slices, asked = linear.matrix.slicing.count, layer.matrix.slicing.count
+        layer.weight.copy_(source.weight).requires_grad_(source.weight.requires_grad)
+        if layer.bias is not None and source.bias is not None:
+            layer.bias.copy_(source.bias).requires_grad_(source.bias.requires_grad)
+        if trained is not None:
+            slices, asked = trained.matrix.slicing.count, layer.matrix.slicing.count
             if slices != asked:
                 raise ConversionError(
                     f"{leaf.path}: the layer's devices are those of {slices} slices, the "
                     f"configuration asks for {asked}; build it with the configuration that it is "
                     "converted with"
                 )
-            layer.matrix.positive_factor.copy_(linear.matrix.positive_factor)
-            layer.matrix.negative_factor.copy_(linear.matrix.negative_factor)
-            if linear.config == layer.config:  # calibration holds for the same circuit only
-                for name, buffer in linear.named_buffers():
+            layer.matrix.positive_factor.copy_(trained.matrix.positive_factor)
+            layer.matrix.negative_factor.copy_(trained.matrix.negative_factor)
+            if trained.config == layer.config:  # calibration holds for the same circuit only
+                for name, buffer in trained.named_buffers():
                     layer.get_buffer(name).copy_(buffer)
-    return layer.to(linear.weight.device)
+    return layer.to(source.weight.device)
 
 
 @lasting()

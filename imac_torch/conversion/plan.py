@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from imac_torch.conversion.layers import Source, is_layer, layer_modules, source_of
 from imac_torch.errors import ConversionError
-from imac_torch.model.linear import IMACLinear
 from imac_torch.model.network import LayerRecord
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.activations import (
@@ -32,7 +32,6 @@ SUPPORTED = (
 )
 
 
-LINEAR: tuple[type[nn.Module], ...] = (nn.Linear, IMACLinear)
 NORMS: tuple[type[nn.Module], ...] = (nn.BatchNorm1d, nn.SyncBatchNorm)
 """In evaluation mode, and for vectors, they compute the same."""
 DROPOUTS: tuple[type[nn.Module], ...] = (
@@ -41,7 +40,7 @@ DROPOUTS: tuple[type[nn.Module], ...] = (
 
 
 @lasting()
-def _fold_batch_norm(leaf: Leaf, linear: nn.Linear, where: str) -> nn.Linear:
+def _fold_batch_norm(leaf: Leaf, source: Source, where: str) -> Source:
     """The linear layer with a following BatchNorm1d in its weights.
 
     In evaluation mode batch normalisation is y = γ·(x - μ)/√(σ² + ε) + β per output.
@@ -53,32 +52,22 @@ def _fold_batch_norm(leaf: Leaf, linear: nn.Linear, where: str) -> nn.Linear:
             f"{where}: without running statistics its output depends on the batch and cannot be "
             "folded; train with track_running_stats=True"
         )
-    outputs, inputs = linear.weight.shape
-    if norm.num_features != outputs:
+    if norm.num_features != len(source.weight):
         raise ConversionError(
-            f"{where}: normalises {norm.num_features} features, the layer before it has {outputs}"
+            f"{where}: normalises {norm.num_features} features, the layer before it has "
+            f"{len(source.weight)}"
         )
     scale = 1.0 / torch.sqrt(norm.running_var.to(torch.float64) + norm.eps)
     if norm.weight is not None:
-        scale = scale * norm.weight.detach().to(torch.float64)
-    mean = norm.running_mean.to(torch.float64)
-    shift = -mean * scale
+        scale = scale * norm.weight.to(torch.float64)
+    bias = -norm.running_mean.to(torch.float64) * scale
     if norm.bias is not None:
-        shift = shift + norm.bias.detach().to(torch.float64)
-    weight = linear.weight.detach().to(torch.float64)
-    folded = nn.utils.skip_init(
-        nn.Linear,
-        inputs,
-        outputs,
-        dtype=torch.float64,
-        device=weight.device,
-    ).requires_grad_(linear.weight.requires_grad)
-    folded.weight.copy_(weight * scale[:, None])
-    bias = shift
-    if linear.bias is not None:
-        bias = bias + linear.bias.detach().to(torch.float64) * scale
-    folded.bias.copy_(bias)
-    return folded
+        bias = bias + norm.bias.to(torch.float64)
+    weight = source.weight.to(torch.float64) * scale[:, None]
+    if source.bias is not None:
+        bias = bias + source.bias.to(torch.float64) * scale
+    trained = source.weight.requires_grad
+    return Source(weight.requires_grad_(trained), bias.requires_grad_(trained))
 
 
 @dataclass
@@ -87,13 +76,13 @@ class Plan:
 
     Attributes:
         digital: Modules before the circuit, in software.
-        layers: Linear layers with their activations, batch normalisation folded in.
+        layers: What becomes analog, and its activation; batch normalisation folded in.
         tail: Modules behind the circuit, in software.
         records: What was decided and why, in the model's order.
     """
 
     digital: list[Leaf]
-    layers: list[tuple[Leaf, nn.Linear | IMACLinear, Activation]]
+    layers: list[tuple[Leaf, Source, Activation]]
     tail: list[Leaf]
     records: list[LayerRecord]
 
@@ -123,8 +112,7 @@ def make_plan(leaves: Sequence[Leaf], keep_digital: Callable[[str], bool]) -> Pl
     index = start
     while index < len(leaves):
         leaf = leaves[index]
-        module = leaf.module
-        if computes_as(module, *LINEAR):
+        if is_layer(leaf.module):
             index = _plan_layer(plan, leaves, index)
             continue
         _plan_other(plan, leaf)
@@ -140,7 +128,7 @@ def _first_analog(
     found = len(leaves)
     for index in range(len(leaves) - 1, -1, -1):
         module = leaves[index].module
-        linear = computes_as(module, *LINEAR)
+        linear = is_layer(module)
         if linear and not keep_digital(leaves[index].path):
             start = found = index
         elif linear or not _belongs(module, after_linear=found < len(leaves)):
@@ -188,7 +176,7 @@ def _check_front(
 def recognised() -> tuple[type[nn.Module], ...]:
     """Classes that have a place in the circuit, if their instances compute what they do."""
     activations = (kind for function in ACTIVATIONS for kind in function.modules)
-    return (*LINEAR, *NORMS, *DROPOUTS, nn.Flatten, InverterSigmoid, *activations)
+    return (*layer_modules(), *NORMS, *DROPOUTS, nn.Flatten, InverterSigmoid, *activations)
 
 
 def _why(leaf: Leaf) -> str:
@@ -199,49 +187,17 @@ def _why(leaf: Leaf) -> str:
 def _holds_linear(module: nn.Module) -> bool:
     """Whether a module is a linear layer, or a Sequential that was not followed and has some."""
     parts = module.modules() if isinstance(module, nn.Sequential) else (module,)
-    return any(isinstance(part, LINEAR) for part in parts)
-
-
-def _check_weights(leaf: Leaf, linear: nn.Linear | IMACLinear) -> None:
-    """Refuse weights that are not there yet, or that conductances cannot stand for."""
-    where = f"{leaf.path} ({type(linear).__name__})"
-    tensors = [linear.weight] if linear.bias is None else [linear.weight, linear.bias]
-    for tensor in tensors:
-        if isinstance(tensor, nn.UninitializedParameter):
-            raise ConversionError(
-                f"{where}: its shape is not known yet; run the model on one batch before "
-                "converting it"
-            )
-        if tensor.is_complex():
-            raise ConversionError(f"{where}: complex weights have no circuit")
-        if tensor.is_meta:
-            raise ConversionError(
-                f"{where}: its weights are on the device 'meta', where tensors have no values; "
-                "load them first (load_state_dict(..., assign=True))"
-            )
-        kind = type(tensor.data)
-        if tensor.is_quantized or kind is not Tensor or tensor.layout != torch.strided:
-            raise ConversionError(
-                f"{where}: its weights are no plain tensor ({kind.__name__}, {tensor.dtype}, "
-                f"{tensor.layout}); make them one (dequantize(), to_dense()) and convert then"
-            )
-    if linear.weight.ndim != 2:
-        raise ConversionError(
-            f"{where}: its weight is {tuple(linear.weight.shape)}, a matrix (outputs, inputs) is "
-            "needed"
-        )
+    return any(isinstance(part, layer_modules()) for part in parts)
 
 
 def _plan_layer(plan: Plan, leaves: Sequence[Leaf], index: int) -> int:
     """One linear layer with what follows it up to the next; returns where to go on."""
     leaf = leaves[index]
-    linear = leaf.module
-    assert isinstance(linear, nn.Linear | IMACLinear)  # noqa: S101 - narrows the type only
-    _check_weights(leaf, linear)
+    source = source_of(leaf)
     position = len(plan.records)
     activation = None
-    if isinstance(linear, IMACLinear) and not linear.activation.function.read_out:
-        activation = linear.activation
+    if source.trained is not None and not source.trained.activation.function.read_out:
+        activation = source.trained.activation
     index += 1
     while index < len(leaves):
         after = leaves[index]
@@ -249,9 +205,9 @@ def _plan_layer(plan: Plan, leaves: Sequence[Leaf], index: int) -> int:
         if (reason := _no_operation(after.module)) is not None:
             plan.record(after, "dropped", reason)
         elif computes_as(after.module, *NORMS) and activation is None:
-            if not isinstance(linear, nn.Linear):
+            if source.trained is not None:
                 raise ConversionError(f"{where}: cannot fold into an IMACLinear; remove it")
-            linear = _fold_batch_norm(after, linear, where)
+            source = _fold_batch_norm(after, source, where)
             plan.record(after, "folded", f"into {leaf.path}")
         elif activation is None and (found := activation_of(after.module)) is not None:
             activation = found
@@ -260,7 +216,7 @@ def _plan_layer(plan: Plan, leaves: Sequence[Leaf], index: int) -> int:
             break
         index += 1
     activation = Activation(IDENTITY.name) if activation is None else activation
-    plan.layers.append((leaf, linear, activation))
+    plan.layers.append((leaf, source, activation))
     plan.records.insert(position, LayerRecord(leaf.path, leaf.label, "analog", ""))
     return index
 

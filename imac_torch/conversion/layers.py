@@ -1,0 +1,136 @@
+"""Which modules become analog layers, and what of them becomes conductances: handlers by class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imac_torch.errors import ConversionError, ImacError
+from imac_torch.model.linear import IMACLinear
+from imac_torch.numeric.modes import differentiating
+from imac_torch.software.behaviour import computes_as, own_behaviour
+from imac_torch.software.leaves import Leaf
+
+__all__ = ["Source", "layer_modules", "register_layer", "remove_layer", "source_of"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """``weight·x + bias``: what a module computes, and what its analog layer is made of.
+
+    Attributes:
+        weight: (M, N); the module's own tensor or computed from it. The analog layer's weights
+            are trainable where it requires gradients.
+        bias: (M,), or None.
+        trained: The layer, where it was trained as a circuit: activation, configuration, scaling
+            and devices are its.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    trained: IMACLinear | None = None
+
+
+Handler = Callable[[Any], Source]
+"""Given a module of its class, in any mode: what the module computes in evaluation mode."""
+
+_HANDLERS: dict[type[nn.Module], Handler] = {
+    nn.Linear: lambda module: Source(module.weight, module.bias),
+    IMACLinear: lambda module: Source(module.weight, module.bias, module),
+}
+_BUILT_IN = frozenset(_HANDLERS)
+
+
+def register_layer(kind: type[nn.Module], handler: Handler) -> None:
+    """Let :func:`imac_torch.convert` take modules of a class of yours as analog layers.
+
+    Subclasses are taken too, where they compute as the class does. Registering a class again
+    replaces its handler.
+
+    Args:
+        kind: The class; what it computes is linear in vectors (B, N), with a bias or without.
+        handler: Says which weights those are.
+
+    Raises:
+        ConversionError: The class is one of the package's own.
+    """
+    if kind in _BUILT_IN:
+        raise ConversionError(f"{kind.__name__} has its handler; register a class of your own")
+    _HANDLERS[kind] = handler
+
+
+def remove_layer(kind: type[nn.Module]) -> None:
+    """Forget a class that was registered; the package's own stay."""
+    if kind not in _BUILT_IN:
+        _HANDLERS.pop(kind, None)
+
+
+def layer_modules() -> tuple[type[nn.Module], ...]:
+    """Classes that can be analog, what was registered last first."""
+    return tuple(reversed(_HANDLERS))
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether a module can be analog: it and its parts compute what their classes do."""
+    parts = (part for part in module.modules() if part is not module)
+    return computes_as(module, *layer_modules()) and all(
+        own_behaviour(part, type(part)) is None for part in parts
+    )
+
+
+def source_of(leaf: Leaf) -> Source:
+    """What a module that can be analog is made of.
+
+    Raises:
+        ConversionError: Its weights are not there yet, or conductances cannot stand for them.
+    """
+    module, where = leaf.module, f"{leaf.path} ({type(leaf.module).__name__})"
+    kind = next(kind for kind in layer_modules() if computes_as(module, kind))
+    for parameter in module.parameters():
+        _check_stored(parameter, where)  # before the handler computes with it
+    try:
+        with differentiating():  # whether weights are trainable is not the caller's mode
+            source = _HANDLERS[kind](module)
+    except ImacError:
+        raise
+    except Exception as error:
+        raise ConversionError(
+            f"{where}: the handler of {kind.__name__} failed ({type(error).__name__}: {error})"
+        ) from error
+    weight, bias = source.weight, source.bias
+    for tensor in [weight] if bias is None else [weight, bias]:
+        _check_stored(tensor, where)
+    if weight.ndim != 2:
+        raise ConversionError(
+            f"{where}: its weight is {tuple(weight.shape)}, a matrix (outputs, inputs) is needed"
+        )
+    if bias is not None and bias.shape not in (weight.shape[:1], (1,)):
+        raise ConversionError(
+            f"{where}: its bias is {tuple(bias.shape)} for {weight.shape[0]} outputs"
+        )
+    return source
+
+
+def _check_stored(tensor: Tensor, where: str) -> None:
+    """Refuse weights that are not there yet, or that conductances cannot stand for."""
+    if isinstance(tensor, nn.UninitializedParameter):
+        raise ConversionError(
+            f"{where}: its shape is not known yet; run the model on one batch before converting it"
+        )
+    if tensor.is_complex():
+        raise ConversionError(f"{where}: complex weights have no circuit")
+    if tensor.is_meta:
+        raise ConversionError(
+            f"{where}: its weights are on the device 'meta', where tensors have no values; load "
+            "them first (load_state_dict(..., assign=True))"
+        )
+    kind = type(tensor.data)
+    if tensor.is_quantized or kind is not Tensor or tensor.layout != torch.strided:
+        raise ConversionError(
+            f"{where}: its weights are no plain tensor ({kind.__name__}, {tensor.dtype}, "
+            f"{tensor.layout}); make them one (dequantize(), to_dense()) and convert then"
+        )
