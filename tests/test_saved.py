@@ -23,13 +23,15 @@ OUTPUTS = torch.tensor(
     dtype=torch.float64,
 )
 """What it gave then."""
+NEAR = {"rtol": 0.0, "atol": 1e-6}
+"""Matched rows are solved anew when they are needed; version 0.1 stopped 1e-7 before their end.
+Spread or trims left out would show in the third decimal."""
 
 
 @torch.no_grad()
 def test_a_file_of_version_0_1():
     network = imac.load(OLD)
-    # Newton's method stops within 1e-9 V, from wherever it begins.
-    torch.testing.assert_close(network(INPUTS), OUTPUTS, rtol=0.0, atol=1e-8)
+    torch.testing.assert_close(network(INPUTS), OUTPUTS, **NEAR)
     assert network.config.supplies.vdd == 0.9
     assert network.config.timing.period == 6e-9
     assert network.circuit().vdd == 0.9
@@ -43,6 +45,6 @@ def test_a_state_of_version_0_1():
     )
     assert network.config.supplies.vdd == 0.8
     network.load_state_dict(load_file(OLD))
-    torch.testing.assert_close(network(INPUTS), OUTPUTS, rtol=0.0, atol=1e-8)
+    torch.testing.assert_close(network(INPUTS), OUTPUTS, **NEAR)
     assert network.circuit().vdd == 0.9
     assert network.circuit().timing.period == 6e-9
