@@ -193,7 +193,7 @@ def test_sampling_too_early_is_said_with_its_cost(report):
 
 
 def test_an_image_that_fails_takes_no_other_with_it(report, monkeypatch):
-    solve = inference.solve_transient
+    solve = inference.integrate
     bad = network().voltages(INPUTS)[6]
 
     def fragile(stages, inputs, *arguments, **options):
@@ -201,7 +201,7 @@ def test_an_image_that_fails_takes_no_other_with_it(report, monkeypatch):
             raise SolverError("a step of 1e-20 s failed")
         return solve(stages, inputs, *arguments, **options)
 
-    monkeypatch.setattr(inference, "solve_transient", fragile)
+    monkeypatch.setattr(inference, "integrate", fragile)
     found = run()
     timed = found.timing
     others = torch.arange(11) != 6
@@ -220,7 +220,7 @@ def test_an_image_that_fails_takes_no_other_with_it(report, monkeypatch):
     def broken(*arguments, **options):
         raise SolverError("nothing works")
 
-    monkeypatch.setattr(inference, "solve_transient", broken)
+    monkeypatch.setattr(inference, "integrate", broken)
     with pytest.raises(SolverError, match="no image was solved in time: nothing works"):
         run()
 

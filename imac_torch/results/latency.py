@@ -257,7 +257,7 @@ def measure_latency(
 
 @dataclass(frozen=True)
 class SamplingCost:
-    """What sampling at a given time costs.
+    """What sampling at a given time costs, where each image follows a settled one.
 
     Attributes:
         period: s.

@@ -19,7 +19,7 @@ from imac_torch.results.latency import REFINEMENT, Latency, measure_latency
 from imac_torch.results.solution import Status
 from imac_torch.results.waveform import Waveforms, sample
 from imac_torch.transient.inference_report import InferenceReport
-from imac_torch.transient.network import solve_transient
+from imac_torch.transient.network import integrate, refusal, refused_samples
 from imac_torch.transient.options import TimingOptions
 from imac_torch.transient.preparation import DynamicStage
 from imac_torch.transient.result import TransientResult
@@ -173,6 +173,9 @@ class InferenceRun:
         status = torch.where(
             (status == int(Status.CONVERGED)) & ~result.inside, int(Status.OUTSIDE), status
         )
+        refused = refused_samples(result, self.options.transient)
+        status = torch.where(refused, int(Status.FAILED), status)
+        self.failure = self.failure or refusal(result, self.options.transient)
         solved = status == int(Status.CONVERGED)
         latency = self._latency(result, final.outputs)
         outputs, decision = latency.outputs, latency.decision
@@ -212,7 +215,7 @@ class InferenceRun:
 
     def _transient(self, initial: Tensor, inputs: Tensor, periods: int) -> TransientResult:
         timing = self.timing.replace(period=periods * self.timing.period)
-        return solve_transient(
+        return integrate(
             self.stages, inputs[:, None], timing, initial=initial, options=self.options.transient
         )
 

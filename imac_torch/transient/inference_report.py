@@ -23,7 +23,8 @@ class InferenceReport:
 
     Attributes:
         settled: (B, M) V, of the DC solution.
-        sampled: (B, M) V, at the end of the period.
+        sampled: (B, M) V, at the end of a period that begins with the settled state of the image
+            before. A stream too fast for that begins unsettled: ``network.transient`` follows it.
         latency: Of every image, relative to the settled outputs; its L is 1. Longer than the
             period where an image settles later; infinite where it does not settle at all.
         energy: (B, 1) J by part over the period.
@@ -92,7 +93,7 @@ class InferenceReport:
         return 1.0 / self.safe_period
 
     def cost(self, labels: Tensor | None = None) -> SamplingCost:
-        """What sampling at the end of the period costs.
+        """What sampling at the end of the period costs, each image after a settled one.
 
         Args:
             labels: (B,) int64, or of more images that follow.

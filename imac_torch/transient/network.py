@@ -68,6 +68,47 @@ def solve_transient(
             sample, the layer and the time.
     """
     options = TransientOptions() if options is None else options
+    result = integrate(stages, inputs, timing, initial=initial, options=options)
+    refused = refusal(result, options)
+    if refused:
+        raise SolverError(refused)
+    return result
+
+
+def refusal(result: TransientResult, options: TransientOptions) -> str:
+    """Why the sample of the worst reduced wires must not be believed; empty where it may."""
+    bad = refused_samples(result, options)
+    if not bool(bad.any()):
+        return ""
+    sample = int(result.reduction_error.argmax())
+    return (
+        f"sample {sample}: the reduced models of the wires may be off by "
+        f"{float(result.reduction_error[sample]):.2g} V at an amplifier, more than "
+        f"{_limit(options):.2g} V; take longer ramps (timing.transition), every node "
+        "(wires='exact'), which is slow, or accept it by wires='reduced'"
+    )
+
+
+def refused_samples(result: TransientResult, options: TransientOptions) -> Tensor:
+    """(B,) bool: samples whose wires are further off than anybody asked for."""
+    if options.wires != "auto":
+        return torch.zeros_like(result.inside)
+    return result.reduction_error > _limit(options)
+
+
+def _limit(options: TransientOptions) -> float:
+    return max(REFUSED, 10.0 * options.control.tolerance)
+
+
+def integrate(
+    stages: Items[DynamicStage],
+    inputs: Tensor,
+    timing: Timing,
+    *,
+    initial: Tensor | None,
+    options: TransientOptions,
+) -> TransientResult:
+    """:func:`solve_transient`, whatever reduced wires leave out."""
     expected = stages[0].static.ports.inputs
     if inputs.ndim != 3 or inputs.shape[2] != expected or inputs.numel() == 0:
         raise SolverError(
@@ -81,17 +122,7 @@ def solve_transient(
     begin = torch.zeros_like(inputs[:, 0]) if initial is None else initial.expand_as(inputs[:, 0])
     sequence = Sequence(torch.cat([begin[:, None], inputs], dim=1), timing)
     with lasting():
-        result = _integrate(Stepper(stages, sequence, options), sequence, options)
-    limit = max(REFUSED, 10.0 * options.control.tolerance)
-    if options.wires == "auto" and float(result.reduction_error.max()) > limit:
-        sample = int(result.reduction_error.argmax())
-        raise SolverError(
-            f"sample {sample}: the reduced models of the wires may be off by "
-            f"{float(result.reduction_error[sample]):.2g} V at an amplifier, more than {limit:.2g} "
-            "V; take longer ramps (timing.transition), every node (wires='exact'), which is slow, "
-            "or accept it by wires='reduced'"
-        )
-    return result
+        return _integrate(Stepper(stages, sequence, options), sequence, options)
 
 
 def _require_memory(

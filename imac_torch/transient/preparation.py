@@ -17,7 +17,7 @@ from imac_torch.errors import SolverError
 from imac_torch.numeric.budget import lines_bytes, require_memory
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.transient.dynamics import DynamicBlocks, LineCapacitances, SeriesModel
-from imac_torch.transient.lines import ExactLines, ReducedLines
+from imac_torch.transient.lines import LEFT_OUT_FACTOR, ExactLines, ReducedLines
 from imac_torch.transient.neuronstage import DynamicNeurons
 from imac_torch.transient.options import TransientOptions
 
@@ -25,8 +25,9 @@ EXACT_NODES = 2_000
 """Nodes of all crossbars (three per cell) above which ``auto`` reduces them."""
 LARGEST_ORDER = 32
 """Of reduced models whose order is not given."""
-BOUND = 3.0
-"""What such models may leave out at inputs that all change at once, in tolerances of a step."""
+BOUND = 1.5
+"""What such models may report to leave out, in tolerances, at inputs that all change at once and at
+random; those of images change together, and make two to three times as much of it."""
 STEEPER = 2.0
 """How much steeper than its inputs' ramps a neuron is taken to be, in choosing an order."""
 
@@ -121,7 +122,7 @@ def prepare_transient(
             blocks, stage.ports, LARGEST_ORDER if options.order is None else options.order,
             swing=spec.vdd if lines else 2.0 * spec.vdd,
             transition=timing.transition / STEEPER if lines else timing.transition,
-            target=BOUND * options.control.tolerance if free else 0.0,
+            target=BOUND * options.control.tolerance / LEFT_OUT_FACTOR if free else 0.0,
         )  # fmt: skip
         lines.append(ReducedLines(model, stage.ports))
     result = []
