@@ -34,6 +34,7 @@ from imac_torch import (
 )
 from imac_torch import compile as compile_deck
 from imac_torch.conversion.storage import load, save
+from imac_torch.devices.effects import DeviceSample, Factors
 from imac_torch.errors import (
     CircuitError,
     ConfigError,
@@ -131,12 +132,14 @@ def change_bias(item):
     item.layers[1].bias.neg_()
 
 
-def change_factor(item):
-    item.layers[0].matrix.positive_factor[0, 0] *= 0.5
+def change_devices(item):
+    matrix = item.layers[0].matrix
+    cells = torch.full((matrix.rows, matrix.columns), 0.5, dtype=torch.float64)
+    matrix.devices = (DeviceSample.known(Factors(cells, torch.ones_like(cells))),)
 
 
-def change_factor_through_numpy(item):
-    item.layers[0].matrix.positive_factor.numpy()[0] *= 0.5
+def change_weight_through_numpy(item):
+    item.layers[0].weight.detach().numpy()[0] *= -1
 
 
 def change_config(item):
@@ -159,7 +162,7 @@ def load_other(item):
 
 CHANGES = [
     scale_weight, scale_weight_behind_autograd, replace_weight_data, replace_parameter,
-    change_bias, change_factor, change_factor_through_numpy, change_config, change_activation,
+    change_bias, change_devices, change_weight_through_numpy, change_config, change_activation,
     change_scaling, load_other,
 ]  # fmt: skip
 

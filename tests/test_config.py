@@ -90,6 +90,7 @@ CHANGES = {
     "device.rlow": Change(50e3, "voltages", {"amplifier.gain": 10.0}),
     "device.rhigh": Change(400e3, "voltages", {"amplifier.gain": 10.0}),
     "device.variation": Change(0.1, "voltages"),
+    "device.effects": Change({"log_normal": {"sigma": 0.1}}, "voltages"),
     "device.bend": Change(0.3, "voltages"),
     "device.states": Change(4, "voltages", MATCHED),
     "interconnect.tech_node": Change(14e-9, "voltages"),

@@ -26,6 +26,7 @@ from imac_torch import (
     convert,
     to_software,
 )
+from imac_torch.devices.effects import DeviceSample, Factors
 from imac_torch.errors import ConfigError, ConversionError, ConversionWarning, MappingError
 
 
@@ -461,7 +462,11 @@ def test_spread_is_drawn_from_the_generator():
 
     def factors(seed):
         network = convert(mlp(20, 9, 2), config, generator=torch.Generator().manual_seed(seed))
-        return torch.cat([item.matrix.positive_factor.flatten() for item in network.layers])
+        pairs = [
+            (item.matrix.conductances().positive / item.matrix.nominal_conductances().positive)
+            for item in network.layers
+        ]
+        return torch.cat([ratio.detach().flatten() for ratio in pairs])
 
     one, again, other = factors(1), factors(1), factors(2)
     assert torch.equal(one, again)
@@ -562,16 +567,17 @@ def test_trained_layers_that_disagree():
 def test_trained_layers_keep_spread_and_calibration():
     model = trained()
     with torch.no_grad():
-        model[0].matrix.positive_factor.mul_(1.1)
+        cells = torch.full_like(model[0].matrix.trim, 1.1)
+        model[0].matrix.devices = (DeviceSample.known(Factors(cells, cells)),)
         model[1].matrix.trim.fill_(0.01)
         model[1].matrix.input_mean.fill_(0.2)
     first, second = convert(model).analog_layers()
-    assert torch.equal(first.matrix.positive_factor, model[0].matrix.positive_factor)
+    assert first.matrix.devices == model[0].matrix.devices
     assert torch.equal(second.matrix.trim, model[1].matrix.trim)
     assert torch.equal(second.matrix.input_mean, model[1].matrix.input_mean)
     # for another circuit the devices are still the same, the calibration is not
     first, second = convert(model, LOGISTIC).analog_layers()
-    assert torch.equal(first.matrix.positive_factor, model[0].matrix.positive_factor)
+    assert first.matrix.devices == model[0].matrix.devices
     assert float(second.matrix.trim.detach().abs().max()) == 0.0
 
 

@@ -84,16 +84,17 @@ def test_faults_come_at_their_rates(generator: torch.Generator) -> None:
 def test_fault_maps_are_exact() -> None:
     pair = ConductancePair(torch.full((2, 3), 5e-5), torch.full((2, 3), 4e-5))
     codes = torch.tensor([[[0, 1, 2], [3, 0, 0]], [[0, 0, 0], [0, 3, 1]]], dtype=torch.int8)
-    found = FaultMap(codes).apply(pair, WINDOW)
+    generator = torch.Generator()
+    found = FaultMap(codes).apply_pair(pair, WINDOW, generator)
     h, low = WINDOW.high, WINDOW.low
     torch.testing.assert_close(
         found.positive, torch.tensor([[5e-5, h, low], [0.0, 5e-5, 5e-5]])
     )
     torch.testing.assert_close(found.negative, torch.tensor([[4e-5] * 3, [4e-5, 0.0, h]]))
     with pytest.raises(ConfigError, match="fault map"):
-        FaultMap(codes[:, :1]).apply(pair, WINDOW)
+        FaultMap(codes[:, :1]).apply_pair(pair, WINDOW, generator)
     with pytest.raises(ConfigError, match="codes"):
-        FaultMap(codes + 1).apply(pair, WINDOW)
+        FaultMap(codes + 1).apply_pair(pair, WINDOW, generator)
 
 
 def test_levels_round_and_err(generator: torch.Generator) -> None:

@@ -279,16 +279,16 @@ def test_the_type_of_weights_is_not_that_of_devices(generator: torch.Generator) 
     )
     network = convert(linear, config, generator=generator)
     first = next(network.analog_layers())
-    factors = first.matrix.positive_factor.clone()
+    devices = first.matrix.conductances().positive
     types = {name: buffer.dtype for name, buffer in network.named_buffers()}
     x = images(generator).float()
     with torch.no_grad():
         outputs = network(x)
     for moved in (network.double(), network.float(), network.to(torch.float32)):
         assert moved is network
-        assert torch.equal(first.matrix.positive_factor, factors)
+        assert torch.equal(first.matrix.conductances().positive, devices)
         assert {name: buffer.dtype for name, buffer in network.named_buffers()} == types
         with torch.no_grad():  # the weights were float32 before they were converted
             assert torch.equal(network(x), outputs)
     assert network.half().layers[0].weight.dtype == torch.float16
-    assert first.matrix.positive_factor.dtype == torch.float64
+    assert first.matrix.conductances().positive.dtype == torch.float64

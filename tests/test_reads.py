@@ -9,7 +9,7 @@ import torch
 from small_networks import LOGISTIC, mlp
 
 import imac_torch as imac
-from imac_torch.devices.effects import LogNormal, ReadNoise
+from imac_torch.devices.effects import DeviceSample, Factors, LogNormal, ReadNoise
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -25,9 +25,8 @@ def test_reads_are_drawn_for_every_image():
             other = copy.deepcopy(network)
             drawn = run.conductances(sample, image)
             for layer, pair in zip(other.analog_layers(), drawn, strict=True):
-                nominal = layer.matrix.nominal_conductances()
-                layer.matrix.positive_factor.copy_(pair.positive / nominal.positive)
-                layer.matrix.negative_factor.copy_(pair.negative / nominal.negative)
+                factors = Factors.between(layer.matrix.nominal_conductances(), pair)
+                layer.matrix.devices = (DeviceSample.known(factors),)
             expected = other.solve(same[:1]).outputs[0]
             # each stops within Newton's tolerance, 1e-9 V
             torch.testing.assert_close(found[sample, image], expected, rtol=0, atol=1e-8)

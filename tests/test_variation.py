@@ -9,7 +9,15 @@ import torch
 from torch import nn
 
 import imac_torch as imac
-from imac_torch.devices.effects import Gaussian, Levels, LogNormal, ReadNoise, Stuck
+from imac_torch.devices.effects import (
+    DeviceSample,
+    Factors,
+    Gaussian,
+    Levels,
+    LogNormal,
+    ReadNoise,
+    Stuck,
+)
 from imac_torch.errors import ConversionError
 
 SPREAD = imac.DeviceModel((LogNormal(0.2), Stuck(off=0.1, open=0.1), ReadNoise(0.05)))
@@ -69,8 +77,7 @@ def test_all_ways_to_see_the_circuit_see_the_same_devices(generator: torch.Gener
         frozen = copy.deepcopy(network)
         for layer in frozen.analog_layers():
             drawn, nominal = layer.matrix.conductances(), layer.matrix.nominal_conductances()
-            layer.matrix.positive_factor.copy_(drawn.positive / nominal.positive)
-            layer.matrix.negative_factor.copy_(drawn.negative / nominal.negative)
+            layer.matrix.devices = (DeviceSample.known(Factors.between(nominal, drawn)),)
             layer.matrix.sample = None
         resistors = [
             item.values for layer in network.circuit().layers for item in layer.elements

@@ -83,7 +83,7 @@ SetOption = Annotated[
 ]
 SeedOption = Annotated[
     int | None,
-    typer.Option("--seed", help="Seed of the devices' spread; needed if device.variation > 0."),
+    typer.Option("--seed", help="Seed of the devices' spread; needed if they vary."),
 ]
 TrustOption = Annotated[
     bool,

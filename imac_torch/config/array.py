@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
+from imac_torch.config.effects import build_effect, frozen_effects, merge_effects
 from imac_torch.config.quantity import (
     BEND,
     FRACTION,
@@ -51,11 +53,40 @@ class Memristor(Section):
         "not their gradients, and so do netlists; native transients do not.",
     )
 
+    effects: dict[str, dict[str, Any]] | None = Field(
+        None,
+        description="What else happens to resistances, in order, after variation: tables of "
+        "parameters by the effect's name (device.effects.log_normal.sigma = 0.05), or by any "
+        "label if the table has its name as kind; None: nothing. Drawn once, reads included, from "
+        "the generator given to convert; names are in docs/your_device.md.",
+    )
+
+    @field_validator("effects", mode="after")
+    @classmethod
+    def _effects_exist(
+        cls, values: dict[str, dict[str, Any]] | None
+    ) -> dict[str, dict[str, Any]] | None:
+        for label, settings in (values or {}).items():
+            build_effect(label, settings)
+        return frozen_effects(values) if values else None
+
+    def overridden(self, changes: Mapping[str, Any]) -> Self:
+        """See :class:`Section`; effects add to those that there are."""
+        if "effects" in changes:
+            effects = merge_effects(self.effects or {}, changes["effects"] or {})
+            changes = {**changes, "effects": effects}
+        return self.replaced(changes)
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.rlow >= self.rhigh:
             raise ValueError(f"rlow = {self.rlow} Ω must be below rhigh = {self.rhigh} Ω")
         return self
+
+    @property
+    def varies(self) -> bool:
+        """Whether anything happens to resistances."""
+        return self.variation > 0.0 or bool(self.effects)
 
     @classmethod
     def preset(cls, name: str) -> Memristor:

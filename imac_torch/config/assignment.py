@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from imac_torch.base.files import parse_toml
 from imac_torch.config import Config, LayerConfig, Quantity, Section
+from imac_torch.config.effects import quantity_of
 from imac_torch.config.section import field_paths as paths_of
 from imac_torch.config.section import imac_sim_names
 from imac_torch.errors import ConfigError
@@ -104,7 +105,15 @@ def path_keys(path: str) -> list[str]:
     return keys
 
 
+def _effect_keys(keys: list[str]) -> list[str] | None:
+    """Label and parameter of a path within device effects; None for other paths."""
+    inner = keys[2:] if keys[0] == "layers" else keys
+    return inner[2:] if inner[:2] == ["device", "effects"] and len(inner) in (3, 4) else None
+
+
 def _check(path: str, keys: list[str]) -> None:
+    if _effect_keys(keys) is not None:
+        return  # what there is depends on the kind of effect, which the section checks
     known = {name for name, _ in field_paths()}
     if keys[0] == "layers" and len(keys) == 4:
         tail = ".".join(keys[2:])
@@ -141,12 +150,20 @@ def _unknown(path: str, known: set[str], message: str) -> str:
     return f"{message}{hint} (`imac-torch config --fields` lists all)"
 
 
-def _quantity(keys: list[str]) -> Quantity | None:
+def _quantity(values: Mapping[str, Any], keys: list[str]) -> Quantity | None:
     """What the field at the end of a path measures."""
-    kind: type[Section] = Config
+    effect = _effect_keys(keys)
+    if effect is not None:
+        label, parameter = (*effect, "")[:2]
+        layer = values.get("layers", {}).get(keys[1], {}) if keys[0] == "layers" else {}
+        tables = [(place.get("device", {}).get("effects") or {}).get(label, {})
+                  for place in (values, layer)]  # fmt: skip
+        kind = {"kind": label, **tables[0], **tables[1]}["kind"]
+        return quantity_of(kind, parameter)
+    section: type[Section] = Config
     for key in keys[2:-1] if keys[0] == "layers" else keys[:-1]:
-        kind = kind.model_fields[key].annotation  # type: ignore[assignment]
-    return kind.quantity(keys[-1])
+        section = section.model_fields[key].annotation  # type: ignore[assignment]
+    return section.quantity(keys[-1])
 
 
 def set_field(values: dict[str, Any], path: str, value: object) -> None:
@@ -154,7 +171,8 @@ def set_field(values: dict[str, Any], path: str, value: object) -> None:
 
     Args:
         values: As :meth:`Config.to_dict` gives it.
-        path: ``section.field``, ``temperature`` or ``layers."path".section.field``.
+        path: ``section.field``, ``temperature``, ``device.effects.name.parameter`` or
+            ``layers."path".section.field``.
         value: None removes it: the default then holds. A number with a unit (``"9nm"``, ``"5%"``)
             is converted to the field's.
 
@@ -164,7 +182,7 @@ def set_field(values: dict[str, Any], path: str, value: object) -> None:
     keys = path_keys(path)
     _check(path, keys)
     if isinstance(value, str):
-        quantity = _quantity(keys)
+        quantity = _quantity(values, keys)
         number = None if quantity is None else quantity.read(value)
         value = value if number is None else number
     table = values

@@ -35,7 +35,16 @@ def _plain_override(value: object) -> object:
     """A field of an override as it comes back from a file: see :class:`LayerConfig`."""
     if isinstance(value, list | tuple):
         return tuple(_plain_override(item) for item in value)
+    if isinstance(value, Mapping):
+        return FrozenDict({name: _plain_override(item) for name, item in value.items()})
     return None if value == UNSET else value
+
+
+def _written_override(value: object) -> object:
+    """The inverse."""
+    if isinstance(value, Mapping):
+        return {name: _written_override(item) for name, item in value.items()}
+    return UNSET if value is None else list(value) if isinstance(value, tuple) else value
 
 
 class LayerConfig(Section):
@@ -43,7 +52,8 @@ class LayerConfig(Section):
 
     None puts a field back to what it follows from (``amplifier={"gain": None}`` chooses this
     layer's gain although the network has a fixed one). Files write it as the word ``"none"``,
-    because TOML has no null.
+    because TOML has no null. Device effects add to the network's, those of the same label parameter
+    by parameter; None takes one out.
     """
 
     device: dict[str, Any] = Field(default_factory=dict, description="Fields of Memristor.")
@@ -59,10 +69,7 @@ class LayerConfig(Section):
 
     @field_serializer("*")
     def _without_null(self, values: dict[str, Any]) -> dict[str, Any]:
-        return {
-            name: UNSET if value is None else list(value) if isinstance(value, tuple) else value
-            for name, value in values.items()
-        }
+        return {name: _written_override(value) for name, value in values.items()}
 
 
 class Config(Section):
@@ -112,7 +119,7 @@ class Config(Section):
     def _override(self, name: str) -> dict[str, Section]:
         override = self.layers.get(name, LayerConfig())
         return {
-            section: getattr(self, section).replaced(getattr(override, section))
+            section: getattr(self, section).overridden(getattr(override, section))
             for section in type(override).model_fields
         }
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from imac_torch.base.registry import Registry
 
-__all__ = ["NEURON_KINDS", "READ_OUT_KINDS"]
+__all__ = ["DEVICE_EFFECTS", "NEURON_KINDS", "READ_OUT_KINDS"]
 
 # One line per kind. Of those that compute the same activation the first is the default.
 NEURON_KINDS: Final[Registry[Any]] = Registry(
@@ -31,3 +31,31 @@ READ_OUT_KINDS: Final[Registry[Any]] = Registry(
     instantiate=False,
 )
 """Classes of :class:`imac_torch.periphery.readout.ReadOut`."""
+
+_EFFECTS: Final = "imac_torch.devices.effects"
+_PRESETS: Final = "imac_torch.devices.presets"
+
+DEVICE_EFFECTS: Final[Registry[Any]] = Registry(
+    "device effect",
+    {
+        "uniform": f"{_EFFECTS}:Uniform",
+        "gaussian": f"{_EFFECTS}:Gaussian",
+        "log_normal": f"{_EFFECTS}:LogNormal",
+        "state_spread": f"{_EFFECTS}:StateSpread",
+        "stuck": f"{_EFFECTS}:Stuck",
+        "levels": f"{_EFFECTS}:Levels",
+        "read_noise": f"{_EFFECTS}:ReadNoise",
+        "drift": f"{_EFFECTS}:Drift",
+        "temperature": f"{_EFFECTS}:Temperature",
+        "activated": f"{_EFFECTS}:Activated",
+        "fault_map": f"{_EFFECTS}:FaultMap",
+        "factors": f"{_EFFECTS}:Factors",
+        "pcm_programming": f"{_PRESETS}:PCMProgramming",
+        "pcm_drift": f"{_PRESETS}:PCMDrift",
+        "pcm_read_noise": f"{_PRESETS}:PCMReadNoise",
+        "rram_programming": f"{_PRESETS}:RRAMProgramming",
+        "rram_relaxation": f"{_PRESETS}:RRAMRelaxation",
+    },
+    instantiate=False,
+)
+"""Classes of :class:`imac_torch.devices.model.Effect`."""

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 __all__ = [
+    "AGE",
     "BEND",
     "CAPACITANCE",
+    "ENERGY",
     "FRACTION",
     "FREQUENCY",
     "LENGTH",
@@ -45,6 +47,7 @@ _OTHERS: Final[dict[str, tuple[tuple[tuple[str, ...], float, float], ...]]] = {
     "Ω·m": ((("µΩ·cm", "uohm*cm"), 1e-8, 0.0), (("nΩ·m",), 1e-9, 0.0)),
     "F/m": ((("vacuum permittivities", "eps0"), 8.8541878128e-12, 0.0),),
     "nm": ((("m",), 1e9, 0.0),),
+    "eV": ((("meV",), 1e-3, 0.0),),
     "1": ((("%",), 1e-2, 0.0),),
 }  # fmt: skip
 _OWN: Final = {"Ω": ("Ω", "ohm", "Ohm"), "K": ("K",), "1": ()}
@@ -141,5 +144,9 @@ FREQUENCY: Final = Quantity("Hz", (1e3, 1e13), 1e16)
 """Of amplifiers."""
 TIME: Final = Quantity("s", (1e-15, 1e-2), 1e6)
 """Of an inference."""
+AGE: Final = Quantity("s", (1e-9, 1e10))
+"""Of devices since they were programmed."""
+ENERGY: Final = Quantity("eV", (1e-3, 10.0))
+"""Of activation."""
 TRANSISTOR_NODE: Final = Quantity("nm", (1.0, 1000.0), 1e6)
 """Of model cards."""

@@ -283,5 +283,7 @@ def _settings(config: Config) -> list[tuple[str, Any, Any]]:
 
 def _overridden(config: Config, name: str, path: str) -> bool:
     section, _, field = path.partition(".")
+    if field == "effects":
+        return False  # an override adds to them
     override = config.layers.get(name)
     return override is not None and field in getattr(override, section, {})

@@ -91,6 +91,10 @@ class Section(BaseModel):
         """
         return self.replaced(changes, asked=changes)
 
+    def overridden(self, changes: Mapping[str, Any]) -> Self:
+        """What a layer's override makes of this section."""
+        return self.replaced(changes)
+
     def replaced(self, changes: Mapping[str, Any], asked: Iterable[str] = ()) -> Self:
         """:meth:`replace` that asks about the units of ``asked`` fields only.
 

@@ -377,7 +377,7 @@ def _copy(
         if states != "keep":
             config = config.replace(device=config.device.replace(states=states))
         if not spread:
-            config = config.replace(device=config.device.replace(variation=0.0))
+            config = config.replace(device=config.device.replace(variation=0.0, effects=None))
         before = layer.config
         limited = before.mapping.level_count is not None or before.device.states is not None
         chosen = layer.matrix.matched and config.amplifier.gain is None
@@ -388,9 +388,7 @@ def _copy(
         else:
             layer.config = config.replace(amplifier=config.amplifier.replace(gain=gain))
         if not spread:
-            layer.matrix.positive_factor.fill_(1.0)
-            layer.matrix.negative_factor.fill_(1.0)
-            layer.matrix.sample = None
+            layer.matrix.devices, layer.matrix.sample = (), None
     return result
 
 

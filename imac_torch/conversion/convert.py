@@ -128,7 +128,8 @@ def convert(
         exclude: Paths of linear layers, or of modules that hold them, to keep in software (all
             layers before an excluded one stay in software too), or a function that says so for a
             path.
-        generator: Randomness of the devices' spread; needed if ``device.variation`` > 0.
+        generator: Randomness of the devices' spread; needed if ``device.variation`` > 0
+            or a device effect draws anything.
         engine: Settings of the native solver.
         samples: Inputs of the model, (B, …) or batches of them, to which the circuit is fitted:
             :func:`imac_torch.calibrate` with the scheme 'matched'; with others, which leave
@@ -169,13 +170,8 @@ def convert(
     calibrated = samples is not None and all(layer.matrix.matched for layer in layers)
     assume_ranges(layers, plain, features, choose=not calibrated)
     for layer in layers:
-        if layer.config.device.variation > 0.0:
-            if generator is None:
-                raise ConversionError(
-                    f"{layer.name}: device.variation = {layer.config.device.variation} needs a "
-                    "torch.Generator: convert(..., generator=torch.Generator().manual_seed(0))"
-                )
-            layer.matrix.spread(generator)
+        if layer.config.device.varies:
+            layer.matrix.draw(generator)
     losses = _losses(
         [layer for layer, free in zip(layers, plain, strict=True) if free],
         ranges=samples is not None,
@@ -426,8 +422,7 @@ def _analog_layer(
                     f"configuration asks for {asked}; build it with the configuration that it is "
                     "converted with"
                 )
-            layer.matrix.positive_factor.copy_(trained.matrix.positive_factor)
-            layer.matrix.negative_factor.copy_(trained.matrix.negative_factor)
+            layer.matrix.devices = trained.matrix.devices
             if trained.config == layer.config:  # calibration holds for the same circuit only
                 for name, buffer in trained.named_buffers():
                     layer.get_buffer(name).copy_(buffer)

@@ -1,4 +1,10 @@
-"""Memristors: what makes them differ from their nominal values, and published ones by name."""
+"""Memristors: what makes them differ from their nominal values, and published ones by name.
+
+Here belongs what happens to conductances; how weights become conductances does not
+(:mod:`imac_torch.mapping`). :class:`Effect` says what an effect must answer; a new one is a class
+like those in ``effects.py`` and a line in :mod:`imac_torch.config.kinds`, or, outside of the
+package, a call of :func:`register_effect`.
+"""
 
 from imac_torch.devices.effects import (
     Activated,
@@ -6,10 +12,12 @@ from imac_torch.devices.effects import (
     DeviceSample,
     Drift,
     Effect,
+    Factors,
     FaultMap,
     Gaussian,
     Levels,
     LogNormal,
+    PairEffect,
     ReadNoise,
     StateSpread,
     Stuck,
@@ -18,6 +26,7 @@ from imac_torch.devices.effects import (
     Window,
     draw_normal,
 )
+from imac_torch.devices.record import register_effect
 
 __all__ = [
     "Activated",
@@ -25,10 +34,12 @@ __all__ = [
     "DeviceSample",
     "Drift",
     "Effect",
+    "Factors",
     "FaultMap",
     "Gaussian",
     "Levels",
     "LogNormal",
+    "PairEffect",
     "ReadNoise",
     "StateSpread",
     "Stuck",
@@ -36,4 +47,5 @@ __all__ = [
     "Uniform",
     "Window",
     "draw_normal",
+    "register_effect",
 ]

@@ -1,70 +1,56 @@
-"""What real memory devices do to the conductances they are asked for.
-
-A device model is a sequence of effects. Some happen once, when cells are programmed (spread,
-faults, programming error), others anew in every read cycle (read noise), others with time or
-temperature. An effect is any object with ``cycle`` (bool) and ``apply``; your own takes ten lines::
-
-    @dataclass(frozen=True)
-    class Shrink:
-        factor: float
-        cycle: bool = False
-
-        def apply(self, conductance, window, generator):
-            return conductance * self.factor
-
-    devices = DeviceModel((Shrink(0.9), LogNormal(0.05)))
+"""Built-in effects, and cells that are known one by one.
 
 All randomness comes from the generator given, on the CPU, so that a seed means the same everywhere.
+What an effect must answer is :class:`Effect` in :mod:`imac_torch.devices.model`; their names in
+configurations are in :mod:`imac_torch.config.kinds`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from dataclasses import dataclass, replace
+from typing import Annotated, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from imac_torch.config import Memristor
+from imac_torch.config.quantity import AGE, ENERGY, FRACTION, TEMPERATURE
+from imac_torch.devices.model import (
+    DeviceModel,
+    DeviceSample,
+    Effect,
+    PairEffect,
+    Window,
+    draw_normal,
+)
 from imac_torch.errors import ConfigError
 from imac_torch.mapping.quantization import ConductancePair
 
+__all__ = [
+    "BOLTZMANN",
+    "Activated",
+    "DeviceModel",
+    "DeviceSample",
+    "Drift",
+    "Effect",
+    "Factors",
+    "FaultMap",
+    "Gaussian",
+    "Levels",
+    "LogNormal",
+    "PairEffect",
+    "ReadNoise",
+    "StateSpread",
+    "Stuck",
+    "Temperature",
+    "Uniform",
+    "Window",
+    "draw_normal",
+]
+
 BOLTZMANN: Final = 8.617333262e-5
 """Boltzmann constant, eV/K (CODATA 2018)."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """Conductances of the two end states, S."""
-
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, device: Memristor) -> Window:
-        """The window of a configured device."""
-        return cls(1.0 / device.rhigh, 1.0 / device.rlow)
-
-
-class Effect(Protocol):
-    """One thing that happens to conductances."""
-
-    @property
-    def cycle(self) -> bool:
-        """Whether it happens anew in every read cycle (else once, at programming)."""
-        ...
-
-    def apply(self, conductance: Tensor, window: Window, generator: torch.Generator) -> Tensor:
-        """Conductances (any shape, S) to conductances of the same shape; 0 is an open cell."""
-        ...
-
-
-def draw_normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal numbers (float64) of the shape and on the device of ``like``."""
-    drawn = torch.randn(like.shape, generator=generator, dtype=torch.float64, device="cpu")
-    return drawn.to(like.device)
 
 
 def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
@@ -81,7 +67,7 @@ def _check(name: str, value: float, low: float, high: float = math.inf) -> None:
 class Uniform:
     """Resistances spread uniformly: R·(1 ± spread), IMAC-Sim's ``weight_var``."""
 
-    spread: float
+    spread: Annotated[float, FRACTION]
     cycle: bool = False
 
     def __post_init__(self) -> None:
@@ -105,7 +91,7 @@ class Gaussian:
         cycle: Whether it is drawn anew in every cycle.
     """
 
-    sigma: float
+    sigma: Annotated[float, FRACTION]
     of_window: bool = False
     cycle: bool = False
 
@@ -124,7 +110,7 @@ class Gaussian:
 class LogNormal:
     """Resistances spread log-normally: R·exp(σ·N(0, 1)); the median stays."""
 
-    sigma: float
+    sigma: Annotated[float, FRACTION]
     cycle: bool = False
 
     def __post_init__(self) -> None:
@@ -148,8 +134,8 @@ class StateSpread:
         cycle: Whether it is drawn anew in every cycle.
     """
 
-    sigma_low_resistance: float
-    sigma_high_resistance: float
+    sigma_low_resistance: Annotated[float, FRACTION]
+    sigma_high_resistance: Annotated[float, FRACTION]
     cycle: bool = False
 
     def __post_init__(self) -> None:
@@ -182,9 +168,9 @@ class Stuck:
         open: Share that do not conduct at all.
     """
 
-    on: float = 0.0
-    off: float = 0.0
-    open: float = 0.0
+    on: Annotated[float, FRACTION] = 0.0
+    off: Annotated[float, FRACTION] = 0.0
+    open: Annotated[float, FRACTION] = 0.0
 
     def __post_init__(self) -> None:
         """Check the rates."""
@@ -246,7 +232,7 @@ class Levels:
 class ReadNoise:
     """Normal fluctuation of the conductance in every read (of every image), relative to it."""
 
-    sigma: float
+    sigma: Annotated[float, FRACTION]
 
     def __post_init__(self) -> None:
         """Check sigma."""
@@ -278,10 +264,10 @@ class Drift:
         reference: t0, s.
     """
 
-    time: float
+    time: Annotated[float, AGE]
     exponent: float
     spread: float = 0.0
-    reference: float = 1.0
+    reference: Annotated[float, AGE] = 1.0
 
     def __post_init__(self) -> None:
         """Check all."""
@@ -312,9 +298,9 @@ class Temperature:
         reference: T0, K.
     """
 
-    temperature: float
+    temperature: Annotated[float, TEMPERATURE]
     coefficient: float
-    reference: float = 298.15
+    reference: Annotated[float, TEMPERATURE] = 298.15
 
     @property
     def cycle(self) -> bool:
@@ -346,9 +332,9 @@ class Activated:
         reference: T0, K.
     """
 
-    temperature: float
-    energy: float
-    reference: float = 298.15
+    temperature: Annotated[float, TEMPERATURE]
+    energy: Annotated[float, ENERGY]
+    reference: Annotated[float, TEMPERATURE] = 298.15
 
     @property
     def cycle(self) -> bool:
@@ -362,32 +348,63 @@ class Activated:
         return conductance * torch.exp(-energy / BOLTZMANN * inverse)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FaultMap:
     """Known faulty cells of one layer.
 
     Attributes:
-        cells: (2, M, N+1) int8: plane 0 is the positive, plane 1 the negative side; 0 is a good
-            cell, 1 stuck at rlow, 2 stuck at rhigh, 3 open.
+        cells: (2, M·L, N+1) int8: plane 0 is the positive, plane 1 the negative side; 0 is a good
+            cell, 1 stuck at rlow, 2 stuck at rhigh, 3 open. None: they are in the file.
+        file: A ``.npy`` file of such an array, which numpy's ``save`` writes.
     """
 
-    cells: Tensor
+    cells: Tensor | None = None
+    file: str = ""
 
-    def apply(self, pair: ConductancePair, window: Window) -> ConductancePair:
-        """Conductances (..., M, N+1) with the faults in.
+    def __post_init__(self) -> None:
+        """Check that there is one of both."""
+        if self.cells is None and not self.file:
+            raise ConfigError("a fault map needs its cells, or a file that holds them")
+
+    @property
+    def cycle(self) -> bool:
+        """Faults are permanent."""
+        return False
+
+    def opened(self) -> FaultMap:
+        """The same with the cells that are in the file.
+
+        Raises:
+            ConfigError: There are no cells, or the file does not hold such an array.
+        """
+        if self.cells is not None:
+            return self
+        try:
+            codes = np.load(self.file, allow_pickle=False)
+            return replace(self, cells=torch.from_numpy(codes.astype(np.int8, casting="same_kind")))
+        except (OSError, ValueError, TypeError, EOFError, AttributeError) as error:
+            raise ConfigError(
+                f"fault_map.file = {self.file!r}: {error}; write the (2, M, N+1) codes with "
+                "numpy.save"
+            ) from None
+
+    def apply_pair(
+        self, pair: ConductancePair, window: Window, generator: torch.Generator
+    ) -> ConductancePair:
+        """See :class:`PairEffect`.
 
         Raises:
             ConfigError: The map has another shape or unknown codes.
         """
-        if tuple(self.cells.shape) != (2, *pair.positive.shape[-2:]):
-            raise ConfigError(
-                f"the fault map is {tuple(self.cells.shape)}, the layer needs "
-                f"{(2, *pair.positive.shape[-2:])}"
-            )
-        if bool(((self.cells < 0) | (self.cells > 3)).any()):
+        cells = self.opened().cells
+        shape = (2, *pair.positive.shape[-2:])
+        if cells is None or tuple(cells.shape) != shape:
+            found = None if cells is None else tuple(cells.shape)
+            raise ConfigError(f"the fault map is {found}, the layer needs {shape}")
+        if bool(((cells < 0) | (cells > 3)).any()):
             raise ConfigError("fault codes are 0 (good), 1 (rlow), 2 (rhigh) and 3 (open)")
         sides = []
-        for side, codes in zip((pair.positive, pair.negative), self.cells, strict=True):
+        for side, codes in zip((pair.positive, pair.negative), cells, strict=True):
             codes = codes.to(side.device)
             result = torch.where(codes == 1, window.high, side)
             result = torch.where(codes == 2, window.low, result)
@@ -395,63 +412,43 @@ class FaultMap:
         return ConductancePair(*sides)
 
 
-@dataclass(frozen=True)
-class DeviceModel:
-    """What becomes of nominal conductances: effects in order.
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """Cells known one by one, as multiples of what they should be; measured, for example.
 
     Attributes:
-        effects: Applied one after the other, those at programming before those of each cycle.
+        positive: (M·L, N+1) float64.
+        negative: Likewise.
     """
 
-    effects: Sequence[Effect] = ()
+    positive: Tensor
+    negative: Tensor
 
     @property
-    def varies_by_cycle(self) -> bool:
-        """Whether two read cycles of the same cells differ."""
-        return any(effect.cycle for effect in self.effects)
+    def cycle(self) -> bool:
+        """They stay."""
+        return False
 
-    def program(
-        self, pair: ConductancePair, device: Memristor, generator: torch.Generator
+    @classmethod
+    def between(cls, nominal: ConductancePair, found: ConductancePair) -> Factors:
+        """What makes one pair of the other; 1 where there is no cell."""
+        sides = ((nominal.positive, found.positive), (nominal.negative, found.negative))
+        return cls(*(torch.where(n > 0.0, f / n, torch.ones_like(f)) for n, f in sides))
+
+    def apply_pair(
+        self, pair: ConductancePair, window: Window, generator: torch.Generator
     ) -> ConductancePair:
-        """Conductances (..., M, N+1) after programming, as they stay from cycle to cycle."""
-        return self._apply(pair, device, generator, cycle=False)
+        """See :class:`PairEffect`.
 
-    def read(
-        self, pair: ConductancePair, device: Memristor, generator: torch.Generator
-    ) -> ConductancePair:
-        """Conductances (..., M, N+1) in one read cycle of programmed cells."""
-        return self._apply(pair, device, generator, cycle=True)
-
-    def sample(
-        self, pair: ConductancePair, device: Memristor, generator: torch.Generator
-    ) -> ConductancePair:
-        """Programmed and read once."""
-        return self.read(self.program(pair, device, generator), device, generator)
-
-    def _apply(
-        self, pair: ConductancePair, device: Memristor, generator: torch.Generator, *, cycle: bool
-    ) -> ConductancePair:
-        window = Window.of(device)
-        sides = [pair.positive, pair.negative]
-        for effect in self.effects:
-            if effect.cycle == cycle:
-                sides = [effect.apply(side, window, generator) for side in sides]
-        return ConductancePair(*sides)
-
-
-@dataclass(frozen=True)
-class DeviceSample:
-    """One draw of a device model, which can be had again and again.
-
-    Attributes:
-        model: What happens to the devices.
-        seed: Of the draw, from 0.
-    """
-
-    model: DeviceModel
-    seed: int
-
-    def of(self, pair: ConductancePair, device: Memristor) -> ConductancePair:
-        """What becomes of conductances (..., M, N+1); differentiable as its effects are."""
-        generator = torch.Generator().manual_seed(self.seed)
-        return self.model.sample(pair, device, generator)
+        Raises:
+            ConfigError: They are for a layer of another shape.
+        """
+        if self.positive.shape != pair.positive.shape[-2:]:
+            raise ConfigError(
+                f"the devices known are {tuple(self.positive.shape)}, the layer's are "
+                f"{tuple(pair.positive.shape[-2:])}"
+            )
+        return ConductancePair(
+            pair.positive * self.positive.to(pair.positive.device),
+            pair.negative * self.negative.to(pair.negative.device),
+        )

@@ -327,24 +327,3 @@ def without_bias(pair: ConductancePair) -> ConductancePair:
 def to_values(pair: ConductancePair, device: Memristor) -> Tensor:
     """Weights in units of full scale that conductance pairs stand for: the way back."""
     return (pair.positive - pair.negative) / (1.0 / device.rlow - 1.0 / device.rhigh)
-
-
-def vary(pair: ConductancePair, variation: float, generator: torch.Generator) -> ConductancePair:
-    """Spread every resistance uniformly by ``±variation`` (relative), as IMAC-Sim's weight_var.
-
-    Args:
-        pair: Nominal conductances.
-        variation: Half width of the uniform distribution, in [0, 1).
-        generator: Source of randomness, on the CPU so that a seed means the same everywhere.
-    """
-    if variation == 0.0:
-        return pair
-
-    def spread(conductance: Tensor) -> Tensor:
-        uniform = torch.rand(
-            conductance.shape, generator=generator, dtype=torch.float64, device="cpu"
-        )
-        factor = 1.0 + variation * (2.0 * uniform - 1.0)
-        return conductance / factor.to(conductance.device)
-
-    return ConductancePair(spread(pair.positive), spread(pair.negative))

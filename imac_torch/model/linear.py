@@ -16,6 +16,9 @@ from imac_torch.config import Config
 from imac_torch.dc.prediction import output_resistance
 from imac_torch.dc.shape import fitted_threshold_and_slope
 from imac_torch.dc.transfer import threshold_and_slope
+from imac_torch.devices.effects import Factors
+from imac_torch.devices.model import DeviceSample
+from imac_torch.devices.record import to_bytes
 from imac_torch.errors import ConversionError
 from imac_torch.mapping.quantization import join_bias
 from imac_torch.model.matrix import ProgrammedMatrix, Target
@@ -28,17 +31,15 @@ from imac_torch.periphery.neuron.choice import kind_for
 DRIVER_RESISTANCE: Final = 500.0
 """Ω. Source resistance of neurons that drive lines, as long as nothing is known of them."""
 
-_BUFFERS: Final = (
-    "positive_factor", "negative_factor", "trim", "matched_gain", "input_mean", "input_variance",
-    "input_factor",
-)  # fmt: skip
+_BUFFERS: Final = ("trim", "matched_gain", "input_mean", "input_variance", "input_factor")
 """Of the matrix; states of version 0.1 have them as the layer's."""
+_SIDES: Final = ("positive", "negative")
 _OLD_NAMES: Final = frozenset(
     {
         *_BUFFERS, "slicing", "matched", "statistics", "set_input_statistics", "quantized",
         "wanted_transfer", "partitions", "match", "nominal_conductances",
         "conductances", "gain", "choose_gain", "least_expected_error", "expected",
-        "crossbar", "read_out_error", "spread", "weight_errors", "sample",
+        "crossbar", "read_out_error", "weight_errors",
     }
 )  # fmt: skip
 """What version 0.1 asked of the layer and is the matrix's now."""
@@ -264,8 +265,13 @@ class IMACLinear(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *arguments: Any  # noqa: ANN401 - torch's
     ) -> None:
-        """States of version 0.1 have what is the matrix's now as the layer's."""
+        """States of version 0.1 have what is the matrix's now, and spread as factors of cells."""
         rename(state_dict, prefix, {name: f"matrix.{name}" for name in _BUFFERS})
+        sides = [state_dict.pop(f"{prefix}{side}_factor", None) for side in _SIDES]
+        if isinstance(sides[0], Tensor) and isinstance(sides[1], Tensor):
+            ideal = all(bool((side == 1.0).all()) for side in sides)
+            devices = () if ideal else (DeviceSample.known(Factors(*sides)),)
+            state_dict[f"{prefix}matrix._extra_state"] = to_bytes(devices)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,9 @@ from imac_torch.base.memo import Memory
 from imac_torch.circuit.crossbar import CrossbarSpec, build_crossbar, partitions
 from imac_torch.config import Config
 from imac_torch.dc.prediction import Prediction, predict
-from imac_torch.devices.effects import DeviceSample
+from imac_torch.devices.effects import Factors
+from imac_torch.devices.model import DeviceModel, DeviceSample
+from imac_torch.devices.record import from_bytes, name_of, to_bytes
 from imac_torch.errors import CircuitError, ConversionError
 from imac_torch.mapping.divider import RowDivider
 from imac_torch.mapping.matching import Match
@@ -26,7 +28,6 @@ from imac_torch.mapping.quantization import (
     quantize,
     to_conductances,
     to_values,
-    vary,
     without_bias,
 )
 from imac_torch.mapping.residual import match_slices
@@ -81,11 +82,10 @@ class ProgrammedMatrix(nn.Module):
 
     Attributes:
         config: As given; another one holds from then on.
-        sample: What has become of the devices in this training step (:func:`imac_torch.varied`).
+        devices: What has become of the devices, one draw after the other.
+        sample: What becomes of them in this training step, too (:func:`imac_torch.varied`).
     """
 
-    positive_factor: Tensor
-    negative_factor: Tensor
     trim: Tensor
     matched_gain: Tensor
     input_mean: Tensor
@@ -107,17 +107,15 @@ class ProgrammedMatrix(nn.Module):
         self.config = config
         self.target = target
         self.name = name
+        self.devices: tuple[DeviceSample, ...] = ()
         self.sample: DeviceSample | None = None
-        # What spread and faults make of the nominal conductances; 1 is ideal. On the CPU whatever
-        # the default device is; `.to` moves a layer as a whole.
-        ideal = torch.ones(outputs * self.slicing.count, columns, dtype=torch.float64, device="cpu")
-        self.register_buffer("positive_factor", ideal)
-        self.register_buffer("negative_factor", ideal.clone())
         # Read by the scheme 'matched'. Volts at the neuron per volt on a line, added to what the
-        # weights ask for; set by calibration.
-        self.register_buffer("trim", ideal.new_zeros(outputs, columns))
+        # weights ask for; set by calibration. On the CPU whatever the default device is; `.to`
+        # moves a layer as a whole.
+        trim = torch.zeros(outputs, columns, dtype=torch.float64, device="cpu")
+        self.register_buffer("trim", trim)
         # NaN until it is first needed: amplifiers are built once, training must not move them.
-        self.register_buffer("matched_gain", ideal.new_tensor(math.nan))
+        self.register_buffer("matched_gain", trim.new_tensor(math.nan))
         self.set_input_statistics(InputStatistics.independent(columns - 1))
         self._matches: Memory[Match] = Memory(4)
         self._quantized: Memory[QuantizedWeights] = Memory()
@@ -236,13 +234,17 @@ class ProgrammedMatrix(nn.Module):
         pair = to_conductances(digits, self.config.device, mapping, where=self.name)
         return pair if target.bias else without_bias(pair)
 
+    @property
+    def history(self) -> tuple[DeviceSample, ...]:
+        """Everything that becomes of the devices now."""
+        return self.devices if self.sample is None else (*self.devices, self.sample)
+
     def conductances(self) -> ConductancePair:
         """(M·L, N+1) S, spread and faults included; differentiable in the weights."""
         pair = self.nominal_conductances()
-        pair = ConductancePair(
-            pair.positive * self.positive_factor, pair.negative * self.negative_factor
-        )
-        return pair if self.sample is None else self.sample.of(pair, self.config.device)
+        for sample in self.history:
+            pair = sample.of(pair, self.config.device)
+        return pair
 
     def transfer(self) -> Tensor:
         """(M, N+1): combined amplifier voltage per line voltage of the devices, without wires."""
@@ -253,12 +255,51 @@ class ProgrammedMatrix(nn.Module):
         return build_crossbar(self.conductances(), self.config, self.gain())
 
     @lasting()
-    def spread(self, generator: torch.Generator) -> None:
-        """Draw the devices' resistances anew around nominal (``device.variation``)."""
-        ones = torch.ones_like(self.positive_factor)
-        varied = vary(ConductancePair(ones, ones), self.config.device.variation, generator)
-        self.positive_factor.copy_(varied.positive)
-        self.negative_factor.copy_(varied.negative)
+    def draw(self, generator: torch.Generator | None = None) -> None:
+        """Take other devices, of the configuration's variation and effects; they stay.
+
+        Args:
+            generator: Moves on by what the effects draw; needed if they draw anything.
+
+        Raises:
+            ConversionError: A generator is needed, and there is none.
+        """
+        device, model = self.config.device, DeviceModel.of(self.config.device)
+        self.devices = ()
+        if not model.effects:
+            return
+        source = torch.Generator() if generator is None else generator
+        start = source.get_state()
+        cells = self.trim.new_full((self.rows, self.columns), 1.0 / device.rlow)
+        model.sample(ConductancePair(cells, cells), device, source)
+        if generator is None and not torch.equal(start, source.get_state()):
+            what = f"device.variation = {device.variation} needs"
+            if device.variation == 0.0:
+                what = f"device.effects ({', '.join(device.effects or {})}) need"
+            raise ConversionError(
+                f"{self.name}: {what} a torch.Generator: "
+                "convert(..., generator=torch.Generator().manual_seed(0))"
+            )
+        self.devices = (DeviceSample(model, start),)
+
+    def get_extra_state(self) -> Tensor:
+        """What has become of the devices, so that safetensors can hold it.
+
+        Of effects without a registered name it is what they did to each of the present cells.
+        """
+        known = [name_of(effect) for sample in self.devices for effect in sample.model.effects]
+        return to_bytes(self.devices if all(known) else (self._known(self.devices),))
+
+    @lasting()
+    def _known(self, samples: Sequence[DeviceSample]) -> DeviceSample:
+        nominal = pair = self.nominal_conductances()
+        for sample in samples:
+            pair = sample.of(pair, self.config.device)
+        return DeviceSample.known(Factors.between(nominal, pair))
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore what :meth:`get_extra_state` stored."""
+        self.devices = from_bytes(state)
 
     def gain(self) -> float:
         """The amplifiers' gain: the configuration's, or the one that suits the weights.

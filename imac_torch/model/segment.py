@@ -150,7 +150,8 @@ class Segment(nn.Module):
             engine,
             self.supplies.vdd,
             tuple(
-                (layer.config, layer.scaling, layer.activation) for layer in self.analog_layers()
+                (layer.config, layer.scaling, layer.activation, layer.matrix.devices)
+                for layer in self.analog_layers()
             ),
         )
         # Gains that are determined on demand are in buffers afterwards.

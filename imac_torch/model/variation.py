@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from imac_torch.devices.effects import DeviceModel, DeviceSample
+from imac_torch.devices.model import DeviceModel, DeviceSample
 from imac_torch.errors import ConversionError
 from imac_torch.model.linear import IMACLinear
 
@@ -54,7 +54,7 @@ def varied(
     before = [layer.matrix.sample for layer in layers]
     for layer in layers:
         seed = int(torch.randint(_SEEDS, (), generator=generator, device="cpu"))
-        layer.matrix.sample = DeviceSample(devices, seed)
+        layer.matrix.sample = DeviceSample.seeded(devices, seed)
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from imac_torch.circuit.crossbar import build_crossbar
 from imac_torch.datasets.batches import check_labels
-from imac_torch.devices.effects import DeviceModel
+from imac_torch.devices.model import DeviceModel, DeviceSample
 from imac_torch.errors import MappingError
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.model.network import IMACNetwork
@@ -114,17 +114,12 @@ def wilson_interval(passed: Tensor, confidence: float = 0.95) -> Interval:
     return Interval(share, max(0.0, middle - half), min(1.0, middle + half), confidence)
 
 
-def _factor(found: Tensor, nominal: Tensor) -> Tensor:
-    """What became of conductances; 1 where there is no cell."""
-    return torch.where(nominal > 0.0, found / nominal, torch.ones_like(found))
-
-
 @dataclass(frozen=True)
 class MonteCarlo:
     """Samples of a network's devices.
 
     Attributes:
-        network: A converted model; its own spread (``positive_factor``) counts as nominal.
+        network: A converted model; what has become of its devices counts as nominal.
         model: What happens to the devices.
         seed: Of the run.
     """
@@ -174,12 +169,14 @@ class MonteCarlo:
         the first one, that of image 0.
         """
         network = copy.deepcopy(self.network)
-        pairs = self.conductances(sample)
-        for layer, pair in zip(network.analog_layers(), pairs, strict=True):
-            nominal = layer.matrix.nominal_conductances()
-            layer.matrix.positive_factor.copy_(_factor(pair.positive, nominal.positive))
-            layer.matrix.negative_factor.copy_(_factor(pair.negative, nominal.negative))
-            layer.matrix.sample = None  # it is in the factors
+        programming, reading = self.generator(sample), self.generator(sample, 0)
+        for layer in network.analog_layers():
+            matrix, device = layer.matrix, layer.config.device
+            drawn = DeviceSample(self.model, programming.get_state(), reading.get_state())
+            # Generators move on to the next layer.
+            pair = self.model.program(matrix.conductances(), device, programming)
+            self.model.read(pair, device, reading)
+            matrix.devices, matrix.sample = (*matrix.history, drawn), None
         return network
 
     def chunks(self, samples: int, images: int, memory: int = MEMORY) -> Iterator[range]:

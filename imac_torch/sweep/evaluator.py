@@ -258,7 +258,7 @@ class NetworkEvaluator:
             where = "" if count == len(looked) else f" at {count} of {len(looked)} points"
             texts.append(f"{name}{where} (it needs {needs})")
         if not random and len({point.get(SEED) for point in points}) > 1:
-            texts.append("seed (it needs device.variation > 0: nothing is drawn)")
+            texts.append("seed (it needs device.variation > 0 or device.effects: nothing is drawn)")
         if texts:
             warnings.warn(
                 f"settings without effect in this sweep: {'; '.join(texts)}",
@@ -300,9 +300,10 @@ def _engine_content(engine: Engine) -> object:
 
 def _random(config: Config) -> bool:
     """Whether anything of a configuration is drawn at random."""
-    spreads = [config.device.variation]
-    spreads += [layer.device.get("variation", 0.0) for layer in config.layers.values()]
-    return any(value > 0 for value in spreads)
+    layers = [layer.device for layer in config.layers.values()]
+    return config.device.varies or any(
+        device.get("variation", 0.0) > 0.0 or device.get("effects") for device in layers
+    )
 
 
 class _NetworkBench:

@@ -264,7 +264,8 @@ def _search(table: Mapping[str, Any]) -> tuple[dict[str, Range | Choices], int]:
         raise ConfigError(f"[search] space = {described!r} must be a table: [search.space]")
     known = {path for path, _ in field_paths()}
     for name, item in described.items():
-        if name != SEED and name not in known and not name.startswith("layers."):
+        inner = name.startswith(("layers.", "device.effects."))  # checked with the values
+        if name != SEED and name not in known and not inner:
             close = difflib.get_close_matches(name, sorted(known), n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise ConfigError(f"[search.space] there is no field {name!r}{hint}")

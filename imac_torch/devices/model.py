@@ -1,0 +1,175 @@
+"""What real memory devices do to the conductances they are asked for.
+
+A device model is a sequence of effects. Some happen once, when cells are programmed (spread,
+faults, programming error), others anew in every read cycle (read noise), others with time or
+temperature. An effect is any object with ``cycle`` (bool) and ``apply``; your own takes ten lines::
+
+    @dataclass(frozen=True)
+    class Shrink:
+        factor: float
+        cycle: bool = False
+
+        def apply(self, conductance, window, generator):
+            return conductance * self.factor
+
+    devices = DeviceModel((Shrink(0.9), LogNormal(0.05)))
+    register_effect("shrink", Shrink)  # and configurations and saved networks know it
+
+Conversion, training (:func:`imac_torch.varied`) and :class:`imac_torch.MonteCarlo` all come here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from imac_torch.config import Memristor
+from imac_torch.config.effects import build_effect
+from imac_torch.mapping.quantization import ConductancePair
+
+
+@dataclass(frozen=True)
+class Window:
+    """Conductances of the two end states, S."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, device: Memristor) -> Window:
+        """The window of a configured device."""
+        return cls(1.0 / device.rhigh, 1.0 / device.rlow)
+
+
+class Effect(Protocol):
+    """One thing that happens to conductances."""
+
+    @property
+    def cycle(self) -> bool:
+        """Whether it happens anew in every read cycle (else once, at programming)."""
+        ...
+
+    def apply(self, conductance: Tensor, window: Window, generator: torch.Generator) -> Tensor:
+        """Conductances (any shape, S) to conductances of the same shape; 0 is an open cell."""
+        ...
+
+
+@runtime_checkable
+class PairEffect(Protocol):
+    """An effect that has to know which side of a pair it is about."""
+
+    @property
+    def cycle(self) -> bool:
+        """See :class:`Effect`."""
+        ...
+
+    def apply_pair(
+        self, pair: ConductancePair, window: Window, generator: torch.Generator
+    ) -> ConductancePair:
+        """Pairs (..., M·L, N+1) S to pairs of the same shape."""
+        ...
+
+
+def draw_normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers (float64) of the shape and on the device of ``like``."""
+    drawn = torch.randn(like.shape, generator=generator, dtype=torch.float64, device="cpu")
+    return drawn.to(like.device)
+
+
+@dataclass(frozen=True)
+class DeviceModel:
+    """What becomes of nominal conductances: effects in order.
+
+    Attributes:
+        effects: Applied one after the other, those at programming before those of each cycle.
+    """
+
+    effects: Sequence[Effect | PairEffect] = ()
+
+    @classmethod
+    def of(cls, device: Memristor) -> DeviceModel:
+        """The effects of a configured device: its variation, then the others in order.
+
+        Raises:
+            ConfigError: A file that one names cannot be read.
+        """
+        settings = list((device.effects or {}).items())
+        if device.variation > 0.0:
+            settings.insert(0, ("uniform", {"kind": "uniform", "spread": device.variation}))
+        made = [build_effect(*item) for item in settings]
+        return cls(tuple(item.opened() if hasattr(item, "opened") else item for item in made))
+
+    @property
+    def varies_by_cycle(self) -> bool:
+        """Whether two read cycles of the same cells differ."""
+        return any(effect.cycle for effect in self.effects)
+
+    def program(
+        self, pair: ConductancePair, device: Memristor, generator: torch.Generator
+    ) -> ConductancePair:
+        """Conductances (..., M, N+1) after programming, as they stay from cycle to cycle."""
+        return self._apply(pair, device, generator, cycle=False)
+
+    def read(
+        self, pair: ConductancePair, device: Memristor, generator: torch.Generator
+    ) -> ConductancePair:
+        """Conductances (..., M, N+1) in one read cycle of programmed cells."""
+        return self._apply(pair, device, generator, cycle=True)
+
+    def sample(
+        self, pair: ConductancePair, device: Memristor, generator: torch.Generator
+    ) -> ConductancePair:
+        """Programmed and read once."""
+        return self.read(self.program(pair, device, generator), device, generator)
+
+    def _apply(
+        self, pair: ConductancePair, device: Memristor, generator: torch.Generator, *, cycle: bool
+    ) -> ConductancePair:
+        window = Window.of(device)
+        for effect in self.effects:
+            if effect.cycle != cycle:
+                continue
+            if isinstance(effect, PairEffect):
+                pair = effect.apply_pair(pair, window, generator)
+            else:
+                sides = (pair.positive, pair.negative)
+                pair = ConductancePair(*(effect.apply(side, window, generator) for side in sides))
+        return pair
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceSample:
+    """One draw of a device model, which can be had again and again, of any conductances.
+
+    Attributes:
+        model: What happens to the devices.
+        start: (K,) uint8, state of the generator when programming begins.
+        read: Likewise when the read begins; None: it goes on where programming ended.
+    """
+
+    model: DeviceModel
+    start: Tensor
+    read: Tensor | None = None
+
+    @classmethod
+    def seeded(cls, model: DeviceModel, seed: int) -> DeviceSample:
+        """The draw of a seed, from 0."""
+        return cls(model, torch.Generator().manual_seed(seed).get_state())
+
+    @classmethod
+    def known(cls, *effects: Effect | PairEffect) -> DeviceSample:
+        """Of effects that draw nothing: cells that are known one by one."""
+        return cls.seeded(DeviceModel(effects), 0)
+
+    def of(self, pair: ConductancePair, device: Memristor) -> ConductancePair:
+        """What becomes of conductances (..., M, N+1); differentiable as its effects are."""
+        generator = torch.Generator()
+        generator.set_state(self.start)
+        programmed = self.model.program(pair, device, generator)
+        if self.read is not None:
+            generator.set_state(self.read)
+        return self.model.read(programmed, device, generator)
