@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 import warnings
 from pathlib import Path
@@ -22,6 +23,9 @@ import imac_torch as imac
 FILE = Path(__file__).parent / "data" / "pins.json"
 RELATIVE = 1e-12
 """Sums of a few thousand float64 terms in another order differ by less."""
+
+NUMBER = re.compile(r"\d+\.\d*(?:e[-+]?\d+)?|\d+e[-+]?\d+")
+"""What digests round: compiled sums differ in the last digits from processor to processor."""
 
 LOGISTIC = imac.Neuron(kind="logistic")
 SMALL = imac.Crossbar(rows=3, columns=4)
@@ -117,10 +121,14 @@ def _netlists(network: imac.IMACNetwork, inputs: torch.Tensor) -> dict[str, str]
                 digest = hashlib.sha256()
                 for path in sorted(Path(directory).rglob("*")):
                     if path.suffix in {".sp", ".cir", ".spi", ".net", ".inc", ".txt", ".pwl"}:
-                        text = path.read_text().replace(directory, "")
+                        text = NUMBER.sub(_rounded, path.read_text().replace(directory, ""))
                         digest.update(f"{path.name}\n{text}".encode())
                 digests[f"{dialect} {analysis}"] = digest.hexdigest()
     return digests
+
+
+def _rounded(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.10g}"
 
 
 def main() -> None:

@@ -18,6 +18,77 @@ SUMS_IN_ANY_ORDER = {"reassoc", "contract"}
 
 
 @njit(error_model="numpy", fastmath=SUMS_IN_ANY_ORDER)
+def _scales(sum_p: float, sum_n: float, circuit: FloatArray) -> tuple[float, float]:
+    """The factors a and ρ of a partition from the sums of its conductances."""
+    gain, load, source = circuit[2:]
+    return gain / (sum_n + source), (sum_n + load) / (sum_p + load)
+
+
+@njit(error_model="numpy", fastmath=SUMS_IN_ANY_ORDER)
+def _row_error(
+    p: FloatArray, n: FloatArray, t: FloatArray, vectors: FloatArray, ends: NDArray[np.int64],
+    circuit: FloatArray, total: FloatArray,
+) -> None:
+    """Write Σ v·e of a row, all partitions together, for every v."""
+    total[:] = 0.0
+    for part in range(len(ends) - 1):
+        first, last = ends[part], ends[part + 1]
+        scale, ratio = _scales(p[first:last].sum(), n[first:last].sum(), circuit)
+        for c in range(first, last):
+            error = scale * (ratio * p[c] - n[c]) - t[c]
+            for f in range(len(total)):
+                total[f] += vectors[c, f] * error
+
+
+@njit(error_model="numpy", fastmath=SUMS_IN_ANY_ORDER)
+def _moments(
+    p: FloatArray, n: FloatArray, t: FloatArray, variance: FloatArray, vectors: FloatArray,
+    first: int, last: int, along: FloatArray,
+) -> tuple[float, float, float, float, float, float, float]:
+    """S+, S- and Σm·g+², Σm·g+·g-, Σm·g-², Σm·t·g+, Σm·t·g- of columns first..last.
+
+    ``along`` (3, F) is written: Σv·g+, Σv·g- and Σv·t.
+    """
+    sum_p = sum_n = pp = pn = nn = tp = tn = 0.0
+    along[:] = 0.0
+    for c in range(first, last):
+        m = variance[c]
+        sum_p += p[c]
+        sum_n += n[c]
+        pp += m * p[c] * p[c]
+        pn += m * p[c] * n[c]
+        nn += m * n[c] * n[c]
+        tp += m * t[c] * p[c]
+        tn += m * t[c] * n[c]
+        for f in range(along.shape[1]):
+            along[0, f] += vectors[c, f] * p[c]
+            along[1, f] += vectors[c, f] * n[c]
+            along[2, f] += vectors[c, f] * t[c]
+    return sum_p, sum_n, pp, pn, nn, tp, tn
+
+
+@njit(error_model="numpy", fastmath=SUMS_IN_ANY_ORDER)
+def _add_own(
+    scales: tuple[float, float], along: FloatArray, sign: float, start: FloatArray, out: FloatArray
+) -> None:
+    """Write start ± Σv·e of the partition itself."""
+    scale, ratio = scales
+    for f in range(len(out)):
+        own = scale * (ratio * along[0, f] - along[1, f]) - along[2, f]
+        out[f] = start[f] + sign * own
+
+
+@njit(error_model="numpy", fastmath=SUMS_IN_ANY_ORDER)
+def _least(inverse: float, rest: float, low: float, high: float) -> float:
+    """The conductance between the bounds for which 1/(conductance + rest) is closest."""
+    if inverse * (rest + high) <= 1.0:
+        return high
+    if inverse * (rest + low) >= 1.0:
+        return low
+    return 1.0 / inverse - rest
+
+
+@njit(error_model="numpy", fastmath=SUMS_IN_ANY_ORDER)
 def descend(
     positive: FloatArray,
     negative: FloatArray,
@@ -46,55 +117,22 @@ def descend(
         sweeps: Passes over a row.
     """
     low, high, gain, load, source = circuit
-    rows = positive.shape[0]
-    count = vectors.shape[1]
-    parts = len(ends) - 1
-    total = np.zeros(count)
-    along_p, along_n, along_t = np.zeros(count), np.zeros(count), np.zeros(count)
-    others = np.zeros(count)
+    rows, count, parts = len(positive), vectors.shape[1], len(ends) - 1
+    total, others, sums = np.zeros(count), np.zeros(count), np.zeros((3, count))
+    along_p, along_n, along_t = sums[0], sums[1], sums[2]
     spacing = (high - low) / (states - 1)
     for row in range(rows):
         p, n, t = positive[row], negative[row], target[row]
-        total[:] = 0.0
-        for part in range(parts):
-            sum_p = sum_n = 0.0
-            for c in range(ends[part], ends[part + 1]):
-                sum_p += p[c]
-                sum_n += n[c]
-            scale = gain / (sum_n + source)
-            ratio = (sum_n + load) / (sum_p + load)
-            for c in range(ends[part], ends[part + 1]):
-                error = scale * (ratio * p[c] - n[c]) - t[c]
-                for f in range(count):
-                    total[f] += vectors[c, f] * error
+        _row_error(p, n, t, vectors, ends, circuit, total)
         for _ in range(sweeps):
             for part in range(parts):
                 first, last = ends[part], ends[part + 1]
-                sum_p = sum_n = pp = pn = nn = tp = tn = 0.0
-                along_p[:] = 0.0
-                along_n[:] = 0.0
-                along_t[:] = 0.0
+                sum_p, sum_n, pp, pn, nn, tp, tn = _moments(
+                    p, n, t, variance, vectors, first, last, sums
+                )
+                _add_own(_scales(sum_p, sum_n, circuit), sums, -1.0, total, others)
                 for c in range(first, last):
-                    m = variance[c]
-                    sum_p += p[c]
-                    sum_n += n[c]
-                    pp += m * p[c] * p[c]
-                    pn += m * p[c] * n[c]
-                    nn += m * n[c] * n[c]
-                    tp += m * t[c] * p[c]
-                    tn += m * t[c] * n[c]
-                    for f in range(count):
-                        along_p[f] += vectors[c, f] * p[c]
-                        along_n[f] += vectors[c, f] * n[c]
-                        along_t[f] += vectors[c, f] * t[c]
-                scale = gain / (sum_n + source)
-                ratio = (sum_n + load) / (sum_p + load)
-                for f in range(count):
-                    own = scale * (ratio * along_p[f] - along_n[f]) - along_t[f]
-                    others[f] = total[f] - own
-                for c in range(first, last):
-                    scale = gain / (sum_n + source)
-                    ratio = (sum_n + load) / (sum_p + load)
+                    scale, ratio = _scales(sum_p, sum_n, circuit)
                     m, wanted, old_p, old_n = variance[c], t[c], p[c], n[c]
                     best, best_p, best_n = np.inf, old_p, old_n
                     for k in range(-1, 2 * states):
@@ -134,11 +172,8 @@ def descend(
                     for f in range(count):
                         along_p[f] += vectors[c, f] * dp
                         along_n[f] += vectors[c, f] * dn
-                scale = gain / (sum_n + source)
-                ratio = (sum_n + load) / (sum_p + load)
-                for f in range(count):
-                    own = scale * (ratio * along_p[f] - along_n[f]) - along_t[f]
-                    total[f] = others[f] + own
+                scale, ratio = _scales(sum_p, sum_n, circuit)
+                _add_own((scale, ratio), sums, 1.0, others, total)
 
 
 @njit(error_model="numpy", fastmath=SUMS_IN_ANY_ORDER)
@@ -172,53 +207,21 @@ def relax(
         tolerance: A row ends when a pass gains less than this part of its cost.
     """
     low, high, gain, load, source = circuit
-    rows = positive.shape[0]
-    count = vectors.shape[1]
-    parts = len(ends) - 1
-    total = np.zeros(count)
-    along_p, along_n, along_t = np.zeros(count), np.zeros(count), np.zeros(count)
-    others = np.zeros(count)
+    rows, count, parts = len(positive), vectors.shape[1], len(ends) - 1
+    total, others, sums = np.zeros(count), np.zeros(count), np.zeros((3, count))
+    along_p, along_n, along_t = sums[0], sums[1], sums[2]
     for row in range(rows):
         p, n, t = positive[row], negative[row], target[row]
-        total[:] = 0.0
-        for part in range(parts):
-            sum_p = sum_n = 0.0
-            for c in range(ends[part], ends[part + 1]):
-                sum_p += p[c]
-                sum_n += n[c]
-            scale = gain / (sum_n + source)
-            ratio = (sum_n + load) / (sum_p + load)
-            for c in range(ends[part], ends[part + 1]):
-                error = scale * (ratio * p[c] - n[c]) - t[c]
-                for f in range(count):
-                    total[f] += vectors[c, f] * error
+        _row_error(p, n, t, vectors, ends, circuit, total)
         before = np.inf
         for _ in range(sweeps):
             cost = 0.0
             for part in range(parts):
                 first, last = ends[part], ends[part + 1]
-                sum_p = sum_n = pp = pn = nn = tp = tn = 0.0
-                along_p[:] = 0.0
-                along_n[:] = 0.0
-                along_t[:] = 0.0
-                for c in range(first, last):
-                    m = variance[c]
-                    sum_p += p[c]
-                    sum_n += n[c]
-                    pp += m * p[c] * p[c]
-                    pn += m * p[c] * n[c]
-                    nn += m * n[c] * n[c]
-                    tp += m * t[c] * p[c]
-                    tn += m * t[c] * n[c]
-                    for f in range(count):
-                        along_p[f] += vectors[c, f] * p[c]
-                        along_n[f] += vectors[c, f] * n[c]
-                        along_t[f] += vectors[c, f] * t[c]
-                scale = gain / (sum_n + source)
-                ratio = (sum_n + load) / (sum_p + load)
-                for f in range(count):
-                    own = scale * (ratio * along_p[f] - along_n[f]) - along_t[f]
-                    others[f] = total[f] - own
+                sum_p, sum_n, pp, pn, nn, tp, tn = _moments(
+                    p, n, t, variance, vectors, first, last, sums
+                )
+                _add_own(_scales(sum_p, sum_n, circuit), sums, -1.0, total, others)
                 for c in range(first, last):
                     m, wanted = variance[c], t[c]
                     # g+: all errors are linear in s = 1/(S+ + g_L)
@@ -238,12 +241,7 @@ def relax(
                         cross += slope * level
                     if square > 0.0:
                         inverse = -cross / (reach * square)
-                        if inverse * (rest + high) <= 1.0:
-                            new = high
-                        elif inverse * (rest + low) >= 1.0:
-                            new = low
-                        else:
-                            new = 1.0 / inverse - rest
+                        new = _least(inverse, rest, low, high)
                         step = new - old
                         pp += m * (new * new - old * old)
                         pn += m * step * n[c]
@@ -273,12 +271,7 @@ def relax(
                         cross += slope * level
                     if square > 0.0:
                         inverse = -cross / square
-                        if inverse * (rest + high) <= 1.0:
-                            new = high
-                        elif inverse * (rest + low) >= 1.0:
-                            new = low
-                        else:
-                            new = 1.0 / inverse - rest
+                        new = _least(inverse, rest, low, high)
                         step = new - old
                         nn += m * (new * new - old * old)
                         pn += m * step * own_p
@@ -287,11 +280,8 @@ def relax(
                         n[c] = new
                         for f in range(count):
                             along_n[f] += vectors[c, f] * step
-                scale = gain / (sum_n + source)
-                ratio = (sum_n + load) / (sum_p + load)
-                for f in range(count):
-                    own = scale * (ratio * along_p[f] - along_n[f]) - along_t[f]
-                    total[f] = others[f] + own
+                scale, ratio = _scales(sum_p, sum_n, circuit)
+                _add_own((scale, ratio), sums, 1.0, others, total)
                 for c in range(first, last):
                     error = scale * (ratio * p[c] - n[c]) - t[c]
                     cost += variance[c] * error * error
