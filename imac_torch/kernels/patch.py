@@ -2,7 +2,8 @@
 
 Numba vectorises loops, but the 4×4×2 coefficients of a cell are no loop worth the name: they are
 eight vectors' worth of arithmetic. So this writes the vectors out, in LLVM's own terms, which fit
-every processor (eight numbers are one, two or four registers).
+every processor (eight numbers are one, two or four registers). As loops in numba, networks of
+FinFETs take 9 % longer (4000 images of 400-120-84-10, one thread, interleaved).
 
 Numba's cache does not see changes of this file: delete ``__pycache__`` of the kernels that use it.
 """
