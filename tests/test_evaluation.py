@@ -112,7 +112,7 @@ def test_a_tail_does_not_change_who_wins():
         ([(INPUTS, LABELS[1:])], {}, r"need labels of shape \(11,\), got \(10,\)"),
         ([], {}, "no batches"),
         ([(INPUTS, LABELS)], {"first": 11}, "has 11 samples"),
-        ([(INPUTS, LABELS)], {"first": 9, "limit": 3}, "has 11 samples; 3 from 9 on"),
+        ([(INPUTS, LABELS)], {"first": 9, "limit": 3}, "has 11 samples; samples 9 to 11 were"),
         ([(INPUTS, LABELS)], {"limit": -1}, "limit = -1"),
         ([(INPUTS, LABELS)], {"reference": nn.Flatten(0)}, r"reference gives \(66,\)"),
     ],

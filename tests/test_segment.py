@@ -95,6 +95,21 @@ def test_what_is_of_one_circuit_is_asked_of_one():
     ):  # fmt: skip
         with pytest.raises(CircuitError, match=r"circuits are parts\.one, two.*network\.segments"):
             ask()
+    # One circuit, with more around it than software before and behind.
+    class Skip(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.circuit = segment(4, 3, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.circuit(x)
+
+    single = imac.IMACNetwork(Skip(), CONTINUOUS)
+    assert single.segment is single.model.circuit
+    assert single.circuit().vdd == 0.8
+    torch.testing.assert_close(single(INPUTS), INPUTS + single.segment(INPUTS))
+    with pytest.raises(CircuitError, match=r"circuits are circuit, .*between software"):
+        single.solve(INPUTS)
     engine = imac.Native(batch_size=2)
     network.engine = engine
     assert all(item.engine is engine for item in network.segments.values())

@@ -5,6 +5,7 @@ Dimension letter: ``B`` batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -123,21 +124,46 @@ def chosen(scores: Tensor, threshold: float | None = None) -> Tensor:
 
 
 def labelled_batches(
-    loader: Iterable[object], *, classes: int | None = None
+    loader: Iterable[object],
+    *,
+    classes: int | None = None,
+    first: int = 0,
+    limit: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Walk through a loader and check every batch with :func:`check_labelled`.
 
     Args:
         loader: A DataLoader, or any iterable of pairs (inputs, labels).
         classes: Number of classes, if known.
+        first: Samples to skip.
+        limit: Samples to take, None for all; nothing is read behind them.
 
     Yields:
-        Inputs of shape (B, ...) and labels of shape (B,), int64.
+        Inputs of shape (B, ...) and labels of shape (B,), int64, of the samples asked for.
 
     Raises:
         DataError: A batch is malformed (its number, from 0, is named), the loader raised an error,
-            or there is no batch.
+            or there is no batch, or fewer samples than asked for.
     """
+    if first < 0 or (limit is not None and limit < 1):
+        raise DataError(f"first = {first} must be >= 0 and limit = {limit} >= 1")
+    end = math.inf if limit is None else first + limit
+    seen = 0
+    for inputs, labels in _batches(loader, classes):
+        start, stop = max(0, first - seen), int(min(len(labels), end - seen))
+        seen += len(labels)
+        if start < stop:
+            yield inputs[start:stop], labels[start:stop]
+        if seen >= end:
+            return
+    if seen <= first or limit is not None:
+        raise DataError(
+            f"the loader has {seen} samples; samples {first} to "
+            f"{'the end' if limit is None else first + limit - 1} were asked for"
+        )
+
+
+def _batches(loader: Iterable[object], classes: int | None) -> Iterator[tuple[Tensor, Tensor]]:
     count = 0
     batches = iter(loader)
     while True:

@@ -107,13 +107,15 @@ class IMACNetwork(nn.Module):
         parts = self.model.named_modules()
         return {path: part for path, part in parts if isinstance(part, Segment)}
 
-    def _single(self) -> Chain:
+    def _refusal(self, what: str) -> CircuitError:
+        return CircuitError(
+            f"the model's circuits are {', '.join(self.segments)}, and this is about a model that "
+            f"{what}; ask one of network.segments, with inputs of that circuit"
+        )
+
+    def _chain(self) -> Chain:
         if not isinstance(self.model, Chain):
-            raise CircuitError(
-                f"the model's circuits are {', '.join(self.segments)}, and this is about a model "
-                "that is one circuit between software; ask one of network.segments, with inputs "
-                "of that circuit"
-            )
+            raise self._refusal("is one circuit between software before and behind it")
         return self.model
 
     @property
@@ -121,9 +123,12 @@ class IMACNetwork(nn.Module):
         """The circuit, where there is one.
 
         Raises:
-            CircuitError: There are several, or it is not between software only.
+            CircuitError: There are several.
         """
-        return self._single().segment
+        found = list(self.segments.values())
+        if len(found) > 1:
+            raise self._refusal("has one circuit")
+        return found[0]
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -132,13 +137,13 @@ class IMACNetwork(nn.Module):
 
     @property
     def digital(self) -> nn.Module:
-        """What runs before the circuit, where there is one."""
-        return self._single().digital
+        """What runs before the circuit of a :class:`Chain`."""
+        return self._chain().digital
 
     @property
     def tail(self) -> nn.Module:
         """What runs after it."""
-        return self._single().tail
+        return self._chain().tail
 
     @property
     def engine(self) -> Native:
@@ -196,7 +201,7 @@ class IMACNetwork(nn.Module):
         Raises:
             CircuitError: It does not fit the first layer.
         """
-        chain = self._single()
+        chain = self._chain()
         if isinstance(x, Tensor) and x.is_inference() and not torch.is_inference_mode_enabled():
             x = x.clone()  # modules that work in place must not meet a tensor of another mode
         with evaluating(chain.digital):

@@ -224,7 +224,9 @@ def _accuracy(report: Report) -> dict[str, Any]:
     rows = {"circuit": {"accuracy": report.accuracy}}
     if report.reference_accuracy is not None:
         rows = {"software": {"accuracy": report.reference_accuracy}, **rows}
-    classes = max(2, report.outputs.shape[1])  # one output says yes or no
+    # One output says yes or no; software behind the circuit may make more of its outputs.
+    named = torch.cat([report.labels, report.predictions])
+    classes = max(2, report.outputs.shape[1], 1 + int(named.max()))
     solved = report.solved
     counts = torch.zeros(classes, classes, dtype=torch.int64, device="cpu")
     told = solved & (report.predictions >= 0)  # a tie of all outputs is no answer

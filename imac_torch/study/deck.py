@@ -13,7 +13,7 @@ from torch import Tensor
 
 from imac_torch.base.progress import progress_bar
 from imac_torch.datasets.batches import labelled_batches
-from imac_torch.errors import DataError, NetlistError, NeuronWarning
+from imac_torch.errors import NetlistError, NeuronWarning
 from imac_torch.finfet import write_model_card
 from imac_torch.model.network import IMACNetwork
 from imac_torch.netlist import (
@@ -207,25 +207,13 @@ def collect(
         DataError: The range is not there, or the loader gives no labels, or labels of classes
             that the network does not have.
     """
-    if first < 0 or (limit is not None and limit < 1):
-        raise DataError(f"first = {first} must be >= 0 and limit = {limit} >= 1")
-    voltages, classes, seen = [], [], 0
+    voltages, classes = [], []
     with lasting():
-        for batch, labels in labelled_batches(loader, classes=network.classes):
-            start = max(0, first - seen)
-            stop = len(labels) if limit is None else min(len(labels), first + limit - seen)
-            seen += len(labels)
-            if start < stop:
-                voltages.append(network.voltages(batch[start:stop].to(network.device)).cpu())
-                classes.append(labels[start:stop])
-            if limit is not None and seen >= first + limit:
-                break
-    found = sum(len(item) for item in classes)
-    if found == 0 or (limit is not None and found < limit):
-        raise DataError(
-            f"the loader has {seen} samples; samples {first} to "
-            f"{'the end' if limit is None else first + limit - 1} were asked for"
-        )
+        for batch, labels in labelled_batches(
+            loader, classes=network.classes, first=first, limit=limit
+        ):
+            voltages.append(network.voltages(batch.to(network.device)).cpu())
+            classes.append(labels)
     return torch.cat(voltages), torch.cat(classes)
 
 

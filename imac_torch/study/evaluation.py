@@ -93,8 +93,6 @@ def evaluate(
             "timing is measured by the native engine; leave engine out, or let the simulator "
             "measure: compile(network, loader, directory).run()"
         )
-    if first < 0 or (limit is not None and limit < 1):
-        raise DataError(f"first = {first} must be >= 0 and limit = {limit} >= 1")
     started = time.perf_counter()
     bound = bind(network, engine)
     run = None
@@ -103,46 +101,34 @@ def evaluate(
     description = bound.description()
     total = _length(loader, first, limit)
     collected = _Collected([], [], [], [])
-    seen = 0
     stopped: BaseException | None = None
     try:
         label = f"{description['name']}{', transients' if run else ''}"
         with lasting(), evaluating(network, reference), progress_bar(
             label, total, "samples", shown=progress
         ) as advance:
-            for inputs, labels in labelled_batches(loader, classes=network.classes):
-                start = max(0, first - seen)
-                stop = len(labels) if limit is None else min(len(labels), first + limit - seen)
-                seen += len(labels)
-                if start < stop:
-                    batch = inputs[start:stop].to(network.device)
-                    voltages = network.voltages(batch)
-                    solution = bound.solve(voltages)
-                    if reference is not None:
-                        found = chosen(_scores(reference, batch), network.threshold)
-                        collected.reference.append(found.cpu())
-                    collected.solutions.append(_without_layers(solution))
-                    collected.predictions.append(network.answers(solution.outputs).cpu())
-                    collected.labels.append(labels[start:stop].cpu())
-                    if run is None:
-                        advance(stop - start)
-                    else:
-                        run.add(voltages, progress=advance)
-                if limit is not None and seen >= first + limit:
-                    break
+            for inputs, labels in labelled_batches(
+                loader, classes=network.classes, first=first, limit=limit
+            ):
+                batch = inputs.to(network.device)
+                voltages = network.voltages(batch)
+                solution = bound.solve(voltages)
+                if reference is not None:
+                    found = chosen(_scores(reference, batch), network.threshold)
+                    collected.reference.append(found.cpu())
+                collected.solutions.append(_without_layers(solution))
+                collected.predictions.append(network.answers(solution.outputs).cpu())
+                collected.labels.append(labels.cpu())
+                if run is None:
+                    advance(len(labels))
+                else:
+                    run.add(voltages, progress=advance)
             if run is not None:
                 run.flush()
     except (Exception, KeyboardInterrupt) as error:
         if not collected.labels:
             raise
         stopped = error
-    if stopped is None and (not collected.labels or (
-        limit is not None and sum(map(len, collected.labels)) < limit
-    )):
-        raise DataError(
-            f"the loader has {seen} samples; {limit if limit else 'some'} from {first} on were "
-            "asked for"
-        )
     description = bound.description()  # once more: an engine may tell what went wrong
     seconds = time.perf_counter() - started
     if stopped is not None:
@@ -229,7 +215,7 @@ def _report(
         predictions=torch.where(converged, predictions, torch.full_like(predictions, -1)),
         reference=torch.cat(collected.reference) if collected.reference else None,
         solution=solution,
-        period=network.config.timing.period,
+        period=network.segment.pace.period,
         config=network.config,
         layers=network.records,
         engine=engine,
