@@ -8,8 +8,11 @@ import stat
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 
+from imac_torch.base import files
 from imac_torch.base.files import (
     LOCK,
     atomic_path,
@@ -17,6 +20,8 @@ from imac_torch.base.files import (
     exclusive,
     parse_json,
     parse_toml,
+    read_tensors,
+    write_tensors,
     write_text,
 )
 from imac_torch.config import Config
@@ -156,3 +161,16 @@ def test_directories_are_filled_by_one_at_a_time(tmp_path: Path) -> None:
     with exclusive(tmp_path / "a/b"):
         pass
     assert names(tmp_path) == ["new"]
+
+
+def test_tensors_are_whole_or_as_they_were(tmp_path: Path, monkeypatch) -> None:
+    path = write_tensors(tmp_path / "t.safetensors", {"a": torch.ones(2)})
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(files, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_tensors(path, {"a": torch.zeros(2)})
+    assert names(tmp_path) == ["t.safetensors"]
+    assert read_tensors(path)[0]["a"].tolist() == [1.0, 1.0]

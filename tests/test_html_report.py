@@ -142,6 +142,25 @@ def test_everything_is_written_and_read_back(setting, tmp_path: Path) -> None:
         write_report(page.parent, replace(report, predictions=predictions))
 
 
+DAMAGED = {
+    "text for a number": lambda layer: layer["power"].update(neurons="x"),
+    "text for a table": lambda layer: layer.update(area="x"),
+    "number for a name": lambda layer: layer.update(name=["x"]),
+    "yes for a number": lambda layer: layer.update(gain=True),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_damaged_analyses_are_refused(kind, setting, tmp_path: Path) -> None:
+    network, model, loader, _ = setting
+    analyse(network, model, loader, ablation=False).save(tmp_path)
+    content = json.loads((tmp_path / "analysis.json").read_text())
+    DAMAGED[kind](content["layers"][0])
+    (tmp_path / "analysis.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="no readable analysis"):
+        Analysis.load(tmp_path)
+
+
 def test_samples_are_listed_with_all_digits(setting) -> None:
     report = setting[3]
     rows = list(csv.DictReader(samples_csv(report).splitlines()))

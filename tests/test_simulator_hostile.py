@@ -187,7 +187,7 @@ def test_a_malformed_result_is_one_failed_batch_that_is_run_again(
 
 def test_nothing_is_left_over(tmp_path: Path) -> None:
     run_process(["true"], cwd=tmp_path, timeout=60)
-    assert not [child for child in _children() if "read -r group" in child]
+    assert not [child for child in _children() if "read -r rest" in child]
 
 
 def _children() -> list[str]:

@@ -108,6 +108,17 @@ def evaluator(**options: object) -> NetworkEvaluator:
 # Points
 
 
+def test_a_table_that_was_not_finished_is_begun_anew(tmp_path: Path, monkeypatch) -> None:
+    """A kill, or a full disk, between its parts."""
+    from imac_torch.sweep import store
+
+    with monkeypatch.context() as patch, pytest.raises(DataError):
+        patch.setattr(store, "_SCHEMA", (store._SCHEMA[0], "CREATE nothing"))
+        Store(tmp_path / "s.sqlite")
+    with Store(tmp_path / "s.sqlite") as table:
+        assert len(table.table()) == 0
+
+
 def test_grids_and_products_are_in_order() -> None:
     points = grid({"a.b": [1, 2], "seed": range(2)})
     assert points == [

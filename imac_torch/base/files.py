@@ -10,13 +10,14 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 if sys.version_info >= (3, 11):
@@ -27,7 +28,7 @@ else:  # pragma: no cover - the same parser under its name on Python 3.10
 __all__ = [
     "LARGEST_DATA", "LARGEST_RESULT", "LARGEST_TEXT", "LOCK", "atomic_path", "check_place",
     "exclusive", "file_digest", "is_remnant", "parse_json", "parse_toml", "read_bytes",
-    "read_tensors", "read_text", "regular_file", "strict_json", "write_text",
+    "read_tensors", "read_text", "regular_file", "strict_json", "write_tensors", "write_text",
 ]  # fmt: skip
 
 LARGEST_DATA: Final = 2**36
@@ -170,6 +171,30 @@ def write_text(path: str | Path, text: str, *, new: bool = False) -> Path:
     """
     with atomic_path(path, new=new) as temporary:
         temporary.write_bytes(text.encode("utf-8", errors="backslashreplace"))
+    return Path(path)
+
+
+def write_tensors(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    metadata: dict[str, str] | None = None,
+    *,
+    new: bool = False,
+) -> Path:
+    """Write a safetensors file in one step.
+
+    Args:
+        path: The file.
+        tensors: On any device; copied, since a file cannot hold tensors that share memory.
+        metadata: Texts of its header.
+        new: See :func:`atomic_path`.
+    """
+    copies = {name: item.detach().cpu().contiguous().clone() for name, item in tensors.items()}
+    with atomic_path(path, new=new) as temporary:
+        try:
+            save_file(copies, temporary, metadata=metadata)
+        except SafetensorError as error:
+            raise OSError(errno.EIO, str(error), str(path)) from None
     return Path(path)
 
 

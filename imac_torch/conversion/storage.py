@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from imac_torch.base.files import atomic_path, parse_json, read_tensors
+from imac_torch.base.files import parse_json, read_tensors, write_tensors
 from imac_torch.config import Config
 from imac_torch.conversion.plan import DIGITAL_TAIL
 from imac_torch.errors import ConversionError, ConversionWarning, DataError, FileWarning, ImacError
@@ -109,17 +107,13 @@ def save(network: IMACNetwork, path: str | Path, *, overwrite: bool = False) -> 
         "tail": _headers(network.tail, path, "after"),
         "records": [asdict(record) for record in network.conversion],
     }
-    tensors = {
-        name: tensor.detach().cpu().contiguous().clone()
-        for name, tensor in network.state_dict().items()
-    }
+    # One entry: safetensors writes several in random order, files would differ.
+    metadata = {_ENTRY: json.dumps(header)}
     try:
-        with atomic_path(path, new=not overwrite) as temporary:
-            # One entry: safetensors writes several in random order, files would differ.
-            save_file(tensors, temporary, metadata={_ENTRY: json.dumps(header)})
+        write_tensors(path, network.state_dict(), metadata, new=not overwrite)
     except FileExistsError:  # somebody wrote it meanwhile
         raise DataError(f"{path} exists; choose another name or allow overwriting") from None
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise DataError(f"cannot write {path}: {error}") from None
     return path
 

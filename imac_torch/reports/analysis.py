@@ -6,18 +6,17 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from imac_torch.base.files import (
-    atomic_path,
     parse_json,
     read_tensors,
     read_text,
     strict_json,
+    write_tensors,
     write_text,
 )
 from imac_torch.conversion.ablation import LayerEffect, ablate, layer_effects
@@ -153,7 +152,11 @@ class Analysis:
         return sum(value for value in parts if value is not None)
 
     def save(self, directory: str | Path) -> None:
-        """Write ``analysis.json`` and ``analysis.safetensors`` into a directory."""
+        """Write ``analysis.json`` and ``analysis.safetensors`` into a directory.
+
+        Raises:
+            DataError: They cannot be written.
+        """
         content = {
             "format": FORMAT,
             "layers": [asdict(layer) for layer in self.layers],
@@ -163,9 +166,11 @@ class Analysis:
         }
         tensors = {"circuit": self.circuit, "software": self.software, "labels": self.labels}
         tensors.update({f"map.{name}": value for name, value in self.maps.items()})
-        with atomic_path(Path(directory) / _TENSORS) as path:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-        write_text(Path(directory) / _JSON, strict_json(content, indent=2))
+        try:
+            write_tensors(Path(directory) / _TENSORS, tensors)
+            write_text(Path(directory) / _JSON, strict_json(content, indent=2))
+        except OSError as error:
+            raise DataError(f"cannot write the analysis to {directory}: {error}") from None
 
     @classmethod
     def load(cls, directory: str | Path) -> Analysis | None:
@@ -188,7 +193,7 @@ class Analysis:
             found = cls(
                 layers=tuple(_layer_from(item) for item in content["layers"]),
                 area_model=content["area_model"],
-                ablation=tuple(Ablation(**item) for item in content["ablation"]),
+                ablation=tuple(_checked(Ablation(**item)) for item in content["ablation"]),
                 circuit=tensors["circuit"],
                 software=tensors["software"],
                 labels=tensors["labels"],
@@ -199,6 +204,8 @@ class Analysis:
                 },
                 reference=content["reference"],
             )
+            if not (isinstance(found.area_model, str) and isinstance(found.reference, str)):
+                raise TypeError("area_model and reference are texts")
             for layer in found.layers:
                 if not layer.map_note:
                     _ = [found.maps[f"{layer.name}.{side}"] for side in ("input", "output")]
@@ -210,7 +217,34 @@ class Analysis:
 def _layer_from(values: dict[str, Any]) -> LayerAnalysis:
     for name in ("column_ends", "row_ends"):
         values[name] = tuple(values[name])
-    return LayerAnalysis(**values)
+    return _checked(LayerAnalysis(**values))
+
+
+Record = TypeVar("Record", LayerAnalysis, Ablation)
+
+
+def _checked(record: Record) -> Record:
+    """The record, if its values are of the types that they should be; null is NaN."""
+    for name, kind in get_type_hints(type(record)).items():
+        value = getattr(record, name)
+        if value is None and kind is float:
+            object.__setattr__(record, name, math.nan)
+        elif not _is(value, kind):
+            raise TypeError(f"{name} is {value!r:.100}")
+    return record
+
+
+def _is(value: object, kind: Any) -> bool:  # noqa: ANN401 - an annotation
+    inner = get_args(kind)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_is(item, inner[1]) for item in value.values())
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is(item, inner[0]) for item in value)
+    if inner:  # float | None
+        return any(_is(value, part) for part in inner)
+    if kind is float:
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 @lasting()

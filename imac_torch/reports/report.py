@@ -9,17 +9,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from imac_torch.base.files import (
-    atomic_path,
     exclusive,
     parse_json,
     read_tensors,
     read_text,
     strict_json,
+    write_tensors,
     write_text,
 )
 from imac_torch.base.memo import same_values
@@ -226,7 +224,7 @@ class Report:
         try:
             with exclusive(directory, results=True):
                 self._save(directory)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             raise DataError(f"cannot write the report to {directory}: {error}") from None
         return directory
 
@@ -251,8 +249,7 @@ class Report:
             "config": self.config.to_dict(),
             "timing": None if self.timing is None else timing_content(self.timing),
         }
-        with atomic_path(directory / _TENSORS) as temporary:
-            save_file(tensors, temporary)
+        write_tensors(directory / _TENSORS, tensors)
         write_text(directory / _TEXT, strict_json(content, indent=2))
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -31,11 +31,13 @@ _FREE: Final = 64 * 2**20
 """Bytes that stay free on the disk of the run directory."""
 _MARK: Final = "IMAC_TORCH_RUN"
 """Variable by which whoever descends from a program is known, in whatever session it is."""
-# Reads a process group and a mark, then waits for the end of its input, which comes when whoever
-# holds the other end is gone, however it went; then it ends the group, and who bears the mark.
+# Is told a process group and a mark, and waits for the end of its input, which comes when whoever
+# holds the other end is gone, however it went; then it ends the group, and who bears the mark. An
+# empty mark would be everybody's.
 _WATCH: Final = """
-read -r group mark; read -r rest; kill -s KILL -- "-$group"
-for one in $(grep -lsF "$mark" /proc/[0-9]*/environ); do
+[ "${#2}" = 32 ] || exit
+read -r rest; kill -s KILL -- "-$1"
+for one in $(grep -lsF "IMAC_TORCH_RUN=$2" /proc/[0-9]*/environ); do
   one=${one#/proc/}; kill -s KILL "${one%/environ}"
 done
 """
@@ -179,7 +181,7 @@ def _watchdog(group: int, mark: str) -> Iterator[None]:
         yield
         return
     dog = subprocess.Popen(
-        [shell, "-c", _WATCH],
+        [shell, "-c", _WATCH, "watch", str(group), mark],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -187,9 +189,6 @@ def _watchdog(group: int, mark: str) -> Iterator[None]:
     )
     assert dog.stdin is not None  # noqa: S101 - narrows the type only
     try:
-        with contextlib.suppress(OSError):
-            dog.stdin.write(f"{group} {mark}\n".encode())
-            dog.stdin.flush()
         yield
     finally:
         dog.kill()  # before its input ends
@@ -248,7 +247,7 @@ def _end_marked(mark: str) -> None:
             with contextlib.suppress(OSError):
                 descriptor = os.pidfd_open(int(place.name))  # the number may be another's by then
                 try:
-                    if mark.encode() in (place / "environ").read_bytes():
+                    if f"{_MARK}={mark}".encode() in (place / "environ").read_bytes():
                         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                         found = True
                 finally:

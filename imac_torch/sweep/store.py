@@ -28,13 +28,12 @@ __all__ = ["Store", "SweepTable"]
 FORMAT: Final = 1
 """Version of the file; kept in SQLite's ``user_version``."""
 
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS results (
-    key TEXT PRIMARY KEY, status TEXT NOT NULL, metrics TEXT, error TEXT NOT NULL,
-    seconds REAL NOT NULL, worker TEXT NOT NULL, finished TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS points (
-    position INTEGER PRIMARY KEY, key TEXT NOT NULL, settings TEXT NOT NULL);
-"""
+_SCHEMA: Final = (
+    "CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, status TEXT NOT NULL, metrics TEXT, "
+    "error TEXT NOT NULL, seconds REAL NOT NULL, worker TEXT NOT NULL, finished TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS points (position INTEGER PRIMARY KEY, key TEXT NOT NULL, "
+    "settings TEXT NOT NULL)",
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def _told(method: Callable[Concatenate[Store, P], R]) -> Callable[Concatenate[St
     def run(self: Store, /, *values: P.args, **named: P.kwargs) -> R:
         try:
             return method(self, *values, **named)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise DataError(f"{self.path} cannot be used: {error}") from None
 
     return run
@@ -135,9 +134,10 @@ class Store:
                 tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
                 if tables[0]:
                     raise DataError(f"{self.path} is a database of something else")
-            self._connection.executescript(_SCHEMA)
-            self._connection.execute(f"PRAGMA user_version={FORMAT}")
-        except sqlite3.DatabaseError as error:
+                with _Transaction(self._connection):  # all of it or nothing, whatever happens
+                    for statement in (*_SCHEMA, f"PRAGMA user_version={FORMAT}"):
+                        self._connection.execute(statement)
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise DataError(f"{self.path} is no readable SQLite file: {error}") from None
 
     def __enter__(self) -> Self:

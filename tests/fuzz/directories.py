@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import random
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,7 +66,7 @@ def edited_deck(rng: random.Random, place: Path) -> None:
         case 1:
             path.write_bytes(path.read_bytes() + b"* mine\n")
         case 2:
-            shutil.copy(rng.choice(files), path) if rng.choice(files) != path else None
+            path.write_bytes(rng.choice(files).read_bytes())
         case _:
             (path.parent / "mine.raw").write_text("mine")
     told = deck.run(_ngspice(place, rng), progress=False)

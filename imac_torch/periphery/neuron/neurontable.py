@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from imac_torch.base.files import atomic_path, parse_json, read_tensors
+from imac_torch.base.files import parse_json, read_tensors, write_tensors
 from imac_torch.errors import ConfigError, DataError
 from imac_torch.periphery.neuron.spline import SplineTable
 
@@ -155,8 +154,6 @@ class NeuronTable:
         path = Path(path)
         if path.suffix != ".safetensors":
             raise DataError(f"{path}: a neuron table is a .safetensors file")
-        if path.exists():
-            raise DataError(f"{path} exists; choose another name or remove it first")
         header = {
             name: getattr(self, name)
             for name in (
@@ -166,11 +163,13 @@ class NeuronTable:
         }  # fmt: skip
         header["error"] = asdict(self.error)
         tensors = {name: getattr(self, name) for name in ("inputs", "outputs", "currents")}
-        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         metadata = {"kind": _KIND, "format": str(FORMAT), "header": json.dumps(header)}
-        with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
-        return path
+        try:
+            return write_tensors(path, tensors, metadata, new=True)
+        except FileExistsError:
+            raise DataError(f"{path} exists; choose another name or remove it first") from None
+        except OSError as error:
+            raise DataError(f"{path} cannot be written: {error}") from None
 
     @classmethod
     def load(cls, path: str | Path) -> NeuronTable:
