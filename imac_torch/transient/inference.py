@@ -296,7 +296,7 @@ class InferenceRun:
             whole.error,
             whole.steps,
             f"{control.method.upper()}, "
-            + (f"{control.tolerance:g} V per step" if control.adaptive else "given steps")
+            + (f"tolerance {control.tolerance:g} V" if control.adaptive else "given steps")
             + ("" if self._charged() else "; nothing holds charge, latency is that of the ramp"),
             self.options.resolution,
             self._waveforms(),
