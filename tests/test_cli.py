@@ -171,6 +171,7 @@ def test_calibration_on_the_command_line(project: Path) -> None:
         (["--calibrate", 9], "has no training split: name a data set with --calibration-data"),
         (["--calibrate", 13, "--calibration-data", "DATA"], "13 samples to calibrate with"),
         (["--calibration-data", "digits"], "--calibrate N"),
+        (["--calibration-rounds", 2], "add that"),
     ],
 )
 def test_samples_to_calibrate_with_are_said(
@@ -491,6 +492,7 @@ power = "min"
         (f'samples = 6\nsource = "{module(project, "data")}"', 0, "4 of 4 points done"),
         ("samples = 6", 3, "[calibration] source"),
         ("samples = 0", 3, "samples = 0"),
+        ("samples = 6\nrounds = -1", 3, "rounds = -1"),
         ("count = 6", 3, "has no count"),
     ):
         Path("s.toml").write_text(f"{text}[calibration]\n{table}\n")

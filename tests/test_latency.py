@@ -77,6 +77,26 @@ def test_decision():
     assert math.isinf(float(decision_time(time, outputs, 0.0, 1e-9, final=wrong)))
 
 
+def test_one_output_decides_by_its_threshold():
+    """It is the larger of two, the other one being the threshold."""
+    time, wave = exponential()
+    outputs = wave[:, None, None]
+    two = torch.cat([torch.full_like(outputs, 0.45), outputs], dim=-1)
+    found = decision_time(time, outputs, 0.0, 4e-9, threshold=0.45)
+    assert float(found) == float(decision_time(time, two, 0.0, 4e-9))
+    # 0.6 - 0.4·exp(-t/τ) = 0.45
+    assert float(found) == pytest.approx(TAU * math.log(0.4 / 0.15), rel=5e-3)
+    assert bool(decision_time(time, outputs, 0.0, 4e-9).isnan())  # without one there is no class
+    latency = measure_latency(time, outputs, 4e-9, threshold=0.45)
+    labels = torch.tensor([[1]])
+    early, late = outputs[5:6], outputs[-1:]
+    cost = sampling_cost(early, late, latency, 4e-9, labels, 0.45)
+    assert (cost.accuracy, cost.settled_accuracy, cost.agreement) == (0.0, 1.0, 0.0)
+    unknown = measure_latency(time, outputs, 4e-9)
+    assert torch.equal(unknown.ready, unknown.images)
+    assert math.isnan(sampling_cost(early, late, unknown, 4e-9, labels).accuracy)
+
+
 def test_ties_are_decided_to_the_resolution():
     time = torch.linspace(0, 1e-9, 101, dtype=torch.float64)
     ramp = time / 1e-9

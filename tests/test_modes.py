@@ -153,6 +153,44 @@ def test_once_is_transparent_to_first_derivatives_and_to_what_is_linear():
         torch.autograd.grad(first.sum(), x)
 
 
+# Forward derivatives, transforms, reduced precision
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_forward_derivatives_and_transforms_are_refused_and_autocast_changes_nothing():
+    network, x = imac.convert(mlp(4, 3, 2), LOGISTIC), 0.9 * signs(3, 4).double()
+    expected = network(x).detach()
+
+    def one(v):
+        return network(v[None])[0]
+
+    def dual():
+        with torch.autograd.forward_ad.dual_level():
+            network(torch.autograd.forward_ad.make_dual(x, x))
+
+    named = dict(network.named_parameters())
+    asked = {
+        "jvp": lambda: torch.func.jvp(network, (x,), (x,)),
+        "jacfwd": lambda: torch.func.jacfwd(one)(x[0]),
+        "jacrev": lambda: torch.func.jacrev(one)(x[0]),
+        "vmap": lambda: torch.func.vmap(one)(x),
+        "dual": dual,
+        "weights": lambda: torch.func.grad(
+            lambda values: torch.func.functional_call(network, values, (x,)).sum()
+        )(named),
+    }
+    for call in asked.values():
+        with pytest.raises(SolverError, match="differentiated backwards"):
+            call()
+    jacobian = torch.autograd.functional.jacobian(one, x[0])
+    step = 1e-5 * torch.eye(4, dtype=torch.float64)
+    differences = (network(x[0] + step) - network(x[0] - step)).T / 2e-5
+    # rounding of 1e-16 over 2e-5, and the step's third order
+    torch.testing.assert_close(jacobian, differences.detach(), rtol=0, atol=1e-9)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(network(x), expected)
+
+
 def finfet(v):
     return FinFET(builtin_14nm_hp()[0]).currents(v, 0.5 * v, 0.0, 0.0).drain
 

@@ -254,6 +254,29 @@ def test_a_real_sweep_equals_a_plain_loop(tmp_path: Path) -> None:
         ]
 
 
+def test_one_output_is_compared_by_its_threshold(generator: torch.Generator) -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.Sigmoid(), nn.Linear(5, 1)).double()
+    with torch.no_grad():
+        model[2].weight.copy_(torch.randn(1, 5, generator=generator))
+        model[2].bias.copy_(-model[:2](torch.zeros(1, 6).double()) @ model[2].weight[0])
+    inputs = torch.rand(20, 6, generator=generator, dtype=torch.float64) * 2 - 1
+    labels = (model(inputs)[:, 0] > 0).long()
+    assert 0 < int(labels.sum()) < 20
+    metrics = evaluator(model=model, inputs=inputs, labels=labels).bench()({"device.rlow": 2e4})
+    assert metrics["reference_accuracy"] == 1.0
+    assert metrics["agreement"] == metrics["accuracy"] > 0.5
+
+
+def test_calibration_has_as_many_rounds_as_asked(generator: torch.Generator) -> None:
+    samples = torch.rand(30, 6, generator=generator, dtype=torch.float64) * 2 - 1
+    base = Config(neuron=Neuron(kind="logistic"))
+    power = [
+        evaluator(base=base, calibration=samples, calibration_rounds=rounds).bench()({})["power"]
+        for rounds in (0, 2)
+    ]
+    assert power[0] != power[1]
+
+
 def test_a_point_is_never_run_twice(tmp_path: Path) -> None:
     log, path = tmp_path / "log", tmp_path / "s.sqlite"
     points = [{"x": 1}, {"x": 2}, {"x": 1}]

@@ -52,6 +52,7 @@ class CalibrationArguments:
 
     calibrate: o.CalibrateOption = None
     calibration_data: o.CalibrationDataOption = None
+    calibration_rounds: o.CalibrationRoundsOption = None
 
 
 @dataclass(frozen=True)

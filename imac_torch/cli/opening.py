@@ -26,6 +26,7 @@ from imac_torch.cli.arguments import (
     ReferenceArguments,
 )
 from imac_torch.cli.options import build_config
+from imac_torch.conversion.calibration import ROUNDS
 from imac_torch.conversion.convert import convert
 from imac_torch.datasets.batches import labelled_batches
 from imac_torch.datasets.named import DATASETS
@@ -112,7 +113,8 @@ def open_network(
     samples = _samples(calibration, source, DataArguments(data_root=data_root))
     if samples is None and data_root is not None:
         raise DataError("--data-root is where --calibration-data lie: add --calibrate N")
-    return _convert(arguments, source, ReferenceArguments(), samples, progress=progress)
+    rounds = _rounds(calibration)
+    return _convert(arguments, source, ReferenceArguments(), samples, rounds, progress=progress)
 
 
 def open_run(
@@ -157,6 +159,7 @@ def open_run(
         source,
         reference or ReferenceArguments(),
         _samples(calibration, source, data),
+        _rounds(calibration),
         progress=progress,
     )
     return opened, samples
@@ -169,6 +172,8 @@ def _samples(
     if calibration is None or calibration.calibrate is None:
         if calibration is not None and calibration.calibration_data is not None:
             raise DataError("--calibration-data says which samples: add how many, --calibrate N")
+        if calibration is not None and calibration.calibration_rounds is not None:
+            raise DataError("--calibration-rounds is about --calibrate: add that")
         return None
     if source.network is not None:
         raise DataError(
@@ -183,6 +188,11 @@ def _samples(
         root=data.data_root,
         option="--calibration-data",
     )
+
+
+def _rounds(calibration: CalibrationArguments | None) -> int:
+    given = None if calibration is None else calibration.calibration_rounds
+    return ROUNDS if given is None else given
 
 
 def fitting_samples(
@@ -322,6 +332,7 @@ def _convert(
     source: Source,
     reference: ReferenceArguments,
     samples: Tensor | None,
+    rounds: int,
     *,
     progress: bool,
 ) -> Opened:
@@ -346,6 +357,7 @@ def _convert(
         exclude=arguments.exclude or (),
         generator=generator,
         samples=samples,
+        rounds=rounds,
         progress=progress,
     )
     return Opened(source, network.eval(), arguments.seed, software, words)

@@ -130,6 +130,14 @@ CalibrationDataOption = Annotated[
         "Default: the training split of --data, if that is a named one.",
     ),
 ]
+CalibrationRoundsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--calibration-rounds",
+        min=0,
+        help="Repetitions of the row fits of --calibrate (default: 1).",
+    ),
+]
 TestnumOption = Annotated[
     int | None, typer.Option("--testnum", "-n", min=1, help="Samples to take (default: all).")
 ]

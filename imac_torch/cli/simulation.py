@@ -28,7 +28,7 @@ from imac_torch.reports.analysis import Analysis
 from imac_torch.reports.area import network_area
 from imac_torch.reports.html_report import render_report, write_report
 from imac_torch.reports.report import Report
-from imac_torch.results.latency import FRACTION
+from imac_torch.results.latency import FRACTION, same_answers
 from imac_torch.study.deck import collect
 from imac_torch.study.engine import Engine, Spice, bind
 from imac_torch.study.evaluation import evaluate
@@ -235,7 +235,7 @@ def verify(
     difference = (ours.outputs.cpu() - theirs.outputs).abs()
     assert ours.power is not None and theirs.power is not None  # noqa: S101 - both were asked
     relative = (ours.power.total.cpu() / theirs.power.total - 1).abs()
-    same = ours.outputs.cpu().argmax(1) == theirs.outputs.argmax(1)
+    same = same_answers(ours.outputs.cpu(), theirs.outputs, opened.network.segment.threshold)
     figures = {
         "samples": count,
         "engine": spice.description(),

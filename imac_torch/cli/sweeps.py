@@ -13,6 +13,7 @@ from imac_torch.base.tables import console
 from imac_torch.cli import options as o
 from imac_torch.cli.exits import ExitCode
 from imac_torch.cli.opening import check_output, choose, fitting_samples
+from imac_torch.conversion.calibration import ROUNDS
 from imac_torch.errors import ConfigError, DataError
 from imac_torch.study.sources import open_data, open_model
 from imac_torch.sweep import (
@@ -199,6 +200,7 @@ def _evaluator(described: SweepFile, *, trust: bool) -> NetworkEvaluator:
         exclude=tuple(model.get("exclude", ())),
         timing=described.timing,
         calibration=fitted,
+        calibration_rounds=described.calibration.get("rounds", ROUNDS),
     )
 
 

@@ -46,6 +46,8 @@ CLOSE_ENOUGH: Final = 0.1
 """Error of outputs up to which other largest outputs are ties, more or less."""
 DIAGNOSED: Final = 100
 """Samples that the steps' costs are looked up on, where a circuit does not carry its network."""
+ROUNDS: Final = 1
+"""Repetitions of the row fits where a model is converted with samples."""
 CORNERS: Final = 256
 """Input vectors that stand for data where there are none."""
 CORNER_MARGIN: Final = 1.5
@@ -298,22 +300,19 @@ def assume_ranges(
     layers: Sequence[IMACLinear],
     which: Sequence[bool],
     features: Tensor | None = None,
-    *,
-    choose: bool = True,
 ) -> None:
     """Ranges of layers before the circuit is solved, and what follows from them.
 
     Without data, inputs are taken as independent and each at plus or minus full scale, which is
     what images of dark backgrounds are like, and carried through the software layers. Circuits
     whose gain is given and whose scheme does not solve for conductances have the range that their
-    gain gives them.
+    gain gives them; ranges of the scheme 'matched' are larger than the outputs need where it is
+    expected to err less then.
 
     Args:
         layers: Of one network.
         which: Layers that may be changed; the others have been trained or calibrated.
         features: (B, N) inputs of the first layer, if there are data.
-        choose: Whether ranges may be larger than the outputs need where the scheme 'matched' is
-            expected to err less then; calibration finds that out on the circuit.
     """
     margin = HEADROOM[0]
     if features is None:
@@ -338,7 +337,7 @@ def assume_ranges(
         if layer.activation.function.bounded or not 0.0 < largest < math.inf:
             continue
         layer.scaling = replace(layer.scaling, output_scale=margin * largest)
-        if layer.matrix.matched and choose:
+        if layer.matrix.matched:
             after = zip(layers[index + 1 : index + 2], which[index + 1 : index + 2], strict=True)
             driven = [item for item, changes in after if changes and item.matrix.matched]
             _choose_range(layer, driven, software[index + 1], margin * largest)

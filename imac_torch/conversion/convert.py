@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from imac_torch.config import Config, LayerConfig, Place, Unread, WeightMapping, unread_settings
 from imac_torch.conversion.ablation import Losses, finer
-from imac_torch.conversion.calibration import assume_ranges, fit, join_samples
+from imac_torch.conversion.calibration import ROUNDS, assume_ranges, fit, join_samples
 from imac_torch.conversion.layers import Source
 from imac_torch.conversion.plan import SUPPORTED, Plan, make_plan, named, recognised
 from imac_torch.dc.native import Native
@@ -111,7 +111,7 @@ def convert(
     generator: torch.Generator | None = None,
     engine: Native | None = None,
     samples: Iterable[Tensor] | Tensor | None = None,
-    rounds: int = 1,
+    rounds: int = ROUNDS,
     progress: bool = False,
 ) -> IMACNetwork:
     """Turn a trained model into an analog network.
@@ -167,8 +167,7 @@ def convert(
         layers.append(_analog_layer(leaf, source, activation, config, index, len(plan.layers)))
     segment = Segment(layers, config, engine)
     plain = [source.trained is None for _, source, _ in plan.layers]
-    calibrated = samples is not None and all(layer.matrix.matched for layer in layers)
-    assume_ranges(layers, plain, features, choose=not calibrated)
+    assume_ranges(layers, plain, features)
     for layer in layers:
         if layer.config.device.varies:
             layer.matrix.draw(generator)

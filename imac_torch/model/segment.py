@@ -19,7 +19,8 @@ from imac_torch.errors import CircuitError, ConversionError
 from imac_torch.model.coding import Signs, check_features, encode
 from imac_torch.model.linear import IMACLinear, connect
 from imac_torch.model.state import pack, unpack
-from imac_torch.numeric.modes import lasting
+from imac_torch.numeric.modes import lasting, refuse_transforms
+from imac_torch.periphery.activations import Bounded
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.results.solution import Solution
 from imac_torch.transient.inference import InferenceRun
@@ -87,6 +88,20 @@ class Segment(nn.Module):
     def first(self) -> IMACLinear:
         """The layer at the border before."""
         return next(self.analog_layers())
+
+    @property
+    def threshold(self) -> float | None:
+        """V, above which a single output says yes.
+
+        The middle of a sigmoid or tanh; 0 without an activation, where the output is a logit.
+        None: several outputs, or no natural threshold (ReLU).
+        """
+        last = self.last
+        function = last.activation.function
+        if last.out_features > 1 or function.clips:
+            return None
+        middle = function.middle if isinstance(function, Bounded) else 0.0
+        return middle * self.supplies.vdd / last.scaling.output_scale
 
     @property
     def last(self) -> IMACLinear:
@@ -212,6 +227,7 @@ class Segment(nn.Module):
         Returns:
             Voltages, powers and a status per sample.
         """
+        refuse_transforms([features, *self.parameters()])
         voltages = self.voltages(features)
         return self.engine.solve(self.prepare(), voltages, power=power)
 
@@ -283,7 +299,8 @@ class Segment(nn.Module):
             An object whose ``add`` takes input voltages (:meth:`voltages`).
         """
         options = TimingOptions() if options is None else options
-        return InferenceRun(self._in_time(options.transient), self.pace, options)
+        stages = self._in_time(options.transient)
+        return InferenceRun(stages, self.pace, options, self.threshold)
 
     @lasting()
     def measure(

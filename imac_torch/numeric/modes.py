@@ -7,12 +7,13 @@ What is remembered (tables of transistors, eliminated circuits) or becomes part 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from imac_torch.errors import SolverError
 
@@ -43,6 +44,28 @@ def ordinary() -> Iterator[None]:
             yield
     else:
         yield
+
+
+def refuse_transforms(tensors: Iterable[Tensor]) -> None:
+    """Say that circuits are differentiated backwards.
+
+    Forward derivatives would pass through the circuit's solution as if it were constant.
+
+    Args:
+        tensors: What a circuit is computed from.
+
+    Raises:
+        SolverError: One is dual or belongs to a transform of ``torch.func``.
+    """
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    for tensor in tensors:
+        if wrapped(tensor) or forward_ad.unpack_dual(tensor).tangent is not None:
+            raise SolverError(
+                "circuits are solved image by image and differentiated backwards, by "
+                "torch.autograd (backward, grad, functional.jacobian): they know no dual numbers "
+                "and none of torch.func's transforms (jvp, vjp, grad, jacrev, jacfwd, vmap). Give "
+                "whole batches, and take y.backward() or torch.autograd.functional.jacobian"
+            )
 
 
 def leaf(tensor: Tensor) -> Tensor:

@@ -142,6 +142,7 @@ def timing_content(timed: InferenceReport) -> dict[str, Any]:
         "timing": timed.timing.model_dump(),
         "fraction": timed.latency.fraction,
         "resolution": timed.resolution,
+        "threshold": timed.threshold,
         "wires": list(timed.wires),
         "reduction_error": timed.reduction_error,
         "steps": list(timed.steps),
@@ -198,6 +199,7 @@ def read_timing(content: dict[str, Any], tensors: dict[str, Tensor]) -> Inferenc
         steps=tuple(content["steps"]),
         method=content["method"],
         resolution=content["resolution"],
+        threshold=content.get("threshold"),
         waveforms=waveforms,
         failure=content["failure"],
     )

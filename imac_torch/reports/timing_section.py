@@ -125,7 +125,7 @@ def _waves(timed: InferenceReport, report: Report) -> list[dict[str, Any]]:
     for k in sorted(range(len(samples)), key=lambda k: -latencies[k]):
         index = samples[k]
         settled = timed.settled[index]
-        winner = int(settled.argmax())
+        winner = int(settled.argmax())  # of a single output that one: it says yes or no
         slowest = int(timed.latency.outputs[index, 0].argmax())
         values = kept.outputs[shown, k]
         swing = float((settled[slowest] - values[0, slowest]).abs())

@@ -72,6 +72,7 @@ def decision_time(
     *,
     final: Tensor | None = None,
     resolution: float = RESOLUTION,
+    threshold: float | None = None,
 ) -> Tensor:
     """Time from ``start`` until the predicted class no longer changes.
 
@@ -83,12 +84,17 @@ def decision_time(
         final: (..., M) V, settled outputs; None: those at ``end``.
         resolution: V. Where the settled class is behind by less than this at ``end`` (a tie, to
             the accuracy of waveforms), the time from which it is behind by no more than this.
+        threshold: V, above which a single output says yes.
 
     Returns:
-        (...) s; infinite where the class at ``end`` is not the settled one.
+        (...) s; infinite where the class at ``end`` is not the settled one; NaN for a single
+        output without a threshold, which stands for no class.
     """
-    points, values = _refined(time, outputs, start, end)
-    target = (values[-1] if final is None else final).argmax(dim=-1)
+    if outputs.shape[-1] == 1 and threshold is None:
+        return torch.full_like(outputs[0, ..., 0], torch.nan)
+    points, values = _refined(time, beside_threshold(outputs, threshold), start, end)
+    settled = values[-1] if final is None else beside_threshold(final, threshold)
+    target = settled.argmax(dim=-1)
     chosen = values.gather(-1, target.expand(values.shape[:-1])[..., None])
     others = values.scatter(-1, target.expand(values.shape[:-1])[..., None], -torch.inf)
     lead = others.amax(dim=-1) - chosen[..., 0]
@@ -98,6 +104,19 @@ def decision_time(
     strict = _last_exit(points - start, torch.where(decided, lead, behind))
     relaxed = _last_exit(points - start, lead - resolution)
     return torch.where(torch.isinf(strict), relaxed, strict)
+
+
+def beside_threshold(outputs: Tensor, threshold: float | None) -> Tensor:
+    """Outputs whose largest is the class: a single one (..., 1) beside its threshold, (..., 2)."""
+    if outputs.shape[-1] > 1 or threshold is None:
+        return outputs
+    return torch.cat([torch.full_like(outputs, threshold), outputs], dim=-1)
+
+
+def same_answers(one: Tensor, two: Tensor, threshold: float | None) -> Tensor:
+    """(...) bool: whether outputs (..., M) V stand for the same class; a threshold is one's own."""
+    first, second = (beside_threshold(item, threshold).argmax(dim=-1) for item in (one, two))
+    return first == second
 
 
 def _refined(time: Tensor, values: Tensor, start: float, end: float) -> tuple[Tensor, Tensor]:
@@ -187,7 +206,7 @@ class Latency:
     @property
     def ready(self) -> Tensor:
         """(B, L) s, until outputs may be read: all have settled and the class is stable."""
-        return torch.maximum(self.images, self.decision)
+        return torch.fmax(self.images, self.decision)
 
     def safe_period(self, *, decision: bool = False) -> float:
         """Smallest sampling period (s) that every image of the batch bears.
@@ -225,6 +244,7 @@ def measure_latency(
     fraction: float = FRACTION,
     resolution: float = RESOLUTION,
     final: Tensor | None = None,
+    threshold: float | None = None,
 ) -> Latency:
     """Latencies in every period of a sequence.
 
@@ -236,6 +256,7 @@ def measure_latency(
         resolution: V, smallest half-width.
         final: (B, L, M) V, settled values, for example of a DC solution; None: those at the ends
             of periods, which hides that a period is too short.
+        threshold: V, above which a single output says yes.
     """
     first = float(time[0])
     count = round((float(time[-1]) - first) / period)
@@ -250,7 +271,10 @@ def measure_latency(
             )
         )
         decided.append(
-            decision_time(time, outputs, start, end, final=target, resolution=resolution)
+            decision_time(
+                time, outputs, start, end,
+                final=target, resolution=resolution, threshold=threshold,
+            )
         )
     return Latency(torch.stack(settled, dim=1), torch.stack(decided, dim=1), fraction)
 
@@ -312,6 +336,7 @@ def sampling_cost(
     latency: Latency,
     period: float,
     labels: Tensor | None = None,
+    threshold: float | None = None,
 ) -> SamplingCost:
     """Compare outputs at the sampling time with settled ones.
 
@@ -321,8 +346,13 @@ def sampling_cost(
         latency: Of the same images.
         period: s.
         labels: (B, L) int64.
+        threshold: V, above which a single output says yes; without one it stands for no class.
     """
-    classes, wanted = sampled.argmax(dim=-1), settled.argmax(dim=-1)
+    classes, wanted = (
+        beside_threshold(item, threshold).argmax(dim=-1) for item in (sampled, settled)
+    )
+    if sampled.shape[-1] == 1 and threshold is None:
+        labels = None
 
     def share(flags: Tensor) -> float:
         return float(flags.to(torch.float64).mean())

@@ -14,7 +14,7 @@ from torch import Tensor
 from imac_torch.model.network import IMACNetwork
 from imac_torch.netlist import NetlistSettings
 from imac_torch.numeric.modes import lasting
-from imac_torch.results.latency import RESOLUTION, Latency, measure_latency
+from imac_torch.results.latency import RESOLUTION, Latency, measure_latency, same_answers
 from imac_torch.results.waveform import sample
 from imac_torch.simulator import NgSpice, Simulator, SpiceSolution, check, solve_netlists
 from imac_torch.study.deck import Dialect, collect, write_deck
@@ -145,6 +145,7 @@ def verify_transient(
         measure_latency(
             result.time, result.outputs, timing.period,
             fraction=settings.fraction, resolution=settings.resolution,
+            threshold=network.segment.threshold,
         )
         for result in results
     ])  # fmt: skip
@@ -153,7 +154,7 @@ def verify_transient(
         latency.fraction,
     )  # fmt: skip
     ends = torch.cat([result.outputs[result.periods[1:], 0] for result in results]).cpu()
-    classes = ends.argmax(dim=1) == spice.solution.outputs.argmax(dim=1)
+    classes = same_answers(ends, spice.solution.outputs, network.segment.threshold)
     return TransientVerification(
         samples,
         f"{simulator.name} {version}",

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from imac_torch.config import Config
 from imac_torch.config.assignment import path_keys
+from imac_torch.conversion.calibration import ROUNDS
 from imac_torch.conversion.convert import Fitting, convert, unread
 from imac_torch.datasets.batches import chosen, labelled_batches
 from imac_torch.dc.native import Native
@@ -118,6 +119,7 @@ class NetworkEvaluator:
         timing: Whether to integrate transients too, which takes hundreds of times as long.
         calibration: (B, …) samples that every circuit is fitted to (``samples`` of
             :func:`imac_torch.convert`); None: none is.
+        calibration_rounds: Repetitions of calibration's row fits.
     """
 
     model: nn.Module
@@ -130,6 +132,7 @@ class NetworkEvaluator:
     batch_size: int = 1000
     timing: bool | TimingOptions = False
     calibration: Tensor | None = None
+    calibration_rounds: int = ROUNDS
 
     def __post_init__(self) -> None:
         """Find what is mistyped before the first point.
@@ -176,6 +179,7 @@ class NetworkEvaluator:
                 inputs=self.inputs,
                 labels=self.labels,
                 calibration=self.calibration,
+                rounds=None if self.calibration is None else self.calibration_rounds,
                 engine=_engine_content(self.engine),
                 area_model=self.area_model,
                 exclude=tuple(self.exclude),
@@ -325,7 +329,7 @@ class _NetworkBench:
         model = evaluator.model
         try:
             with lasting(), evaluating(model):
-                self.software = torch.cat([chosen(model(inputs)) for inputs, _ in self.batches])
+                self.software = torch.cat([model(inputs) for inputs, _ in self.batches])
         except Exception as error:  # the user's modules, with the user's data
             raise DataError(
                 f"the model fails on samples of shape {tuple(evaluator.inputs.shape[1:])}: "
@@ -338,10 +342,11 @@ class _NetworkBench:
         network, report = self._solve(config, seed)
         solved, period = report.solved, config.timing.period
         power = report.mean_power()
+        software = chosen(self.software, network.threshold)
         metrics = {
             "accuracy": report.accuracy,
-            "reference_accuracy": float((self.software == report.labels)[solved].double().mean()),
-            "agreement": float((self.software == report.predictions)[solved].double().mean()),
+            "reference_accuracy": float((software == report.labels)[solved].double().mean()),
+            "agreement": float((software == report.predictions)[solved].double().mean()),
             "samples": float(len(report.labels)),
             "failures": float(report.failures),
             "period": period,
@@ -377,6 +382,7 @@ class _NetworkBench:
                 exclude=self.evaluator.exclude,
                 generator=generator,
                 samples=self.evaluator.calibration,
+                rounds=self.evaluator.calibration_rounds,
             ).eval()
             report = evaluate(
                 network,

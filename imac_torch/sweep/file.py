@@ -11,6 +11,7 @@ from typing import Any, Final
 from imac_torch.base.files import parse_toml, read_text
 from imac_torch.config import Config
 from imac_torch.config.assignment import apply_overrides, field_paths
+from imac_torch.conversion.calibration import ROUNDS
 from imac_torch.errors import ConfigError
 from imac_torch.sweep.evaluator import METRICS, TIMING_METRICS
 from imac_torch.sweep.points import SEED, grid, product
@@ -52,7 +53,7 @@ _TABLES: Final = {
     "model": {"source", "weights", "exclude"},
     "data": {"source", "root", "train", "testnum", "firstimage"},
     "base": {"config", "imac_sim"},
-    "calibration": {"samples", "source"},
+    "calibration": {"samples", "source", "rounds"},
     "run": {"area_model", "engine", "analysis", "timeout", "workers", "timing"},
 }
 _OTHER: Final = {"set", "grid", "points", "objectives", "search"}
@@ -72,7 +73,7 @@ class SweepFile:
         objectives: ``max`` or ``min`` by metric.
         space: Of a search, by field.
         trials: Of a search.
-        calibration: ``samples``, ``source``; empty: circuits are not fitted to samples.
+        calibration: ``samples``, ``source``, ``rounds``; empty: circuits are not fitted to samples.
         run: ``area_model``, ``engine``, ``analysis``, ``timeout``, ``workers``, ``timing``.
     """
 
@@ -236,7 +237,10 @@ def _calibration(content: Mapping[str, Any]) -> Mapping[str, Any]:
         )
     if not isinstance(source, str | None):
         raise ConfigError(f"[calibration] source = {source!r} must be the name of a data set")
-    return {"samples": count, "source": source}
+    rounds = table.get("rounds", ROUNDS)
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 0:
+        raise ConfigError(f"[calibration] rounds = {rounds!r} must be a number, 0 or more")
+    return {"samples": count, "source": source, "rounds": rounds}
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -51,12 +51,17 @@ class InferenceRun:
         stages: From :func:`imac_torch.transient.preparation.prepare_transient`.
         timing: Period and transition.
         options: Settings.
+        threshold: V, above which a single output says yes; None: it stands for no class.
     """
 
     def __init__(
-        self, stages: Sequence[DynamicStage], timing: Timing, options: TimingOptions | None = None
+        self,
+        stages: Sequence[DynamicStage],
+        timing: Timing,
+        options: TimingOptions | None = None,
+        threshold: float | None = None,
     ) -> None:
-        self.stages, self.timing = stages, timing
+        self.stages, self.timing, self.threshold = stages, timing, threshold
         self.options = TimingOptions() if options is None else options
         self.failure = ""
         self._parts: list[_Part] = []
@@ -195,7 +200,7 @@ class InferenceRun:
             latency = Latency(outputs, decision, latency.fraction)
         sampled = sample(result.time, result.outputs, result.time[-1:])[0]
         # Where nothing leaves its band nothing has happened: there is no latency to speak of.
-        still = (torch.maximum(latency.images, decision) == 0.0)[:, 0]
+        still = (torch.fmax(latency.images, decision) == 0.0)[:, 0]
         timed = solved & ~still
         none = torch.nan
         return _Part(
@@ -234,6 +239,7 @@ class InferenceRun:
             fraction=self.options.fraction,
             resolution=self.options.resolution,
             final=final[:, None],
+            threshold=self.threshold,
         )
 
     def _charged(self) -> bool:
@@ -301,6 +307,7 @@ class InferenceRun:
             self.options.resolution,
             self._waveforms(),
             self.failure,
+            self.threshold,
         )
 
 

@@ -38,6 +38,7 @@ class InferenceReport:
         resolution: V, smallest half-width of the settling band.
         waveforms: Of the slowest image and the first ones, or None.
         failure: Why the first image that failed did; empty where none failed.
+        threshold: V, above which a single output says yes.
     """
 
     settled: Tensor
@@ -54,6 +55,7 @@ class InferenceReport:
     resolution: float = RESOLUTION
     waveforms: Waveforms | None = None
     failure: str = ""
+    threshold: float | None = None
 
     @property
     def switching(self) -> Energy:
@@ -106,4 +108,5 @@ class InferenceReport:
             self.latency.select(kept),
             self.timing.period,
             None if labels is None else labels[kept, None],
+            self.threshold,
         )
