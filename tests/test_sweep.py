@@ -268,7 +268,7 @@ def test_one_output_is_compared_by_its_threshold(generator: torch.Generator) -> 
 
 
 def test_calibration_has_as_many_rounds_as_asked(generator: torch.Generator) -> None:
-    samples = torch.rand(30, 6, generator=generator, dtype=torch.float64) * 2 - 1
+    samples = torch.rand(8, 6, generator=generator, dtype=torch.float64) * 2 - 1
     base = Config(neuron=Neuron(kind="logistic"))
     power = [
         evaluator(base=base, calibration=samples, calibration_rounds=rounds).bench()({})["power"]
