@@ -23,7 +23,6 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import imac_torch as it
-from imac_torch.study.engine import bind
 
 NETWORK = (400, 120, 84, 10)
 
@@ -110,7 +109,7 @@ def bulk(samples: int, repeat: int, console: Console) -> None:
 
 def prepared_exact(network: it.IMACNetwork) -> object:
     """The network prepared with exact device models."""
-    return it.Native(device_model="exact").prepare(network._parts())
+    return it.Native(device_model="exact").prepare(network.parts())
 
 
 def gradients(samples: int, repeat: int, console: Console) -> None:
@@ -121,7 +120,7 @@ def gradients(samples: int, repeat: int, console: Console) -> None:
 
     def forward() -> None:
         with torch.no_grad():
-            network.engine.solve(network.engine.prepare(network._parts()), network.voltages(inputs))
+            network.engine.solve(network.engine.prepare(network.parts()), network.voltages(inputs))
 
     def step() -> None:
         network.zero_grad()
@@ -153,13 +152,13 @@ def against_ngspice(sizes: Sequence[Sequence[int]], repeat: int, console: Consol
         network = it.convert(random_model(layers, generator), config(len(layers) - 1, "logistic"))
         few = network.voltages(random_inputs(3, layers[0], generator))
         many = network.voltages(random_inputs(2000, layers[0], generator))
-        spice = bind(network, simulator)
+        spice = simulator.bind(network.segment)
         seconds = []
         for count in (1, 3):
             started = time.perf_counter()
             theirs = spice.solve(few[:count]).outputs
             seconds.append(time.perf_counter() - started)
-        parts = network._parts()
+        parts = network.parts()
         timings = interleave(
             {
                 "cold": lambda n=network, p=parts, f=few: n.engine.solve(

@@ -1,8 +1,6 @@
 """Circuit-accurate simulation of in-memory analog computing circuits for PyTorch models."""
 
-import sys
-
-from imac_torch.base.old_names import MOVED, keep_old_names
+from imac_torch.base.old_names import keep_old_names, old_name
 from imac_torch.config import (
     BIT_CELL_LENGTHS,
     DEVICES,
@@ -29,29 +27,24 @@ from imac_torch.dc.newton import NewtonOptions
 from imac_torch.devices.effects import DeviceModel
 from imac_torch.devices.presets import device_model
 from imac_torch.errors import ImacError
-from imac_torch.model.linear import IMACLinear, Scaling
-from imac_torch.model.network import IMACNetwork, LayerRecord
+from imac_torch.model.linear import IMACLinear
+from imac_torch.model.network import IMACNetwork
 from imac_torch.model.variation import varied
 from imac_torch.netlist import NetlistSettings
 from imac_torch.periphery.activations import Activation, InverterSigmoid
 from imac_torch.periphery.neuron.neurontable import NeuronTable
 from imac_torch.reports.html_report import write_report
 from imac_torch.reports.report import Report
-from imac_torch.results.energy import Energy
-from imac_torch.results.latency import Latency
-from imac_torch.results.solution import LayerSolution, Power, Solution, Status
-from imac_torch.simulator import HSpice, NgSpice
-from imac_torch.study.deck import Deck, compile
-from imac_torch.study.engine import Spice
+from imac_torch.results.solution import Status
+from imac_torch.simulator import HSpice, NgSpice, Spice
+from imac_torch.study.deck import compile
 from imac_torch.study.evaluation import evaluate
 from imac_torch.study.montecarlo import MonteCarlo
 from imac_torch.study.transient_verification import verify_transient
 from imac_torch.study.userneuron import characterize
 from imac_torch.study.verification import verify
-from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.options import TimingOptions, TransientOptions
-from imac_torch.transient.result import TransientResult
 
 keep_old_names(__name__)
 
@@ -65,20 +58,14 @@ __all__ = [
     "Amplifier",
     "Config",
     "Crossbar",
-    "Deck",
     "DeviceModel",
-    "Energy",
     "HSpice",
     "IMACLinear",
     "IMACNetwork",
     "ImacError",
-    "InferenceReport",
     "Interconnect",
     "InverterSigmoid",
-    "Latency",
     "LayerConfig",
-    "LayerRecord",
-    "LayerSolution",
     "Memristor",
     "MonteCarlo",
     "Native",
@@ -87,10 +74,7 @@ __all__ = [
     "NeuronTable",
     "NewtonOptions",
     "NgSpice",
-    "Power",
     "Report",
-    "Scaling",
-    "Solution",
     "Spice",
     "Status",
     "StepControl",
@@ -98,7 +82,6 @@ __all__ = [
     "Timing",
     "TimingOptions",
     "TransientOptions",
-    "TransientResult",
     "WeightMapping",
     "ablate",
     "calibrate",
@@ -120,7 +103,5 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Modules of version 0.1 by their old names (:mod:`imac_torch.base.old_names`)."""
-    if name in MOVED:
-        return sys.modules[f"{__name__}.{name}"]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """What version 0.1 had here (:mod:`imac_torch.base.old_names`)."""
+    return old_name(__name__, name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import imac_torch
-from imac_torch.base.old_names import MOVED
+from imac_torch.base.old_names import MOVED, RESULTS
 
 PACKAGE = "imac_torch"
 ROOT = Path(imac_torch.__file__).parent
@@ -216,6 +216,11 @@ def test_old_names_lead_to_what_they_named() -> None:
     assert run(code) == "True"
     with pytest.warns(DeprecationWarning, match=r"imac_torch\.solution is now imac_torch\.results"):
         assert imac_torch.solution.Status is imac_torch.Status
+    for name, place in RESULTS.items():
+        text = rf"imac_torch\.{name} is now .*{place}\.{name}"
+        with pytest.warns(DeprecationWarning, match=text):
+            found = getattr(imac_torch, name)
+        assert found.__module__ == f"imac_torch.{place}" and name not in imac_torch.__all__
     with pytest.raises(AttributeError):
         _ = imac_torch.nothing
 

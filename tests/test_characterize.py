@@ -17,15 +17,14 @@ from imac_torch.base.resources import spice_file
 from imac_torch.config import Neuron
 from imac_torch.dc.transfer import threshold_and_slope
 from imac_torch.errors import ConfigError, DataError, NetlistError, SimulatorConvergenceError
-from imac_torch.netlist import NetlistSettings
+from imac_torch.netlist import HSpiceWriter, NetlistSettings
 from imac_torch.netlist.subcircuits import NEURON_PORTS, read_subcircuit
-from imac_torch.netlist.testbench import TestBench
+from imac_torch.netlist.testbench import TestBench, checked_subcircuit
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.neurontable import NeuronTable, measure_interpolation
 from imac_torch.periphery.neuron.table import tabulate
 from imac_torch.periphery.neuron.tabulated import TableCore
 from imac_torch.results.solution import Status
-from imac_torch.study.deck import netlist_writer
 from imac_torch.study.verification import verify
 
 FAKE = Path(__file__).parent / "data" / "hspice" / "fake_hspice.py"
@@ -240,23 +239,23 @@ def test_file(mos_table, mos_file, tmp_path):
 def test_netlists_and_table_must_belong_together(mos_table, mos_file, tmp_path):
     options = neuron_of(mos_table, mos_file, tmp_path)
 
-    def writer(vdd=0.8, **changes):
+    def subcircuit(vdd=0.8, **changes):
         spec = NeuronSpec(
             "table", 0.0, float("inf"), 0.0, vdd, 298.15, options.replace(**changes)
         )
-        return netlist_writer([spec], "ngspice", NetlistSettings(analysis="dc"))
+        return checked_subcircuit(spec)
 
-    writer()
+    subcircuit()
     other = tmp_path / "other.sp"
     other.write_text(MOS_NEURON.replace("10k", "11k"))
     with pytest.raises(NetlistError, match="characterise it again"):
-        writer(subcircuit=str(other))
+        subcircuit(subcircuit=str(other))
     with pytest.raises(NetlistError, match=r"neuron\.subcircuit"):
-        writer(subcircuit=None)
-    with pytest.raises(NetlistError, match=r"neuron\.table"):
-        writer(table=None)
+        subcircuit(subcircuit=None)
+    with pytest.raises(ConfigError, match=r"neuron\.table"):
+        subcircuit(table=None)
     with pytest.raises(ConfigError, match=r"characterised at supplies\.vdd = 0\.8 V"):
-        writer(vdd=0.7)
+        subcircuit(vdd=0.7)
     # parameters that the sub-circuit declares are part of it
     ohmic = tmp_path / "ohmic.sp"
     ohmic.write_text(OHMIC)
@@ -264,9 +263,9 @@ def test_netlists_and_table_must_belong_together(mos_table, mos_file, tmp_path):
         ohmic, imac.NgSpice(timeout=60.0), nodes=(11, 11), neuron=Neuron(output_resistance=3e3)
     )
     file = table.save(tmp_path / "ohmic.safetensors")
-    writer(subcircuit=str(ohmic), table=str(file), output_resistance=3e3)
+    subcircuit(subcircuit=str(ohmic), table=str(file), output_resistance=3e3)
     with pytest.raises(NetlistError, match="characterise it again"):
-        writer(subcircuit=str(ohmic), table=str(file))
+        subcircuit(subcircuit=str(ohmic), table=str(file))
 
 
 @pytest.mark.ngspice
@@ -360,7 +359,8 @@ def test_hspice(mos_file, tmp_path):
         subcircuit, spec, np.linspace(-1, 1, 5), np.linspace(0, 0.8, 6),
         NetlistSettings(analysis="dc"), "nodes",
     )  # fmt: skip
-    text = bench.text("hspice")
+    written = HSpiceWriter().bench(bench)
+    text = "\n".join(written.lines)
     lines = text.splitlines()
     assert "Vz z 0 dc='value_z'" in lines
     assert "Vout out 0 dc='value_out'" in lines
@@ -375,13 +375,13 @@ def test_hspice(mos_file, tmp_path):
     assert "Xneuron z out vdd mosneuron" in lines
     from imac_torch.netlist import SimulationJob
     from imac_torch.simulator import HSpice
-    from imac_torch.study.userneuron import _currents
 
     (tmp_path / "nodes.sp").write_text(f"* t\n* fake: rows 30\n{text}")
-    result = HSpice(str(program), timeout=30.0).run(
-        SimulationJob(tmp_path / "nodes.sp", bench.measures("hspice"))
+    simulator = HSpice(str(program), timeout=30.0)
+    result = simulator.run(
+        SimulationJob(tmp_path / "nodes.sp", written.measures)
     )
-    found = _currents(bench, result, "hspice")
+    found = torch.from_numpy(simulator.currents(bench, result))
     assert found.shape == (5, 6, 3)
     # row 7 of the data is input 1, output 1 of the grid
     torch.testing.assert_close(

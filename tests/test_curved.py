@@ -17,7 +17,6 @@ from imac_torch.dc.tangents import CurvedLayer, Eliminated
 from imac_torch.devices.effects import LogNormal
 from imac_torch.errors import CircuitError, SolverError
 from imac_torch.reference.nonlinear import Sinh, solve_nonlinear
-from imac_torch.study.engine import bind
 
 BEND = 0.25
 """V. Up to 1.6 V lie across a cell: the current is 12 times that of an ohmic one."""
@@ -78,7 +77,7 @@ def test_ngspice_finds_the_same(
     with torch.no_grad():
         found = network.solve(x)
     assert bool(found.converged.all())
-    spice = bind(network, imac.NgSpice(str(ngspice))).solve(network.voltages(x))
+    spice = imac.NgSpice(str(ngspice)).bind(network.segment).solve(network.voltages(x))
     # ngspice stops at relative steps of 1e-9. Its FinFETs are a table of their own, microvolts
     # from the native one (tests/test_netlist_inverter.py).
     difference = (found.outputs - spice.outputs).abs().max()
@@ -152,7 +151,7 @@ def test_one_layer_can_bend_and_others_not(ngspice: Path, generator: torch.Gener
     x = inputs_of(generator, 2, 6)
     with torch.no_grad():
         found = network.solve(x)
-    spice = bind(network, imac.NgSpice(str(ngspice))).solve(network.voltages(x))
+    spice = imac.NgSpice(str(ngspice)).bind(network.segment).solve(network.voltages(x))
     torch.testing.assert_close(found.outputs, spice.outputs, rtol=0, atol=1e-8)
 
 

@@ -294,7 +294,7 @@ def test_missing_simulator(tmp_path):
 
 
 def test_dialects(tmp_path):
-    with pytest.raises(NetlistError, match="dialect must be"):
+    with pytest.raises(NetlistError, match="no dialect 'spectre'; there are ngspice, hspice"):
         compile(network(), loader(INPUTS), tmp_path / "run", dialect="spectre")
     deck = compile(network(), loader(INPUTS), tmp_path / "run", settings=DC)
     with pytest.raises(NetlistError, match="are for ngspice, not for hspice"):

@@ -92,13 +92,12 @@ def test_a_sample_as_a_netlist(
 ) -> None:
     """The exported sample, in SPICE, gives what the batched samples gave."""
     from imac_torch.simulator import NgSpice
-    from imac_torch.study.engine import bind
 
     run = MonteCarlo(network, MODEL, seed=5)
     result = run.run(images[:2], samples=3, keep_outputs=True)
     assert result.outputs is not None
     sample = run.realise(2)
-    solved = bind(sample, NgSpice(str(ngspice))).solve(sample.voltages(images[:2]))
+    solved = NgSpice(str(ngspice)).bind(sample.segment).solve(sample.voltages(images[:2]))
     # outputs are some 0.1 V; netlists ask ngspice for 1e-9 and print at least ten digits
     torch.testing.assert_close(solved.outputs, result.outputs[2], rtol=0, atol=1e-6)
 

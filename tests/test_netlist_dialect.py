@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 import subprocess
+from dataclasses import replace
 
 import pytest
 import torch
@@ -213,5 +214,5 @@ def test_without_measures_latencies_are_not_made_up(ngspice, tmp_path):
     result = spice.outcomes[0].unwrap()
     assert bool(spice.latency.outputs.isfinite().all())  # from waveforms
     assert bool(measured_latency(batch.deck, result).isnan().all())
-    assert bool(from_measures(batch.deck, result).latency.isnan().all())
+    assert bool(from_measures(batch.deck, replace(result, waveforms=None)).latency.isnan().all())
     assert math.isfinite(result.measures["y1_0"])

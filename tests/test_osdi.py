@@ -25,7 +25,6 @@ from imac_torch.netlist import NetlistSettings, NgSpiceWriter, osdi_inverter, wr
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.periphery.neuron.finfet import InverterCore
-from imac_torch.study.deck import netlist_writer
 
 TEMPERATURE = 298.15
 SPEC = NeuronSpec("finfet", 78e3, 202e3, 0.4, 0.8, TEMPERATURE, Neuron(kind="finfet"))
@@ -149,8 +148,8 @@ def test_netlist_loads_the_model_first(model, tmp_path, analysis):
     spec = replace(SPEC, options=Neuron(kind="finfet", osdi=str(model)))
     circuit = make_circuit([2, 1], neuron=spec)
     settings = NetlistSettings(analysis=analysis)
-    writer = netlist_writer([spec], "ngspice", settings)
-    run = write_netlists(circuit, make_inputs(circuit, 1), tmp_path / "run", writer, settings)
+    inputs = make_inputs(circuit, 1)
+    run = write_netlists(circuit, inputs, tmp_path / "run", NgSpiceWriter(), settings)
     lines = run.batches[0].job.netlist.read_text().splitlines()
     assert ".temp 25.0" in lines
     assert lines.index(f"pre_osdi {model}") < lines.index(".include '../circuit/inverter.sp'")

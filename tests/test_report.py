@@ -10,9 +10,11 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from imac_torch import Config, LayerRecord, Power, Report, Solution, Status
+from imac_torch import Config, Report, Status
 from imac_torch.errors import DataError
+from imac_torch.model.network import LayerRecord
 from imac_torch.reports.report import environment
+from imac_torch.results.solution import Power, Solution
 
 NAN = float("nan")
 

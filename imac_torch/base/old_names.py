@@ -1,4 +1,4 @@
-"""Modules of version 0.1 that stand elsewhere now: their old names work for one release."""
+"""What stands elsewhere since version 0.1: its old names work for one release."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, Final
 
-__all__ = ["MOVED", "keep_old_names"]
+__all__ = ["MOVED", "RESULTS", "keep_old_names", "old_name"]
 
 MOVED: Final = {
     "ablation": "conversion.ablation",
@@ -19,7 +19,7 @@ MOVED: Final = {
     "crossbar": "circuit.crossbar",
     "deck": "study.deck",
     "energy": "results.energy",
-    "engine": "study.engine",
+    "engine": "simulator.engine",
     "evaluation": "study.evaluation",
     "files": "base.files",
     "ir_drop": "dc.ir_drop",
@@ -45,7 +45,21 @@ MOVED: Final = {
     "waveform": "results.waveform",
     "wires": "circuit.wires",
 }
-"""Old name to new one, both below the package."""
+"""Modules: old name to new one, both below the package."""
+
+RESULTS: Final = {
+    "Deck": "study.deck",
+    "Energy": "results.energy",
+    "InferenceReport": "transient.inference_report",
+    "Latency": "results.latency",
+    "LayerRecord": "model.network",
+    "LayerSolution": "results.solution",
+    "Power": "results.solution",
+    "Scaling": "model.linear",
+    "Solution": "results.solution",
+    "TransientResult": "transient.result",
+}
+"""Types of results that the package itself had: name to module below the package."""
 
 
 class _MovedModule(ModuleType):
@@ -58,11 +72,7 @@ class _MovedModule(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        warnings.warn(
-            f"{self.__name__} is now {self._new}; the old name goes with version 0.3",
-            DeprecationWarning,
-            stacklevel=2,
-        )
+        _warn(self.__name__, self._new, 3)
         return getattr(import_module(self._new), name)
 
 
@@ -75,3 +85,26 @@ def keep_old_names(package: str) -> None:
     for old, new in MOVED.items():
         name = f"{package}.{old}"
         sys.modules.setdefault(name, _MovedModule(name, f"{package}.{new}"))
+
+
+def old_name(package: str, name: str) -> object:
+    """What a package has no more of its own, for its ``__getattr__``.
+
+    Raises:
+        AttributeError: It never had that.
+    """
+    if name in MOVED:
+        return sys.modules[f"{package}.{name}"]
+    if name not in RESULTS:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    place = f"{package}.{RESULTS[name]}"
+    _warn(f"{package}.{name}", f"{place}.{name}", 4)
+    return getattr(import_module(place), name)
+
+
+def _warn(old: str, new: str, stacklevel: int) -> None:
+    warnings.warn(
+        f"{old} is now {new}; the old name goes with version 0.3",
+        DeprecationWarning,
+        stacklevel=stacklevel,
+    )

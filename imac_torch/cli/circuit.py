@@ -21,6 +21,7 @@ from imac_torch.cli.opening import check_output, open_network, open_run
 from imac_torch.config import DEVICES, Config, Interconnect, Memristor
 from imac_torch.config.assignment import apply_overrides, field_paths, parse_assignment
 from imac_torch.config.effects import effect_paths
+from imac_torch.config.kinds import DIALECTS
 from imac_torch.conversion.storage import save
 from imac_torch.errors import ConfigError, DataError
 from imac_torch.netlist import NetlistSettings
@@ -107,7 +108,13 @@ def netlist(
     samples: DataArguments,
     calibration: CalibrationArguments,
     output: Annotated[Path, typer.Option("--output", "-o", help="New run directory.")],
-    dialect: Annotated[o.Dialect, typer.Option(help="Simulator to write for.")] = o.Dialect.HSPICE,
+    dialect: Annotated[
+        str,
+        typer.Option(
+            metavar="DIALECT", callback=lambda name: o.known(DIALECTS, name),
+            help=f"Whose: {', '.join(DIALECTS.names)}, or module:Class of yours.",
+        ),
+    ] = "hspice",
     analysis: o.AnalysisOption = o.Analysis.TRANSIENT,
     testnum: o.TestnumOption = None,
     testnum_per_batch: o.PerBatchOption = None,
@@ -117,6 +124,7 @@ def netlist(
     Run them where you like; `imac-torch simulate --engine ... --run-directory` does both steps.
     """
     check_output(output, directory=True)
+    writer = o.dialect_class(dialect)
     opened, found = open_run(
         network, samples, count=testnum, batch_size=None, calibration=calibration
     )
@@ -125,10 +133,9 @@ def netlist(
         opened.network,
         found.loader,
         output,
-        dialect=dialect.value,
+        dialect=writer,
         settings=NetlistSettings(
-            analysis="dc" if analysis is o.Analysis.DC else "transient",
-            images_per_netlist=per_netlist,
+            analysis=analysis.value, images_per_netlist=per_netlist
         ),
         trust=network.trust,
     )

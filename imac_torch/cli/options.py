@@ -5,35 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from imac_torch.base.registry import Registry
+from imac_torch.circuit.engine import Engine
 from imac_torch.config import Config
 from imac_torch.config.assignment import apply_overrides, parse_assignment
-from imac_torch.dc.native import Native
-from imac_torch.errors import ConfigError, DataError
-from imac_torch.netlist import NetlistSettings
+from imac_torch.config.kinds import DIALECTS, ENGINES
+from imac_torch.errors import ConfigError
+from imac_torch.netlist import NetlistWriter
 from imac_torch.reports.area import AREA_MODELS
-from imac_torch.simulator import HSpice, NgSpice
-from imac_torch.study.engine import Engine, Spice
+from imac_torch.study.sources import import_object
 
 __all__ = [
     "Analysis",
-    "EngineName",
     "ModelSource",
     "build_config",
-    "build_engine",
-    "require",
+    "dialect_class",
+    "engine_class",
 ]
-
-
-class EngineName(str, Enum):
-    """Engines by name."""
-
-    NATIVE = "native"
-    NGSPICE = "ngspice"
-    HSPICE = "hspice"
 
 
 class Analysis(str, Enum):
@@ -41,13 +33,6 @@ class Analysis(str, Enum):
 
     DC = "dc"
     TRANSIENT = "transient"
-
-
-class Dialect(str, Enum):
-    """Netlist dialects."""
-
-    NGSPICE = "ngspice"
-    HSPICE = "hspice"
 
 
 ModelSource = Annotated[
@@ -153,7 +138,11 @@ PerBatchOption = Annotated[
     ),
 ]
 EngineOption = Annotated[
-    EngineName, typer.Option("--engine", "-e", help="What solves the circuit.")
+    str,
+    typer.Option(
+        "--engine", "-e", metavar="ENGINE", callback=lambda name: known(ENGINES, name),
+        help=f"What solves the circuit: {', '.join(ENGINES.names)}, or module:Class of yours.",
+    ),
 ]
 AnalysisOption = Annotated[
     Analysis,
@@ -210,48 +199,42 @@ def build_config(
     return apply_overrides(config, dict(parse_assignment(text) for text in changes or ()))
 
 
-def build_engine(
-    name: EngineName,
-    *,
-    analysis: Analysis = Analysis.DC,
-    per_netlist: int | None = None,
-    workers: int = 1,
-    directory: Path | None = None,
-    timeout: float = 3600.0,
-    licences: int | None = None,
-    trust: bool = False,
-) -> Engine:
-    """The engine of a command line.
+def known(registry: Registry[Any], name: str) -> str:
+    """A name of a registry, or a place ``module:Class``.
 
     Raises:
-        DataError: An option belongs to simulators, or to HSPICE, only.
+        BadParameter: It is neither.
     """
-    if name is EngineName.NATIVE:
-        if directory is not None or analysis is Analysis.TRANSIENT:
-            raise DataError(
-                "--run-directory and --analysis transient belong to simulators: add "
-                "--engine ngspice or --engine hspice"
-            )
-        return Native()
-    if licences is not None and name is not EngineName.HSPICE:
-        raise DataError("--licences belongs to --engine hspice")
-    settings = NetlistSettings(
-        analysis="dc" if analysis is Analysis.DC else "transient",
-        images_per_netlist=per_netlist or 10,
-    )
-    simulator: HSpice | NgSpice
-    if name is EngineName.HSPICE:
-        simulator = HSpice(timeout=timeout, licences=licences)
-    else:
-        simulator = NgSpice(timeout=timeout)
-    return Spice(simulator, directory=directory, settings=settings, workers=workers, trust=trust)
+    if ":" not in name and name not in registry:
+        raise typer.BadParameter(registry.unknown(name))
+    return name
 
 
-def require(engine: Engine) -> None:
-    """Look for the engine's simulator on this machine, before anything slow.
+def engine_class(name: str) -> type[Engine]:
+    """The class of an engine, by its name or as ``module:Class``.
 
     Raises:
-        SimulatorNotFoundError: It is not installed.
+        ConfigError: There is none of that name, or the class is no engine.
+        DataError: The module cannot be imported.
     """
-    if isinstance(engine, Spice):
-        engine.simulator.find()
+    found: type[Engine] = _named(ENGINES, Engine, name)
+    return found
+
+
+def dialect_class(name: str) -> type[NetlistWriter]:
+    """The class of a dialect's writer, by its name or as ``module:Class``.
+
+    Raises:
+        ConfigError: The class is no writer.
+        NetlistError: There is none of that name.
+        DataError: The module cannot be imported.
+    """
+    found: type[NetlistWriter] = _named(DIALECTS, NetlistWriter, name)
+    return found
+
+
+def _named(registry: Registry[Any], kind: Any, name: str) -> Any:  # noqa: ANN401 - abstract classes
+    found = import_object(name) if ":" in name else registry.get(name)
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise ConfigError(f"{name} is not a subclass of {kind.__module__}.{kind.__name__}")
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from imac_torch.base.files import strict_json, write_text
 from imac_torch.base.tables import console
+from imac_torch.circuit.engine import Engine, EngineOptions
 from imac_torch.cli import options as o
 from imac_torch.cli.arguments import (
     CalibrationArguments,
@@ -22,6 +24,7 @@ from imac_torch.cli.arguments import (
 )
 from imac_torch.cli.exits import ExitCode
 from imac_torch.cli.opening import Opened, called, check_output, claimed, open_run
+from imac_torch.config.kinds import ENGINES
 from imac_torch.dc.native import Native
 from imac_torch.errors import DataError
 from imac_torch.reports.analysis import Analysis
@@ -29,8 +32,8 @@ from imac_torch.reports.area import network_area
 from imac_torch.reports.html_report import render_report, write_report
 from imac_torch.reports.report import Report
 from imac_torch.results.latency import FRACTION, same_answers
+from imac_torch.simulator import NgSpice, Spice
 from imac_torch.study.deck import collect
-from imac_torch.study.engine import Engine, Spice, bind
 from imac_torch.study.evaluation import evaluate
 from imac_torch.study.sources import Loader
 from imac_torch.study.transient_verification import verify_transient
@@ -45,7 +48,7 @@ def simulate(
     samples: DataArguments,
     compared: ReferenceArguments,
     calibration: CalibrationArguments,
-    engine: o.EngineOption = o.EngineName.NATIVE,
+    engine: o.EngineOption = Native.name,
     testnum: o.TestnumOption = None,
     testnum_per_batch: o.PerBatchOption = None,
     output: Annotated[
@@ -85,25 +88,23 @@ def simulate(
     `imac-torch simulate path/to/IMAC-Sim` repeats the run that its testIMAC.py describes, with the
     native engine; add `--engine hspice --analysis transient` for the original way.
     """
-    native = engine is o.EngineName.NATIVE
-    if timing and not native:
+    chosen = o.engine_class(engine)
+    if timing and not chosen.measures_time:
         raise DataError("--timing belongs to the native engine: leave --engine out")
     with claimed(output):
         _check_new(output)
         check_output(run_directory, directory=True)
         # The simulator is looked for before data are opened, and those before the network is
         # converted.
-        build = partial(
-            o.build_engine,
-            engine,
-            analysis=analysis,
+        options = EngineOptions(
+            analysis=analysis.value,
             workers=workers,
             directory=run_directory,
             timeout=timeout,
             licences=licences,
             trust=network.trust,
         )
-        o.require(build())
+        chosen.of(options).require()
         opened, found = open_run(
             network,
             samples,
@@ -114,7 +115,7 @@ def simulate(
             progress=not quiet,
         )
         loader = found.loader
-        if not native:
+        if chosen.netlists:
             # One run directory for everything, so that netlists run side by side.
             loader = Loader(loader.dataset, found.count, loader.dtype, loader.flat)
         write = partial(
@@ -129,7 +130,9 @@ def simulate(
                 opened.network,
                 loader,
                 reference=opened.software,
-                engine=build(per_netlist=testnum_per_batch or opened.source.per_batch),
+                engine=chosen.of(
+                    replace(options, per_netlist=testnum_per_batch or opened.source.per_batch)
+                ),
                 timing=TimingOptions(fraction=settling / 100) if timing else False,
                 seed=opened.seed,
                 progress=not quiet,
@@ -187,8 +190,12 @@ def verify(
     calibration: CalibrationArguments,
     samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="How many.")] = 3,
     engine: Annotated[
-        o.EngineName, typer.Option("--engine", "-e", help="What to compare the native engine with.")
-    ] = o.EngineName.NGSPICE,
+        str,
+        typer.Option(
+            "--engine", "-e", metavar="ENGINE", callback=lambda name: o.known(ENGINES, name),
+            help="What to compare the native engine with.",
+        ),
+    ] = NgSpice.name,
     tolerance: Annotated[
         float, typer.Option(min=0, help="V. Largest difference of an output allowed.")
     ] = 1e-4,
@@ -207,14 +214,17 @@ def verify(
     of the swing), latencies (2 %) and energies (1 %) are compared instead. Exits with 6 if
     anything differs by more than its tolerance, or a class does.
     """
-    if engine is o.EngineName.NATIVE:
+    chosen = o.engine_class(engine)
+    if chosen is Native:
         raise DataError("the native engine would be compared with itself; use ngspice or hspice")
     check_output(run_directory, directory=True)
-    other: Engine = o.build_engine(
-        engine, per_netlist=-(-samples // workers), workers=workers, directory=run_directory,
-        timeout=timeout, trust=network.trust,
+    other = chosen.of(
+        EngineOptions(
+            per_netlist=-(-samples // workers), workers=workers, directory=run_directory,
+            timeout=timeout, trust=network.trust,
+        )
     )  # fmt: skip
-    o.require(other)
+    other.require()
     opened, found = open_run(
         network, data, count=samples, batch_size=samples, calibration=calibration
     )
@@ -222,11 +232,11 @@ def verify(
     if analysis is o.Analysis.TRANSIENT:
         _verify_transient(opened, loader, count, other, as_json=as_json)
         return
-    spice = bind(opened.network, other)
+    spice = other.bind(opened.network.segment)
     inputs, _ = collect(opened.network, loader)
     with torch.no_grad():
-        ours = bind(opened.network, Native()).solve(inputs.to(opened.network.device))
-    with console(stderr=True).status(f"{engine.value} solves {count} samples ..."):
+        ours = Native().bind(opened.network.segment).solve(inputs.to(opened.network.device))
+    with console(stderr=True).status(f"{engine} solves {count} samples ..."):
         theirs = spice.solve(inputs)
     both = ours.converged.cpu() & theirs.converged
     if not bool(both.all()):
@@ -250,7 +260,7 @@ def verify(
     if as_json:
         typer.echo(strict_json({**figures, "passed": passed}))
     else:
-        table = Table("figure", "value", title=f"native against {engine.value}")
+        table = Table("figure", "value", title=f"native against {engine}")
         table.add_row("samples", str(count))
         table.add_row("largest difference of an output", f"{figures['largest_difference']:.3g} V")
         table.add_row("rms difference of outputs", f"{figures['rms_difference']:.3g} V")
@@ -265,7 +275,8 @@ def verify(
 def _verify_transient(
     opened: Opened, loader: Loader, count: int, engine: Engine, *, as_json: bool
 ) -> None:
-    assert isinstance(engine, Spice)  # noqa: S101 - the native engine was refused
+    if not isinstance(engine, Spice):
+        raise DataError("--analysis transient compares with simulators: use ngspice or hspice")
     found = verify_transient(
         opened.network, loader, count, simulator=engine.simulator, directory=engine.directory,
         trust=engine.trust,

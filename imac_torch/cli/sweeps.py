@@ -10,10 +10,12 @@ from rich.table import Table
 
 from imac_torch.base.files import write_text
 from imac_torch.base.tables import console
+from imac_torch.circuit.engine import EngineOptions
 from imac_torch.cli import options as o
 from imac_torch.cli.exits import ExitCode
 from imac_torch.cli.opening import check_output, choose, fitting_samples
 from imac_torch.conversion.calibration import ROUNDS
+from imac_torch.dc.native import Native
 from imac_torch.errors import ConfigError, DataError
 from imac_torch.study.sources import open_data, open_model
 from imac_torch.sweep import (
@@ -180,12 +182,13 @@ def _evaluator(described: SweepFile, *, trust: bool) -> NetworkEvaluator:
     except DataError as error:
         raise DataError(f"{described.path}: {error}") from None
     try:
-        engine = o.build_engine(
-            o.EngineName(run.get("engine", "native")),
-            analysis=o.Analysis(run.get("analysis", "dc")),
-            workers=int(run.get("workers", 1)),
-            timeout=float(run.get("timeout", 3600.0)),
-            trust=trust,
+        engine = o.engine_class(run.get("engine", Native.name)).of(
+            EngineOptions(
+                analysis=o.Analysis(run.get("analysis", "dc")).value,
+                workers=int(run.get("workers", 1)),
+                timeout=float(run.get("timeout", 3600.0)),
+                trust=trust,
+            )
         )
     except ValueError as error:
         if isinstance(error, DataError):

@@ -23,7 +23,7 @@ __all__ = [
     "set_field",
 ]
 
-UNSET = ("none", "auto", "None")
+_BACK = ("none", "auto", "None")
 """Values that put a field back to its default (``None`` where that means: derived)."""
 
 _FURTHER: Final = {
@@ -81,7 +81,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     path, value = path.strip(), value.strip()
     if not equals or not path or not value:
         raise ConfigError(f"{text!r}: write section.field=value, for example amplifier.gain=30")
-    if value in UNSET:
+    if value in _BACK:
         return path, None
     try:
         return path, parse_toml(f"value = {value}")["value"]

@@ -1,6 +1,6 @@
-"""Names in a configuration that stand for code, and where that code is.
+"""Names that stand for code, and where that code is.
 
-A configuration only checks that a name is known; the code is imported when it is first used.
+The code is imported when it is first used; a configuration only checks that a name is known.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from imac_torch.base.registry import Registry
+from imac_torch.errors import NetlistError
 
-__all__ = ["DEVICE_EFFECTS", "NEURON_KINDS", "READ_OUT_KINDS"]
+__all__ = ["DEVICE_EFFECTS", "DIALECTS", "ENGINES", "NEURON_KINDS", "READ_OUT_KINDS"]
 
 # One line per kind. Of those that compute the same activation the first is the default.
 NEURON_KINDS: Final[Registry[Any]] = Registry(
@@ -59,3 +60,25 @@ DEVICE_EFFECTS: Final[Registry[Any]] = Registry(
     instantiate=False,
 )
 """Classes of :class:`imac_torch.devices.model.Effect`."""
+
+ENGINES: Final[Registry[Any]] = Registry(
+    "engine",
+    {
+        "native": "imac_torch.dc.native:Native",
+        "ngspice": "imac_torch.simulator.ngspice:NgSpice",
+        "hspice": "imac_torch.simulator.hspice:HSpice",
+    },
+    instantiate=False,
+)
+"""Classes of :class:`imac_torch.circuit.engine.Engine`."""
+
+DIALECTS: Final[Registry[Any]] = Registry(
+    "dialect",
+    {
+        "ngspice": "imac_torch.netlist.ngspice:NgSpiceWriter",
+        "hspice": "imac_torch.netlist.hspice:HSpiceWriter",
+    },
+    instantiate=False,
+    error=NetlistError,
+)
+"""Classes of :class:`imac_torch.netlist.NetlistWriter`."""

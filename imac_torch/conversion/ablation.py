@@ -451,7 +451,7 @@ def _solve(
         parts.append((
             build_crossbar(pair, _parts_config(layer, wires, whole), gain), layer.neuron_spec(),
         ))  # fmt: skip
-    engine = network.engine
+    engine = network.segment.native
     return engine.solve(engine.prepare(parts), network.voltages(inputs), power=False)
 
 

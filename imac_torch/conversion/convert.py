@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from imac_torch.circuit.engine import Engine
 from imac_torch.config import Config, LayerConfig, Place, Unread, WeightMapping, unread_settings
 from imac_torch.conversion.ablation import Losses, finer
 from imac_torch.conversion.calibration import ROUNDS, assume_ranges, fit, join_samples
 from imac_torch.conversion.layers import Source
 from imac_torch.conversion.plan import SUPPORTED, Plan, make_plan, named, recognised
-from imac_torch.dc.native import Native
 from imac_torch.errors import CircuitError, ConversionError, SettingWarning
 from imac_torch.model.linear import IMACLinear, Scaling
 from imac_torch.model.network import Chain, IMACNetwork, evaluating
@@ -109,7 +109,7 @@ def convert(
     *,
     exclude: Iterable[str] | Callable[[str], bool] = (),
     generator: torch.Generator | None = None,
-    engine: Native | None = None,
+    engine: Engine | None = None,
     samples: Iterable[Tensor] | Tensor | None = None,
     rounds: int = ROUNDS,
     progress: bool = False,
@@ -130,7 +130,7 @@ def convert(
             path.
         generator: Randomness of the devices' spread; needed if ``device.variation`` > 0
             or a device effect draws anything.
-        engine: Settings of the native solver.
+        engine: What solves; None: the native engine.
         samples: Inputs of the model, (B, …) or batches of them, to which the circuit is fitted:
             :func:`imac_torch.calibrate` with the scheme 'matched'; with others, which leave
             nothing else to fit, only the ranges of ReLUs and of outputs without neurons. Where

@@ -174,7 +174,7 @@ class _Bench:
                 crossbar = replace(layer.matrix.crossbar(), bend=None)
                 self.memory[key] = _Built(
                     (crossbar, layer.neuron_spec()),
-                    self.network.engine.eliminate(crossbar),
+                    self.network.segment.native.eliminate(crossbar),
                     layer.matrix.expected(gain).spread,
                 )
             found.append(self.memory[key])
@@ -187,7 +187,7 @@ class _Bench:
     @torch.no_grad()
     def error(self) -> float:
         """Relative error of the circuit's outputs with the rows' best factors and offsets."""
-        built, engine = self._now(), self.network.engine
+        built, engine = self._now(), self.network.segment.native
         prepared = engine.prepare(
             [item.part for item in built], [item.eliminated for item in built]
         )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
+from imac_torch.circuit.engine import BoundEngine, Engine, Solvable
 from imac_torch.dc.network import chain_stages, solve_dc
 from imac_torch.dc.newton import NewtonOptions, solve_loaded
 from imac_torch.dc.stage import Stage
@@ -41,7 +43,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Native:
+class Native(Engine):
     """Settings of the native engine.
 
     Attributes:
@@ -52,6 +54,9 @@ class Native:
         newton: Tolerance and limit of Newton's method.
         batch_size: Samples solved at a time, which bounds memory; fewer where less is free.
     """
+
+    name = "native"
+    measures_time = True
 
     method: Method = "auto"
     kernel: Kernel = "auto"
@@ -70,10 +75,24 @@ class Native:
         if self.batch_size < 1:
             raise SolverError(f"batch_size = {self.batch_size} must be at least 1")
 
-    @property
-    def name(self) -> str:
-        """For reports."""
-        return "native"
+    def bind(self, segment: Solvable) -> BoundNative:
+        """See :class:`Engine`."""
+        return BoundNative(self, segment.kept(self, lambda: self._prepared(segment)))
+
+    @ordinary()
+    def _prepared(self, segment: Solvable) -> Prepared:
+        """Built anew, but for layers whose conductances are what they were."""
+        parts = segment.parts()
+        settings = self.method, self.kernel
+        found = []
+        for k, (crossbar, _) in enumerate(parts):
+            pair = crossbar.conductances
+            found.append(
+                segment.kept_of(
+                    k, settings, (pair.positive, pair.negative), partial(self.eliminate, crossbar)
+                )
+            )
+        return self.prepare(parts, found)
 
     @ordinary()
     def prepare(
@@ -193,6 +212,28 @@ class Native:
         index = torch.nonzero(again).squeeze(1)
         exact = solve_dc(prepared.exact, inputs[index], options=self.newton, power=power)
         return replace_samples(solution, index, _outside_fail(exact, prepared.exact))
+
+
+@dataclass(frozen=True)
+class BoundNative(BoundEngine):
+    """The native engine with an eliminated circuit."""
+
+    engine: Native
+    prepared: Prepared
+
+    def solve(self, inputs: Tensor, *, power: bool = True) -> Solution:
+        """See :class:`BoundEngine`."""
+        return self.engine.solve(self.prepared, inputs, power=power)
+
+    def description(self) -> dict[str, str]:
+        """See :class:`BoundEngine`."""
+        methods = sorted({f"{info.method} ({info.kernel})" for info in self.prepared.methods})
+        return {
+            "name": self.engine.name,
+            "elimination": ", ".join(methods),
+            "device model": self.engine.device_model,
+            "Newton tolerance": f"{self.engine.newton.tolerance:g} V",
+        }
 
 
 def _outside(solution: Solution, stages: Sequence[Stage]) -> Tensor:

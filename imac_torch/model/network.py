@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from imac_torch.base.tables import html_table, text_table
+from imac_torch.circuit.engine import Engine
 from imac_torch.circuit.topology import Circuit
 from imac_torch.config import Config
 from imac_torch.datasets.batches import chosen
@@ -146,12 +147,12 @@ class IMACNetwork(nn.Module):
         return self._chain().tail
 
     @property
-    def engine(self) -> Native:
-        """The native solver's settings, the same for all segments."""
+    def engine(self) -> Engine:
+        """What solves, the same for all segments."""
         return next(iter(self.segments.values())).engine
 
     @engine.setter
-    def engine(self, engine: Native) -> None:
+    def engine(self, engine: Engine) -> None:
         for segment in self.segments.values():
             segment.engine = engine
 

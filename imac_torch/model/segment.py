@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from imac_torch.base.memo import Memory
 from imac_torch.circuit.crossbar import CrossbarSpec
+from imac_torch.circuit.engine import Engine
 from imac_torch.circuit.topology import Circuit, build_layer
 from imac_torch.config import Config, Supplies, Timing
-from imac_torch.dc.native import Eliminated, Native, Prepared
-from imac_torch.errors import CircuitError, ConversionError
+from imac_torch.dc.native import Native, Prepared
+from imac_torch.errors import CircuitError, ConversionError, SolverError
 from imac_torch.model.coding import Signs, check_features, encode
 from imac_torch.model.linear import IMACLinear, connect
 from imac_torch.model.state import pack, unpack
@@ -30,6 +30,8 @@ from imac_torch.transient.options import TimingOptions, TransientOptions
 from imac_torch.transient.preparation import DynamicStage, prepare_transient
 from imac_torch.transient.result import TransientResult
 
+Made = TypeVar("Made")
+
 
 class Segment(nn.Module):
     """A chain of analog layers, one circuit: software units in and out, volts in between.
@@ -41,12 +43,12 @@ class Segment(nn.Module):
     Args:
         layers: The analog layers, in order.
         config: The supplies and the timing are the circuit's, the rest is in its layers.
-        engine: The native solver's settings.
+        engine: What solves; None: the native engine.
 
     Attributes:
         supplies: Of the circuit, its inputs and their coding.
         pace: When inputs follow one another.
-        engine: The native solver's settings.
+        engine: What solves.
 
     Raises:
         ConversionError: There is no layer, or shapes do not chain.
@@ -56,7 +58,7 @@ class Segment(nn.Module):
     pace: Timing
 
     def __init__(
-        self, layers: Sequence[IMACLinear], config: Config, engine: Native | None = None
+        self, layers: Sequence[IMACLinear], config: Config, engine: Engine | None = None
     ) -> None:
         super().__init__()
         if not layers:
@@ -69,11 +71,11 @@ class Segment(nn.Module):
                 )
         connect(layers)
         self.layers = nn.ModuleList(layers)
-        self.engine = Native() if engine is None else engine
+        self.engine: Engine = Native() if engine is None else engine
         self._set(config)
         self._told = Signs()
-        self._cache: Memory[Prepared] = Memory()
-        self._eliminated: list[Memory[Eliminated]] = [Memory() for _ in layers]
+        self._cache: Memory[Any] = Memory()
+        self._of_layers: list[Memory[Any]] = [Memory() for _ in layers]
 
     def _set(self, config: Config) -> None:
         self.supplies, self.pace = config.supplies, config.timing
@@ -145,24 +147,45 @@ class Segment(nn.Module):
 
     # Circuit
 
-    def prepare(self, engine: Native | None = None) -> Prepared:
-        """The eliminated circuit of the present conductances, cached until they change.
+    @property
+    def native(self) -> Native:
+        """The native engine, where it is what solves.
 
-        With gradients enabled and a layer that requires them, it is built anew with its graph;
-        so it is while devices are varied.
+        Raises:
+            SolverError: Another one does.
+        """
+        if not isinstance(self.engine, Native):
+            raise SolverError(
+                f"{type(self.engine).__name__} solves this network, and only the native engine "
+                "does this (calibration, ablation, transients, Monte Carlo, looking "
+                "inside): set network.engine = imac_torch.Native() for it"
+            )
+        return self.engine
+
+    def prepare(self, engine: Native | None = None) -> Prepared:
+        """The eliminated circuit of the present conductances, see :meth:`kept`.
 
         Args:
             engine: Settings of the native solver; None: the segment's.
         """
-        engine = self.engine if engine is None else engine
-        tracked = torch.is_grad_enabled() and any(
-            parameter.requires_grad for parameter in self.layers.parameters()
-        )
-        if tracked or any(layer.matrix.sample is not None for layer in self.analog_layers()):
-            return engine.prepare(self._parts())
+        native = self.native if engine is None else engine
+        return native.bind(self).prepared
+
+    def kept(self, settings: object, make: Callable[[], Made]) -> Made:
+        """What was made of the layers, remembered until conductances or settings change.
+
+        With gradients enabled and a layer that requires them, it is made anew with its graph;
+        so it is while devices are varied.
+
+        Args:
+            settings: Compared by ``==``.
+            make: Makes it of the layers as they are.
+        """
+        if self._tracked():
+            return make()
         tensors = [*self.layers.parameters(), *self.layers.buffers()]
-        settings = (
-            engine,
+        everything = (
+            settings,
             self.supplies.vdd,
             tuple(
                 (layer.config, layer.scaling, layer.activation, layer.matrix.devices)
@@ -170,22 +193,25 @@ class Segment(nn.Module):
             ),
         )
         # Gains that are determined on demand are in buffers afterwards.
-        return self._cache.get(settings, tensors, lambda: self._prepared(engine))
+        made: Made = self._cache.get(everything, tensors, make)
+        return made
 
-    def _prepared(self, engine: Native) -> Prepared:
-        """Built anew, but for layers whose conductances are what they were."""
-        parts, found = self._parts(), []
-        for layer, memory, (crossbar, _) in zip(
-            self.analog_layers(), self._eliminated, parts, strict=True
-        ):
-            pair = crossbar.conductances
-            settings = (engine.method, engine.kernel, layer.config, layer.matrix.gain())
-            found.append(
-                memory.get(
-                    settings, (pair.positive, pair.negative), partial(engine.eliminate, crossbar)
-                )
-            )
-        return engine.prepare(parts, found)
+    def _tracked(self) -> bool:
+        """Whether what is made of layers has a graph, or is of one draw only."""
+        if torch.is_grad_enabled() and any(p.requires_grad for p in self.layers.parameters()):
+            return True
+        return any(layer.matrix.sample is not None for layer in self.analog_layers())
+
+    def kept_of(
+        self, layer: int, settings: object, tensors: Sequence[Tensor], make: Callable[[], Made]
+    ) -> Made:
+        """What was made of one layer, remembered until its tensors or settings change."""
+        if self._tracked():
+            return make()
+        analog = list(self.analog_layers())[layer]
+        everything = (settings, analog.config, analog.matrix.gain())
+        made: Made = self._of_layers[layer].get(everything, tensors, make)
+        return made
 
     def _check_supplies(self) -> None:
         """A circuit has one set of supplies and one timing, which layers only repeat."""
@@ -204,13 +230,14 @@ class Segment(nn.Module):
                     f"again with the {name} you want"
                 )
 
-    def _parts(self) -> list[tuple[CrossbarSpec, NeuronSpec]]:
+    def parts(self) -> list[tuple[CrossbarSpec, NeuronSpec]]:
+        """Crossbar and neuron of every layer, with the present conductances."""
         self._check_supplies()
         return [(layer.matrix.crossbar(), layer.neuron_spec()) for layer in self.analog_layers()]
 
     def circuit(self) -> Circuit:
         """The neutral circuit of the present conductances: what netlists are written from."""
-        parts = zip(self._parts(), self.analog_layers(), strict=True)
+        parts = zip(self.parts(), self.analog_layers(), strict=True)
         layers = [
             build_layer(f"layer{number}", *part, layer.config)
             for number, (part, layer) in enumerate(parts, 1)
@@ -229,7 +256,7 @@ class Segment(nn.Module):
         """
         refuse_transforms([features, *self.parameters()])
         voltages = self.voltages(features)
-        return self.engine.solve(self.prepare(), voltages, power=power)
+        return self.engine.bind(self).solve(voltages, power=power)
 
     def forward(self, features: Tensor) -> Tensor:
         """Circuit-accurate outputs in software units.
@@ -255,7 +282,7 @@ class Segment(nn.Module):
                 )
         interconnects = [layer.config.interconnect for layer in self.analog_layers()]
         return prepare_transient(
-            self._parts(), interconnects, self.prepare().stages, options, self.pace
+            self.parts(), interconnects, self.prepare().stages, options, self.pace
         )
 
     @lasting()

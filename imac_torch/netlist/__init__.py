@@ -1,4 +1,4 @@
-"""Netlists of a circuit for HSPICE and ngspice."""
+"""Netlists of a circuit for HSPICE, ngspice, and dialects of your own."""
 
 from imac_torch.netlist.hspice import HSpiceWriter
 from imac_torch.netlist.inverter import (
@@ -15,10 +15,10 @@ from imac_torch.netlist.parse import ParsedNetlist, ParsedSubcircuit, parse_netl
 from imac_torch.netlist.run import NetlistBatch, NetlistRun, write_netlists
 from imac_torch.netlist.settings import NetlistSettings
 from imac_torch.netlist.subcircuits import Subcircuit, read_subcircuit
-from imac_torch.netlist.writer import Deck, NetlistWriter
+from imac_torch.netlist.writer import BatchDeck, NetlistWriter, register_dialect
 
 __all__ = [
-    "Deck",
+    "BatchDeck",
     "HSpiceWriter",
     "Inverter",
     "NetlistBatch",
@@ -35,6 +35,7 @@ __all__ = [
     "osdi_inverter",
     "parse_netlist",
     "read_subcircuit",
+    "register_dialect",
     "table_error",
     "table_inverter",
     "write_netlists",

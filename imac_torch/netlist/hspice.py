@@ -6,15 +6,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from imac_torch.base.units import spice_number
 from imac_torch.errors import NetlistError
-from imac_torch.netlist.inverter import Inverter, library_inverter
+from imac_torch.finfet import write_model_card
+from imac_torch.netlist.inverter import Inverter, card_inverter, library_inverter
 from imac_torch.netlist.layer import wrap
 from imac_torch.netlist.measures import band
+from imac_torch.netlist.testbench import CURRENTS, BenchNetlist, TestBench
 from imac_torch.netlist.writer import (
     NEURON_POWER,
     SUPPLY_POWER,
-    Deck,
+    BatchDeck,
     NetlistWriter,
     pwl_sources,
     transient_line,
@@ -55,23 +59,16 @@ class HSpiceWriter(NetlistWriter):
     suffix = ".sp"
 
     def own_inverter(self, spec: NeuronSpec) -> Inverter:
-        """See :class:`NetlistWriter`: the user's ``models`` library with PTM-MG wrappers."""
+        """See :class:`NetlistWriter`: the user's ``models`` library, or model cards."""
         options, directory = spec.options, spec.named_file("model_directory")
-        if directory is None:
-            raise NetlistError(
-                "a netlist with FinFET neurons needs transistor models: set "
-                "Neuron.model_directory to the directory with the PTM-MG library 'models', or "
-                "give the writer its transistors (inverter=card_inverter(...), or a file with a "
-                "sub-circuit of ports g out vdd)"
+        if directory is not None and (Path(directory) / "models").is_file():
+            return library_inverter(
+                Path(directory), options.transistor_node, options.flavour, trust=self.trust
             )
-        return library_inverter(
-            Path(directory),
-            options.transistor_node,
-            options.flavour,
-            trust=self.trust,
-        )
+        n, p = spec.model.cards(spec)
+        return card_inverter(write_model_card(n), write_model_card(p), float(n.parameters["l"]))
 
-    def options(self, deck: Deck) -> list[str]:
+    def options(self, deck: BatchDeck) -> list[str]:
         """See :class:`NetlistWriter`."""
         wanted = self.waveform_files(deck)
         post = "post=2" + (" probe" if deck.settings.save == "outputs" else "")
@@ -95,7 +92,7 @@ class HSpiceWriter(NetlistWriter):
             f"abstol={spice_number(deck.settings.abstol)}",
         ]
 
-    def input_sources(self, deck: Deck) -> list[str]:
+    def input_sources(self, deck: BatchDeck) -> list[str]:
         """See :class:`NetlistWriter`."""
         if deck.settings.analysis == "transient":
             stop = 2.0 * deck.ends[-1]
@@ -112,7 +109,7 @@ class HSpiceWriter(NetlistWriter):
             *data_table("images", names, deck.inputs.tolist()),
         ]
 
-    def measures(self, deck: Deck) -> tuple[str, ...]:
+    def measures(self, deck: BatchDeck) -> tuple[str, ...]:
         """See :class:`NetlistWriter`."""
         names = self._quantities(deck)
         if deck.settings.analysis == "dc":
@@ -124,14 +121,14 @@ class HSpiceWriter(NetlistWriter):
             *(f"{node}_start" for node in deck.output_nodes),
         )
 
-    def waveform_files(self, deck: Deck) -> tuple[str, ...]:
+    def waveform_files(self, deck: BatchDeck) -> tuple[str, ...]:
         """See :class:`NetlistWriter`."""
         settings = deck.settings
         wanted = settings.waveforms or settings.save == "all"
         return (f"{deck.stem}.tr0",) if settings.analysis == "transient" and wanted else ()
 
     @staticmethod
-    def _quantities(deck: Deck) -> list[str]:
+    def _quantities(deck: BatchDeck) -> list[str]:
         chunks = range(len(deck.input_power_terms()))
         return [
             *deck.output_nodes,
@@ -141,18 +138,18 @@ class HSpiceWriter(NetlistWriter):
         ]
 
     @staticmethod
-    def _powers(deck: Deck) -> list[tuple[str, str]]:
+    def _powers(deck: BatchDeck) -> list[tuple[str, str]]:
         return [
             *((f"p_inputs{c}", term) for c, term in enumerate(deck.input_power_terms())),
             ("p_supply", SUPPLY_POWER),
             ("p_neurons", NEURON_POWER),
         ]
 
-    def analysis(self, deck: Deck) -> list[str]:
+    def analysis(self, deck: BatchDeck) -> list[str]:
         """See :class:`NetlistWriter`."""
         return self._transient(deck) if deck.settings.analysis == "transient" else self._dc(deck)
 
-    def _transient(self, deck: Deck) -> list[str]:
+    def _transient(self, deck: BatchDeck) -> list[str]:
         lines = [transient_line(deck, with_limit=False)]
         transition = deck.circuit.timing.transition
         if deck.settings.max_step is not None:
@@ -179,7 +176,7 @@ class HSpiceWriter(NetlistWriter):
         return [*lines, *(self._crossings(deck) if deck.settings.measure_latency else ())]
 
     @staticmethod
-    def _crossings(deck: Deck) -> list[str]:
+    def _crossings(deck: BatchDeck) -> list[str]:
         settings = deck.settings
         lines = []
         for k, (start, end) in enumerate(zip(deck.starts, deck.ends, strict=True)):
@@ -195,7 +192,7 @@ class HSpiceWriter(NetlistWriter):
                     ]
         return lines
 
-    def _dc(self, deck: Deck) -> list[str]:
+    def _dc(self, deck: BatchDeck) -> list[str]:
         return [
             ".dc Vscan 0 1 1 sweep data=images",
             *(f".measure dc {node} find v({node}) at=0" for node in deck.output_nodes),
@@ -204,3 +201,32 @@ class HSpiceWriter(NetlistWriter):
                 for name, expression in self._powers(deck)
             ),
         ]
+
+    def bench(self, bench: TestBench) -> BenchNetlist:
+        """See :class:`NetlistWriter`; results are measures."""
+        # As for operating points of networks: a dummy source is swept inside a .data table, so
+        # that something can be measured at each of its rows.
+        relative = spice_number(bench.settings.relative)
+        voltage = spice_number(bench.settings.absolute_voltage)
+        z, out = np.meshgrid(bench.inputs, bench.outputs, indexing="ij")
+        rows = zip(z.reshape(-1).tolist(), out.reshape(-1).tolist(), strict=True)
+        expressions = ("i(vout)", "-i(vz)", "-i(vdd)")
+        lines = [
+            bench.title(self.name),
+            ".option ingold=2 numdgt=10 measdgt=10 measform=0 post=0 nomod parhier=local",
+            f".option relv={relative} relvdc={relative} absv={voltage} absvdc={voltage} "
+            f"abstol={spice_number(bench.settings.abstol)}",
+            *bench.circuit("dc='value_z'", "dc='value_out'"),
+            "Vscan scan 0 0",
+            ".param value_z=0",
+            ".param value_out=0",
+            *data_table("points", ("value_z", "value_out"), rows),
+            ".dc Vscan 0 1 1 sweep data=points",
+            *(
+                f".measure dc {name} find par('{expression}') at=0"
+                for name, expression in zip(CURRENTS, expressions, strict=True)
+            ),
+            ".end",
+        ]
+        names = tuple(f"{name}[{k}]" for k in range(z.size) for name in CURRENTS)
+        return BenchNetlist(lines, names)

@@ -41,6 +41,7 @@ class Inverter:
         fins: The only number of fins it is made for, or None.
         vdd: V. The only supply it is made for, or None.
         temperature: K. The only temperature it is made for, or None.
+        static: Why it serves operating points only, and what to do; None: it has charges.
     """
 
     subcircuit: Subcircuit
@@ -50,6 +51,7 @@ class Inverter:
     fins: int | None = None
     vdd: float | None = None
     temperature: float | None = None
+    static: str | None = None
 
     def __post_init__(self) -> None:
         """Check that the sub-circuit takes the number of fins, which neurons pass to it.
@@ -212,7 +214,13 @@ def table_inverter(
         ]
     )
     subcircuit = parse_subcircuit(text, Path("inverter.sp"), INVERTER_PORTS)
-    return Inverter(subcircuit, files=files, dialect="ngspice", fins=fins, vdd=vdd)
+    return Inverter(
+        subcircuit, files=files, dialect="ngspice", fins=fins, vdd=vdd,
+        static="ngspice has no FinFET of HSPICE's level 72; it gets a table of ours, which has no "
+        "charges and serves operating points: pass settings=NetlistSettings(analysis='dc') for "
+        "those (--analysis dc), dialect='hspice' for a transient, your own sub-circuit in "
+        "neuron.subcircuit, or a compiled BSIM-CMG in neuron.osdi",
+    )  # fmt: skip
 
 
 def table_error(

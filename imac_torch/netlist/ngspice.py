@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 from imac_torch.base.units import spice_number
-from imac_torch.errors import NetlistError
-from imac_torch.netlist.inverter import Inverter
+from imac_torch.netlist.inverter import Inverter, table_inverter
 from imac_torch.netlist.layer import wrap
 from imac_torch.netlist.measures import SOURCES, band
+from imac_torch.netlist.osdi import osdi_inverter
+from imac_torch.netlist.testbench import BenchNetlist, TestBench
 from imac_torch.netlist.writer import (
     NEURON_POWER,
     SUPPLY_POWER,
-    Deck,
+    BatchDeck,
+    FloatArray,
     NetlistWriter,
-    pwl_sources,
     transient_line,
 )
 from imac_torch.periphery.neuron.base import NeuronSpec
 
+# ngspice ends a sweep when the accumulated value exceeds the stop value; a stop a part of a step
+# further makes the number of points certain whatever the rounding.
+_OVERSHOOT: Final = 0.25
 # Charge below which ngspice does not control the time step. Its default, 1e-14 C, is more than
 # all the charge of a wire segment (0.05 fF at 0.8 V is 4e-17 C): steps would not be controlled.
 _CHARGE_TOLERANCE: Final = 1e-21
@@ -46,14 +51,14 @@ class NgSpiceWriter(NetlistWriter):
     suffix = ".cir"
 
     def own_inverter(self, spec: NeuronSpec) -> Inverter:
-        """See :class:`NetlistWriter`; ngspice has no BSIM-CMG model of its own."""
-        raise NetlistError(
-            "ngspice has no model for PTM-MG FinFETs (level 72); give the writer a table of them "
-            "(inverter=table_inverter(...)) or an inverter sub-circuit (inverter=<file>, ports g "
-            "out vdd), use HSPICE, the native solver, or a behavioural neuron such as 'logistic'"
-        )
+        """See :class:`NetlistWriter`: a compiled BSIM-CMG, or a table of the transistors."""
+        osdi = spec.named_file("osdi")
+        if osdi is not None:
+            return osdi_inverter(Path(osdi), *spec.model.cards(spec), spec.temperature)
+        currents = spec.model.core(spec).values
+        return table_inverter(currents, vdd=spec.vdd, fins=spec.options.fins)
 
-    def options(self, deck: Deck) -> list[str]:
+    def options(self, deck: BatchDeck) -> list[str]:
         """See :class:`NetlistWriter`."""
         settings = deck.settings
         return [
@@ -63,17 +68,7 @@ class NgSpiceWriter(NetlistWriter):
             f"chgtol={spice_number(_CHARGE_TOLERANCE)} itl1=500 method=gear maxord=2 nomod"
         ]
 
-    def input_sources(self, deck: Deck) -> list[str]:
-        """See :class:`NetlistWriter`."""
-        if deck.settings.analysis == "transient":
-            return pwl_sources(deck)
-        first = deck.inputs[0].tolist()
-        return [
-            f"V{node} {node} 0 {spice_number(value)}"
-            for node, value in zip(deck.input_nodes, first, strict=True)
-        ]
-
-    def measures(self, deck: Deck) -> tuple[str, ...]:
+    def measures(self, deck: BatchDeck) -> tuple[str, ...]:
         """See :class:`NetlistWriter`."""
         if deck.settings.analysis == "dc":
             return ()
@@ -83,13 +78,13 @@ class NgSpiceWriter(NetlistWriter):
             *(f"{name}_{k}" for k in range(deck.images) for name in names),
         )
 
-    def waveform_files(self, deck: Deck) -> tuple[str, ...]:
+    def waveform_files(self, deck: BatchDeck) -> tuple[str, ...]:
         """See :class:`NetlistWriter`."""
         if deck.settings.analysis == "transient":
             return (f"{deck.stem}.raw",)
         return tuple(f"{deck.stem}_{k}.raw" for k in range(deck.images))
 
-    def analysis(self, deck: Deck) -> list[str]:
+    def analysis(self, deck: BatchDeck) -> list[str]:
         """See :class:`NetlistWriter`."""
         control = self._transient(deck) if deck.settings.analysis == "transient" else self._dc(deck)
         return [
@@ -103,14 +98,14 @@ class NgSpiceWriter(NetlistWriter):
         ]
 
     @staticmethod
-    def _saved(deck: Deck) -> list[str]:
+    def _saved(deck: BatchDeck) -> list[str]:
         if deck.settings.save == "all":
             return []
         vectors = [f"v({node})" for node in ["vdd", *deck.output_nodes, *deck.input_nodes]]
         vectors += ["i(vdd)", "i(vneurons)", *(f"i(v{node})" for node in deck.input_nodes)]
         return [wrap(vectors, ".save")]
 
-    def _transient(self, deck: Deck) -> list[str]:
+    def _transient(self, deck: BatchDeck) -> list[str]:
         lines = ["run", "let p_inputs = 0*v(vdd)"]
         lines += [f"let p_inputs = p_inputs{term}" for term in deck.input_power_terms()]
         lines += [f"let p_supply = {SUPPLY_POWER}", f"let p_neurons = {NEURON_POWER}"]
@@ -128,7 +123,7 @@ class NgSpiceWriter(NetlistWriter):
         return [*lines, wrap(vectors, f"write {deck.stem}.raw"), *self._measured(deck)]
 
     @staticmethod
-    def _measured(deck: Deck) -> list[str]:
+    def _measured(deck: BatchDeck) -> list[str]:
         settings, nodes = deck.settings, deck.output_nodes
         lines = ["set numdgt=12"]
         lines += [f"meas tran {node}_start find v({node}) at=0" for node in nodes]
@@ -154,7 +149,7 @@ class NgSpiceWriter(NetlistWriter):
                 ]
         return lines
 
-    def _dc(self, deck: Deck) -> list[str]:
+    def _dc(self, deck: BatchDeck) -> list[str]:
         lines = []
         values = deck.inputs.tolist()
         for k, image in enumerate(values):
@@ -166,3 +161,29 @@ class NgSpiceWriter(NetlistWriter):
             ]
             lines += ["op", f"write {deck.stem}_{k}.raw all"]
         return lines
+
+    def bench(self, bench: TestBench) -> BenchNetlist:
+        """See :class:`NetlistWriter`; results are in a file beside the netlist."""
+        settings = bench.settings
+        lines = [
+            bench.title(self.name),
+            f".options reltol={spice_number(settings.relative)} "
+            f"vntol={spice_number(settings.absolute_voltage)} "
+            f"abstol={spice_number(settings.abstol)} gmin=1e-15 itl1=500 itl2=500 nomod",
+            *bench.circuit("0", "0"),
+            ".save v(z) v(out) i(vout) i(vz) i(vdd)",
+            ".control",
+            "set filetype=binary",
+            f"dc {_range('vz', bench.inputs)} {_range('vout', bench.outputs)}",
+            f"write {bench.stem}.raw",
+            "quit 0",
+            ".endc",
+            ".end",
+        ]
+        return BenchNetlist(lines, waveform_files=(f"{bench.stem}.raw",))
+
+
+def _range(source: str, values: FloatArray) -> str:
+    step = float(values[-1] - values[0]) / (len(values) - 1)
+    stop = float(values[-1]) + _OVERSHOOT * step
+    return f"{source} {spice_number(values[0])} {spice_number(stop)} {spice_number(step)}"

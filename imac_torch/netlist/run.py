@@ -17,7 +17,7 @@ from imac_torch.errors import NetlistError
 from imac_torch.netlist.job import SimulationJob
 from imac_torch.netlist.rundir import write_run_directory
 from imac_torch.netlist.settings import NetlistSettings
-from imac_torch.netlist.writer import Deck, NetlistWriter
+from imac_torch.netlist.writer import BatchDeck, NetlistWriter
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class NetlistBatch:
         job: How to run it.
     """
 
-    deck: Deck
+    deck: BatchDeck
     first: int
     job: SimulationJob
 
@@ -105,7 +105,7 @@ def write_netlists(
     for number, first in enumerate(range(0, len(values), settings.images_per_netlist)):
         folder = f"batch_{number:05d}"
         part = values[first : first + settings.images_per_netlist]
-        deck = Deck(circuit, part, settings, "batch")
+        deck = BatchDeck(circuit, part, settings, "batch")
         name = f"{folder}/{deck.stem}{writer.suffix}"
         files[name] = writer.deck_text(deck, circuit_files)
         decks[name] = first, deck

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imac_torch.base.units import ZERO_CELSIUS, spice_number
 from imac_torch.errors import NetlistError
-from imac_torch.netlist.hspice import data_table
 from imac_torch.netlist.settings import NetlistSettings
-from imac_torch.netlist.subcircuits import Subcircuit
+from imac_torch.netlist.subcircuits import Subcircuit, neuron_subcircuit
 from imac_torch.periphery.neuron.base import NeuronSpec
 
 FloatArray = NDArray[np.float64]
@@ -21,10 +20,21 @@ FloatArray = NDArray[np.float64]
 NEURON_FILE: Final = "neuron.sp"
 """Copy of the sub-circuit's file beside the netlist."""
 CURRENTS: Final = ("i_out", "i_in", "i_supply")
-"""Measures of HSPICE: into the output's source, out of the input's and the supply's, A."""
-# ngspice ends a sweep when the accumulated value exceeds the stop value; a stop a part of a step
-# further makes the number of points certain whatever the rounding.
-_OVERSHOOT: Final = 0.25
+"""What is measured: into the output's source, out of the input's and the supply's, A."""
+
+
+class BenchNetlist(NamedTuple):
+    """What a dialect makes of a test bench.
+
+    Attributes:
+        lines: The netlist.
+        measures: Names of the measures that the simulator must report.
+        waveform_files: Names of the files that it writes.
+    """
+
+    lines: list[str]
+    measures: tuple[str, ...] = ()
+    waveform_files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,29 +59,8 @@ class TestBench:
     settings: NetlistSettings
     stem: str
 
-    def text(self, dialect: str) -> str:
-        """The netlist in a dialect.
-
-        Raises:
-            NetlistError: The dialect is unknown.
-        """
-        if dialect not in ("ngspice", "hspice"):
-            raise NetlistError(f"dialect must be 'ngspice' or 'hspice', got {dialect!r}")
-        lines = self._ngspice() if dialect == "ngspice" else self._hspice()
-        return "\n".join(lines) + "\n"
-
-    def measures(self, dialect: str) -> tuple[str, ...]:
-        """Names of the measures that HSPICE must report; ngspice writes a waveform file."""
-        if dialect == "ngspice":
-            return ()
-        points = range(len(self.inputs) * len(self.outputs))
-        return tuple(f"{name}[{k}]" for k in points for name in CURRENTS)
-
-    def waveform_files(self, dialect: str) -> tuple[str, ...]:
-        """Names of the files that the simulator writes."""
-        return (f"{self.stem}.raw",) if dialect == "ngspice" else ()
-
-    def _circuit(self, z: str, out: str) -> list[str]:
+    def circuit(self, z: str, out: str) -> list[str]:
+        """The neuron between sources of values ``z`` and ``out``, in any dialect."""
         arguments = self.subcircuit.arguments(self.spec.model.arguments(self.spec))
         return [
             f".temp {spice_number(self.spec.temperature - ZERO_CELSIUS)}",
@@ -82,62 +71,34 @@ class TestBench:
             f"Xneuron z out vdd {self.subcircuit.name}{arguments}",
         ]
 
-    def _title(self, dialect: str) -> str:
+    def title(self, dialect: str) -> str:
+        """First line of the netlist."""
         return (
             f"* imac_torch, {dialect}: {self.subcircuit.name} with forced input and output, "
             f"{len(self.inputs)} x {len(self.outputs)} points"
         )
 
-    def _ngspice(self) -> list[str]:
-        settings = self.settings
-        sweeps = [f"{_range('vz', self.inputs)} {_range('vout', self.outputs)}"]
-        return [
-            self._title("ngspice"),
-            f".options reltol={spice_number(settings.relative)} "
-            f"vntol={spice_number(settings.absolute_voltage)} "
-            f"abstol={spice_number(settings.abstol)} gmin=1e-15 itl1=500 itl2=500 nomod",
-            *self._circuit("0", "0"),
-            ".save v(z) v(out) i(vout) i(vz) i(vdd)",
-            ".control",
-            "set filetype=binary",
-            *(f"dc {sweep}" for sweep in sweeps),
-            f"write {self.stem}.raw",
-            "quit 0",
-            ".endc",
-            ".end",
-        ]
 
-    def _hspice(self) -> list[str]:
-        # As for operating points of networks: a dummy source is swept inside a .data table, so
-        # that something can be measured at each of its rows.
-        relative = spice_number(self.settings.relative)
-        voltage = spice_number(self.settings.absolute_voltage)
-        z, out = np.meshgrid(self.inputs, self.outputs, indexing="ij")
-        rows = zip(z.reshape(-1).tolist(), out.reshape(-1).tolist(), strict=True)
-        expressions = ("i(vout)", "-i(vz)", "-i(vdd)")
-        return [
-            self._title("hspice"),
-            ".option ingold=2 numdgt=10 measdgt=10 measform=0 post=0 nomod parhier=local",
-            f".option relv={relative} relvdc={relative} absv={voltage} absvdc={voltage} "
-            f"abstol={spice_number(self.settings.abstol)}",
-            *self._circuit("dc='value_z'", "dc='value_out'"),
-            "Vscan scan 0 0",
-            ".param value_z=0",
-            ".param value_out=0",
-            *data_table("points", ("value_z", "value_out"), rows),
-            ".dc Vscan 0 1 1 sweep data=points",
-            *(
-                f".measure dc {name} find par('{expression}') at=0"
-                for name, expression in zip(CURRENTS, expressions, strict=True)
-            ),
-            ".end",
-        ]
+def checked_subcircuit(spec: NeuronSpec, *, trust: bool = False) -> Subcircuit:
+    """A neuron's sub-circuit; of a characterised one that which its table was measured of.
 
+    Args:
+        spec: The neuron.
+        trust: Take the file and what it includes as they are; see :func:`imac_torch.compile`.
 
-def _range(source: str, values: FloatArray) -> str:
-    step = float(values[-1] - values[0]) / (len(values) - 1)
-    stop = float(values[-1]) + _OVERSHOOT * step
-    return f"{source} {spice_number(values[0])} {spice_number(stop)} {spice_number(step)}"
+    Raises:
+        NetlistError: The file is missing, or has changed since.
+        ConfigError: There is no table, or it holds for another supply or temperature.
+        DataError: The table cannot be read.
+    """
+    subcircuit = neuron_subcircuit(spec, trust=trust)
+    wanted = spec.model.digest(spec)
+    if wanted is not None and subcircuit_digest(subcircuit, spec) != wanted:
+        raise NetlistError(
+            f"{subcircuit.source} or its parameters are not those that {spec.options.table} was "
+            "characterised from; characterise it again (imac_torch.characterize)"
+        )
+    return subcircuit
 
 
 def subcircuit_digest(subcircuit: Subcircuit, spec: NeuronSpec) -> str:

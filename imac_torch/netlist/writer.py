@@ -1,4 +1,4 @@
-"""From a circuit and input voltages to the text of netlists; dialects differ in syntax only."""
+"""From a circuit and input voltages to the text of netlists; the base of every dialect."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imac_torch.base.units import ZERO_CELSIUS, spice_number
 from imac_torch.circuit.topology import Circuit
+from imac_torch.config.kinds import DIALECTS
 from imac_torch.errors import NetlistError
 from imac_torch.netlist.inverter import Inverter
 from imac_torch.netlist.layer import layer_text, wrap
@@ -23,10 +24,10 @@ from imac_torch.netlist.subcircuits import (
     INVERTER_PORTS,
     Subcircuit,
     defined_names,
-    neuron_subcircuit,
     read_out_subcircuit,
     read_subcircuit,
 )
+from imac_torch.netlist.testbench import BenchNetlist, TestBench, checked_subcircuit
 from imac_torch.periphery.neuron.base import NeuronSpec
 
 FloatArray = NDArray[np.float64]
@@ -39,7 +40,7 @@ _TERMS: Final = 12
 
 
 @dataclass(frozen=True)
-class Deck:
+class BatchDeck:
     """One netlist: the circuit with a batch of images.
 
     Attributes:
@@ -85,6 +86,8 @@ class Deck:
         return [f"-({'+'.join(terms[i : i + _TERMS])})" for i in range(0, len(terms), _TERMS)]
 
 
+Writer = TypeVar("Writer", bound="type[NetlistWriter]")
+
 SUPPLY_POWER: Final = "-(v(vdd)*i(vdd))"
 """Power delivered by vdd to bias lines and neurons."""
 NEURON_POWER: Final = "v(vdd)*i(vneurons)"
@@ -92,10 +95,10 @@ NEURON_POWER: Final = "v(vdd)*i(vneurons)"
 
 
 class NetlistWriter(ABC):
-    """Writes netlists in one dialect.
+    """Writes netlists in one dialect; a dialect of your own is a subclass.
 
     Attributes:
-        name: The dialect: ``ngspice`` or ``hspice``.
+        name: The dialect's.
         suffix: Of netlist files.
     """
 
@@ -134,42 +137,62 @@ class NetlistWriter(ABC):
         if inverter is not None and inverter.dialect not in (None, self.name):
             raise NetlistError(f"this inverter is for {inverter.dialect}, not for {self.name}")
         self._inverter = inverter
+        self._inverters: dict[tuple[object, ...], Inverter] = {}
 
     # What a dialect has to provide
 
     @abstractmethod
-    def own_inverter(self, spec: NeuronSpec) -> Inverter:
-        """The dialect's inverter for FinFET neurons.
-
-        Raises:
-            NetlistError: There is none.
-        """
-
-    @abstractmethod
-    def options(self, deck: Deck) -> list[str]:
+    def options(self, deck: BatchDeck) -> list[str]:
         """Option and temperature-independent control lines."""
 
     @abstractmethod
-    def input_sources(self, deck: Deck) -> list[str]:
-        """Sources of the input lines and whatever they need."""
-
-    @abstractmethod
-    def analysis(self, deck: Deck) -> list[str]:
+    def analysis(self, deck: BatchDeck) -> list[str]:
         """Analysis, measures and output lines."""
 
-    @abstractmethod
-    def measures(self, deck: Deck) -> tuple[str, ...]:
-        """Names of the measures that the simulator must report."""
+    # What it may provide
 
-    def optional_measures(self, deck: Deck) -> tuple[str, ...]:
+    def input_sources(self, deck: BatchDeck) -> list[str]:
+        """Sources of the input lines; of operating points those of the first image."""
+        if deck.settings.analysis == "transient":
+            return pwl_sources(deck)
+        return [
+            f"V{node} {node} 0 {spice_number(value)}"
+            for node, value in zip(deck.input_nodes, deck.inputs[0].tolist(), strict=True)
+        ]
+
+    def own_inverter(self, spec: NeuronSpec) -> Inverter:
+        """The transistors of FinFET neurons.
+
+        Raises:
+            NetlistError: The dialect has none.
+        """
+        raise NetlistError(
+            f"netlists of {self.name} have no transistors of their own for FinFET neurons; give "
+            "the neuron a sub-circuit (neuron.subcircuit), or take a behavioural one such as "
+            "'logistic'"
+        )
+
+    def bench(self, bench: TestBench) -> BenchNetlist:
+        """The netlist that measures a neuron's sub-circuit.
+
+        Raises:
+            NetlistError: The dialect has none.
+        """
+        raise NetlistError(f"netlists of {self.name} do not characterise neurons")
+
+    def measures(self, deck: BatchDeck) -> tuple[str, ...]:
+        """Names of the measures that the simulator must report; here none."""
+        return ()
+
+    def optional_measures(self, deck: BatchDeck) -> tuple[str, ...]:
         """Names of the measures that the simulator may report as failed."""
         if deck.settings.analysis == "dc" or not deck.settings.measure_latency:
             return ()
         return crossings(deck.output_nodes, deck.images)
 
-    @abstractmethod
-    def waveform_files(self, deck: Deck) -> tuple[str, ...]:
-        """Names of the result files that the simulator writes, in order."""
+    def waveform_files(self, deck: BatchDeck) -> tuple[str, ...]:
+        """Names of the result files that the simulator writes, in order; here none."""
+        return ()
 
     # What is common
 
@@ -180,7 +203,7 @@ class NetlistWriter(ABC):
             NetlistError: Something of the circuit cannot be written.
         """
         neurons = {
-            layer.name: neuron_subcircuit(layer.neurons.spec, trust=self.trust)
+            layer.name: checked_subcircuit(layer.neurons.spec, trust=self.trust)
             for layer in circuit.layers
         }
         amplifiers = {
@@ -221,10 +244,10 @@ class NetlistWriter(ABC):
         ]
         if not specs:
             return None
-        inverters = [self._inverter or self.own_inverter(spec) for spec in specs]
+        inverters = [self._inverter or self._own(spec) for spec in specs]
         for inverter, spec in zip(inverters, specs, strict=True):
             if inverter != inverters[0]:
-                raise NetlistError("all FinFET neurons of a netlist must use the same transistors")
+                raise NetlistError("a netlist holds one kind of transistor; layers ask for several")
             for what, made_for, wanted in (
                 ("fins", inverter.fins, spec.options.fins),
                 ("vdd", inverter.vdd, spec.vdd),
@@ -236,7 +259,18 @@ class NetlistWriter(ABC):
                     )
         return inverters[0]
 
-    def deck_text(self, deck: Deck, circuit_files: Mapping[str, str]) -> str:
+    def _own(self, spec: NeuronSpec) -> Inverter:
+        """Made once: resistances and level shifts, which are outside of it, may differ."""
+        options = spec.options
+        key = (
+            options.model_directory, options.transistor_node, options.flavour, options.osdi,
+            options.fins, spec.foreign, spec.temperature, spec.vdd,
+        )  # fmt: skip
+        if key not in self._inverters:
+            self._inverters[key] = self.own_inverter(spec)
+        return self._inverters[key]
+
+    def deck_text(self, deck: BatchDeck, circuit_files: Mapping[str, str]) -> str:
         """The netlist of one batch, to be placed in a folder of the run directory.
 
         Args:
@@ -245,6 +279,8 @@ class NetlistWriter(ABC):
         """
         circuit = deck.circuit
         inverter = self._find_inverter(circuit)
+        if inverter is not None and inverter.static and deck.settings.analysis != "dc":
+            raise NetlistError(inverter.static)
         lines = [
             f"* imac_torch, {self.name}: {deck.stem}, {deck.images} images, "
             f"{deck.settings.analysis} analysis",
@@ -271,6 +307,18 @@ class NetlistWriter(ABC):
         lines.extend(self.analysis(deck))
         lines.append(".end")
         return "\n".join(lines) + "\n"
+
+
+def register_dialect(writer: Writer) -> Writer:
+    """Let a subclass of :class:`NetlistWriter` be chosen by its name; serves as its decorator.
+
+    Raises:
+        NetlistError: It is none, or its name is one of the package's.
+    """
+    if not (isinstance(writer, type) and issubclass(writer, NetlistWriter)):
+        raise NetlistError(f"{writer!r} is no dialect: derive from NetlistWriter")
+    DIALECTS.register(writer.name, writer)
+    return writer
 
 
 def _without_collisions(
@@ -314,7 +362,7 @@ def _temperature(circuit: Circuit) -> float:
     return temperatures.pop()
 
 
-def load_lines(deck: Deck) -> list[str]:
+def load_lines(deck: BatchDeck) -> list[str]:
     """What the outputs of the network have to drive."""
     load = deck.circuit.timing.load_capacitance
     if load == 0.0:
@@ -339,8 +387,8 @@ def pwl(voltages: Sequence[float], period: float, transition: float) -> list[str
     return [*words, spice_number(len(voltages) * period), spice_number(voltages[-1])]
 
 
-def pwl_sources(deck: Deck) -> list[str]:
-    """The input sources of a transient; both dialects write them alike."""
+def pwl_sources(deck: BatchDeck) -> list[str]:
+    """The input sources of a transient."""
     timing = deck.circuit.timing
     return [
         wrap([*pwl(values, timing.period, timing.transition), ")"], f"V{node} {node} 0 pwl(")
@@ -348,7 +396,7 @@ def pwl_sources(deck: Deck) -> list[str]:
     ]
 
 
-def transient_line(deck: Deck, *, with_limit: bool) -> str:
+def transient_line(deck: BatchDeck, *, with_limit: bool) -> str:
     """The ``.tran`` line, with the largest step where the dialect takes it."""
     timing, settings = deck.circuit.timing, deck.settings
     step = timing.transition / 5 if settings.step is None else settings.step

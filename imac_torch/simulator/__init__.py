@@ -1,8 +1,8 @@
 """Drivers for external simulators, and parsers for what they write."""
 
 from imac_torch.netlist.job import SimulationJob
-from imac_torch.simulator.base import Simulator
 from imac_torch.simulator.batch import Progress, content_digest, run_jobs
+from imac_torch.simulator.engine import Simulator, Spice
 from imac_torch.simulator.hspice import HSpice
 from imac_torch.simulator.hspice_post import read_post
 from imac_torch.simulator.hspice_text import (
@@ -28,6 +28,7 @@ __all__ = [
     "SimulationOutcome",
     "SimulationResult",
     "Simulator",
+    "Spice",
     "SpiceSolution",
     "check",
     "content_digest",

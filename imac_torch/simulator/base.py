@@ -1,4 +1,4 @@
-"""The contract of every simulator driver."""
+"""How the program of a simulator is called, and what it leaves is read."""
 
 from __future__ import annotations
 
@@ -22,25 +22,29 @@ from imac_torch.errors import (
     SimulatorTimeoutError,
 )
 from imac_torch.netlist.job import SimulationJob
+from imac_torch.netlist.testbench import TestBench
+from imac_torch.netlist.writer import BatchDeck
 from imac_torch.simulator.process import ProcessOutput, Stopped, run_process, text_of
 from imac_torch.simulator.result import (
     FloatArray,
     SimulationOutcome,
     SimulationResult,
 )
+from imac_torch.simulator.transients import TransientValues, from_files
 
 _LOGGED: Final = 2**24
 """Bytes of a log that are looked at: half from its beginning, half from its end."""
 
 
-class Simulator(ABC):
-    """An external circuit simulator.
+class Program(ABC):
+    """An external circuit simulator, run on netlists.
 
     A driver never changes this process's directory, never uses a shell, reads the exit code *and*
     the log, and leaves every file of a run where it is.
 
     Attributes:
-        name: ``ngspice`` or ``hspice``.
+        name: The program's, and of the engine.
+        dialect: Of the netlists that it takes; here of the program's name.
         executable: Program name or path.
         timeout: Time limit of one run in s, None for no limit.
         licences: Largest number of simultaneous runs that licences allow, None for no limit.
@@ -74,6 +78,10 @@ class Simulator(ABC):
         self.timeout = timeout
         self.licences = licences
         self._version: str | None = None
+
+    @property
+    def dialect(self) -> str:  # noqa: D102 - an attribute, see the class
+        return self.name
 
     def __repr__(self) -> str:
         """Show the settings."""
@@ -175,6 +183,19 @@ class Simulator(ABC):
             for path in sorted(set(self._output_files(job)))
             if path.is_file()
         }
+
+    def values(self, deck: BatchDeck, result: SimulationResult) -> TransientValues:
+        """What a netlist's run gives; here all of it stands in waveform files."""
+        data = result.waveforms
+        return TransientValues.empty(deck) if data is None else from_files(deck, data)
+
+    def currents(self, bench: TestBench, result: SimulationResult) -> FloatArray:
+        """(P, Q, 3) A, at the points of a test bench: of the output, the input, the supply.
+
+        Raises:
+            SimulatorError: They are not in the result, or the driver cannot read them.
+        """
+        raise SimulatorError(f"{type(self).__name__} does not characterise neurons")
 
     # What a driver has to provide
 

@@ -16,7 +16,7 @@ from typing import Final
 from imac_torch.base.files import parse_json, read_text, write_text
 from imac_torch.errors import SimulatorError, SimulatorLicenceError
 from imac_torch.netlist.job import SimulationJob
-from imac_torch.simulator.base import Simulator, remove_stale
+from imac_torch.simulator.base import Program, remove_stale
 from imac_torch.simulator.result import SimulationOutcome, SimulationResult
 
 Progress = Callable[[int, int, SimulationOutcome], None]
@@ -68,7 +68,7 @@ def content_digest(netlist: Path) -> str:
 
 
 def run_jobs(
-    simulator: Simulator,
+    simulator: Program,
     jobs: Sequence[SimulationJob],
     *,
     workers: int = 1,
@@ -157,7 +157,7 @@ def _not_started(job: SimulationJob, cause: SimulatorError | None) -> SimulatorL
 
 
 def _run_one(
-    simulator: Simulator, job: SimulationJob, resume: bool, stop: threading.Event
+    simulator: Program, job: SimulationJob, resume: bool, stop: threading.Event
 ) -> SimulationOutcome:
     record = _record(job)
     try:
@@ -187,7 +187,7 @@ def _run_one(
 
 
 def _reload(
-    simulator: Simulator, job: SimulationJob, record: Path, identity: dict[str, object]
+    simulator: Program, job: SimulationJob, record: Path, identity: dict[str, object]
 ) -> SimulationResult | None:
     try:
         stored = parse_json(read_text(record))

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from imac_torch.errors import (
     MeasureWarning,
     SimulatorConvergenceError,
@@ -16,11 +18,14 @@ from imac_torch.errors import (
     SimulatorLicenceError,
 )
 from imac_torch.netlist.job import SimulationJob
-from imac_torch.simulator.base import Simulator
+from imac_torch.netlist.testbench import CURRENTS, TestBench
+from imac_torch.netlist.writer import BatchDeck
+from imac_torch.simulator.engine import Simulator
 from imac_torch.simulator.hspice_post import read_post
 from imac_torch.simulator.hspice_text import name_measures, parse_listing, read_measure_file
 from imac_torch.simulator.process import ProcessOutput
-from imac_torch.simulator.result import FloatArray
+from imac_torch.simulator.result import FloatArray, SimulationResult
+from imac_torch.simulator.transients import TransientValues, from_measures
 
 _ADVICE: Final = (
     "leave measures of latency out and have waveforms written: "
@@ -38,6 +43,7 @@ class HSpice(Simulator):
     """
 
     name = "hspice"
+    licensed = True
     install_hint = (
         "HSPICE is a commercial program of Synopsys: install it, set its environment "
         "(LM_LICENSE_FILE or SNPSLMD_LICENSE_FILE, PATH), or use ngspice or the native solver,"
@@ -123,3 +129,14 @@ class HSpice(Simulator):
 
     def _read_tables(self, path: Path) -> list[dict[str, FloatArray]]:
         return read_post(path)
+
+    def values(self, deck: BatchDeck, result: SimulationResult) -> TransientValues:
+        """See :class:`Program`: from measures."""
+        return from_measures(deck, result)
+
+    def currents(self, bench: TestBench, result: SimulationResult) -> FloatArray:
+        """See :class:`Program`: from measures."""
+        rows, columns = len(bench.inputs), len(bench.outputs)
+        names = [f"{name}[{k}]" for k in range(rows * columns) for name in CURRENTS]
+        found = np.array([result.measures[name] for name in names])
+        return found.reshape(rows, columns, len(CURRENTS))

@@ -7,13 +7,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from imac_torch.base.units import parse_spice_number
 from imac_torch.errors import SimulatorConvergenceError, SimulatorError
 from imac_torch.netlist.job import SimulationJob
-from imac_torch.simulator.base import Simulator
+from imac_torch.netlist.testbench import TestBench
+from imac_torch.simulator.engine import Simulator
 from imac_torch.simulator.process import ProcessOutput
 from imac_torch.simulator.rawfile import read_raw
-from imac_torch.simulator.result import FloatArray
+from imac_torch.simulator.result import FloatArray, SimulationResult
 
 _VERSION: Final = re.compile(r"ngspice[- ](\d[\w.+-]*)")
 # "name = value", as `meas` prints it (seven digits) and as `print` does (`numdgt` digits).
@@ -109,3 +112,28 @@ class NgSpice(Simulator):
 
     def _read_tables(self, path: Path) -> list[dict[str, FloatArray]]:
         return read_raw(path)
+
+    def currents(self, bench: TestBench, result: SimulationResult) -> FloatArray:
+        """See :class:`Program`: from a file of all points."""
+        rows, columns = len(bench.inputs), len(bench.outputs)
+        data = result.waveforms or {}
+        points = max((len(value) for value in data.values()), default=0)
+        if "v(z)" not in data or len(data["v(z)"]) != rows * columns:
+            raise SimulatorError(
+                f"{points} of {rows * columns} points came back from the sweep of "
+                f"{bench.subcircuit.name}; see {result.log}",
+                directory=result.log.parent,
+            )
+        # The input is swept inside, the output outside.
+        grid = {name: value.reshape(columns, rows).T for name, value in data.items()}
+        off = max(
+            float(np.abs(grid["v(z)"] - bench.inputs[:, None]).max()),
+            float(np.abs(grid["v(out)"] - bench.outputs).max()),
+        )
+        if off > 1e-9:  # a sweep accumulates its steps: 1e-13 V over a thousand of them
+            raise SimulatorError(
+                f"the sweep of {bench.subcircuit.name} is {off:g} V off its grid; see {result.log}",
+                directory=result.log.parent,
+            )
+        currents = np.stack([grid["i(vout)"], -grid["i(vz)"], -grid["i(vdd)"]], axis=-1)
+        return np.ascontiguousarray(currents)

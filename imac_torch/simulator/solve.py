@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from imac_torch.errors import NetlistError, SimulatorError
 from imac_torch.netlist.run import NetlistBatch, NetlistRun
 from imac_torch.netlist.rundir import run_directory
-from imac_torch.netlist.writer import Deck
 from imac_torch.results.energy import Energy
 from imac_torch.results.latency import Latency
 from imac_torch.results.solution import Power, Solution, Status
 from imac_torch.results.waveform import Waveforms
-from imac_torch.simulator.base import Simulator
+from imac_torch.simulator.base import Program
 from imac_torch.simulator.batch import Progress, forget, run_jobs
-from imac_torch.simulator.result import FloatArray, SimulationOutcome, SimulationResult
+from imac_torch.simulator.result import SimulationOutcome
 from imac_torch.simulator.transients import (
     TransientValues,
-    from_measures,
     from_waveforms,
     waveforms,
 )
@@ -124,7 +120,7 @@ class SpiceSolution:
 
 def solve_netlists(
     run: NetlistRun,
-    simulator: Simulator,
+    simulator: Program,
     *,
     workers: int = 1,
     resume: bool = True,
@@ -150,9 +146,9 @@ def solve_netlists(
             others by now.
         SimulatorNotFoundError: The simulator is not installed.
     """
-    if run.dialect != simulator.name:
+    if run.dialect != simulator.dialect:
         raise NetlistError(
-            f"the netlists in {run.directory} are for {run.dialect}, not for {simulator.name}"
+            f"the netlists in {run.directory} are for {run.dialect}, not for {simulator.dialect}"
         )
     jobs = [batch.job for batch in run.batches]
     with run_directory(run.directory, run.digests, wait=run.shared):
@@ -161,7 +157,7 @@ def solve_netlists(
         )
     parts, outcomes = zip(
         *(
-            _read_or_fail(batch, outcome, run.dialect)
+            _read_or_fail(batch, outcome, simulator)
             for batch, outcome in zip(run.batches, finished_jobs, strict=True)
         ),
         strict=True,
@@ -216,11 +212,12 @@ def _energy(sources: Tensor) -> Energy:
 
 
 def _read_or_fail(
-    batch: NetlistBatch, outcome: SimulationOutcome, dialect: str
+    batch: NetlistBatch, outcome: SimulationOutcome, simulator: Program
 ) -> tuple[TransientValues, SimulationOutcome]:
     """The results of a netlist; what is not in them makes it a failed one, to be run again."""
     try:
-        values = _read(batch, outcome.result, dialect)
+        deck, result = batch.deck, outcome.result
+        values = TransientValues.empty(deck) if result is None else simulator.values(deck, result)
         missing = int((~torch.isfinite(values.outputs).all(dim=1)).sum())
         if missing and outcome.error is None:
             forget(batch.job)
@@ -244,58 +241,3 @@ def _read_or_fail(
             directory=batch.job.directory,
         )
         return TransientValues.empty(batch.deck), replace(outcome, result=None, error=problem)
-
-
-def _read(batch: NetlistBatch, result: SimulationResult | None, dialect: str) -> TransientValues:
-    deck = batch.deck
-    empty = TransientValues.empty(deck)
-    if result is None:
-        return empty
-    data = result.waveforms
-    if deck.settings.analysis == "dc":
-        if dialect == "hspice":
-            outputs, power = _points_of_measures(deck, result)
-        elif data is None:
-            return empty
-        else:
-            outputs, power = _points_of_files(deck, data)
-        return replace(empty, outputs=torch.from_numpy(outputs), power=torch.from_numpy(power))
-    if dialect == "hspice":
-        values = from_measures(deck, result)
-        if data is None:
-            return values
-        # Powers, and outputs in full precision, are measures; the rest of what waveforms tell.
-        timed = from_waveforms(deck, data)
-        return replace(values, latency=timed.latency, decision=timed.decision)
-    return empty if data is None else from_waveforms(deck, data)
-
-
-def _points_of_files(
-    deck: Deck, data: dict[str, FloatArray]
-) -> tuple[FloatArray, FloatArray]:
-    """Operating points of ngspice: one entry per image in every array. (b, M) V, (b, 3) W."""
-    outputs = np.stack([data[f"v({node})"] for node in deck.output_nodes], axis=1)
-    if len(outputs) != deck.images:
-        raise SimulatorError(f"it holds {len(outputs)} operating points, not {deck.images}")
-    inputs = -sum(
-        (data[f"v({node})"] * data[f"i(v{node})"] for node in deck.input_nodes),
-        np.zeros(deck.images),
-    )
-    supply = -data["v(vdd)"] * data["i(vdd)"]
-    neurons = data["v(vdd)"] * data["i(vneurons)"]
-    return outputs, np.stack([inputs, supply, neurons], axis=1)
-
-
-def _points_of_measures(deck: Deck, result: SimulationResult) -> tuple[FloatArray, FloatArray]:
-    """Operating points of HSPICE. (b, M) V, (b, 3) W."""
-
-    def column(name: str) -> FloatArray:
-        keys = [f"{name}[{k}]" for k in range(deck.images)]
-        return np.array([result.measures.get(key, math.nan) for key in keys])
-
-    chunks = len(deck.input_power_terms())
-    inputs = np.sum([column(f"p_inputs{c}") for c in range(chunks)], axis=0)
-    return (
-        np.stack([column(node) for node in deck.output_nodes], axis=1),
-        np.stack([inputs, column("p_supply"), column("p_neurons")], axis=1),
-    )

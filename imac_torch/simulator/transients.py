@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from imac_torch.errors import SimulatorError
 from imac_torch.netlist.measures import EDGES, SOURCES
-from imac_torch.netlist.writer import Deck
+from imac_torch.netlist.writer import BatchDeck
 from imac_torch.results.latency import decision_time, settling_time
 from imac_torch.results.waveform import Waveforms, integral, sample
 from imac_torch.simulator.result import FloatArray, SimulationResult
@@ -54,7 +54,7 @@ class TransientValues:
     decision: Tensor
 
     @classmethod
-    def empty(cls, deck: Deck) -> TransientValues:
+    def empty(cls, deck: BatchDeck) -> TransientValues:
         """Of a netlist that gave no result yet."""
 
         def holes(*width: int) -> Tensor:
@@ -67,7 +67,7 @@ class TransientValues:
 
 
 def from_waveforms(
-    deck: Deck, data: Mapping[str, FloatArray], final: Tensor | None = None
+    deck: BatchDeck, data: Mapping[str, FloatArray], final: Tensor | None = None
 ) -> TransientValues:
     """From outputs and powers over time, as far as the simulator got.
 
@@ -100,8 +100,65 @@ def from_waveforms(
     return values
 
 
-def from_measures(deck: Deck, result: SimulationResult) -> TransientValues:
-    """From the measures of HSPICE, those of latency included."""
+def from_files(deck: BatchDeck, data: Mapping[str, FloatArray]) -> TransientValues:
+    """From waveform files that hold everything, as those of ngspice do."""
+    if deck.settings.analysis == "dc":
+        return _points(deck, *_points_of_files(deck, data))
+    return from_waveforms(deck, data)
+
+
+def from_measures(deck: BatchDeck, result: SimulationResult) -> TransientValues:
+    """From the measures of HSPICE, those of latency included, and its waveforms if it has some."""
+    if deck.settings.analysis == "dc":
+        return _points(deck, *_points_of_measures(deck, result))
+    values = _measured(deck, result)
+    if result.waveforms is None:
+        return values
+    # Powers, and outputs in full precision, are measures; the rest of what waveforms tell.
+    timed = from_waveforms(deck, result.waveforms)
+    return replace(values, latency=timed.latency, decision=timed.decision)
+
+
+def _points(deck: BatchDeck, outputs: FloatArray, power: FloatArray) -> TransientValues:
+    """Of operating points."""
+    return replace(
+        TransientValues.empty(deck),
+        outputs=torch.from_numpy(outputs), power=torch.from_numpy(power),
+    )  # fmt: skip
+
+
+def _points_of_files(
+    deck: BatchDeck, data: Mapping[str, FloatArray]
+) -> tuple[FloatArray, FloatArray]:
+    """Operating points of ngspice: one entry per image in every array. (b, M) V, (b, 3) W."""
+    outputs = np.stack([data[f"v({node})"] for node in deck.output_nodes], axis=1)
+    if len(outputs) != deck.images:
+        raise SimulatorError(f"it holds {len(outputs)} operating points, not {deck.images}")
+    inputs = -sum(
+        (data[f"v({node})"] * data[f"i(v{node})"] for node in deck.input_nodes),
+        np.zeros(deck.images),
+    )
+    supply = -data["v(vdd)"] * data["i(vdd)"]
+    neurons = data["v(vdd)"] * data["i(vneurons)"]
+    return outputs, np.stack([inputs, supply, neurons], axis=1)
+
+
+def _points_of_measures(deck: BatchDeck, result: SimulationResult) -> tuple[FloatArray, FloatArray]:
+    """Operating points of HSPICE. (b, M) V, (b, 3) W."""
+
+    def column(name: str) -> FloatArray:
+        keys = [f"{name}[{k}]" for k in range(deck.images)]
+        return np.array([result.measures.get(key, math.nan) for key in keys])
+
+    chunks = len(deck.input_power_terms())
+    inputs = np.sum([column(f"p_inputs{c}") for c in range(chunks)], axis=0)
+    return (
+        np.stack([column(node) for node in deck.output_nodes], axis=1),
+        np.stack([inputs, column("p_supply"), column("p_neurons")], axis=1),
+    )
+
+
+def _measured(deck: BatchDeck, result: SimulationResult) -> TransientValues:
     images = range(deck.images)
     chunks = range(len(deck.input_power_terms()))
 
@@ -126,7 +183,7 @@ def from_measures(deck: Deck, result: SimulationResult) -> TransientValues:
     )
 
 
-def measured_latency(deck: Deck, result: SimulationResult) -> Tensor:
+def measured_latency(deck: BatchDeck, result: SimulationResult) -> Tensor:
     """(b, M) s, from the measured times at which outputs cross the edges of their bands.
 
     An output ends in its band, so that the last crossing of an edge is where it came to stay. If
@@ -146,7 +203,7 @@ def measured_latency(deck: Deck, result: SimulationResult) -> Tensor:
 
 
 def waveforms(
-    parts: Iterable[tuple[Deck, int, Mapping[str, FloatArray] | None]],
+    parts: Iterable[tuple[BatchDeck, int, Mapping[str, FloatArray] | None]],
     samples: Sequence[int],
     nodes: Sequence[str] | None,
 ) -> Waveforms:
@@ -197,7 +254,7 @@ def _union(times: Sequence[Tensor]) -> Tensor:
     return merged[torch.cat([merged.new_tensor([True]).bool(), merged.diff() > gap])]
 
 
-def _finished(deck: Deck, time: Tensor) -> Iterator[tuple[int, float, float]]:
+def _finished(deck: BatchDeck, time: Tensor) -> Iterator[tuple[int, float, float]]:
     """Index, start and end of every image that the simulator got to the end of."""
     last = float(time[-1])
     for k, (start, end) in enumerate(zip(deck.starts, deck.ends, strict=True)):

@@ -6,43 +6,18 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from imac_torch.base.progress import progress_bar
+from imac_torch.config.kinds import DIALECTS, ENGINES
 from imac_torch.datasets.batches import labelled_batches
 from imac_torch.errors import NetlistError, NeuronWarning
-from imac_torch.finfet import write_model_card
 from imac_torch.model.network import IMACNetwork
-from imac_torch.netlist import (
-    HSpiceWriter,
-    Inverter,
-    NetlistRun,
-    NetlistSettings,
-    NetlistWriter,
-    NgSpiceWriter,
-    card_inverter,
-    library_inverter,
-    osdi_inverter,
-    table_inverter,
-    write_netlists,
-)
+from imac_torch.netlist import NetlistRun, NetlistSettings, NetlistWriter, write_netlists
 from imac_torch.numeric.modes import lasting
-from imac_torch.periphery.neuron.base import NeuronSpec
-from imac_torch.periphery.neuron.finfet import transistors
-from imac_torch.simulator import (
-    HSpice,
-    NgSpice,
-    SimulationOutcome,
-    Simulator,
-    SpiceSolution,
-    solve_netlists,
-)
-from imac_torch.study.userneuron import check_table
-
-Dialect = Literal["ngspice", "hspice"]
+from imac_torch.simulator import SimulationOutcome, Simulator, SpiceSolution, solve_netlists
 
 
 @dataclass(frozen=True)
@@ -84,7 +59,7 @@ class Deck:
         ``.errors``; ``simulator.check(solution)`` raises the first.
 
         Args:
-            simulator: A driver for the dialect; None: the program of that name on the path.
+            simulator: A driver for the dialect; None: the program of that name.
             workers: Simultaneous runs.
             resume: Read netlists that were completed earlier back instead of running them.
             progress: Show a progress bar.
@@ -94,10 +69,10 @@ class Deck:
 
         Raises:
             SimulatorNotFoundError: The simulator is not installed.
-            NetlistError: The driver is for another dialect.
+            NetlistError: The driver is for another dialect, or there is none for it.
         """
         if simulator is None:
-            simulator = HSpice() if self.run_files.dialect == "hspice" else NgSpice()
+            simulator = _simulator_of(self.run_files)
         batches = len(self.run_files.batches)
         with progress_bar(simulator.name, batches, "netlists", shown=progress) as advance:
 
@@ -109,12 +84,24 @@ class Deck:
             )
 
 
+def _simulator_of(run: NetlistRun) -> Simulator:
+    """The simulator that has the name of a run's dialect."""
+    driver = ENGINES.get(run.dialect) if run.dialect in ENGINES else None
+    if driver is None or not issubclass(driver, Simulator):
+        raise NetlistError(
+            f"no simulator here runs netlists of {run.dialect}: run those in {run.directory} with "
+            "one of yours, or pass a driver for it (a subclass of imac_torch.simulator.Simulator)"
+        )
+    found: Simulator = driver()
+    return found
+
+
 def compile(
     network: IMACNetwork,
     loader: Iterable[object],
     directory: str | Path,
     *,
-    dialect: Dialect = "ngspice",
+    dialect: str | type[NetlistWriter] = "ngspice",
     settings: NetlistSettings | None = None,
     first: int = 0,
     limit: int | None = None,
@@ -127,7 +114,8 @@ def compile(
         network: A converted model; its present conductances are written.
         loader: Yields pairs (inputs, labels).
         directory: Run directory: new, empty, or of an earlier run of ours.
-        dialect: ``ngspice`` or ``hspice``.
+        dialect: ``ngspice``, ``hspice``, or one of yours
+            (:class:`imac_torch.netlist.NetlistWriter`).
         settings: Analysis, samples per netlist, tolerances; None: a transient, ten per netlist.
         first: Samples to skip (IMAC-Sim: firstimage).
         limit: Samples to take, None for all (IMAC-Sim: testnum).
@@ -179,7 +167,7 @@ def write_deck(
     labels: Tensor,
     directory: Path,
     *,
-    dialect: Dialect,
+    dialect: str | type[NetlistWriter],
     settings: NetlistSettings | None = None,
     amplifier: Path | None = None,
     trust: bool = False,
@@ -192,8 +180,8 @@ def write_deck(
     """
     circuit = network.circuit()
     settings = settings or NetlistSettings()
-    specs = [layer.neurons.spec for layer in circuit.layers]
-    writer = netlist_writer(specs, dialect, settings, amplifier=amplifier, trust=trust)
+    kind = DIALECTS.get(dialect) if isinstance(dialect, str) else dialect
+    writer = kind(amplifier=amplifier, trust=trust)
     run = write_netlists(circuit, inputs, directory, writer, settings, shared=shared)
     return Deck(run, labels)
 
@@ -215,73 +203,3 @@ def collect(
             voltages.append(network.voltages(batch.to(network.device)).cpu())
             classes.append(labels)
     return torch.cat(voltages), torch.cat(classes)
-
-
-def netlist_writer(
-    specs: list[NeuronSpec],
-    dialect: Dialect,
-    settings: NetlistSettings,
-    *,
-    amplifier: Path | None = None,
-    trust: bool = False,
-) -> NetlistWriter:
-    """The writer of a dialect, with the transistors that the neurons need.
-
-    Raises:
-        NetlistError: The dialect is unknown, layers have different transistors, the table
-            that stands for a FinFET in ngspice cannot do the analysis, or a sub-circuit is not
-            the one that its table was characterised from.
-    """
-    if dialect not in ("ngspice", "hspice"):
-        raise NetlistError(f"dialect must be 'ngspice' or 'hspice', got {dialect!r}")
-    for spec in specs:
-        if spec.model.characterised:
-            check_table(spec, trust=trust)
-    finfets = [spec for spec in specs if spec.has_inverter]
-    inverter = None if not finfets else _inverter(finfets, dialect, settings, trust=trust)
-    kind = HSpiceWriter if dialect == "hspice" else NgSpiceWriter
-    return kind(amplifier=amplifier, inverter=inverter, trust=trust)
-
-
-def _inverter(
-    specs: list[NeuronSpec], dialect: Dialect, settings: NetlistSettings, *, trust: bool
-) -> Inverter:
-    first = specs[0]
-    options = first.options
-    # Resistances and level shifts may differ per layer, they are outside the inverter; so may
-    # fins, except where one table stands for all inverters.
-    kinds = {
-        (
-            spec.options.model_directory,
-            spec.options.transistor_node,
-            spec.options.flavour,
-            spec.options.osdi if dialect == "ngspice" else None,
-            spec.options.fins if dialect == "ngspice" and spec.options.osdi is None else None,
-            spec.temperature,
-            spec.vdd,
-        )
-        for spec in specs
-    }
-    if len(kinds) > 1:
-        raise NetlistError("a netlist holds one kind of transistor; layers ask for several")
-    if dialect == "hspice":
-        directory = first.named_file("model_directory")
-        if directory is not None and (Path(directory) / "models").is_file():
-            return library_inverter(
-                Path(directory), options.transistor_node, options.flavour, trust=trust
-            )
-        n, p = transistors(first)
-        return card_inverter(
-            write_model_card(n.card), write_model_card(p.card), float(n.card.parameters["l"])
-        )
-    osdi = first.named_file("osdi")
-    if osdi is not None:
-        n, p = transistors(first)
-        return osdi_inverter(Path(osdi), n.card, p.card, first.temperature)
-    if settings.analysis != "dc":
-        raise NetlistError(
-            "ngspice has no FinFET of HSPICE's level 72; it gets a table of ours, which has no "
-            "charges and serves operating points: pass settings=NetlistSettings(analysis='dc'), "
-            "your own sub-circuit in neuron.subcircuit, or a compiled BSIM-CMG in neuron.osdi"
-        )
-    return table_inverter(first.model.core(first).values, vdd=first.vdd, fins=options.fins)

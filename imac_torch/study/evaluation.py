@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from imac_torch.base.progress import progress_bar
+from imac_torch.circuit.engine import Engine
 from imac_torch.datasets.batches import chosen, labelled_batches
-from imac_torch.dc.native import Native
 from imac_torch.errors import DataError, ImacError, SamplingWarning, SolverError
 from imac_torch.model.network import IMACNetwork, evaluating
 from imac_torch.numeric.modes import lasting
 from imac_torch.reports.report import Report, environment
 from imac_torch.results.solution import Solution, Status, combine, concatenate
-from imac_torch.study.engine import Engine, bind
 from imac_torch.transient.inference import InferenceRun
 from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.transient.options import TimingOptions
@@ -63,8 +62,9 @@ def evaluate(
         loader: Yields pairs (inputs, labels).
         reference: The software model to compare with (it is run in evaluation mode); None: no
             comparison.
-        engine: None for the network's native engine; ``Native(...)``, ``NgSpice(...)``,
-            ``HSpice(...)`` or ``Spice(simulator, directory, …)``.
+        engine: None for the network's own; ``Native(...)``, ``NgSpice(...)``, ``HSpice(...)``,
+            ``Spice(simulator, directory, …)``, or one of yours
+            (:class:`imac_torch.circuit.engine.Engine`).
         first: Samples to skip (IMAC-Sim: firstimage).
         limit: Samples to take, None for all (IMAC-Sim: testnum).
         timing: Whether to measure latency and energy of every sample too, with transients of
@@ -88,13 +88,14 @@ def evaluate(
     Whatever ends the run midway (these errors, others, Ctrl-C) has the report of the samples that
     were finished before in its ``report``.
     """
-    if timing and not isinstance(network.engine if engine is None else engine, Native):
+    engine = network.engine if engine is None else engine
+    if timing and not engine.measures_time:
         raise SolverError(
             "timing is measured by the native engine; leave engine out, or let the simulator "
             "measure: compile(network, loader, directory).run()"
         )
     started = time.perf_counter()
-    bound = bind(network, engine)
+    bound = engine.bind(network.segment)
     run = None
     if timing:
         run = network.timing(None if timing is True else timing)

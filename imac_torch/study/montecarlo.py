@@ -251,7 +251,7 @@ class MonteCarlo:
             )
             crossbar = build_crossbar(pair, layer.config, layer.matrix.gain())
             parts.append((crossbar, layer.neuron_spec()))
-        engine = self.network.engine
+        engine = self.network.segment.native
         return engine.solve(engine.prepare(parts), voltages, power=power)
 
     @lasting()
@@ -294,7 +294,8 @@ class MonteCarlo:
                 f"keeping all outputs of {samples} samples",
                 "leave keep_outputs out, or take fewer images",
             )
-        nominal = self.network.engine.solve(self.network.prepare(), voltages, power=False).outputs
+        native = self.network.segment.native
+        nominal = native.solve(self.network.prepare(), voltages, power=False).outputs
         columns: list[list[Tensor]] = [[], [], [], []]
         outputs: list[Tensor] = []
         forecast = Forecast(f"Monte Carlo of {samples} samples", samples * len(voltages))

@@ -17,7 +17,7 @@ from imac_torch.numeric.modes import lasting
 from imac_torch.results.latency import RESOLUTION, Latency, measure_latency, same_answers
 from imac_torch.results.waveform import sample
 from imac_torch.simulator import NgSpice, Simulator, SpiceSolution, check, solve_netlists
-from imac_torch.study.deck import Dialect, collect, write_deck
+from imac_torch.study.deck import collect, write_deck
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.network import solve_transient
 from imac_torch.transient.options import TimingOptions, TransientOptions
@@ -123,11 +123,11 @@ def verify_transient(
         settings = NetlistSettings(
             images_per_netlist=samples, waveforms=True, max_step=timing.period / 250
         )
-    dialect: Dialect = "hspice" if simulator.name == "hspice" else "ngspice"
     with tempfile.TemporaryDirectory(prefix="imac_torch_") as temporary:
         target = Path(temporary) / "verify" if directory is None else Path(directory)
         deck = write_deck(
-            network, inputs, labels, target, dialect=dialect, settings=settings, trust=trust
+            network, inputs, labels, target, dialect=simulator.dialect, settings=settings,
+            trust=trust,
         )
         spice = check(solve_netlists(deck.run_files, simulator))
     if options is None:

@@ -16,18 +16,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.config import Neuron
-from imac_torch.errors import ConfigError, NetlistError, SimulatorError
+from imac_torch.config.kinds import DIALECTS
+from imac_torch.errors import ConfigError
 from imac_torch.netlist import NetlistSettings
 from imac_torch.netlist.job import SimulationJob
 from imac_torch.netlist.rundir import run_directory, write_run_directory
-from imac_torch.netlist.subcircuits import NEURON_PORTS, Subcircuit, read_subcircuit
-from imac_torch.netlist.testbench import CURRENTS, NEURON_FILE, TestBench, subcircuit_digest
+from imac_torch.netlist.subcircuits import NEURON_PORTS, read_subcircuit
+from imac_torch.netlist.testbench import NEURON_FILE, TestBench, subcircuit_digest
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.neurontable import NeuronTable, measure_interpolation
 from imac_torch.periphery.neuron.table import TableNeuron
-from imac_torch.simulator import SimulationResult, Simulator, run_jobs
+from imac_torch.simulator import Simulator, run_jobs
 
-__all__ = ["characterize", "check_table"]
+__all__ = ["characterize"]
 
 INPUT_RANGE: Final = (-6.0, 6.0)
 """V. What amplifiers with low-resistance devices reach."""
@@ -122,38 +123,6 @@ def characterize(
     )
 
 
-def check_table(spec: NeuronSpec, *, trust: bool = False) -> None:
-    """Make sure that a netlist's sub-circuit is the one the native table was measured of.
-
-    Args:
-        spec: A neuron of kind ``table`` with ``subcircuit`` and ``table`` set.
-        trust: As for :func:`characterize`.
-
-    Raises:
-        NetlistError: One of them is not set, or the file has changed since.
-        ConfigError: The table holds for another supply or temperature.
-        DataError: The table cannot be read.
-    """
-    path, name = spec.named_file("subcircuit"), spec.named_file("table")
-    if path is None:
-        raise NetlistError(
-            "a neuron of kind 'table' has no netlist of its own; name the sub-circuit file it was "
-            "characterised from (neuron.subcircuit)"
-        )
-    if name is None:
-        raise NetlistError("a neuron of kind 'table' needs neuron.table, the file with its table")
-    table = NeuronTable.load(name)
-    table.check(vdd=spec.vdd, temperature=spec.temperature, where=name)
-    subcircuit: Subcircuit = read_subcircuit(
-        Path(path), NEURON_PORTS, trust=trust
-    )
-    if subcircuit_digest(subcircuit, spec) != table.digest:
-        raise NetlistError(
-            f"{path} or its parameters are not those that {name} was "
-            "characterised from; characterise it again (imac_torch.characterize)"
-        )
-
-
 def _middle(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return (values[1:] + values[:-1]) / 2
 
@@ -169,54 +138,19 @@ def _directory(directory: str | Path | None) -> Iterator[Path]:
 
 def _simulate(benches: list[TestBench], simulator: Simulator, folder: Path) -> list[Tensor]:
     """(P, Q, 3) A per bench."""
-    dialect = simulator.name
-    suffix = ".cir" if dialect == "ngspice" else ".sp"
+    writer = DIALECTS.get(simulator.dialect)()
     files = {NEURON_FILE: benches[0].subcircuit.text}
     jobs = []
     for bench in benches:
-        name = f"{bench.stem}{suffix}"
-        files[name] = bench.text(dialect)
-        jobs.append(
-            SimulationJob(folder / name, bench.measures(dialect), bench.waveform_files(dialect))
-        )
-    description = {"dialect": dialect, "subcircuit": benches[0].spec.kind}
+        name = f"{bench.stem}{writer.suffix}"
+        written = writer.bench(bench)
+        files[name] = "\n".join(written.lines) + "\n"
+        jobs.append(SimulationJob(folder / name, written.measures, written.waveform_files))
+    description = {"dialect": writer.name, "subcircuit": benches[0].spec.kind}
     digests = write_run_directory(folder, files, description)
     with run_directory(folder, digests):
         outcomes = run_jobs(simulator, jobs, workers=2)
     return [
-        _currents(bench, outcome.unwrap(), dialect)
+        torch.from_numpy(simulator.currents(bench, outcome.unwrap()))
         for bench, outcome in zip(benches, outcomes, strict=True)
     ]
-
-
-def _currents(bench: TestBench, result: SimulationResult, dialect: str) -> Tensor:
-    rows, columns = len(bench.inputs), len(bench.outputs)
-    if dialect == "hspice":
-        values = [result.measures[name] for name in bench.measures(dialect)]
-        table = torch.tensor(values, dtype=torch.float64, device="cpu")
-        return table.reshape(rows, columns, len(CURRENTS))
-    data = result.waveforms or {}
-    if "v(z)" not in data or len(data["v(z)"]) != rows * columns:
-        raise SimulatorError(
-            f"{_points(data)} of {rows * columns} points came back from the sweep of "
-            f"{bench.subcircuit.name}; see {result.log}",
-            directory=result.log.parent,
-        )
-    # The input is swept inside, the output outside.
-    grid = {name: value.reshape(columns, rows).T for name, value in data.items()}
-    off = max(
-        float(np.abs(grid["v(z)"] - bench.inputs[:, None]).max()),
-        float(np.abs(grid["v(out)"] - bench.outputs).max()),
-    )
-    if off > 1e-9:  # a sweep accumulates its steps: 1e-13 V over a thousand of them
-        raise SimulatorError(
-            f"the sweep of {bench.subcircuit.name} is {off:g} V off its grid; see {result.log}",
-            directory=result.log.parent,
-        )
-    currents = np.stack([grid["i(vout)"], -grid["i(vz)"], -grid["i(vdd)"]], axis=-1)
-    return torch.from_numpy(np.ascontiguousarray(currents))
-
-
-def _points(data: dict[str, NDArray[np.float64]]) -> int:
-    """How many points a sweep left."""
-    return max((len(value) for value in data.values()), default=0)

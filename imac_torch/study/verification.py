@@ -97,12 +97,12 @@ def verify(
     with tempfile.TemporaryDirectory(prefix="imac_torch_") as temporary:
         target = Path(temporary) / "verify" if directory is None else Path(directory)
         deck = write_deck(
-            network, inputs, labels, target, dialect="ngspice", settings=settings,
+            network, inputs, labels, target, dialect=simulator.dialect, settings=settings,
             trust=trust,
         )
         spice = check(solve_netlists(deck.run_files, simulator))
         data = spice.outcomes[0].unwrap().waveforms
-    native = network.engine.solve(network.prepare(), inputs.to(network.device))
+    native = network.segment.native.solve(network.prepare(), inputs.to(network.device))
     if data is None or native.power is None or spice.solution.power is None:
         raise SimulatorError("ngspice left no node voltages", directory=target)
     differences, nodes = {}, 0

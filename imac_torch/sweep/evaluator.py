@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 import torch
 from torch import Tensor, nn
 
+from imac_torch.circuit.engine import Engine
 from imac_torch.config import Config
 from imac_torch.config.assignment import path_keys
 from imac_torch.conversion.calibration import ROUNDS
@@ -33,8 +34,6 @@ from imac_torch.model.network import IMACNetwork, evaluating
 from imac_torch.numeric.modes import lasting
 from imac_torch.reports.area import AREA_MODELS, network_area
 from imac_torch.reports.report import Report, environment
-from imac_torch.simulator import HSpice, Simulator
-from imac_torch.study.engine import Engine, Spice
 from imac_torch.study.evaluation import evaluate
 from imac_torch.sweep.digest import Undigestible, content_of, files_of
 from imac_torch.sweep.points import SEED, Point, configure, seed_of
@@ -180,7 +179,7 @@ class NetworkEvaluator:
                 labels=self.labels,
                 calibration=self.calibration,
                 rounds=None if self.calibration is None else self.calibration_rounds,
-                engine=_engine_content(self.engine),
+                engine=self.engine.content(),
                 area_model=self.area_model,
                 exclude=tuple(self.exclude),
                 version=environment()["imac_torch"],
@@ -250,8 +249,8 @@ class NetworkEvaluator:
                 self.model,
                 config,
                 exclude=self.exclude,
-                transients=bool(self.timing) or _transient(self.engine),
-                netlists=not isinstance(self.engine, Native),
+                transients=bool(self.timing) or self.engine.over_time,
+                netlists=self.engine.netlists,
             )
             axes = {tuple(path_keys(name)): name for name in point if name != SEED}
             for item in idle:
@@ -276,30 +275,13 @@ class NetworkEvaluator:
 
     def licences(self) -> int:
         """See :class:`Evaluator`."""
-        engine = self.engine
-        if isinstance(engine, Spice):
-            return engine.workers if isinstance(engine.simulator, HSpice) else 0
-        return 1 if isinstance(engine, HSpice) else 0
+        return self.engine.held_licences
 
 
 def _timing_options(timing: bool | TimingOptions) -> TimingOptions:
     """Without waveforms: a table has no place for them."""
     options = timing if isinstance(timing, TimingOptions) else TimingOptions()
     return replace(options, waveforms=0)
-
-
-def _transient(engine: Engine) -> bool:
-    """Whether a simulator integrates over time."""
-    return isinstance(engine, Spice) and engine.settings.analysis == "transient"
-
-
-def _engine_content(engine: Engine) -> object:
-    """What results depend on: not where runs are kept, nor how many run at once."""
-    if isinstance(engine, Spice):
-        return (_engine_content(engine.simulator), engine.settings)
-    if isinstance(engine, Simulator):
-        return (type(engine), engine.executable)
-    return engine
 
 
 def _random(config: Config) -> bool:
@@ -364,7 +346,7 @@ class _NetworkBench:
     def _solve(self, config: Config, seed: int | None) -> tuple[IMACNetwork, Report]:
         content = config.to_dict()
         timing = self.evaluator.timing
-        if isinstance(self.evaluator.engine, Native) and not timing:
+        if not self.evaluator.engine.netlists and not timing:
             content.pop("timing")
         text = json.dumps([content, seed if _random(config) else None], sort_keys=True)
         if text in self.kept:

@@ -21,6 +21,7 @@ from imac_torch.conversion.storage import load
 from imac_torch.errors import ImacError, NetlistError
 from imac_torch.reports.report import Report
 from imac_torch.simulator import NgSpice
+from imac_torch.study.deck import Deck
 from imac_torch.sweep import NetworkEvaluator, grid, run_sweep
 
 REFUSED = 3
@@ -36,7 +37,7 @@ def _ngspice(place: Path, rng: random.Random) -> NgSpice:
 def two_decks(rng: random.Random, place: Path) -> None:
     """The second takes the place, and the first says so instead of answering."""
     first = compiled(place / "deck", 0)
-    second: imac.Deck | None = None
+    second: Deck | None = None
     try:
         second = compiled(place / "deck", 1)
     except NetlistError:

@@ -20,6 +20,7 @@ from fuzz.harness import BAD, Outcome, WrongAnswer, attempt
 from fuzz.mutate import scrambled
 from imac_torch.errors import SimulatorError
 from imac_torch.simulator import NgSpice
+from imac_torch.study.deck import Deck
 
 SETTINGS = imac.NetlistSettings(analysis="dc", images_per_netlist=3)
 DONE = "echo ngspice-39 done > batch.log\n"
@@ -124,11 +125,11 @@ def truth(seed: int) -> torch.Tensor:
     return torch.rand(6, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def compiled(directory: Path, seed: int = 0) -> imac.Deck:
+def compiled(directory: Path, seed: int = 0) -> Deck:
     return imac.compile(samples.network(), samples.pairs(6, seed), directory, settings=SETTINGS)
 
 
-def vectors(deck: imac.Deck, k: int, image: int, seed: int) -> dict[str, list[float]]:
+def vectors(deck: Deck, k: int, image: int, seed: int) -> dict[str, list[float]]:
     """The operating point of one image of a batch, by the names that the driver reads."""
     item = deck.run_files.batches[k].deck
     outputs = truth(seed)[deck.run_files.batches[k].first + image].tolist()
@@ -141,7 +142,7 @@ def vectors(deck: imac.Deck, k: int, image: int, seed: int) -> dict[str, list[fl
 
 
 def write_answers(
-    deck: imac.Deck, place: Path, seed: int, form: Callable[[Values], bytes] = samples.raw_file
+    deck: Deck, place: Path, seed: int, form: Callable[[Values], bytes] = samples.raw_file
 ) -> None:
     """What the stand-in gives for a deck's netlists."""
     for k, batch in enumerate(deck.run_files.batches):

@@ -13,6 +13,7 @@ from imac_torch.base.resources import spice_file
 from imac_torch.config import Config, Neuron
 from imac_torch.config.kinds import NEURON_KINDS
 from imac_torch.errors import ConfigError
+from imac_torch.finfet import ModelCard
 from imac_torch.periphery.activations import ActivationFunction
 from imac_torch.periphery.neuron.core import CPU, Charges, Core, NoCharges
 
@@ -182,6 +183,22 @@ class NeuronKind(ABC):
             NetlistError: It has none, or the sub-circuit cannot have the values.
         """
         return spice_file(f"neuron_{self.name}.sp").read_text(encoding="utf-8")
+
+    def digest(self, spec: NeuronSpec) -> str | None:
+        """Of the sub-circuit that it was characterised from; None: of none.
+
+        Raises:
+            ConfigError: What was measured is missing, or does not fit.
+        """
+        return None
+
+    def cards(self, spec: NeuronSpec) -> tuple[ModelCard, ModelCard]:
+        """Model cards of its inverter's transistors, n and p.
+
+        Raises:
+            ConfigError: There is no inverter, or no card.
+        """
+        raise ConfigError(f"a neuron of kind {self.name!r} has no transistors")
 
     def arguments(self, spec: NeuronSpec) -> dict[str, float]:
         """Values of every parameter of its static curves that a sub-circuit may declare."""

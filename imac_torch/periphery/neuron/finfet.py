@@ -11,7 +11,7 @@ from torch import Tensor
 
 from imac_torch.config import Config
 from imac_torch.errors import ConfigError
-from imac_torch.finfet import FinFET, builtin_14nm_hp, inverter_currents, load_ptm
+from imac_torch.finfet import FinFET, ModelCard, builtin_14nm_hp, inverter_currents, load_ptm
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.activations import SIGMOID
 from imac_torch.periphery.neuron.base import (
@@ -109,6 +109,11 @@ class FinFETNeuron(NeuronKind):
     def charges(self, spec: NeuronSpec, *, device: torch.device = CPU) -> Charges:
         """See :class:`NeuronKind`."""
         return _charge_table(*_transistor_values(spec), spec.vdd).to(device)
+
+    def cards(self, spec: NeuronSpec) -> tuple[ModelCard, ModelCard]:
+        """See :class:`NeuronKind`."""
+        n, p = transistors(spec)
+        return n.card, p.card
 
 
 def transistors(spec: NeuronSpec) -> tuple[FinFET, FinFET]:

@@ -25,20 +25,24 @@ class TableNeuron(NeuronKind):
     reads = COMMON_FIELDS | {"table", "slope", "output_resistance", "fins"}
     characterised = True
 
+    def digest(self, spec: NeuronSpec) -> str | None:
+        """See :class:`NeuronKind`."""
+        return _measured(spec)[0].digest
+
     def core(self, spec: NeuronSpec, *, device: torch.device = CPU) -> Core:
         """See :class:`NeuronKind`."""
-        return _measured_core(spec).to(device)
+        return _measured(spec)[1].to(device)
 
     def input_range(self, spec: NeuronSpec) -> tuple[float, float]:
         """See :class:`NeuronKind`: where it was measured."""
-        table = _measured_core(spec).table
+        table = _measured(spec)[1].table
         return table.start[0], table.end[0]
 
     def subcircuit(self, spec: NeuronSpec) -> str:
         """See :class:`NeuronKind`."""
         raise NetlistError(
             "a neuron of kind 'table' has no netlist of its own; name the sub-circuit file it was "
-            "characterised from (Neuron.subcircuit)"
+            "characterised from (neuron.subcircuit)"
         )
 
 
@@ -49,8 +53,8 @@ def tabulate(table: NeuronTable) -> TableCore:
     return TableCore(table.spline(), starts, table.input_scale, table.supply_scale)
 
 
-def _measured_core(spec: NeuronSpec) -> TableCore:
-    """A characterised sub-circuit; its gate is the neuron's input."""
+def _measured(spec: NeuronSpec) -> tuple[NeuronTable, TableCore]:
+    """A characterised sub-circuit."""
     name = spec.named_file("table")
     if name is None:
         raise ConfigError(
@@ -64,7 +68,7 @@ def _measured_core(spec: NeuronSpec) -> TableCore:
         raise ConfigError(f"neuron.table = {name!r} cannot be read: {error.strerror}") from None
     table, core = _read_table(str(path), state.st_mtime_ns, state.st_size)
     table.check(vdd=spec.vdd, temperature=spec.temperature, where=name)
-    return core
+    return table, core
 
 
 @lru_cache(maxsize=16)  # by modification time and size: a replaced file is read again
