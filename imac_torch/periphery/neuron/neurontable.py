@@ -198,9 +198,11 @@ class NeuronTable:
         try:
             header = parse_json(metadata["header"])
             error_figures = InterpolationError(**header.pop("error"))
+            for name in ("vdd", "temperature", "input_scale", "supply_scale"):
+                header[name] *= 1.0  # an integer may be larger than any float
             inputs, outputs, currents = (tensors[n] for n in ("inputs", "outputs", "currents"))
             return cls(inputs, outputs, currents, **header, error=error_figures)
-        except (KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: the neuron table is damaged: {error}") from None
 
 
