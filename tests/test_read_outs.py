@@ -12,7 +12,7 @@ import imac_torch as imac
 from imac_torch.config.kinds import READ_OUT_KINDS
 from imac_torch.errors import CircuitError, ConfigError, MappingError
 from imac_torch.mapping.slices import Slicing
-from imac_torch.periphery.readout import Differential, combination_of
+from imac_torch.periphery.readout import Differential, combination_of, register_read_out
 
 SLICED = Slicing(2, 3)
 
@@ -115,6 +115,24 @@ def test_a_new_kind_is_one_file(current_sink, combine, ngspice, tmp_path):
     torch.testing.assert_close(found, wanted / scale, rtol=1e-6, atol=1e-9)
     v = x.double().requires_grad_()
     assert torch.autograd.gradcheck(lambda u: network(u), (v,), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        lambda self, p, q: self.gain * (p - q) + 2e-3,  # an offset
+        lambda self, p, q: (self.gain * (p - q)).clamp(-0.5, 0.5),  # it saturates
+    ],
+)
+def test_a_read_out_that_is_not_linear_is_refused(output):
+    offset = type("Offset", (Differential,), {"kind": "offset", "output": output})
+    register_read_out(offset)
+    try:
+        config = LOGISTIC.replace(amplifier=imac.Amplifier(kind="offset", gain=4.0))
+        with pytest.raises(CircuitError, match=r"Offset.output of .*'offset' is not linear"):
+            imac.convert(mlp(6, 4), config)(signs(2, 6))
+    finally:
+        READ_OUT_KINDS.remove("offset")
 
 
 def test_matched_conductances_ask_the_read_out_what_its_divider_does(current_sink):

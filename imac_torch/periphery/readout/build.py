@@ -6,6 +6,7 @@ import torch
 
 from imac_torch.config import Config
 from imac_torch.config.kinds import READ_OUT_KINDS
+from imac_torch.errors import CircuitError
 from imac_torch.mapping.slices import Slicing
 from imac_torch.periphery.readout.base import ReadOut
 from imac_torch.periphery.readout.combination import combination_of
@@ -33,11 +34,37 @@ def build_read_out(
         device: Where its tensors live.
 
     Raises:
-        CircuitError: Values are not physical.
+        CircuitError: Values are not physical, or its output is not linear.
     """
     amplifier = config.amplifier
     resistance = torch.tensor(amplifier.output_resistance, dtype=torch.float64, device=device)
     slicing = Slicing.of(config.mapping, config.device)
     combination = combination_of(amplifier.combine, partitions, resistance, slicing)
     kind: type[ReadOut] = READ_OUT_KINDS.get(amplifier.kind)
-    return kind.of(config, gain, combination)
+    built = kind.of(config, gain, combination)
+    _check_linear(built, device)
+    return built
+
+
+@torch.no_grad()
+def _check_linear(read_out: ReadOut, device: torch.device | None) -> None:
+    """Refuse what elimination and netlists would compute differently.
+
+    Raises:
+        CircuitError: The output or its current is not linear in the voltages of the ends: it has a
+            constant (an offset), or it saturates.
+    """
+    volts = [[0.0, 1.0, 0.0, 2.0], [0.0, 0.0, 1.0, 0.5]]
+    ends = torch.tensor(volts, dtype=torch.float64, device=device)
+    output = read_out.output(*ends)
+    current = read_out.feedback_current(output, *ends)
+    for what, found in (("output", output), ("feedback_current", current)):
+        nothing, one, other, both = found.expand(4).tolist()
+        error = max(abs(nothing), abs(both - 2.0 * one - 0.5 * other))
+        if not error <= 1e-9 * max(abs(one), abs(other)):
+            raise CircuitError(
+                f"{type(read_out).__name__}.{what} of the read-out '{read_out.kind}' is not linear "
+                f"in the voltages of the line ends: {nothing:g} at 0 V and 0 V, {one:g} at 1 V "
+                f"and 0 V, {other:g} at 0 V and 1 V, {both:g} at 2 V and 0.5 V. Read-outs with "
+                "offsets or saturation cannot be solved yet"
+            )
