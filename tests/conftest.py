@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SIMULATOR_STATES = ("auto", "required", "disabled")
 SEED = 20230605
+collect_ignore = ["plugins"]
+"""Looking for doctests imports modules, and these register what only some tests may know."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
