@@ -117,9 +117,8 @@ def test_the_reference_of_a_saved_network_can_be_named(project: Path) -> None:
 
 
 def test_timing_on_the_command_line(project: Path) -> None:
-    wires = ["-s", "interconnect.capacitance=true", "-s", "interconnect.length=5e-6",
-             "-s", "interconnect.width=5e-6"]  # fmt: skip
-    run = ["simulate", *source(project), *wires, *data(project), "--testnum", 3, "--timing"]
+    charge = ["-s", "neuron.output_capacitance=50fF", "-s", "neuron.output_resistance=1k"]
+    run = ["simulate", *source(project), *charge, *data(project), "--testnum", 3, "--timing"]
     found = call(*run, "--json", "-o", "run", "-s", "timing.period=2e-9")
     assert found.exit_code == 0, found.output
     timing = json.loads(found.stdout)["timing"]

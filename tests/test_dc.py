@@ -158,7 +158,8 @@ def test_gradients_of_transistor_parameters_and_of_their_supply():
     arguments = [scalar(x).requires_grad_() for x in (1.0, 0.8)]
     # One random direction of the outputs instead of each: the exact model is slow.
     assert gradcheck(
-        function, arguments, fast_mode=True, **{**CHECK, "atol": 1e-5, "rtol": 1e-4}
+        function, arguments, fast_mode=True, check_undefined_grad=False,
+        **{**CHECK, "atol": 1e-5, "rtol": 1e-4},
     )
 
 
