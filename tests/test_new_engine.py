@@ -23,6 +23,7 @@ from imac_torch.config.kinds import DIALECTS, ENGINES
 from imac_torch.errors import ConfigError, DataError, NetlistError, SolverError
 from imac_torch.netlist import NetlistSettings, NetlistWriter, register_dialect
 from imac_torch.simulator import Simulator
+from imac_torch.simulator.engine import bind
 
 PLUGINS = Path(__file__).parent / "plugins"
 LINES = 60
@@ -86,6 +87,7 @@ def test_an_engine_solves_the_circuit_that_the_native_one_solves(dense: ModuleTy
     circuit, pairs = network(engine=dense.Dense())
     inputs = torch.stack([x for x, _ in pairs])
     native = imac.Native().bind(circuit.segment).solve(circuit.voltages(inputs)).outputs
+    assert torch.equal(bind(circuit, imac.Native()).solve(circuit.voltages(inputs)).outputs, native)
     found = circuit.solve(inputs)
     assert bool(found.converged.all())
     # Both end with a Newton step below 1e-9 V, the next one would be its square. LU loses 2^-53

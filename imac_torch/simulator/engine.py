@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -156,3 +156,23 @@ class _BoundSpice(BoundEngine):
             "analysis": self.engine.settings.analysis,
             **({"first failure": str(self.errors[0])} if self.errors else {}),
         }
+
+
+class _Network(Protocol):
+    @property
+    def segment(self) -> Solvable: ...
+
+    @property
+    def engine(self) -> Engine: ...
+
+
+def bind(network: _Network, engine: Engine | None = None) -> BoundEngine:
+    """``engine.bind(network.segment)``, as version 0.1 said it.
+
+    Args:
+        network: Of one circuit.
+        engine: None: the network's own.
+    """
+    engine = network.engine if engine is None else engine
+    engine.require()
+    return engine.bind(network.segment)
