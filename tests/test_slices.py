@@ -356,7 +356,7 @@ def test_transients_settle_at_the_operating_point(
     with torch.no_grad():
         prepared, solution = net.prepare(), net.solve(x)
         stages = prepare_transient(
-            net.parts(), [LOGISTIC.interconnect.replace(capacitance=True)] * 2,
+            net.segment.parts(), [LOGISTIC.interconnect.replace(capacitance=True)] * 2,
             prepared.stages, options,
         )  # fmt: skip
         result = solve_transient(stages, net.voltages(x)[None], net.config.timing, options=options)

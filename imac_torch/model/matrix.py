@@ -173,7 +173,8 @@ class ProgrammedMatrix(nn.Module):
     def divider(self, gain: float) -> RowDivider:
         """What the rows compute without wires, for a given gain."""
         ends = self.partitions()[0]
-        return build_read_out(self.config, gain, len(ends)).divider(ends)
+        cpu = torch.device("cpu")  # a divider is made of numbers
+        return build_read_out(self.config, gain, len(ends), device=cpu).divider(ends)
 
     def quantized(self) -> QuantizedWeights:
         """Weights and bias in units of the device's full scale, and what rounding cost."""
