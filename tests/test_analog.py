@@ -24,7 +24,6 @@ from imac_torch import (
     Native,
     Neuron,
     NewtonOptions,
-    Scaling,
     Supplies,
     Timing,
     WeightMapping,
@@ -44,6 +43,7 @@ from imac_torch.errors import (
     SettingWarning,
 )
 from imac_torch.model.coding import encode
+from imac_torch.model.linear import Scaling
 from imac_torch.model.network import evaluating
 from imac_torch.model.segment import Segment
 
