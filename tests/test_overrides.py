@@ -36,6 +36,12 @@ def test_assignments_have_two_sides(text: str) -> None:
         parse_assignment(text)
 
 
+@pytest.mark.parametrize("path", ["#", "a=1\nb", "[device", "neuron..kind"])
+def test_what_is_no_path_is_said_so(path: str) -> None:
+    with pytest.raises(ConfigError, match="is no path of a field"):
+        apply_overrides(Config(), {path: 1})
+
+
 def test_fields_change_and_go_back() -> None:
     changed = apply_overrides(
         Config(), {"amplifier.gain": [3, 4], 'layers."0.2".device.rlow': 1e3, "temperature": 300}

@@ -214,6 +214,13 @@ def test_damaged_files(how, message, tmp_path):
         Report.load(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["predictions", "labels", "reference"])
+def test_tensors_that_do_not_belong_together_are_damage(name, tmp_path):
+    replace(REPORT, **{name: torch.zeros(4, 1, dtype=torch.int64)}).save(tmp_path)
+    with pytest.raises(DataError, match=r"damaged: .* of shape .* labels"):
+        Report.load(tmp_path)
+
+
 def test_environment_names_versions():
     found = environment()
     assert found["torch"] == torch.__version__

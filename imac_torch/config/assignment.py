@@ -94,9 +94,11 @@ def path_keys(path: str) -> list[str]:
     try:
         table = parse_toml(f"{path} = 0")
     except ValueError:
+        table = {}
+    if len(table) != 1:  # a comment is none, a line break makes two
         raise ConfigError(
             f'{path!r} is no path of a field; write section.field, or layers."0.2".section.field'
-        ) from None
+        )
     keys = []
     while isinstance(table, dict):
         (key,) = table

@@ -294,12 +294,33 @@ class Report:
             )
         try:
             found = cls._read(content, tensors)
+            found._check_shapes()
             str(found), found.figures()  # what is of another type or shape shows here
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
             raise DataError(f"{directory}: the report is damaged: {error!r}") from None
         except ValueError as error:
             raise DataError(f"{directory}: the report is damaged: {error}") from None
         return found
+
+    def _check_shapes(self) -> None:
+        """What a page lays side by side has to belong together.
+
+        Raises:
+            ValueError: It does not.
+        """
+        images = len(self.labels)
+        for what in ("labels", "predictions", "reference"):
+            found = getattr(self, what)
+            if found is not None and found.shape != (images,):
+                raise ValueError(f"{what} of shape {tuple(found.shape)} for {images} labels")
+        if self.timing is not None:
+            timed = len(self.timing.status)
+            latency = self.timing.latency
+            if latency.outputs.ndim != 3 or latency.decision.shape != latency.outputs.shape[:-1]:
+                raise ValueError("latencies of outputs and of decisions do not belong together")
+            for found in (self.timing.settled, self.timing.sampled):
+                if found.ndim != 2 or len(found) != timed or len(latency.outputs) != timed:
+                    raise ValueError(f"outputs or latencies are not of {timed} images")
 
     @classmethod
     def _read(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Report:
