@@ -12,16 +12,14 @@ from torch import Tensor, nn
 
 from imac_torch.circuit.engine import Engine
 from imac_torch.config import Config, LayerConfig, Place, Unread, WeightMapping, unread_settings
-from imac_torch.conversion.ablation import Losses, finer
+from imac_torch.conversion.building import analog_layer, losses_of
 from imac_torch.conversion.calibration import ROUNDS, assume_ranges, fit, join_samples
-from imac_torch.conversion.layers import Source
 from imac_torch.conversion.plan import SUPPORTED, Plan, make_plan, named, recognised
 from imac_torch.errors import CircuitError, ConversionError, SettingWarning
-from imac_torch.model.linear import IMACLinear, Scaling
+from imac_torch.model.linear import IMACLinear
 from imac_torch.model.network import Chain, IMACNetwork, evaluating
 from imac_torch.model.segment import Segment
 from imac_torch.numeric.modes import lasting
-from imac_torch.periphery.activations import Activation
 from imac_torch.periphery.neuron.choice import kind_for
 from imac_torch.software.behaviour import refuse_global_hooks
 from imac_torch.software.leaves import Leaf, plain_leaves
@@ -31,76 +29,6 @@ FITTED_LEVELS = 17
 """Weight levels where samples are given and nothing is said of the mapping."""
 INPUT_MARGIN = 1.25
 """Full scale of inputs relative to the largest of the samples: others may be larger."""
-LARGE_ERROR = 0.1
-"""Relative rounding error of weights from which a conversion warns."""
-LARGE_READ_OUT_ERROR = 0.2
-"""Likewise of a read-out's outputs: with fewer, the largest output mostly stays the largest."""
-
-
-MATCHED = "mapping.scheme = 'matched'"
-
-
-def _losses(layers: Sequence[IMACLinear], *, ranges: bool) -> Losses:
-    """What layers that were not trained as a circuit lose, and what helps.
-
-    Args:
-        layers: Those.
-        ranges: Whether ranges of ReLUs come from data.
-    """
-    losses = Losses()
-    for layer in layers:
-        _rounding_losses(layer, losses)
-        if layer.activation.function.bounded:
-            continue
-        matched = [] if layer.matrix.matched else [MATCHED]
-        if matched and (lost := layer.matrix.read_out_error()) > LARGE_READ_OUT_ERROR:
-            losses.add(
-                f"{layer.name}: its lines float, so that without wires, too, outputs are off by "
-                f"{100 * lost:.0f} % (rms) of what the weights mean",
-                matched,
-            )
-        if layer.activation.function.clips and not ranges:
-            losses.add(
-                f"{layer.name}: the range of its ReLU is not known, outputs above "
-                f"{layer.scaling.output_scale:.3g} are clipped at vdd",
-                [*matched, "convert(…, samples=…) or --calibrate, which fit ranges to data"],
-            )
-    return losses
-
-
-def _rounding_losses(layer: IMACLinear, losses: Losses) -> None:
-    """What levels cost a layer's weights and its bias."""
-    rounded, levels = layer.matrix.quantized(), layer.config.mapping.levels
-    moves = f"{layer.name}: rounding to {levels} levels moves the"
-    if rounded.error > LARGE_ERROR:
-        culprit, advice = "", []
-        if layer.bias is not None:
-            weight, bias = layer.weight.detach().abs().max(), layer.bias.detach().abs().max()
-            if float(bias) > float(weight * layer.scaling.input_scale):
-                culprit = (
-                    f", because the bias (up to {float(bias):.3g}, weights up to "
-                    f"{float(weight):.3g}) sets the full scale"
-                )
-                advice.append("centred inputs of the layer, or mapping.levels = 'continuous'")
-        if not layer.matrix.matched:
-            advice.append(MATCHED)
-        losses.add(
-            f"{moves} weights by {100 * rounded.error:.0f} % (rms){culprit}",
-            [*advice, "training with the levels (docs/fine_tuning.md)"],
-        )
-    if LARGE_ERROR < rounded.bias_error < math.inf:
-        losses.add(f"{moves} bias by {100 * rounded.bias_error:.0f} % (rms)")
-    if max(rounded.error, rounded.bias_error) > LARGE_ERROR:
-        losses.advise(finer(layer.config.mapping))
-    if rounded.lost_zeros:
-        losses.add(
-            f"{layer.name}: {rounded.lost_zeros} of its weights and biases are 0, which is none of "
-            f"the {levels} levels: each has become the nearest one",
-            [
-                "levels with 0 among them ('ternary', an odd number)",
-                *([] if layer.bias is None else ["bias=False for a bias that is 0"]),
-            ],
-        )
 
 
 def convert(
@@ -164,14 +92,14 @@ def convert(
     _check_names(config, plan)
     layers = []
     for index, (leaf, source, activation) in enumerate(plan.layers):
-        layers.append(_analog_layer(leaf, source, activation, config, index, len(plan.layers)))
+        layers.append(analog_layer(leaf.path, source, activation, config, index, len(plan.layers)))
     segment = Segment(layers, config, engine)
     plain = [source.trained is None for _, source, _ in plan.layers]
     assume_ranges(layers, plain, features)
     for layer in layers:
         if layer.config.device.varies:
             layer.matrix.draw(generator)
-    losses = _losses(
+    losses = losses_of(
         [layer for layer, free in zip(layers, plain, strict=True) if free],
         ranges=samples is not None,
     )
@@ -382,50 +310,6 @@ def _check_names(config: Config, plan: Plan) -> None:
             f"Config.layers names {', '.join(sorted(unknown))}; the analog layers are "
             f"{', '.join(sorted(paths))}"
         )
-
-
-@lasting()  # what becomes part of a network must serve in every mode
-def _analog_layer(
-    leaf: Leaf,
-    source: Source,
-    activation: Activation,
-    config: Config,
-    index: int,
-    count: int,
-) -> IMACLinear:
-    trained = source.trained
-    scaling = trained.scaling if trained is not None else Scaling(
-        input_scale=config.supplies.input_scale if index == 0 else 1.0
-    )
-    outputs, inputs = source.weight.shape
-    layer = IMACLinear(
-        inputs,
-        outputs,
-        bias=source.bias is not None,
-        activation=activation,
-        config=config.for_layer(index, leaf.path, count),
-        scaling=scaling,
-        name=leaf.path,
-        initialise=False,
-    )
-    layer.matrix.partitions()  # refused here if there are none, before anything is solved
-    with torch.no_grad():
-        layer.weight.copy_(source.weight).requires_grad_(source.weight.requires_grad)
-        if layer.bias is not None and source.bias is not None:
-            layer.bias.copy_(source.bias).requires_grad_(source.bias.requires_grad)
-        if trained is not None:
-            slices, asked = trained.matrix.slicing.count, layer.matrix.slicing.count
-            if slices != asked:
-                raise ConversionError(
-                    f"{leaf.path}: the layer's devices are those of {slices} slices, the "
-                    f"configuration asks for {asked}; build it with the configuration that it is "
-                    "converted with"
-                )
-            layer.matrix.devices = trained.matrix.devices
-            if trained.config == layer.config:  # calibration holds for the same circuit only
-                for name, buffer in trained.named_buffers():
-                    layer.get_buffer(name).copy_(buffer)
-    return layer.to(source.weight.device)
 
 
 @lasting()
