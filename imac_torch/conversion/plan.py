@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from imac_torch.conversion.layers import Source, is_layer, layer_modules, source_of
+from imac_torch.conversion.selection import Selection
 from imac_torch.errors import ConversionError
 from imac_torch.model.network import LayerRecord
 from imac_torch.numeric.modes import lasting
@@ -25,6 +26,10 @@ from imac_torch.software.leaves import Leaf
 DIGITAL_TAIL: tuple[type[nn.Module], ...] = (nn.LogSoftmax, nn.Softmax)
 """Modules after the last linear layer that stay software: they only normalise scores."""
 
+class NotAChainError(ConversionError):
+    """A model is no sequence that ends in analog layers; it may be converted as a graph."""
+
+
 SUPPORTED = (
     "supported is an nn.Sequential (a subclass too, if it adds no forward of its own) that ends "
     "in Linear layers with Sigmoid, Tanh, ReLU, InverterSigmoid or no activation, BatchNorm1d "
@@ -34,19 +39,28 @@ SUPPORTED = (
 
 NORMS: tuple[type[nn.Module], ...] = (nn.BatchNorm1d, nn.SyncBatchNorm)
 """In evaluation mode, and for vectors, they compute the same."""
+BATCH_NORMS: tuple[type[nn.Module], ...] = (*NORMS, nn.BatchNorm2d, nn.BatchNorm3d)
+"""Likewise for what convolutions give: they normalise channels."""
 DROPOUTS: tuple[type[nn.Module], ...] = (
     nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
 )  # fmt: skip
 
 
 @lasting()
-def _fold_batch_norm(leaf: Leaf, source: Source, where: str) -> Source:
-    """The linear layer with a following BatchNorm1d in its weights.
+def fold_batch_norm(leaf: Leaf, source: Source) -> Source:
+    """The linear layer with a following batch normalisation in its weights.
 
     In evaluation mode batch normalisation is y = γ·(x - μ)/√(σ² + ε) + β per output.
+
+    Args:
+        leaf: The normalisation.
+        source: What stands before it.
+
+    Raises:
+        ConversionError: It has no running statistics, or other features than the layer outputs.
     """
-    norm = leaf.module
-    assert isinstance(norm, nn.BatchNorm1d | nn.SyncBatchNorm)  # noqa: S101 - narrows the type
+    norm, where = leaf.module, f"{leaf.path} ({leaf.label})"
+    assert isinstance(norm, BATCH_NORMS)  # noqa: S101 - narrows the type
     if norm.running_mean is None or norm.running_var is None:
         raise ConversionError(
             f"{where}: without running statistics its output depends on the batch and cannot be "
@@ -67,7 +81,9 @@ def _fold_batch_norm(leaf: Leaf, source: Source, where: str) -> Source:
     if source.bias is not None:
         bias = bias + source.bias.to(torch.float64) * scale
     trained = source.weight.requires_grad
-    return Source(weight.requires_grad_(trained), bias.requires_grad_(trained))
+    return replace(
+        source, weight=weight.requires_grad_(trained), bias=bias.requires_grad_(trained)
+    )
 
 
 @dataclass
@@ -91,23 +107,24 @@ class Plan:
         self.records.append(LayerRecord(leaf.path, leaf.label, target, detail))
 
 
-def make_plan(leaves: Sequence[Leaf], keep_digital: Callable[[str], bool]) -> Plan:
+def make_plan(leaves: Sequence[Leaf], keep_digital: Selection) -> Plan:
     """Decide for every module, and fold what can be folded.
 
     Args:
         leaves: The flattened model.
-        keep_digital: Whether the linear layer of a path stays in software.
+        keep_digital: Layers that stay in software.
 
     Raises:
-        ConversionError: A module has no circuit, or linear layers would stay in software that
+        NotAChainError: A module has no circuit, or linear layers would stay in software that
             nobody excluded.
+        ConversionError: Layers cannot be what they are to be.
     """
     start, blocker = _first_analog(leaves, keep_digital)
     _check_front(leaves[:start], blocker, keep_digital)
     plan = Plan([], [], [], [])
     for leaf in leaves[:start]:
         plan.digital.append(leaf)
-        why = "excluded by name" if keep_digital(leaf.path) else "before the analog tail"
+        why = "excluded by name" if _excluded(leaf, keep_digital) else BEFORE
         plan.record(leaf, "digital", why)
     index = start
     while index < len(leaves):
@@ -121,7 +138,7 @@ def make_plan(leaves: Sequence[Leaf], keep_digital: Callable[[str], bool]) -> Pl
 
 
 def _first_analog(
-    leaves: Sequence[Leaf], keep_digital: Callable[[str], bool]
+    leaves: Sequence[Leaf], keep_digital: Selection
 ) -> tuple[int, Leaf | None]:
     """Index of the first leaf of the longest tail that can be analog, and what ends it."""
     start = len(leaves)
@@ -129,7 +146,7 @@ def _first_analog(
     for index in range(len(leaves) - 1, -1, -1):
         module = leaves[index].module
         linear = is_layer(module)
-        if linear and not keep_digital(leaves[index].path):
+        if linear and not _excluded(leaves[index], keep_digital):
             start = found = index
         elif linear or not _belongs(module, after_linear=found < len(leaves)):
             return start, leaves[index]
@@ -158,16 +175,16 @@ def _no_operation(module: nn.Module) -> str | None:
 
 
 def _check_front(
-    front: Sequence[Leaf], blocker: Leaf | None, keep_digital: Callable[[str], bool]
+    front: Sequence[Leaf], blocker: Leaf | None, keep_digital: Selection
 ) -> None:
     """Refuse to leave linear layers in software that nobody excluded."""
     linear = [leaf for leaf in front if _holds_linear(leaf.module)]
     # What stands before an excluded layer stays in software with it.
-    if not linear or blocker is None or keep_digital(linear[-1].path):
+    if not linear or blocker is None or _excluded(linear[-1], keep_digital):
         return
     last = linear[-1]
     behind = "" if last is blocker else f" and stands after {last.path} ({last.label})"
-    raise ConversionError(
+    raise NotAChainError(
         f"{blocker.path} ({blocker.label}) has no circuit{behind}{_why(blocker)}; {SUPPORTED}. To "
         f"keep the layers up to it in software, pass exclude=[{last.path!r}]"
     )
@@ -207,7 +224,7 @@ def _plan_layer(plan: Plan, leaves: Sequence[Leaf], index: int) -> int:
         elif computes_as(after.module, *NORMS) and activation is None:
             if source.trained is not None:
                 raise ConversionError(f"{where}: cannot fold into an IMACLinear; remove it")
-            source = _fold_batch_norm(after, source, where)
+            source = fold_batch_norm(after, source)
             plan.record(after, "folded", f"into {leaf.path}")
         elif activation is None and (found := activation_of(after.module)) is not None:
             activation = found
@@ -229,34 +246,18 @@ def _plan_other(plan: Plan, leaf: Leaf) -> None:
         plan.tail.append(leaf)
         plan.record(leaf, "digital", "normalises the circuit's outputs in software")
     elif computes_as(leaf.module, *NORMS):
-        raise ConversionError(
+        raise NotAChainError(
             f"{where}: batch normalisation after an activation cannot be folded into the layer "
             "before it; place it before the activation"
         )
     else:
-        raise ConversionError(f"{where}: a second activation in a row has no circuit; remove it")
+        raise NotAChainError(f"{where}: a second activation in a row has no circuit; remove it")
 
 
-def named(exclude: Iterable[str], leaves: Sequence[Leaf]) -> Callable[[str], bool]:
-    """Whether a path is one of those named, or inside one.
+def linear_layers(leaves: Sequence[Leaf]) -> dict[str, nn.Module]:
+    """Layers of a flattened model, and Sequentials of them that were not followed, by path."""
+    return {leaf.path: leaf.module for leaf in leaves if _holds_linear(leaf.module)}
 
-    Args:
-        exclude: Paths of linear layers, or of modules that hold them.
-        leaves: The flattened model.
 
-    Raises:
-        ConversionError: A name stands for no linear layer.
-    """
-    names = (exclude,) if isinstance(exclude, str) else tuple(exclude)
-
-    def inside(path: str, name: str) -> bool:
-        return path == name or path.startswith(f"{name}.")
-
-    linear = [leaf.path for leaf in leaves if _holds_linear(leaf.module)]
-    for name in names:
-        if not any(inside(path, name) for path in linear):
-            raise ConversionError(
-                f"exclude names {name!r}, which is no linear layer and holds none; there are "
-                f"{', '.join(linear) or 'none'}"
-            )
-    return lambda path: any(inside(path, name) for name in names)
+def _excluded(leaf: Leaf, keep_digital: Selection) -> bool:
+    return keep_digital(leaf.path, leaf.module)

@@ -1,0 +1,1 @@
+"""Models that are no chain of modules: traced, cut into segments, put together again."""
