@@ -10,8 +10,9 @@ from small_networks import CONTINUOUS, loader, mlp, signs
 from torch import Tensor, nn
 
 import imac_torch as imac
-from imac_torch.errors import CircuitError
+from imac_torch.errors import CircuitError, ConversionError
 from imac_torch.model.network import Chain
+from imac_torch.model.positions import Vectors, positions_of
 from imac_torch.model.segment import Segment
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what conversions lose
@@ -48,6 +49,29 @@ def test_a_segment_gives_what_its_network_gives():
         assert torch.equal(single(x), network(x))
     assert torch.equal(network.segment.voltages(INPUTS), network.voltages(INPUTS))
     assert list(network.segments) == ["segment"]
+
+
+def test_leading_dimensions_count_positions():
+    network = imac.convert(mlp(4, 3, 2), CONTINUOUS)
+    single, x = network.segment, 0.4 * signs(6, 4).double()
+    expected = single(x)
+    assert torch.equal(single(x.reshape(2, 3, 4)), expected.reshape(2, 3, 2))
+    assert torch.equal(single(x[0]), single(x[:1])[0])
+    assert single(x[:0].reshape(0, 3, 4)).shape == (0, 3, 2)
+    assert (single.positions.count(x), single.positions.count(x.reshape(2, 3, 4))) == (1, 3)
+    for wrong, message in (
+        (x.reshape(2, 4, 3), r"layer 0 takes 4 inputs .* \(2, 4, 3\) gives 3"),
+        (x.sum(), "no dimension"), (x.to(torch.complex64), "real"), ([x], "list"),
+    ):  # fmt: skip
+        with pytest.raises(CircuitError, match=message):
+            single(wrong)
+    assert positions_of(Vectors().record()) == Vectors()
+    for record, message in (
+        ({"kind": "spirals"}, "no kind of positions"), ({"kind": "vectors", "a": 1}, "not known"),
+        (["vectors"], "a table"),
+    ):  # fmt: skip
+        with pytest.raises(ConversionError, match=message):
+            positions_of(record)
 
 
 def test_two_circuits_in_a_model_that_is_no_chain():

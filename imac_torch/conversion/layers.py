@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from imac_torch.errors import ConversionError, ImacError
 from imac_torch.model.linear import IMACLinear
+from imac_torch.model.positions import Positions, Vectors
 from imac_torch.numeric.modes import differentiating
 from imac_torch.software.behaviour import computes_as, own_behaviour
 from imac_torch.software.leaves import Leaf
@@ -28,11 +29,13 @@ class Source:
         bias: (M,), or None.
         trained: The layer, where it was trained as a circuit: activation, configuration, scaling
             and devices are its.
+        positions: Where the module applies them; the weight has the N inputs of one group.
     """
 
     weight: Tensor
     bias: Tensor | None
     trained: IMACLinear | None = None
+    positions: Positions = field(default_factory=Vectors)
 
 
 Handler = Callable[[Any], Source]

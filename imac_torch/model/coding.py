@@ -39,6 +39,25 @@ def encode(inputs: Tensor, supplies: Supplies, scale: float) -> Tensor:
     return torch.where(relative >= 0, relative * supplies.vdd, -relative * supplies.vss)
 
 
+def check_tensor(features: object, where: str) -> None:
+    """Refuse what is no tensor of a real type.
+
+    Args:
+        features: What the software before a circuit gives.
+        where: What takes it, for errors.
+
+    Raises:
+        CircuitError: It is something else.
+    """
+    if not isinstance(features, Tensor):
+        raise CircuitError(
+            f"{where} takes a tensor, the digital part gives a {type(features).__name__}; wrap "
+            "the module that returns it"
+        )
+    if features.is_complex():
+        raise CircuitError(f"{where} takes real inputs, they are {features.dtype}")
+
+
 def check_features(features: object, inputs: int, where: str) -> None:
     """Refuse what is not (B, N) of a real type.
 
@@ -50,17 +69,12 @@ def check_features(features: object, inputs: int, where: str) -> None:
     Raises:
         CircuitError: It is something else.
     """
-    if not isinstance(features, Tensor):
-        raise CircuitError(
-            f"{where} takes a tensor, the digital part gives a {type(features).__name__}; wrap "
-            "the module that returns it"
-        )
+    check_tensor(features, where)
+    assert isinstance(features, Tensor)  # noqa: S101 - narrows the type
     if features.ndim != 2 or features.shape[1] != inputs:
         raise CircuitError(
             f"{where} takes (B, {inputs}), the digital part gives {tuple(features.shape)}"
         )
-    if features.is_complex():
-        raise CircuitError(f"{where} takes real inputs, they are {features.dtype}")
 
 
 class Signs:

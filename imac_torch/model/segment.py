@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -16,8 +16,9 @@ from imac_torch.circuit.topology import Circuit, build_layer
 from imac_torch.config import Config, Supplies, Timing
 from imac_torch.dc.native import Native, Prepared
 from imac_torch.errors import CircuitError, ConversionError, SolverError
-from imac_torch.model.coding import Signs, check_features, encode
+from imac_torch.model.coding import Signs, check_features, check_tensor, encode
 from imac_torch.model.linear import IMACLinear, connect
+from imac_torch.model.positions import Positions, Vectors, positions_of
 from imac_torch.model.state import pack, unpack
 from imac_torch.numeric.modes import lasting, refuse_transforms
 from imac_torch.periphery.activations import Bounded
@@ -44,8 +45,11 @@ class Segment(nn.Module):
         layers: The analog layers, in order.
         config: The supplies and the timing are the circuit's, the rest is in its layers.
         engine: What solves; None: the native engine.
+        positions: Where in a tensor of the model the circuit is applied; None: along its last
+            dimension.
 
     Attributes:
+        positions: As given.
         supplies: Of the circuit, its inputs and their coding.
         pace: When inputs follow one another.
         engine: What solves.
@@ -58,7 +62,12 @@ class Segment(nn.Module):
     pace: Timing
 
     def __init__(
-        self, layers: Sequence[IMACLinear], config: Config, engine: Engine | None = None
+        self,
+        layers: Sequence[IMACLinear],
+        config: Config,
+        engine: Engine | None = None,
+        *,
+        positions: Positions | None = None,
     ) -> None:
         super().__init__()
         if not layers:
@@ -72,6 +81,7 @@ class Segment(nn.Module):
         connect(layers)
         self.layers = nn.ModuleList(layers)
         self.engine: Engine = Native() if engine is None else engine
+        self.positions = Vectors() if positions is None else positions
         self._set(config)
         self._told = Signs()
         self._cache: Memory[Any] = Memory()
@@ -258,18 +268,27 @@ class Segment(nn.Module):
         voltages = self.voltages(features)
         return self.engine.bind(self).solve(voltages, power=power)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Circuit-accurate outputs in software units.
+    def forward(self, x: Tensor) -> Tensor:
+        """Circuit-accurate outputs in software units, at every position.
 
         Args:
-            features: (B, N).
+            x: As the software layers that the segment stands for take it: (…, N), or what
+                :attr:`positions` says.
 
         Returns:
-            (B, M) in the type of ``features`` (the circuit is solved in float64; integers give
-            float64); NaN in rows of samples that did not converge.
+            As those layers give it, (…, M), in the type of ``x`` (the circuit is solved in
+            float64; integers give float64); NaN at positions that did not converge.
         """
-        outputs = self.decode(self.solve(features, power=False).outputs)
-        return outputs.to(features.dtype) if features.is_floating_point() else outputs
+        check_tensor(x, f"layer {self.first.name}")
+        rows = self.positions.vectors(x)
+        if x.ndim != 2 and rows.shape[1] != self.first.in_features:
+            raise CircuitError(
+                f"layer {self.first.name} takes {self.first.in_features} inputs at every position, "
+                f"a tensor {tuple(x.shape)} gives {rows.shape[1]}"
+            )
+        outputs = self.decode(self.solve(rows, power=False).outputs)
+        found = self.positions.tensor(outputs, x)
+        return found.to(x.dtype) if x.is_floating_point() else found
 
     # Time
 
@@ -354,9 +373,12 @@ class Segment(nn.Module):
     # State
 
     def get_extra_state(self) -> Tensor:
-        """Supplies and timing as bytes, so that safetensors can hold them."""
+        """Supplies, timing and positions as bytes, so that safetensors can hold them."""
         config = Config(supplies=self.supplies, timing=self.pace)
-        return pack({"config": config.to_dict()})
+        content = {"config": config.to_dict()}
+        if self.positions != Vectors():
+            content["positions"] = self.positions.record()
+        return pack(content)
 
     def set_extra_state(self, state: Any) -> None:  # noqa: ANN401 - torch's signature
         """Restore :meth:`get_extra_state`.
@@ -364,4 +386,11 @@ class Segment(nn.Module):
         Raises:
             ConversionError: The state is not one of ours.
         """
-        self._set(unpack(state, lambda content: Config.from_dict(content["config"]), "segment"))
+        config, self.positions = unpack(state, _settings, "segment")
+        self._set(config)
+
+
+def _settings(content: Mapping[str, Any]) -> tuple[Config, Positions]:
+    """What a segment's state holds; without positions they are vectors."""
+    positions = positions_of(content["positions"]) if "positions" in content else Vectors()
+    return Config.from_dict(content["config"]), positions

@@ -1,0 +1,35 @@
+"""Linear layers: the last dimension is the vector, every other one counts positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from imac_torch.errors import CircuitError
+from imac_torch.model.positions.base import Positions
+
+
+@dataclass(frozen=True)
+class Vectors(Positions):
+    """(…, N) to (…, M), with any leading dimensions, as ``nn.Linear`` has them."""
+
+    kind = "vectors"
+
+    def vectors(self, x: Tensor) -> Tensor:
+        """See :class:`Positions`."""
+        if x.ndim == 0:
+            raise CircuitError("a linear layer takes (..., N), this has no dimension")
+        return x.reshape(-1, x.shape[-1])
+
+    def tensor(self, rows: Tensor, x: Tensor) -> Tensor:
+        """See :class:`Positions`."""
+        return rows.reshape(*x.shape[:-1], rows.shape[-1])
+
+    def through(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """See :class:`Positions`."""
+        return nn.functional.linear(x, weight, bias)
+
+    def count(self, x: Tensor) -> int:
+        """See :class:`Positions`."""
+        return x.shape[:-1].numel() // x.shape[0] if x.ndim > 1 else 1
