@@ -3,26 +3,133 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import torch
 
-from imac_torch.config import Config
+from imac_torch.config import Config, LayerConfig, Place, Unread
 from imac_torch.conversion.ablation import Losses, finer
 from imac_torch.conversion.layers import Source
-from imac_torch.errors import ConversionError
+from imac_torch.errors import ConversionError, SettingWarning
 from imac_torch.model.linear import IMACLinear, Scaling
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.activations import Activation
+from imac_torch.periphery.neuron.choice import kind_for
 
-__all__ = ["analog_layer", "losses_of"]
+__all__ = [
+    "Placed", "analog_layer", "check_names", "losses_of", "places_of", "trained_config",
+    "warn_of_unread",
+]  # fmt: skip
 
 LARGE_ERROR: Final = 0.1
 """Relative rounding error of weights from which a conversion warns."""
 LARGE_READ_OUT_ERROR: Final = 0.2
 """Likewise of a read-out's outputs: with fewer, the largest output mostly stays the largest."""
 MATCHED: Final = "mapping.scheme = 'matched'"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What an analog layer is to be made of, and where it stands.
+
+    Attributes:
+        path: Of the software layer.
+        source: What it computes.
+        activation: What follows it.
+        first: Whether it is the first layer of its circuit.
+        last: Whether it is the last one.
+    """
+
+    path: str
+    source: Source
+    activation: Activation
+    first: bool
+    last: bool
+
+
+def trained_config(layers: Sequence[Placed]) -> Config:
+    """What the model's IMACLinear layers were built with; the default if there are none.
+
+    Raises:
+        ConversionError: They disagree on what a circuit has only one of.
+    """
+    trained = [
+        (layer.path, layer.source.trained) for layer in layers if layer.source.trained is not None
+    ]
+    if not trained:
+        return Config()
+    first, common = trained[0][0], trained[0][1].config
+    overrides = {}
+    for path, layer in trained:
+        for name in ("supplies", "interconnect", "timing", "temperature"):
+            if getattr(layer.config, name) != getattr(common, name):
+                raise ConversionError(
+                    f"{path} and {first} were built with different {name}; pass a config"
+                )
+        changed = {
+            name: getattr(layer.config, name).model_dump()
+            for name in LayerConfig.model_fields
+            if getattr(layer.config, name) != getattr(common, name)
+        }
+        if changed:
+            overrides[path] = LayerConfig(**changed)
+    return common.replace(layers=overrides)
+
+
+def check_names(config: Config, layers: Sequence[Placed]) -> None:
+    """Refuse settings of layers that there are not.
+
+    Raises:
+        ConversionError: There are some.
+    """
+    paths = {layer.path for layer in layers}
+    unknown = set(config.layers) - paths
+    if unknown:
+        raise ConversionError(
+            f"Config.layers names {', '.join(sorted(unknown))}; the analog layers are "
+            f"{', '.join(sorted(paths))}"
+        )
+
+
+def places_of(layers: Sequence[Placed], config: Config) -> list[Place]:
+    """The layers, as far as what they read of a configuration depends on them."""
+    places = []
+    for index, layer in enumerate(layers):
+        trained = layer.source.trained
+        scaling = None if trained is None else trained.scaling
+        own = config.for_layer(index, layer.path, len(layers))
+        kind = kind_for(layer.activation, own.neuron.kind, where=layer.path)
+        places.append(
+            Place(
+                name=layer.path,
+                config=own,
+                reads=kind.reads,
+                ideal=kind.ideal,
+                active=not kind.activation.read_out or own.neuron.kind == kind.name,
+                inputs=layer.source.weight.shape[1],
+                last=layer.last,
+                scaled=layer.first
+                and (scaling is None or scaling.input_scale == config.supplies.input_scale),
+            )
+        )
+    return places
+
+
+def warn_of_unread(found: Sequence[Unread]) -> None:
+    """Warn of settings that nothing reads, where the caller's caller stands.
+
+    Warns:
+        SettingWarning: There are some.
+    """
+    if found:
+        warnings.warn(
+            f"settings without effect in this circuit: {'; '.join(map(str, found))}",
+            SettingWarning,
+            stacklevel=4,
+        )
 
 
 @lasting()  # what becomes part of a network must serve in every mode

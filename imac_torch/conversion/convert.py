@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from imac_torch.circuit.engine import Engine
-from imac_torch.config import Config, LayerConfig, Place, Unread, WeightMapping, unread_settings
-from imac_torch.conversion.building import analog_layer, losses_of
+from imac_torch.config import Config, Unread, WeightMapping, unread_settings
+from imac_torch.conversion.building import (
+    analog_layer,
+    check_names,
+    losses_of,
+    places_of,
+    trained_config,
+    warn_of_unread,
+)
 from imac_torch.conversion.calibration import ROUNDS, assume_ranges, fit, join_samples
-from imac_torch.conversion.plan import SUPPORTED, Plan, make_plan, named, recognised
+from imac_torch.conversion.graph.building import convert_graph, graph_layers
+from imac_torch.conversion.plan import (
+    SUPPORTED,
+    NotAChainError,
+    Plan,
+    linear_layers,
+    make_plan,
+    recognised,
+)
+from imac_torch.conversion.selection import Choice, chosen_by
 from imac_torch.errors import CircuitError, ConversionError, SettingWarning
 from imac_torch.model.linear import IMACLinear
 from imac_torch.model.network import Chain, IMACNetwork, evaluating
 from imac_torch.model.segment import Segment
 from imac_torch.numeric.modes import lasting
-from imac_torch.periphery.neuron.choice import kind_for
 from imac_torch.software.behaviour import refuse_global_hooks
 from imac_torch.software.leaves import Leaf, plain_leaves
 from imac_torch.software.plain import copied
@@ -35,27 +51,38 @@ def convert(
     model: nn.Module,
     config: Config | None = None,
     *,
-    exclude: Iterable[str] | Callable[[str], bool] = (),
+    exclude: Choice = (),
+    include: Choice | None = None,
     generator: torch.Generator | None = None,
     engine: Engine | None = None,
-    samples: Iterable[Tensor] | Tensor | None = None,
+    samples: Iterable[Any] | Tensor | Mapping[str, Any] | None = None,
     rounds: int = ROUNDS,
     progress: bool = False,
 ) -> IMACNetwork:
     """Turn a trained model into an analog network.
 
-    The longest fully connected tail becomes analog: Linear (and :class:`IMACLinear`), with
-    BatchNorm1d folded, Dropout dropped and activations as circuits. What comes before stays as
-    it is, in software; so does a final (Log)Softmax. The model itself is not changed, and shares
-    nothing with the network: modules that stay are copied.
+    An ``nn.Sequential`` whose tail is fully connected becomes one circuit: Linear (and
+    :class:`IMACLinear`), with BatchNorm1d folded, Dropout dropped and activations as circuits.
+    What comes before stays as it is, in software; so does a final (Log)Softmax.
+
+    Any other model is traced (``torch.fx``), in evaluation mode and with its optional inputs at
+    their defaults. Every layer that can be analog is, chains of linear layers as one circuit each;
+    what happens between circuits stays software. Layers of a module that cannot be traced are
+    replaced where they are. Full scales follow from data: from samples, or from the first batch.
+
+    The model itself is not changed, and shares nothing with the network: modules that stay are
+    copied.
 
     Args:
-        model: An ``nn.Sequential`` (nested ones too), in any mode.
+        model: In any mode.
         config: Of the circuit; per-layer overrides by module path are in ``config.layers``. None:
-            what the model's :class:`IMACLinear` layers were trained with, or the default.
-        exclude: Paths of linear layers, or of modules that hold them, to keep in software (all
-            layers before an excluded one stay in software too), or a function that says so for a
-            path.
+            what the model's :class:`IMACLinear` layers were trained with, or the default. Models
+            that are traced have continuous weight levels unless ``mapping`` says otherwise.
+        exclude: Layers to keep in software: paths of layers or of modules that hold them, classes,
+            or a function that says so for a path, or for a path and a module. In a Sequential that
+            becomes one circuit all layers before an excluded one stay in software too.
+        include: The only layers to become analog, given in the same way. None: all that can be,
+            but what stands before the tail of a Sequential; ``torch.nn.Module`` takes that, too.
         generator: Randomness of the devices' spread; needed if ``device.variation`` > 0
             or a device effect draws anything.
         engine: What solves; None: the native engine.
@@ -64,7 +91,8 @@ def convert(
             nothing else to fit, only the ranges of ReLUs and of outputs without neurons. Where
             the configuration says nothing of the mapping, it is 17 levels, matched; where it says
             nothing of ``supplies.input_scale`` and the samples need another one, it follows from
-            them.
+            them. Of models that are traced, full scales of all circuits, and what was traced is
+            compared with the model; several inputs of a batch are a tuple, or a dict by name.
         rounds: How often calibration goes through all layers.
         progress: Show calibration's progress bar.
 
@@ -82,14 +110,29 @@ def convert(
         SettingWarning: Nothing reads some settings in this configuration; the message says what
             would make them count.
     """
-    plan = _plan(model, exclude)
+    if not (isinstance(exclude, str | type) or callable(exclude)):
+        exclude = tuple(exclude)
+    plan = None
+    why = None
+    if include is None:
+        try:
+            plan = _plan(model, exclude)
+        except NotAChainError as error:
+            why = error
+    if plan is None:
+        return convert_graph(
+            model, config, exclude=exclude, include=include, generator=generator, engine=engine,
+            samples=samples, otherwise=why,
+        )  # fmt: skip
     features = None
     if samples is not None:
-        samples = join_samples(samples)
+        if isinstance(samples, Mapping):
+            raise ConversionError("samples of a Sequential are tensors; it has one input")
+        samples = join_samples(cast("Iterable[Tensor] | Tensor", samples))
         features = _features(plan, samples)
-    config = _trained_config(plan) if config is None else config
+    config = trained_config(plan.placed) if config is None else config
     config = config if features is None else Fitting._of(plan, features).config(config)
-    _check_names(config, plan)
+    check_names(config, plan.placed)
     layers = []
     for index, (leaf, source, activation) in enumerate(plan.layers):
         layers.append(analog_layer(leaf.path, source, activation, config, index, len(plan.layers)))
@@ -103,7 +146,7 @@ def convert(
         [layer for layer, free in zip(layers, plain, strict=True) if free],
         ranges=samples is not None,
     )
-    _warn_of_unread(unread_settings(config, _places(plan, config)))
+    warn_of_unread(unread_settings(config, places_of(plan.placed, config)))
     for layer in layers:
         try:
             layer.description()
@@ -168,14 +211,17 @@ class Fitting:
         model: nn.Module,
         samples: Tensor,
         *,
-        exclude: Iterable[str] | Callable[[str], bool] = (),
+        exclude: Choice = (),
     ) -> Fitting:
         """Of a model as :func:`convert` takes it, and samples (B, …) of its inputs.
 
         Raises:
             ConversionError: The model cannot be converted.
         """
-        plan = _plan(model, exclude)
+        try:
+            plan = _plan(model, exclude)
+        except NotAChainError:  # full scales of graphs are each segment's own
+            return cls(math.nan, trained=True)
         return cls._of(plan, _features(plan, samples))
 
     @classmethod
@@ -207,7 +253,7 @@ def unread(
     model: nn.Module,
     config: Config,
     *,
-    exclude: Iterable[str] | Callable[[str], bool] = (),
+    exclude: Choice = (),
     transients: bool = True,
     netlists: bool = True,
 ) -> list[Unread]:
@@ -223,93 +269,37 @@ def unread(
     Raises:
         ConversionError: The model cannot be converted.
     """
-    places = _places(_plan(model, exclude), config)
+    try:
+        layers = _plan(model, exclude).placed
+    except NotAChainError as error:
+        layers = graph_layers(model, exclude, error)
+    places = places_of(layers, config)
     return unread_settings(config, places, transients=transients, netlists=netlists)
 
 
-def _plan(model: nn.Module, exclude: Iterable[str] | Callable[[str], bool]) -> Plan:
+def _plan(model: nn.Module, exclude: Choice) -> Plan:
+    """The plan of a model that is a chain.
+
+    Raises:
+        NotAChainError: It is none.
+        ConversionError: It is, but cannot be converted.
+    """
     refuse_global_hooks()
     flat = plain_leaves(model)
-    excluded = exclude if callable(exclude) else named(exclude, flat)
+    try:
+        excluded = chosen_by(exclude, linear_layers(flat), "exclude")
+    except ConversionError as error:
+        raise NotAChainError(str(error)) from None
     plan = make_plan(flat, excluded)
     if not plan.layers:
         last = flat[-1] if flat else Leaf("model", model)
         reason = last.why_not(*recognised())
         words = "" if reason is None else f", it {reason}"
-        raise ConversionError(
+        raise NotAChainError(
             f"{last.path} ({last.label}): nothing to convert{words}; {SUPPORTED}. What is "
             "excluded, and all before it, stays in software"
         )
     return plan
-
-
-def _places(plan: Plan, config: Config) -> list[Place]:
-    """The layers, as far as what they read of a configuration depends on them."""
-    places = []
-    for index, (leaf, source, activation) in enumerate(plan.layers):
-        scaling = None if source.trained is None else source.trained.scaling
-        own = config.for_layer(index, leaf.path, len(plan.layers))
-        kind = kind_for(activation, own.neuron.kind, where=leaf.path)
-        places.append(
-            Place(
-                name=leaf.path,
-                config=own,
-                reads=kind.reads,
-                ideal=kind.ideal,
-                active=not kind.activation.read_out or own.neuron.kind == kind.name,
-                inputs=source.weight.shape[1],
-                last=index == len(plan.layers) - 1,
-                scaled=index == 0
-                and (scaling is None or scaling.input_scale == config.supplies.input_scale),
-            )
-        )
-    return places
-
-
-def _warn_of_unread(found: Sequence[Unread]) -> None:
-    if found:
-        warnings.warn(
-            f"settings without effect in this circuit: {'; '.join(map(str, found))}",
-            SettingWarning,
-            stacklevel=3,
-        )
-
-
-def _trained_config(plan: Plan) -> Config:
-    """What the model's IMACLinear layers were built with; the default if there are none.
-
-    Raises:
-        ConversionError: They disagree on what a circuit has only one of.
-    """
-    trained = [(leaf, item.trained) for leaf, item, _ in plan.layers if item.trained is not None]
-    if not trained:
-        return Config()
-    first, common = trained[0][0], trained[0][1].config
-    overrides = {}
-    for leaf, layer in trained:
-        for name in ("supplies", "interconnect", "timing", "temperature"):
-            if getattr(layer.config, name) != getattr(common, name):
-                raise ConversionError(
-                    f"{leaf.path} and {first.path} were built with different {name}; pass a config"
-                )
-        changed = {
-            name: getattr(layer.config, name).model_dump()
-            for name in LayerConfig.model_fields
-            if getattr(layer.config, name) != getattr(common, name)
-        }
-        if changed:
-            overrides[leaf.path] = LayerConfig(**changed)
-    return common.replace(layers=overrides)
-
-
-def _check_names(config: Config, plan: Plan) -> None:
-    paths = {leaf.path for leaf, _, _ in plan.layers}
-    unknown = set(config.layers) - paths
-    if unknown:
-        raise ConversionError(
-            f"Config.layers names {', '.join(sorted(unknown))}; the analog layers are "
-            f"{', '.join(sorted(paths))}"
-        )
 
 
 @lasting()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
+from imac_torch.conversion.building import Placed
 from imac_torch.conversion.layers import Source, is_layer, layer_modules, source_of
 from imac_torch.conversion.selection import Selection
 from imac_torch.errors import ConversionError
@@ -25,6 +26,9 @@ from imac_torch.software.leaves import Leaf
 
 DIGITAL_TAIL: tuple[type[nn.Module], ...] = (nn.LogSoftmax, nn.Softmax)
 """Modules after the last linear layer that stay software: they only normalise scores."""
+
+_BEFORE = "before the analog tail; include=torch.nn.Module makes every layer analog that can be"
+
 
 class NotAChainError(ConversionError):
     """A model is no sequence that ends in analog layers; it may be converted as a graph."""
@@ -60,7 +64,8 @@ def fold_batch_norm(leaf: Leaf, source: Source) -> Source:
         ConversionError: It has no running statistics, or other features than the layer outputs.
     """
     norm, where = leaf.module, f"{leaf.path} ({leaf.label})"
-    assert isinstance(norm, BATCH_NORMS)  # noqa: S101 - narrows the type
+    kinds = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
+    assert isinstance(norm, kinds)  # noqa: S101 - narrows the type
     if norm.running_mean is None or norm.running_var is None:
         raise ConversionError(
             f"{where}: without running statistics its output depends on the batch and cannot be "
@@ -102,6 +107,15 @@ class Plan:
     tail: list[Leaf]
     records: list[LayerRecord]
 
+    @property
+    def placed(self) -> list[Placed]:
+        """The analog layers, of one circuit."""
+        last = len(self.layers) - 1
+        return [
+            Placed(leaf.path, source, activation, index == 0, index == last)
+            for index, (leaf, source, activation) in enumerate(self.layers)
+        ]
+
     def record(self, leaf: Leaf, target: str, detail: str) -> None:
         """Note what becomes of a module."""
         self.records.append(LayerRecord(leaf.path, leaf.label, target, detail))
@@ -124,7 +138,7 @@ def make_plan(leaves: Sequence[Leaf], keep_digital: Selection) -> Plan:
     plan = Plan([], [], [], [])
     for leaf in leaves[:start]:
         plan.digital.append(leaf)
-        why = "excluded by name" if _excluded(leaf, keep_digital) else BEFORE
+        why = "excluded by name" if _excluded(leaf, keep_digital) else _BEFORE
         plan.record(leaf, "digital", why)
     index = start
     while index < len(leaves):

@@ -1,4 +1,4 @@
-"""Which layers become analog: what users exclude and include, by name, by class or by a function."""
+"""Which layers become analog: what users exclude and include, by name, class or function."""
 
 from __future__ import annotations
 

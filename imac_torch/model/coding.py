@@ -78,13 +78,14 @@ def check_features(features: object, inputs: int, where: str) -> None:
 
 
 class Signs:
-    """Whether supplies suit negative inputs; what is only uneven is said once.
+    """Whether supplies suit inputs; what is only uneven, or beyond full scale, is said once.
 
     Copies share whether it was said.
     """
 
     def __init__(self) -> None:
         self._said = False
+        self._beyond = False
 
     def __deepcopy__(self, memo: dict[int, object]) -> Signs:
         return self
@@ -118,6 +119,30 @@ class Signs:
             warnings.warn(
                 f"{what} negative inputs have {-supplies.vss / supplies.vdd:.3g} times the voltage "
                 f"of positive ones: the circuit does not compute what the model does. {advice}",
+                SettingWarning,
+                stacklevel=3,
+            )
+
+    def saturation(self, features: Tensor, scale: float, where: str) -> None:
+        """Say once that inputs are beyond full scale.
+
+        Args:
+            features: Software units, any shape.
+            scale: Full scale.
+            where: What takes them.
+
+        Warns:
+            SettingWarning: Some are.
+        """
+        if self._beyond or features.numel() == 0:
+            return
+        count = int((features.detach().abs() > scale).sum())
+        if count:
+            self._beyond = True
+            warnings.warn(
+                f"{where}: {count} of {features.numel()} inputs are beyond full scale ({scale:.3g})"
+                f", up to {float(features.detach().abs().max()):.3g}; they become full scale, here "
+                "and in runs to come. Convert with samples that reach as far as the data do",
                 SettingWarning,
                 stacklevel=3,
             )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from imac_torch.base.tables import html_table, text_table
 from imac_torch.circuit.engine import Engine
@@ -16,8 +17,10 @@ from imac_torch.circuit.topology import Circuit
 from imac_torch.config import Config
 from imac_torch.datasets.batches import chosen
 from imac_torch.dc.native import Native, Prepared
-from imac_torch.errors import CircuitError, ConfigError, ConversionError
+from imac_torch.errors import CircuitError, ConfigError, ConversionError, ConversionWarning
+from imac_torch.model.inputs import Arguments, Inputs
 from imac_torch.model.linear import IMACLinear
+from imac_torch.model.ranges import in_software, set_ranges
 from imac_torch.model.segment import Segment
 from imac_torch.model.state import pack, rename, unpack
 from imac_torch.numeric.modes import lasting
@@ -87,16 +90,22 @@ class IMACNetwork(nn.Module):
         config: The network's configuration.
         records: The conversion table; what it says of analog layers is renewed when it is asked
             for (:attr:`records`).
+        inputs: What of the original's forward the model takes; None: whatever it is given.
 
     Raises:
         ConversionError: There is no segment in the model.
     """
 
     def __init__(
-        self, model: nn.Module, config: Config, records: Sequence[LayerRecord] = ()
+        self,
+        model: nn.Module,
+        config: Config,
+        records: Sequence[LayerRecord] = (),
+        inputs: Inputs | None = None,
     ) -> None:
         super().__init__()
         self.model = model
+        self.inputs = inputs
         self._config = config
         self.conversion = tuple(records)
         if not self.segments:
@@ -249,7 +258,7 @@ class IMACNetwork(nn.Module):
         """See :meth:`Segment.decode`."""
         return self.segment.decode(outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *inputs: Any, **named: Any) -> Any:  # noqa: ANN401 - as the original has it
         """Circuit-accurate outputs in the original model's units.
 
         In training mode the digital part trains, as in any module: Dropout drops, BatchNorm
@@ -257,14 +266,90 @@ class IMACNetwork(nn.Module):
         as in evaluation mode.
 
         Args:
-            x: (B, …).
+            inputs: As the original model takes them, (B, …) mostly.
+            named: Likewise.
 
         Returns:
-            (B, M) in the type of ``x`` (the circuit is solved in float64; integers give float64);
-            NaN in rows of samples that did not converge.
+            What the original gives. Of a :class:`Chain`, (B, M) in the type of its input (the
+            circuit is solved in float64; integers give float64); NaN in rows of samples that did
+            not converge.
+
+        Raises:
+            CircuitError: An optional input is not at its default, for which the model was traced.
+
+        Warns:
+            ConversionWarning: Full scales of circuits were open, and are this batch's now.
         """
-        scores: Tensor = self.model(x)
-        return scores
+        still = [path for path, segment in self.segments.items() if segment.open]
+        if still:
+            self.find_ranges([(inputs, named)])
+            warnings.warn(
+                f"full scales of {len(still)} circuits ({still[0]}, …) are taken from this batch "
+                "and kept: later inputs beyond them saturate. convert(…, samples=…) takes them "
+                "from more data",
+                ConversionWarning,
+                stacklevel=4,
+            )
+        return self._run(inputs, named)
+
+    def _run(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        if self.inputs is None:
+            return self.model(*inputs, **named)
+        values = self.inputs.values(inputs, named)
+        if isinstance(self.model, fx.GraphModule):
+            return self.model(*values)
+        return self.inputs.call(self.model, values)
+
+    def software(self, *inputs: Any, **named: Any) -> Any:  # noqa: ANN401 - as the original has it
+        """What the model gives with the software layers in the places of circuits.
+
+        Args:
+            inputs: As :meth:`forward` takes them.
+            named: Likewise.
+        """
+        with in_software(self.segments), evaluating(self.model):
+            return self._run(inputs, named)
+
+    @lasting()
+    def find_ranges(self, runs: Iterable[Arguments]) -> None:
+        """Take full scales of circuits that are not known yet from data; others stay.
+
+        Args:
+            runs: Inputs of the model and named ones, of one run or several.
+        """
+
+        def run() -> None:
+            for inputs, named in runs:
+                self._run(inputs, named)
+
+        with evaluating(self.model):
+            set_ranges(self.segments, run)
+
+    def inputs_of(self, segment: str, *inputs: Any, **named: Any) -> list[Tensor]:  # noqa: ANN401
+        """The tensors that reach a segment in a run of the model, one per call of the segment.
+
+        Args:
+            segment: Its path (:attr:`segments`).
+            inputs: Of the model, as :meth:`forward` takes them.
+            named: Likewise.
+
+        Raises:
+            CircuitError: There is no such segment.
+        """
+        if segment not in self.segments:
+            raise CircuitError(
+                f"there is no circuit {segment!r}; there are {', '.join(self.segments)}"
+            )
+        found: list[Tensor] = []
+        hook = self.segments[segment].register_forward_pre_hook(
+            lambda _, arguments: found.append(arguments[0])
+        )
+        try:
+            with evaluating(self.model):
+                self.forward(*inputs, **named)
+        finally:
+            hook.remove()
+        return found
 
     @property
     def width(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,9 @@ from imac_torch.transient.result import TransientResult
 
 Made = TypeVar("Made")
 
+INPUTS: Final = ""
+"""In :attr:`Segment.scaled`: no layer has this name."""
+
 
 class Segment(nn.Module):
     """A chain of analog layers, one circuit: software units in and out, volts in between.
@@ -53,6 +56,13 @@ class Segment(nn.Module):
         supplies: Of the circuit, its inputs and their coding.
         pace: When inputs follow one another.
         engine: What solves.
+        open: Whether full scales are not known yet; :func:`imac_torch.model.ranges.set_ranges`
+            takes them from data.
+        scaled: Names of layers whose full scales are given, and :data:`INPUTS` if that of the
+            segment's inputs is.
+        saturates: Whether inputs beyond full scale are full scale, as at a driver that cannot
+            leave its supplies; else they are refused.
+        stand_in: What :meth:`forward` does instead of its own, if anything.
 
     Raises:
         ConversionError: There is no layer, or shapes do not chain.
@@ -82,6 +92,9 @@ class Segment(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.engine: Engine = Native() if engine is None else engine
         self.positions = Vectors() if positions is None else positions
+        self.open, self.saturates = False, False
+        self.scaled: frozenset[str] = frozenset()
+        self.stand_in: Callable[[Tensor], Tensor] | None = None
         self._set(config)
         self._told = Signs()
         self._cache: Memory[Any] = Memory()
@@ -149,7 +162,27 @@ class Segment(nn.Module):
         self.check(features)
         self._told.check(features, self.supplies)
         scale = self.first.scaling.input_scale
-        return encode(features.to(torch.float64), self.supplies, scale)
+        return encode(self.within(features).to(torch.float64), self.supplies, scale)
+
+    def within(self, features: Tensor) -> Tensor:
+        """Inputs of any shape as the circuit gets them: within full scale, if it saturates.
+
+        Raises:
+            CircuitError: Full scale is not known yet.
+
+        Warns:
+            SettingWarning: Some are beyond full scale, said once.
+        """
+        if self.open:
+            raise CircuitError(
+                f"layer {self.first.name}: full scales are not known yet; run the network on a "
+                "batch first, or convert with samples"
+            )
+        if not self.saturates:
+            return features
+        scale = self.first.scaling.input_scale
+        self._told.saturation(features, scale, self.first.name)
+        return features.clamp(-scale, scale)
 
     def decode(self, outputs: Tensor) -> Tensor:
         """Output voltages (…, M) in the software units of the layers' outputs."""
@@ -279,6 +312,8 @@ class Segment(nn.Module):
             As those layers give it, (…, M), in the type of ``x`` (the circuit is solved in
             float64; integers give float64); NaN at positions that did not converge.
         """
+        if self.stand_in is not None:
+            return self.stand_in(x)
         check_tensor(x, f"layer {self.first.name}")
         rows = self.positions.vectors(x)
         if x.ndim != 2 and rows.shape[1] != self.first.in_features:
@@ -289,6 +324,25 @@ class Segment(nn.Module):
         outputs = self.decode(self.solve(rows, power=False).outputs)
         found = self.positions.tensor(outputs, x)
         return found.to(x.dtype) if x.is_floating_point() else found
+
+    def software(self, x: Tensor) -> list[Tensor]:
+        """What the software layers give that the segment stands for.
+
+        Args:
+            x: As :meth:`forward` takes it.
+
+        Returns:
+            The output of every layer, in the type of ``x``; integers give float64.
+        """
+        x = x if x.is_floating_point() else x.to(torch.float64)
+        found: list[Tensor] = []
+        for layer in self.analog_layers():
+            weight = layer.weight.to(x.dtype)
+            bias = None if layer.bias is None else layer.bias.to(x.dtype)
+            places = Vectors() if found else self.positions
+            x = layer.activation.apply(places.through(x, weight, bias))
+            found.append(x)
+        return found
 
     # Time
 
@@ -375,9 +429,13 @@ class Segment(nn.Module):
     def get_extra_state(self) -> Tensor:
         """Supplies, timing and positions as bytes, so that safetensors can hold them."""
         config = Config(supplies=self.supplies, timing=self.pace)
-        content = {"config": config.to_dict()}
+        content: dict[str, Any] = {"config": config.to_dict()}
         if self.positions != Vectors():
             content["positions"] = self.positions.record()
+        if self.open:
+            content["open"] = sorted(self.scaled)
+        if self.saturates:
+            content["saturates"] = True
         return pack(content)
 
     def set_extra_state(self, state: Any) -> None:  # noqa: ANN401 - torch's signature
@@ -386,11 +444,13 @@ class Segment(nn.Module):
         Raises:
             ConversionError: The state is not one of ours.
         """
-        config, self.positions = unpack(state, _settings, "segment")
-        self._set(config)
+        unpack(state, self._restore, "segment")
 
-
-def _settings(content: Mapping[str, Any]) -> tuple[Config, Positions]:
-    """What a segment's state holds; without positions they are vectors."""
-    positions = positions_of(content["positions"]) if "positions" in content else Vectors()
-    return Config.from_dict(content["config"]), positions
+    def _restore(self, content: Mapping[str, Any]) -> None:
+        """Set what a state holds; without positions they are vectors."""
+        positions = positions_of(content["positions"]) if "positions" in content else Vectors()
+        self._set(Config.from_dict(content["config"]))
+        self.positions = positions
+        self.open = "open" in content
+        self.scaled = frozenset(str(name) for name in content.get("open", ()))
+        self.saturates = content.get("saturates") is True

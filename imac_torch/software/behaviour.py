@@ -19,7 +19,10 @@ from torch.nn.utils import parametrize
 
 from imac_torch.errors import ConversionError
 
-__all__ = ["compiled_original", "computes_as", "foreign", "own_behaviour", "refuse_global_hooks"]
+__all__ = [
+    "compiled_original", "computes_as", "foreign", "hooks_of", "own_behaviour",
+    "refuse_global_hooks",
+]  # fmt: skip
 
 _CALLED: Final = (
     "forward", "__call__", "_call_impl", "_wrapped_call_impl", "_slow_forward",
@@ -53,7 +56,7 @@ def own_behaviour(module: nn.Module, kind: type[nn.Module]) -> str | None:
     origin = getattr(forward, "__module__", "torch")
     if kind.__module__.startswith("torch.") and not origin.startswith("torch."):
         return f"has a forward that {origin} put into torch's {kind.__name__}"
-    return _hooks(module)
+    return hooks_of(module)
 
 
 def computes_as(module: nn.Module, *kinds: type[nn.Module]) -> bool:
@@ -63,7 +66,7 @@ def computes_as(module: nn.Module, *kinds: type[nn.Module]) -> bool:
 
 def foreign(module: nn.Module) -> str | None:
     """What a module is that holds layers in a form which cannot be read, and what to do."""
-    if (hooks := _hooks(module)) is not None:
+    if (hooks := hooks_of(module)) is not None:
         return hooks
     kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(module).__mro__}
     if any(name.startswith("torch.jit.") for name in kinds):
@@ -136,7 +139,8 @@ def _is_own_method(module: nn.Module, name: str) -> bool:
     return getattr(found, "__self__", None) is module and getattr(found, "__func__", None) is own
 
 
-def _hooks(module: nn.Module) -> str | None:
+def hooks_of(module: nn.Module) -> str | None:
+    """That a module has hooks of its own, and which; None if it has none."""
     for attribute, words in (
         ("_forward_pre_hooks", "forward pre-hooks"),
         ("_forward_hooks", "forward hooks"),
@@ -159,7 +163,7 @@ def compiled_original(module: nn.Module) -> nn.Module | None:
     # Without the compiler's module nothing was compiled, and importing it takes seconds.
     frame = sys.modules.get("torch._dynamo.eval_frame")
     kind = getattr(frame, "OptimizedModule", None)
-    if kind is None or type(module) is not kind or _hooks(module) is not None:
+    if kind is None or type(module) is not kind or hooks_of(module) is not None:
         return None
     original = vars(module)["_modules"]["_orig_mod"]
     assert isinstance(original, nn.Module)  # noqa: S101 - narrows the type only

@@ -184,7 +184,7 @@ def _only_user(node: fx.Node) -> fx.Node | None:
 def _foldable(module: nn.Module, source: Source) -> bool:
     """Whether a module is a batch normalisation of what a layer gives."""
     kinds = NORMS if isinstance(source.positions, Vectors) else BATCH_NORMS
-    return (
+    return bool(
         source.trained is None
         and computes_as(module, *kinds)
         and module.running_mean is not None

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from imac_torch.conversion.plan import DROPOUTS
+from imac_torch.errors import CircuitError
 from imac_torch.periphery.activations import Activation, activation_of
 from imac_torch.software.behaviour import computes_as
 
-__all__ = ["activation_in", "argument", "name_of", "no_operation", "weighted"]
+__all__ = ["activation_in", "argument", "name_of", "no_operation", "vectors_only", "weighted"]
 
 _FUNCTIONS: Final[dict[object, str]] = {
     torch.relu: "relu", torch.relu_: "relu", functional.relu: "relu", functional.relu_: "relu",
@@ -100,3 +101,21 @@ def name_of(node: fx.Node) -> str:
     if target is operator.getitem or target is getattr:
         return ""
     return str(getattr(target, "__name__", target)).strip("_")
+
+
+def vectors_only(x: Tensor, path: str) -> Tensor:
+    """Refuse what a batch normalisation that was folded would normalise along another dimension.
+
+    Args:
+        x: Inputs of a linear layer.
+        path: Of the layer.
+
+    Raises:
+        CircuitError: It is not (B, N).
+    """
+    if x.ndim != 2:
+        raise CircuitError(
+            f"{path}: the batch normalisation behind it is folded into it, which holds for inputs "
+            f"(B, N); these are {tuple(x.shape)}. Keep {path} in software with exclude"
+        )
+    return x

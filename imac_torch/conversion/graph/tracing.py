@@ -2,90 +2,31 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-__all__ = ["Inputs", "Traced", "trace"]
+from imac_torch.model.inputs import Inputs
+
+__all__ = ["Traced", "of_torch", "trace"]
 
 _CONTAINERS: tuple[type[nn.Module], ...] = (
     nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict,
 )  # fmt: skip
 """Classes of torch that compute nothing themselves."""
+_TORCH = ("torch.nn", "torch.ao.nn")
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What of a forward's parameters varies from run to run.
+def of_torch(module: nn.Module) -> bool:
+    """Whether a module is one of torch's own that computes something.
 
-    Attributes:
-        signature: Of the forward, without ``self``.
-        names: Parameters that are inputs of the graph, in order; ``*args`` are ``args_0``, ….
-        fixed: Values of the others, which are their defaults.
+    Those that hold layers (MultiheadAttention, TransformerEncoderLayer, …) compute with the weights
+    of these layers, not by calling them.
     """
-
-    signature: inspect.Signature
-    names: tuple[str, ...]
-    fixed: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, model: nn.Module, samples: Sequence[tuple[Sequence[Any], Mapping[str, Any]]]
-           ) -> Inputs:  # fmt: skip
-        """Inputs are parameters without a default, and what samples give.
-
-        Args:
-            model: Whose forward it is.
-            samples: Positional and named arguments of runs.
-
-        Raises:
-            TypeError: Samples do not fit the forward.
-        """
-        signature = inspect.signature(model.forward)
-        given: set[str] = set()
-        longest = 0
-        for positional, named in samples:
-            bound = signature.bind(*positional, **named)
-            given |= set(bound.arguments)
-            for name, parameter in signature.parameters.items():
-                if parameter.kind is parameter.VAR_POSITIONAL:
-                    longest = max(longest, len(bound.arguments.get(name, ())))
-        names: list[str] = []
-        fixed: dict[str, Any] = {}
-        for name, parameter in signature.parameters.items():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                continue
-            if parameter.kind is parameter.VAR_POSITIONAL:
-                # How many there are only samples say; without any it is the model's one input.
-                count = longest if samples else int(not names)
-                names += [f"{name}_{index}" for index in range(count)]
-            elif parameter.default is parameter.empty or name in given:
-                names.append(name)
-            else:
-                fixed[name] = parameter.default
-        return cls(signature, tuple(names), fixed)
-
-    def call(self, forward: Callable[..., Any], values: Sequence[Any]) -> Any:  # noqa: ANN401
-        """What a forward gives for one value per name, the others being fixed."""
-        pending = dict(zip(self.names, values, strict=True))
-        positional: list[Any] = []
-        named: dict[str, Any] = {}
-        for name, parameter in self.signature.parameters.items():
-            if parameter.kind is parameter.VAR_POSITIONAL:
-                positional += [pending[key] for key in self.names if key.startswith(f"{name}_")
-                               and key[len(name) + 1 :].isdigit()]  # fmt: skip
-            elif parameter.kind is parameter.VAR_KEYWORD:
-                continue
-            else:
-                value = pending[name] if name in pending else self.fixed[name]
-                if parameter.kind is parameter.KEYWORD_ONLY:
-                    named[name] = value
-                else:
-                    positional.append(value)
-        return forward(*positional, **named)
+    return type(module) not in _CONTAINERS and type(module).__module__.startswith(_TORCH)
 
 
 @dataclass
@@ -95,17 +36,10 @@ class Traced:
     Attributes:
         model: The graph's module, or the model itself where its own forward cannot be traced.
         opaque: Paths of modules that stay one call each, and why; ``""`` is the model itself.
-        inputs: What the graph takes.
     """
 
     model: nn.Module
     opaque: dict[str, str] = field(default_factory=dict)
-    inputs: Inputs | None = None
-
-    @property
-    def graph(self) -> fx.Graph | None:
-        """The calls in order; None where nothing could be traced."""
-        return self.model.graph if isinstance(self.model, fx.GraphModule) else None
 
 
 class _Tracer(fx.Tracer):
@@ -146,11 +80,11 @@ class _Tracer(fx.Tracer):
         """Modules of torch, those made of them, layers of any origin, and what failed before."""
         if module_qualified_name in self._opaque or isinstance(m, self._kinds):
             return True
-        if isinstance(m, torch.jit.ScriptModule):
+        if isinstance(m, torch.jit.ScriptModule) or of_torch(m):
             return True
         if any(isinstance(part, self._kinds) for part in m.modules()):
-            return False  # a torch module with layers inside, too
-        origins = (kind for kind in type(m).__mro__ if kind.__module__.startswith("torch.nn"))
+            return False  # it was made of a module of torch, but has layers
+        origins = (kind for kind in type(m).__mro__ if kind.__module__.startswith(_TORCH))
         return any(kind not in _CONTAINERS for kind in origins)
 
     def call_module(
@@ -184,12 +118,12 @@ def trace(model: nn.Module, inputs: Inputs, kinds: tuple[type[nn.Module], ...]) 
         inputs: Of its forward.
         kinds: Classes that are layers or activations, whoever defines them.
     """
-    found = Traced(model, inputs=inputs)
+    found = Traced(model)
     while True:
         tracer = _Tracer(inputs, kinds, found.opaque)
         try:
             graph = tracer.trace(model)
-        except Exception as error:  # noqa: BLE001 - a user's forward may raise anything
+        except Exception as error:
             text = str(error).strip().partition("\n")[0]
             reason = f"cannot be traced ({type(error).__name__}: {text})"
             path = tracer.failed or ""
@@ -199,9 +133,11 @@ def trace(model: nn.Module, inputs: Inputs, kinds: tuple[type[nn.Module], ...]) 
             if path == "":
                 return found
             continue
-        found.model = fx.GraphModule(tracer.root, graph, type(model).__name__)
+        plain = fx.Graph()  # the tracer's own remembers its class, which no file can hold
+        plain.output(plain.graph_copy(graph, {}))
+        found.model = fx.GraphModule(model, plain, type(model).__name__)
         found.opaque = {
             path: reason for path, reason in found.opaque.items()
-            if any(node.op == "call_module" and node.target == path for node in graph.nodes)
+            if any(node.op == "call_module" and node.target == path for node in plain.nodes)
         }  # fmt: skip
         return found

@@ -1,0 +1,291 @@
+"""A network of a planned graph: segments in the places of the calls that they stand for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree
+
+from imac_torch.circuit.engine import Engine
+from imac_torch.config import Config, WeightMapping, unread_settings
+from imac_torch.conversion.ablation import Losses
+from imac_torch.conversion.building import (
+    Placed,
+    analog_layer,
+    check_names,
+    losses_of,
+    places_of,
+    trained_config,
+    warn_of_unread,
+)
+from imac_torch.conversion.graph.chains import Cut
+from imac_torch.conversion.graph.functions import vectors_only
+from imac_torch.conversion.graph.planning import GraphPlan, plan_graph, private_copy
+from imac_torch.conversion.selection import Choice
+from imac_torch.errors import ConversionError, MappingError
+from imac_torch.model.inputs import Arguments, arguments_of
+from imac_torch.model.linear import IMACLinear
+from imac_torch.model.network import IMACNetwork, LayerRecord, evaluating
+from imac_torch.model.positions import Vectors
+from imac_torch.model.segment import INPUTS, Segment
+from imac_torch.numeric.modes import lasting
+
+__all__ = ["convert_graph", "graph_layers"]
+
+
+def convert_graph(
+    model: nn.Module,
+    config: Config | None,
+    *,
+    exclude: Choice,
+    include: Choice | None,
+    generator: torch.Generator | None,
+    engine: Engine | None,
+    samples: object,
+    otherwise: Exception | None,
+) -> IMACNetwork:
+    """:func:`imac_torch.convert` of a model that is no chain.
+
+    Args:
+        model: Not changed.
+        config: See there, like what follows.
+        exclude: Layers.
+        include: Layers.
+        generator: Of devices' spread.
+        engine: What solves.
+        samples: Batches, or one.
+        otherwise: What to raise where there is nothing to convert.
+    """
+    runs = [] if samples is None else runs_of(samples)
+    copy = private_copy(model)
+    expected = None
+    if runs:
+        with evaluating(copy):
+            expected = _same_draws(copy, runs[0])
+    plan = plan_graph(copy, exclude, include, runs)
+    _check_anything(plan, otherwise)
+    config = trained_config(plan.placed) if config is None else config
+    check_names(config, plan.placed)
+    config, defaults = graph_config(config)
+    plan.records += defaults
+    network, layers, free = build_graph(plan, config, engine)
+    if runs:
+        if all(free):
+            _check_equal(network, runs[0], expected)
+        network.find_ranges(runs)
+    for layer in layers:
+        if layer.config.device.varies:
+            layer.matrix.draw(generator)
+    warn_of_unread(unread_settings(config, places_of(plan.placed, config)))
+    losses = Losses()
+    if runs:
+        losses = losses_of(
+            [layer for layer, item in zip(layers, free, strict=True) if item], ranges=True
+        )
+    for path, why in plan.odd.items():
+        losses.add(f"{path}: {why}, so that it stays in software", [])
+    losses.warn("what this conversion loses", stacklevel=3)
+    own_modes(network, plan.modes)
+    return network
+
+
+def graph_layers(model: nn.Module, exclude: Choice, otherwise: Exception | None) -> list[Placed]:
+    """The analog layers of a model that is no chain.
+
+    Args:
+        model: Not changed.
+        exclude: Layers that stay in software.
+        otherwise: What to raise where there is nothing to convert.
+    """
+    plan = plan_graph(private_copy(model), exclude, None)
+    _check_anything(plan, otherwise)
+    return plan.placed
+
+
+def runs_of(samples: object) -> list[Arguments]:
+    """Samples as arguments of runs: one tensor, or batches, each of which may be several inputs.
+
+    Raises:
+        MappingError: There are none.
+    """
+    batches = [samples] if isinstance(samples, Tensor | Mapping) else list(samples)  # type: ignore[call-overload]
+    found = [arguments_of(batch) for batch in batches]
+    if not found or not any(
+        item.numel()
+        for positional, named in found
+        for item in (*positional, *named.values())
+        if isinstance(item, Tensor)
+    ):
+        raise MappingError("samples: at least one is needed")
+    return found
+
+
+def _check_anything(plan: GraphPlan, otherwise: Exception | None) -> None:
+    if not plan.cuts:
+        raise otherwise if otherwise is not None else ConversionError(
+            "nothing to convert: include names no layer that can be analog"
+        )
+
+
+@lasting()
+def _same_draws(forward: Callable[..., Any], arguments: Arguments) -> Any:  # noqa: ANN401
+    """What a forward gives; a dropout that stays in evaluation mode draws the same each time."""
+    positional, named = arguments
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return forward(*positional, **named)
+
+
+def _check_equal(network: IMACNetwork, arguments: Arguments, expected: object) -> None:
+    """Compare what was traced, its segments in software, with the model itself.
+
+    Raises:
+        ConversionError: They differ by more than half of the digits.
+    """
+    found = _same_draws(network.software, arguments)
+    pairs = zip(_pytree.tree_leaves(found), _pytree.tree_leaves(expected), strict=False)
+    for one, other in pairs:
+        if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+            continue
+        if one.shape == other.shape and not other.is_floating_point():
+            continue  # classes may differ where scores are equal
+        if one.shape == other.shape:
+            scale = other.abs().max() if other.numel() else 0.0
+            tolerance = math.sqrt(torch.finfo(other.dtype).eps) * float(scale)
+            if torch.allclose(one.to(other.dtype), other, rtol=0.0, atol=tolerance, equal_nan=True):
+                continue
+            largest = float((one - other).abs().max())
+            what = f"its outputs differ by up to {largest:.3g} of {float(scale):.3g}"
+        else:
+            what = f"its output is {tuple(one.shape)}, not {tuple(other.shape)}"
+        raise ConversionError(
+            f"{type(network.model).__name__}: what was traced of the model computes something else "
+            f"than the model, {what}: its forward asks for the type or the values of tensors. "
+            "Rewrite that, or keep the modules that do so in software with exclude"
+        )
+
+
+def graph_config(config: Config) -> tuple[Config, list[LayerRecord]]:
+    """A configuration with what suits segments anywhere in a model, where nothing was said.
+
+    Returns:
+        It, and rows of the conversion table that say what was chosen.
+    """
+    chosen = {}
+    if not config.mapping.model_fields_set:
+        config = config.replace(mapping=WeightMapping(levels="continuous"))
+        chosen["mapping.levels = 'continuous'"] = "levels are for models trained with them"
+    supplies = config.supplies
+    if "vss" not in supplies.model_fields_set and supplies.vss != -supplies.vdd:
+        config = config.replace(supplies=supplies.replace(vss=-supplies.vdd))
+        chosen[f"supplies.vss = {-supplies.vdd:g}"] = "inputs have both signs"
+    return config, [
+        LayerRecord("", setting, "default", f"{why}; set it to have another")
+        for setting, why in chosen.items()
+    ]
+
+
+def build_graph(
+    plan: GraphPlan, config: Config, engine: Engine | None
+) -> tuple[IMACNetwork, list[IMACLinear], list[bool]]:
+    """The network, full scales open.
+
+    Args:
+        plan: Used up.
+        config: With the defaults of :func:`graph_config`.
+        engine: What solves; None: the native engine.
+
+    Returns:
+        The network, its layers, and which of them were not trained as a circuit.
+    """
+    count = len(plan.links)
+    layers: list[IMACLinear] = []
+    free: list[bool] = []
+    segments: list[Segment] = []
+    for cut in plan.cuts:
+        own: list[IMACLinear] = []
+        for link in cut.links:
+            own.append(analog_layer(
+                link.path, link.source, link.activation, config, len(layers) + len(own), count
+            ))  # fmt: skip
+        segment = Segment(own, config, engine, positions=cut.links[0].source.positions)
+        trained = [link.source.trained is not None for link in cut.links]
+        names = {link.path for link in cut.links if link.source.trained is not None}
+        segment.scaled = frozenset(names | ({INPUTS} if trained[0] else set()))
+        segment.open = not all(trained)
+        segment.saturates = True
+        segments.append(segment)
+        layers += own
+        free += [not item for item in trained]
+    model = _with(plan, segments)
+    network = IMACNetwork(model, config, plan.records, plan.inputs)
+    own_modes(network, plan.modes)
+    return network, layers, free
+
+
+def _with(plan: GraphPlan, segments: Sequence[Segment]) -> nn.Module:
+    """The model with segments in the places of layers."""
+    model = plan.model
+    if isinstance(model, fx.GraphModule):
+        _keep_parameters(model, plan.cuts)
+        for cut in plan.cuts:
+            for nodes in cut.calls:
+                _shorten(model.graph, cut, nodes)
+    stands = {id(cut.links[0].module): segment
+              for cut, segment in zip(plan.cuts, segments, strict=True)}  # fmt: skip
+    if id(model) in stands:  # the model is a layer that was not traced
+        return nn.Sequential(stands[id(model)])
+    for part in list(model.modules()):
+        for name, child in part._modules.items():
+            if id(child) in stands:
+                part._modules[name] = stands[id(child)]
+    if isinstance(model, fx.GraphModule):
+        model.delete_all_unused_submodules()
+        model.recompile()
+    return model
+
+
+def _shorten(graph: fx.Graph, cut: Cut, nodes: tuple[fx.Node, ...]) -> None:
+    """Let the first of some calls stand for all of them.
+
+    It is where the last one's result does not depend yet on what happens to tensors in between.
+    """
+    first, last = nodes[0], nodes[-1]
+    (given,) = [*first.args, *first.kwargs.values()]
+    if isinstance(cut.links[0].source.positions, Vectors) and any(
+        link.folded is not None for link in cut.links
+    ):
+        with graph.inserting_before(first):
+            given = graph.call_function(vectors_only, (given, cut.path))
+    first.args, first.kwargs = (given,), {}
+    last.replace_all_uses_with(first)
+    for node in reversed(nodes[1:]):
+        graph.erase_node(node)
+
+
+def _keep_parameters(model: fx.GraphModule, cuts: Sequence[Cut]) -> None:
+    """Give parameters a place of their own that the forward uses besides calling their layer."""
+    paths = tuple(f"{link.path}." for cut in cuts for link in cut.links)
+    for node in model.graph.nodes:
+        if node.op == "get_attr" and str(node.target).startswith(paths):
+            *place, name = str(node.target).split(".")
+            value = getattr(model.get_submodule(".".join(place)), name)
+            target = f"{'_'.join(place)}_{name}_of_software"
+            if isinstance(value, nn.Parameter):
+                model.register_parameter(target, value)
+            else:
+                model.register_buffer(target, value)
+            node.target = target
+
+
+def own_modes(network: IMACNetwork, modes: Mapping[str, bool]) -> None:
+    """Give modules the mode that their originals had; new ones have that of what holds them."""
+    for path, part in network.model.named_modules():
+        while path not in modes:
+            path = path.rpartition(".")[0]
+        part.training = modes[path]
+    network.training = modes[""]
