@@ -1,8 +1,8 @@
 """Whole networks as one dense nonlinear system, written out anew: the oracle of the native solver.
 
 Nothing of the solver is used: the elements of a :class:`Circuit` are stamped into one matrix of all
-layers, every differential amplifier as its four resistors around an ideal operational amplifier
-(nullator and norator), every neuron with its level shift and both resistors, and Newton's method
+layers, every read-out as its resistors around operational amplifiers, ideal (nullator and norator)
+or controlled sources, every neuron with its level shift and both resistors, and Newton's method
 runs on everything at once. Only the current functions of transistors come from the package.
 """
 
@@ -87,6 +87,8 @@ def random_layers(
     gain: float = 20.0,
     combine: str = "average",
     output_resistance: float = 1e-3,
+    read_out: str = "differential",
+    open_loop_gain: float | None = None,
     ideal: str = "",
     opened: float = 0.0,
     seed: int = 0,
@@ -105,7 +107,12 @@ def random_layers(
         config = Config(
             crossbar=size,
             interconnect=PLAIN_WIRES,
-            amplifier=Amplifier(combine=combine, output_resistance=output_resistance),
+            amplifier=Amplifier(
+                kind=read_out,
+                combine=combine,
+                output_resistance=output_resistance,
+                open_loop_gain=open_loop_gain,
+            ),
             mapping=WeightMapping(slices=slices[0], slice_base=slices[1]),
         ).for_layer(0, "layer", 1)
         make = random_cells if cells is None else cells
@@ -168,6 +175,22 @@ def core_currents(spec: NeuronSpec, gate: np.ndarray, output: np.ndarray):
     second = torch.autograd.grad(tunnel.sum(), pair)
     everything = (current, tunnel, supply, *first, *second)
     return tuple(x.detach().numpy() for x in everything)
+
+
+def amplifier(read_out):
+    """A read-out as its parts: inner nodes, resistors, controlled voltages, nullors.
+
+    A controlled voltage is its node and what it is; a nullor holds its first two nodes together by
+    what its third delivers.
+    """
+    if read_out.kind == "differential":
+        gain, r = float(read_out.gain), float(read_out.resistance)
+        parts = [("plus", "n2", r), ("n2", "0", gain * r), ("minus", "n1", r)]
+        return ("n1", "n2"), [*parts, ("n1", "out", gain * r)], [], [("n1", "n2", "out")]
+    assert read_out.kind == "transimpedance"
+    r, a = float(read_out.feedback), float(read_out.open_loop_gain)
+    controlled = [("o+", {"plus": -a}), ("o-", {"minus": -a}), ("out", {"o-": 1.0, "o+": -1.0})]
+    return ("o+", "o-"), [("plus", "o+", r), ("minus", "o-", r)], controlled, []
 
 
 @dataclass(frozen=True)
@@ -234,14 +257,17 @@ def solve_dense(circuit: Circuit, inputs: np.ndarray, *, limit: int = 400) -> De
             assert element.kind == "resistor"
             resistors.append((*index[element.nodes].T, 1.0 / element.values))
         plus, minus, out = index[layer.read_outs.nodes].T
-        gain, r = (float(getattr(layer.read_outs.read_out, k)) for k in ("gain", "resistance"))
-        n1, n2 = fresh_nodes(len(plus)), fresh_nodes(len(plus))
-        one, ground = np.ones(len(plus)), np.zeros(len(plus), dtype=int)
-        resistors.append((plus, n2, one / r))
-        resistors.append((n2, ground, one / (gain * r)))
-        resistors.append((minus, n1, one / r))
-        resistors.append((n1, out, one / (gain * r)))
-        nullors += list(zip(n1, n2, out))
+        inner, branches, controlled, nullator = amplifier(layer.read_outs.read_out)
+        nodes = dict(zip(("plus", "minus", "out"), (plus, minus, out)))
+        nodes |= {name: fresh_nodes(len(plus)) for name in inner}
+        nodes["0"] = np.zeros(len(plus), dtype=int)
+        for a, b, ohms in branches:
+            resistors.append((nodes[a], nodes[b], np.full(len(plus), 1.0 / ohms)))
+        for k in range(len(plus)):
+            for name, terms in controlled:
+                terms = {nodes[item][k]: factor for item, factor in terms.items()}
+                sources.append(("amplifiers", nodes[name][k], terms, 0.0))
+        nullors += [item for names in nullator for item in zip(*(nodes[n] for n in names))]
         if layer.sums is not None:
             for terms, total in zip(index[layer.sums.terms], index[layer.sums.outputs]):
                 factors = dict(zip(terms, layer.sums.factors))

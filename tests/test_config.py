@@ -112,6 +112,9 @@ CHANGES = {
     "amplifier.kind": Change("doubled", "voltages"),
     "amplifier.gain": Change(7.0, "voltages"),
     "amplifier.input_resistance": Change(2e3, "voltages"),
+    "amplifier.open_loop_gain": Change(
+        100.0, "voltages", {"amplifier.kind": "transimpedance", "amplifier.gain": 100.0}
+    ),
     "amplifier.output_resistance": Change(1e3, "voltages", FINFET),
     "amplifier.pole": Change(1e9, "latency"),
     "amplifier.combine": Change("sum", "voltages", {"crossbar.columns": 3}),
@@ -300,6 +303,7 @@ IDLE = {
     "interconnect.resistivity": Idle(3e-8, {**NO_RESISTANCE, **CAPACITIVE}),
     "interconnect.permittivity": Idle(4e-11),
     "interconnect.imac_sim_capacitance": Idle(True),
+    "amplifier.open_loop_gain": Idle(1e3),
     "amplifier.output_resistance": Idle(1e3, {"crossbar.columns": 3}, written=True),
     "amplifier.combine": Idle("sum", written=True),
     "neuron.kind": Idle("finfet", only=(6, 2)),
@@ -544,7 +548,8 @@ CONFIGS = {
         ),
         crossbar=Crossbar(rows=16, columns=8, horizontal=(13, 4, 3), vertical=(4, 3, 1)),
         amplifier=Amplifier(
-            gain=(30.0, 0.1, 10.0), output_resistance=0.0, pole=3e9, combine="sum"
+            gain=(30.0, 0.1, 10.0), output_resistance=0.0, pole=3e9, combine="sum",
+            open_loop_gain=1e4,
         ),
         neuron=Neuron(
             kind="finfet", rlow=None, rhigh=1e5, model_directory="/a b/ü", fins=3,

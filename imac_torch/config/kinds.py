@@ -28,7 +28,10 @@ NEURON_KINDS: Final[Registry[Any]] = Registry(
 
 READ_OUT_KINDS: Final[Registry[Any]] = Registry(
     "read-out",
-    {"differential": "imac_torch.periphery.readout.differential:Differential"},
+    {
+        "differential": "imac_torch.periphery.readout.differential:Differential",
+        "transimpedance": "imac_torch.periphery.readout.transimpedance:Transimpedance",
+    },
     instantiate=False,
 )
 """Classes of :class:`imac_torch.periphery.readout.ReadOut`."""

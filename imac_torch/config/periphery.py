@@ -27,17 +27,23 @@ class Amplifier(Section):
 
     kind: str = Field(
         "differential",
-        description="Read-out: differential (R1 to R4 around an ideal operational amplifier), or "
-        "one that was registered (periphery/readout).",
+        description="Read-out: differential (R1 to R4 around an ideal operational amplifier), "
+        "transimpedance (lines end at virtual ground), or one that was registered "
+        "(periphery/readout).",
     )
-
     gain: float | tuple[float, ...] | None = Field(
         None,
-        description="R3/R1 = R4/R2, one number or one per layer; None: chosen per layer so that "
+        description="R3/R1 = R4/R2, or feedback resistor over input_resistance "
+        "(transimpedance); one number or one per layer; None: chosen per layer so that "
         "the analog layer computes what the software layer meant. IMAC-Sim: gain.",
     )
     input_resistance: Annotated[float, Quantity("Ω", (5.0, 1e13), 1e18)] = Field(
-        1e3, gt=0, description="Ω. R1 and R2."
+        1e3, gt=0, description="Ω. R1 and R2; transimpedance: what a gain of 1 stands for."
+    )
+    open_loop_gain: float | None = Field(
+        None,
+        gt=1,
+        description="V/V. Of the operational amplifiers (transimpedance); None: as good as ideal.",
     )
     output_resistance: Annotated[float, SERIES] = Field(
         1e-3,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from imac_torch.config.config import Config, LayerConfig
-from imac_torch.config.kinds import NEURON_KINDS
+from imac_torch.config.kinds import NEURON_KINDS, READ_OUT_KINDS
 
 __all__ = [
     "CONDITIONS",
@@ -93,6 +93,14 @@ def _neuron(field: str) -> Condition:
     )
 
 
+def _amplifier(field: str) -> Condition:
+    """Some read-outs read it."""
+    return Condition(
+        lambda place: field in READ_OUT_KINDS.get(place.config.amplifier.kind).reads,
+        f"an amplifier.kind that reads it: {{amplifier_{field}}}",
+    )
+
+
 _CAPACITANCE: Final = Condition(
     lambda place: place.config.interconnect.capacitance, "interconnect.capacitance = true"
 )
@@ -118,6 +126,7 @@ CONDITIONS: Final[Mapping[str, Condition]] = {
     ),
     "interconnect.permittivity": _CAPACITANCE,
     "interconnect.imac_sim_capacitance": _CAPACITANCE,
+    "amplifier.open_loop_gain": _amplifier("open_loop_gain"),
     "amplifier.output_resistance": Condition(
         lambda place: place.config.amplifier.combine == "average" and place.draws,
         "amplifier.combine = 'average' and neurons that draw current at their inputs (kind "
@@ -248,11 +257,14 @@ def unread_settings(
 
 
 def _needs(condition: Condition) -> str:
-    """With the kinds of neuron that read a field."""
+    """With the kinds of neuron or read-out that read a field."""
     names: dict[str, list[str]] = {}
     for kind in NEURON_KINDS:
         for field in kind.reads:
             names.setdefault(field, []).append(kind.name)
+    for read_out in READ_OUT_KINDS:
+        for field in read_out.reads:
+            names.setdefault(f"amplifier_{field}", []).append(read_out.kind)
     return condition.needs.format(**{field: ", ".join(kinds) for field, kinds in names.items()})
 
 

@@ -95,11 +95,13 @@ class PortNetwork:
             self.layout.gather_inputs(end).transpose(-3, -2)  # (..., H, M·L, K)
             for end in (self.positive_end, self.negative_end)
         )
-        output = self.read_out.output(positive, negative)
-        current = self.read_out.feedback_current(output, positive, negative)
+        (output, current), *others = self.read_out.sources(positive, negative)
         if self.read_out.combination.tied:
             current = current + output * self.read_out.combination.conductance(output.shape[-2])
-        return output.transpose(-1, -2) @ current
+        form = output.transpose(-1, -2) @ current
+        for volts, current in others:
+            form = form + volts.transpose(-1, -2) @ current
+        return form
 
     def end_voltages(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Voltages of the I+ and I- ends of every partition.

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Final
 
+from imac_torch.config import Memristor
 from imac_torch.dc.prediction import least_by_octaves
 from imac_torch.errors import ConversionError, ConversionWarning
+from imac_torch.mapping.divider import RowDivider
 
 SMALLEST: Final = 0.5
 LARGEST: Final = 1024.0
@@ -19,6 +21,8 @@ FIRST: Final = 16.0
 TYPICAL_SPREAD: Final = 0.005
 """Half width of the spread of resistances that the choice allows for at least: amplifiers are
 built for devices that are not known one by one."""
+MARGIN: Final = 1e-4
+"""Of the range of devices, for what the lines of finite amplifiers float by."""
 ROWS: Final = 32
 """Outputs that a gain is tried on at most, where an array has no more: rows ask for much alike."""
 FIRST_LEAST_SQUARES: Final = 10.0
@@ -39,6 +43,24 @@ def least_expected(error: Callable[[float], float]) -> float:
         error: To expect of neuron inputs with a gain.
     """
     return least_by_octaves(error, SMALLEST, LARGEST, start=FIRST)
+
+
+def full_scale(largest: float, divider: RowDivider, device: Memristor) -> float:
+    """The gain at which a transfer takes a device's whole range, of lines at virtual ground.
+
+    Such lines do not float: a cell's transfer is in proportion to the gain and to its own g+ - g-,
+    whatever the others of its row are. Less gain could not reach the transfer, more would leave
+    part of the range, and with it signal against what devices spread by and wires lose, unused.
+
+    Args:
+        largest: Wanted transfer, V per V.
+        divider: Of rows whose gain is 1.
+        device: End resistances.
+    """
+    if largest == 0.0:
+        return FIRST
+    reached = divider.combined_gain / divider.negative_load
+    return largest * (1.0 + MARGIN) / (reached * (1.0 / device.rlow - 1.0 / device.rhigh))
 
 
 def spread(variation: float) -> float:

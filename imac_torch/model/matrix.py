@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from imac_torch.base.memo import Memory
 from imac_torch.circuit.crossbar import CrossbarSpec, build_crossbar, partitions
 from imac_torch.config import Config
+from imac_torch.config.kinds import READ_OUT_KINDS
 from imac_torch.dc.prediction import Prediction, predict
 from imac_torch.devices.effects import Factors
 from imac_torch.devices.model import DeviceModel, DeviceSample
@@ -323,9 +324,15 @@ class ProgrammedMatrix(nn.Module):
     def choose_gain(self) -> float:
         """Determine the gain of the scheme 'matched' for the present weights and statistics.
 
-        That of the least error of :meth:`expected`.
+        That of the least error of :meth:`expected`; where outputs are proportional to the gain,
+        the one for which the largest weight takes the device's whole range.
         """
-        chosen = gains.least_expected(lambda gain: self.expected(gain).total)
+        kind = READ_OUT_KINDS.get(self.config.amplifier.kind)
+        if kind.proportional:
+            largest = float(self.wanted_transfer().abs().max())
+            chosen = gains.full_scale(largest, self.divider(1.0), self.config.device)
+        else:
+            chosen = gains.least_expected(lambda gain: self.expected(gain).total)
         self.matched_gain.fill_(chosen)
         return chosen
 

@@ -54,6 +54,7 @@ class LayerShape:
         columns: Columns of one physical array, the bias included.
         cell: m², of one bit cell: its width times its length.
         read_out_resistance: Ω, sum of the resistors of one read-out.
+        operational_amplifiers: Of one read-out.
         neuron: Kind of activation circuit.
         fins: Of each transistor of a FinFET neuron.
         node: Technology node of the transistors, nm.
@@ -73,6 +74,7 @@ class LayerShape:
     fins: int
     node: int
     slices: int = 1
+    operational_amplifiers: int = 1
 
     @property
     def used_rows(self) -> int:
@@ -173,9 +175,9 @@ class LayoutArea:
 
     A transistor of n fins takes n·fin pitch by ``gate_pitches`` contacted gate pitches (its own
     gate, and half of the dummy gate on either side).
-    Amplifier: an operational amplifier of ``opamp_fins`` and R1…R4 as resistors of sheet
-    resistance ``sheet_resistance`` and width ``resistor_width``, 2·(1 + gain)·R/Rs squares, with
-    ``resistor_fill`` for ends and spacing.
+    Amplifier: its operational amplifiers of ``opamp_fins`` each, and its resistors (R1…R4, or the
+    feedback of transimpedance amplifiers) of sheet resistance ``sheet_resistance`` and width
+    ``resistor_width``, with ``resistor_fill`` for ends and spacing.
     Neuron: the transistors, of the configuration's fins, and bit cells of its kind
     (:attr:`imac_torch.periphery.neuron.NeuronKind.layout`). Behavioural neurons have no layout:
     their area is None.
@@ -245,9 +247,10 @@ class LayoutArea:
         if layout is not None:
             transistor = self.transistor(shape.node, shape.fins)
             neuron = layout.transistors * transistor + layout.cells * shape.cell
+        amplifier = opamp * shape.operational_amplifiers + resistors
         return Area(
             cells=shape.cell * cells,
-            amplifiers=(opamp + resistors) * shape.used_rows * shape.horizontal,
+            amplifiers=amplifier * shape.used_rows * shape.horizontal,
             neurons=None if neuron is None else neuron * shape.outputs,
             switches=2.0 * self.transistor(shape.node, self.switch_fins) * lines,
         )
@@ -304,6 +307,7 @@ def layer_shapes(network: IMACNetwork) -> list[LayerShape]:
                 fins=config.neuron.fins,
                 node=config.neuron.transistor_node,
                 slices=spec.slicing.count,
+                operational_amplifiers=spec.read_out.operational_amplifiers,
             )
         )
     return shapes

@@ -33,8 +33,9 @@ class CurrentSink(ReadOut):
     def output(self, positive, negative):
         return self.resistance / SINK * (positive - negative)
 
-    def feedback_current(self, output, positive, negative):
-        return output / self.resistance
+    def sources(self, positive, negative):
+        output = self.output(positive, negative)
+        return ((output, output / self.resistance),)
 
     subcircuit = "sink"
     subcircuit_text = """.subckt sink plus minus out r=1

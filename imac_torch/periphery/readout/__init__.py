@@ -10,6 +10,7 @@ from imac_torch.periphery.readout.base import ReadOut, Stamp
 from imac_torch.periphery.readout.build import build_read_out, register_read_out
 from imac_torch.periphery.readout.combination import Average, Combination, Sum, combination_of
 from imac_torch.periphery.readout.differential import Differential
+from imac_torch.periphery.readout.transimpedance import Transimpedance
 
 __all__ = [
     "Average",
@@ -18,6 +19,7 @@ __all__ = [
     "ReadOut",
     "Stamp",
     "Sum",
+    "Transimpedance",
     "build_read_out",
     "combination_of",
     "register_read_out",

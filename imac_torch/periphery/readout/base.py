@@ -49,6 +49,13 @@ class ReadOut(ABC):
 
     kind: ClassVar[str]
     """Name in the configuration."""
+    reads: ClassVar[frozenset[str]] = frozenset()
+    """Fields of the section ``amplifier`` that not every kind reads, and this one does."""
+    proportional: ClassVar[bool] = False
+    """Whether the output is proportional to the gain, whatever the conductances: lines end at
+    virtual ground. The gain then follows from the weights in closed form."""
+    operational_amplifiers: ClassVar[int] = 1
+    """Of one read-out, which take area."""
 
     def __post_init__(self) -> None:
         """Check the pole.
@@ -90,8 +97,17 @@ class ReadOut(ABC):
         """V out for V at the I+ and the I- end, elementwise and linear."""
 
     @abstractmethod
-    def feedback_current(self, output: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        """A that the output delivers within the read-out, elementwise and linear."""
+    def sources(self, positive: Tensor, negative: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+        """What its active outputs deliver within the read-out.
+
+        Args:
+            positive: V of the I+ end.
+            negative: V of the I- end.
+
+        Returns:
+            V and A out of each of them, elementwise and linear. The first is the output itself,
+            without what it delivers to the neuron and to other partitions.
+        """
 
     @property
     @abstractmethod
@@ -115,6 +131,24 @@ class ReadOut(ABC):
         """The sub-circuit's text; None: it is the package's file of that name."""
         return None
 
+    def declared(self, *body: str) -> str:
+        """The text of a sub-circuit in any dialect, with a low-pass before its output if need be.
+
+        Args:
+            body: Lines that give the node ``ideal`` its voltage; the parameters are
+                :meth:`parameters`, the ports ``plus minus out``.
+        """
+        values = " ".join(f"{name}=1" for name in self.parameters())
+        behind = ["Ebuffer out 0 ideal 0 1"]
+        if self.pole is not None:
+            behind = [
+                f"Rpole ideal slow {LOW_PASS:g}",
+                f"Cpole slow 0 '1/(6.283185307179586*{LOW_PASS:g}*pole)'",
+                "Ebuffer out 0 slow 0 1",
+            ]
+        head = f".subckt {self.subcircuit} plus minus out {values}"
+        return "\n".join([head, *body, *behind, f".ends {self.subcircuit}"]) + "\n"
+
     def power(
         self,
         positive: Tensor,
@@ -136,8 +170,10 @@ class ReadOut(ABC):
             drawn: (..., M) A that neurons draw.
             delayed: (..., M·L, H) V of the outputs behind a pole; None: at rest, as before it.
         """
-        output = self.output(positive, negative)
-        power = output * self.feedback_current(output, positive, negative)
+        (output, current), *others = self.sources(positive, negative)
+        power = output * current
+        for volts, current in others:
+            power = power + volts * current
         onward = output if delayed is None else delayed
         if delayed is not None:
             power = power + output * (output - delayed) / LOW_PASS

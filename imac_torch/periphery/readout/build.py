@@ -51,14 +51,14 @@ def _check_linear(read_out: ReadOut, device: torch.device | None) -> None:
     """Refuse what elimination and netlists would compute differently.
 
     Raises:
-        CircuitError: The output or its current is not linear in the voltages of the ends: it has a
-            constant (an offset), or it saturates.
+        CircuitError: The output, or what a source delivers, is not linear in the voltages of the
+            ends: it has a constant (an offset), or it saturates.
     """
     volts = [[0.0, 1.0, 0.0, 2.0], [0.0, 0.0, 1.0, 0.5]]
     ends = torch.tensor(volts, dtype=torch.float64, device=device)
-    output = read_out.output(*ends)
-    current = read_out.feedback_current(output, *ends)
-    for what, found in (("output", output), ("feedback_current", current)):
+    inside = [item for source in read_out.sources(*ends) for item in source]
+    found_by = [("output", read_out.output(*ends)), *(("sources", item) for item in inside)]
+    for what, found in found_by:
         nothing, one, other, both = found.expand(4).tolist()
         error = max(abs(nothing), abs(both - 2.0 * one - 0.5 * other))
         if not error <= 1e-9 * max(abs(one), abs(other)):

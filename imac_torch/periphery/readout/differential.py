@@ -72,9 +72,10 @@ class Differential(ReadOut):
         """See :class:`ReadOut`."""
         return self.gain * (positive - negative)
 
-    def feedback_current(self, output: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        """See :class:`ReadOut`: through R3 towards the virtual node."""
-        return (output - self.coupling * positive) / (self.gain * self.resistance)
+    def sources(self, positive: Tensor, negative: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+        """See :class:`ReadOut`: the output, through R3 towards the virtual node."""
+        output = self.output(positive, negative)
+        return ((output, (output - self.coupling * positive) / (self.gain * self.resistance)),)
 
     @property
     def subcircuit(self) -> str:

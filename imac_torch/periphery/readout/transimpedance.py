@@ -1,0 +1,120 @@
+"""Transimpedance amplifiers: lines end near virtual ground, the output is R_f times their current.
+
+Each line ends at the inverting input of an operational amplifier of open-loop gain A, whose output
+comes back through R_f; an ideal difference of both outputs, o = o- - o+, is what goes on. With
+o+ = -A·p the line draws i = (p - o+)/R_f = p·(1 + A)/R_f: it ends in R_f/(1 + A), and
+
+    o = A·(p - q) = R_f·A/(1 + A)·(i+ - i-).
+
+Without wires a line whose cells add up to S floats at p = Σ g·v/(S + (1 + A)/R_f), so that its
+cells count a part (1 + S·R_f)/(1 + A + S·R_f) less than R_f·g. :data:`IDEAL`, which is taken where
+``amplifier.open_loop_gain`` is None, keeps this below a millionth up to S·R_f = 1000, and the loads
+of the lines above zero, which elimination asks for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from imac_torch.config import Config
+from imac_torch.errors import CircuitError
+from imac_torch.periphery.readout.base import ReadOut
+from imac_torch.periphery.readout.combination import Combination
+
+IDEAL: Final = 1e9
+"""V/V, what stands for an infinite open-loop gain."""
+
+
+@dataclass(frozen=True)
+class Transimpedance(ReadOut):
+    """o = R_f·A/(1 + A)·(i+ - i-).
+
+    Attributes:
+        feedback: R_f, Ω, 0-dimensional: ``amplifier.gain`` times ``amplifier.input_resistance``.
+        open_loop_gain: A, 0-dimensional.
+    """
+
+    feedback: Tensor
+    open_loop_gain: Tensor
+
+    kind = "transimpedance"
+    reads = frozenset({"open_loop_gain"})
+    proportional = True
+    operational_amplifiers = 2
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            CircuitError: One is not physical.
+        """
+        super().__post_init__()
+        for name, least in (("feedback", 0.0), ("open_loop_gain", 1.0)):
+            value = float(getattr(self, name).detach())
+            if not least < value < float("inf"):
+                raise CircuitError(
+                    f"{name} of the amplifiers = {value} must be finite and > {least:g}"
+                )
+
+    @classmethod
+    def of(cls, config: Config, gain: float, combination: Combination) -> Transimpedance:
+        """See :class:`ReadOut`."""
+        device, amplifier = combination.output_resistance.device, config.amplifier
+        given = IDEAL if amplifier.open_loop_gain is None else amplifier.open_loop_gain
+        values = (gain * amplifier.input_resistance, given)
+        tensors = (torch.tensor(value, dtype=torch.float64, device=device) for value in values)
+        return cls(combination, amplifier.pole, *tensors)
+
+    @property
+    def positive_load(self) -> Tensor:
+        """See :class:`ReadOut`: R_f/(1 + A)."""
+        return self.feedback / (1.0 + self.open_loop_gain)
+
+    @property
+    def negative_load(self) -> Tensor:
+        """See :class:`ReadOut`: the same."""
+        return self.positive_load
+
+    @property
+    def coupling(self) -> Tensor:
+        """See :class:`ReadOut`: none."""
+        return torch.zeros_like(self.feedback)
+
+    def output(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """See :class:`ReadOut`."""
+        return self.open_loop_gain * (positive - negative)
+
+    def sources(self, positive: Tensor, negative: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+        """See :class:`ReadOut`: the difference has no load of its own, both amplifiers R_f."""
+        output = self.output(positive, negative)
+        ends = ((-self.open_loop_gain * end, -end / self.positive_load) for end in
+                (positive, negative))
+        return ((output, torch.zeros_like(output)), *ends)
+
+    @property
+    def subcircuit(self) -> str:
+        """See :class:`ReadOut`."""
+        return "transimpedance" if self.pole is None else "transimpedance_pole"
+
+    @property
+    def subcircuit_text(self) -> str:
+        """See :class:`ReadOut`."""
+        return self.declared(
+            "Rplus plus above 'r'", "Eplus above 0 0 plus 'a'",
+            "Rminus minus below 'r'", "Eminus below 0 0 minus 'a'",
+            "Edifference ideal 0 below above 1",
+        )  # fmt: skip
+
+    def parameters(self) -> dict[str, float]:
+        """See :class:`ReadOut`: R_f in Ω, A, and the pole."""
+        values = {"r": float(self.feedback), "a": float(self.open_loop_gain)}
+        return values if self.pole is None else values | {"pole": self.pole}
+
+    @property
+    def resistance_total(self) -> float:
+        """See :class:`ReadOut`: R_f twice."""
+        return 2.0 * float(self.feedback)
