@@ -288,18 +288,22 @@ def _plan(model: nn.Module, exclude: Choice) -> Plan:
     flat = plain_leaves(model)
     try:
         excluded = chosen_by(exclude, linear_layers(flat), "exclude")
-    except ConversionError as error:
-        raise NotAChainError(str(error)) from None
+    except ConversionError:  # these may be layers that are reached by tracing only
+        raise _nothing(model, flat) from None
     plan = make_plan(flat, excluded)
     if not plan.layers:
-        last = flat[-1] if flat else Leaf("model", model)
-        reason = last.why_not(*recognised())
-        words = "" if reason is None else f", it {reason}"
-        raise NotAChainError(
-            f"{last.path} ({last.label}): nothing to convert{words}; {SUPPORTED}. What is "
-            "excluded, and all before it, stays in software"
-        )
+        raise _nothing(model, flat)
     return plan
+
+
+def _nothing(model: nn.Module, flat: Sequence[Leaf]) -> NotAChainError:
+    last = flat[-1] if flat else Leaf("model", model)
+    reason = last.why_not(*recognised())
+    words = "" if reason is None else f", it {reason}"
+    return NotAChainError(
+        f"{last.path} ({last.label}): nothing to convert{words}; {SUPPORTED}. What is "
+        "excluded, and all before it, stays in software"
+    )
 
 
 @lasting()

@@ -116,6 +116,8 @@ class Reach:
                 layer.scaling = replace(layer.scaling, input_scale=scale)
             elif INPUTS not in segment.scaled and 0.0 < self.inputs < math.inf:
                 layer.scaling = replace(layer.scaling, input_scale=MARGIN * self.inputs)
+            if layer.matrix.matched:
+                layer.matrix.matched_gain.fill_(math.nan)  # to be chosen for these scales
             if layer.matrix.matched and self.rows:
                 rows = self.rows[index] / layer.scaling.input_scale
                 layer.matrix.set_input_statistics(InputStatistics.of(rows))

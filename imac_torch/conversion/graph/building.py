@@ -12,7 +12,6 @@ from torch.utils import _pytree
 
 from imac_torch.circuit.engine import Engine
 from imac_torch.config import Config, WeightMapping, unread_settings
-from imac_torch.conversion.ablation import Losses
 from imac_torch.conversion.building import (
     Placed,
     analog_layer,
@@ -23,11 +22,11 @@ from imac_torch.conversion.building import (
     warn_of_unread,
 )
 from imac_torch.conversion.graph.chains import Cut
-from imac_torch.conversion.graph.functions import vectors_only
+from imac_torch.conversion.graph.functions import VectorsOnly
 from imac_torch.conversion.graph.planning import GraphPlan, plan_graph, private_copy
 from imac_torch.conversion.selection import Choice
 from imac_torch.errors import ConversionError, MappingError
-from imac_torch.model.inputs import Arguments, arguments_of
+from imac_torch.model.inputs import Arguments, Inputs, arguments_of
 from imac_torch.model.linear import IMACLinear
 from imac_torch.model.network import IMACNetwork, LayerRecord, evaluating
 from imac_torch.model.positions import Vectors
@@ -62,11 +61,12 @@ def convert_graph(
     """
     runs = [] if samples is None else runs_of(samples)
     copy = private_copy(model)
+    inputs = Inputs.of(copy.forward, runs)
     expected = None
     if runs:
         with evaluating(copy):
             expected = _same_draws(copy, runs[0])
-    plan = plan_graph(copy, exclude, include, runs)
+    plan = plan_graph(copy, exclude, include, inputs)
     _check_anything(plan, otherwise)
     config = trained_config(plan.placed) if config is None else config
     check_names(config, plan.placed)
@@ -81,13 +81,11 @@ def convert_graph(
         if layer.config.device.varies:
             layer.matrix.draw(generator)
     warn_of_unread(unread_settings(config, places_of(plan.placed, config)))
-    losses = Losses()
-    if runs:
-        losses = losses_of(
-            [layer for layer, item in zip(layers, free, strict=True) if item], ranges=True
-        )
+    losses = losses_of(
+        [layer for layer, item in zip(layers, free, strict=True) if item], ranges=True
+    )
     for path, why in plan.odd.items():
-        losses.add(f"{path}: {why}, so that it stays in software", [])
+        losses.add(f"{path} {why}, so that it stays in software", [])
     losses.warn("what this conversion loses", stacklevel=3)
     own_modes(network, plan.modes)
     return network
@@ -101,7 +99,8 @@ def graph_layers(model: nn.Module, exclude: Choice, otherwise: Exception | None)
         exclude: Layers that stay in software.
         otherwise: What to raise where there is nothing to convert.
     """
-    plan = plan_graph(private_copy(model), exclude, None)
+    copy = private_copy(model)
+    plan = plan_graph(copy, exclude, None, Inputs.of(copy.forward))
     _check_anything(plan, otherwise)
     return plan.placed
 
@@ -234,7 +233,7 @@ def _with(plan: GraphPlan, segments: Sequence[Segment]) -> nn.Module:
         _keep_parameters(model, plan.cuts)
         for cut in plan.cuts:
             for nodes in cut.calls:
-                _shorten(model.graph, cut, nodes)
+                _shorten(model, cut, nodes)
     stands = {id(cut.links[0].module): segment
               for cut, segment in zip(plan.cuts, segments, strict=True)}  # fmt: skip
     if id(model) in stands:  # the model is a layer that was not traced
@@ -249,7 +248,7 @@ def _with(plan: GraphPlan, segments: Sequence[Segment]) -> nn.Module:
     return model
 
 
-def _shorten(graph: fx.Graph, cut: Cut, nodes: tuple[fx.Node, ...]) -> None:
+def _shorten(model: fx.GraphModule, cut: Cut, nodes: tuple[fx.Node, ...]) -> None:
     """Let the first of some calls stand for all of them.
 
     It is where the last one's result does not depend yet on what happens to tensors in between.
@@ -259,12 +258,14 @@ def _shorten(graph: fx.Graph, cut: Cut, nodes: tuple[fx.Node, ...]) -> None:
     if isinstance(cut.links[0].source.positions, Vectors) and any(
         link.folded is not None for link in cut.links
     ):
-        with graph.inserting_before(first):
-            given = graph.call_function(vectors_only, (given, cut.path))
+        guard = f"{cut.path.replace('.', '_')}_takes_vectors"
+        model.add_module(guard, VectorsOnly(cut.path))
+        with model.graph.inserting_before(first):
+            given = model.graph.call_module(guard, (given,))
     first.args, first.kwargs = (given,), {}
     last.replace_all_uses_with(first)
     for node in reversed(nodes[1:]):
-        graph.erase_node(node)
+        model.graph.erase_node(node)
 
 
 def _keep_parameters(model: fx.GraphModule, cuts: Sequence[Cut]) -> None:

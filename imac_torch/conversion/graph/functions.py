@@ -15,7 +15,7 @@ from imac_torch.errors import CircuitError
 from imac_torch.periphery.activations import Activation, activation_of
 from imac_torch.software.behaviour import computes_as
 
-__all__ = ["activation_in", "argument", "name_of", "no_operation", "vectors_only", "weighted"]
+__all__ = ["VectorsOnly", "activation_in", "argument", "name_of", "no_operation", "weighted"]
 
 _FUNCTIONS: Final[dict[object, str]] = {
     torch.relu: "relu", torch.relu_: "relu", functional.relu: "relu", functional.relu_: "relu",
@@ -103,19 +103,27 @@ def name_of(node: fx.Node) -> str:
     return str(getattr(target, "__name__", target)).strip("_")
 
 
-def vectors_only(x: Tensor, path: str) -> Tensor:
+class VectorsOnly(nn.Module):
     """Refuse what a batch normalisation that was folded would normalise along another dimension.
 
     Args:
-        x: Inputs of a linear layer.
-        path: Of the layer.
-
-    Raises:
-        CircuitError: It is not (B, N).
+        path: Of the linear layer whose inputs these are.
     """
-    if x.ndim != 2:
-        raise CircuitError(
-            f"{path}: the batch normalisation behind it is folded into it, which holds for inputs "
-            f"(B, N); these are {tuple(x.shape)}. Keep {path} in software with exclude"
-        )
-    return x
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N) as it is.
+
+        Raises:
+            CircuitError: It has another number of dimensions.
+        """
+        if x.ndim != 2:
+            raise CircuitError(
+                f"{self.path}: the batch normalisation behind it is folded into it, which holds "
+                f"for inputs (B, N); these are {tuple(x.shape)}. Keep {self.path} in software with "
+                "exclude"
+            )
+        return x

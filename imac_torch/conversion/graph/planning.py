@@ -17,7 +17,7 @@ from imac_torch.conversion.layers import is_layer, layer_modules, source_of
 from imac_torch.conversion.plan import BATCH_NORMS, recognised
 from imac_torch.conversion.selection import Choice, Selection, chosen_by
 from imac_torch.errors import ConversionError
-from imac_torch.model.inputs import Arguments, Inputs
+from imac_torch.model.inputs import Inputs
 from imac_torch.model.network import LayerRecord
 from imac_torch.periphery.activations import activation_of
 from imac_torch.software.behaviour import foreign, hooks_of, own_behaviour, refuse_global_hooks
@@ -88,7 +88,7 @@ def private_copy(model: nn.Module) -> nn.Module:
 
 
 def plan_graph(
-    model: nn.Module, exclude: Choice, include: Choice | None, samples: Sequence[Arguments] = ()
+    model: nn.Module, exclude: Choice, include: Choice | None, inputs: Inputs
 ) -> GraphPlan:
     """Trace a model and decide for every call.
 
@@ -96,7 +96,7 @@ def plan_graph(
         model: From :func:`private_copy`; it becomes part of the plan, in evaluation mode.
         exclude: Layers that stay in software.
         include: The only ones that become analog; None: all that can.
-        samples: Arguments of runs, for what they say of optional inputs.
+        inputs: Of its forward.
 
     Raises:
         ConversionError: A layer has no weights that conductances could stand for, or a name
@@ -113,7 +113,6 @@ def plan_graph(
     def wanted(path: str, module: nn.Module) -> bool:
         return not keep(path, module) and (only is None or only(path, module))
 
-    inputs = Inputs.of(model.forward, samples)
     traced = trace(model, inputs, (*recognised(), *BATCH_NORMS))
     hidden = dict(_hidden(traced, wanted))
     elsewhere = {id(part) for path in traced.opaque for part in _parts(traced.model, path)}
@@ -208,10 +207,11 @@ class _Writer:
                 return "excluded"
             if self._only is not None and not self._only(path, module):
                 return "not included"
-            for kind in layer_modules():
-                if isinstance(module, kind) and (why := own_behaviour(module, kind)) is not None:
-                    self.odd[path] = f"it {why}"
-                    return f"it {why}"
+        for kind in (*recognised(), *BATCH_NORMS):
+            if isinstance(module, kind) and (why := own_behaviour(module, kind)) is not None:
+                self.odd[path] = f"({Leaf(path, module).label}) {why}"
+                return why
+        if isinstance(module, layer_modules()):
             return "is called with more than one tensor"
         if no_operation(node, module) is not None:
             return "stands between modules in software"

@@ -1,0 +1,255 @@
+"""Models that are no chain: traced, cut into segments, put together again.
+
+With the software layers in the places of segments they are the model, to rounding. Without wires,
+and with neurons whose output resistance of 1 µΩ makes loading smaller than 1e-9, a segment is what
+its layers compute for training (the ideal circuit): what is left is the end of Newton's method,
+below 1e-7 of outputs of order 1.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from small_networks import seeded
+from torch import Tensor, nn
+from torch.nn import functional
+
+import imac_torch as imac
+from imac_torch.errors import CircuitError, ConversionError, ConversionWarning
+from imac_torch.model.ranges import in_software
+from imac_torch.model.segment import Segment
+
+pytestmark = pytest.mark.filterwarnings("ignore::imac_torch.errors.SettingWarning")
+EXACT = imac.Config(
+    device=imac.Memristor(rlow=10e3, rhigh=1e6),
+    interconnect=imac.Interconnect(resistance=False),
+    mapping=imac.WeightMapping(levels="continuous", scheme="matched"),
+    neuron=imac.Neuron(output_resistance=1e-6),
+)
+CLOSE = 1e-7
+
+
+class Residual(nn.Module):
+    """Batch normalisation, a functional activation, a sum, an optional input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor, scale: Tensor | None = None, *, twice: bool = False) -> Tensor:
+        y = self.b(functional.dropout(torch.tanh(self.norm(self.a(x))), 0.5, self.training))
+        if scale is not None:
+            y = y * scale
+        return self.head((x + y).relu() * (2.0 if twice else 1.0))
+
+
+class Block(nn.Module):
+    """A transformer's: any leading dimensions, and an activation without a circuit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(6)
+        self.mlp = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Dropout(), nn.Linear(8, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mlp(self.norm(x))
+
+
+class Shared(nn.Module):
+    """One layer that is called twice, and one whose weights are used besides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice, self.tied = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.alias = self.twice
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.twice(x))
+        x = torch.tanh(self.alias(x))
+        return functional.linear(self.tied(x), self.tied.weight.T)
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(6, 4), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        return {"sum": self.one(x) + self.two(y).tanh(), "x": x}
+
+
+class Gate(nn.Module):
+    """Its forward depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) if float(x.sum()) > -1e9 else x
+
+
+class Gated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.gate, self.after = nn.Linear(6, 6), Gate(), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(torch.relu(self.gate(torch.relu(self.before(x)))))
+
+
+MODELS = {
+    "residual": (Residual, ["a", "head"]),
+    "transformer block": (Block, ["mlp.0", "mlp.3"]),
+    "shared": (Shared, ["twice", "tied"]),
+    "untraceable part": (Gated, ["before", "gate.layer", "after"]),
+    "untraceable": (Gate, ["layer"]),
+    "no chain of a Sequential": (
+        lambda: nn.Sequential(nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 4), nn.ReLU(),
+                              nn.Linear(4, 3)), ["0", "2"]),
+    "norm behind an activation": (
+        lambda: nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.BatchNorm1d(5), nn.Linear(5, 3)),
+        ["0", "3"]),
+}  # fmt: skip
+
+
+def made(name: str) -> nn.Module:
+    """One of the models, in float64, with statistics of batches that are not the default ones."""
+    model = seeded(MODELS[name][0]).double()
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm1d):
+            part.running_mean += 0.3
+            part.running_var *= 2.0
+    return model.eval()
+
+
+def ideal(network: imac.IMACNetwork, *inputs: Tensor) -> Tensor:
+    """The network with ideal circuits."""
+
+    def through(segment: Segment):
+        return lambda x: nn.Sequential(*segment.layers)(x)
+
+    with in_software(network.segments):
+        for segment in network.segments.values():
+            segment.stand_in = through(segment)
+        return network.model(*inputs)
+
+
+def data(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_graphs_compute_what_the_software_does(name: str, tmp_path) -> None:
+    model = made(name)
+    before = copy.deepcopy(model.state_dict())
+    x = data(5, 2, 6) if name in ("transformer block", "untraceable") else data(5, 6)
+    network = imac.convert(model, EXACT, samples=x)
+    assert list(network.segments) == MODELS[name][1]
+    torch.testing.assert_close(network.software(x), model(x), rtol=0, atol=1e-12)
+    torch.testing.assert_close(network(x), ideal(network, x), rtol=0, atol=CLOSE)
+    # Without samples the first batch says how far values reach.
+    late = imac.convert(model, EXACT)
+    with pytest.raises(CircuitError, match="full scales are not known"):
+        next(iter(late.segments.values())).solve(data(5, 6))
+    with pytest.warns(ConversionWarning, match="taken from this batch"):
+        torch.testing.assert_close(late(x), network(x), rtol=0, atol=CLOSE)
+    for again in (copy.deepcopy(late), pickle.loads(pickle.dumps(late))):
+        assert torch.equal(again(x), late(x))
+    # The model has not changed, nothing is shared.
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    shared = {item.data_ptr() for item in model.parameters()}
+    assert not shared & {item.data_ptr() for item in network.parameters()}
+
+
+def test_the_table_says_what_stays_and_why() -> None:
+    records = {item.path: item for item in imac.convert(made("residual"), EXACT).records}
+    assert records["a"].target == "analog" and "neuron tanh" in records["a"].detail
+    assert (records["norm"].target, records["norm"].detail) == ("folded", "into a")
+    assert records[""].detail == "add, relu, mul"
+    records = {item.path: item for item in imac.convert(made("untraceable part"), EXACT).records}
+    assert "cannot be traced (TypeError" in records["gate"].detail
+    assert "replaced in place" in records["gate"].detail
+    records = {item.module: item for item in imac.convert(made("shared"), EXACT).records}
+    assert "nn.Linear would be analog" in records["function linear"].detail
+    model = made("transformer block")
+    table = imac.convert(model, EXACT, exclude=["mlp.0"]).records
+    assert {item.path: item.detail for item in table}["mlp.0"] == "excluded"
+    for choice in ("mlp.3", [nn.Linear, "mlp"], lambda path: path != "mlp.0",
+                   lambda path, module: module.in_features == 8):  # fmt: skip
+        found = imac.convert(model, EXACT, include=choice)
+        assert "mlp.3" in found.segments
+    assert list(found.segments) == ["mlp.3"]
+    with pytest.raises(ConversionError, match="include names Conv2d"):
+        imac.convert(model, EXACT, include=nn.Conv2d)
+    with pytest.raises(ConversionError, match="nothing to convert"):
+        imac.convert(model, EXACT, exclude=nn.Linear)
+
+
+@torch.no_grad()
+def test_inputs_are_those_of_the_forward() -> None:
+    model, x, y = seeded(TwoInputs).double(), data(4, 6), data(4, 6, seed=1)
+    for samples in ([(x, y)], [{"x": x, "y": y}], None):
+        network = imac.convert(model, EXACT, samples=samples)
+        for found in (network.software(x, y=y), network.software(x, y)):
+            torch.testing.assert_close(found["sum"], model(x, y)["sum"], rtol=0, atol=1e-12)
+        torch.testing.assert_close(network(x, y=y)["sum"], ideal(network, x, y)["sum"])
+    (seen,) = network.inputs_of("two", x, y)
+    assert torch.equal(seen, y)
+    with pytest.raises(ConversionError, match=r"do not fit the model's forward\(x.*missing.*'y'"):
+        imac.convert(model, EXACT, samples=x)
+    model = made("residual")
+    network = imac.convert(model, EXACT, samples=x)
+    assert torch.equal(network(x), network(x, None, twice=False))
+    with pytest.raises(CircuitError, match="converted for twice = False, its default"):
+        network(x, twice=True)
+    network = imac.convert(model, EXACT, samples=[{"x": x, "scale": y}])
+    torch.testing.assert_close(network.software(x, y), model(x, y), rtol=0, atol=1e-12)
+
+
+def test_a_trace_that_lies_is_found() -> None:
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) * (2.0 if isinstance(x, Tensor) else 1.0)
+
+    with pytest.raises(ConversionError, match="computes something else"):
+        imac.convert(Asks(), EXACT, samples=data(2, 6).float())
+
+
+@torch.no_grad()
+def test_inputs_beyond_full_scale_saturate_and_are_counted() -> None:
+    model = made("transformer block")
+    network = imac.convert(model, EXACT, samples=data(5, 2, 6))
+    first = network.segments["mlp.0"]
+    scale = first.first.scaling.input_scale
+    x = torch.full((1, 6), 2.0 * scale, dtype=torch.float64)
+    with pytest.warns(imac.errors.SettingWarning, match="6 of 6 inputs are beyond full scale"):
+        found = first(x)
+    assert torch.equal(found, first(x / 2.0))
+
+
+def test_training_reaches_through_segments() -> None:
+    model = made("residual").train()
+    network = imac.convert(model, EXACT, samples=data(8, 6))
+    assert all(part.training for part in network.modules())
+    network(data(8, 6)).square().sum().backward()
+    assert all(float(layer.weight.grad.abs().max()) > 0.0 for layer in network.analog_layers())
+
+
+@torch.no_grad()
+def test_folded_normalisation_is_of_vectors_only() -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.GELU()).double().eval()
+    network = imac.convert(model, EXACT, samples=data(4, 6))
+    assert model(data(2, 5, 6)).shape == (2, 5, 5)
+    with pytest.raises(CircuitError, match=r"0: the batch normalisation .*\(B, N\)"):
+        network(data(2, 5, 6))
