@@ -252,7 +252,7 @@ def test_what_computes_something_else_is_refused_by_name(name):
 
 
 STAYING = {
-    "Linear": (lambda: nn.Sequential(nn.Linear(8, 6), nn.Tanh(), Half(6, 3)), r"2 \(Half 6→3\)"),
+    "Linear": (lambda: nn.Sequential(nn.Linear(8, 6), nn.Sigmoid(), Half(6, 3)), r"2 \(Half 6→3\)"),
     "Dropout": (lambda: middle(own(nn.Dropout)), r"1 \(Changed\).*forward of its own"),
     "Flatten": (lambda: middle(own(nn.Flatten)), r"1 \(Changed\).*forward of its own"),
     "BatchNorm": (lambda: middle(own(nn.BatchNorm1d, 6)), r"1 \(Changed\).*forward of its own"),
@@ -261,8 +261,8 @@ STAYING = {
     "pre-hook": (lambda: hooked(mlp(8, 6, 3), "1", before=True), r"1 \(Inv.*forward pre-hooks"),
     "instance": (replaced, r"0 \(Linear 8→6\).*replaced on the instance"),
     # followed call by call, so that there is nothing to say
-    "Sequential": (lambda: nn.Sequential(Own(nn.Linear(8, 6), nn.Tanh()), nn.Linear(6, 3)), None),
-    "order": (lambda: middle(Backwards(nn.Tanh(), nn.Dropout())), None),
+    "Sequential": (lambda: nn.Sequential(Own(nn.Linear(8, 6), nn.Sigmoid()), nn.Linear(6, 3)), None),
+    "order": (lambda: middle(Backwards(nn.Sigmoid(), nn.Dropout())), None),
     "traced": (lambda: torch.fx.symbolic_trace(nn.Sequential(nn.Linear(8, 3))), None),
 }  # fmt: skip
 
