@@ -261,7 +261,7 @@ STAYING = {
     "pre-hook": (lambda: hooked(mlp(8, 6, 3), "1", before=True), r"1 \(Inv.*forward pre-hooks"),
     "instance": (replaced, r"0 \(Linear 8→6\).*replaced on the instance"),
     # followed call by call, so that there is nothing to say
-    "Sequential": (lambda: nn.Sequential(Own(nn.Linear(8, 6), nn.Sigmoid()), nn.Linear(6, 3)), None),
+    "Sequential": (lambda: nn.Sequential(Own(nn.Linear(8, 6), nn.Sigmoid())), None),
     "order": (lambda: middle(Backwards(nn.Sigmoid(), nn.Dropout())), None),
     "traced": (lambda: torch.fx.symbolic_trace(nn.Sequential(nn.Linear(8, 3))), None),
 }  # fmt: skip
