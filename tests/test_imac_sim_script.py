@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from imac_torch.datasets.imac_sim_script import SCRIPT_NAMES, read_imac_sim_script
-from imac_torch.datasets.script_expressions import Module, Unknown
-from imac_torch.datasets.script_values import LARGEST_SCRIPT, script_values
+from imac_torch.datasets.script_values import LARGEST_SCRIPT, Module, Unknown, script_values
 from imac_torch.errors import DataError
 
 TOP = """
@@ -37,6 +36,8 @@ RUN = {
     "star": "a, *nodes, b = [1, 2, 3, 4, 5]\n*gain, c = (7, 8, 9)",
     "chains": "vdd = H = T = 0.5",
     "calls": "testnum = int('12')\nxbar = list((16, 8))\ngain = [30] * len(nodes)\nvdd = float(1)",
+    "generators": "L = sum(x * k for x in nodes for k in range(2) if x > 10)\n"
+    "W = max(v for v in [1])",
     "more calls": "L = abs(-3)\nW = max(1, 2)\nD = round(2.567, 1)\nH = sum([1, 2])\n"
     "T = min([3, 4])",
     "conditionals": "vdd = 0.9 if xbar[0] > 16 else 0.7\nif vdd > 0.8:\n    rlow = 1\nelse:\n"
@@ -105,6 +106,8 @@ REFUSED = {
     "imported": ("from settings import vdd, rlow as rhigh", ("vdd", "rhigh")),
     "numbers of others": ("import settings\nvdd = settings.vdd", ("vdd",)),
     "formatted": ("data_dir = '%d' % 3\nspice_dir = f'{vdd:.2f}'", ("data_dir", "spice_dir")),
+    "generator": ("b = 1\nx = (b for _ in [1])\nb = 2\nvdd = max(x)", ("x", "vdd")),
+    "built-in": ("__builtins__['int'] = 3\nvdd = __builtins__", ("vdd",)),
     "after the run": (
         "import mapIMAC\nmapIMAC.mapIMAC(nodes)\nvdd = 3\nnodes.append(5)", ("vdd", "nodes"),
     ),
@@ -218,6 +221,12 @@ HOSTILE = {
     "statements": "a = 1\n" * 49_000 + "vdd = b",
     "lists": "".join(f"a{k} = [{k}]\n" for k in range(5000)) + "f(a0)\n" * 5000 + "vdd = f()",
     "format": "vdd = '{:1000000000d}'.format(3)",
+    "rounding": "vdd = [round(5, -10 ** 9)]",
+    "slices": "vdd = [0]\nwhile True: vdd[:0] = vdd",
+    "extension": "vdd = [0]\nwhile True: vdd.extend(vdd)",
+    "starred": "vdd = [0]\nwhile True: vdd = [*vdd, *vdd]",
+    "in place": "vdd = [[0]]\nwhile True: vdd[0] += vdd[0]",
+    "comparison": "v = [0]\nfor k in range(60): v = [v, v]\nw = [v, v]\nvdd = v == w",
     "percent": "vdd = '%1000000000d' % 3",
 }
 

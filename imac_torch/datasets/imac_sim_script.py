@@ -24,8 +24,7 @@ from imac_torch.config import (
     Supplies,
     Timing,
 )
-from imac_torch.datasets.script_expressions import Unknown
-from imac_torch.datasets.script_values import LARGEST_SCRIPT, script_values
+from imac_torch.datasets.script_values import LARGEST_SCRIPT, Unknown, script_values
 from imac_torch.errors import DataError
 
 __all__ = ["SCRIPT_NAMES", "ImacSimScript", "read_imac_sim_script"]
@@ -67,7 +66,7 @@ class ImacSimScript:
 
 
 def read_imac_sim_script(path: str | Path) -> ImacSimScript:
-    """Read the inputs at the top of a ``testIMAC.py``; nothing of it is executed.
+    """Read the inputs at the top of a ``testIMAC.py`` without running it.
 
     Args:
         path: The script; its directories are relative to where it stands.

@@ -1,44 +1,103 @@
-"""Values of the names of a Python script at its end, found without running it.
+"""Values of the names of a Python script, found without running it.
 
-Statements are gone through in order, as Python would: assignments of every form, branches, loops.
-What cannot be known (a file that is read, a function of the script's own) makes the names that
-depend on it unknown, with the line and the reason, and so does whatever may have changed them
-meanwhile. Time and memory are bounded.
+Statements are gone through in order. Those made of nothing but arithmetic, lists, branches, loops
+and a few harmless functions are computed by Python itself, within bounds of time and memory. Of all
+others (a file that is read, a function of the script's own) only what they may change is looked
+for, and becomes unknown, with the line and the reason. That errs on one side: a name is known only
+if nothing unknown may have changed it.
 """
 
 from __future__ import annotations
 
 import ast
+import copy
 import math
+import operator
+import os.path
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Final
 
-from imac_torch.datasets.script_expressions import (
-    CHANGES,
-    DEPTH,
-    LENGTH,
-    MODULES,
-    STEPS,
-    Expressions,
-    Module,
-    Names,
-    Unknowable,
-    Unknown,
-    bound,
-    parts,
-    size,
-)
-
-__all__ = ["LARGEST_SCRIPT", "script_values"]
+__all__ = ["LARGEST_SCRIPT", "Module", "Names", "Unknown", "script_values"]
 
 LARGEST_SCRIPT: Final = 300_000
 """Bytes; such scripts have thousands."""
-_RUNS_CODE: Final = {"exec", "eval", "globals", "locals", "vars", "setattr", "delattr"}
-_IN_PLACE: Final = CHANGES | {"update", "setdefault", "popitem", "__setitem__", "__delitem__"}
-_ON_ARGUMENTS: Final = {"shuffle", "heapify", "heappush", "heappop", "setitem", "delitem"}
+STEPS: Final = 100_000
+"""Of everything together: items, characters, nodes of the syntax tree."""
+LENGTH: Final = 10_000
+"""Items of a list with all that is in it, characters of a text."""
+BITS: Final = 1100
+"""Of integers: as large as floating-point numbers."""
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+_PLAIN: Final = (
+    ast.Expr, ast.Assign, ast.AugAssign, ast.If, ast.For, ast.While, ast.Break, ast.Continue,
+    ast.Pass, ast.Assert, ast.Module, ast.Expression, ast.NamedExpr, ast.Constant, ast.Name,
+    ast.List, ast.Tuple, ast.Dict, ast.Starred, ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare,
+    ast.IfExp, ast.Subscript, ast.Slice, ast.Attribute, ast.Call, ast.keyword, ast.ListComp,
+    ast.comprehension, ast.JoinedStr, ast.FormattedValue, ast.expr_context,
+    ast.boolop, ast.unaryop, ast.cmpop, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv,
+    ast.Mod, ast.Pow,
+)  # fmt: skip
+_BINARY: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
+    "Add": operator.add, "Sub": operator.sub, "Mult": operator.mul, "Div": operator.truediv,
+    "FloorDiv": operator.floordiv, "Mod": operator.mod, "Pow": operator.pow,
+}  # fmt: skip
+_CHANGES: Final = {"append", "extend", "insert", "pop", "remove", "clear", "reverse", "sort"}
+_IN_PLACE: Final = _CHANGES | {"update", "setdefault", "popitem", "__setitem__", "__delitem__"}
+_ON_ARGUMENTS: Final = {"shuffle", "heapify", "heappush", "heappop", "setitem", "delitem"}
+_RUNS_CODE: Final = {"exec", "eval", "globals", "locals", "vars", "getattr", "setattr", "delattr"}
+_NUMBERS: Final = {"int", "float", "bool", "str", "len", "abs", "round", "range", "print"}
+"""Functions whose results hold no list of their arguments."""
+_FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+class Module(SimpleNamespace):
+    """A module, with what is known of it."""
+
+
+_MATH: Final = {
+    name: getattr(math, name)
+    for name in ("ceil", "floor", "sqrt", "log", "log2", "log10", "exp", "pi", "e", "inf")
+}
+_NUMPY: Final = _MATH | {"ceil": lambda x: float(math.ceil(x)), "floor": lambda x: x // 1.0}
+_PATH: Final = Module(join=os.path.join)
+_MODULES: Final[Mapping[str, Module]] = {
+    "math": Module(**_MATH), "numpy": Module(**_NUMPY), "os": Module(path=_PATH), "os.path": _PATH,
+}  # fmt: skip
+_ATTRIBUTES: Final = _CHANGES | _MATH.keys() | {"copy", "index", "count", "path", "join"}
+
+
+class Unknowable(Exception):  # noqa: N818 - it is no error: the script is fine
+    """A statement or expression is not computed."""
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A name without a known value.
+
+    Attributes:
+        line: Where it became unknown.
+        reason: Why.
+    """
+
+    line: int
+    reason: str
+
+
+class Names(dict[str, Any]):
+    """Values by name; once anything may have been bound, all others are unknown.
+
+    Attributes:
+        others: What names are that are not here; None: not there.
+    """
+
+    others: Unknown | None = None
+
+    def find(self, name: str) -> Any:  # noqa: ANN401
+        """The value of a name, :class:`Unknown`, or None if there is no such name."""
+        return self.get(name, self.others)
 
 
 def script_values(source: bytes, *, end: str = "") -> Names:
@@ -46,8 +105,8 @@ def script_values(source: bytes, *, end: str = "") -> Names:
 
     Args:
         source: Of the script, its encoding declared as Python wants it.
-        end: Of what the script is for: names set behind the first call of this function, by its
-            dotted name, are unknown.
+        end: Of what the script is for: names set in or behind the statement that first calls this
+            function, by its dotted name, are unknown.
 
     Returns:
         Numbers, texts, lists, tables or :class:`Unknown`, by name.
@@ -63,405 +122,381 @@ def script_values(source: bytes, *, end: str = "") -> Names:
             tree = ast.parse(source)
     except (RecursionError, MemoryError, ValueError) as error:
         raise SyntaxError(f"it cannot be parsed ({type(error).__name__})") from None
-    script = _Script(tree, end)
-    script.run(tree.body)
+    script = _Script(tree)
+    for index, statement in enumerate(tree.body):
+        calls = (node for node in ast.walk(statement) if isinstance(node, ast.Call))
+        if end and any(_dotted(call.func) == end for call in calls):
+            script.line = statement.lineno
+            script.forget(tree.body[index:], f"set after {end} has run")
+            break
+        script.carry_out(statement)
+        if script.steps < 0:
+            script.forget_everything("the script computes for too long")
+            break
     return script.names
 
 
-class _Break(Exception):  # noqa: N818
-    pass
+class _Script:
+    """A script on its way.
 
+    Attributes:
+        names: What they stand for.
+        steps: That are left.
+        line: Of the statement, now.
+        handed: Identities of lists that something unknown may hold.
+        own: All nodes of the script's own functions.
+        safe: What plain statements may call; names that no script can write are the guards.
+    """
 
-class _Continue(Exception):  # noqa: N818
-    pass
+    def __init__(self, tree: ast.Module) -> None:
+        self.names = Names({"__name__": "__main__"})
+        self.steps = STEPS
+        self.line = 0
+        self.handed: set[int] = set()
+        functions = [node for node in ast.walk(tree) if isinstance(node, _FUNCTIONS)]
+        self.own = [node for function in functions for node in ast.walk(function)]
+        self.safe: dict[str, Any] = {
+            "math": _MODULES["math"],  # without it the script would not run at all
+            "int": int, "float": float, "bool": bool, "str": _text, "len": len, "list": list,
+            "tuple": tuple, "abs": abs, "min": min, "max": max, "sorted": sorted, "range": range,
+            "round": lambda x, digits=None: round(x, digits and max(digits, -400)),
+            "sum": lambda a: sum(map(_number, a)), "reversed": lambda a: list(reversed(a)),
+            "enumerate": lambda *a: list(map(tuple, enumerate(*a))),
+            "zip": lambda *a: list(zip(*a, strict=False)), "print": lambda *a, **k: None,
+            "<small>": self.small, "<call>": self.call, "<binary>": self.binary,
+            "<in place>": self.in_place, "<rows>": self.rows, "<text>": _text,
+        }  # fmt: skip
 
-
-class _Stop(Exception):  # noqa: N818
-    """Python would not go on."""
-
-
-class _Script(Expressions):
-    def __init__(self, tree: ast.Module, end: str) -> None:
-        super().__init__()
-        self.end = end
-        self.ended = False
-        self.own_globals, self.own_lists, self.own_code = _reach(tree)
-
-    def run(self, body: Iterable[ast.stmt]) -> None:
-        for statement in body:
-            try:
-                self.statement(statement)
-            except _Stop:
-                return
-
-    def statement(self, node: ast.stmt) -> None:
+    def carry_out(self, node: ast.stmt) -> None:
+        """Do what a statement does, or forget what it may change."""
         self.line = node.lineno
-        self.steps -= 1
+        self.steps -= 20 + len(self.names) // 10
+        try:
+            match node:
+                case ast.If(test=test, body=body, orelse=orelse):
+                    for statement in body if self.compute(ast.Expression(test)) else orelse:
+                        self.carry_out(statement)
+                case ast.Import(names=names):
+                    for item in names:
+                        module = item.name if item.asname else item.name.partition(".")[0]
+                        self.names[item.asname or module] = _MODULES.get(module, Module())
+                case ast.ImportFrom(module=str(module), names=names, level=0):
+                    self.take(module, names)
+                case ast.FunctionDef(
+                    args=ast.arguments(defaults=[], kw_defaults=[]), decorator_list=[]
+                ):
+                    self.names[node.name] = Unknown(self.line, "a function of the script's own")
+                case ast.AnnAssign(annotation=ast.Name() | ast.Constant()):
+                    if node.value is not None:
+                        self.compute(ast.Module([ast.Assign([node.target], node.value)], []))
+                case _:
+                    self.compute(ast.Module([node], []))
+        except Unknowable as reason:
+            self.forget([node], str(reason))
+
+    def take(self, module: str, names: list[ast.alias]) -> None:
+        """``from module import`` names."""
+        known = vars(_MODULES.get(module, Module()))
+        if names[0].name == "*" and module != "math":
+            raise Unknowable("all of another module")
+        if names[0].name == "*":
+            names = [ast.alias(name) for name in vars(math) if not name.startswith("_")]
+        for item in names:
+            name = item.asname or item.name
+            self.names[name] = known.get(item.name, Unknown(self.line, "imported"))
+
+    # What is computed
+
+    def compute(self, node: ast.Module | ast.Expression) -> Any:  # noqa: ANN401
+        """Let Python carry out plain statements, or an expression.
+
+        Returns:
+            The value of an expression.
+
+        Raises:
+            Unknowable: It is not plain, needs what is not known, takes too long, or fails.
+        """
+        known = {name: v for name, v in self.names.items() if not isinstance(v, Unknown)}
+        known["__builtins__"] = {} if self.names.others else self.safe
+        value = None
+        try:
+            guarded = ast.fix_missing_locations(_Guard().visit(copy.deepcopy(node)))
+            if isinstance(node, ast.Expression):
+                value = eval(compile(guarded, "script", "eval"), known)  # noqa: S307 - only plain
+            else:
+                exec(compile(guarded, "script", "exec"), known)  # noqa: S102 - only plain
+        except NameError as error:
+            found = self.names.find(str(error.name))
+            reason = f": {found.reason}" if isinstance(found, Unknown) else ""
+            raise Unknowable(f"{error.name} is not known{reason}"[:200]) from None
+        except (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError,
+                SyntaxError, TypeError, ValueError) as error:  # fmt: skip
+            raise Unknowable(f"{type(error).__name__}: {error}"[:200]) from None
+        bound = _bound(ast.walk(node)) & known.keys()
+        self.names.update({name: self.small(known[name]) for name in bound})
+        return value
+
+    def small(self, value: Any) -> Any:  # noqa: ANN401
+        """The value, its size taken from the steps that are left.
+
+        Raises:
+            Unknowable: It is too large, or no steps are left.
+        """
+        count = _size(value)
+        self.steps -= 1 + count // 20
         if self.steps < 0:
-            self.forget_everything("the script computes for too long")
-            raise _Stop
-        if self.depth >= DEPTH:
-            self.forget_all_of([node], "nested too deeply")
-            return
-        self.depth += 1
-        try:
-            method = getattr(self, f"do_{type(node).__name__}", None)
-            if method is None:
-                self.forget_all_of([node], f"set in a statement {type(node).__name__}")
-            else:
-                method(node)
-        finally:
-            self.depth -= 1
+            raise Unknowable("it takes too long")
+        if count > LENGTH:
+            raise Unknowable("a list or text that is too long")
+        if isinstance(value, complex) or (isinstance(value, int) and value.bit_length() > BITS):
+            raise Unknowable("a number that is too large or complex")
+        return value
 
-    def value(self, node: ast.expr) -> Any:  # noqa: ANN401
-        """Of an expression; Unknown if it has none, and so is then what it may change."""
-        try:
-            return self.evaluate(node)
-        except Unknowable as reason:
-            self.forget_effects(node)
-            return self.unknown(str(reason), [node])
+    def rows(self, items: Any) -> Iterator[Any]:  # noqa: ANN401
+        """What a loop goes through."""
+        for item in self.small(items):
+            self.small(None)
+            yield item
 
-    def unknown(self, reason: str, nodes: Iterable[ast.AST]) -> Unknown:
-        """What became of statements or expressions: it may hold any list that they name."""
-        lists: set[int] = set()
-        for top in nodes:
-            for node in ast.walk(top):
-                if isinstance(node, ast.Name):
-                    lists |= parts(self.names.find(node.id))
-        return Unknown(self.line, reason, frozenset(lists))
+    def call(self, function: Any, *values: Any, **words: Any) -> Any:  # noqa: ANN401
+        holder = getattr(function, "__self__", None)
+        if isinstance(holder, str | tuple | dict | range | int | float):
+            raise Unknowable("a method of something else than a list")
+        for value in (holder, *values):
+            self.small(value)
+        return self.small(function(*values, **words))
 
-    def bind(self, name: str, value: Any) -> None:  # noqa: ANN401
-        if self.ended and not isinstance(value, Unknown):
-            value = Unknown(self.line, f"set after {self.end} has run", frozenset(parts(value)))
-        self.names[name] = value
+    def binary(self, kind: str, left: Any, right: Any) -> Any:  # noqa: ANN401
+        """Numbers, and sums and multiples of lists and texts."""
+        if not (isinstance(left, int | float) and isinstance(right, int | float)):
+            row, count = (left, right) if isinstance(left, list | tuple | str) else (right, left)
+            joined = kind == "Add" and type(left) is type(right)
+            repeated = kind == "Mult" and isinstance(count, int)
+            if not isinstance(row, list | tuple | str) or not (joined or repeated):
+                raise Unknowable("arithmetic of something else than numbers")
+            if repeated and _size(row) * max(count, 0) > LENGTH:
+                raise Unknowable("a list or text that is too long")
+        whole = isinstance(left, int) and isinstance(right, int)
+        if kind == "Pow" and whole and left.bit_length() * abs(right) > BITS:
+            raise Unknowable("a power that is too large")
+        return self.small(_BINARY[kind](left, right))
 
-    def assign(self, target: ast.expr, value: Any) -> None:  # noqa: ANN401
-        if isinstance(target, ast.Name):
-            self.bind(target.id, value)
-        elif isinstance(target, ast.Tuple | ast.List):
-            self.unpack(target.elts, value)
-        elif isinstance(target, ast.Starred):
-            self.assign(target.value, value)
-        elif isinstance(target, ast.Subscript):
-            self.store(target, value)
-        else:
-            self.forget_root(target)
-            self.forget_effects(target)
-
-    def unpack(self, targets: list[ast.expr], value: Any) -> None:  # noqa: ANN401
-        star = next((k for k, t in enumerate(targets) if isinstance(t, ast.Starred)), None)
-        if not isinstance(value, list | tuple | str | range):
-            known = Unknown(self.line, "not a sequence")
-            values: list[Any] = [value if isinstance(value, Unknown) else known] * len(targets)
-        elif star is not None and len(value) >= len(targets) - 1:
-            items = list(value)
-            stop = len(items) - (len(targets) - star - 1)
-            values = [*items[:star], items[star:stop], *items[stop:]]
-        elif star is None and len(value) == len(targets):
-            values = list(value)
-        else:
-            values = [Unknown(self.line, "sides of different lengths")] * len(targets)
-        for target, item in zip(targets, values, strict=True):
-            self.assign(target, item)
-
-    def store(self, target: ast.Subscript, value: Any) -> None:  # noqa: ANN401
-        try:
-            holder, index = self.evaluate(target.value), self.evaluate(target.slice)
-            if isinstance(value, Unknown) or not isinstance(holder, list | dict):
-                raise Unknowable("an item is not known")
-            holder[index] = value
-            self.changed(holder)
-        except (Unknowable, LookupError, TypeError, ValueError):
-            self.forget_any(
-                parts(self.names.find(_root(target))), "an item of it is not known", parts(value)
-            )
-            self.forget_effects(target)
-
-    def changed(self, value: list[Any] | dict[Any, Any]) -> None:
-        if self.ended:
-            self.forget_value(value, f"changed after {self.end} has run")
-        elif size(value) > LENGTH:  # or it holds itself
-            self.forget_value(value, "a list that is too long")
-
-    # Statements
-
-    def do_Assign(self, node: ast.Assign) -> None:  # noqa: N802 - as ast names them
-        value = self.value(node.value)
-        for target in node.targets:
-            self.assign(target, value)
-
-    def do_AnnAssign(self, node: ast.AnnAssign) -> None:  # noqa: N802
-        if node.value is not None:
-            self.assign(node.target, self.value(node.value))
-
-    def do_AugAssign(self, node: ast.AugAssign) -> None:  # noqa: N802
-        target = node.target
-        load: ast.expr
-        if isinstance(target, ast.Name):
-            load = ast.Name(target.id, ast.Load())
-        elif isinstance(target, ast.Subscript):
-            load = ast.Subscript(target.value, target.slice, ast.Load())
-        else:
-            self.value(node.value)
-            self.forget_root(target)
-            return
-        before, value = self.value(load), self.value(node.value)
-        if isinstance(before, list) and isinstance(node.op, ast.Add):
-            if isinstance(value, list | tuple | range | str) and size(value) <= LENGTH:
-                before.extend(value)  # in place: its other names see it too
-                self.changed(before)
-            else:
-                self.forget_any({id(before)}, "something unknown is added", parts(value))
-            return
-        if isinstance(before, list):
-            self.forget_value(before, "changed in place")
-        result = next((item for item in (before, value) if isinstance(item, Unknown)), None)
-        if result is None:
-            try:
-                result = self.binary(node.op, before, value)
-            except (Unknowable, TypeError) as reason:
-                result = Unknown(self.line, str(reason))
-        else:
-            lists = frozenset(parts(before) | parts(value))
-            result = Unknown(self.line, result.reason, lists)
-        self.assign(target, result)
-
-    def do_Expr(self, node: ast.Expr) -> None:  # noqa: N802
-        self.value(node.value)
-
-    def do_Assert(self, node: ast.Assert) -> None:  # noqa: N802
-        self.value(node.test)
-
-    def do_Pass(self, node: ast.Pass) -> None:  # noqa: N802
-        pass
-
-    do_Global = do_Nonlocal = do_Pass  # noqa: N815 - at the top they do nothing
-
-    def do_Raise(self, node: ast.Raise) -> None:  # noqa: N802
-        raise _Stop
-
-    def do_Delete(self, node: ast.Delete) -> None:  # noqa: N802
-        for target in node.targets:
-            if isinstance(target, ast.Name):
-                self.bind(target.id, Unknown(self.line, "deleted"))
-            else:
-                self.forget_root(target)
-
-    def do_Import(self, node: ast.Import) -> None:  # noqa: N802
-        for item in node.names:
-            first = item.name.partition(".")[0]
-            self.bind(item.asname or first, Module(item.name if item.asname else first))
-
-    def do_ImportFrom(self, node: ast.ImportFrom) -> None:  # noqa: N802
-        module = node.module or "" if node.level == 0 else ""
-        known = MODULES.get(module, {})
-        for item in node.names:
-            if item.name == "*" and module == "math":
-                for name in (name for name in vars(math) if not name.startswith("_")):
-                    self.bind(name, known.get(name, Unknown(self.line, "imported")))
-            elif item.name == "*":
-                self.forget_everything(f"anything may come from {node.module} import *")
-            elif f"{module}.{item.name}" in MODULES:
-                self.bind(item.asname or item.name, Module(f"{module}.{item.name}"))
-            else:
-                found = known.get(item.name, Unknown(self.line, "imported"))
-                self.bind(item.asname or item.name, found)
-
-    def do_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:  # noqa: N802
-        for default in [*node.args.defaults, *filter(None, node.args.kw_defaults)]:
-            self.value(default)
-        for decorator in node.decorator_list:
-            self.forget_effects(decorator)
-        self.bind(node.name, Unknown(self.line, "what the script's own function gives"))
-
-    do_AsyncFunctionDef = do_FunctionDef  # noqa: N815
-
-    def do_If(self, node: ast.If) -> None:  # noqa: N802
-        test = self.value(node.test)
-        if isinstance(test, Unknown):
-            reason = f"set where a condition is not known ({test.reason})"
-            self.forget_all_of([*node.body, *node.orelse], reason)
-        else:
-            for statement in node.body if test else node.orelse:
-                self.statement(statement)
-
-    def do_With(self, node: ast.With) -> None:  # noqa: N802
-        for item in node.items:
-            self.value(item.context_expr)
-            if item.optional_vars is not None:
-                given = self.unknown("set by a with statement", [item.context_expr])
-                self.assign(item.optional_vars, given)
-        for statement in node.body:
-            self.statement(statement)
-
-    def do_For(self, node: ast.For) -> None:  # noqa: N802
-        try:
-            items = iter(self.row(node.iter))
-        except Unknowable as reason:
-            self.forget_all_of([node], f"set in a loop over something unknown ({reason})")
-            return
-
-        def more() -> bool:
-            for item in items:
-                self.assign(node.target, item)
-                return True
-            return False
-
-        self.loop(node, more)
-
-    def do_While(self, node: ast.While) -> None:  # noqa: N802
-        self.loop(node, lambda: bool(self.evaluate(node.test)))
-
-    def loop(self, node: ast.For | ast.While, more: Callable[[], bool]) -> None:
-        limit = self.steps - STEPS // 10
-        try:
-            while more():
-                self.steps -= 1
-                if self.steps < limit:
-                    raise Unknowable("it takes too long")
-                try:
-                    for statement in node.body:
-                        self.statement(statement)
-                except _Continue:
-                    continue
-            for statement in node.orelse:
-                self.statement(statement)
-        except _Break:
-            return
-        except Unknowable as reason:
-            self.forget_all_of([node], f"set in a loop ({reason})")
-
-    def do_Break(self, node: ast.Break) -> None:  # noqa: N802
-        raise _Break
-
-    def do_Continue(self, node: ast.Continue) -> None:  # noqa: N802
-        raise _Continue
+    def in_place(self, kind: str, before: Any, value: Any) -> Any:  # noqa: ANN401
+        """What is added to a value in place, if the result is not too large."""
+        extended = isinstance(before, list) and kind == "Add"
+        self.binary(kind, before, list(value) if extended else value)
+        return value
 
     # What may have changed
 
     def forget_everything(self, reason: str) -> None:
         self.names.others = Unknown(self.line, reason)
-        for name in self.names:
-            if name != "__name__":
-                self.names[name] = self.names.others
+        self.names.update({name: self.names.others for name in self.names if name != "__name__"})
 
-    def forget_value(self, value: object, reason: str) -> None:
-        """A list or table that has changed: under all its names, and in all that holds it."""
-        self.forget_any({id(value)}, reason)
+    def forget(self, statements: Iterable[ast.stmt], reason: str) -> None:
+        """What statements may change, and functions of the script's own, which they may call."""
+        executed = list(_executed(statements))
+        nodes = [*executed, *self.own]
+        self.steps -= len(nodes)
+        calls = {_dotted(node.func) for node in nodes if isinstance(node, ast.Call)}
+        stars = [n for n in nodes if isinstance(n, ast.ImportFrom) and n.names[0].name == "*"]
+        if calls & _RUNS_CODE:
+            self.forget_everything(f"{min(calls & _RUNS_CODE)}() may change anything")
+        elif stars:
+            self.forget_everything(f"anything may come from {stars[0].module} import *")
+        self.forget_lists(nodes)
+        for name in _bound(executed):
+            self.names[name] = Unknown(self.line, reason)
+        for node in self.own:
+            for name in node.names if isinstance(node, ast.Global) else ():
+                self.names[name] = Unknown(self.line, "a function of the script's own may set it")
 
-    def forget_root(self, node: ast.AST) -> None:
-        """The list or table of an expression that an item is set of, and all that is in it."""
-        self.forget_any(parts(self.names.find(_root(node))), "changed in a way that is not known")
+    def forget_lists(self, nodes: Iterable[ast.AST]) -> None:
+        """Lists and tables that are changed in place, under whatever names they are.
 
-    def forget_any(self, lists: set[int], reason: str, added: Iterable[int] = ()) -> None:
-        """Names that hold any of some lists.
-
-        Args:
-            lists: That have changed, by identity.
-            reason: Why they are unknown.
-            added: Lists that may be in them now.
+        What is changed under a name that is not known may be any list that was handed on.
         """
-        if not lists:
-            return
-        held = {name: parts(value) for name, value in self.names.items()}
-        self.steps -= sum(map(len, held.values())) + len(held)
-        for name, own in held.items():
+        changed: set[str] = set()
+        for node in nodes:
+            for name in self.handed_on(node):
+                self.handed |= _parts(self.names.get(name))
+            changed |= _changed(node)
+        lists: set[int] = set()
+        for name in changed:
+            lists |= _parts(self.names.get(name)) or self.handed
+        for name, value in self.names.items() if lists else ():
+            own = _parts(value)
+            self.steps -= 1 + len(own)
             if not lists.isdisjoint(own):
-                known = frozenset(own | lists | set(added))
-                self.names[name] = Unknown(self.line, reason, known)
+                self.names[name] = Unknown(self.line, "changed in a way that is not known")
 
-    def forget_all_of(self, nodes: Iterable[ast.AST], reason: str) -> None:
-        """Every name that statements bind, and every list that they change."""
-        nodes = list(nodes)
-        unknown = self.unknown(reason, nodes)
-        for name in bound(nodes):
-            self.names[name] = unknown
-        for top in nodes:
-            self.forget_effects(top)
+    def handed_on(self, node: ast.AST) -> set[str]:
+        """Names whose lists get other names by a node, or into other lists.
 
-    def forget_effects(self, top: ast.AST) -> None:
-        """Whatever an expression or statement that is not followed may have changed."""
-        for node in ast.walk(top):
-            self.steps -= 1
-            if isinstance(node, ast.NamedExpr):
-                self.assign(node.target, self.unknown("set within an expression", [node.value]))
-            elif isinstance(node, ast.Subscript | ast.Attribute):
-                if not isinstance(node.ctx, ast.Load):
-                    self.forget_root(node)
-            elif isinstance(node, ast.AugAssign):
-                self.forget_root(node.target)
-            elif isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
-                self.forget_everything(f"anything may come from {node.module} import *")
-            elif isinstance(node, ast.Call):
-                self.forget_call(node)
-
-    def forget_call(self, node: ast.Call) -> None:
-        called, own = _dotted(node.func), _root(node.func)
-        if called == self.end:
-            self.ended = True
-        name = called.rpartition(".")[2]
-        if called in _RUNS_CODE:
-            self.forget_everything(f"{called}() may change anything")
-        if isinstance(node.func, ast.Attribute) and name in _IN_PLACE:
-            self.forget_root(node.func.value)
-        given = [*node.args, *(word.value for word in node.keywords)]
-        if name in _ON_ARGUMENTS:
-            for argument in given:
-                self.forget_root(argument)
-        if isinstance(self.names.find(own), Module):
-            return  # of another module, which does not know this one's names
-        if self.own_code:
-            self.forget_everything("a function of the script's own may change anything")
-        for changed in self.own_globals:
-            self.names[changed] = Unknown(self.line, "a function of the script's own may set it")
-        for changed in self.own_lists:
-            self.forget_root(ast.Name(changed, ast.Load()))
+        Items of a list without lists do not, nor does what other modules only look at.
+        """
+        looks = isinstance(node, ast.Call) and (
+            isinstance(self.names.get(_root(node.func)), Module) or _dotted(node.func) in _NUMBERS
+        )
+        if looks or isinstance(node, ast.Compare):
+            return set()
+        items = isinstance(node, ast.Subscript | ast.For | ast.comprehension)
+        names = [item.id for item in ast.iter_child_nodes(node) if isinstance(item, ast.Name)]
+        return {name for name in names if not items or len(_parts(self.names.get(name))) > 1}
 
 
-def _reach(tree: ast.Module) -> tuple[set[str], set[str], bool]:
-    """Of all functions together: globals that they set, lists that they change, exec and such.
+class _Guard(ast.NodeTransformer):
+    """Plain statements, with every operation that may take long behind a check of its size.
 
-    A list may be changed under the name of an argument: then all that are handed over may be.
+    Raises:
+        Unknowable: They are not plain.
     """
-    names: set[str] = set()
-    lists: set[str] = set()
-    code = False
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    for function in ast.walk(tree):
-        if not isinstance(function, Function):
-            continue
-        body = function.body if isinstance(function.body, list) else [function.body]
-        given = function.args
-        arguments = {
-            item.arg
-            for item in [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg]
-            if item is not None
-        }
-        local = bound(body)
-        own: set[str] = set()
-        for node in (item for part in body for item in ast.walk(part)):
-            if isinstance(node, ast.Global):
-                names.update(node.names)
-                local -= set(node.names)
-            elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
-                own.add(_root(node))
-            elif isinstance(node, ast.AugAssign):
-                own.add(_root(node.target))
-            elif isinstance(node, ast.Call):
-                name = _dotted(node.func).rpartition(".")[2]
-                code = code or _dotted(node.func) in _RUNS_CODE
-                if isinstance(node.func, ast.Attribute) and name in _IN_PLACE:
-                    own.add(_root(node.func.value))
-                if name in _ON_ARGUMENTS:
-                    own.update(map(_root, node.args))
-        lists |= own - local - arguments
-        if own & arguments:
-            called = getattr(function, "name", None)
-            for call in calls:
-                if called is None or _dotted(call.func).rpartition(".")[2] == called:
-                    handed = [*call.args, *(word.value for word in call.keywords)]
-                    lists |= set(map(_root, handed))
-    return names, lists - {""}, code
+
+    def visit(self, node: ast.AST) -> Any:  # noqa: ANN401
+        plain = isinstance(node, _PLAIN)
+        match node:
+            case ast.Name(id=name):
+                plain = name == "__name__" or not name.startswith("__")
+            case ast.Call(func=ast.Name(id="sum" | "min" | "max" | "list" | "tuple" | "sorted")):
+                node.args = [_listed(item) for item in node.args]
+            case ast.Constant(value=value):
+                plain = value is None or isinstance(value, int | float | str)
+            case ast.Attribute(attr=name, ctx=context):
+                plain = name in _ATTRIBUTES and isinstance(context, ast.Load)
+            case ast.FormattedValue(conversion=conversion, format_spec=layout):
+                plain = conversion == -1 and layout is None
+            case ast.Subscript(ctx=ast.Store()):
+                plain = not any(isinstance(item, ast.Call) for item in ast.walk(node))
+        if not plain:
+            raise Unknowable(f"no plain arithmetic: {_short(node)}")
+        before = _Load().visit(copy.deepcopy(getattr(node, "target", ast.Pass())))
+        self.generic_visit(node)
+        match node:
+            case ast.BinOp(op=op, left=left, right=right):
+                return _guarded("binary", ast.Constant(type(op).__name__), left, right)
+            case ast.AugAssign(op=op, value=added):
+                kind = ast.Constant(type(op).__name__)
+                node.value = _guarded("in place", kind, self.visit(before), added)
+            case ast.Call(func=func, args=args, keywords=words):
+                return ast.Call(ast.Name("<call>", ast.Load()), [func, *args], words)
+            case ast.For() | ast.comprehension():
+                node.iter = _guarded("rows", node.iter)
+            case ast.While():
+                node.test = _guarded("small", node.test)
+            case ast.FormattedValue():
+                node.value = _guarded("text", node.value)
+            case ast.List(ctx=ast.Load()) | ast.Tuple(ctx=ast.Load()) | ast.Dict() | ast.ListComp():
+                return _guarded("small", node)
+            case ast.Assign(targets=targets):
+                stored = [item for item in targets if isinstance(item, ast.Subscript)]
+                checks = [ast.Expr(_guarded("small", item.value)) for item in stored]
+                return [node, *checks]
+        return node
+
+
+class _Load(ast.NodeTransformer):
+    def visit_Store(self, _: ast.Store) -> ast.Load:
+        return ast.Load()
+
+
+def _listed(node: ast.expr) -> ast.expr:
+    """A generator as the list that it gives: of a function that takes all of it at once."""
+    if isinstance(node, ast.GeneratorExp):
+        return ast.ListComp(node.elt, node.generators)
+    return node
+
+
+def _guarded(guard: str, *values: ast.expr) -> ast.Call:
+    return ast.Call(ast.Name(f"<{guard}>", ast.Load()), list(values), [])
+
+
+def _executed(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Statements with all that is in them, except what functions do when they are called."""
+    pending = list(nodes)
+    while pending:
+        node = pending.pop()
+        yield node
+        if isinstance(node, _FUNCTIONS):
+            pending += getattr(node, "decorator_list", [])
+            pending += [*node.args.defaults, *(item for item in node.args.kw_defaults if item)]
+        else:
+            pending.extend(ast.iter_child_nodes(node))
+
+
+def _changed(node: ast.AST) -> set[str]:
+    """Names under which a node changes lists."""
+    match node:
+        case (
+            ast.Subscript(ctx=ast.Store() | ast.Del()) | ast.Attribute(ctx=ast.Store() | ast.Del())
+        ):
+            return {_root(node)}
+        case ast.AugAssign(target=target):
+            return {_root(target)}
+        case ast.Call(func=func, args=args):
+            name = _dotted(func).rpartition(".")[2]
+            # A name that is called may be a method of a list.
+            changed = {_root(func)} if name in _IN_PLACE or isinstance(func, ast.Name) else set()
+            return changed | (set(map(_root, args)) if name in _ON_ARGUMENTS else set())
+    return set()
+
+
+def _bound(nodes: Iterable[ast.AST]) -> set[str]:
+    """Names that nodes bind or delete."""
+    found: set[str | None] = set()
+    for node in nodes:
+        match node:
+            case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+                found.add(name)
+            case ast.alias(name=name, asname=alias):
+                found.add(alias or name.partition(".")[0])
+            case ast.MatchMapping(rest=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                found.add(name)
+            case ast.AsyncFunctionDef(name=name) | ast.ExceptHandler(name=name):
+                found.add(name)
+            case ast.MatchAs(name=name) | ast.MatchStar(name=name):
+                found.add(name)
+            case ast.Global(names=names):
+                found.update(names)
+    return {name for name in found if name}
+
+
+def _text(value: object = "") -> str:
+    if isinstance(value, int | float | str):
+        return str(value)
+    raise Unknowable("text of something else than a number")
+
+
+def _number(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, int | float):
+        return value
+    raise Unknowable("a sum of something else than numbers")
+
+
+def _size(value: object) -> int:
+    """Items of a list with all that is in it, characters of a text; counted to :data:`LENGTH`."""
+    count = 0
+    pending: list[Any] = [value]
+    while pending and count <= LENGTH:
+        item = pending.pop()
+        if isinstance(item, str | range | list | tuple | dict):
+            count += len(item)
+        if isinstance(item, list | tuple | dict) and len(item) <= LENGTH:
+            pending.extend(item.values() if isinstance(item, dict) else item)
+    return count
+
+
+def _parts(value: object) -> set[int]:
+    """Identities of a list or table and of all that are in it; tuples count as well."""
+    found: set[int] = set()
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, list | tuple | dict) and id(item) not in found:
+            found.add(id(item))
+            pending.extend(item.values() if isinstance(item, dict) else item)
+        elif isinstance(holder := getattr(item, "__self__", None), list):
+            pending.append(holder)  # of a method that has a name of its own
+    return found
 
 
 def _dotted(node: ast.AST) -> str:
@@ -480,3 +515,11 @@ def _root(node: ast.AST) -> str:
     while isinstance(node, ast.Subscript | ast.Attribute | ast.Call | ast.Starred):
         node = node.func if isinstance(node, ast.Call) else node.value
     return node.id if isinstance(node, ast.Name) else ""
+
+
+def _short(node: ast.AST) -> str:
+    """An expression as text for a message."""
+    if sum(1 for _ in zip(ast.walk(node), range(200), strict=False)) == 200:
+        return "a long expression"
+    text = ast.unparse(node)
+    return text if len(text) <= 60 else f"{text[:57]}..."
