@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from imac_torch import Config, convert
 from imac_torch.config import Neuron
-from imac_torch.devices.effects import DeviceModel, LogNormal
+from imac_torch.devices import DeviceModel, LogNormal
 from imac_torch.periphery.activations import InverterSigmoid
 from imac_torch.study.montecarlo import MonteCarlo
 

@@ -24,7 +24,7 @@ from imac_torch.datasets.imac_sim import read_imac_sim
 from imac_torch.datasets.named import load_dataset
 from imac_torch.dc.native import Native
 from imac_torch.dc.newton import NewtonOptions
-from imac_torch.devices.effects import DeviceModel
+from imac_torch.devices.model import DeviceModel
 from imac_torch.devices.presets import device_model
 from imac_torch.errors import ImacError
 from imac_torch.model.linear import IMACLinear

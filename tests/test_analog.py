@@ -33,7 +33,7 @@ from imac_torch import (
 )
 from imac_torch import compile as compile_deck
 from imac_torch.conversion.storage import load, save
-from imac_torch.devices.effects import DeviceSample, Factors
+from imac_torch.devices import DeviceSample, Factors
 from imac_torch.errors import (
     CircuitError,
     ConfigError,

@@ -26,7 +26,7 @@ from imac_torch import (
     convert,
     to_software,
 )
-from imac_torch.devices.effects import DeviceSample, Factors
+from imac_torch.devices import DeviceSample, Factors
 from imac_torch.errors import ConfigError, ConversionError, ConversionWarning, MappingError
 
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from imac_torch.config import DEVICES, Memristor
-from imac_torch.devices.effects import (
-    BOLTZMANN,
+from imac_torch.devices import (
     Activated,
     DeviceModel,
     Drift,
@@ -25,6 +24,7 @@ from imac_torch.devices.effects import (
     Uniform,
     Window,
 )
+from imac_torch.devices.effects import BOLTZMANN
 from imac_torch.devices.presets import device_model
 from imac_torch.errors import ConfigError
 from imac_torch.mapping.quantization import ConductancePair

@@ -11,7 +11,7 @@ from torch import nn
 
 from imac_torch import Config, convert
 from imac_torch.config import Crossbar, Neuron, WeightMapping
-from imac_torch.devices.effects import DeviceModel, LogNormal, Stuck
+from imac_torch.devices import DeviceModel, LogNormal, Stuck
 from imac_torch.errors import DataError, MappingError
 from imac_torch.model.network import IMACNetwork
 from imac_torch.study.montecarlo import MonteCarlo, mean_interval, wilson_interval

@@ -9,7 +9,7 @@ import torch
 from small_networks import LOGISTIC, mlp
 
 import imac_torch as imac
-from imac_torch.devices.effects import DeviceSample, Factors, LogNormal, ReadNoise
+from imac_torch.devices import DeviceSample, Factors, LogNormal, ReadNoise
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -18,7 +18,7 @@ from imac_torch import Amplifier, Config, Crossbar, Interconnect, Memristor, Neu
 from imac_torch.circuit.crossbar import build_crossbar
 from imac_torch.conversion.ablation import ablate, layer_effects
 from imac_torch.conversion.convert import convert, to_software
-from imac_torch.devices.effects import DeviceModel, DeviceSample, Factors, Gaussian
+from imac_torch.devices import DeviceModel, DeviceSample, Factors, Gaussian
 from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.errors import CircuitError, ConversionError, MappingError
 from imac_torch.mapping.quantization import ConductancePair, levels, quantize, to_conductances

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import imac_torch as imac
-from imac_torch.devices.effects import (
+from imac_torch.devices import (
     DeviceSample,
     Factors,
     Gaussian,

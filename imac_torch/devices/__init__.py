@@ -8,21 +8,23 @@ package, a call of :func:`register_effect`.
 
 from imac_torch.devices.effects import (
     Activated,
-    DeviceModel,
-    DeviceSample,
     Drift,
-    Effect,
     Factors,
     FaultMap,
     Gaussian,
     Levels,
     LogNormal,
-    PairEffect,
     ReadNoise,
     StateSpread,
     Stuck,
     Temperature,
     Uniform,
+)
+from imac_torch.devices.model import (
+    DeviceModel,
+    DeviceSample,
+    Effect,
+    PairEffect,
     Window,
     draw_normal,
 )

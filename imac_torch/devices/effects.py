@@ -16,38 +16,9 @@ import torch
 from torch import Tensor
 
 from imac_torch.config.quantity import AGE, ENERGY, FRACTION, TEMPERATURE
-from imac_torch.devices.model import (
-    DeviceModel,
-    DeviceSample,
-    Effect,
-    PairEffect,
-    Window,
-    draw_normal,
-)
+from imac_torch.devices.model import Effect, PairEffect, Window, draw_normal, with_noise
 from imac_torch.errors import ConfigError
 from imac_torch.mapping.quantization import ConductancePair
-
-__all__ = [
-    "BOLTZMANN",
-    "Activated",
-    "DeviceModel",
-    "DeviceSample",
-    "Drift",
-    "Effect",
-    "Factors",
-    "FaultMap",
-    "Gaussian",
-    "Levels",
-    "LogNormal",
-    "PairEffect",
-    "ReadNoise",
-    "StateSpread",
-    "Stuck",
-    "Temperature",
-    "Uniform",
-    "Window",
-    "draw_normal",
-]
 
 BOLTZMANN: Final = 8.617333262e-5
 """Boltzmann constant, eV/K (CODATA 2018)."""
@@ -102,8 +73,7 @@ class Gaussian:
     def apply(self, conductance: Tensor, window: Window, generator: torch.Generator) -> Tensor:
         """See :class:`Effect`."""
         unit = window.high if self.of_window else conductance
-        noise = self.sigma * unit * draw_normal(conductance, generator)
-        return torch.where(conductance > 0.0, (conductance + noise).clamp(min=0.0), conductance)
+        return with_noise(conductance, self.sigma * unit * draw_normal(conductance, generator))
 
 
 @dataclass(frozen=True)
@@ -159,7 +129,7 @@ def _position(conductance: Tensor, window: Window) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Stuck:
+class Stuck(Effect):
     """Faulty cells at given rates: stuck at rlow ("on"), at rhigh ("off"), or open.
 
     Attributes:
@@ -179,11 +149,6 @@ class Stuck:
         if self.on + self.off + self.open > 1.0:
             raise ConfigError(f"{self}: more than all cells are faulty")
 
-    @property
-    def cycle(self) -> bool:
-        """Faults are permanent."""
-        return False
-
     def apply(self, conductance: Tensor, window: Window, generator: torch.Generator) -> Tensor:
         """See :class:`Effect`."""
         # Where there is no cell none is faulty.
@@ -196,7 +161,7 @@ class Stuck:
 
 
 @dataclass(frozen=True)
-class Levels:
+class Levels(Effect):
     """Programming to a limited number of equally spaced conductances, with an error.
 
     Attributes:
@@ -213,11 +178,6 @@ class Levels:
             raise ConfigError(f"count = {self.count}: at least 2 states are needed")
         _check("sigma", self.sigma, 0.0)
 
-    @property
-    def cycle(self) -> bool:
-        """Programming happens once."""
-        return False
-
     def apply(self, conductance: Tensor, window: Window, generator: torch.Generator) -> Tensor:
         """See :class:`Effect`."""
         step = (window.high - window.low) / (self.count - 1)
@@ -229,7 +189,7 @@ class Levels:
 
 
 @dataclass(frozen=True)
-class ReadNoise:
+class ReadNoise(Effect):
     """Normal fluctuation of the conductance in every read (of every image), relative to it."""
 
     sigma: Annotated[float, FRACTION]
@@ -250,7 +210,7 @@ class ReadNoise:
 
 
 @dataclass(frozen=True)
-class Drift:
+class Drift(Effect):
     """Structural relaxation: g(t) = g(t0)·(t/t0)^-ν with ν spread from cell to cell.
 
     The power law of phase-change memories; M. Le Gallo and A. Sebastian, "An overview of
@@ -276,11 +236,6 @@ class Drift:
         if not 0.0 < self.reference <= self.time < math.inf:
             raise ConfigError(f"time = {self.time} s must be at least {self.reference} s")
 
-    @property
-    def cycle(self) -> bool:
-        """The exponent belongs to the cell."""
-        return False
-
     def apply(self, conductance: Tensor, window: Window, generator: torch.Generator) -> Tensor:
         """See :class:`Effect`."""
         exponent = self.exponent + self.spread * draw_normal(conductance, generator)
@@ -288,7 +243,7 @@ class Drift:
 
 
 @dataclass(frozen=True)
-class Temperature:
+class Temperature(Effect):
     """Linear temperature coefficient of resistance: R·(1 + α·(T - T0)).
 
     Attributes:
@@ -301,11 +256,6 @@ class Temperature:
     temperature: Annotated[float, TEMPERATURE]
     coefficient: float
     reference: Annotated[float, TEMPERATURE] = 298.15
-
-    @property
-    def cycle(self) -> bool:
-        """No randomness at all."""
-        return False
 
     def apply(self, conductance: Tensor, window: Window, generator: torch.Generator) -> Tensor:
         """See :class:`Effect`.
@@ -320,7 +270,7 @@ class Temperature:
 
 
 @dataclass(frozen=True)
-class Activated:
+class Activated(Effect):
     """Thermally activated conduction of the high-resistance state.
 
     g(T) = g(T0)·exp(-(Ea/k)·(1/T - 1/T0)), with Ea falling linearly in ln g to zero in the
@@ -336,11 +286,6 @@ class Activated:
     energy: Annotated[float, ENERGY]
     reference: Annotated[float, TEMPERATURE] = 298.15
 
-    @property
-    def cycle(self) -> bool:
-        """No randomness at all."""
-        return False
-
     def apply(self, conductance: Tensor, window: Window, generator: torch.Generator) -> Tensor:
         """See :class:`Effect`."""
         energy = self.energy * (1.0 - _position(conductance, window))
@@ -349,7 +294,7 @@ class Activated:
 
 
 @dataclass(frozen=True, eq=False)
-class FaultMap:
+class FaultMap(PairEffect):
     """Known faulty cells of one layer.
 
     Attributes:
@@ -365,11 +310,6 @@ class FaultMap:
         """Check that there is one of both."""
         if self.cells is None and not self.file:
             raise ConfigError("a fault map needs its cells, or a file that holds them")
-
-    @property
-    def cycle(self) -> bool:
-        """Faults are permanent."""
-        return False
 
     def opened(self) -> FaultMap:
         """The same with the cells that are in the file.
@@ -413,7 +353,7 @@ class FaultMap:
 
 
 @dataclass(frozen=True, eq=False)
-class Factors:
+class Factors(PairEffect):
     """Cells known one by one, as multiples of what they should be; measured, for example.
 
     Attributes:
@@ -423,11 +363,6 @@ class Factors:
 
     positive: Tensor
     negative: Tensor
-
-    @property
-    def cycle(self) -> bool:
-        """They stay."""
-        return False
 
     @classmethod
     def between(cls, nominal: ConductancePair, found: ConductancePair) -> Factors:

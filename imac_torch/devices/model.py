@@ -51,7 +51,7 @@ class Effect(Protocol):
     @property
     def cycle(self) -> bool:
         """Whether it happens anew in every read cycle (else once, at programming)."""
-        ...
+        return False
 
     def apply(self, conductance: Tensor, window: Window, generator: torch.Generator) -> Tensor:
         """Conductances (any shape, S) to conductances of the same shape; 0 is an open cell."""
@@ -65,13 +65,18 @@ class PairEffect(Protocol):
     @property
     def cycle(self) -> bool:
         """See :class:`Effect`."""
-        ...
+        return False
 
     def apply_pair(
         self, pair: ConductancePair, window: Window, generator: torch.Generator
     ) -> ConductancePair:
         """Pairs (..., M·L, N+1) S to pairs of the same shape."""
         ...
+
+
+def with_noise(conductance: Tensor, noise: Tensor) -> Tensor:
+    """Conductances with noise on them, cut off at 0; open cells stay open."""
+    return torch.where(conductance > 0.0, (conductance + noise).clamp(min=0.0), conductance)
 
 
 def draw_normal(like: Tensor, generator: torch.Generator) -> Tensor:

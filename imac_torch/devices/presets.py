@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from imac_torch.config import Memristor
-from imac_torch.devices import DeviceModel, Effect, Window, draw_normal
+from imac_torch.devices.model import DeviceModel, Effect, Window, draw_normal, with_noise
 from imac_torch.errors import ConfigError
 
 PCM_LARGEST: Final = 25e-6
@@ -58,8 +58,7 @@ class PCMProgramming:
         """See :class:`imac_torch.devices.effects.Effect`."""
         g = conductance / window.high
         sigma = (-1.1731 * g.square() + 1.9650 * g + 0.2635).clamp(min=0.0) * 1e-6 / PCM_LARGEST
-        noise = sigma * window.high * draw_normal(conductance, generator)
-        return torch.where(conductance > 0.0, (conductance + noise).clamp(min=0.0), conductance)
+        return with_noise(conductance, sigma * window.high * draw_normal(conductance, generator))
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,7 @@ class RRAMProgramming:
     def apply(self, conductance: Tensor, window: Window, generator: torch.Generator) -> Tensor:
         """See :class:`imac_torch.devices.effects.Effect`."""
         sigma = 11.2902e-3 * conductance + 11.218e-9 / RRAM_LARGEST * window.high
-        noise = sigma * draw_normal(conductance, generator)
-        return torch.where(conductance > 0.0, (conductance + noise).clamp(min=0.0), conductance)
+        return with_noise(conductance, sigma * draw_normal(conductance, generator))
 
 
 @dataclass(frozen=True)
@@ -139,9 +137,7 @@ class RRAMRelaxation:
         logarithm = math.log(self.time)
         sigma = 0.042 * logarithm + 0.4118
         change = -0.089 * logarithm + sigma * draw_normal(conductance, generator)
-        return torch.where(
-            conductance > 0.0, (conductance + unit * change).clamp(min=0.0), conductance
-        )
+        return with_noise(conductance, unit * change)
 
 
 def device_model(name: str, time: float = 60.0) -> DeviceModel:

@@ -15,13 +15,9 @@ from imac_torch.finfet.card import (
     read_model_cards,
     write_model_card,
 )
+from imac_torch.finfet.charge import Terminals
 from imac_torch.finfet.resistance import InternalNodes
-from imac_torch.finfet.transistor import (
-    FinFET,
-    TerminalCharges,
-    TerminalCurrents,
-    inverter_currents,
-)
+from imac_torch.finfet.transistor import FinFET, inverter_currents
 
 __all__ = [
     "PTM_NODES",
@@ -29,8 +25,7 @@ __all__ = [
     "FinFET",
     "InternalNodes",
     "ModelCard",
-    "TerminalCharges",
-    "TerminalCurrents",
+    "Terminals",
     "builtin_14nm_hp",
     "inverter_currents",
     "load_ptm",

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from imac_torch.finfet.geometry import CHARGE, Geometry
+from imac_torch.finfet.geometry import CHARGE
 from imac_torch.finfet.numerics import choose, power, smooth_positive
-from imac_torch.finfet.parameters import Parameters
 from imac_torch.finfet.potential import inversion_charge
-from imac_torch.finfet.temperature import Thermal, body_charge
+from imac_torch.finfet.temperature import AtTemperature, body_charge
 
 
 @dataclass(frozen=True)
@@ -50,20 +49,14 @@ class ChannelState:
 
 
 @dataclass(frozen=True)
-class Channel:
+class Channel(AtTemperature):
     """The channel of one FinFET at one temperature; bias goes to its methods.
 
     Attributes:
-        p: Resolved parameters.
-        g: Geometry.
-        t: Temperature-dependent quantities.
         fixed_vasat: Channel length modulation against the card's VASAT (version 105.03) instead
             of Vdsat + Esat·L (107).
     """
 
-    p: Parameters
-    g: Geometry
-    t: Thermal
     fixed_vasat: bool
 
     def state(self, vgs: Tensor, vds: Tensor) -> ChannelState:

@@ -12,22 +12,23 @@ import torch
 from torch import Tensor
 
 from imac_torch.finfet.channel import Channel, ChannelState, saturation_factor
-from imac_torch.finfet.geometry import CHARGE, PERMITTIVITY, Geometry
-from imac_torch.finfet.parameters import Parameters
-from imac_torch.finfet.temperature import Thermal
+from imac_torch.finfet.geometry import CHARGE, PERMITTIVITY
+from imac_torch.finfet.temperature import AtTemperature
 
 _SMOOTHING: Final = 0.02  # eq. 3.429, V
 
 
 @dataclass(frozen=True)
-class NodeCharges:
-    """Charges at the internal nodes, C; they sum to zero.
+class Terminals:
+    """Currents into the terminals, A, or charges at them, C; they sum to zero.
+
+    Inside a device those of drain and source are at the internal nodes.
 
     Attributes:
-        drain: At the internal drain node.
-        gate: At the gate.
-        source: At the internal source node.
-        bulk: At the bulk.
+        drain: Of the drain.
+        gate: Of the gate.
+        source: Of the source.
+        bulk: Of the bulk.
     """
 
     drain: Tensor
@@ -36,7 +37,7 @@ class NodeCharges:
     bulk: Tensor
 
 
-def channel_charges(channel: Channel, s: ChannelState, reverse: Tensor) -> NodeCharges:
+def channel_charges(channel: Channel, s: ChannelState, reverse: Tensor) -> Terminals:
     """Charges of the intrinsic channel in the n-type frame (section 3.14).
 
     Args:
@@ -71,7 +72,7 @@ def channel_charges(channel: Channel, s: ChannelState, reverse: Tensor) -> NodeC
     low = -total - high
     # The depletion charge does not depend on bias. The reference implementation counts it at the
     # source node, which is what HSPICE's charges contain.
-    return NodeCharges(
+    return Terminals(
         drain=torch.where(reverse, low, high),
         gate=total - body,
         source=torch.where(reverse, high, low) + body,
@@ -80,18 +81,8 @@ def channel_charges(channel: Channel, s: ChannelState, reverse: Tensor) -> NodeC
 
 
 @dataclass(frozen=True)
-class ParasiticCharges:
-    """Overlap, fringe and substrate charges of one FinFET, without the junctions.
-
-    Attributes:
-        p: Resolved parameters.
-        g: Geometry.
-        t: Temperature-dependent quantities.
-    """
-
-    p: Parameters
-    g: Geometry
-    t: Thermal
+class ParasiticCharges(AtTemperature):
+    """Overlap, fringe and substrate charges of one FinFET, without the junctions."""
 
     def gate_to(self, v: Tensor, side: str) -> Tensor:
         """Charge on the gate opposite source (``s``) or drain (``d``), C, at gate voltage v."""

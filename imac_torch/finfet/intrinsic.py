@@ -12,49 +12,24 @@ import torch
 from torch import Tensor
 
 from imac_torch.finfet.channel import Channel, ChannelState
-from imac_torch.finfet.charge import NodeCharges, ParasiticCharges, channel_charges
-from imac_torch.finfet.geometry import Geometry
+from imac_torch.finfet.charge import ParasiticCharges, Terminals, channel_charges
 from imac_torch.finfet.junction import Junction
 from imac_torch.finfet.numerics import limited_exp
-from imac_torch.finfet.parameters import Parameters
-from imac_torch.finfet.temperature import Thermal
+from imac_torch.finfet.temperature import AtTemperature
 from imac_torch.finfet.tunnelling import Tunnelling
 
 
 @dataclass(frozen=True)
-class NodeCurrents:
-    """Currents into the device at its internal nodes, A; they sum to zero.
-
-    Attributes:
-        drain: Into the internal drain node.
-        gate: Into the gate.
-        source: Into the internal source node.
-        bulk: Into the bulk.
-    """
-
-    drain: Tensor
-    gate: Tensor
-    source: Tensor
-    bulk: Tensor
-
-
-@dataclass(frozen=True)
-class Intrinsic:
+class Intrinsic(AtTemperature):
     """One FinFET at one temperature, without its series resistances.
 
     Attributes:
-        p: Resolved parameters.
-        g: Geometry.
-        t: Temperature-dependent quantities.
         channel: Channel.
         tunnelling: Gate tunnelling.
         source_junction: Junction from bulk to source.
         drain_junction: Junction from bulk to drain.
     """
 
-    p: Parameters
-    g: Geometry
-    t: Thermal
     channel: Channel
     tunnelling: Tunnelling
     source_junction: Junction
@@ -67,11 +42,11 @@ class Intrinsic:
         vgs = torch.where(reverse, gate - drain, gate - source)
         return self.channel.state(vgs, torch.where(reverse, -vds, vds)), reverse
 
-    def currents(self, drain: Tensor, gate: Tensor, source: Tensor, bulk: Tensor) -> NodeCurrents:
+    def currents(self, drain: Tensor, gate: Tensor, source: Tensor, bulk: Tensor) -> Terminals:
         """Currents at given voltages of the internal nodes, V.
 
         Returns:
-            The currents, shaped like the broadcast voltages.
+            Currents into the device, A, shaped like the broadcast voltages; they sum to zero.
         """
         state, reverse = self._state(drain, gate, source)
         channel = self.channel.current(state) + self._generation(state.vds)
@@ -81,7 +56,7 @@ class Intrinsic:
         )
         from_source = self.source_junction.current(bulk - source)
         from_drain = self.drain_junction.current(bulk - drain)
-        return NodeCurrents(
+        return Terminals(
             drain=channel - ig.drain - from_drain,
             gate=ig.source + ig.drain + ig.bulk,
             source=-channel - ig.source - from_source,
@@ -98,11 +73,11 @@ class Intrinsic:
         growth = limited_exp(t.gap / (p["ntgen"] * t.vt) * (t.ratio - 1.0))
         return volume * growth * vds * (a + b * vds * vds)
 
-    def charges(self, drain: Tensor, gate: Tensor, source: Tensor, bulk: Tensor) -> NodeCharges:
+    def charges(self, drain: Tensor, gate: Tensor, source: Tensor, bulk: Tensor) -> Terminals:
         """Charges at given voltages of the internal nodes, V.
 
         Returns:
-            The charges, shaped like the broadcast voltages.
+            The charges, C, shaped like the broadcast voltages; they sum to zero.
         """
         state, reverse = self._state(drain, gate, source)
         q = channel_charges(self.channel, state, reverse)
@@ -112,7 +87,7 @@ class Intrinsic:
         vbs, vbd = bulk - source, bulk - drain
         bs = parasitic.to_bulk(vbs, "s") + self.source_junction.charge(vbs)
         bd = parasitic.to_bulk(vbd, "d") + self.drain_junction.charge(vbd)
-        return NodeCharges(
+        return Terminals(
             drain=q.drain - gd - bd,
             gate=q.gate + gs + gd + gb,
             source=q.source - gs - bs,

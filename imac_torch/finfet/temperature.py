@@ -96,6 +96,21 @@ class Thermal:
     aigd: Tensor
 
 
+@dataclass(frozen=True)
+class AtTemperature:
+    """What every part of one FinFET at one temperature is computed from.
+
+    Attributes:
+        p: Resolved parameters.
+        g: Geometry.
+        t: Temperature-dependent quantities.
+    """
+
+    p: Parameters
+    g: Geometry
+    t: Thermal
+
+
 def thermal_factor(x: Tensor) -> Tensor:
     """1 + x, kept positive (limiter of the reference implementation)."""
     return smooth_positive(1.0 + x - 1e-6, 1e-3)

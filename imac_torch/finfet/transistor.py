@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from imac_torch.errors import ModelCardError
 from imac_torch.finfet.card import ModelCard, normalise_version
 from imac_torch.finfet.channel import Channel
+from imac_torch.finfet.charge import Terminals
 from imac_torch.finfet.geometry import build_geometry
 from imac_torch.finfet.intrinsic import Intrinsic
 from imac_torch.finfet.junction import build_junction
@@ -23,40 +23,6 @@ from imac_torch.numeric.modes import differentiating, leaf, once, ordinary
 
 Voltage = Tensor | float
 _CHUNK = 16384
-
-
-@dataclass(frozen=True)
-class TerminalCurrents:
-    """Currents into the terminals, A; they sum to zero.
-
-    Attributes:
-        drain: Into the drain.
-        gate: Into the gate.
-        source: Into the source.
-        bulk: Into the bulk.
-    """
-
-    drain: Tensor
-    gate: Tensor
-    source: Tensor
-    bulk: Tensor
-
-
-@dataclass(frozen=True)
-class TerminalCharges:
-    """Quasi-static charges at the terminals, C; they sum to zero.
-
-    Attributes:
-        drain: At the drain.
-        gate: At the gate.
-        source: At the source.
-        bulk: At the bulk.
-    """
-
-    drain: Tensor
-    gate: Tensor
-    source: Tensor
-    bulk: Tensor
 
 
 class FinFET:
@@ -162,7 +128,7 @@ class FinFET:
 
     def currents(
         self, drain: Voltage, gate: Voltage, source: Voltage = 0.0, bulk: Voltage = 0.0
-    ) -> TerminalCurrents:
+    ) -> Terminals:
         """DC currents into all terminals.
 
         Args:
@@ -172,14 +138,14 @@ class FinFET:
             bulk: Bulk voltage, V.
 
         Returns:
-            The currents, NaN where the internal nodes were not found (never seen within ±10 V;
-            :meth:`internal_nodes` tells).
+            The currents into the terminals, A, NaN where the internal nodes were not found (never
+            seen within ±10 V; :meth:`internal_nodes` tells).
         """
-        return TerminalCurrents(*self._in_chunks(self._currents, drain, gate, source, bulk))
+        return Terminals(*self._in_chunks(self._currents, drain, gate, source, bulk))
 
     def charges(
         self, drain: Voltage, gate: Voltage, source: Voltage = 0.0, bulk: Voltage = 0.0
-    ) -> TerminalCharges:
+    ) -> Terminals:
         """Quasi-static charges at the terminals; those at internal nodes count at theirs.
 
         Args:
@@ -191,7 +157,7 @@ class FinFET:
         Returns:
             The charges.
         """
-        return TerminalCharges(*self._in_chunks(self._charges, drain, gate, source, bulk))
+        return Terminals(*self._in_chunks(self._charges, drain, gate, source, bulk))
 
     def capacitances(
         self, drain: Voltage, gate: Voltage, source: Voltage = 0.0, bulk: Voltage = 0.0

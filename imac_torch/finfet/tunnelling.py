@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from imac_torch.finfet.channel import ChannelState
-from imac_torch.finfet.geometry import Geometry
 from imac_torch.finfet.numerics import limited_exp, softplus
-from imac_torch.finfet.parameters import Parameters
-from imac_torch.finfet.temperature import Thermal
+from imac_torch.finfet.temperature import AtTemperature
 
 # Richardson-like prefactor (A/V²) and barrier exponent ((g/F·s²)^½/m/V): eqs. 3.460 to 3.482.
 _VALENCE = (3.75956e-7, 9.82222e11)
@@ -46,20 +44,14 @@ class GateCurrents:
 
 
 @dataclass(frozen=True)
-class Tunnelling:
+class Tunnelling(AtTemperature):
     """Gate tunnelling of one FinFET at one temperature.
 
     Attributes:
-        p: Resolved parameters.
-        g: Geometry.
-        t: Temperature-dependent quantities.
         to_channel: Model currents to channel, source and drain (IGCMOD = 1).
         to_bulk: Model the current to the bulk (IGBMOD = 1).
     """
 
-    p: Parameters
-    g: Geometry
-    t: Thermal
     to_channel: bool
     to_bulk: bool
 
