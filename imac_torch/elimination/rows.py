@@ -182,13 +182,8 @@ def _run_forward(
     ends = np.empty((2, blocks, count, columns))
     arguments = (_array(positive), _array(negative), _array(scalars), admittance, ends[0], ends[1])
     threads = torch.get_num_threads()
-    # Carrying 2R transfers up costs R·K² per row, carrying voltages down K³, but R·K² numbers.
-    workspace = 8 * count * kernels.padded(columns) ** 2
-    if saved is None and (count <= columns or workspace > CHUNK_BYTES):
-        run_blocks(kernels.eliminate_stacked, blocks, threads, *arguments)
-    else:
-        saved = np.empty((0, 0, 0, 0)) if saved is None else saved
-        run_blocks(kernels.eliminate_down, blocks, threads, *arguments, saved)
+    saved = np.empty((0, 0, 0, 0)) if saved is None else saved
+    run_blocks(kernels.eliminate_down, blocks, threads, *arguments, saved)
     return torch.from_numpy(admittance), torch.from_numpy(ends[0]), torch.from_numpy(ends[1])
 
 

@@ -57,53 +57,6 @@ def _reduce_rows(
 
 
 @njit(nogil=True, fastmath={"contract"})
-def eliminate_stacked(
-    first: int,
-    last: int,
-    positive: Array,
-    negative: Array,
-    scalars: Array,
-    admittance: Array,
-    positive_end: Array,
-    negative_end: Array,
-) -> None:
-    """Blocks to ports, transfers carried up with the admittance: the least memory.
-
-    Args:
-        first: Blocks first..last are done.
-        last: See ``first``.
-        positive: (B, R, K) S.
-        negative: (B, R, K) S.
-        scalars: See :mod:`imac_torch.kernels.lines`.
-        admittance: (B, K, K), written.
-        positive_end: (B, R, K), written.
-        negative_end: (B, R, K), written.
-    """
-    count, columns = positive.shape[1:]
-    width = (columns + 7) // 8 * 8
-    work = np.empty((width + 2 * count, width))
-    plus, minus = np.empty((FACTORS, width)), np.empty((FACTORS, width))
-    buffers = np.empty((4, width))
-    coefficients = np.empty((width + 2 * count, 4))
-    for b in range(first, last):
-        work[:] = 0.0
-        rows = width
-        for r in range(count - 1, -1, -1):
-            factor_row(positive[b, r], negative[b, r], scalars, plus, minus)
-            add_row(positive[b, r], negative[b, r], scalars, plus, minus, work, buffers)
-            write_ends(scalars, plus, minus, work[rows], work[rows + 1], columns)
-            rows += 2
-            insert_series(
-                work, width, rows, width, scalars[INPUT_SEGMENT], coefficients, buffers
-            )
-        admittance[b] = work[:columns, :columns]
-        for r in range(count):
-            row = width + 2 * (count - 1 - r)
-            positive_end[b, r] = work[row, :columns]
-            negative_end[b, r] = work[row + 1, :columns]
-
-
-@njit(nogil=True, fastmath={"contract"})
 def eliminate_down(
     first: int,
     last: int,
@@ -115,7 +68,7 @@ def eliminate_down(
     negative_end: Array,
     saved: Array,
 ) -> None:
-    """Blocks to ports, voltages carried down: what gradients need is kept.
+    """Blocks to ports, voltages carried down; what gradients need is kept where it is wanted.
 
     Args:
         first: Blocks first..last are done.

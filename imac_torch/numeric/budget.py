@@ -140,8 +140,8 @@ def elimination_bytes(
     """Elimination of blocks, results included, and what its gradients keep and take.
 
     Results are (K, K) and twice (R, K) per block, padded cells twice (R, K). Compiled rows keep
-    (R, K, K) per thread where R > K and that is no more than a chunk; torch holds eight of them
-    per block, as many blocks at a time as a chunk takes. Tiles hold, at the last merge, the matrix
+    (R, K, K) per thread; torch holds eight of them per block, as many blocks at a time as a chunk
+    takes. Tiles hold, at the last merge, the matrix
     of the whole block and of its halves: a block has 2·K + 4·R ports at its edges, and both
     together take about twice the square of that; one block is done after the other.
 
@@ -165,7 +165,7 @@ def elimination_bytes(
         return results + 16 * (2 * columns + 4 * rows) ** 2
     if not compiled:
         return results + max(8 * work, min(8 * work * blocks, CHUNK_BYTES))
-    return results + (min(blocks, threads) * work if columns < rows and work <= CHUNK_BYTES else 0)
+    return results + min(blocks, threads) * work
 
 
 def map_bytes(blocks: int, rows: int, columns: int, images: int) -> int:
