@@ -598,13 +598,13 @@ def test_latency_in_a_table(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("[grid]", "[girds]", "girds"),
-        ('source = "a:b"', "", "source is missing"),
+        ('source = "a:b"', "", "source: Field required"),
         ("[model]", "[model]\nwieghts = 1", "wieghts"),
         ("seed = [0, 1]", "seed = 3", "list of values"),
         ("trials = 7", "trials = 0", "trials"),
         ("high = 1e5, ", "", "low"),
         ("[grid]", "[grid", "not valid TOML"),
-        ("[grid]", "[run]\ntiming = 1\n[grid]", "true or false"),
+        ("[grid]", "[run]\ntiming = 1\n[grid]", "timing: .*bool"),
         ("[grid]", '[run]\ntiming = false\n[objectives]\nlatency = "min"\n[grid]', "latency"),
     ],
 )

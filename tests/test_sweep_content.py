@@ -125,14 +125,14 @@ def test_mistyped_names_are_found_before_the_first_point() -> None:
 
 
 BROKEN = {
-    "model = 3": "table",
-    "[model]\nsource = 3": "of type str",
-    "[model]\nsource = 'a:b'\n[data]\ntestnum = true": "of type int",
-    "[model]\nsource = 'a:b'\nexclude = 'x'": "list",
-    "points = 3\n[model]\nsource = 'a:b'": "list of tables",
+    "model = 3": "model: .*dictionary",
+    "[model]\nsource = 3": "source: .*valid string",
+    "[model]\nsource = 'a:b'\n[data]\ntestnum = true": "testnum: True is not a value",
+    "[model]\nsource = 'a:b'\nexclude = 'x'": "exclude: .*valid tuple",
+    "points = 3\n[model]\nsource = 'a:b'": "points: .*valid tuple",
     "[model]\nsource = 'a:b'\n[objectives]\naccurcy = 'max'": "did you mean accuracy",
-    "[model]\nsource = 'a:b'\n[objectives]\naccuracy = 1": "'max' or 'min'",
-    "[model]\nsource = 'a:b'\n[search]\nspace = 3": "table",
+    "[model]\nsource = 'a:b'\n[objectives]\naccuracy = 1": "accuracy: .*'max' or 'min'",
+    "[model]\nsource = 'a:b'\n[search]\nspace = 3": "space: .*valid dictionary",
     "[model]\nsource = 'a:b'\n[search.space]\n'device.rlo' = [1.0]": "did you mean device.rlow",
     "[model]\nsource = 'a:b'\n[search.space]\n'device.rlow' = {low = 'a', high = 3}": "numbers",
     "[model]\nsource = 'a:b'\n[grid]\n'device.rlow' = 3": "list of values",

@@ -15,7 +15,6 @@ from imac_torch.cli import options as o
 from imac_torch.cli.exits import ExitCode
 from imac_torch.cli.opening import check_output, choose, fitting_samples
 from imac_torch.conversion.calibration import ROUNDS
-from imac_torch.dc.native import Native
 from imac_torch.errors import ConfigError, DataError
 from imac_torch.study.sources import open_data, open_model
 from imac_torch.sweep import (
@@ -142,23 +141,18 @@ def _backend(workers: int, dask: str | None) -> Backend:
 
 def _evaluator(described: SweepFile, *, trust: bool) -> NetworkEvaluator:
     model, data, run = described.model, described.data, described.run
-    weights = model.get("weights")
     source = open_model(
-        described.relative(model["source"]),
-        weights=None if weights is None else Path(described.relative(weights)),
+        described.relative(model.source),
+        weights=None if model.weights is None else Path(described.relative(model.weights)),
     )
     if source.network is not None:
         raise DataError(
             f"{described.path}: a sweep converts at every point, so its model is the original "
             "one (module:factory, or a directory of IMAC-Sim), not a converted network"
         )
-    named = data.get("source")
-    root = data.get("root")
+    named, root = data.source, None if data.root is None else Path(described.relative(data.root))
     dataset = open_data(
-        None if named is None else described.relative(named),
-        source,
-        root=None if root is None else Path(described.relative(root)),
-        train=bool(data.get("train", False)),
+        None if named is None else described.relative(named), source, root=root, train=data.train
     )
     fitted = None
     try:
@@ -166,44 +160,39 @@ def _evaluator(described: SweepFile, *, trust: bool) -> NetworkEvaluator:
             dataset,
             source,
             own=named is None,
-            first=data.get("firstimage"),
-            count=data.get("testnum"),
+            first=data.firstimage,
+            count=data.testnum,
         )
-        if described.calibration:
-            wanted = described.calibration["source"]
+        if described.calibration is not None:
+            wanted = described.calibration.source
             fitted = fitting_samples(
-                described.calibration["samples"],
+                described.calibration.samples,
                 source,
                 named=None if wanted is None else described.relative(wanted),
                 tested=named,
-                root=None if root is None else Path(described.relative(root)),
+                root=root,
                 option="[calibration] source",
             )
     except DataError as error:
         raise DataError(f"{described.path}: {error}") from None
     try:
-        engine = o.engine_class(run.get("engine", Native.name)).of(
+        engine = o.engine_class(run.engine).of(
             EngineOptions(
-                analysis=o.Analysis(run.get("analysis", "dc")).value,
-                workers=int(run.get("workers", 1)),
-                timeout=float(run.get("timeout", 3600.0)),
-                trust=trust,
+                analysis=run.analysis, workers=run.workers, timeout=run.timeout, trust=trust
             )
         )
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
+    except ConfigError as error:
         raise ConfigError(f"{described.path}: [run]: {error}") from None
     return NetworkEvaluator.of(
         source.software,
         samples.loader,
         described.base(source.config),
         engine=engine,
-        area_model=str(run.get("area_model", "imac-sim")),
-        exclude=tuple(model.get("exclude", ())),
+        area_model=run.area_model,
+        exclude=model.exclude,
         timing=described.timing,
         calibration=fitted,
-        calibration_rounds=described.calibration.get("rounds", ROUNDS),
+        calibration_rounds=described.calibration.rounds if described.calibration else ROUNDS,
     )
 
 

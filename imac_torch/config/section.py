@@ -64,8 +64,8 @@ class Section(BaseModel):
     @classmethod
     def _no_truth_values(cls, value: object, info: ValidationInfo) -> object:
         """True is 1 to Python, but no resistance and no number of rows."""
-        fields = cls.model_fields
-        if isinstance(value, bool) and fields[str(info.field_name)].annotation is not bool:
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and kind not in (bool, bool | None):
             raise ValueError(f"{value} is not a value for this field")
         return value
 

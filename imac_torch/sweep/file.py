@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+from pydantic import Field
 
 from imac_torch.base.files import parse_toml, read_text
-from imac_torch.config import Config
+from imac_torch.config import Config, Section
 from imac_torch.config.assignment import apply_overrides, field_paths
 from imac_torch.conversion.calibration import ROUNDS
 from imac_torch.errors import ConfigError
@@ -49,14 +51,76 @@ area = "min"
 '''
 """What a file looks like."""
 
-_TABLES: Final = {
-    "model": {"source", "weights", "exclude"},
-    "data": {"source", "root", "train", "testnum", "firstimage"},
-    "base": {"config", "imac_sim"},
-    "calibration": {"samples", "source", "rounds"},
-    "run": {"area_model", "engine", "analysis", "timeout", "workers", "timing"},
-}
-_OTHER: Final = {"set", "grid", "points", "objectives", "search"}
+class ModelTable(Section):
+    """``[model]``: what is converted at every point."""
+
+    source: str = Field(description="module:factory, or a directory of IMAC-Sim.")
+    weights: str | None = Field(None, description="State dict (.safetensors).")
+    exclude: tuple[str, ...] = Field((), description="Paths of layers that stay in software.")
+
+
+class DataTable(Section):
+    """``[data]``: what it is tested on."""
+
+    source: str | None = Field(None, description="As on the command line; None: the model's own.")
+    root: str | None = Field(None, description="Where named data sets lie.")
+    train: bool = Field(False, description="Whether to take the training split.")
+    testnum: int | None = Field(None, description="Samples.")
+    firstimage: int | None = Field(None, description="The first of them.")
+
+
+class CalibrationTable(Section):
+    """``[calibration]``: samples that every circuit is fitted to."""
+
+    samples: int = Field(ge=1, description="How many.")
+    source: str | None = Field(None, description="Where from; None: [data]'s training split.")
+    rounds: int = Field(ROUNDS, ge=0, description="Repetitions of the row fits.")
+
+
+class RunTable(Section):
+    """``[run]``: how points are evaluated."""
+
+    area_model: str = Field("imac-sim", description="Name of an area model.")
+    engine: str = Field("native", description="What solves, or module:Class.")
+    analysis: Literal["dc", "transient"] = Field("dc", description="Of simulators.")
+    timeout: float = Field(3600.0, gt=0, description="s. Of one simulator run.")
+    workers: int = Field(1, ge=1, description="Simultaneous simulator runs.")
+    timing: bool | None = Field(
+        None, description="Whether transients are integrated; None: if an objective needs them."
+    )
+
+
+class _BaseTable(Section):
+    config: str | None = None
+    imac_sim: bool = False
+
+
+class _RangeTable(Section):
+    low: float
+    high: float
+    log: bool = False
+
+
+class _SearchTable(Section):
+    trials: int = Field(100, ge=1)
+    space: dict[str, Any] = Field(min_length=1)
+
+
+class Sweep(Section):
+    """The whole file."""
+
+    model: ModelTable
+    data: DataTable = DataTable()
+    base: _BaseTable = _BaseTable()
+    set: dict[str, Any] = Field({})
+    calibration: CalibrationTable | None = None
+    grid: dict[str, Any] = Field({})
+    points: tuple[dict[str, Any], ...] = ({},)
+    objectives: dict[str, Literal["max", "min"]] = Field(
+        {"accuracy": "max", "energy": "min"}, min_length=1
+    )
+    search: _SearchTable | None = None
+    run: RunTable = RunTable()
 
 
 @dataclass(frozen=True)
@@ -65,29 +129,29 @@ class SweepFile:
 
     Attributes:
         path: The file.
-        model: ``source``, ``weights``, ``exclude``.
-        data: ``source``, ``root``, ``train``, ``testnum``, ``firstimage``.
+        model: What is converted.
+        data: What it is tested on.
         config: Configuration that points change; None: the model's own, or the defaults.
         changes: Fields set for all points.
         points: The sweep.
         objectives: ``max`` or ``min`` by metric.
+        run: How points are evaluated.
+        calibration: Samples that circuits are fitted to, or None.
         space: Of a search, by field.
         trials: Of a search.
-        calibration: ``samples``, ``source``, ``rounds``; empty: circuits are not fitted to samples.
-        run: ``area_model``, ``engine``, ``analysis``, ``timeout``, ``workers``, ``timing``.
     """
 
     path: Path
-    model: Mapping[str, Any]
-    data: Mapping[str, Any]
+    model: ModelTable
+    data: DataTable
     config: Config | None
     changes: Mapping[str, Any]
     points: tuple[Mapping[str, Any], ...]
     objectives: Mapping[str, str]
+    run: RunTable
+    calibration: CalibrationTable | None = None
     space: Mapping[str, Range | Choices] = field(default_factory=dict)
     trials: int = 0
-    calibration: Mapping[str, Any] = field(default_factory=dict)
-    run: Mapping[str, Any] = field(default_factory=dict)
 
     def base(self, suggested: Config | None) -> Config:
         """The configuration that points change.
@@ -103,15 +167,12 @@ class SweepFile:
         """Whether transients are wanted: ``[run] timing``, or an objective that needs them.
 
         Raises:
-            ConfigError: ``timing`` is false or not a truth value, and an objective needs it.
+            ConfigError: ``timing`` is false, and an objective needs it.
         """
         needed = [name for name in self.objectives if name in TIMING_METRICS]
-        asked = self.run.get("timing", bool(needed))
-        if not isinstance(asked, bool) or (needed and not asked):
-            raise ConfigError(
-                f"[run] timing = {asked!r} must be true or false"
-                + (f", and true for the objective {needed[0]}" if needed else "")
-            )
+        asked = bool(needed) if self.run.timing is None else self.run.timing
+        if needed and not asked:
+            raise ConfigError(f"[run] timing must be true for the objective {needed[0]}")
         return asked
 
     def relative(self, name: str) -> str:
@@ -145,102 +206,30 @@ def read_sweep(path: str | Path) -> SweepFile:
 
 
 def _parse(path: Path, content: dict[str, Any]) -> SweepFile:
-    unknown = set(content) - set(_TABLES) - _OTHER
-    if unknown:
-        known = ", ".join(sorted([*_TABLES, *_OTHER]))
-        raise ConfigError(f"unknown table {', '.join(sorted(unknown))}; there are {known}")
-    for table in (*_TABLES, "set", "grid", "objectives", "search"):
-        if not isinstance(content.get(table, {}), dict):
-            raise ConfigError(f"{table} = {content[table]!r} must be a table: [{table}]")
-    for table, names in _TABLES.items():
-        if extra := set(content.get(table, {})) - names:
-            raise ConfigError(
-                f"[{table}] has no {', '.join(sorted(extra))}; there are {', '.join(sorted(names))}"
-            )
-    if "source" not in content.get("model", {}):
-        raise ConfigError("[model] source is missing")
-    _check_types(content)
-    base = content.get("base", {})
-    config = None
-    if "config" in base:
-        config = Config.load(path.parent / base["config"])
-    elif base.get("imac_sim"):
-        config = Config.imac_sim()
-    space, trials = _search(content.get("search", {}))
-    points = product(content.get("points", [{}]), grid(content.get("grid", {})))
+    read = Sweep(**content)
+    known = (*METRICS, *TIMING_METRICS)
+    for name in read.objectives:
+        if name not in known:
+            hint = _similar(name, known) or f"; there are {', '.join(known)}"
+            raise ConfigError(f"[objectives] there is no metric {name!r}{hint}")
+    config = Config.imac_sim() if read.base.imac_sim else None
+    if read.base.config is not None:
+        config = Config.load(path.parent / read.base.config)
     described = SweepFile(
         path=path,
-        model=content["model"],
-        data=content.get("data", {}),
+        model=read.model,
+        data=read.data,
         config=config,
-        changes=_flat(content.get("set", {})),
-        points=tuple(points),
-        objectives=content.get("objectives", {"accuracy": "max", "energy": "min"}),
-        space=space,
-        trials=trials,
-        calibration=_calibration(content),
-        run=content.get("run", {}),
+        changes=_flat(read.set),
+        points=tuple(product(read.points, grid(read.grid))),
+        objectives=read.objectives,
+        run=read.run,
+        calibration=read.calibration,
+        space={} if read.search is None else _space(read.search.space),
+        trials=0 if read.search is None else read.search.trials,
     )
     _ = described.timing  # a contradiction is reported here
     return described
-
-
-_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
-    "model.source": (str,), "model.weights": (str,), "data.source": (str,), "data.root": (str,),
-    "data.train": (bool,), "data.testnum": (int,), "data.firstimage": (int,),
-    "base.config": (str,), "base.imac_sim": (bool,), "run.area_model": (str,),
-    "run.engine": (str,), "run.analysis": (str,), "run.timeout": (int, float),
-    "run.workers": (int,),
-}  # fmt: skip
-
-
-def _check_types(content: dict[str, Any]) -> None:
-    """What is of a wrong type, or no name of anything, is found before the first point.
-
-    Raises:
-        ConfigError: An entry is.
-    """
-    for name, kinds in _TYPES.items():
-        table, _, entry = name.partition(".")
-        value = content.get(table, {}).get(entry)
-        if value is None:
-            continue
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            words = " or ".join(kind.__name__ for kind in kinds)
-            raise ConfigError(f"[{table}] {entry} = {value!r} must be of type {words}")
-    exclude = content["model"].get("exclude", [])
-    if not isinstance(exclude, list) or not all(isinstance(item, str) for item in exclude):
-        raise ConfigError(f"[model] exclude = {exclude!r} must be a list of module paths")
-    points = content.get("points", [])
-    if not isinstance(points, list) or not all(isinstance(item, dict) for item in points):
-        raise ConfigError("points must be a list of tables: [[points]]")
-    known = (*METRICS, *TIMING_METRICS)
-    for name, goal in content.get("objectives", {}).items():
-        if goal not in ("max", "min"):
-            raise ConfigError(f"[objectives] {name} = {goal!r} must be 'max' or 'min'")
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
-            raise ConfigError(f"[objectives] there is no metric {name!r}{hint}")
-    if "objectives" in content and not content["objectives"]:
-        raise ConfigError("[objectives] is empty")
-
-
-def _calibration(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "calibration" not in content:
-        return {}
-    table = content["calibration"]
-    count, source = table.get("samples"), table.get("source")
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ConfigError(
-            f"[calibration] samples = {count!r} must be a number of samples, at least 1"
-        )
-    if not isinstance(source, str | None):
-        raise ConfigError(f"[calibration] source = {source!r} must be the name of a data set")
-    rounds = table.get("rounds", ROUNDS)
-    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 0:
-        raise ConfigError(f"[calibration] rounds = {rounds!r} must be a number, 0 or more")
-    return {"samples": count, "source": source, "rounds": rounds}
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -254,42 +243,28 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _search(table: Mapping[str, Any]) -> tuple[dict[str, Range | Choices], int]:
-    if not table:
-        return {}, 0
-    if extra := set(table) - {"trials", "space"}:
-        raise ConfigError(f"[search] has no {', '.join(sorted(extra))}; there are trials, space")
-    trials = table.get("trials", 100)
-    if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
-        raise ConfigError(f"[search] trials = {trials!r} must be an integer of at least 1")
+def _space(described: Mapping[str, Any]) -> dict[str, Range | Choices]:
     space: dict[str, Range | Choices] = {}
-    described = table.get("space", {})
-    if not isinstance(described, dict):
-        raise ConfigError(f"[search] space = {described!r} must be a table: [search.space]")
-    known = {path for path, _ in field_paths()}
+    known = sorted(path for path, _ in field_paths())
     for name, item in described.items():
         inner = name.startswith(("layers.", "device.effects."))  # checked with the values
         if name != SEED and name not in known and not inner:
-            close = difflib.get_close_matches(name, sorted(known), n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            hint = _similar(name, known)
             raise ConfigError(f"[search.space] there is no field {name!r}{hint}")
         if isinstance(item, list):
             space[name] = Choices(tuple(item))
-        elif isinstance(item, Mapping) and {"low", "high"} <= set(item) <= {"low", "high", "log"}:
-            space[name] = _range(name, item)
-        else:
+            continue
+        try:
+            ends = _RangeTable(**item)
+        except (ConfigError, TypeError) as error:
             raise ConfigError(
-                f"[search.space] {name!r} = {item!r}: give a list of choices, or "
-                "{ low = ..., high = ..., log = true }"
-            )
-    if not space:
-        raise ConfigError("[search.space] is empty")
-    return space, trials
+                f"[search.space] {name!r} = {item!r}: give a list of choices, or numbers "
+                f"{{ low = ..., high = ..., log = true }}: {error}"
+            ) from None
+        space[name] = Range(item["low"], item["high"], ends.log)  # integers stay integers
+    return space
 
 
-def _range(name: str, item: Mapping[str, Any]) -> Range:
-    low, high, log = item["low"], item["high"], item.get("log", False)
-    numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high))
-    if not numbers or not isinstance(log, bool):
-        raise ConfigError(f"[search.space] {name!r} = {dict(item)}: low and high are numbers")
-    return Range(low, high, log)
+def _similar(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
