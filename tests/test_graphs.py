@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import imac_torch as imac
-from imac_torch.errors import CircuitError, ConversionError, ConversionWarning
+from imac_torch.errors import CircuitError, ConversionError, ConversionWarning, DataError
 from imac_torch.model.ranges import in_software
 from imac_torch.model.segment import Segment
 
@@ -253,3 +253,35 @@ def test_folded_normalisation_is_of_vectors_only() -> None:
     assert model(data(2, 5, 6)).shape == (2, 5, 5)
     with pytest.raises(CircuitError, match=r"0: the batch normalisation .*\(B, N\)"):
         network(data(2, 5, 6))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_what_is_saved_loads_with_the_model(name: str, tmp_path) -> None:
+    model, x = made(name), data(5, 6)
+    config = EXACT.replace(device=imac.Memristor(variation=0.1))
+    generator = torch.Generator().manual_seed(0)
+    network = imac.convert(model, config, generator=generator, samples=x).eval()
+    path = imac.save(network, tmp_path / "n.safetensors")
+    with pytest.raises(DataError, match=r"load\(path, model\)"):
+        imac.load(path)
+    with pytest.raises(DataError, match="does not fit"):
+        imac.load(path, nn.Sequential(nn.Linear(6, 7), nn.GELU(), nn.Linear(7, 6)))
+    other = seeded(MODELS[name][0], seed=9).double()  # its weights come from the file
+    for given in (other, lambda: other):
+        found = imac.load(path, given)
+        assert torch.equal(found(x), network(x))
+        assert found.conversion == network.conversion and found.config == network.config
+
+
+@torch.no_grad()
+def test_open_ranges_and_inputs_are_saved(tmp_path) -> None:
+    model, x = made("residual"), data(5, 6)
+    network = imac.convert(model, EXACT).eval()
+    late = imac.load(imac.save(network, tmp_path / "a.safetensors"), model)
+    with pytest.warns(ConversionWarning, match="taken from this batch"):
+        first = late(x)
+    network = imac.convert(model, EXACT, samples=[{"x": x, "scale": 0.5 * x}])
+    late = imac.load(imac.save(network, tmp_path / "b.safetensors"), model)
+    assert torch.equal(late(x, 0.5 * x), network(x, 0.5 * x))
+    assert first.shape == (5, 3)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from imac_torch.base.files import parse_json, read_tensors, write_tensors
 from imac_torch.config import Config
+from imac_torch.conversion.graph.building import rebuild_graph
 from imac_torch.conversion.plan import DIGITAL_TAIL
 from imac_torch.errors import ConversionError, ConversionWarning, DataError, FileWarning, ImacError
 from imac_torch.model.linear import IMACLinear, settings
@@ -34,7 +35,9 @@ from imac_torch.software.plain import copied
 __all__ = ["FORMAT", "load", "save"]
 
 FORMAT: Final = 2
-"""Version of the file format; newer files are refused. In 1 a network was one chain of layers."""
+"""Version of the file format. In 1 a network was one chain of layers."""
+GRAPH_FORMAT: Final = 3
+"""Of networks of models that were traced; newer files are refused."""
 
 _ENTRY: Final = "imac_torch network"
 """Where in the file's metadata our header is."""
@@ -100,13 +103,17 @@ def save(network: IMACNetwork, path: str | Path, *, overwrite: bool = False) -> 
         raise DataError(f"{path}: networks are .safetensors files; name it {path.stem}.safetensors")
     if path.exists() and not overwrite:
         raise DataError(f"{path} exists; choose another name or allow overwriting")
-    header = {
-        "format": FORMAT,
-        "layers": [_layer_header(layer) for layer in network.analog_layers()],
-        "digital": _headers(network.digital, path, "before"),
-        "tail": _headers(network.tail, path, "after"),
-        "records": [asdict(record) for record in network.conversion],
-    }
+    header: dict[str, Any] = {"format": FORMAT}
+    if network.inputs is None:
+        header |= {
+            "layers": [_layer_header(layer) for layer in network.analog_layers()],
+            "digital": _headers(network.digital, path, "before"),
+            "tail": _headers(network.tail, path, "after"),
+        }
+    else:
+        # What was traced is code of the user's: the file says what was decided about it.
+        header |= {"format": GRAPH_FORMAT, "graph": _graph_header(network)}
+    header["records"] = [asdict(record) for record in network.conversion]
     # One entry: safetensors writes several in random order, files would differ.
     metadata = {_ENTRY: json.dumps(header)}
     try:
@@ -131,8 +138,8 @@ def load(
     Args:
         path: The file.
         digital: The software modules before the circuit, or a function that makes them; the whole
-            original model will do. Only needed where they are not standard torch modules. Their
-            weights come from the file.
+            original model will do. Needed where they are not standard torch modules, and always
+            where the model was traced: then it is the original model. Weights come from the file.
         files: Use the files that the configuration inside names: tables, model cards and
             sub-circuits of neurons. Without it a warning says which they are, and what needs one
             is refused.
@@ -147,6 +154,11 @@ def load(
     """
     path = Path(path)
     header, tensors = _read(path)
+    if "graph" in header:
+        network = _traced(path, header, tensors, digital)
+        if not files:
+            _leave_files(path, network)
+        return network
     renew(tensors)
     layers = [
         _build_layer(path, item, tensors, index)
@@ -168,6 +180,53 @@ def load(
         raise DataError(f"{path}: tensors do not fit the modules: {error}") from None
     if not files:
         _leave_files(path, network)
+    return network.eval()
+
+
+def _graph_header(network: IMACNetwork) -> dict[str, Any]:
+    """What was decided about a traced model: its circuits by their layers, and its inputs."""
+    assert network.inputs is not None  # noqa: S101 - narrows the type only
+    return {
+        "segments": [
+            [layer.name for layer in segment.analog_layers()]
+            for segment in network.segments.values()
+        ],
+        "inputs": list(network.inputs.names),
+    }
+
+
+def _traced(
+    path: Path,
+    header: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    model: nn.Module | Callable[[], nn.Module] | None,
+) -> IMACNetwork:
+    """The network of a model that was traced: traced once more, with the decisions of the file."""
+    if model is None:
+        raise DataError(
+            f"{path}: the network is of a model whose forward was traced, which is your own code; "
+            "pass the original model (or a function that makes it) as load(path, model)"
+        )
+    try:
+        decided = header["graph"]
+        segments = [[str(name) for name in names] for names in decided["segments"]]
+        inputs = [str(name) for name in decided["inputs"]]
+        records = [LayerRecord(**record) for record in _list(path, header, "records")]
+        config = unpack(
+            tensors["_extra_state"], lambda found: Config.from_dict(found["config"]), "network"
+        )
+        model = model if isinstance(model, nn.Module) else model()
+        network = rebuild_graph(model, config, segments, inputs)
+        network.conversion = tuple(records)
+        network.load_state_dict(dict(tensors), strict=True)
+    except DataError:
+        raise
+    except ConversionError as error:
+        raise DataError(f"{path}: the model given does not fit: {error}") from None
+    except ImacError:
+        raise
+    except _DAMAGE as error:
+        raise DataError(f"{path}: tensors do not fit the model given: {error}") from None
     return network.eval()
 
 
@@ -263,9 +322,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         version = int(header["format"])
     except (KeyError, TypeError, ValueError):
         raise DataError(f"{path}: the header is damaged") from None
-    if not 1 <= version <= FORMAT:
+    if not 1 <= version <= GRAPH_FORMAT:
         raise DataError(
-            f"{path}: file format {version}, this version reads up to {FORMAT}; update imac_torch"
+            f"{path}: file format {version}, this version reads up to {GRAPH_FORMAT}; update "
+            "imac_torch"
         )
     return header, tensors
 

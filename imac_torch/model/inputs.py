@@ -26,6 +26,8 @@ def arguments_of(batch: object) -> Arguments:
         return tuple(batch), {}
     return (batch,), {}
 
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -81,6 +83,35 @@ class Inputs:
             else:
                 fixed[name] = parameter.default
         return cls(signature, tuple(names), fixed)
+
+    @classmethod
+    def named(cls, forward: Callable[..., Any], names: Sequence[str]) -> Inputs:
+        """The same of parameters that are known by name.
+
+        Args:
+            forward: Bound.
+            names: Of the inputs.
+
+        Raises:
+            ConversionError: It has no such parameter, or others without a default.
+        """
+        found = cls.of(forward)
+        parameters = found.signature.parameters
+        single = [name for name in parameters if parameters[name].kind not in _VARIABLE]
+        various = [f"{name}_" for name in parameters
+                   if parameters[name].kind is inspect.Parameter.VAR_POSITIONAL]  # fmt: skip
+        needed = [name for name in single if parameters[name].default is inspect.Parameter.empty]
+        unknown = [
+            name for name in names if name not in single and not name.startswith(tuple(various))
+        ]
+        if unknown or not set(needed) <= set(names):
+            raise ConversionError(
+                f"its forward{found.signature} has other inputs than {', '.join(names)}"
+            )
+        fixed = {
+            name: parameters[name].default for name in single if name not in names
+        }
+        return cls(found.signature, tuple(names), fixed)
 
     def values(self, positional: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         """The inputs in order, of arguments as the model takes them.

@@ -33,7 +33,7 @@ from imac_torch.model.positions import Vectors
 from imac_torch.model.segment import INPUTS, Segment
 from imac_torch.numeric.modes import lasting
 
-__all__ = ["convert_graph", "graph_layers"]
+__all__ = ["convert_graph", "graph_layers", "rebuild_graph"]
 
 
 def convert_graph(
@@ -103,6 +103,32 @@ def graph_layers(model: nn.Module, exclude: Choice, otherwise: Exception | None)
     plan = plan_graph(copy, exclude, None, Inputs.of(copy.forward))
     _check_anything(plan, otherwise)
     return plan.placed
+
+
+def rebuild_graph(
+    model: nn.Module, config: Config, segments: Sequence[Sequence[str]], names: Sequence[str]
+) -> IMACNetwork:
+    """The network that a model became, for its state to be loaded.
+
+    Args:
+        model: Not changed.
+        config: The network's.
+        segments: Paths of the layers of every circuit.
+        names: Of its inputs.
+
+    Raises:
+        ConversionError: The model does not become these circuits.
+    """
+    layers = {path for paths in segments for path in paths}
+    copy = private_copy(model)
+    inputs = Inputs.named(copy.forward, names)
+    plan = plan_graph(copy, (), lambda path, _: path in layers, inputs)
+    found = [[link.path for link in cut.links] for cut in plan.cuts]
+    if sorted(found) != sorted(map(list, segments)):
+        raise ConversionError(
+            f"it becomes the circuits {found}, the file has {[list(item) for item in segments]}"
+        )
+    return build_graph(plan, config, None)[0]
 
 
 def runs_of(samples: object) -> list[Arguments]:
