@@ -164,6 +164,9 @@ def core_currents(spec: NeuronSpec, gate: np.ndarray, output: np.ndarray):
         elif spec.kind == "relu":
             value = np.clip(gate, 0.0, spec.vdd)
             slope = ((gate > 0) & (gate < spec.vdd)).astype(float)
+        elif spec.kind == "hardtanh":
+            value = np.clip(gate, -spec.vdd, spec.vdd)
+            slope = (np.abs(gate) < spec.vdd).astype(float)
         else:
             value, slope = gate, np.ones_like(gate)
         r = options.output_resistance

@@ -72,6 +72,8 @@ def shape(kind, slope, vdd, v):
         return vdd * t, vdd * slope * (1 - t * t) / 2
     if kind == "relu":
         return np.clip(v, 0.0, vdd), ((v > 0) & (v < vdd)).astype(float)
+    if kind == "hardtanh":
+        return np.clip(v, -vdd, vdd), (np.abs(v) < vdd).astype(float)
     return v, np.ones_like(v)
 
 

@@ -33,7 +33,7 @@ def points(count: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
     return gate, VDD * torch.rand(count, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("kind", ["logistic", "tanh", "relu", "identity"])
+@pytest.mark.parametrize("kind", ["logistic", "tanh", "relu", "hardtanh", "identity"])
 def test_behavioural_derivatives(kind):
     core = core_of(behavioural(kind))
     assert isinstance(core, BehaviouralCore)
@@ -52,6 +52,7 @@ def test_behavioural_shapes_saturate_without_overflow():
         ("logistic", [VDD, None, VDD / 2, None, 0.0]),
         ("tanh", [-VDD, None, 0.0, None, VDD]),
         ("relu", [0.0, 0.0, 0.0, VDD, VDD]),
+        ("hardtanh", [-VDD, -VDD, 0.0, VDD, VDD]),
     ):
         value, slope = core_of(behavioural(kind)).shape(gate)
         assert value.isfinite().all() and slope.isfinite().all()

@@ -285,3 +285,39 @@ def test_open_ranges_and_inputs_are_saved(tmp_path) -> None:
     late = imac.load(imac.save(network, tmp_path / "b.safetensors"), model)
     assert torch.equal(late(x, 0.5 * x), network(x, 0.5 * x))
     assert first.shape == (5, 3)
+
+
+@pytest.mark.parametrize(
+    ("activation", "kind", "limit"),
+    [
+        (nn.ReLU6(), "relu", 6.0), (nn.Hardtanh(), "hardtanh", 1.0),
+        (nn.Hardtanh(-0.3, 0.3), "hardtanh", 0.3), (nn.Hardtanh(0.0, 0.5), "relu", 0.5),
+        (lambda x: functional.hardtanh(x, -0.3, 0.3), "hardtanh", 0.3),
+        (lambda x: x.clamp(min=0, max=0.5), "relu", 0.5), (functional.relu6, "relu", 6.0),
+    ],
+)  # fmt: skip
+@torch.no_grad()
+def test_functions_with_limits_end_at_the_supplies(activation, kind, limit) -> None:
+    class Limited(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 5), nn.Linear(5, 3)
+            self.act = activation
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.act(self.a(x)))
+
+    model, x = seeded(Limited).double(), data(5, 6)
+    network = imac.convert(model, EXACT, samples=x)
+    first, second = network.analog_layers()
+    assert (first.neuron_spec().kind, first.scaling.output_scale) == (kind, limit)
+    assert second.scaling.input_scale == limit
+    torch.testing.assert_close(network.software(x), model(x), rtol=0, atol=1e-12)
+    torch.testing.assert_close(network(x), ideal(network, x), rtol=0, atol=CLOSE)
+    # the same in a Sequential, which is one circuit of version 0.1
+    if isinstance(activation, nn.Module):
+        chain = nn.Sequential(model.a, activation, model.b)
+        found = imac.convert(chain, EXACT.replace(supplies=imac.Supplies(input_scale=4.0)))
+        assert next(found.analog_layers()).scaling.output_scale == limit
+        back = imac.to_software(found)
+        torch.testing.assert_close(back(x), found(x), rtol=0, atol=CLOSE)

@@ -51,6 +51,7 @@ KINDS = {
     "logistic": {},
     "tanh": {"neuron": Neuron(kind="tanh")},
     "relu": {"neuron": Neuron(kind="relu")},
+    "hardtanh": {"neuron": Neuron(kind="hardtanh")},
     "identity": {"neuron": Neuron(kind="identity"), "amplifier": Amplifier(gain=5.0)},
     "own neuron": {"neuron": Neuron(kind="logistic", subcircuit="own.sp")},
     "slices": {"mapping": WeightMapping(slices=2)},
@@ -94,7 +95,7 @@ def test_every_kind_of_transient_deck_is_understood(ngspice, tmp_path, monkeypat
         waveforms=changes.pop("waveforms", False),
         save=changes.pop("save", "outputs"),
     )
-    activation = {"tanh": nn.Tanh, "relu": nn.ReLU}.get(kind, nn.Sigmoid)
+    activation = {"tanh": nn.Tanh, "relu": nn.ReLU, "hardtanh": nn.Hardtanh}.get(kind, nn.Sigmoid)
     model = nn.Sequential(*list(mlp(6, 3))) if kind == "identity" else mlp(
         6, 4, 3, activation=activation
     )  # fmt: skip

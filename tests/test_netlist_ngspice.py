@@ -49,6 +49,7 @@ def node_voltages(outcome, names, image):
         {"sizes": [5, 4, 3], "rows": 2, "columns": 2, "kind": "tanh"},
         {"sizes": [4, 3], "columns": 2, "kind": "identity"},
         {"sizes": [4, 3, 2], "columns": 3, "kind": "relu"},
+        {"sizes": [4, 3, 2], "columns": 3, "kind": "hardtanh"},
         {"sizes": [4, 3], "columns": 2, "amplifier": Amplifier(combine="sum")},
         {"sizes": [4, 3], "columns": 2, "amplifier": Amplifier(output_resistance=50.0)},
         {"sizes": [4, 3], "interconnect": Interconnect(resistance=False, capacitance=False)},

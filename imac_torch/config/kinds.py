@@ -20,6 +20,7 @@ NEURON_KINDS: Final[Registry[Any]] = Registry(
         "logistic": "imac_torch.periphery.neuron.logistic:LogisticNeuron",
         "tanh": "imac_torch.periphery.neuron.tanh:TanhNeuron",
         "relu": "imac_torch.periphery.neuron.relu:ReLUNeuron",
+        "hardtanh": "imac_torch.periphery.neuron.hardtanh:HardtanhNeuron",
         "identity": "imac_torch.periphery.neuron.identity:IdentityNeuron",
         "table": "imac_torch.periphery.neuron.table:TableNeuron",
     },

@@ -88,7 +88,7 @@ class Neuron(Section):
     kind: str | None = Field(
         None,
         description="Circuit used for every layer; None: chosen from the software activation "
-        "(Sigmoid: finfet; Tanh: tanh; ReLU: relu; none: identity).",
+        "(Sigmoid: finfet; Tanh: tanh; ReLU, ReLU6: relu; Hardtanh: hardtanh; none: identity).",
     )
     rlow: Annotated[float | None, RESISTANCE] = Field(
         None, gt=0, description="Ω. Input resistor of the inverter; None: the device's rlow."

@@ -156,7 +156,8 @@ def analog_layer(
     """
     trained = source.trained
     scaling = trained.scaling if trained is not None else Scaling(
-        input_scale=config.supplies.input_scale if index == 0 else 1.0
+        input_scale=config.supplies.input_scale if index == 0 else 1.0,
+        output_scale=1.0 if activation.scale is None else activation.scale,
     )
     outputs, inputs = source.weight.shape
     layer = IMACLinear(
@@ -208,7 +209,7 @@ def losses_of(layers: Sequence[IMACLinear], *, ranges: bool) -> Losses:
                 f"{100 * lost:.0f} % (rms) of what the weights mean",
                 matched,
             )
-        if layer.activation.function.clips and not ranges:
+        if layer.activation.function.clips and layer.activation.scale is None and not ranges:
             losses.add(
                 f"{layer.name}: the range of its ReLU is not known, outputs above "
                 f"{layer.scaling.output_scale:.3g} are clipped at vdd",

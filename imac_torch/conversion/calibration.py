@@ -334,7 +334,7 @@ def assume_ranges(
             layer.matrix.trim.zero_()
             layer.matrix.matched_gain.fill_(math.nan)
         largest = float(software[index + 1].abs().max())
-        if layer.activation.function.bounded or not 0.0 < largest < math.inf:
+        if layer.activation.scale is not None or not 0.0 < largest < math.inf:
             continue
         layer.scaling = replace(layer.scaling, output_scale=margin * largest)
         if layer.matrix.matched:

@@ -175,7 +175,7 @@ def _fits(layers: Sequence[IMACLinear], free: Sequence[bool]) -> bool:
     if not others:
         return True
     ranges = any(
-        open_ and not layer.activation.function.bounded
+        open_ and layer.activation.scale is None
         for layer, open_ in zip(layers, free, strict=True)
     )
     if len(others) < len(layers) or not ranges:
@@ -322,7 +322,7 @@ def to_software(network: IMACNetwork) -> nn.Sequential:
     modules: list[nn.Module] = [digital]
     for layer in network.analog_layers():
         weight, bias = layer.effective_weights()
-        factor, module = layer.activation.function.software(layer.activation.slope)
+        factor, module = layer.activation.software()
         weight, bias = factor * weight, factor * bias
         linear = nn.utils.skip_init(
             nn.Linear, layer.in_features, layer.out_features, dtype=torch.float64,

@@ -62,7 +62,7 @@ def search(
     bench = _Bench(network, inputs[::step], software, [values[::step] for values in software])
     largest = [float(values.abs().max()) for values in software[1:]]
     ranged = [
-        not layer.activation.function.bounded and top > 0.0
+        layer.activation.scale is None and top > 0.0
         for layer, top in zip(layers, largest, strict=True)
     ]
     gained = [layer.config.amplifier.gain is None for layer in layers]

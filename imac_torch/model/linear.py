@@ -246,7 +246,7 @@ class IMACLinear(nn.Module):
         """The configuration, as UTF-8 bytes in a tensor so that safetensors can hold it."""
         content = {
             "config": self.config.to_dict(),
-            "activation": asdict(self.activation),
+            "activation": {k: v for k, v in asdict(self.activation).items() if v is not None},
             "scaling": asdict(self.scaling),
             "name": self.name,
         }

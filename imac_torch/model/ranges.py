@@ -122,7 +122,7 @@ class Reach:
                 rows = self.rows[index] / layer.scaling.input_scale
                 layer.matrix.set_input_statistics(InputStatistics.of(rows))
             before = layer
-            if layer.activation.function.bounded or not 0.0 < self.outputs[index] < math.inf:
+            if layer.activation.scale is not None or not 0.0 < self.outputs[index] < math.inf:
                 continue
             scale = MARGIN * self.outputs[index]
             layer.scaling = replace(layer.scaling, output_scale=scale)

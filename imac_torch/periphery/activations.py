@@ -188,6 +188,13 @@ class ReLU(Unbounded):
         """See :class:`Unbounded`."""
         return volts.clamp(0.0, vdd)
 
+    def of(self, module: nn.Module) -> Activation | None:
+        """See :class:`ActivationFunction`; with an end of its own (ReLU6) that is vdd."""
+        if isinstance(module, nn.Hardtanh) and computes_as(module, nn.ReLU6, nn.Hardtanh):
+            limit = float(module.max_val)
+            return Activation(self.name, limit=limit) if module.min_val == 0.0 < limit else None
+        return super().of(module)
+
     def steepness(self, outputs: Tensor, slope: float, vdd: float) -> Tensor:
         """See :class:`ActivationFunction`: none at the limits."""
         return ((outputs > 0.0) & (outputs < vdd)).to(outputs.dtype)
@@ -209,14 +216,41 @@ class Identity(Unbounded):
         return 1.0, None
 
 
+class Hardtanh(Unbounded):
+    """x between -c and c, where it ends: a circuit's supplies are these limits."""
+
+    name = "hardtanh"
+    modules = (nn.Hardtanh,)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See :class:`ActivationFunction`; the limits are the :class:`Activation`'s."""
+        return x
+
+    def limit(self, volts: Tensor, vdd: float) -> Tensor:
+        """See :class:`Unbounded`."""
+        return volts.clamp(-vdd, vdd)
+
+    def steepness(self, outputs: Tensor, slope: float, vdd: float) -> Tensor:
+        """See :class:`ActivationFunction`: none at the limits."""
+        return (outputs.abs() < vdd).to(outputs.dtype)
+
+    def of(self, module: nn.Module) -> Activation | None:
+        """See :class:`ActivationFunction`: ``nn.Hardtanh(-c, c)``."""
+        if not isinstance(module, nn.Hardtanh) or not computes_as(module, nn.Hardtanh):
+            return None
+        limit = float(module.max_val)
+        return Activation(self.name, limit=limit) if module.min_val == -limit < 0.0 else None
+
+
 SIGMOID: Final = Sigmoid()
 TANH: Final = Tanh()
 RELU: Final = ReLU()
 IDENTITY: Final = Identity()
+HARDTANH: Final = Hardtanh()
 
 ACTIVATIONS: Final[Registry[ActivationFunction]] = Registry(
     "activation",
-    {function.name: function for function in (SIGMOID, TANH, RELU, IDENTITY)},
+    {function.name: function for function in (SIGMOID, TANH, RELU, IDENTITY, HARDTANH)},
     error=ConversionError,
 )
 """Activation functions by name; a kind of neuron brings its own, if it is not among them."""
@@ -227,12 +261,15 @@ class Activation:
     """What a layer computes after its weights, as far as a circuit must know.
 
     Attributes:
-        kind: ``sigmoid``, ``tanh``, ``relu`` or ``identity``, or the name of one that was added.
+        kind: ``sigmoid``, ``tanh``, ``relu``, ``hardtanh`` or ``identity``, or the name of one
+            that was added.
         slope: Signed steepness: the activation is ``kind(slope·y)``; only ``sigmoid`` has one.
+        limit: Where a ``relu`` or ``hardtanh`` ends, in software units: it is vdd in the circuit.
     """
 
     kind: str
     slope: float = 1.0
+    limit: float | None = None
 
     @property
     def function(self) -> ActivationFunction:
@@ -249,7 +286,25 @@ class Activation:
         Raises:
             ConversionError: The kind is unknown.
         """
-        return self.function(self.slope * x)
+        value = self.function(self.slope * x)
+        if self.limit is None:
+            return value
+        function = self.function
+        assert isinstance(function, Unbounded)  # noqa: S101 - narrows the type only
+        return function.limit(value, self.limit)
+
+    @property
+    def scale(self) -> float | None:
+        """Software output that is vdd, where the function says it; None: it is free."""
+        return 1.0 if self.function.bounded else self.limit
+
+    def software(self) -> tuple[float, nn.Module | None]:
+        """The way back: a factor for the weights, and the module that follows them."""
+        function = self.function
+        if self.limit is None or not isinstance(function, Unbounded):
+            return function.software(self.slope)
+        low = function.limit(torch.tensor(-self.limit, device="cpu"), self.limit)
+        return 1.0, nn.Hardtanh(float(low), self.limit)
 
 
 def activation_of(module: nn.Module) -> Activation | None:

@@ -24,8 +24,12 @@ _FUNCTIONS: Final[dict[object, str]] = {
     torch.special.expit: "sigmoid", "sigmoid": "sigmoid", "sigmoid_": "sigmoid",
     torch.tanh: "tanh", torch.tanh_: "tanh", functional.tanh: "tanh",
     "tanh": "tanh", "tanh_": "tanh",
+    functional.relu6: "relu6", functional.hardtanh: "hardtanh", functional.hardtanh_: "hardtanh",
+    torch.clamp: "clamp", torch.clip: "clamp", "clamp": "clamp", "clamp_": "clamp", "clip": "clamp",
 }  # fmt: skip
 """Activations that are called as functions, or as methods of tensors (by name)."""
+_LIMITED: Final = {"relu6": (0.0, 6.0), "hardtanh": (-1.0, 1.0), "clamp": (None, None)}
+"""Functions that end at two limits, which are arguments; their defaults."""
 _DROPOUTS: Final = (
     functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d,
     functional.alpha_dropout, functional.feature_alpha_dropout,
@@ -58,11 +62,31 @@ def activation_in(node: fx.Node, module: nn.Module | None) -> Activation | None:
         return None if module is None or argument(node) is None else activation_of(module)
     if node.op not in ("call_function", "call_method") or node.target not in _FUNCTIONS:
         return None
+    if _FUNCTIONS[node.target] in _LIMITED:
+        return _limited(node)
     # relu(x, inplace): the result is the same.
     others = [*node.args[1:], *(v for k, v in node.kwargs.items() if k not in ("input", "inplace"))]
     if any(not isinstance(item, bool) for item in others):
         return None
     return Activation(_FUNCTIONS[node.target])
+
+
+def _limited(node: fx.Node) -> Activation | None:
+    """The activation of a function that ends at limits."""
+    low: Any
+    high: Any
+    low, high = _LIMITED[_FUNCTIONS[node.target]]
+    names = ("min_val", "max_val") if "hardtanh" in _FUNCTIONS[node.target] else ("min", "max")
+    if _FUNCTIONS[node.target] != "relu6":
+        low, high = (
+            node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
+            for place, name, default in ((1, names[0], low), (2, names[1], high))
+        )
+    if low == 0 and high is None:
+        return Activation("relu")
+    if not isinstance(low, int | float) or not isinstance(high, int | float) or low >= high:
+        return None
+    return activation_of(nn.Hardtanh(float(low), float(high)))
 
 
 def no_operation(node: fx.Node, module: nn.Module | None) -> str | None:
