@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree
 
 from imac_torch.circuit.engine import Engine
-from imac_torch.config import Config, WeightMapping, unread_settings
+from imac_torch.config import Amplifier, Config, WeightMapping, unread_settings
+from imac_torch.config.section import Section
 from imac_torch.conversion.building import (
     Placed,
     analog_layer,
@@ -22,7 +24,7 @@ from imac_torch.conversion.building import (
     warn_of_unread,
 )
 from imac_torch.conversion.graph.chains import Cut
-from imac_torch.conversion.graph.functions import VectorsOnly
+from imac_torch.conversion.graph.functions import VectorsOnly, reshapes
 from imac_torch.conversion.graph.planning import GraphPlan, plan_graph, private_copy
 from imac_torch.conversion.selection import Choice
 from imac_torch.errors import ConversionError, MappingError
@@ -68,10 +70,12 @@ def convert_graph(
             expected = _same_draws(copy, runs[0])
     plan = plan_graph(copy, exclude, include, inputs)
     _check_anything(plan, otherwise)
+    trained = any(layer.source.trained is not None for layer in plan.placed)
     config = trained_config(plan.placed) if config is None else config
     check_names(config, plan.placed)
-    config, defaults = graph_config(config)
-    plan.records += defaults
+    if not trained:  # layers that were trained as a circuit were so with all of it
+        config, defaults = graph_config(config)
+        plan.records += defaults
     network, layers, free = build_graph(plan, config, engine)
     if runs:
         if all(free):
@@ -200,18 +204,27 @@ def graph_config(config: Config) -> tuple[Config, list[LayerRecord]]:
     Returns:
         It, and rows of the conversion table that say what was chosen.
     """
-    chosen = {}
+    chosen: dict[str, tuple[Section, str]] = {}
     if not config.mapping.model_fields_set:
-        config = config.replace(mapping=WeightMapping(levels="continuous"))
-        chosen["mapping.levels = 'continuous'"] = "levels are for models trained with them"
+        chosen["mapping"] = WeightMapping(levels="continuous"), "weights as they were trained"
+    if not config.amplifier.model_fields_set:
+        chosen["amplifier"] = (
+            Amplifier(kind="transimpedance"),
+            "lines that end at virtual ground compute what the weights mean, whatever the mapping",
+        )
     supplies = config.supplies
     if "vss" not in supplies.model_fields_set and supplies.vss != -supplies.vdd:
-        config = config.replace(supplies=supplies.replace(vss=-supplies.vdd))
-        chosen[f"supplies.vss = {-supplies.vdd:g}"] = "inputs have both signs"
-    return config, [
-        LayerRecord("", setting, "default", f"{why}; set it to have another")
-        for setting, why in chosen.items()
-    ]
+        chosen["supplies"] = supplies.replace(vss=-supplies.vdd), "inputs have both signs"
+    records = []
+    for name, (section, why) in chosen.items():
+        before = getattr(config, name)
+        said = ", ".join(
+            f"{field} = {getattr(section, field)!r}"
+            for field in type(section).model_fields
+            if getattr(section, field) != getattr(before, field)
+        )
+        records.append(LayerRecord("", f"{name}: {said}", "default", why))
+    return config.replace(**{name: section for name, (section, _) in chosen.items()}), records
 
 
 def build_graph(
@@ -240,7 +253,11 @@ def build_graph(
         segment = Segment(own, config, engine, positions=cut.links[0].source.positions)
         trained = [link.source.trained is not None for link in cut.links]
         names = {link.path for link in cut.links if link.source.trained is not None}
-        segment.scaled = frozenset(names | ({INPUTS} if trained[0] else set()))
+        given = "input_scale" in config.supplies.model_fields_set and _takes_inputs(plan.model, cut)
+        segment.scaled = frozenset(names | ({INPUTS} if trained[0] or given else set()))
+        if given and not trained[0]:
+            scale = config.supplies.input_scale
+            own[0].scaling = replace(own[0].scaling, input_scale=scale)
         segment.open = not all(trained)
         segment.saturates = True
         segments.append(segment)
@@ -250,6 +267,17 @@ def build_graph(
     network = IMACNetwork(model, config, plan.records, plan.inputs)
     own_modes(network, plan.modes)
     return network, layers, free
+
+
+def _takes_inputs(model: nn.Module, cut: Cut) -> bool:
+    """Whether a segment gets an input of the model as it is, but for its shape."""
+    for nodes in cut.calls:
+        (given,) = [*nodes[0].args, *nodes[0].kwargs.values()]
+        while isinstance(given, fx.Node) and reshapes(given, model):
+            given = given.args[0]
+        if isinstance(given, fx.Node) and given.op == "placeholder":
+            return True
+    return False
 
 
 def _with(plan: GraphPlan, segments: Sequence[Segment]) -> nn.Module:

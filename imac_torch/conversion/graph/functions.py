@@ -15,7 +15,9 @@ from imac_torch.errors import CircuitError
 from imac_torch.periphery.activations import Activation, activation_of
 from imac_torch.software.behaviour import computes_as
 
-__all__ = ["VectorsOnly", "activation_in", "argument", "name_of", "no_operation", "weighted"]
+__all__ = [
+    "VectorsOnly", "activation_in", "argument", "name_of", "no_operation", "reshapes", "weighted",
+]  # fmt: skip
 
 _FUNCTIONS: Final[dict[object, str]] = {
     torch.relu: "relu", torch.relu_: "relu", functional.relu: "relu", functional.relu_: "relu",
@@ -30,6 +32,9 @@ _FUNCTIONS: Final[dict[object, str]] = {
 """Activations that are called as functions, or as methods of tensors (by name)."""
 _LIMITED: Final = {"relu6": (0.0, 6.0), "hardtanh": (-1.0, 1.0), "clamp": (None, None)}
 """Functions that end at two limits, which are arguments; their defaults."""
+_RESHAPING: Final = frozenset(
+    {"flatten", "reshape", "view", "permute", "transpose", "unsqueeze", "squeeze", "contiguous"}
+)
 _DROPOUTS: Final = (
     functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d,
     functional.alpha_dropout, functional.feature_alpha_dropout,
@@ -108,6 +113,13 @@ def no_operation(node: fx.Node, module: nn.Module | None) -> str | None:
     if node.op == "call_method" and node.target == "contiguous" and len(node.args) == 1:
         return "changes no values"
     return None
+
+
+def reshapes(node: fx.Node, model: nn.Module) -> bool:
+    """Whether a call only gives the numbers of its first argument another shape."""
+    if node.op == "call_module":
+        return isinstance(model.get_submodule(str(node.target)), nn.Flatten | nn.Identity)
+    return node.op in ("call_function", "call_method") and name_of(node) in _RESHAPING
 
 
 def weighted(node: fx.Node) -> str | None:
