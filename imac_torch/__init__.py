@@ -18,7 +18,8 @@ from imac_torch.config import (
 )
 from imac_torch.conversion.ablation import ablate
 from imac_torch.conversion.calibration import calibrate
-from imac_torch.conversion.convert import convert, to_software
+from imac_torch.conversion.convert import convert
+from imac_torch.conversion.software import to_software
 from imac_torch.conversion.storage import load, save
 from imac_torch.datasets.imac_sim import read_imac_sim
 from imac_torch.datasets.named import load_dataset

@@ -137,6 +137,7 @@ def test_graphs_compute_what_the_software_does(name: str, tmp_path) -> None:
     assert list(network.segments) == MODELS[name][1]
     torch.testing.assert_close(network.software(x), model(x), rtol=0, atol=1e-12)
     torch.testing.assert_close(network(x), model(x), rtol=0, atol=CLOSE)
+    torch.testing.assert_close(imac.to_software(network)(x), model(x), rtol=0, atol=CLOSE)
     # Without samples the first batch says how far values reach.
     late = imac.convert(model, EXACT)
     with pytest.raises(CircuitError, match="full scales are not known"):

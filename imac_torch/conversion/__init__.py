@@ -3,10 +3,10 @@
 from imac_torch.conversion.convert import (
     Fitting,
     convert,
-    to_software,
     unread,
 )
 from imac_torch.conversion.layers import Source, register_layer
+from imac_torch.conversion.software import to_software
 
 __all__ = [
     "Fitting",

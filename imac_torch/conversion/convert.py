@@ -304,36 +304,3 @@ def _nothing(model: nn.Module, flat: Sequence[Leaf]) -> NotAChainError:
         f"{last.path} ({last.label}): nothing to convert{words}; {SUPPORTED}. What is "
         "excluded, and all before it, stays in software"
     )
-
-
-@lasting()
-def to_software(network: IMACNetwork) -> nn.Sequential:
-    """The way back: a software model with the effective weights of the devices.
-
-    Args:
-        network: A converted model.
-
-    Returns:
-        Copies of the digital part and the tail, Linear layers with activations between them;
-        wires and loading are not in it. All of it is float64: give it ``x.double()``, or turn it
-        into another type with ``.float()``.
-    """
-    digital, tail = copied([network.digital, network.tail], ["digital", "tail"])
-    modules: list[nn.Module] = [digital]
-    for layer in network.analog_layers():
-        weight, bias = layer.effective_weights()
-        factor, module = layer.activation.software()
-        weight, bias = factor * weight, factor * bias
-        linear = nn.utils.skip_init(
-            nn.Linear, layer.in_features, layer.out_features, dtype=torch.float64,
-            device=weight.device,
-        )  # fmt: skip
-        linear.weight.copy_(weight)
-        linear.bias.copy_(bias)
-        modules.append(linear)
-        if module is not None:
-            modules.append(module)
-    modules.append(tail)
-    software = nn.Sequential(*modules).double()
-    software.training = network.training
-    return software

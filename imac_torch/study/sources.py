@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from imac_torch.base.files import read_tensors
 from imac_torch.config import Amplifier, Config
-from imac_torch.conversion.convert import to_software
+from imac_torch.conversion.software import to_software
 from imac_torch.conversion.storage import load
 from imac_torch.datasets.imac_sim import read_imac_sim
 from imac_torch.datasets.imac_sim_script import ImacSimScript, read_imac_sim_script
