@@ -217,12 +217,13 @@ def test_what_the_user_says_is_taken_and_what_is_chosen_is_said() -> None:
     model, x = made("residual"), data(50, 6)
     records = imac.convert(model, imac.Config(), samples=x).records
     assert [item.module for item in records if item.target == "default"] == [
-        "mapping: levels = 'continuous'", "amplifier: kind = 'transimpedance'"
+        "mapping: levels = 'continuous'", "amplifier: kind = 'transimpedance'",
+        "neuron: output_resistance = 0.01",
     ]  # fmt: skip
     given = imac.Config(
         device=imac.Memristor(rlow=10e3, rhigh=1e6), amplifier=imac.Amplifier(combine="average"),
         mapping=imac.WeightMapping(levels="continuous", scheme="matched"),
-        supplies=imac.Supplies(input_scale=7.0),
+        supplies=imac.Supplies(input_scale=7.0), neuron=imac.Neuron(output_resistance=1e3),
     )  # fmt: skip
     network = imac.convert(model, given, samples=x)
     assert network.config == given and "default" not in {item.target for item in network.records}

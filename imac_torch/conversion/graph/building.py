@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree
 
 from imac_torch.circuit.engine import Engine
-from imac_torch.config import Amplifier, Config, WeightMapping, unread_settings
+from imac_torch.config import Amplifier, Config, Neuron, WeightMapping, unread_settings
 from imac_torch.config.section import Section
 from imac_torch.conversion.building import (
     Placed,
@@ -36,6 +36,10 @@ from imac_torch.model.segment import INPUTS, Segment
 from imac_torch.numeric.modes import lasting
 
 __all__ = ["convert_graph", "graph_layers", "rebuild_graph"]
+
+
+BUFFER: Final = 0.01
+"""Ω. Behind neurons that are followed by more layers; lines of a thousand cells have some 100 Ω."""
 
 
 def convert_graph(
@@ -211,6 +215,11 @@ def graph_config(config: Config) -> tuple[Config, list[LayerRecord]]:
         chosen["amplifier"] = (
             Amplifier(kind="transimpedance"),
             "lines that end at virtual ground compute what the weights mean, whatever the mapping",
+        )
+    if not config.neuron.model_fields_set:
+        chosen["neuron"] = (
+            Neuron(output_resistance=BUFFER),
+            "a buffer behind every neuron: no mapping but 'matched' allows for lines that load it",
         )
     supplies = config.supplies
     if "vss" not in supplies.model_fields_set and supplies.vss != -supplies.vdd:
