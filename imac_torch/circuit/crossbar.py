@@ -46,14 +46,20 @@ class CrossbarSpec:
 
     Shapes: M outputs, L slices, N inputs, C = N+1 columns (the bias last), H and V partitions.
 
+    A layer in G groups (a grouped convolution) is G such sets of crossbars, all cut alike, with
+    M/G outputs and N inputs of its own each. They share nothing.
+
     Attributes:
-        conductances: Pairs of shape (..., M·L, N+1), S; leading dimensions are samples.
+        conductances: Pairs of shape (..., M·L, N+1), S; leading dimensions are samples. In groups
+            it is (..., G, M·L/G, N+1).
         column_ends: Last column (1-based) of each of the H horizontal partitions.
-        row_ends: Last of the M·L rows (1-based) of each of the V vertical partitions.
+        row_ends: Last of the M·L (in groups M·L/G) rows (1-based) of each of the V vertical
+            partitions.
         input_segment: Ω (0-dimensional float64), per cell on an input line; 0 is an ideal wire.
         output_segment: Ω (0-dimensional float64), per cell on an I± line; 0 is an ideal wire.
         read_out: What every row of every horizontal partition ends in, and how they meet.
         bend: V, v0 of cells whose current is v0·g·sinh(v/v0); None: ohmic cells.
+        groups: G.
     """
 
     conductances: ConductancePair
@@ -63,6 +69,7 @@ class CrossbarSpec:
     output_segment: Tensor
     read_out: ReadOut
     bend: float | None = None
+    groups: int = 1
 
     def __post_init__(self) -> None:
         """Check that shapes chain and values are physical.
@@ -75,6 +82,11 @@ class CrossbarSpec:
             raise CircuitError(
                 "conductances must be two tensors of the same (..., M, N+1) shape, got "
                 f"{tuple(positive.shape)} and {tuple(negative.shape)}"
+            )
+        if self.groups > 1 and (positive.ndim < 3 or positive.shape[-3] != self.groups):
+            raise CircuitError(
+                f"conductances of {self.groups} groups are (..., {self.groups}, M/G, N+1), got "
+                f"{tuple(positive.shape)}"
             )
         if positive.shape[-2] % self.slicing.count:
             raise CircuitError(
@@ -106,7 +118,7 @@ class CrossbarSpec:
     def select(self, sample: int) -> CrossbarSpec:
         """One of the samples of the conductances; a layer without samples is all of them."""
         positive, negative = self.conductances.positive, self.conductances.negative
-        if positive.ndim == 2:
+        if positive.ndim == (2 if self.groups == 1 else 3):
             return self
         return replace(self, conductances=ConductancePair(positive[sample], negative[sample]))
 
@@ -117,12 +129,12 @@ class CrossbarSpec:
 
     @property
     def outputs(self) -> int:
-        """M."""
-        return int(self.conductances.positive.shape[-2]) // self.slicing.count
+        """M, of all groups."""
+        return self.groups * int(self.conductances.positive.shape[-2]) // self.slicing.count
 
     @property
     def inputs(self) -> int:
-        """N, the bias not counted."""
+        """N, of one group, the bias not counted."""
         return int(self.conductances.positive.shape[-1]) - 1
 
     @property
@@ -159,18 +171,25 @@ def partitions(
     return partition_ends(columns, horizontal), partition_ends(rows, vertical)
 
 
-def build_crossbar(conductances: ConductancePair, config: Config, gain: float) -> CrossbarSpec:
+def build_crossbar(
+    conductances: ConductancePair, config: Config, gain: float, groups: int = 1
+) -> CrossbarSpec:
     """Cut a layer and give it the wires and the read-out of its (per-layer) configuration.
 
     Args:
         conductances: Pairs of shape (..., M·L, N+1), S.
         config: From :meth:`Config.for_layer`; partitions, slices and resistances are read.
         gain: Of the amplifiers.
+        groups: G; each is cut as asked.
 
     Raises:
         CircuitError: The layer cannot be cut as asked, or values are not physical.
         ConfigError: There is no such read-out.
     """
+    if groups > 1:
+        conductances = ConductancePair(
+            *(side.unflatten(-2, (groups, -1)) for side in vars(conductances).values())
+        )
     rows, columns = conductances.positive.shape[-2:]
     column_ends, row_ends = partitions(columns, rows, config.crossbar)
     wire = segments(config.interconnect)
@@ -187,4 +206,5 @@ def build_crossbar(conductances: ConductancePair, config: Config, gain: float) -
         output_segment=scalar(wire.output_line),
         read_out=build_read_out(config, gain, len(column_ends), device=device),
         bend=config.device.bend,
+        groups=groups,
     )

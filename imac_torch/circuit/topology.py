@@ -255,7 +255,8 @@ def build_layer(
 
     Args:
         name: Sub-circuit name.
-        spec: Crossbars without sample dimensions: conductances (M·L, N+1).
+        spec: Crossbars without sample dimensions: conductances (M·L, N+1), or those of groups,
+            whose rows and input pins follow one another.
         neuron: The activation circuit.
         config: Per-layer configuration; wire capacitances are read from it.
 
@@ -264,6 +265,10 @@ def build_layer(
     """
     positive = _array(spec.conductances.positive)
     negative = _array(spec.conductances.negative)
+    if spec.groups > 1:
+        positive, negative = (
+            side.reshape(*side.shape[:-3], -1, side.shape[-1]) for side in (positive, negative)
+        )
     if positive.ndim != 2:
         raise CircuitError(
             f"{name}: a circuit holds one sample, conductances are {tuple(positive.shape)}; "
@@ -276,20 +281,25 @@ def build_layer(
     part = np.searchsorted(np.array(spec.column_ends), np.arange(columns), side="right")
 
     builder = _LayerBuilder()
-    pins = builder.nodes("in", columns - 1)
+    pins = builder.nodes("in", spec.groups * (columns - 1))
     output_pins = builder.nodes("out", outputs)
     neuron_inputs = builder.nodes("z", outputs)
-    feeds = np.append(pins, SUPPLY)  # what drives each column: an input pin, or vdd for the bias
+    # What drives each column, (G, C): an input pin of the group, or vdd for the bias.
+    feeds = np.pad(
+        pins.reshape(spec.groups, columns - 1), ((0, 0), (0, 1)), constant_values=SUPPLY
+    )
+    group = row[:, 0] // (rows // spec.groups)
     positive_end = builder.nodes("pe", rows, parts)
     negative_end = builder.nodes("ne", rows, parts)
 
     input_wire, output_wire, notes = _wires(spec, max(positive.max(), negative.max()))
-    cell = np.broadcast_to(feeds, (rows, columns))
+    cell = feeds[group]
     if input_wire > 0.0:
         cell = builder.nodes("a", rows, columns)
-        starts = np.array([start for start, _ in spec.row_ranges])
-        before = np.concatenate([feeds[None, :], cell[:-1]], axis=0)
-        before[starts] = feeds  # every vertical partition is driven again from the input
+        firsts = np.array([start for start, _ in spec.row_ranges])
+        starts = np.add.outer(np.arange(spec.groups) * (rows // spec.groups), firsts).reshape(-1)
+        before = np.concatenate([feeds[:1], cell[:-1]], axis=0)
+        before[starts] = feeds[group[starts]]  # every vertical partition is driven again
         builder.add("resistor", "rw", (row, column), (before, cell), input_wire)
     sides: dict[str, IndexArray] = {}
     for side, end in (("p", positive_end), ("n", negative_end)):

@@ -169,6 +169,7 @@ def analog_layer(
         scaling=scaling,
         name=path,
         initialise=False,
+        groups=source.positions.groups,
     )
     layer.matrix.partitions()  # refused here if there are none, before anything is solved
     with torch.no_grad():

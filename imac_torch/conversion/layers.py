@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from imac_torch.conversion.handlers.convolution import convolution, transposed
+from imac_torch.conversion.handlers.source import Source
 from imac_torch.errors import ConversionError, ImacError
 from imac_torch.model.linear import IMACLinear
-from imac_torch.model.positions import Positions, Vectors
 from imac_torch.numeric.modes import differentiating
 from imac_torch.software.behaviour import computes_as, own_behaviour
 from imac_torch.software.leaves import Leaf
 
 __all__ = ["Source", "layer_modules", "register_layer", "remove_layer", "source_of"]
-
-
-@dataclass(frozen=True)
-class Source:
-    """``weight·x + bias``: what a module computes, and what its analog layer is made of.
-
-    Attributes:
-        weight: (M, N); the module's own tensor or computed from it. The analog layer's weights
-            are trainable where it requires gradients.
-        bias: (M,), or None.
-        trained: The layer, where it was trained as a circuit: activation, configuration, scaling
-            and devices are its.
-        positions: Where the module applies them; the weight has the N inputs of one group.
-    """
-
-    weight: Tensor
-    bias: Tensor | None
-    trained: IMACLinear | None = None
-    positions: Positions = field(default_factory=Vectors)
 
 
 Handler = Callable[[Any], Source]
@@ -45,10 +26,18 @@ _HANDLERS: dict[type[nn.Module], Handler] = {
     nn.Linear: lambda module: Source(module.weight, module.bias),
     IMACLinear: lambda module: Source(module.weight, module.bias, module),
 }
-_BUILT_IN = frozenset(_HANDLERS)
+"""Of classes that take vectors."""
+_SPATIAL: dict[type[nn.Module], Handler] = {
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), convolution),
+    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), transposed),
+}
+"""Of classes whose matrix is applied at positions of its own."""
+_BUILT_IN = frozenset({*_HANDLERS, *_SPATIAL})
 
 
-def register_layer(kind: type[nn.Module], handler: Handler) -> None:
+def register_layer(
+    kind: type[nn.Module], handler: Handler, *, spatial: bool = False
+) -> None:
     """Let :func:`imac_torch.convert` take modules of a class of yours as analog layers.
 
     Subclasses are taken too, where they compute as the class does. Registering a class again
@@ -57,30 +46,42 @@ def register_layer(kind: type[nn.Module], handler: Handler) -> None:
     Args:
         kind: The class; what it computes is linear in vectors (B, N), with a bias or without.
         handler: Says which weights those are.
+        spatial: Whether it takes other tensors than vectors: the handler's source has positions.
 
     Raises:
         ConversionError: The class is one of the package's own.
     """
     if kind in _BUILT_IN:
         raise ConversionError(f"{kind.__name__} has its handler; register a class of your own")
-    _HANDLERS[kind] = handler
+    remove_layer(kind)
+    (_SPATIAL if spatial else _HANDLERS)[kind] = handler
 
 
 def remove_layer(kind: type[nn.Module]) -> None:
     """Forget a class that was registered; the package's own stay."""
     if kind not in _BUILT_IN:
         _HANDLERS.pop(kind, None)
+        _SPATIAL.pop(kind, None)
 
 
-def layer_modules() -> tuple[type[nn.Module], ...]:
-    """Classes that can be analog, what was registered last first."""
-    return tuple(reversed(_HANDLERS))
+def layer_modules(*, spatial: bool = False) -> tuple[type[nn.Module], ...]:
+    """Classes that can be analog, what was registered last first.
+
+    Args:
+        spatial: Whether to name those, too, that take other tensors than vectors.
+    """
+    return tuple(reversed({**_SPATIAL, **_HANDLERS} if spatial else _HANDLERS))
 
 
-def is_layer(module: nn.Module) -> bool:
-    """Whether a module can be analog: it and its parts compute what their classes do."""
+def is_layer(module: nn.Module, *, spatial: bool = False) -> bool:
+    """Whether a module can be analog: it and its parts compute what their classes do.
+
+    Args:
+        module: Any.
+        spatial: Whether it may take other tensors than vectors.
+    """
     parts = (part for part in module.modules() if part is not module)
-    return computes_as(module, *layer_modules()) and all(
+    return computes_as(module, *layer_modules(spatial=spatial)) and all(
         own_behaviour(part, type(part)) is None for part in parts
     )
 
@@ -92,12 +93,12 @@ def source_of(leaf: Leaf) -> Source:
         ConversionError: Its weights are not there yet, or conductances cannot stand for them.
     """
     module, where = leaf.module, f"{leaf.path} ({type(leaf.module).__name__})"
-    kind = next(kind for kind in layer_modules() if computes_as(module, kind))
+    kind = next(kind for kind in layer_modules(spatial=True) if computes_as(module, kind))
     for parameter in module.parameters():
         _check_stored(parameter, where)  # before the handler computes with it
     try:
         with differentiating():  # whether weights are trainable is not the caller's mode
-            source = _HANDLERS[kind](module)
+            source = {**_SPATIAL, **_HANDLERS}[kind](module)
     except ImacError:
         raise
     except Exception as error:

@@ -89,8 +89,8 @@ def cell_voltages(spec: CrossbarSpec, inputs: Tensor) -> CellVoltages:
     positive, negative = spec.conductances.positive, spec.conductances.negative
     if positive.ndim != 2 or inputs.ndim != 2 or inputs.shape[1] != positive.shape[1]:
         raise SolverError(
-            f"maps need conductances (M, C) and inputs (B, C), got {tuple(positive.shape)} and "
-            f"{tuple(inputs.shape)}"
+            "maps need conductances (M, C), without samples or groups, and inputs (B, C), got "
+            f"{tuple(positive.shape)} and {tuple(inputs.shape)}"
         )
     layout, wires = BlockLayout.of(spec), Termination.of(spec)
     plus, minus = layout.gather(positive), layout.gather(negative)  # (H, V, R, K)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.circuit.engine import BoundEngine, Engine, Solvable
+from imac_torch.dc.load import Load
 from imac_torch.dc.network import chain_stages, solve_dc
 from imac_torch.dc.newton import NewtonOptions, solve_loaded
 from imac_torch.dc.stage import Stage
@@ -129,6 +130,11 @@ class Native(Engine):
     def eliminate(self, crossbar: CrossbarSpec) -> Eliminated:
         """One layer's ports, or (curved cells) itself, and how it is eliminated."""
         if crossbar.bend is not None:
+            if crossbar.groups > 1:
+                raise SolverError(
+                    f"curved cells (device.bend = {crossbar.bend} V) are solved in layers of one "
+                    f"group, this one has {crossbar.groups}; set device.bend to None for it"
+                )
             return crossbar, EliminationInfo("tangents", "torch")
         return eliminate_layer(crossbar, method=self.method, kernel=self.kernel)
 
@@ -172,12 +178,36 @@ class Native(Engine):
         Returns:
             (B, M) V, NaN in samples that do not converge.
         """
+        stages = prepared.stages[layer], prepared.exact[layer]
+        return self._outputs([(stage.neuron, stage.load) for stage in stages], combined)
+
+    def unloaded_outputs(
+        self, neuron: NeuronCircuit, exact: NeuronCircuit, combined: Tensor
+    ) -> Tensor:
+        """Outputs of neurons of one kind that drive nothing, each on its own.
+
+        Args:
+            neuron: As they are solved.
+            exact: The same with the exact device model.
+            combined: V, what they are driven with, any shape and type.
+
+        Returns:
+            V, likewise, solved in float64; NaN where one does not converge.
+        """
+        models = [(neuron, None), (exact, None)]
+        flat = combined.to(torch.float64).reshape(-1, 1)
+        found = [self._outputs(models, part) for part in flat.split(self.batch_size)]
+        return torch.cat(found).reshape(combined.shape).to(combined.dtype)
+
+    def _outputs(
+        self, models: Sequence[tuple[NeuronCircuit, Load | None]], combined: Tensor
+    ) -> Tensor:
+        """(B, M) V of the first model in whose range a sample is, NaN where there is none."""
         outputs = torch.full_like(combined, torch.nan)
         left = torch.arange(len(combined), device=combined.device)
-        for stages in (prepared.stages, prepared.exact):
-            stage = stages[layer]
-            solved = solve_loaded(combined[None, left], stage.neuron, stage.load, self.newton)
-            good = stage.neuron.core.inside(solved.gates, solved.outputs).all(-1)[0]
+        for neuron, load in models:
+            solved = solve_loaded(combined[None, left], neuron, load, self.newton)
+            good = neuron.core.inside(solved.gates, solved.outputs).all(-1)[0]
             good = good & (solved.status[0] == int(Status.CONVERGED))
             outputs[left[good]] = solved.outputs[0, good]
             left = left[~good]

@@ -29,7 +29,7 @@ class PortsDriven(Driven):
     def power(self, drawn: Tensor, *, first: bool) -> tuple[Tensor, Tensor, Tensor]:
         """See :class:`Driven`."""
         network, vdd = self.stage.network, self.stage.vdd
-        lines = with_bias(self.voltages, vdd)
+        lines = with_bias(self.stage.by_groups(self.voltages), vdd)
         blocks = network.layout.gather_inputs(lines).transpose(-3, -2)  # (S, H, B, K)
         by_inputs = torch.zeros_like(drawn[..., 0])
         if first:
@@ -43,6 +43,10 @@ class PortsDriven(Driven):
         # Read-outs: a quadratic form per partition, and what flows between them and on through the
         # neuron input. With one partition nothing flows between: no difference of large numbers.
         amplifiers = (blocks * (blocks @ network.amplifier_form)).sum((-3, -1))
+        if network.groups > 1:  # (S, G, B), so far
+            by_inputs, bias, amplifiers = (
+                item if item.ndim == 2 else item.sum(1) for item in (by_inputs, bias, amplifiers)
+            )
         meeting = network.read_out.combination
         return by_inputs, bias, amplifiers + meeting.meeting_power(self.combined, drawn)
 
@@ -52,7 +56,8 @@ class PortStage(Stage):
     """A layer of ohmic cells, its crossbars eliminated.
 
     Attributes:
-        ports: The linear part; either no or one leading sample dimension S.
+        ports: The linear part; either no or one leading sample dimension S. Inputs and outputs of
+            groups follow one another.
     """
 
     ports: PortNetwork
@@ -61,7 +66,15 @@ class PortStage(Stage):
     def shape(self) -> tuple[int | None, int, int]:
         """See :class:`Stage`."""
         *samples, rows, columns = self.ports.positive_end.shape
+        groups = self.ports.groups
+        if groups > 1:
+            samples, rows, columns = samples[:-1], groups * rows, groups * (columns - 1) + 1
         return samples[0] if samples else None, rows, columns
+
+    def by_groups(self, lines: Tensor) -> Tensor:
+        """(S, B, G·N) V on all lines to (S, G, B, N); as they are where there is one group."""
+        groups = self.ports.groups
+        return lines if groups == 1 else lines.unflatten(-1, (groups, -1)).transpose(-2, -3)
 
     @cached_property
     def network(self) -> PortNetwork:
@@ -77,6 +90,8 @@ class PortStage(Stage):
 
     def as_load(self) -> Load:
         """See :class:`Stage`."""
+        if self.ports.groups > 1:
+            raise SolverError("lines of a layer in groups are driven by sources, not by neurons")
         return Load.of(self.network, self.vdd)
 
     def drive(
@@ -89,7 +104,9 @@ class PortStage(Stage):
             sources = solved.outputs
         transfer = self.network.transfer
         constant = (self.vdd * transfer[..., -1])[..., None, :]
-        combined = sources @ transfer[..., :-1].transpose(-1, -2) + constant
+        combined = self.by_groups(sources) @ transfer[..., :-1].transpose(-1, -2) + constant
+        if self.ports.groups > 1:
+            combined = combined.transpose(-2, -3).flatten(-2)
         return PortsDriven(sources, combined, solved, self)
 
 

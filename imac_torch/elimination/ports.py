@@ -19,7 +19,8 @@ class PortNetwork:
     """Linear part of one layer: inputs to amplifier outputs, and its load on what drives it.
 
     Shapes: M outputs of L slices, C = N+1 columns (bias last), H horizontal partitions of up to K
-    columns.
+    columns. In groups (:class:`imac_torch.circuit.crossbar.CrossbarSpec`) shapes begin (..., G), M
+    and C are of one group.
 
     Attributes:
         positive_end: (..., M·L, C), I+ end voltage of the column's own partition per input
@@ -28,6 +29,7 @@ class PortNetwork:
         admittance: (..., H, K, K) S, input currents per input voltage; partitions do not couple.
         layout: Where columns lie in the H blocks.
         read_out: What the lines end in, and how outputs of partitions and slices meet.
+        groups: G.
     """
 
     positive_end: Tensor
@@ -35,6 +37,7 @@ class PortNetwork:
     admittance: Tensor
     layout: BlockLayout
     read_out: ReadOut
+    groups: int = 1
 
     @classmethod
     def of(cls, spec: CrossbarSpec, layout: BlockLayout, ports: BlockPorts) -> PortNetwork:
@@ -45,6 +48,7 @@ class PortNetwork:
             admittance=ports.admittance.sum(dim=-3),
             layout=layout,
             read_out=spec.read_out,
+            groups=spec.groups,
         )
 
     @property
@@ -54,13 +58,14 @@ class PortNetwork:
 
     @property
     def outputs(self) -> int:
-        """M."""
-        return int(self.positive_end.shape[-2]) // self.read_out.combination.slicing.count
+        """M, of all groups."""
+        rows = self.groups * int(self.positive_end.shape[-2])
+        return rows // self.read_out.combination.slicing.count
 
     @property
     def inputs(self) -> int:
-        """N, the bias not counted."""
-        return int(self.positive_end.shape[-1]) - 1
+        """Input lines of all groups, the bias not counted."""
+        return self.groups * (int(self.positive_end.shape[-1]) - 1)
 
     @property
     def transfer(self) -> Tensor:

@@ -68,8 +68,8 @@ class IMACLinear(nn.Module):
     network solves all layers together, with wires and loading.
 
     Args:
-        in_features: N.
-        out_features: M.
+        in_features: N, of one group.
+        out_features: M, of all groups.
         bias: Whether there is a bias. Its column exists either way; without a bias it has no
             memristors, but for the scheme 'matched', which has the neuron's threshold there.
         activation: What follows the weights.
@@ -80,6 +80,7 @@ class IMACLinear(nn.Module):
         dtype: Of the weights.
         initialise: Whether to draw weights at random, as torch's Linear does, from torch's global
             generator; without, they are 0 until they are set.
+        groups: G; each has M/G outputs and N inputs of its own, one group after the other.
 
     Attributes:
         matrix: The devices, read-outs and gain: :class:`imac_torch.model.matrix.ProgrammedMatrix`.
@@ -87,8 +88,8 @@ class IMACLinear(nn.Module):
         foreign: The file that this layer came from, while it may not name further ones.
 
     Raises:
-        ConversionError: A feature count is not positive, or the neuron cannot compute the
-            activation.
+        ConversionError: A feature count is not positive, groups do not divide the outputs, or the
+            neuron cannot compute the activation.
     """
 
     matrix: ProgrammedMatrix
@@ -105,10 +106,13 @@ class IMACLinear(nn.Module):
         name: str = "IMACLinear",
         dtype: torch.dtype = torch.float64,
         initialise: bool = True,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         if in_features < 1 or out_features < 1:
             raise ConversionError(f"{name}: {in_features}→{out_features} is not a layer")
+        if groups < 1 or out_features % groups:
+            raise ConversionError(f"{name}: {out_features} outputs are not {groups} equal groups")
         self.in_features = in_features
         self.out_features = out_features
         self.activation = Activation(IDENTITY.name) if activation is None else activation
@@ -122,7 +126,7 @@ class IMACLinear(nn.Module):
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(weight.new_zeros(out_features)) if bias else None
         self.matrix = ProgrammedMatrix(
-            out_features, in_features + 1, config, self.target, name=name
+            out_features, in_features + 1, config, self.target, name=name, groups=groups
         )
         if initialise:
             nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
@@ -135,6 +139,16 @@ class IMACLinear(nn.Module):
     @config.setter
     def config(self, config: Config) -> None:
         self.matrix.config = config
+
+    @property
+    def groups(self) -> int:
+        """G."""
+        return self.matrix.groups
+
+    @property
+    def lines(self) -> int:
+        """G·N, input lines without those of the bias."""
+        return self.groups * self.in_features
 
     @property
     def name(self) -> str:
@@ -178,8 +192,9 @@ class IMACLinear(nn.Module):
             if self.activation.function.clips
             else ""
         )
+        groups = f"{self.groups} groups of " if self.groups > 1 else ""
         return (
-            f"{len(spec.column_ends)}×{len(spec.row_ends)} partitions of up to "
+            f"{groups}{len(spec.column_ends)}×{len(spec.row_ends)} partitions of up to "
             f"{self.config.crossbar.columns}×{self.config.crossbar.rows}, mapping {levels} "
             f"({matrix.weight_errors().text(bias=self.bias is not None)}), "
             f"gain {matrix.gain():.4g}, neuron {self.neuron_spec().kind}{clipped}"
@@ -216,15 +231,21 @@ class IMACLinear(nn.Module):
         """The ideal circuit in software units, for training.
 
         Args:
-            x: (..., N).
+            x: (..., G·N).
 
         Returns:
             (..., M) in the type of ``x``, computed in float64; integers give float64.
         """
         lines = x.to(torch.float64) / self.scaling.input_scale
+        transfer = self.matrix.transfer()
+        if self.groups > 1:
+            lines = lines.unflatten(-1, (self.groups, self.in_features)).unsqueeze(-2)
+            transfer = transfer.unflatten(0, (self.groups, -1))
         lines = torch.cat([lines, lines.new_ones(*lines.shape[:-1], 1)], dim=-1)
         vdd = self.config.supplies.vdd
-        combined = vdd * (lines @ self.matrix.transfer().transpose(-1, -2))
+        combined = vdd * (lines @ transfer.transpose(-1, -2))
+        if self.groups > 1:
+            combined = combined.flatten(-3)
         threshold, slope = self.threshold_and_slope()
         function = self.activation.function
         result = function.ideal(combined, threshold, slope, vdd)

@@ -80,6 +80,7 @@ class ProgrammedMatrix(nn.Module):
         config: Of this layer (:meth:`Config.for_layer`).
         target: Asked for what is wanted, whenever it matters.
         name: For messages.
+        groups: G; each has M/G outputs and N inputs of its own.
 
     Attributes:
         config: As given; another one holds from then on.
@@ -101,8 +102,10 @@ class ProgrammedMatrix(nn.Module):
         target: Callable[[], Target],
         *,
         name: str,
+        groups: int = 1,
     ) -> None:
         super().__init__()
+        self.groups = groups
         self.outputs = outputs
         self.columns = columns
         self.config = config
@@ -161,13 +164,13 @@ class ProgrammedMatrix(nn.Module):
         self.register_buffer("input_factor", factor.clone())
 
     def partitions(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Last columns and last rows (1-based) of the arrays that the matrix is cut into.
+        """Last columns and last rows (1-based) of the arrays that a group is cut into.
 
         Raises:
             ConversionError: It cannot be cut as asked.
         """
         try:
-            return partitions(self.columns, self.rows, self.config.crossbar)
+            return partitions(self.columns, self.rows // self.groups, self.config.crossbar)
         except CircuitError as error:
             raise ConversionError(f"{self.name}: {error}") from None
 
@@ -254,7 +257,7 @@ class ProgrammedMatrix(nn.Module):
 
     def crossbar(self) -> CrossbarSpec:
         """The crossbars as they are built, wires included."""
-        return build_crossbar(self.conductances(), self.config, self.gain())
+        return build_crossbar(self.conductances(), self.config, self.gain(), self.groups)
 
     @lasting()
     def draw(self, generator: torch.Generator | None = None) -> None:
@@ -352,7 +355,7 @@ class ProgrammedMatrix(nn.Module):
         Args:
             gain: Of the amplifiers.
         """
-        device, parts = self.config.device, len(self.partitions()[1])
+        device, parts = self.config.device, self.groups * len(self.partitions()[1])
         count = gains.tried_outputs(self.outputs, self.slicing.count, parts)
         chosen = torch.linspace(
             0, self.outputs - 1, count, dtype=torch.float64, device=self.trim.device
@@ -368,7 +371,8 @@ class ProgrammedMatrix(nn.Module):
         )
         return predict(
             build_crossbar(found.pair, config, gain), wanted, self.statistics,
-            source_resistance=self.target().driver_resistance, load_factor=self.outputs / count,
+            source_resistance=self.target().driver_resistance,
+            load_factor=max(1.0, self.outputs / self.groups / count),
             spread=gains.spread(device.variation),
         )  # fmt: skip
 

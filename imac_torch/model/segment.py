@@ -17,6 +17,7 @@ from imac_torch.config import Config, Supplies, Timing
 from imac_torch.dc.native import Native, Prepared
 from imac_torch.errors import CircuitError, ConversionError, SolverError
 from imac_torch.model.coding import Signs, check_features, check_tensor, encode
+from imac_torch.model.effective import NARROW, Effective
 from imac_torch.model.linear import IMACLinear, connect
 from imac_torch.model.positions import Positions, Vectors, positions_of
 from imac_torch.model.state import pack, unpack
@@ -35,6 +36,8 @@ Made = TypeVar("Made")
 
 INPUTS: Final = ""
 """In :attr:`Segment.scaled`: no layer has this name."""
+POSITIONS: Final = 16384
+"""Input vectors that are solved at a time, where a segment is no matrix: what bounds memory."""
 
 
 class Segment(nn.Module):
@@ -83,6 +86,10 @@ class Segment(nn.Module):
         if not layers:
             raise ConversionError("a segment has at least one analog layer")
         for before, after in pairwise(layers):
+            if after.groups > 1:
+                raise ConversionError(
+                    f"{after.name} has {after.groups} groups: such a layer begins a segment"
+                )
             if before.out_features != after.in_features:
                 raise ConversionError(
                     f"{before.name} has {before.out_features} outputs, {after.name} takes "
@@ -95,9 +102,15 @@ class Segment(nn.Module):
         self.open, self.saturates = False, False
         self.scaled: frozenset[str] = frozenset()
         self.stand_in: Callable[[Tensor], Tensor] | None = None
+        if self.positions.groups != layers[0].groups:
+            raise ConversionError(
+                f"{layers[0].name} has {layers[0].groups} groups, its positions "
+                f"{self.positions.groups}"
+            )
         self._set(config)
         self._told = Signs()
         self._cache: Memory[Any] = Memory()
+        self._matrices: Memory[Effective] = Memory(2)
         self._of_layers: list[Memory[Any]] = [Memory() for _ in layers]
 
     def _set(self, config: Config) -> None:
@@ -141,7 +154,7 @@ class Segment(nn.Module):
         Raises:
             CircuitError: They are not.
         """
-        check_features(features, self.first.in_features, f"layer {self.first.name}")
+        check_features(features, self.first.lines, f"layer {self.first.name}")
 
     def voltages(self, features: Tensor) -> Tensor:
         """Input voltages of the circuit.
@@ -160,9 +173,12 @@ class Segment(nn.Module):
             SettingWarning: Inputs are negative, and ``supplies.vss`` is not -vdd; said once.
         """
         self.check(features)
-        self._told.check(features, self.supplies)
-        scale = self.first.scaling.input_scale
-        return encode(self.within(features).to(torch.float64), self.supplies, scale)
+        return self.coded(features.to(torch.float64))
+
+    def coded(self, x: Tensor) -> Tensor:
+        """Inputs of any shape as V on lines; see :meth:`voltages`."""
+        self._told.check(x, self.supplies)
+        return encode(self.within(x), self.supplies, self.first.scaling.input_scale)
 
     def within(self, features: Tensor) -> Tensor:
         """Inputs of any shape as the circuit gets them: within full scale, if it saturates.
@@ -224,6 +240,11 @@ class Segment(nn.Module):
             settings: Compared by ``==``.
             make: Makes it of the layers as they are.
         """
+        return self._kept(self._cache, settings, make)
+
+    def _kept(
+        self, memory: Memory[Made], settings: object, make: Callable[[], Made]
+    ) -> Made:
         if self._tracked():
             return make()
         tensors = [*self.layers.parameters(), *self.layers.buffers()]
@@ -236,8 +257,7 @@ class Segment(nn.Module):
             ),
         )
         # Gains that are determined on demand are in buffers afterwards.
-        made: Made = self._cache.get(everything, tensors, make)
-        return made
+        return memory.get(everything, tensors, make)
 
     def _tracked(self) -> bool:
         """Whether what is made of layers has a graph, or is of one draw only."""
@@ -309,21 +329,55 @@ class Segment(nn.Module):
                 :attr:`positions` says.
 
         Returns:
-            As those layers give it, (…, M), in the type of ``x`` (the circuit is solved in
-            float64; integers give float64); NaN at positions that did not converge.
+            As those layers give it, (…, M), in the type of ``x`` (integers give float64); NaN at
+            positions that did not converge. The circuit is solved in float64; where the segment
+            is one matrix (:meth:`effective`), that is applied in the type of ``x``, so that
+            outputs of float32 are off by some 2e-7 of their range.
         """
         if self.stand_in is not None:
             return self.stand_in(x)
+        refuse_transforms([x, *self.parameters()] if isinstance(x, Tensor) else [])
         check_tensor(x, f"layer {self.first.name}")
-        rows = self.positions.vectors(x)
-        if x.ndim != 2 and rows.shape[1] != self.first.in_features:
+        if (width := self.positions.inputs(x)) != self.first.lines:
             raise CircuitError(
-                f"layer {self.first.name} takes {self.first.in_features} inputs at every position, "
-                f"a tensor {tuple(x.shape)} gives {rows.shape[1]}"
+                f"layer {self.first.name} takes {self.first.lines} inputs at every position, "
+                f"a tensor {tuple(x.shape)} gives {width}"
             )
-        outputs = self.decode(self.solve(rows, power=False).outputs)
-        found = self.positions.tensor(outputs, x)
-        return found.to(x.dtype) if x.is_floating_point() else found
+        given = x if x.is_floating_point() else x.to(torch.float64)
+        effective = self.effective(torch.float32 if given.dtype in NARROW else given.dtype)
+        if effective is not None and given.numel():
+            volts = self.coded(given.to(effective.weight.dtype))
+            return self.decode(effective(volts, self.positions)).to(given.dtype)
+        # Position by position, some samples at a time.
+        step = max(1, POSITIONS // max(1, self.positions.count(given))) if given.ndim else 1
+        batched = given.split(step) if self.positions.batched(given) else (given,)
+        return torch.cat([self._position_by_position(part) for part in batched]).to(given.dtype)
+
+    def _position_by_position(self, x: Tensor) -> Tensor:
+        rows = self.positions.vectors(x)
+        outputs = torch.cat(
+            [self.solve(part, power=False).outputs for part in rows.split(POSITIONS)]
+        )
+        return self.positions.tensor(self.decode(outputs), x)
+
+    def effective(self, dtype: torch.dtype) -> Effective | None:
+        """The segment as one matrix at every position; None: it is none.
+
+        It is one where a single layer of ohmic cells is solved by the native engine.
+
+        Args:
+            dtype: Of the matrix.
+        """
+        native = self.engine
+        if len(self.layers) > 1 or not isinstance(native, Native):
+            return None
+        if self.first.config.device.bend is not None:
+            return None
+
+        def make() -> Effective:
+            return Effective.of(self.prepare(), native, dtype)
+
+        return self._kept(self._matrices, (native, dtype), make)
 
     def software(self, x: Tensor) -> list[Tensor]:
         """What the software layers give that the segment stands for.

@@ -298,7 +298,7 @@ def layer_shapes(network: IMACNetwork) -> list[LayerShape]:
                 inputs=spec.inputs,
                 outputs=spec.outputs,
                 horizontal=len(spec.column_ends),
-                vertical=len(spec.row_ends),
+                vertical=spec.groups * len(spec.row_ends),
                 rows=max(rows, config.crossbar.rows),
                 columns=max(columns, config.crossbar.columns),
                 cell=config.interconnect.cell_width * config.interconnect.cell_length,

@@ -28,7 +28,13 @@ _CALLED: Final = (
     "forward", "__call__", "_call_impl", "_wrapped_call_impl", "_slow_forward",
 )  # fmt: skip
 """What runs when a module of torch is called."""
-_CALLED_BY: Final[Mapping[type[nn.Module], tuple[str, ...]]] = {nn.Sequential: ("__iter__",)}
+_CALLED_BY: Final[Mapping[type[nn.Module], tuple[str, ...]]] = {
+    nn.Sequential: ("__iter__",),
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), ("_conv_forward",)),
+    **dict.fromkeys(
+        (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), ("_output_padding",)
+    ),
+}
 """What the forward of a class calls on itself besides."""
 _NOT_CALLED: Final = ("__init__", "extra_repr")
 _GLOBAL: Final = ("_global_forward_hooks", "_global_forward_pre_hooks")

@@ -97,7 +97,10 @@ def prepare_transient(
     lines: list[ReducedLines | ExactLines] = []
     for (crossbar, spec), interconnect, stage in zip(layers, interconnects, ohmic, strict=True):
         if crossbar.conductances.positive.ndim != 2:
-            raise SolverError("transients take conductances without sample dimensions; select one")
+            raise SolverError(
+                "transients take conductances (M, C), of one sample and in one group, got "
+                f"{tuple(crossbar.conductances.positive.shape)}"
+            )
         capacitances = LineCapacitances.of(interconnect, crossbar)
         if capacitances is None:
             lines.append(ReducedLines(SeriesModel.static(stage.ports), stage.ports))

@@ -84,7 +84,7 @@ class _Finder:
     def layer(self, node: fx.Node) -> nn.Module | None:
         """The layer that a call makes analog."""
         module = self.module(node)
-        if module is None or argument(node) is None or not is_layer(module):
+        if module is None or argument(node) is None or not is_layer(module, spatial=True):
             return None
         return module if self.wanted(str(node.target), module) else None
 

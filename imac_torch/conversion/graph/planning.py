@@ -105,7 +105,7 @@ def plan_graph(
     modes = {path: part.training for path, part in model.named_modules()}
     model.eval()
     layers = {
-        path: part for path, part in model.named_modules() if isinstance(part, layer_modules())
+        path: part for path, part in model.named_modules() if isinstance(part, layer_modules(spatial=True))
     }
     keep = chosen_by(exclude, layers, "exclude")
     only = None if include is None else chosen_by(include, layers, "include")
@@ -146,7 +146,7 @@ def _hidden(
             full = ".".join(item for item in (path, name) if item)
             if any(full.startswith(f"{other}.") for other in inside_torch):
                 continue
-            if is_layer(part):
+            if is_layer(part, spatial=True):
                 if wanted(full, part):
                     yield full, part
             elif of_torch(part):
@@ -202,7 +202,7 @@ class _Writer:
     def _reason(self, node: fx.Node, module: nn.Module) -> str:
         """Why a module that is called stays in software."""
         path = str(node.target)
-        if isinstance(module, layer_modules()):
+        if isinstance(module, layer_modules(spatial=True)):
             if self._keep(path, module):
                 return "excluded"
             if self._only is not None and not self._only(path, module):
@@ -211,7 +211,7 @@ class _Writer:
             if isinstance(module, kind) and (why := own_behaviour(module, kind)) is not None:
                 self.odd[path] = f"({Leaf(path, module).label}) {why}"
                 return why
-        if isinstance(module, layer_modules()):
+        if isinstance(module, layer_modules(spatial=True)):
             return "is called with more than one tensor"
         if no_operation(node, module) is not None:
             return "stands between modules in software"

@@ -6,6 +6,8 @@ reach the circuit's inputs at each of them.
 """
 
 from imac_torch.model.positions.base import KINDS, Positions, positions_of
+from imac_torch.model.positions.stuffed import Stuffed
 from imac_torch.model.positions.vectors import Vectors
+from imac_torch.model.positions.windows import Windows
 
-__all__ = ["KINDS", "Positions", "Vectors", "positions_of"]
+__all__ = ["KINDS", "Positions", "Stuffed", "Vectors", "Windows", "positions_of"]

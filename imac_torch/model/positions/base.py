@@ -31,6 +31,17 @@ class Positions(ABC):
     """Name in files, and in :data:`KINDS`."""
 
     @abstractmethod
+    def inputs(self, x: Tensor) -> int:
+        """G·N: inputs that the circuit gets of such a tensor at every position.
+
+        Args:
+            x: As the software layer takes it; only its shape counts.
+
+        Raises:
+            CircuitError: The layer does not take such tensors.
+        """
+
+    @abstractmethod
     def vectors(self, x: Tensor) -> Tensor:
         """(R, G·N): the inputs of the circuit at every position, group after group.
 
@@ -63,6 +74,10 @@ class Positions(ABC):
         """
 
     @abstractmethod
+    def batched(self, x: Tensor) -> bool:
+        """Whether the first dimension of such a tensor counts samples."""
+
+    @abstractmethod
     def count(self, x: Tensor) -> int:
         """Positions of one sample of a batch ``x``: how often the circuit is used for it."""
 
@@ -73,7 +88,11 @@ class Positions(ABC):
 
 KINDS: Final[Registry[type[Positions]]] = Registry(
     "kind of positions",
-    {"vectors": "imac_torch.model.positions.vectors:Vectors"},
+    {
+        "vectors": "imac_torch.model.positions.vectors:Vectors",
+        "windows": "imac_torch.model.positions.windows:Windows",
+        "stuffed": "imac_torch.model.positions.stuffed:Stuffed",
+    },
     instantiate=False,
     error=ConversionError,
 )

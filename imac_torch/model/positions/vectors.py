@@ -16,10 +16,14 @@ class Vectors(Positions):
 
     kind = "vectors"
 
-    def vectors(self, x: Tensor) -> Tensor:
+    def inputs(self, x: Tensor) -> int:
         """See :class:`Positions`."""
         if x.ndim == 0:
             raise CircuitError("a linear layer takes (..., N), this has no dimension")
+        return int(x.shape[-1])
+
+    def vectors(self, x: Tensor) -> Tensor:
+        """See :class:`Positions`."""
         return x.reshape(-1, x.shape[-1])
 
     def tensor(self, rows: Tensor, x: Tensor) -> Tensor:
@@ -30,6 +34,10 @@ class Vectors(Positions):
         """See :class:`Positions`."""
         return nn.functional.linear(x, weight, bias)
 
+    def batched(self, x: Tensor) -> bool:
+        """See :class:`Positions`."""
+        return x.ndim > 1
+
     def count(self, x: Tensor) -> int:
         """See :class:`Positions`."""
-        return x.shape[:-1].numel() // x.shape[0] if x.ndim > 1 else 1
+        return x.shape[1:-1].numel()
