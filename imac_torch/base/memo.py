@@ -54,6 +54,10 @@ class Memory(Generic[Result]):
         self._entries.append((settings, kept, result))
         return result
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries = []
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Memory[Result]:
         return Memory(self.limit)
 

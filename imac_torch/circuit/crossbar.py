@@ -100,10 +100,11 @@ class CrossbarSpec:
             if not ends or ends[-1] != count or not ascending:
                 raise CircuitError(f"{name} = {ends} does not cut {count} lines")
         for name, tensor in (("positive", positive), ("negative", negative)):
-            if not bool((torch.isfinite(tensor) & (tensor >= 0)).all()):
+            lowest, highest = (float(x) for x in torch.aminmax(tensor.detach()))
+            if not (lowest >= 0.0 and highest < float("inf")):  # what is no number is neither
                 raise CircuitError(
                     f"{name} conductances must be finite and >= 0 (0 is an open cell), got "
-                    f"{float(tensor.min())} to {float(tensor.max())} S"
+                    f"{lowest} to {highest} S"
                 )
         for name in ("input_segment", "output_segment"):
             value = float(getattr(self, name).detach())

@@ -12,8 +12,10 @@ Shapes: M outputs of L slices, C columns (bias last), H partitions of up to K co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Final
 
 import torch
@@ -106,6 +108,38 @@ class RowDivider:
         scale = self.weight * (self.gain / (minus + self.negative_load))
         rows = scale * (ratio * positive + self.by_negative * negative)
         return self.slicing.join(self.scatter(rows))
+
+    def component(
+        self, pair: ConductancePair, wanted: Tensor
+    ) -> Callable[[RowDivider], float]:
+        """Σ transfer·wanted over all outputs and columns, for other loads and gains of the ends.
+
+        Sums over the cells of a partition are all that it takes, whatever the rows end in.
+
+        Args:
+            pair: (M·L, C) S.
+            wanted: (M, C).
+
+        Returns:
+            A function of the divider, which has the same partitions and slices.
+        """
+        widths = [end - start for start, end in pairwise((0, *self.column_ends))]
+
+        def by_parts(columns: Tensor) -> Tensor:
+            return torch.stack([part.sum(-1) for part in columns.split(widths, -1)], -1)
+
+        wanted = self.slicing.of_rows(wanted, dim=-2)
+        shares = self.slicing.row_shares(wanted, len(wanted))[:, None]
+        plus, minus = by_parts(pair.positive), by_parts(pair.negative)
+        of_plus, of_minus = by_parts(pair.positive * wanted), by_parts(pair.negative * wanted)
+
+        def of(divider: RowDivider) -> float:
+            ratio = (divider.by_positive * minus + divider.shift) / (plus + divider.positive_load)
+            scale = divider.weight * (divider.gain / (minus + divider.negative_load))
+            rows = scale * (ratio * of_plus + divider.by_negative * of_minus)
+            return float((shares * rows).sum())
+
+        return of
 
     @property
     def combined_gain(self) -> float:

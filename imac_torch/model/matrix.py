@@ -123,6 +123,7 @@ class ProgrammedMatrix(nn.Module):
         self.set_input_statistics(InputStatistics.independent(columns - 1))
         self._matches: Memory[Match] = Memory(4)
         self._quantized: Memory[QuantizedWeights] = Memory()
+        self._gains: Memory[float] = Memory()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ProgrammedMatrix:
         """Move the matrix; another type is for software weights, what is here keeps its own."""
@@ -239,6 +240,15 @@ class ProgrammedMatrix(nn.Module):
         pair = to_conductances(digits, self.config.device, mapping, where=self.name)
         return pair if target.bias else without_bias(pair)
 
+    def forget(self) -> None:
+        """Let go of what is remembered of the weights; it is computed anew when it is asked for."""
+        for memory in (self._matches, self._quantized, self._gains):
+            memory.clear()
+
+    def sources(self) -> tuple[Tensor, ...]:
+        """Buffers that conductances depend on."""
+        return tuple(self.buffers()) if self.matched else ()
+
     @property
     def history(self) -> tuple[DeviceSample, ...]:
         """Everything that becomes of the devices now."""
@@ -315,7 +325,14 @@ class ProgrammedMatrix(nn.Module):
         gain = self.config.amplifier.gain
         if gain is None:
             if not self.matched:
-                return gains.least_squares(self._slope_by_gain(), self.name, self.partitions()[0])
+                target = self.target()
+                return self._gains.get(
+                    (self.config, target.unit, target.bias),
+                    (target.weights,),
+                    lambda: gains.least_squares(
+                        self._slope_by_gain(), self.name, self.partitions()[0]
+                    ),
+                )
             if bool(torch.isnan(self.matched_gain)):
                 self.choose_gain()
             return float(self.matched_gain)
@@ -379,16 +396,15 @@ class ProgrammedMatrix(nn.Module):
     @lasting()
     def _slope_by_gain(self) -> Callable[[float], float] | None:
         """:meth:`transfer_slope` of any gain; None where all weights are 0."""
-        target, quantized, pair = self.target(), self.quantized(), self.nominal_conductances()
+        target, quantized = self.target(), self.quantized()
         values = quantized.scale * quantized.values
         largest = values.abs().max()
         if float(largest) == 0.0:
             return None
         wanted = values / largest
         power, unit = float(wanted.square().sum()), target.unit * float(largest)
-        return lambda gain: (
-            float((self.divider(gain).transfer(pair) * wanted).sum()) / power / unit
-        )
+        component = self.divider(1.0).component(self.nominal_conductances(), wanted)
+        return lambda gain: component(self.divider(gain)) / power / unit
 
     @lasting()
     def transfer_slope(self) -> float:

@@ -21,7 +21,7 @@ from imac_torch.model.effective import NARROW, Effective
 from imac_torch.model.linear import IMACLinear, connect
 from imac_torch.model.positions import Positions, Vectors, positions_of
 from imac_torch.model.state import pack, unpack
-from imac_torch.numeric.modes import lasting, refuse_transforms
+from imac_torch.numeric.modes import lasting, ordinary, refuse_transforms
 from imac_torch.periphery.activations import Bounded
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.results.solution import Solution
@@ -36,6 +36,8 @@ Made = TypeVar("Made")
 
 INPUTS: Final = ""
 """In :attr:`Segment.scaled`: no layer has this name."""
+LARGE: Final = 2**16
+"""Weights of a layer above which it is not worth the memory to remember how they were mapped."""
 POSITIONS: Final = 16384
 """Input vectors that are solved at a time, where a segment is no matrix: what bounds memory."""
 
@@ -247,7 +249,9 @@ class Segment(nn.Module):
     ) -> Made:
         if self._tracked():
             return make()
-        tensors = [*self.layers.parameters(), *self.layers.buffers()]
+        tensors: list[Tensor] = [*self.layers.parameters()]
+        for layer in self.analog_layers():
+            tensors += layer.matrix.sources()
         everything = (
             settings,
             self.supplies.vdd,
@@ -375,7 +379,12 @@ class Segment(nn.Module):
             return None
 
         def make() -> Effective:
-            return Effective.of(self.prepare(), native, dtype)
+            # Nothing but the matrix is kept: what the crossbars are made of is several times it.
+            with ordinary():
+                found = Effective.of(native.prepare(self.parts()), native, dtype)
+            if found.weight.numel() > LARGE:
+                self.first.matrix.forget()
+            return found
 
         return self._kept(self._matrices, (native, dtype), make)
 
