@@ -8,16 +8,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from imac_torch.conversion.handlers.attention import attention, encoder_layer
 from imac_torch.conversion.handlers.convolution import convolution, transposed
-from imac_torch.conversion.handlers.source import Source
+from imac_torch.conversion.handlers.recurrent import cell, recurrent
+from imac_torch.conversion.handlers.source import Expanded, Source
 from imac_torch.errors import ConversionError, ImacError
 from imac_torch.model.linear import IMACLinear
 from imac_torch.numeric.modes import differentiating
 from imac_torch.software.behaviour import computes_as, own_behaviour
 from imac_torch.software.leaves import Leaf
 
-__all__ = ["Source", "layer_modules", "register_layer", "remove_layer", "source_of"]
-
+__all__ = [
+    "Expanded",
+    "Source",
+    "expand",
+    "expandable",
+    "is_layer",
+    "layer_modules",
+    "register_expansion",
+    "register_layer",
+    "remove_layer",
+    "source_of",
+]
 
 Handler = Callable[[Any], Source]
 """Given a module of its class, in any mode: what the module computes in evaluation mode."""
@@ -32,7 +44,17 @@ _SPATIAL: dict[type[nn.Module], Handler] = {
     **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), transposed),
 }
 """Of classes whose matrix is applied at positions of its own."""
-_BUILT_IN = frozenset({*_HANDLERS, *_SPATIAL})
+Expansion = Callable[[Any], nn.Module]
+"""Given a module of its class: one that computes the same, in the same mode, of layers that have
+handlers. It is called like the original; an :class:`Expanded` is not traced."""
+
+_EXPANSIONS: dict[type[nn.Module], Expansion] = {
+    nn.MultiheadAttention: attention,
+    nn.TransformerEncoderLayer: encoder_layer,
+    **dict.fromkeys((nn.RNN, nn.LSTM, nn.GRU), recurrent),
+    **dict.fromkeys((nn.RNNCell, nn.LSTMCell, nn.GRUCell), cell),
+}
+_BUILT_IN = frozenset({*_HANDLERS, *_SPATIAL, *_EXPANSIONS})
 
 
 def register_layer(
@@ -57,11 +79,62 @@ def register_layer(
     (_SPATIAL if spatial else _HANDLERS)[kind] = handler
 
 
+def register_expansion(kind: type[nn.Module], expansion: Expansion) -> None:
+    """Let layers inside of modules of a class of yours be analog that are no modules there.
+
+    Args:
+        kind: The class.
+        expansion: Makes a module of such layers that computes the same.
+
+    Raises:
+        ConversionError: The class is one of the package's own.
+    """
+    if kind in _BUILT_IN:
+        raise ConversionError(f"{kind.__name__} has its expansion; register a class of your own")
+    remove_layer(kind)
+    _EXPANSIONS[kind] = expansion
+
+
+def expandable(module: nn.Module) -> bool:
+    """Whether a module has an expansion, and computes what its class does."""
+    return computes_as(module, *_EXPANSIONS)
+
+
+def expand(model: nn.Module) -> dict[str, nn.Module]:
+    """Put expansions in the places of the modules in a model that have one.
+
+    Args:
+        model: Changed in place.
+
+    Returns:
+        What was there, by path.
+    """
+    done: dict[int, nn.Module] = {}
+    found: dict[str, nn.Module] = {}
+
+    def visit(parent: nn.Module, prefix: str) -> None:
+        for name, child in list(parent._modules.items()):
+            if child is None:
+                continue
+            path = f"{prefix}.{name}" if prefix else name
+            if id(child) in done or expandable(child):
+                found[path] = child
+                if id(child) not in done:
+                    kind = next(k for k in reversed(_EXPANSIONS) if computes_as(child, k))
+                    done[id(child)] = _EXPANSIONS[kind](child)
+                parent._modules[name] = child = done[id(child)]
+            visit(child, path)
+
+    visit(model, "")
+    return found
+
+
 def remove_layer(kind: type[nn.Module]) -> None:
     """Forget a class that was registered; the package's own stay."""
     if kind not in _BUILT_IN:
         _HANDLERS.pop(kind, None)
         _SPATIAL.pop(kind, None)
+        _EXPANSIONS.pop(kind, None)
 
 
 def layer_modules(*, spatial: bool = False) -> tuple[type[nn.Module], ...]:

@@ -36,6 +36,8 @@ class Leaf:
     def label(self) -> str:
         """Its class, with the shape of a linear layer."""
         module = self.module
+        if isinstance(name := getattr(module, "stands_for", None), str):
+            return name
         if hasattr(module, "in_features") and hasattr(module, "out_features"):
             return f"{type(module).__name__} {module.in_features}→{module.out_features}"
         return type(module).__name__

@@ -13,7 +13,13 @@ from imac_torch.conversion.building import Placed
 from imac_torch.conversion.graph.chains import Cut, Link, find_chains
 from imac_torch.conversion.graph.functions import name_of, no_operation, weighted
 from imac_torch.conversion.graph.tracing import Traced, of_torch, trace
-from imac_torch.conversion.layers import is_layer, layer_modules, source_of
+from imac_torch.conversion.layers import (
+    Expanded,
+    expand,
+    is_layer,
+    layer_modules,
+    source_of,
+)
 from imac_torch.conversion.plan import BATCH_NORMS, recognised
 from imac_torch.conversion.selection import Choice, Selection, chosen_by
 from imac_torch.errors import ConversionError
@@ -25,6 +31,9 @@ from imac_torch.software.leaves import Leaf, unwrapped
 from imac_torch.software.plain import copied, settled
 
 __all__ = ["GraphPlan", "plan_graph", "private_copy"]
+
+EXPANDED = "its matrices are layers, what stands between them is software"
+"""Of a module that became several layers."""
 
 
 @dataclass
@@ -104,16 +113,28 @@ def plan_graph(
     """
     modes = {path: part.training for path, part in model.named_modules()}
     model.eval()
-    layers = {
-        path: part for path, part in model.named_modules() if isinstance(part, layer_modules(spatial=True))
-    }
+    expanded = expand(model)
+    kinds = layer_modules(spatial=True)
+    layers = {path: part for path, part in model.named_modules() if isinstance(part, kinds)}
+    layers |= expanded
     keep = chosen_by(exclude, layers, "exclude")
     only = None if include is None else chosen_by(include, layers, "include")
+    for path, module in expanded.items():
+        if keep(path, module):
+            above, _, name = path.rpartition(".")
+            setattr(model.get_submodule(above), name, module)
+    whole = [path for path, part in expanded.items() if only is not None and only(path, part)]
 
     def wanted(path: str, module: nn.Module) -> bool:
-        return not keep(path, module) and (only is None or only(path, module))
+        if keep(path, module):
+            return False
+        inside = any(path.startswith(f"{one}.") for one in whole)
+        return only is None or inside or only(path, module)
 
-    traced = trace(model, inputs, (*recognised(), *BATCH_NORMS))
+    opaque = {
+        path: EXPANDED for path, part in model.named_modules() if isinstance(part, Expanded)
+    }
+    traced = trace(model, inputs, _known(), opaque)
     hidden = dict(_hidden(traced, wanted))
     elsewhere = {id(part) for path in traced.opaque for part in _parts(traced.model, path)}
     cuts = []
@@ -127,6 +148,11 @@ def plan_graph(
     writer = _Writer(traced, cuts, keep, only)
     records = writer.records()
     return GraphPlan(traced.model, cuts, records, inputs, modes, writer.odd)
+
+
+def _known() -> tuple[type[nn.Module], ...]:
+    """Classes of layers, and of what a graph recognises around them."""
+    return (*layer_modules(spatial=True), *recognised(), *BATCH_NORMS)
 
 
 def _parts(model: nn.Module, path: str) -> Iterator[nn.Module]:
@@ -207,7 +233,7 @@ class _Writer:
                 return "excluded"
             if self._only is not None and not self._only(path, module):
                 return "not included"
-        for kind in (*recognised(), *BATCH_NORMS):
+        for kind in _known():
             if isinstance(module, kind) and (why := own_behaviour(module, kind)) is not None:
                 self.odd[path] = f"({Leaf(path, module).label}) {why}"
                 return why

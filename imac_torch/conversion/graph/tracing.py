@@ -17,6 +17,10 @@ _CONTAINERS: tuple[type[nn.Module], ...] = (
     nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict,
 )  # fmt: skip
 """Classes of torch that compute nothing themselves."""
+_CALLING: tuple[type[nn.Module], ...] = (
+    nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder, nn.TransformerDecoderLayer,
+)  # fmt: skip
+"""Classes of torch that only call their parts."""
 _TORCH = ("torch.nn", "torch.ao.nn")
 
 
@@ -26,7 +30,8 @@ def of_torch(module: nn.Module) -> bool:
     Those that hold layers (MultiheadAttention, TransformerEncoderLayer, …) compute with the weights
     of these layers, not by calling them.
     """
-    return type(module) not in _CONTAINERS and type(module).__module__.startswith(_TORCH)
+    kind = type(module)
+    return kind not in (*_CONTAINERS, *_CALLING) and kind.__module__.startswith(_TORCH)
 
 
 @dataclass
@@ -107,7 +112,12 @@ class _Tracer(fx.Tracer):
             self._inside.pop()
 
 
-def trace(model: nn.Module, inputs: Inputs, kinds: tuple[type[nn.Module], ...]) -> Traced:
+def trace(
+    model: nn.Module,
+    inputs: Inputs,
+    kinds: tuple[type[nn.Module], ...],
+    opaque: Mapping[str, str] | None = None,
+) -> Traced:
     """The calls that a model's forward makes, in evaluation mode.
 
     Where a module's forward depends on values (or does what torch.fx cannot record), the module
@@ -117,8 +127,9 @@ def trace(model: nn.Module, inputs: Inputs, kinds: tuple[type[nn.Module], ...]) 
         model: In evaluation mode; it becomes part of the result.
         inputs: Of its forward.
         kinds: Classes that are layers or activations, whoever defines them.
+        opaque: Paths of modules that are one call each whatever they do, and why.
     """
-    found = Traced(model)
+    found = Traced(model, dict(opaque or {}))
     while True:
         tracer = _Tracer(inputs, kinds, found.opaque)
         try:

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from imac_torch.model.linear import IMACLinear
 from imac_torch.model.positions import Positions, Vectors
+
+
+class Expanded(nn.Module):
+    """A module that computes what one of torch does with matrices that are layers of its own.
+
+    It is called as one: no graph goes through it.
+
+    Attributes:
+        stands_for: Name of the class that it stands for.
+    """
+
+    stands_for: str
 
 
 @dataclass(frozen=True)
