@@ -7,16 +7,18 @@ import math
 import re
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from imac_torch import Config, convert
+from imac_torch import Config, convert, load, save
 from imac_torch.config import Crossbar, Interconnect, Memristor, Neuron, WeightMapping
 from imac_torch.conversion.ablation import STEPS, ablate, layer_effects, software_activations
 from imac_torch.conversion.calibration import calibrate
 from imac_torch.errors import ConversionError, ConversionWarning
+from imac_torch.mapping.quantization import percent
 from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.analysis import analyse
 
@@ -223,3 +225,24 @@ def test_weight_errors_are_one_figure(generator: torch.Generator, scheme: str) -
         assert f"{100 * by_hand[0]:.2g} % of their rms" in text or by_hand[0] >= 0.1
         assert text in next(r.detail for r in circuit.records if r.path == layer.name)
         assert text in layer.description()
+
+
+def test_output_errors_are_one_figure(generator: torch.Generator, tmp_path: Path) -> None:
+    """By hand from the circuit's voltages; summary, saved networks and analyses have it."""
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4)).double()
+    x, labels = images(generator), torch.arange(30) % 4
+    circuit = convert(model, Config(device=Memristor(rlow=10e3, rhigh=1e5)), samples=x)
+    again = load(save(circuit, tmp_path / "n.safetensors"))
+    details = analyse(circuit, model, [(x, labels)], ablation=False)
+    states = circuit.solve(x).layers
+    for index, wanted in enumerate((model[:2](x).detach(), model(x).detach())):
+        layer = list(circuit.analog_layers())[index]
+        found = states[index].outputs / 0.8 * layer.scaling.output_scale
+        difference = (found.detach() - wanted).square().mean().sqrt()
+        error = float(difference / (wanted - wanted.mean(0)).square().mean().sqrt())
+        assert error > 0.005
+        assert layer.calibrated_error == pytest.approx(error, rel=1e-9)
+        assert details.layers[index].output_error == pytest.approx(error, rel=1e-9)
+        assert list(again.analog_layers())[index].calibrated_error == layer.calibrated_error
+        words = f"outputs were off by {percent(error)} (rms) of what varies in them"
+        assert layer.description().endswith(words)

@@ -588,3 +588,22 @@ def test_losses_are_said() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConversionWarning)
         convert(nn.Sequential(linear, nn.Tanh()))
+
+
+def test_a_gain_that_is_not_enough_is_said_once(recwarn: pytest.WarningsRecorder) -> None:
+    """Lines of one column follow their input: no amplifier gives back what is not there."""
+    config = Config(crossbar=Crossbar(rows=1, columns=1))
+    model = nn.Sequential(*mlp(8, 3), nn.Sigmoid())
+    model[0].weight.data.mul_(20.0)
+    network = convert(model, config)
+    network(torch.ones(2, 8))
+    network.summary()
+    layer = IMACLinear(8, 3, config=config)  # nobody converts this one
+    with torch.no_grad():
+        for mine, trained in zip(layer.parameters(), network.parameters(), strict=True):
+            mine.copy_(trained)
+    for _ in range(2):
+        layer(torch.ones(2, 8))
+    said = [str(item.message) for item in recwarn if "no gain makes" in str(item.message)]
+    assert [text.count("no gain makes") for text in said] == [1, 1]
+    assert "crossbar.columns" in said[0]

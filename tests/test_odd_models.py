@@ -153,7 +153,29 @@ def locked():
     return model
 
 
+class Lasting(nn.Dropout):
+    """Dropout that goes on in evaluation mode."""
+
+    def train(self, mode=True):
+        return super().train()
+
+
+class Frozen(nn.BatchNorm1d):
+    """Statistics that training does not move."""
+
+    def train(self, mode=True):
+        return super().train(False)
+
+
+def lasting_inside():
+    """The model's own eval leaves a part of torch's in training mode."""
+    model = nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))
+    model.eval = lambda: model
+    return model
+
+
 FINE = {
+    "frozen BatchNorm": lambda: nn.Sequential(nn.Linear(8, 6), Frozen(6), nn.Linear(6, 3)).train(),
     "subclass of Sequential": Net,
     "nested subclass": lambda: nn.Sequential(nn.Flatten(), Net()),
     "subclass of Linear": lambda: nn.Sequential(Plain(8, 6), nn.Sigmoid(), Plain(6, 3)),
@@ -232,6 +254,12 @@ def replaced():
     return model
 
 
+def nan_bias():
+    model = mlp(8, 3)
+    model[0].bias.data[1] = float("nan")
+    return model
+
+
 REFUSED = {
     "__call__": (lambda: nn.Sequential(Called(8, 3)), r"0 \(Called 8→3\).*__call__"),
     "parametrised": (lambda: nn.Sequential(doubled(Half(8, 3))), "has a forward of its own"),
@@ -239,6 +267,8 @@ REFUSED = {
     "hook of all": (lambda: hooked(mlp(8, 6, 3)), r"Sequential \(Sequential\).*forward hooks"),
     "hook of a wrapper": (lambda: hooked(nn.DataParallel(mlp(8, 3))), "forward hooks"),
     "TorchScript": (lambda: torch.jit.script(nn.Sequential(nn.Linear(8, 3))), "TorchScript"),
+    "lasting training": (lasting_inside, r"1 \(BatchNorm1d\) stays in training mode"),
+    "bias": (nan_bias, r"0: bias \[1\] is nan"),
     "meta": (lambda: nn.Sequential(nn.Linear(8, 3, device="meta")), r"0 \(Linear\).*meta"),
 }  # fmt: skip
 

@@ -39,3 +39,81 @@ def test_reads_are_drawn_for_every_image():
     ratios = ratios / run.programmed(0)[0].positive - 1.0
     # the standard error of a standard deviation of n numbers is 1/√(2n) of it: 0.9 % here
     assert float(ratios.std()) == pytest.approx(0.05, rel=0.05)
+
+
+def noisy(sigma=0.05):
+    """A network whose configuration has spread and read noise."""
+    effects = {"log_normal": {"sigma": 0.1}, "read_noise": {"sigma": sigma}}
+    config = LOGISTIC.replace(device=imac.Memristor(effects=effects))
+    return imac.convert(mlp(4, 3, 2), config, generator=torch.Generator().manual_seed(2))
+
+
+def still(network, pairs):
+    """The network with other conductances, layer by layer, that nothing happens to."""
+    other = copy.deepcopy(network)
+    for layer, pair in zip(other.analog_layers(), pairs, strict=True):
+        factors = Factors.between(layer.matrix.nominal_conductances(), pair)
+        layer.matrix.devices = (DeviceSample.known(factors),)
+    return other
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_configured_reads_are_drawn_for_every_image():
+    """Each image against cells as that read has them, also from batch to batch of an evaluation."""
+    network = noisy()
+    same = torch.tensor([[1.0, -1.0, 0.5, 0.25]]).expand(4, 4)
+    found = network.solve(same).outputs
+    assert torch.equal(network.solve(same).outputs, found)  # drawn, but not by chance
+    assert len(found.unique(dim=0)) == 4
+    for read in range(4):
+        with network.segment.reading(read):
+            pairs = [layer.matrix.conductances() for layer in network.analog_layers()]
+        expected = still(network, pairs).solve(same[:1]).outputs[0]
+        torch.testing.assert_close(found[read], expected, rtol=0, atol=1e-8)
+    batches = [(same[:2], torch.zeros(2, dtype=torch.int64))] * 2
+    report = imac.evaluate(network, batches)
+    torch.testing.assert_close(report.outputs, found, rtol=0, atol=1e-8)
+    network(same.requires_grad_()).sum().backward()
+    assert all(bool(layer.weight.grad.any()) for layer in network.analog_layers())
+    # What is not read is programmed, and without noise every read is that.
+    quiet = noisy(sigma=0.0)
+    with network.segment.reading(None):
+        torch.testing.assert_close(
+            network.solve(same).outputs, quiet.solve(same).outputs, rtol=0, atol=1e-8
+        )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_samples_of_the_configuration():
+    """Without a model, Monte Carlo draws what the configuration says, about nominal devices."""
+    network = noisy()
+    x = torch.tensor([[1.0, -1.0, 0.5, 0.25], [0.5, 1.0, -1.0, 1.0]])
+    run = imac.MonteCarlo(network, seed=3)
+    model = imac.DeviceModel((LogNormal(0.1), ReadNoise(0.05)))
+    nominal = still(network, [m.matrix.nominal_conductances() for m in network.analog_layers()])
+    same = imac.MonteCarlo(nominal, model, seed=3)
+    found = run.run(x, samples=2, keep_outputs=True).outputs
+    expected = same.run(x, samples=2, keep_outputs=True).outputs
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-8)
+    # A realised network is that sample in every read.
+    torch.testing.assert_close(run.realise(1).solve(x).outputs, found[1], rtol=0, atol=1e-8)
+    with pytest.raises(imac.errors.MappingError, match=r"device\.variation, device\.effects"):
+        imac.MonteCarlo(imac.convert(mlp(4, 3, 2), LOGISTIC))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_gains_allow_for_effects():
+    """Spread counts as an effect as it does as a field; faults come on top."""
+    def spread(**device):
+        mapping = imac.WeightMapping(levels="continuous", scheme="matched")
+        config = LOGISTIC.replace(mapping=mapping, device=imac.Memristor(**device))
+        network = imac.convert(mlp(20, 30), config, generator=torch.Generator().manual_seed(0))
+        return next(network.analog_layers()).matrix.expected(16.0).spread
+
+    field = spread(variation=0.3)
+    assert field > 10 * spread()
+    # One draw of 2·30·21 cells: a mean square of n numbers of kurtosis 1.8 is known to √(0.8/n),
+    # 2.5 %; cells of unequal conductance count as fewer. 1/(1 + x) is 3 % above its tangent.
+    as_effect = spread(effects={"uniform": {"spread": 0.3}})
+    assert as_effect == pytest.approx(field, rel=0.2)
+    assert spread(variation=0.3, effects={"stuck": {"off": 0.1}}) > 1.2 * as_effect

@@ -218,7 +218,7 @@ def ablate(
             results.append(replace(results[-1], name=name))
             continue
         solution = _solve(variant, inputs, wires, whole)
-        outputs = [_software_units(layer, state.outputs) for layer, state in zip(
+        outputs = [layer.software_units(state.outputs) for layer, state in zip(
             network.analog_layers(), solution.layers, strict=True)]  # fmt: skip
         failed = ~solution.converged
         results.append(_step(name, network, outputs, software, labels, int(failed.sum()), failed))
@@ -416,11 +416,7 @@ def _through_curve(layer: IMACLinear, value: Tensor) -> Tensor:
     lines = torch.nn.functional.pad(value / layer.scaling.input_scale, (0, 1), value=1.0)
     combined = vdd * lines @ layer.matrix.transfer().T
     curve = transfer_curve(layer.neuron_spec(), combined.reshape(-1))
-    return _software_units(layer, curve.reshape(combined.shape))
-
-
-def _software_units(layer: IMACLinear, volts: Tensor) -> Tensor:
-    return volts / layer.config.supplies.vdd * layer.scaling.output_scale
+    return layer.software_units(curve.reshape(combined.shape))
 
 
 def _parts_config(layer: IMACLinear, wires: Interconnect | None, whole: bool) -> Config:

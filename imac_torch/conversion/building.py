@@ -28,6 +28,8 @@ LARGE_ERROR: Final = 0.1
 """Relative rounding error of weights from which a conversion warns."""
 LARGE_READ_OUT_ERROR: Final = 0.2
 """Likewise of a read-out's outputs: with fewer, the largest output mostly stays the largest."""
+LARGE_LOSS = 0.5
+"""Likewise of sums for inputs that are not known: what data show is mostly less."""
 MATCHED: Final = "mapping.scheme = 'matched'"
 
 
@@ -201,6 +203,13 @@ def losses_of(layers: Sequence[IMACLinear], *, ranges: bool) -> Losses:
     losses = Losses()
     for layer in layers:
         _rounding_losses(layer, losses)
+        if not layer.matrix.matched and layer.config.amplifier.gain is None:
+            _, lacking = layer.matrix.least_squares_gain()
+            if lacking:
+                layer.matrix.warned = True
+                losses.add(lacking, [MATCHED, "more columns (crossbar.columns)", "smaller weights"])
+        if layer.matrix.matched and not ranges:
+            _range_losses(layer, losses)
         if layer.activation.function.bounded:
             continue
         matched = [] if layer.matrix.matched else [MATCHED]
@@ -217,6 +226,21 @@ def losses_of(layers: Sequence[IMACLinear], *, ranges: bool) -> Losses:
                 [*matched, "convert(…, samples=…) or --calibrate, which fit ranges to data"],
             )
     return losses
+
+
+def _range_losses(layer: IMACLinear, losses: Losses) -> None:
+    """What limits of devices and amplifiers cost rows that are solved for."""
+    lost, gain = layer.matrix.match().error, layer.config.amplifier.gain
+    if lost > LARGE_LOSS:
+        losses.add(
+            f"{layer.name}: with these devices and a gain of {layer.matrix.gain():.3g} its sums of "
+            f"weighted inputs are off by {100 * lost:.0f} % (rms)",
+            [
+                *([] if gain is None else ["amplifier.gain = None"]),
+                "convert(…, samples=…) or --calibrate, which fit circuits to data",
+                "devices with a larger ratio of device.rhigh to device.rlow",
+            ],
+        )
 
 
 def _rounding_losses(layer: IMACLinear, losses: Losses) -> None:

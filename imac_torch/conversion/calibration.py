@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import torch
@@ -155,20 +156,26 @@ def fit(
         assume_ranges(layers, [True] * len(layers), software[0])
         given = found = None
     else:
-        given = _State.of(network, inputs, software)
+        steady = partial(network.segment.reading, None)  # nothing is fitted to a read's noise
+        with steady():
+            given = _State.of(network, inputs, software)
         try:
-            with progress_bar("calibrating", None, "circuits", shown=progress) as advance:
+            with steady(), progress_bar(
+                "calibrating", None, "circuits", shown=progress
+            ) as advance:
                 search(network, inputs, software, advance)
                 for index, layer in enumerate(layers):
                     _trim(network, layer, index, inputs, software, rounds)
                 advance(1)
-            found = _State.of(network, inputs, software)
+                found = _State.of(network, inputs, software)
         except BaseException:
             given.restore(layers)
             raise
         if not found.better_than(given):
             given.restore(layers)
             found = given
+        for layer, error in zip(layers, found.errors, strict=True):
+            layer.calibrated_error = error
         _explain(network, found, inputs, losses)
     nothing = [float("nan")] * len(layers)
     return tuple(
@@ -232,7 +239,7 @@ class _State:
         good = solution.converged
         errors = []
         for layer, state, wanted in zip(layers, solution.layers, software[1:], strict=True):
-            found = state.outputs / layer.config.supplies.vdd * layer.scaling.output_scale
+            found = layer.software_units(state.outputs)
             errors.append(relative_error(found[good], wanted[good], layer.scaling.output_scale))
         same = solution.layers[-1].outputs.argmax(-1) == software[-1].argmax(-1)
         return cls(

@@ -38,7 +38,7 @@ from imac_torch.model.network import Chain, IMACNetwork, evaluating
 from imac_torch.model.segment import Segment
 from imac_torch.numeric.modes import lasting
 from imac_torch.software.behaviour import refuse_global_hooks
-from imac_torch.software.leaves import Leaf, plain_leaves
+from imac_torch.software.leaves import Leaf, plain_leaves, refuse_lasting_training
 from imac_torch.software.plain import copied
 
 FITTED_LEVELS = 17
@@ -112,6 +112,7 @@ def convert(
     """
     if not (isinstance(exclude, str | type) or callable(exclude)):
         exclude = tuple(exclude)
+    refuse_lasting_training(model)
     plan = None
     why = None
     if include is None:

@@ -342,7 +342,7 @@ def _build_layer(
 ) -> IMACLinear:
     try:
         own = f"model.segment.layers.{index}."
-        config, activation, scaling, name = unpack(
+        config, activation, scaling, name, _ = unpack(
             tensors[f"{own}_extra_state"], settings, f"layer {index}"
         )
         inputs, outputs = int(header["in_features"]), int(header["out_features"])

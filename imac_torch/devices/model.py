@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,6 +30,9 @@ from torch import Tensor
 from imac_torch.config import Memristor
 from imac_torch.config.effects import build_effect
 from imac_torch.mapping.quantization import ConductancePair
+
+READ_MULTIPLIER: Final = 0xDA942042E4DD58B5
+"""Odd and without a pattern in common with other multipliers: reads do not share their seeds."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ class DeviceSample:
     Attributes:
         model: What happens to the devices.
         start: (K,) uint8, state of the generator when programming begins.
-        read: Likewise when the read begins; None: it goes on where programming ended.
+        read: Likewise when the first read begins; None: it goes on where programming ended.
     """
 
     model: DeviceModel
@@ -170,11 +173,35 @@ class DeviceSample:
         """Of effects that draw nothing: cells that are known one by one."""
         return cls.seeded(DeviceModel(effects), 0)
 
-    def of(self, pair: ConductancePair, device: Memristor) -> ConductancePair:
-        """What becomes of conductances (..., M, N+1); differentiable as its effects are."""
+    def of(
+        self, pair: ConductancePair, device: Memristor, read: int | None = 0
+    ) -> ConductancePair:
+        """What becomes of conductances (..., M, N+1); differentiable as its effects are.
+
+        Args:
+            pair: As they should be.
+            device: Of the configuration.
+            read: From 0; None: programmed and not read.
+        """
         generator = torch.Generator()
         generator.set_state(self.start)
         programmed = self.model.program(pair, device, generator)
-        if self.read is not None:
-            generator.set_state(self.read)
-        return self.model.read(programmed, device, generator)
+        if read is None:
+            return programmed
+        begin = generator.get_state() if self.read is None else self.read
+        return self.model.read(programmed, device, reader(begin, read))
+
+
+def reader(first: Tensor, read: int) -> torch.Generator:
+    """The generator of a read.
+
+    Args:
+        first: (K,) uint8, state of the generator when the first read begins.
+        read: From 0.
+    """
+    generator = torch.Generator()
+    generator.set_state(first)
+    if read:
+        seed = int(torch.randint(2**62, (), generator=generator, device="cpu"))
+        generator.manual_seed((seed + read * READ_MULTIPLIER) % 2**63)
+    return generator

@@ -113,9 +113,11 @@ def quantize(
     detached = weights.detach()
     if not bool(torch.isfinite(detached).all()):
         row, column = torch.nonzero(~torch.isfinite(detached))[0].tolist()
+        inputs = detached.shape[1] - 1
+        named = f"weight [{row}, {column}]" if column < inputs else f"bias [{row}]"
         raise MappingError(
-            f"{where}: weight [{row}, {column}] is {float(detached[row, column])}; the model is "
-            "not usable (did training diverge?)"
+            f"{where}: {named} is {float(detached[row, column])}; the model is not usable (did "
+            "training diverge?)"
         )
     if float(detached.abs().max()) == 0.0:
         return QuantizedWeights(weights, weights.new_ones(()), 0.0)
@@ -165,17 +167,18 @@ class WeightErrors:
         Args:
             bias: Whether there is one to speak of.
         """
-        words = f"rms error of the weights {_percent(self.weights)} of their rms"
+        words = f"rms error of the weights {percent(self.weights)} of their rms"
         if math.isinf(self.weights):
             words = "weights of 0: no 0"
         if not bias:
             return words
         if math.isinf(self.bias):
             return f"{words}, of a bias of 0: no 0"
-        return f"{words}, of the bias {_percent(self.bias)}"
+        return f"{words}, of the bias {percent(self.bias)}"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share in words, to two digits."""
     return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Final
 
 from imac_torch.config import Memristor
 from imac_torch.dc.prediction import least_by_octaves
-from imac_torch.errors import ConversionError, ConversionWarning
+from imac_torch.errors import ConversionError
 from imac_torch.mapping.divider import RowDivider
 
 SMALLEST: Final = 0.5
@@ -18,9 +17,8 @@ LARGEST: Final = 1024.0
 """Between these the scheme 'matched' chooses."""
 FIRST: Final = 16.0
 """Where the choice begins."""
-TYPICAL_SPREAD: Final = 0.005
-"""Half width of the spread of resistances that the choice allows for at least: amplifiers are
-built for devices that are not known one by one."""
+LEAST_SPREAD: Final = 0.005 / math.sqrt(3.0)
+"""Relative standard deviation of conductances that the choice allows for at least."""
 MARGIN: Final = 1e-4
 """Of the range of devices, for what the lines of finite amplifiers float by."""
 ROWS: Final = 32
@@ -63,11 +61,6 @@ def full_scale(largest: float, divider: RowDivider, device: Memristor) -> float:
     return largest * (1.0 + MARGIN) / (reached * (1.0 / device.rlow - 1.0 / device.rhigh))
 
 
-def spread(variation: float) -> float:
-    """Relative standard deviation of conductances that the choice allows for."""
-    return max(variation, TYPICAL_SPREAD) / math.sqrt(3.0)
-
-
 def tried_outputs(outputs: int, slices: int, parts: int) -> int:
     """How many outputs a gain is tried on.
 
@@ -81,7 +74,7 @@ def tried_outputs(outputs: int, slices: int, parts: int) -> int:
 
 def least_squares(
     slope: Callable[[float], float] | None, name: str, column_ends: tuple[int, ...]
-) -> float:
+) -> tuple[float, str]:
     """Gain for which the ideal circuit has the wanted transfer, least squares.
 
     Amplifiers are built for nominal devices, whatever spread makes of them. The read-out is a
@@ -94,15 +87,15 @@ def least_squares(
         name: For messages.
         column_ends: For messages: last columns of the partitions.
 
+    Returns:
+        The gain, and why none is large enough; empty where it is.
+
     Raises:
         ConversionError: The circuit's transfer has nothing to do with the wanted one.
-
-    Warns:
-        ConversionWarning: No gain does.
     """
     gain = before = FIRST_LEAST_SQUARES
     if slope is None:
-        return gain
+        return gain, ""
     for _ in range(LEAST_SQUARES_STEPS):
         found = slope(gain)
         if not found > 0.0:
@@ -115,13 +108,10 @@ def least_squares(
             break
     if gain > LARGEST_LEAST_SQUARES or abs(gain / before - 1.0) > 1e-9:
         ends = (0, *column_ends)
-        text = (
+        return LARGEST_LEAST_SQUARES, (
             f"{name}: no gain makes the read-out compute what the weights mean; it gets "
             f"{LARGEST_LEAST_SQUARES:g}. I± lines of {max(b - a for a, b in pairwise(ends))} "
-            "columns float with their inputs, or the weights are too large for the neuron: "
-            "use more columns (crossbar.columns), smaller weights, or set amplifier.gain"
+            "columns float with their inputs, or the weights are too large for the neuron"
         )
-        warnings.warn(text, ConversionWarning, stacklevel=3)
-        return LARGEST_LEAST_SQUARES
     # Smaller ones move no neuron by a microvolt: the weights are as good as zero.
-    return max(gain, SMALLEST_LEAST_SQUARES)
+    return max(gain, SMALLEST_LEAST_SQUARES), ""

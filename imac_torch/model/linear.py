@@ -20,7 +20,7 @@ from imac_torch.devices.effects import Factors
 from imac_torch.devices.model import DeviceSample
 from imac_torch.devices.record import to_bytes
 from imac_torch.errors import ConversionError
-from imac_torch.mapping.quantization import join_bias
+from imac_torch.mapping.quantization import join_bias, percent
 from imac_torch.model.matrix import ProgrammedMatrix, Target
 from imac_torch.model.state import pack, rename, unpack
 from imac_torch.numeric.modes import lasting
@@ -85,6 +85,8 @@ class IMACLinear(nn.Module):
     Attributes:
         matrix: The devices, read-outs and gain: :class:`imac_torch.model.matrix.ProgrammedMatrix`.
         driver_resistance: Ω, of what drives the lines: see :func:`connect`.
+        calibrated_error: Of its outputs, when it was calibrated, as
+            :func:`imac_torch.conversion.ablation.relative_error` has it; None: it was not.
         foreign: The file that this layer came from, while it may not name further ones.
 
     Raises:
@@ -117,6 +119,7 @@ class IMACLinear(nn.Module):
         self.out_features = out_features
         self.activation = Activation(IDENTITY.name) if activation is None else activation
         self.scaling = Scaling() if scaling is None else scaling
+        self.calibrated_error: float | None = None
         self.foreign: str | None = None
         self.driver_resistance = DRIVER_RESISTANCE
         config = Config() if config is None else config
@@ -193,11 +196,17 @@ class IMACLinear(nn.Module):
             else ""
         )
         groups = f"{self.groups} groups of " if self.groups > 1 else ""
+        calibrated = (
+            ""
+            if self.calibrated_error is None
+            else f"; calibrated, its outputs were off by {percent(self.calibrated_error)} (rms) of "
+            "what varies in them"
+        )
         return (
             f"{groups}{len(spec.column_ends)}×{len(spec.row_ends)} partitions of up to "
             f"{self.config.crossbar.columns}×{self.config.crossbar.rows}, mapping {levels} "
             f"({matrix.weight_errors().text(bias=self.bias is not None)}), "
-            f"gain {matrix.gain():.4g}, neuron {self.neuron_spec().kind}{clipped}"
+            f"gain {matrix.gain():.4g}, neuron {self.neuron_spec().kind}{clipped}{calibrated}"
         )
 
     def threshold_and_slope(self) -> tuple[float, float]:
@@ -213,6 +222,10 @@ class IMACLinear(nn.Module):
         _, slope = self.threshold_and_slope()
         # The neuron is vdd·f(slope·(z - z0)), f being the activation's function.
         return self.activation.slope / slope
+
+    def software_units(self, volts: Tensor) -> Tensor:
+        """Output voltages of its neurons in the software layer's units, any shape."""
+        return volts / self.config.supplies.vdd * self.scaling.output_scale
 
     def target(self) -> Target:
         """What the layer wants of its matrix: weights in software units by lines at vdd."""
@@ -270,6 +283,7 @@ class IMACLinear(nn.Module):
             "activation": {k: v for k, v in asdict(self.activation).items() if v is not None},
             "scaling": asdict(self.scaling),
             "name": self.name,
+            "calibrated_error": self.calibrated_error,
         }
         return pack(content)
 
@@ -279,9 +293,8 @@ class IMACLinear(nn.Module):
         Raises:
             ConversionError: The state is not one of ours.
         """
-        self.config, self.activation, self.scaling, self.matrix.name = unpack(
-            state, settings, self.name
-        )
+        found = unpack(state, settings, self.name)
+        self.config, self.activation, self.scaling, self.matrix.name, self.calibrated_error = found
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *arguments: Any  # noqa: ANN401 - torch's
@@ -296,13 +309,17 @@ class IMACLinear(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
-def settings(content: Mapping[str, Any]) -> tuple[Config, Activation, Scaling, str]:
-    """Configuration, activation, scaling and name in a layer's state."""
+def settings(
+    content: Mapping[str, Any]
+) -> tuple[Config, Activation, Scaling, str, float | None]:
+    """Configuration, activation, scaling, name and calibrated error in a layer's state."""
+    error = content.get("calibrated_error")
     return (
         Config.from_dict(content["config"]),
         Activation(**content["activation"]),
         Scaling(**content["scaling"]),
         str(content["name"]),
+        None if error is None else float(error),
     )
 
 

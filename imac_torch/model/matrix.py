@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,9 +17,9 @@ from imac_torch.config import Config
 from imac_torch.config.kinds import READ_OUT_KINDS
 from imac_torch.dc.prediction import Prediction, predict
 from imac_torch.devices.effects import Factors
-from imac_torch.devices.model import DeviceModel, DeviceSample
+from imac_torch.devices.model import DeviceModel, DeviceSample, PairEffect
 from imac_torch.devices.record import from_bytes, name_of, to_bytes
-from imac_torch.errors import CircuitError, ConversionError
+from imac_torch.errors import CircuitError, ConversionError, ConversionWarning
 from imac_torch.mapping.divider import RowDivider
 from imac_torch.mapping.matching import Match
 from imac_torch.mapping.quantization import (
@@ -86,6 +87,8 @@ class ProgrammedMatrix(nn.Module):
         config: As given; another one holds from then on.
         devices: What has become of the devices, one draw after the other.
         sample: What becomes of them in this training step, too (:func:`imac_torch.varied`).
+        read: Which read effects of every read are of; None: they are left out.
+        warned: Whether it was said that no gain is large enough.
     """
 
     trim: Tensor
@@ -113,6 +116,8 @@ class ProgrammedMatrix(nn.Module):
         self.name = name
         self.devices: tuple[DeviceSample, ...] = ()
         self.sample: DeviceSample | None = None
+        self.read: int | None = 0
+        self.warned = False
         # Read by the scheme 'matched'. Volts at the neuron per volt on a line, added to what the
         # weights ask for; set by calibration. On the CPU whatever the default device is; `.to`
         # moves a layer as a whole.
@@ -123,7 +128,7 @@ class ProgrammedMatrix(nn.Module):
         self.set_input_statistics(InputStatistics.independent(columns - 1))
         self._matches: Memory[Match] = Memory(4)
         self._quantized: Memory[QuantizedWeights] = Memory()
-        self._gains: Memory[float] = Memory()
+        self._gains: Memory[tuple[float, str]] = Memory()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ProgrammedMatrix:
         """Move the matrix; another type is for software weights, what is here keeps its own."""
@@ -254,12 +259,19 @@ class ProgrammedMatrix(nn.Module):
         """Everything that becomes of the devices now."""
         return self.devices if self.sample is None else (*self.devices, self.sample)
 
+    @property
+    def varies_by_read(self) -> bool:
+        """Whether two reads of the devices differ."""
+        return self.read is not None and any(
+            sample.model.varies_by_cycle for sample in self.devices
+        )
+
     def conductances(self) -> ConductancePair:
         """(M·L, N+1) S, spread and faults included; differentiable in the weights."""
         pair = self.nominal_conductances()
-        for sample in self.history:
-            pair = sample.of(pair, self.config.device)
-        return pair
+        for sample in self.devices:
+            pair = sample.of(pair, self.config.device, self.read)
+        return pair if self.sample is None else self.sample.of(pair, self.config.device)
 
     def transfer(self) -> Tensor:
         """(M, N+1): combined amplifier voltage per line voltage of the devices, without wires."""
@@ -316,23 +328,32 @@ class ProgrammedMatrix(nn.Module):
         """Restore what :meth:`get_extra_state` stored."""
         self.devices = from_bytes(state)
 
+    def least_squares_gain(self) -> tuple[float, str]:
+        """See :func:`imac_torch.model.gains.least_squares`."""
+        target = self.target()
+        return self._gains.get(
+            (self.config, target.unit, target.bias),
+            (target.weights,),
+            lambda: gains.least_squares(self._slope_by_gain(), self.name, self.partitions()[0]),
+        )
+
     def gain(self) -> float:
         """The amplifiers' gain: the configuration's, or the one that suits the weights.
 
         With the scheme 'matched' it is determined once, when it is first needed, and then kept:
         :meth:`choose_gain` determines it again.
+
+        Warns:
+            ConversionWarning: No gain is large enough; said once.
         """
         gain = self.config.amplifier.gain
         if gain is None:
             if not self.matched:
-                target = self.target()
-                return self._gains.get(
-                    (self.config, target.unit, target.bias),
-                    (target.weights,),
-                    lambda: gains.least_squares(
-                        self._slope_by_gain(), self.name, self.partitions()[0]
-                    ),
-                )
+                gain, lacking = self.least_squares_gain()
+                if lacking and not self.warned:
+                    self.warned = True
+                    warnings.warn(lacking, ConversionWarning, stacklevel=2)
+                return gain
             if bool(torch.isnan(self.matched_gain)):
                 self.choose_gain()
             return float(self.matched_gain)
@@ -377,7 +398,8 @@ class ProgrammedMatrix(nn.Module):
         chosen = torch.linspace(
             0, self.outputs - 1, count, dtype=torch.float64, device=self.trim.device
         )
-        wanted = self.wanted_transfer()[chosen.round().to(torch.int64)]
+        chosen = chosen.round().to(torch.int64)
+        wanted = self.wanted_transfer()[chosen]
         found = match_slices(
             wanted, device, self.divider(gain), self.statistics, where=self.name
         )
@@ -390,8 +412,36 @@ class ProgrammedMatrix(nn.Module):
             build_crossbar(found.pair, config, gain), wanted, self.statistics,
             source_resistance=self.target().driver_resistance,
             load_factor=max(1.0, self.outputs / self.groups / count),
-            spread=gains.spread(device.variation),
+            spread=max(gains.LEAST_SPREAD, self._spread(found.pair, chosen)),
         )  # fmt: skip
+
+    def _spread(self, pair: ConductancePair, outputs: Tensor) -> float:
+        """Rms of what becomes of conductances besides a common factor, relative to theirs.
+
+        Of spread without other effects exactly, else of one draw.
+
+        Args:
+            pair: (m·L, N+1) S, of some outputs.
+            outputs: (m,) int64, which.
+        """
+        device, slices = self.config.device, self.slicing.count
+        if not device.effects:
+            return device.variation / math.sqrt(3.0)
+        model = DeviceModel.of(device)
+        rows = (outputs[:, None] * slices + torch.arange(slices, device=outputs.device)).flatten()
+        whole = any(isinstance(effect, PairEffect) for effect in model.effects)
+        if whole:  # some know the cells of a layer one by one
+            empty = self.trim.new_zeros(self.rows, self.columns)
+            pair = ConductancePair(
+                *(empty.index_copy(0, rows, side) for side in (pair.positive, pair.negative))
+            )
+        drawn = model.sample(pair, device, torch.Generator().manual_seed(0))
+        sides = ((pair.positive, drawn.positive), (pair.negative, drawn.negative))
+        parts = [[side[rows] if whole else side for side in both] for both in sides]
+        before, after = (torch.cat(both).flatten() for both in zip(*parts, strict=True))
+        power = before.square().sum()
+        rest = after - before * (after @ before) / power
+        return float((rest.square().sum() / power).sqrt())
 
     @lasting()
     def _slope_by_gain(self) -> Callable[[float], float] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, Final, TypeVar
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from imac_torch.base.memo import Memory
 from imac_torch.circuit.crossbar import CrossbarSpec
-from imac_torch.circuit.engine import Engine
+from imac_torch.circuit.engine import BoundEngine, Engine
 from imac_torch.circuit.topology import Circuit, build_layer
 from imac_torch.config import Config, Supplies, Timing
 from imac_torch.dc.native import Native, Prepared
@@ -20,6 +21,7 @@ from imac_torch.model.coding import Signs, check_features, check_tensor, encode
 from imac_torch.model.effective import NARROW, Effective
 from imac_torch.model.linear import IMACLinear, connect
 from imac_torch.model.positions import Positions, Vectors, positions_of
+from imac_torch.model.reads import BoundByRead
 from imac_torch.model.state import pack, unpack
 from imac_torch.numeric.modes import lasting, ordinary, refuse_transforms
 from imac_torch.periphery.activations import Bounded
@@ -256,10 +258,13 @@ class Segment(nn.Module):
             settings,
             self.supplies.vdd,
             tuple(
-                (layer.config, layer.scaling, layer.activation, layer.matrix.devices)
+                (
+                    layer.config, layer.scaling, layer.activation, layer.matrix.devices,
+                    layer.matrix.read,
+                )
                 for layer in self.analog_layers()
             ),
-        )
+        )  # fmt: skip
         # Gains that are determined on demand are in buffers afterwards.
         return memory.get(everything, tensors, make)
 
@@ -311,6 +316,35 @@ class Segment(nn.Module):
         ]
         return Circuit(tuple(layers), self.supplies.vdd, self.pace)
 
+    @contextmanager
+    def reading(self, read: int | None) -> Iterator[None]:
+        """Have the conductances of one read for a while, or with None those that do not vary."""
+        matrices = [layer.matrix for layer in self.analog_layers()]
+        before = [matrix.read for matrix in matrices]
+        for matrix in matrices:
+            matrix.read = read
+        try:
+            yield
+        finally:
+            for matrix, own in zip(matrices, before, strict=True):
+                matrix.read = own
+
+    def bind(self, engine: Engine | None = None) -> BoundEngine:
+        """An engine ready for the circuit; where reads differ, each input is one, from 0 on.
+
+        Args:
+            engine: None: the segment's.
+        """
+        engine = self.engine if engine is None else engine
+
+        def bound(read: int) -> BoundEngine:
+            with self.reading(read):
+                return engine.bind(self)
+
+        if any(layer.matrix.varies_by_read for layer in self.analog_layers()):
+            return BoundByRead(bound)
+        return engine.bind(self)
+
     def solve(self, features: Tensor, *, power: bool = True) -> Solution:
         """The circuit's DC solution.
 
@@ -323,7 +357,7 @@ class Segment(nn.Module):
         """
         refuse_transforms([features, *self.parameters()])
         voltages = self.voltages(features)
-        return self.engine.bind(self).solve(voltages, power=power)
+        return self.bind().solve(voltages, power=power)
 
     def forward(self, x: Tensor) -> Tensor:
         """Circuit-accurate outputs in software units, at every position.

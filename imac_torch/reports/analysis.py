@@ -19,7 +19,13 @@ from imac_torch.base.files import (
     write_tensors,
     write_text,
 )
-from imac_torch.conversion.ablation import LayerEffect, ablate, layer_effects
+from imac_torch.conversion.ablation import (
+    LayerEffect,
+    ablate,
+    layer_effects,
+    relative_error,
+    software_activations,
+)
 from imac_torch.datasets.batches import labelled_batches
 from imac_torch.dc.ir_drop import cell_voltages
 from imac_torch.dc.network import eliminated
@@ -78,6 +84,8 @@ class LayerAnalysis:
         area: m² by part; None where the model says nothing.
         swing: Mean V between the largest and smallest neuron input of a sample.
         map_note: Why there are no maps; empty where there are.
+        output_error: Rms difference of the outputs from the software layer's, relative to what
+            varies in those (:func:`imac_torch.conversion.ablation.relative_error`).
     """
 
     name: str
@@ -96,6 +104,7 @@ class LayerAnalysis:
     area: dict[str, float | None]
     swing: float
     map_note: str = ""
+    output_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -276,17 +285,20 @@ def analyse(
         SolverError: No sample was solved.
     """
     inputs, labels = _collect(loader, samples)
-    solution = network.solve(inputs)
+    # Of one read, the first, where reads differ: powers and maps are of one circuit.
+    solution = network.segment.native.solve(network.prepare(), network.voltages(inputs))
     solved = solution.status == int(Status.CONVERGED)
     if not bool(solved.any()):
         raise SolverError("none of the samples to analyse was solved")
     area = network_area(network, area_model)
     layers, maps = [], {}
     effects = layer_effects(network)
+    wanted = software_activations(network, network.features(inputs))
     for index, layer in enumerate(network.analog_layers()):
         item, layer_maps = _layer(
-            network, layer, effects[index], index, solution, solved, area, map_samples
-        )
+            network, layer, effects[index], index, solution, solved, wanted[index + 1], area,
+            map_samples,
+        )  # fmt: skip
         layers.append(item)
         maps.update(layer_maps)
     return Analysis(
@@ -348,6 +360,7 @@ def _layer(
     index: int,
     solution: Solution,
     solved: Tensor,
+    wanted: Tensor,
     area: NetworkArea,
     map_samples: int,
 ) -> tuple[LayerAnalysis, dict[str, Tensor]]:
@@ -389,6 +402,10 @@ def _layer(
             area=area.layers[layer.name].parts(),
             swing=float((combined.amax(1) - combined.amin(1)).mean()),
             map_note=note,
+            output_error=relative_error(
+                layer.software_units(voltages.outputs[solved]), wanted[solved],
+                layer.scaling.output_scale,
+            ),
         ),
         maps,
     )

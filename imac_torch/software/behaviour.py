@@ -21,7 +21,7 @@ from imac_torch.errors import ConversionError
 
 __all__ = [
     "compiled_original", "computes_as", "foreign", "hooks_of", "own_behaviour",
-    "refuse_global_hooks",
+    "refuse_global_hooks", "sets_its_mode",
 ]  # fmt: skip
 
 _CALLED: Final = (
@@ -58,6 +58,12 @@ def own_behaviour(module: nn.Module, kind: type[nn.Module]) -> str | None:
             return f"has {_article(name)} of its own ({_owner(actual, name)}.{name})"
         if name in vars(module) and not _is_own_method(module, name):
             return f"has {_article(name)} that was replaced on the instance"
+    if sets_its_mode(module) and next(module.children(), None) is None:
+        before, module.training = module.training, True
+        lasting = module.eval().training
+        module.training = before
+        if lasting:
+            return "stays in training mode when it is put into evaluation mode"
     forward = _defined(kind, "forward")
     origin = getattr(forward, "__module__", "torch")
     if kind.__module__.startswith("torch.") and not origin.startswith("torch."):
@@ -97,6 +103,15 @@ def foreign(module: nn.Module) -> str | None:
             "that it runs"
         )
     return None
+
+
+def sets_its_mode(module: nn.Module) -> bool:
+    """Whether something of its own decides on a module's training or evaluation mode."""
+    return any(
+        _defined(type(module), name) is not _defined(nn.Module, name)
+        or (name in vars(module) and name != "training")
+        for name in ("eval", "train", "training")
+    )
 
 
 def refuse_global_hooks() -> None:

@@ -9,15 +9,17 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from imac_torch.errors import ConversionError
 from imac_torch.software.behaviour import (
     compiled_original,
     computes_as,
     foreign,
     own_behaviour,
+    sets_its_mode,
 )
-from imac_torch.software.plain import settled
+from imac_torch.software.plain import copied, settled
 
-__all__ = ["Leaf", "leaves", "plain_leaves", "unwrapped"]
+__all__ = ["Leaf", "leaves", "plain_leaves", "refuse_lasting_training", "unwrapped"]
 
 _WRAPPERS: tuple[type[nn.Module], ...] = (
     nn.DataParallel, DistributedDataParallel, AveragedModel,
@@ -87,3 +89,23 @@ def plain_leaves(model: nn.Module) -> list[Leaf]:
     paths = [leaf.path for leaf in found]
     modules = settled([leaf.module for leaf in found], paths)
     return [Leaf(path, module) for path, module in zip(paths, modules, strict=True)]
+
+
+def refuse_lasting_training(model: nn.Module) -> None:
+    """Refuse a model whose ``eval`` leaves parts in training mode that do not ask for it.
+
+    Raises:
+        ConversionError: One is left.
+    """
+    holding = (part for part in model.modules() if next(part.children(), None) is not None)
+    if not any(map(sets_its_mode, holding)):
+        return
+    (tried,) = copied([model], ["the model"])  # what is of its own may do anything
+    tried.eval()
+    for path, part in tried.named_modules():
+        if part.training and not sets_its_mode(part):
+            raise ConversionError(
+                f"{path} ({type(part).__name__}) stays in training mode when the model is put into "
+                "evaluation mode, and networks compute what evaluation mode would; remove the "
+                "train or eval that keeps it there"
+            )

@@ -95,7 +95,7 @@ def evaluate(
             "measure: compile(network, loader, directory).run()"
         )
     started = time.perf_counter()
-    bound = engine.bind(network.segment)
+    bound = network.segment.bind(engine)
     run = None
     if timing:
         run = network.timing(None if timing is True else timing)

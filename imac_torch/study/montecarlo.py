@@ -17,9 +17,10 @@ from torch import Tensor
 
 from imac_torch.circuit.crossbar import build_crossbar
 from imac_torch.datasets.batches import check_labels
-from imac_torch.devices.model import DeviceModel, DeviceSample
+from imac_torch.devices.model import READ_MULTIPLIER, DeviceModel, DeviceSample, reader
 from imac_torch.errors import MappingError
 from imac_torch.mapping.quantization import ConductancePair
+from imac_torch.model.linear import IMACLinear
 from imac_torch.model.network import IMACNetwork
 from imac_torch.numeric.budget import fitting, require_memory, sample_bytes
 from imac_torch.numeric.forecast import Forecast
@@ -30,8 +31,6 @@ MEMORY: Final = 256 * 2**20
 """Bytes that the samples of a chunk may take, unless asked otherwise."""
 SEED_MULTIPLIER: Final = 0x9E3779B97F4A7C15
 """2⁶⁴/φ (D. E. Knuth, TAOCP vol. 3, 6.4): neighbouring samples get distant seeds."""
-READ_MULTIPLIER: Final = 0xDA942042E4DD58B5
-"""Odd and without a pattern in common with the other two: reads do not share their seeds."""
 RUN_MULTIPLIER: Final = 0xD1342543DE82EF95
 """Multiplier of a good congruential generator modulo 2⁶⁴ (G. L. Steele and S. Vigna, Softw. Pract.
 Exper. 52(2), 443-458, 2022, doi:10.1002/spe.3030): neighbouring runs do not share samples."""
@@ -119,28 +118,68 @@ class MonteCarlo:
     """Samples of a network's devices.
 
     Attributes:
-        network: A converted model; what has become of its devices counts as nominal.
-        model: What happens to the devices.
+        network: A converted model; with a model, what has become of its devices counts as nominal.
+        model: What happens to the devices, of all layers; None: what the configuration of each
+            says, its variation and effects, instead of the devices that the network has.
         seed: Of the run.
+
+    Raises:
+        MappingError: There is no model, and the configuration says nothing either.
     """
 
     network: IMACNetwork
-    model: DeviceModel
+    model: DeviceModel | None = None
     seed: int = 0
 
-    def generator(self, sample: int, read: int = -1) -> torch.Generator:
-        """The generator of one sample's programming, or of one of its reads (from 0)."""
+    def __post_init__(self) -> None:
+        """Refuse samples that would all be the same."""
+        if self.model is None and not any(
+            layer.config.device.varies for layer in self.network.analog_layers()
+        ):
+            raise MappingError(
+                "the network's configuration says nothing of what happens to devices "
+                "(device.variation, device.effects): give a model, MonteCarlo(network, "
+                "DeviceModel((LogNormal(0.05),)))"
+            )
+
+    def generator(self, sample: int, layer: int = -1) -> torch.Generator:
+        """The generator of one sample's programming, or of a layer's (from 0) first read."""
         mixed = self.seed * RUN_MULTIPLIER + (sample + 1) * SEED_MULTIPLIER
-        return torch.Generator().manual_seed((mixed + (read + 1) * READ_MULTIPLIER) % 2**63)
+        return torch.Generator().manual_seed((mixed + (layer + 1) * READ_MULTIPLIER) % 2**63)
+
+    def _nominal(self, layer: IMACLinear) -> tuple[ConductancePair, DeviceModel]:
+        """What becomes of which conductances."""
+        matrix = layer.matrix
+        if self.model is None:
+            return matrix.nominal_conductances(), DeviceModel.of(layer.config.device)
+        return matrix.conductances(), self.model
+
+    @property
+    def varies_by_read(self) -> bool:
+        """Whether two images see different conductances of the same sample."""
+        return any(
+            self._nominal(layer)[1].varies_by_cycle for layer in self.network.analog_layers()
+        )
+
+    @lasting()
+    def drawn(self, sample: int) -> list[DeviceSample]:
+        """What becomes of the devices of one sample, by layer."""
+        programming, found = self.generator(sample), []
+        for index, layer in enumerate(self.network.analog_layers()):
+            pair, model = self._nominal(layer)
+            begin = programming.get_state()
+            model.program(pair, layer.config.device, programming)  # the next layer's come after
+            found.append(DeviceSample(model, begin, self.generator(sample, index).get_state()))
+        return found
 
     @lasting()
     def programmed(self, sample: int) -> list[ConductancePair]:
         """(M·L, N+1) S per layer, of one sample as it stays from read to read."""
-        generator = self.generator(sample)
-        return [
-            self.model.program(layer.matrix.conductances(), layer.config.device, generator)
-            for layer in self.network.analog_layers()
-        ]
+        generator, found = self.generator(sample), []
+        for layer in self.network.analog_layers():
+            pair, model = self._nominal(layer)
+            found.append(model.program(pair, layer.config.device, generator))
+        return found
 
     @lasting()
     def conductances(self, sample: int, read: int = 0) -> list[ConductancePair]:
@@ -155,28 +194,26 @@ class MonteCarlo:
     def _read(
         self, programmed: list[ConductancePair], sample: int, read: int
     ) -> list[ConductancePair]:
-        generator = self.generator(sample, read)
-        return [
-            self.model.read(pair, layer.config.device, generator)
-            for pair, layer in zip(programmed, self.network.analog_layers(), strict=True)
-        ]
+        found = []
+        for index, (pair, layer) in enumerate(
+            zip(programmed, self.network.analog_layers(), strict=True)
+        ):
+            generator = reader(self.generator(sample, index).get_state(), read)
+            found.append(self._nominal(layer)[1].read(pair, layer.config.device, generator))
+        return found
 
     @lasting()
     def realise(self, sample: int) -> IMACNetwork:
         """A copy of the network whose devices are those of one sample.
 
-        Its netlists, and any other engine, see exactly that sample; of effects of every read it is
-        the first one, that of image 0.
+        It computes what the sample does, in every read. A netlist of it is of the first one, that
+        of image 0.
         """
         network = copy.deepcopy(self.network)
-        programming, reading = self.generator(sample), self.generator(sample, 0)
-        for layer in network.analog_layers():
-            matrix, device = layer.matrix, layer.config.device
-            drawn = DeviceSample(self.model, programming.get_state(), reading.get_state())
-            # Generators move on to the next layer.
-            pair = self.model.program(matrix.conductances(), device, programming)
-            self.model.read(pair, device, reading)
-            matrix.devices, matrix.sample = (*matrix.history, drawn), None
+        for layer, drawn in zip(network.analog_layers(), self.drawn(sample), strict=True):
+            matrix = layer.matrix
+            before = () if self.model is None else matrix.history
+            matrix.devices, matrix.sample = (*before, drawn), None
         return network
 
     def chunks(self, samples: int, images: int, memory: int = MEMORY) -> Iterator[range]:
@@ -227,7 +264,7 @@ class MonteCarlo:
         self, samples: range, voltages: Tensor, forecast: Forecast, *, power: bool
     ) -> Solution:
         programmed = [self.programmed(sample) for sample in samples]
-        if not self.model.varies_by_cycle or not len(voltages):
+        if not self.varies_by_read or not len(voltages):
             return self._solve(programmed, voltages, power=power)
         # Every image has conductances of its own, and so an elimination of its own.
         found = []
