@@ -153,11 +153,11 @@ def locked():
     return model
 
 
-class Lasting(nn.Dropout):
-    """Dropout that goes on in evaluation mode."""
+class Restless(nn.BatchNorm1d):
+    """Statistics of the batch in evaluation mode, too."""
 
-    def train(self, mode=True):
-        return super().train()
+    def eval(self):
+        return self
 
 
 class Frozen(nn.BatchNorm1d):
@@ -267,7 +267,7 @@ REFUSED = {
     "hook of all": (lambda: hooked(mlp(8, 6, 3)), r"Sequential \(Sequential\).*forward hooks"),
     "hook of a wrapper": (lambda: hooked(nn.DataParallel(mlp(8, 3))), "forward hooks"),
     "TorchScript": (lambda: torch.jit.script(nn.Sequential(nn.Linear(8, 3))), "TorchScript"),
-    "lasting training": (lasting_inside, r"1 \(BatchNorm1d\) stays in training mode"),
+    "lasting training": (lasting_inside, r"0 \(Linear\) stays in training mode"),
     "bias": (nan_bias, r"0: bias \[1\] is nan"),
     "meta": (lambda: nn.Sequential(nn.Linear(8, 3, device="meta")), r"0 \(Linear\).*meta"),
 }  # fmt: skip
@@ -288,6 +288,7 @@ STAYING = {
     "BatchNorm": (lambda: middle(own(nn.BatchNorm1d, 6)), r"1 \(Changed\).*forward of its own"),
     "activation": (lambda: middle(own(nn.Tanh)), r"1 \(Changed\).*forward of its own"),
     "hook": (lambda: hooked(mlp(8, 6, 3), "0"), r"0 \(Linear 8→6\).*forward hooks"),
+    "mode": (lambda: middle(Restless(6)), r"1 \(Restless\).*stays in training mode"),
     "pre-hook": (lambda: hooked(mlp(8, 6, 3), "1", before=True), r"1 \(Inv.*forward pre-hooks"),
     "instance": (replaced, r"0 \(Linear 8→6\).*replaced on the instance"),
     # followed call by call, so that there is nothing to say
