@@ -14,8 +14,11 @@ from imac_torch.mapping.divider import RowDivider
 
 SMALLEST: Final = 0.5
 LARGEST: Final = 1024.0
-"""Between these the scheme 'matched' chooses. Less only attenuates what the next layer has to give
-back; an amplifier of open-loop gain A errs by (1 + gain)/A, which at the largest is 1 % of A = 1e5."""
+"""Between these the scheme 'matched' chooses.
+
+Less only attenuates what the next layer has to give back. An amplifier of open-loop gain A errs by
+(1 + gain)/A: with the largest and A = 1e5 that is 1 %.
+"""
 FIRST: Final = 16.0
 """Where the choice begins."""
 LEAST_SPREAD: Final = 0.005 / math.sqrt(3.0)
