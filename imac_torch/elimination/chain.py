@@ -109,7 +109,8 @@ def _chain(
     diagonal = 1.0 / (conductance + others)
     ratio = torch.log1p((conductance + left)[..., :-1] * segment)  # -log l_k
     total = torch.nn.functional.pad(ratio.cumsum(-1), (1, 0))
-    decay = torch.exp(-(total[..., None, :] - total[..., :, None]).clamp(min=0.0))
+    # Below the diagonal, where exponents would grow, they are 0 and left out afterwards.
+    decay = torch.exp(-torch.triu(total[..., None, :] - total[..., :, None]))
     upper = torch.triu(decay * diagonal[..., None, :])
     whole = upper + torch.triu(upper, diagonal=1).transpose(-1, -2)
     return whole, others if shunt is None else others + shunt

@@ -35,7 +35,7 @@ class Intrinsic(AtTemperature):
     source_junction: Junction
     drain_junction: Junction
 
-    def _state(self, drain: Tensor, gate: Tensor, source: Tensor) -> tuple[ChannelState, Tensor]:
+    def state(self, drain: Tensor, gate: Tensor, source: Tensor) -> tuple[ChannelState, Tensor]:
         """State of the channel, and where its source end is the drain node."""
         vds = drain - source
         reverse = vds < 0.0
@@ -48,7 +48,7 @@ class Intrinsic(AtTemperature):
         Returns:
             Currents into the device, A, shaped like the broadcast voltages; they sum to zero.
         """
-        state, reverse = self._state(drain, gate, source)
+        state, reverse = self.state(drain, gate, source)
         channel = self.channel.current(state) + self._generation(state.vds)
         channel = torch.where(reverse, -channel, channel)
         ig = self.tunnelling.currents(
@@ -79,7 +79,7 @@ class Intrinsic(AtTemperature):
         Returns:
             The charges, C, shaped like the broadcast voltages; they sum to zero.
         """
-        state, reverse = self._state(drain, gate, source)
+        state, reverse = self.state(drain, gate, source)
         q = channel_charges(self.channel, state, reverse)
         parasitic = ParasiticCharges(self.p, self.g, self.t)
         gs, gd = parasitic.gate_to(gate - source, "s"), parasitic.gate_to(gate - drain, "d")

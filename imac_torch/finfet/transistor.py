@@ -14,6 +14,7 @@ from imac_torch.finfet.charge import Terminals
 from imac_torch.finfet.geometry import build_geometry
 from imac_torch.finfet.intrinsic import Intrinsic
 from imac_torch.finfet.junction import build_junction
+from imac_torch.finfet.noise import ChannelNoise, channel_noise
 from imac_torch.finfet.numerics import float64
 from imac_torch.finfet.parameters import check_parameters, resolve_parameters
 from imac_torch.finfet.resistance import InternalNodes, jacobian, solve_internal_nodes
@@ -184,6 +185,25 @@ class FinFET:
                 )
                 rows.append(torch.stack(row, dim=-1))
         return torch.stack(rows, dim=-2).detach()
+
+    @torch.no_grad()
+    def noise(
+        self, drain: Voltage, gate: Voltage, source: Voltage = 0.0, bulk: Voltage = 0.0
+    ) -> ChannelNoise:
+        """Current noise between drain and source, series resistances included.
+
+        Args:
+            drain: Drain voltage, V.
+            gate: Gate voltage, V.
+            source: Source voltage, V.
+            bulk: Bulk voltage, V.
+
+        Returns:
+            Thermal and 1/f noise, without gradients; NaN where internal nodes were not found.
+        """
+        bias = self._bias(drain, gate, source, bulk)
+        x, y = self._inner(*bias)
+        return channel_noise(self._intrinsic, self.card.parameters, x, bias[1], y)
 
     def internal_nodes(
         self, drain: Voltage, gate: Voltage, source: Voltage = 0.0, bulk: Voltage = 0.0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, NamedTuple
 
 import torch
+from torch import Tensor
 
 from imac_torch.base.resources import spice_file
 from imac_torch.config import Config, Neuron
@@ -15,7 +16,7 @@ from imac_torch.config.kinds import NEURON_KINDS
 from imac_torch.errors import ConfigError
 from imac_torch.finfet import ModelCard
 from imac_torch.periphery.activations import ActivationFunction
-from imac_torch.periphery.neuron.core import CPU, Charges, Core, NoCharges
+from imac_torch.periphery.neuron.core import CPU, Charges, Core, NoCharges, NoiseCurrents
 
 __all__ = ["COMMON_FIELDS", "NeuronKind", "NeuronLayout", "NeuronSpec", "kind_of"]
 
@@ -158,6 +159,16 @@ class NeuronKind(ABC):
             device: Where tensors live.
         """
         return NoCharges()
+
+    def noise(self, spec: NeuronSpec, gates: Tensor, outputs: Tensor) -> NoiseCurrents | None:
+        """Its noise, besides that of the resistors of ``spec``; None: it is not known.
+
+        Args:
+            spec: The neuron.
+            gates: V, of any shape.
+            outputs: V, of the same.
+        """
+        return None
 
     # What mapping and calibration ask
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from imac_torch.base.units import BOLTZMANN
 from imac_torch.errors import NetlistError
 from imac_torch.periphery.neuron.base import COMMON_FIELDS, NeuronKind, NeuronSpec
 from imac_torch.periphery.neuron.core import (
@@ -17,6 +18,7 @@ from imac_torch.periphery.neuron.core import (
     Core,
     CoreCurrents,
     CoreValues,
+    NoiseCurrents,
 )
 
 
@@ -94,6 +96,12 @@ class BehaviouralNeuron(NeuronKind):
             self.curve,
             *(torch.tensor(value, dtype=torch.float64, device=device) for value in values),
         )
+
+    def noise(self, spec: NeuronSpec, gates: Tensor, outputs: Tensor) -> NoiseCurrents:
+        """See :class:`NeuronKind`: its output resistance; the shape is ideal."""
+        zero = torch.zeros_like(gates + outputs)
+        thermal = 4.0 * BOLTZMANN * spec.temperature / spec.options.output_resistance
+        return NoiseCurrents(zero + thermal, zero, zero)
 
     def subcircuit(self, spec: NeuronSpec) -> str:
         """See :class:`NeuronKind`."""

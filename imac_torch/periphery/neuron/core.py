@@ -110,6 +110,22 @@ class ChargeValues(NamedTuple):
     output_by_output: Tensor
 
 
+class NoiseCurrents(NamedTuple):
+    """Noise that a core adds to its output current, at gates and outputs of one shape.
+
+    Attributes:
+        resistors: A²/Hz, thermal, of resistors within it.
+        channels: A²/Hz, thermal, of transistors.
+        flicker: A²/Hz at 1 Hz, of transistors.
+        exponent: Of the frequency that flicker falls with.
+    """
+
+    resistors: Tensor
+    channels: Tensor
+    flicker: Tensor
+    exponent: float = 1.0
+
+
 class Charges(Protocol):
     """What transients need of an activation circuit besides its currents."""
 

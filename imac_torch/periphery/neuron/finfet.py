@@ -26,6 +26,7 @@ from imac_torch.periphery.neuron.core import (
     Core,
     CoreCurrents,
     CoreValues,
+    NoiseCurrents,
     differentiate,
 )
 from imac_torch.periphery.neuron.spline import SplineTable
@@ -109,6 +110,24 @@ class FinFETNeuron(NeuronKind):
     def charges(self, spec: NeuronSpec, *, device: torch.device = CPU) -> Charges:
         """See :class:`NeuronKind`."""
         return _charge_table(*_transistor_values(spec), spec.vdd).to(device)
+
+    def noise(self, spec: NeuronSpec, gates: Tensor, outputs: Tensor) -> NoiseCurrents:
+        """See :class:`NeuronKind`: channels of both transistors (BSIM-CMG).
+
+        Raises:
+            ConfigError: Their 1/f noise falls with different powers of the frequency.
+        """
+        n, p = transistors(spec)
+        down, up = n.noise(outputs, gates), p.noise(outputs, gates, spec.vdd, spec.vdd)
+        if down.exponent != up.exponent:
+            raise ConfigError(
+                f"EF = {down.exponent:g} of {n.card.name!r} and {up.exponent:g} of "
+                f"{p.card.name!r}: one inverter's transistors need the same"
+            )
+        zero = torch.zeros_like(down.thermal)
+        return NoiseCurrents(
+            zero, down.thermal + up.thermal, down.flicker + up.flicker, down.exponent
+        )
 
     def cards(self, spec: NeuronSpec) -> tuple[ModelCard, ModelCard]:
         """See :class:`NeuronKind`."""

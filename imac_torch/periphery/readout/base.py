@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Final, NamedTuple
 
+import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from imac_torch.base.units import BOLTZMANN
 from imac_torch.config import Config
 from imac_torch.errors import CircuitError
 from imac_torch.mapping.divider import RowDivider
@@ -148,6 +150,20 @@ class ReadOut(ABC):
             ]
         head = f".subckt {self.subcircuit} plus minus out {values}"
         return "\n".join([head, *body, *behind, f".ends {self.subcircuit}"]) + "\n"
+
+    def noise(self, temperature: float) -> Tensor:
+        """(3, 3) covariance per Hz of what it adds to its currents and its output.
+
+        Its rows are the current drawn from the I+ end (A), that from the I- end (A) and the output
+        (V), with the voltages of the ends held. Here: of its two loads alone, as resistors. A kind
+        with other sources overrides this.
+
+        Args:
+            temperature: K.
+        """
+        loads = torch.stack([self.positive_load, self.negative_load]).detach()
+        thermal = 4.0 * BOLTZMANN * temperature / loads
+        return torch.diag(torch.nn.functional.pad(thermal, (0, 1)))
 
     def power(
         self,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from imac_torch.base.units import BOLTZMANN
 from imac_torch.config import Config
 from imac_torch.errors import CircuitError
 from imac_torch.periphery.readout.base import ReadOut
@@ -76,6 +77,27 @@ class Differential(ReadOut):
         """See :class:`ReadOut`: the output, through R3 towards the virtual node."""
         output = self.output(positive, negative)
         return ((output, (output - self.coupling * positive) / (self.gain * self.resistance)),)
+
+    def noise(self, temperature: float) -> Tensor:
+        """See :class:`ReadOut`: R1 to R4; the operational amplifier is ideal.
+
+        With e_k in series with R_k, n2 = n1 = α·(p + e2) + (1 - α)·e4, the I+ end gives
+        (e2 - e4)/(R2 + R4), the I- end (e1 - n1)/R1, and o = n1 - G·(q - n1 + e1) + e3.
+        """
+        gain, resistance, alpha = (
+            item.detach() for item in (self.gain, self.resistance, self.coupling)
+        )
+        one, zero = torch.ones_like(gain), torch.zeros_like(gain)
+        through = 1.0 / self.positive_load.detach()
+        rows = [  # of R1, R2, R3, R4, per volt
+            torch.stack([zero, 1.0 / resistance, -gain]),
+            torch.stack([through, -alpha / resistance, gain]),
+            torch.stack([zero, zero, one]),
+            torch.stack([-through, (alpha - 1.0) / resistance, one]),
+        ]
+        values = torch.stack([one, one, gain, gain]) * resistance
+        sources = torch.stack(rows)
+        return 4.0 * BOLTZMANN * temperature * (sources.T * values) @ sources
 
     @property
     def subcircuit(self) -> str:

@@ -1,0 +1,1 @@
+"""Noise of circuits: its spectra at an operating point, what it adds up to, and draws of it."""

@@ -1,0 +1,224 @@
+"""The linear part of one layer at one frequency: what it passes on, draws, and adds as noise.
+
+Shapes: M outputs of L slices, C = N+1 columns, H·V partitions of up to R rows and K columns.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from imac_torch.base.units import BOLTZMANN
+from imac_torch.circuit.crossbar import CrossbarSpec
+from imac_torch.config import Interconnect
+from imac_torch.elimination.blocks import BlockLayout
+from imac_torch.elimination.linalg import solve
+from imac_torch.elimination.ports import refuse_curved
+from imac_torch.errors import SolverError
+from imac_torch.noise.ports import EndPorts, end_ports
+from imac_torch.transient.dynamics import DynamicBlocks, LineCapacitances
+
+KEPT = 128
+"""Frequencies whose matrices are kept."""
+
+
+@dataclass(frozen=True)
+class Added:
+    """Noise of one kind of source, per Hz, at neuron inputs and input lines.
+
+    Attributes:
+        inputs: (M, M) V², of the combined read-outs.
+        lines: (H, K, K) A², of currents into the layer's input lines, these held at 0 V.
+        mixed: (H, K, M) A·V, of a line with an input's conjugate.
+    """
+
+    inputs: Tensor
+    lines: Tensor
+    mixed: Tensor
+
+
+@dataclass(frozen=True)
+class LayerAt:
+    """A layer at a frequency; real at 0 Hz, and without capacitors and poles.
+
+    Attributes:
+        transfer: (M, C), combined read-outs per line voltage.
+        admittance: (H, K, K) S, of the lines.
+        array: What cells and wires add.
+        read_out: What read-outs add, the resistances where they meet left out.
+    """
+
+    transfer: Tensor
+    admittance: Tensor
+    array: Added
+    read_out: Added
+
+
+@dataclass(frozen=True)
+class NoisyLayer:
+    """A layer's crossbars and read-outs, ready for any frequency.
+
+    Attributes:
+        spec: The crossbars.
+        layout: Where their cells lie.
+        temperature: K.
+        blocks: With the wires' capacitors; None: there are none.
+    """
+
+    spec: CrossbarSpec
+    layout: BlockLayout
+    temperature: float
+    blocks: DynamicBlocks | None
+    _kept: dict[float, LayerAt] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls, spec: CrossbarSpec, interconnect: Interconnect, temperature: float
+    ) -> NoisyLayer:
+        """Of crossbars without sample dimensions.
+
+        Raises:
+            SolverError: There are some, or cells are curved.
+        """
+        refuse_curved(spec, "noise")
+        if spec.conductances.positive.ndim != 2:
+            raise SolverError("noise takes conductances without sample dimensions; select one")
+        capacitances = LineCapacitances.of(interconnect, spec)
+        blocks = None if capacitances is None else DynamicBlocks.of(spec, capacitances)
+        return cls(spec, BlockLayout.of(spec), temperature, blocks)
+
+    @property
+    def pole(self) -> float | None:
+        """Hz, of the read-outs."""
+        return self.spec.read_out.pole
+
+    @property
+    def slowest(self) -> float | None:
+        """Hz, below which wires' capacitors surely do nothing; None: there are none.
+
+        All of a line's capacitance, charged through all of its resistance and its end.
+        """
+        if self.blocks is None:
+            return None
+        wires, charge = self.blocks.wires, self.blocks.capacitance
+        _, _, rows, columns = self.layout.sizes
+        ends = torch.maximum(wires.positive_load, wires.negative_load)
+        line = charge.positive.sum(-1).max() * (ends + columns * wires.output_segment)
+        line = line + charge.input_line.sum(-2).max() * rows * wires.input_segment
+        return 1.0 / (2.0 * math.pi * float(line))
+
+    @property
+    def port_capacitance(self) -> Tensor | None:
+        """(C,) F at the pins of ideal input lines; None: none."""
+        return None if self.blocks is None else self.blocks.port_capacitance
+
+    def at(self, frequency: float) -> LayerAt:
+        """The layer at a frequency, Hz."""
+        key = frequency if self.blocks is not None else 0.0
+        if key not in self._kept:
+            if len(self._kept) >= KEPT:
+                self._kept.clear()
+            self._kept[key] = self._build(key)
+        found = self._kept[key]
+        return found if self.pole is None else _delayed(found, 1j * frequency / self.pole)
+
+    @torch.no_grad()
+    def _build(self, frequency: float) -> LayerAt:
+        pair, shunts = self.spec.conductances, None
+        if self.blocks is not None and frequency > 0.0:
+            angular = 2.0 * math.pi * frequency
+            horizontal, vertical, _, _ = self.layout.sizes
+            charge = self.blocks.capacitance.times(1j * angular)  # type: ignore[arg-type]
+            shunts = type(charge)(
+                *(
+                    part.unflatten(0, (horizontal, vertical))
+                    for part in (charge.input_line, charge.positive, charge.negative)
+                )
+            )
+        ports = end_ports(
+            self.layout.gather(pair.positive), self.layout.gather(pair.negative),
+            self.spec.input_segment, self.spec.output_segment, shunts,
+        )  # fmt: skip
+        return self._terminated(ports)
+
+    def _terminated(self, ports: EndPorts) -> LayerAt:
+        """Put the read-outs at the ends.
+
+        With i = Y·v + ν of the block and j(e) + n drawn by the read-outs, which put out A·e + m,
+        e = -X·(Y_ea·a + ν_e + n), X = (Y_ee + J)⁻¹. So outputs are o = -A·X·(Y_ea·a + ν_e + n) + m,
+        and lines draw (Y_aa - Y_ae·X·Y_ea)·a + ν_a - Y_ae·X·(ν_e + n).
+        """
+        stamp = self.spec.read_out.stamp()
+        horizontal, vertical, rows, columns = self.layout.sizes
+        like = ports.ends
+        unit = torch.eye(rows, dtype=like.dtype, device=like.device)
+
+        def of_rows(values: tuple[tuple[float, ...], ...]) -> Tensor:
+            return torch.kron(like.new_tensor(values), unit)
+
+        whole = ports.ends + of_rows(stamp.drawn)
+        flat = whole.reshape(-1, *whole.shape[-2:])
+        eye = torch.eye(2 * rows, dtype=like.dtype, device=like.device)
+        inverse = solve(flat, eye.expand_as(flat)).reshape(whole.shape)
+        out = -of_rows((stamp.output,)) @ inverse  # (H, V, R, 2R): outputs per current
+        back = -ports.across.transpose(-1, -2) @ inverse  # (H, V, K, 2R)
+        transfer = self._columns(out @ ports.across)
+        admittance = (ports.lines + back @ ports.across).sum(dim=1)
+        thermal = 4.0 * BOLTZMANN * self.temperature
+        covariance = (thermal * ports.whole.real).to(like.dtype)
+        lines = torch.eye(columns, dtype=like.dtype, device=like.device).expand(
+            horizontal, vertical, columns, columns
+        )
+        zero = torch.zeros(
+            horizontal, vertical, rows, columns, dtype=like.dtype, device=like.device
+        )
+        array = self._added(
+            torch.cat([out, zero], dim=-1), torch.cat([back, lines], dim=-1), covariance
+        )
+        own = self.spec.read_out.noise(self.temperature).to(like.dtype)
+        at_outputs = torch.cat([out, unit.expand(horizontal, vertical, rows, rows)], dim=-1)
+        nothing = like.new_zeros(horizontal, vertical, columns, rows)
+        read_out = self._added(
+            at_outputs, torch.cat([back, nothing], dim=-1), torch.kron(own, unit)
+        )
+        return LayerAt(transfer, admittance, array, read_out)
+
+    def _columns(self, outputs: Tensor) -> Tensor:
+        """(H, V, R, K) outputs per line to (M, C) combined."""
+        return self.spec.read_out.combination.of_columns(self.layout.scatter(outputs))
+
+    def _added(self, outputs: Tensor, lines: Tensor, covariance: Tensor) -> Added:
+        """From sources with a covariance per block to a layer's inputs and lines.
+
+        Args:
+            outputs: (H, V, R, Q) outputs per source.
+            lines: (H, V, K, Q) line currents per source.
+            covariance: (H, V, Q, Q) or (Q, Q).
+        """
+        combination, layout = self.spec.read_out.combination, self.layout
+        there = outputs @ covariance
+        own = (there @ outputs.mH).sum(0) * combination.weight**2  # (V, R, R)
+        rows = torch.block_diag(*own)[layout.row_position][:, layout.row_position]
+        join = combination.slicing.join
+        inputs = join(join(rows, dim=0), dim=1)
+        seen = lines @ covariance
+        across = seen @ outputs.mH * combination.weight  # (H, V, K, R)
+        mixed = across.permute(0, 2, 1, 3).flatten(-2)[..., layout.row_position]
+        return Added(inputs, (seen @ lines.mH).sum(1), join(mixed, dim=-1))
+
+
+def _delayed(layer: LayerAt, ratio: complex) -> LayerAt:
+    """The same with outputs behind a low-pass 1/(1 + ratio)."""
+    factor = 1.0 / (1.0 + ratio)
+
+    def added(item: Added) -> Added:
+        return Added(
+            item.inputs * abs(factor) ** 2, item.lines, item.mixed * factor.conjugate()
+        )
+
+    return LayerAt(
+        layer.transfer * factor, layer.admittance, added(layer.array), added(layer.read_out)
+    )

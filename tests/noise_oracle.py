@@ -1,0 +1,159 @@
+"""ngspice's .noise of whole circuits, written out anew from a circuit's elements.
+
+Nothing of the package's netlists is used: their operational amplifiers are ideal equations, in
+which the noise of R1 and R3 is lost. Here they have a gain of 1e9, and neurons of transistors are
+small-signal circuits made of the exact model's derivatives.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from imac_torch.circuit.topology import Circuit
+
+GAIN = 1e9
+SHAPES = {
+    "logistic": "'{half}*(1-tanh(0.5*{slope}*v({g})))'",
+    "tanh": "'{vdd}*tanh(0.5*{slope}*v({g}))'",
+    "identity": "'v({g})'",
+}
+
+
+def noise_netlist(circuit: Circuit, voltages, temperature: float, signals=None) -> str:
+    """The circuit at given input voltages; node k of layer l is ``l_k``, vdd is ``vdd``."""
+    lines = ["* noise", f".options temp={temperature - 273.15} tnom={temperature - 273.15}"]
+    lines += [".options reltol=1e-9 abstol=1e-18 vntol=1e-12 gmin=1e-18"]
+    if signals is None:
+        lines.append(f"Vdd vdd 0 {circuit.vdd}")
+    else:
+        lines.append("Vdd vdd 0 0")
+    count = iter(range(10**9))
+
+    def add(kind: str, *rest) -> str:
+        name = f"{kind}x{next(count)}"
+        lines.append(" ".join([name, *(str(item) for item in rest)]))
+        return name
+
+    for number, layer in enumerate(circuit.layers):
+        pins = {}
+        if number == 0:
+            for k, node in enumerate(layer.inputs):
+                pins[int(node)] = f"in{k}"
+                ac = " ac 1" if k == 0 else ""
+                value = float(voltages[k]) if signals is None else 0.0
+                lines.append(f"Vin{k} in{k} 0 {value!r}{ac}")
+        else:
+            before = circuit.layers[number - 1]
+            for node, output in zip(layer.inputs, before.outputs, strict=True):
+                pins[int(node)] = f"n{number - 1}_{output}"
+
+        def name(node, number=number, pins=pins) -> str:
+            node = int(node)
+            return {0: "0", 1: "vdd"}.get(node, pins.get(node, f"n{number}_{node}"))
+
+        for element in layer.elements:
+            letter = {"resistor": "r", "capacitor": "c"}[element.kind]
+            for (a, b), value in zip(element.nodes, element.values, strict=True):
+                add(letter, name(a), name(b), repr(float(value)))
+        amplifier = layer.read_outs.read_out
+        gain, r = float(amplifier.gain), float(amplifier.resistance)
+        for k, (plus, minus, out) in enumerate(layer.read_outs.nodes):
+            n1, n2, ideal = (f"{what}{number}_{k}" for what in ("na", "nb", "oi"))
+            add("r", name(plus), n2, r)
+            add("r", n2, 0, gain * r)
+            add("r", name(minus), n1, r)
+            add("r", n1, ideal, gain * r)
+            add("e", ideal, 0, n2, n1, GAIN)
+            if amplifier.pole is None:
+                add("e", name(out), 0, ideal, 0, 1)
+            else:
+                slow = f"sl{number}_{k}"
+                add("r", ideal, slow, 1e3, "noisy=0")
+                add("c", slow, 0, repr(1 / (2 * np.pi * 1e3 * amplifier.pole)))
+                add("e", name(out), 0, slow, 0, 1)
+        if layer.sums is not None:
+            for terms, output in zip(layer.sums.terms, layer.sums.outputs, strict=True):
+                before = "0"
+                for term, factor in zip(terms[:-1], layer.sums.factors[:-1], strict=True):
+                    node = f"s{next(count)}"
+                    add("e", node, before, name(term), 0, float(factor))
+                    before = node
+                add("e", name(output), before, name(terms[-1]), 0, float(layer.sums.factors[-1]))
+        spec = layer.neurons.spec
+        for k, (z, out) in enumerate(layer.neurons.nodes):
+            z, out = name(z), name(out)
+            gate = f"g{number}_{k}"
+            if signals is None:
+                lines.append(f"Vs{number}_{k} {gate} {z} {spec.level_shift}")
+                shape = f"f{number}_{k}"
+                text = SHAPES[spec.kind].format(
+                    half=circuit.vdd / 2, vdd=circuit.vdd, slope=spec.options.slope, g=gate
+                )
+                add("b", shape, 0, "v=" + text.strip("'"))
+                add("r", shape, out, spec.options.output_resistance)
+                add("c", z, 0, repr(spec.input_capacitance))
+            else:
+                if spec.input_resistance:
+                    add("r", z, gate, spec.input_resistance)
+                    add("r", gate, out, spec.feedback_resistance)
+                else:
+                    add("v", z, gate, 0)
+                add("c", gate, 0, repr(spec.input_capacitance))
+                _linear_core(add, count, signals[number], k, gate, out)
+            add("c", out, 0, repr(spec.output_capacitance))
+        if number == len(circuit.layers) - 1 and circuit.timing.load_capacitance:
+            for node in layer.outputs:
+                add("c", name(node), 0, repr(circuit.timing.load_capacitance))
+    return "\n".join(lines)
+
+
+def _linear_core(add, count, signal, k, gate, out) -> None:
+    """Currents, charges and white noise of one core, from numbers."""
+    i, q = signal.currents, signal.charges
+    add("g", 0, out, gate, 0, repr(float(i.output_by_gate[0, k])))
+    add("g", 0, out, out, 0, repr(float(i.output_by_output[0, k])))
+    add("g", gate, 0, gate, 0, repr(float(i.gate_by_gate[0, k])))
+    add("g", gate, 0, out, 0, repr(float(i.gate_by_output[0, k])))
+    for into, of, value in (
+        (gate, gate, q.gate_by_gate), (gate, out, q.gate_by_output),
+        (out, gate, q.output_by_gate), (out, out, q.output_by_output),
+    ):  # fmt: skip
+        copy, sense = f"y{next(count)}", f"q{next(count)}"
+        add("e", copy, 0, of, 0, 1)
+        add("c", copy, sense, repr(abs(float(value[0, k]))))
+        source = add("v", sense, 0, 0)
+        add("f", into, 0, source, 1 if float(value[0, k]) > 0 else -1)
+    noise = f"x{next(count)}"
+    add("r", noise, 0, 1.0)
+    white = float(signal.noise.channels[0, k] + signal.noise.resistors[0, k])
+    add("g", 0, out, noise, 0, repr((white / (4 * 1.380649e-23 * signal.spec.temperature)) ** 0.5))
+
+
+def spectra(netlist: str, nodes, frequencies: tuple[int, float, float], directory: Path):
+    """(points,) Hz and per node V²/Hz, and the integral of each by ngspice, V²."""
+    points, low, high = frequencies
+    control = [".control", "set wr_vecnames", "set wr_singlescale", "op"]
+    for k, node in enumerate(nodes):
+        control += [
+            f"noise v({node}) Vin0 dec {points} {low!r} {high!r}",
+            f"setplot noise{2 * k + 1}", f"wrdata spectrum{k} onoise_spectrum",
+            f"setplot noise{2 * k + 2}", f"wrdata total{k} onoise_total",
+        ]  # fmt: skip
+    path = directory / "noise.cir"
+    path.write_text("\n".join([netlist, *control, "quit", ".endc", ".end", ""]))
+    done = subprocess.run(
+        [shutil.which("ngspice") or "ngspice", "-b", path.name], cwd=directory,
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    found, totals = [], []
+    for k in range(len(nodes)):
+        file = directory / f"spectrum{k}"
+        assert file.exists(), done.stdout[-2000:] + done.stderr[-2000:]
+        table = np.loadtxt(file, skiprows=1, ndmin=2)
+        found.append(table[:, 1] ** 2)
+        totals.append(float(np.loadtxt(directory / f"total{k}", skiprows=1, ndmin=2)[0, -1]) ** 2)
+    return table[:, 0], found, totals
