@@ -134,14 +134,13 @@ def _linear_core(add, count, signal, k, gate, out) -> None:
 
 
 def spectra(netlist: str, nodes, frequencies: tuple[int, float, float], directory: Path):
-    """(points,) Hz and per node V²/Hz, and the integral of each by ngspice, V²."""
+    """(points,) Hz and per node V²/Hz."""
     points, low, high = frequencies
     control = [".control", "set wr_vecnames", "set wr_singlescale", "op"]
     for k, node in enumerate(nodes):
         control += [
             f"noise v({node}) Vin0 dec {points} {low!r} {high!r}",
             f"setplot noise{2 * k + 1}", f"wrdata spectrum{k} onoise_spectrum",
-            f"setplot noise{2 * k + 2}", f"wrdata total{k} onoise_total",
         ]  # fmt: skip
     path = directory / "noise.cir"
     path.write_text("\n".join([netlist, *control, "quit", ".endc", ".end", ""]))
@@ -149,11 +148,10 @@ def spectra(netlist: str, nodes, frequencies: tuple[int, float, float], director
         [shutil.which("ngspice") or "ngspice", "-b", path.name], cwd=directory,
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
-    found, totals = [], []
+    found = []
     for k in range(len(nodes)):
         file = directory / f"spectrum{k}"
         assert file.exists(), done.stdout[-2000:] + done.stderr[-2000:]
         table = np.loadtxt(file, skiprows=1, ndmin=2)
         found.append(table[:, 1] ** 2)
-        totals.append(float(np.loadtxt(directory / f"total{k}", skiprows=1, ndmin=2)[0, -1]) ** 2)
-    return table[:, 0], found, totals
+    return table[:, 0], found

@@ -27,6 +27,7 @@ LAYERS = (
     ("elimination", "netlist", "reference"),
     ("dc", "simulator"),
     ("transient",),
+    ("noise",),
     ("model",),
     ("conversion",),
     ("reports",),
@@ -38,7 +39,7 @@ LAYERS = (
 )
 # The two sides of a circuit. They meet above, in layers: neither imports the other, so that each
 # checks the other's arithmetic and the package works without any SPICE.
-NATIVE = {"kernels", "elimination", "reference", "dc", "transient"}
+NATIVE = {"kernels", "elimination", "reference", "dc", "transient", "noise"}
 TEXT = {"netlist", "simulator"}
 # Names with an underscore that others give their public things: os, torch's modules, named tuples,
 # numba's dispatchers.

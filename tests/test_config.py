@@ -79,6 +79,7 @@ class Change:
 
 CAPACITIVE = {"interconnect.capacitance": True}
 FINFET = {"neuron.kind": "finfet"}
+TRANSISTOR_NOISE = {**FINFET, "amplifier.gain": 10.0}
 TRANSISTORS = {**FINFET, "neuron.model_directory": "cards"}
 MATCHED = {"mapping.scheme": "matched", "mapping.levels": "continuous"}
 
@@ -144,6 +145,11 @@ CHANGES = {
     "mapping.scale": Change("row", "voltages", {**MATCHED, "mapping.levels": "ternary"}),
     "mapping.slices": Change(2, "voltages"),
     "mapping.slice_base": Change(2, "voltages", {"mapping.slices": 2}),
+    "noise.inputs": Change(1e-3, "noise"),
+    "noise.bandwidth": Change(1e6, "noise"),
+    "noise.lowest": Change(1e4, "noise", TRANSISTOR_NOISE),
+    "noise.neurons": Change(False, "noise"),
+    "noise.flicker": Change(False, "noise", TRANSISTOR_NOISE),
     "temperature": Change(350.0, "voltages", FINFET),
     "layers.device": Change({"rlow": 50e3}, "voltages", {"amplifier.gain": 10.0}),
     "layers.crossbar": Change({"columns": 3}, "voltages"),
@@ -241,6 +247,10 @@ def observe(output, config, tmp_path, sizes=(6, 4, 2)):
         # Equal steps: what differs is not where time points lie. In ns.
         options = TransientOptions(control=StepControl(fixed=1e-10))
         return 1e9 * network.measure(inputs[:1], options=options).latency.outputs
+    if output == "noise":  # dB
+        settings = config.noise.replace(bandwidth=config.noise.bandwidth or 1e7)
+        layer = network.noise(inputs[:1], settings).layers[0]
+        return 10.0 * layer.output_rms.log10()
     if output == "voltages":
         with torch.no_grad():
             solution = network.solve(inputs, power=False)
@@ -323,7 +333,6 @@ IDLE = {
     "neuron.subcircuit": Idle("mine.sp", {"neuron.kind": None}, only=(6, 2)),
     "mapping.scale": Idle("row", MATCHED),
     "mapping.slice_base": Idle(2),
-    "temperature": Idle(350.0, written=True),
 }
 
 

@@ -8,7 +8,7 @@ the inputs of IMAC-Sim is in each field's text (``IMAC-Sim: name``).
 from imac_torch.config.array import Crossbar, Interconnect, Memristor
 from imac_torch.config.config import SCHEMA, UNSET, Config, LayerConfig
 from imac_torch.config.mapping import LARGEST_WEIGHT_BITS, WeightMapping
-from imac_torch.config.operation import Supplies, Timing
+from imac_torch.config.operation import Noise, Supplies, Timing
 from imac_torch.config.periphery import Amplifier, Neuron
 from imac_torch.config.quantity import Quantity
 from imac_torch.config.reading import CONDITIONS, Place, Unread, unread_settings
@@ -31,6 +31,7 @@ __all__ = [
     "LayerConfig",
     "Memristor",
     "Neuron",
+    "Noise",
     "Place",
     "Quantity",
     "Section",

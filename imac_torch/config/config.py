@@ -14,7 +14,7 @@ from typing_extensions import Self
 from imac_torch.base.files import parse_json, parse_toml, read_text, write_text
 from imac_torch.config.array import Crossbar, Interconnect, Memristor
 from imac_torch.config.mapping import WeightMapping
-from imac_torch.config.operation import Supplies, Timing
+from imac_torch.config.operation import Noise, Supplies, Timing
 from imac_torch.config.periphery import Amplifier, Neuron
 from imac_torch.config.quantity import TEMPERATURE
 from imac_torch.config.section import FrozenDict, Section
@@ -83,8 +83,9 @@ class Config(Section):
     neuron: Neuron = Field(default_factory=Neuron)
     timing: Timing = Field(default_factory=Timing)
     mapping: WeightMapping = Field(default_factory=WeightMapping)
+    noise: Noise = Field(default_factory=Noise)
     temperature: Annotated[float, TEMPERATURE] = Field(
-        298.15, gt=0, description="K. Temperature of the transistors."
+        298.15, gt=0, description="K. Of the transistors, and of all that is noisy."
     )
     layers: dict[str, LayerConfig] = Field(
         default_factory=dict, description="Overrides by the layer's module path in the model."

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from imac_torch.config.quantity import CAPACITANCE, TIME, VOLTAGE
+from imac_torch.config.quantity import CAPACITANCE, FREQUENCY, TIME, VOLTAGE, Quantity
 from imac_torch.config.section import Section
 
 
@@ -57,3 +57,32 @@ class Timing(Section):
                 f"transition = {self.transition} s must be shorter than period = {self.period} s"
             )
         return self
+
+
+class Noise(Section):
+    """What noise analyses and noisy evaluations look at, and nothing else."""
+
+    inputs: Annotated[float, Quantity("V", (0.0, 1.0), 100.0)] = Field(
+        0.0,
+        ge=0,
+        description="V rms. A normal voltage at every input, anew for every image and constant "
+        "while it lasts (earlier versions of IMAC-Sim had it as noise).",
+    )
+    bandwidth: Annotated[float | None, FREQUENCY] = Field(
+        None,
+        gt=0,
+        description="Hz. Up to where noise counts: what reads the outputs averages the rest. None: "
+        "what poles and capacitances of the circuit leave of it.",
+    )
+    lowest: Annotated[float, Quantity("Hz", (1e-9, 1e9), 1e16)] = Field(
+        1.0,
+        gt=0,
+        description="Hz. From where noise counts: slower changes are drift. Only 1/f noise has "
+        "anything to speak of there.",
+    )
+    neurons: bool = Field(
+        True,
+        description="Whether neurons are noisy: resistors (of behavioural ones output_resistance) "
+        "and the channels of transistors.",
+    )
+    flicker: bool = Field(True, description="Whether transistors have 1/f noise besides.")

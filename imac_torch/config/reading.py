@@ -108,6 +108,9 @@ _WIRES: Final = Condition(
     lambda place: place.config.interconnect.capacitance or place.config.interconnect.resistance,
     "interconnect.resistance or interconnect.capacitance = true",
 )
+_TEMPERATURE: Final = Condition(
+    lambda place: not place.ideal or place.subcircuit, "neurons that are no ideal shapes, or noise"
+)
 _ACTIVE: Final = Condition(lambda place: place.active, "a layer with an activation")
 
 CONDITIONS: Final[Mapping[str, Condition]] = {
@@ -130,7 +133,7 @@ CONDITIONS: Final[Mapping[str, Condition]] = {
     "amplifier.output_resistance": Condition(
         lambda place: place.config.amplifier.combine == "average" and place.draws,
         "amplifier.combine = 'average' and neurons that draw current at their inputs (kind "
-        "'finfet' or 'table', or neuron.input_capacitance)",
+        "'finfet' or 'table', or neuron.input_capacitance); but for noise",
     ),
     "amplifier.combine": Condition(
         lambda place: place.parts > 1 or place.draws, "layers of more than one partition"
@@ -154,7 +157,7 @@ CONDITIONS: Final[Mapping[str, Condition]] = {
             )
         ),
         "behavioural neurons that drive something: another layer, neuron.output_capacitance or "
-        "timing.load_capacitance",
+        "timing.load_capacitance; but for noise",
     ),
     "neuron.input_capacitance": Condition(
         lambda place: not place.ideal
@@ -175,9 +178,6 @@ CONDITIONS: Final[Mapping[str, Condition]] = {
     ),
     "mapping.slice_base": Condition(
         lambda place: place.config.mapping.slices > 1, "mapping.slices > 1"
-    ),
-    "temperature": Condition(
-        lambda place: not place.ideal or place.subcircuit, "neurons that are no ideal shapes"
     ),
 }
 """By field: when it is read."""
@@ -221,6 +221,7 @@ def unread_settings(
     *,
     transients: bool = True,
     netlists: bool = True,
+    noise: bool = True,
 ) -> list[Unread]:
     """Settings that differ from their defaults although no layer reads them.
 
@@ -229,6 +230,7 @@ def unread_settings(
         places: Its layers, in order.
         transients: Whether anything is integrated in time.
         netlists: Whether a simulator is asked.
+        noise: Whether noise is looked at.
 
     Returns:
         One by one, the network's own before those of single layers.
@@ -238,7 +240,7 @@ def unread_settings(
         if value == default:
             continue
         follow = [place for place in places if not _overridden(config, place.name, path)]
-        condition = _condition(path, transients, netlists)
+        condition = _condition(path, transients, netlists, noise)
         if not follow:
             found.append(Unread(path, value, "a layer that config.layers does not override"))
         elif condition is not None and not any(map(condition.holds, follow)):
@@ -248,7 +250,7 @@ def unread_settings(
         for section in LayerConfig.model_fields:
             for name, value in getattr(override, section).items():
                 path = f"{section}.{name}"
-                condition = _condition(path, transients, netlists)
+                condition = _condition(path, transients, netlists, noise)
                 same = value == getattr(getattr(config, section), name)
                 if condition is not None and not same and not condition.holds(place):
                     full = f'layers."{place.name}".{path}'
@@ -268,9 +270,13 @@ def _needs(condition: Condition) -> str:
     return condition.needs.format(**{field: ", ".join(kinds) for field, kinds in names.items()})
 
 
-def _condition(path: str, transients: bool, netlists: bool) -> Condition | None:
+def _condition(path: str, transients: bool, netlists: bool, noise: bool) -> Condition | None:
     if path in TRANSIENT_ONLY and not transients:
         return Condition(lambda place: False, "transients, which are not asked for (timing)")
+    if path.startswith("noise.") and not noise:
+        return Condition(lambda place: False, "noise, which is not asked for (noise)")
+    if path == "temperature" and not noise:
+        return _TEMPERATURE
     if path in NETLISTS_ONLY and not netlists:
         return Condition(lambda place: False, "a simulator: the native engine does not know it")
     return CONDITIONS.get(path)

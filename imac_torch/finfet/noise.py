@@ -90,9 +90,8 @@ def channel_noise(
     at_end = noise["noia"] + noise["noib"] * at_drain + noise["noic"] * at_drain * at_drain
     at_end = at_end / (at_drain + traps) ** 2
     common = thermal_energy * current / (length * length * _ATTENUATION)
-    strong = common * (
-        CHARGE * CHARGE * mobility / g.cox * along + current * pinched.clamp(min=0.0) / width * at_end
-    )
+    along = CHARGE * CHARGE * mobility / g.cox * along
+    strong = common * (along + current * pinched.clamp(min=0.0) / width * at_end)
     weak = noise["noia"] * common * current * length / (width * traps * traps)
     # One in strong, the other in weak inversion, and half of each between them.
     total = strong + weak

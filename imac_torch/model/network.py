@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from imac_torch.base.tables import html_table, text_table
 from imac_torch.circuit.engine import Engine
 from imac_torch.circuit.topology import Circuit
-from imac_torch.config import Config
+from imac_torch.config import Config, Noise
 from imac_torch.datasets.batches import chosen
 from imac_torch.dc.native import Native, Prepared
 from imac_torch.errors import CircuitError, ConfigError, ConversionError, ConversionWarning
@@ -23,6 +23,7 @@ from imac_torch.model.linear import IMACLinear
 from imac_torch.model.ranges import in_software, set_ranges
 from imac_torch.model.segment import Segment
 from imac_torch.model.state import pack, rename, unpack
+from imac_torch.noise.result import NoiseReport
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.activations import Bounded
 from imac_torch.results.solution import Solution
@@ -253,6 +254,11 @@ class IMACNetwork(nn.Module):
     ) -> InferenceReport:
         """Latency and energy of model inputs (B, …); see :meth:`Segment.measure`."""
         return self.segment.measure(self.features(x), options=options)
+
+    @lasting()
+    def noise(self, x: Tensor, settings: Noise | None = None) -> NoiseReport:
+        """Noise at the operating points of model inputs (B, …); see :meth:`Segment.noise`."""
+        return self.segment.noise(self.features(x), settings)
 
     def decode(self, outputs: Tensor) -> Tensor:
         """See :meth:`Segment.decode`."""

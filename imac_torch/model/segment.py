@@ -14,7 +14,7 @@ from imac_torch.base.memo import Memory
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.circuit.engine import BoundEngine, Engine
 from imac_torch.circuit.topology import Circuit, build_layer
-from imac_torch.config import Config, Supplies, Timing
+from imac_torch.config import Config, Noise, Supplies, Timing
 from imac_torch.dc.native import Native, Prepared
 from imac_torch.errors import CircuitError, ConversionError, SolverError
 from imac_torch.model.coding import Signs, check_features, check_tensor, encode
@@ -23,6 +23,9 @@ from imac_torch.model.linear import IMACLinear, connect
 from imac_torch.model.positions import Positions, Vectors, positions_of
 from imac_torch.model.reads import BoundByRead
 from imac_torch.model.state import pack, unpack
+from imac_torch.noise.analysis import analyse
+from imac_torch.noise.circuit import NoisyCircuit
+from imac_torch.noise.result import NoiseReport
 from imac_torch.numeric.modes import lasting, ordinary, refuse_transforms
 from imac_torch.periphery.activations import Bounded
 from imac_torch.periphery.neuron.base import NeuronSpec
@@ -520,6 +523,34 @@ class Segment(nn.Module):
         run = self.timing(options)
         run.add(self.voltages(features))
         return run.report()
+
+    # Noise
+
+    def noisy(self) -> NoisyCircuit:
+        """The circuit as noise sees it, remembered like :meth:`prepare`."""
+        wires = [layer.config.interconnect for layer in self.analog_layers()]
+        return self.kept(
+            ("noise", self.pace.load_capacitance, self.native),
+            lambda: NoisyCircuit.of(
+                self.parts(), wires, self.prepare().exact, self.pace.load_capacitance
+            ),
+        )
+
+    @lasting()
+    def noise(self, features: Tensor, settings: Noise | None = None) -> NoiseReport:
+        """Noise of every neuron's input and output, by part, at the samples' operating points.
+
+        Args:
+            features: (B, N) software units.
+            settings: Amplitudes and band; None: those of the configuration.
+
+        Raises:
+            CircuitError: Nothing limits the bandwidth: set ``noise.bandwidth``, or capacitances.
+            SolverError: Cells are curved, or a sample has no operating point.
+        """
+        settings = self.first.config.noise if settings is None else settings
+        names = [layer.name for layer in self.analog_layers()]
+        return analyse(self.noisy(), names, self.solve(features, power=False), settings)
 
     # State
 

@@ -76,7 +76,8 @@ def end_ports(
         positive, negative = positive.to(parts[0].dtype), negative.to(parts[0].dtype)
     sides = [abs(side).sum(-1).mean().clamp(min=1e-12) for side in (positive, negative)]
     zero = torch.zeros_like(input_segment)
-    wires = Termination(input_segment, output_segment, *(1.0 / side for side in sides), zero)
+    loads_of = (1.0 / sides[0], 1.0 / sides[1])
+    wires = Termination(input_segment, output_segment, *loads_of, zero)
     inner = Interior.of(positive, negative, wires, shunts)
     impedance, carried = _responses(inner)
     # From the last nodes to the ends: a segment, then the termination.

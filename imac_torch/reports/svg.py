@@ -8,32 +8,12 @@ from typing import Final
 
 from markupsafe import Markup, escape
 
+from imac_torch.base.units import quantity
+
 __all__ = ["WIDTH", "Frame", "caption", "padded", "quantity", "svg", "ticks"]
 
 WIDTH: Final = 560
 """User units; the page scales charts to the room there is."""
-
-_PREFIXES: Final = {
-    -18: "a", -15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G",
-}  # fmt: skip
-
-
-def quantity(value: float | None, unit: str = "", digits: int = 4) -> str:
-    """A number with an SI prefix, for reading: ``17.82 mW``.
-
-    Args:
-        value: In the base unit; None and NaN are a dash.
-        unit: The base unit; without one there is no prefix either.
-        digits: Significant digits.
-    """
-    if value is None or math.isnan(value):
-        return "–"
-    if not unit or value == 0 or math.isinf(value):
-        return f"{value:.{digits}g} {unit}".strip()
-    power = 3 * math.floor(math.log10(abs(value)) / 3)
-    power = min(max(power, min(_PREFIXES)), max(_PREFIXES))
-    return f"{float(f'{value / 10.0**power:.{digits}g}'):g} {_PREFIXES[power]}{unit}"
-
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """About ``count`` round numbers that lie in a range."""

@@ -1,0 +1,277 @@
+"""Noise added up over frequency: the variance of every neuron's input and output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from imac_torch.config import Noise
+from imac_torch.errors import CircuitError, SolverError
+from imac_torch.noise.circuit import PARTS, LayerDensity, NoisyCircuit
+from imac_torch.noise.neurons import SmallSignal
+from imac_torch.noise.result import LayerNoise, NoiseReport
+from imac_torch.numeric.budget import fitting
+from imac_torch.results.solution import LayerSolution, Solution, Status
+
+NODES: Final = 5
+"""Of Gauss and Legendre's rule, per decade of the frequency. Spectra of poles on the real axis are
+integrated to 2e-5 by 5, to 2e-4 by 4."""
+BELOW: Final = 100.0
+"""How far below the slowest corner spectra are taken as flat: there they are, to 1e-4."""
+BEYOND: Final = 30.0
+"""How far above the fastest corner they are gone through at least."""
+FURTHER: Final = 6
+"""Decades that they go on where noise does not fall yet."""
+LEFT: Final = 1e-3
+"""Of the variance: how much the extrapolated tail of an output's spectrum may be."""
+FALLING: Final = 1.2
+"""Power of the frequency that spectra must fall with to have an integral worth the name."""
+
+
+@dataclass(frozen=True)
+class LayerVariance:
+    """Variances of one layer's neurons by part.
+
+    Attributes:
+        gates: (P, B, M) V², of what the neurons see, behind their input resistors; inf where
+            nothing limits it.
+        outputs: (P, B, M) V².
+    """
+
+    gates: Tensor
+    outputs: Tensor
+
+
+@dataclass
+class _Sum:
+    """Integrals under way, per layer."""
+
+    layers: list[LayerDensity]
+
+    def add(self, density: Sequence[LayerDensity], weight: float) -> None:
+        if not self.layers:
+            self.layers = [LayerDensity(0.0 * item.gates, 0.0 * item.outputs) for item in density]
+        for total, item in zip(self.layers, density, strict=True):
+            total.gates.add_(item.gates, alpha=weight)
+            total.outputs.add_(item.outputs, alpha=weight)
+
+
+def _panels(low: float, high: float) -> Iterator[tuple[float, float]]:
+    """Frequencies and weights of ∫ S df between two frequencies, in ln f, decade by decade."""
+    count = max(1, math.ceil(math.log10(high / low)))
+    roots, weights = _legendre()
+    step = math.log(high / low) / count
+    for panel in range(count):
+        for root, weight in zip(roots, weights, strict=True):
+            frequency = low * math.exp(step * (panel + 0.5 * (1.0 + root)))
+            yield frequency, 0.5 * step * weight * frequency
+
+
+def _legendre() -> tuple[list[float], list[float]]:
+    """Gauss and Legendre's rule from its Jacobi matrix (Golub and Welsch, 1969)."""
+    k = torch.arange(1, NODES, dtype=torch.float64, device="cpu")
+    beside = k / (4.0 * k * k - 1.0).sqrt()
+    found, vectors = torch.linalg.eigh(torch.diag(beside, 1) + torch.diag(beside, -1))
+    return found.tolist(), (2.0 * vectors[0].square()).tolist()
+
+
+def variances(
+    circuit: NoisyCircuit, signals: Sequence[SmallSignal], settings: Noise
+) -> tuple[list[LayerVariance], tuple[float, float]]:
+    """Integrate noise at operating points.
+
+    Below the slowest corner spectra are flat but for 1/f noise, which is integrated as what it is;
+    above the fastest they fall with a power of the frequency, which is measured.
+
+    Args:
+        circuit: The circuit.
+        signals: Of :meth:`NoisyCircuit.linearised`.
+        settings: What to count.
+
+    Returns:
+        Per layer, and the band in Hz that was gone through, or was asked for.
+
+    Raises:
+        CircuitError: Nothing in the circuit limits the bandwidth of its outputs, and no bandwidth
+            is given.
+    """
+    corners = circuit.corners(signals)
+    given = settings.bandwidth
+    if given is None and not corners:
+        raise CircuitError(
+            "nothing limits the bandwidth of this circuit's noise: it has no pole and no "
+            "capacitance; set noise.bandwidth, amplifier.pole, neuron.output_capacitance and "
+            "timing.load_capacitance, or interconnect.capacitance"
+        )
+    lowest = settings.lowest
+    if given is not None and given <= lowest:
+        raise CircuitError(
+            f"noise.bandwidth = {given:g} Hz must be above noise.lowest = {lowest:g} Hz"
+        )
+    low = min(corners) / BELOW if corners else given or 0.0
+    low = max(lowest, low if given is None else min(low, given / 10.0))
+    high = max(max(corners) * BEYOND, 10.0 * low) if given is None else given
+    total = _Sum([])
+    if low > lowest:
+        flat = circuit.density(signals, low)
+        total.add(flat, low - lowest)
+        _below(total, flat, signals, low, lowest)
+    for frequency, weight in _panels(low, high):
+        total.add(circuit.density(signals, frequency), weight)
+    tails: list[tuple[Tensor, Tensor]] = [
+        (torch.zeros_like(item.gates), torch.zeros_like(item.outputs)) for item in total.layers
+    ]
+    for further in range(FURTHER + 1 if given is None else 0):
+        half, end = (circuit.density(signals, high * part) for part in (0.5, 1.0))
+        tails = [
+            (
+                _tail(a.gates, b.gates, high, item.gates),
+                _tail(a.outputs, b.outputs, high, item.outputs),
+            )
+            for a, b, item in zip(half, end, total.layers, strict=True)
+        ]
+        left = max(
+            float((tail.sum(0) / item.outputs.sum(0).clamp(min=1e-300)).max())
+            for (_, tail), item in zip(tails, total.layers, strict=True)
+        )
+        if left <= LEFT or further == FURTHER:
+            break
+        for frequency, weight in _panels(high, 10.0 * high):
+            total.add(circuit.density(signals, frequency), weight)
+        high *= 10.0
+    found = []
+    for k, (item, (gates, outputs)) in enumerate(zip(total.layers, tails, strict=True)):
+        if bool(torch.isinf(outputs).any()):
+            raise CircuitError(
+                f"nothing limits the bandwidth of the noise at the outputs of layer {k + 1}: set "
+                "noise.bandwidth, amplifier.pole, or a capacitance there "
+                "(neuron.output_capacitance, timing.load_capacitance)"
+            )
+        found.append(LayerVariance(item.gates + gates, item.outputs + outputs))
+    inputs = _of_inputs(circuit, signals, settings.inputs)
+    chosen = _chosen(settings)
+    return [
+        LayerVariance(
+            torch.cat([first.gates, item.gates * chosen]),
+            torch.cat([first.outputs, item.outputs * chosen]),
+        )
+        for first, item in zip(inputs, found, strict=True)
+    ], (lowest, high if given is None else given)
+
+
+def _chosen(settings: Noise) -> Tensor:
+    """(P, 1, 1), 1 for what counts."""
+    neurons = float(settings.neurons)
+    values = [1.0, 1.0, neurons, neurons, neurons * settings.flicker]
+    return torch.tensor(values, dtype=torch.float64, device="cpu")[:, None, None]
+
+
+def _below(
+    total: _Sum,
+    flat: Sequence[LayerDensity],
+    signals: Sequence[SmallSignal],
+    low: float,
+    lowest: float,
+) -> None:
+    """1/f noise between the lowest frequency and one where everything else is flat."""
+    exponents = [item.noise.exponent for item in signals if item.noise is not None]
+    exponent = max(exponents, default=1.0)
+    wanted = (
+        math.log(low / lowest)
+        if exponent == 1.0
+        else (low ** (1.0 - exponent) - lowest ** (1.0 - exponent)) / (1.0 - exponent)
+    )
+    weight = low**exponent * wanted - (low - lowest)
+    for item, density in zip(total.layers, flat, strict=True):
+        item.gates[-1] += weight * density.gates[-1]
+        item.outputs[-1] += weight * density.outputs[-1]
+
+
+def _tail(half: Tensor, end: Tensor, high: float, found: Tensor) -> Tensor:
+    """∫ beyond a frequency, (P, B, M): it falls there as between half of the frequency and it.
+
+    What does not fall is inf, unless up to here it made nearly nothing of what there is: milliohms
+    between ideal sources are noisy at any frequency, too.
+    """
+    power = torch.log2(half.clamp(min=1e-300) / end.clamp(min=1e-300))
+    tail = torch.where(power > FALLING, end * high / (power - 1.0), torch.inf)
+    nothing = end * high <= LEFT * found.sum(0)
+    return torch.where(nothing & torch.isinf(tail), torch.zeros_like(end), tail)
+
+
+def _of_inputs(
+    circuit: NoisyCircuit, signals: Sequence[SmallSignal], amplitude: float
+) -> list[LayerDensity]:
+    """V² that voltages at the inputs make, which last as long as an image does."""
+    lines = circuit.layers[0].spec.inputs
+    like = signals[0].capacitance
+    return circuit.density(signals, 0.0, torch.full_like(like[:1], amplitude**2).expand(lines))
+
+
+def in_batches(circuit: NoisyCircuit, solution: Solution) -> Iterator[Solution]:
+    """A solution's samples, as many at a time as memory has room for."""
+    count = len(solution.outputs)
+    each = sum(16 * 8 * len(PARTS) * len(held) ** 2 for held in circuit.capacitances)
+    size = min(fitting(count, each, solution.outputs.device), max(1, 2**28 // each))
+    for first in range(0, count, size):
+        part = slice(first, first + size)
+        layers = tuple(
+            LayerSolution(
+                item.inputs[part], item.combined[part], item.gates[part], item.outputs[part]
+            )
+            for item in solution.layers
+        )
+        yield Solution(
+            solution.outputs[part], layers, None, solution.status[part], solution.residual[part],
+            solution.iterations[part],
+        )  # fmt: skip
+
+
+def analyse(
+    circuit: NoisyCircuit, names: Sequence[str], solution: Solution, settings: Noise
+) -> NoiseReport:
+    """Noise at the operating points of a solution.
+
+    Args:
+        circuit: The circuit.
+        names: Of its layers.
+        solution: Of (B, N) input voltages, with the voltages inside.
+        settings: What to count, and within which band.
+
+    Raises:
+        SolverError: A sample is not solved.
+        CircuitError: Nothing limits the bandwidth.
+    """
+    if not bool(solution.converged.all()):
+        first = int(torch.nonzero(~solution.converged)[0, 0])
+        raise SolverError(
+            f"{int((~solution.converged).sum())} of {len(solution.status)} samples have no "
+            f"operating point (the first is {first}, {Status(int(solution.status[first])).name}), "
+            "and so no noise; leave them out"
+        )
+    parts: list[list[LayerVariance]] = []
+    band, unknown = (0.0, 0.0), set()
+    for batch in in_batches(circuit, solution):
+        signals = circuit.linearised(batch)
+        unknown |= {item.spec.kind for item in signals if item.noise is None}
+        found, band = variances(circuit, signals, settings)
+        parts.append(found)
+    layers = tuple(
+        LayerNoise(
+            name,
+            torch.cat([batch[k].gates for batch in parts], dim=1),
+            torch.cat([batch[k].outputs for batch in parts], dim=1),
+            voltages.gates.detach(),
+            voltages.outputs.detach(),
+        )
+        for k, (name, voltages) in enumerate(zip(names, solution.layers, strict=True))
+    )
+    return NoiseReport(
+        layers, band, settings.bandwidth is not None, circuit.layers[0].temperature,
+        tuple(sorted(unknown)) if settings.neurons else (),
+    )  # fmt: skip

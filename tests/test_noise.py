@@ -1,0 +1,315 @@
+"""Noise against ngspice's .noise, against sums over single resistors, and against laws."""
+
+from __future__ import annotations
+
+import math
+
+import noise_oracle
+import numpy as np
+import pytest
+import torch
+from dense_network import behavioural, finfet, random_layers, scalar
+from scipy.integrate import simpson
+from small_networks import mlp, signs
+from torch import nn
+
+from imac_torch import (
+    Amplifier,
+    Config,
+    Crossbar,
+    Interconnect,
+    InverterSigmoid,
+    Neuron,
+    Timing,
+    WeightMapping,
+    convert,
+)
+from imac_torch.base.units import BOLTZMANN
+from imac_torch.config import Noise
+from imac_torch.elimination.chain import Shunts
+from imac_torch.elimination.ports import eliminate_layer
+from imac_torch.errors import CircuitError, SolverError
+from imac_torch.finfet import FinFET, builtin_14nm_hp
+from imac_torch.noise.circuit import NoisyCircuit
+from imac_torch.noise.layer import NoisyLayer
+from imac_torch.noise.ports import end_ports
+from imac_torch.noise.result import ALL_PARTS
+
+SMALL = Crossbar(rows=3, columns=3)
+WIRES = Interconnect(capacitance=True)
+
+
+def network(*sizes, **sections):
+    return convert(mlp(*sizes), Config(**sections))
+
+
+def resistor_network(positive, negative, input_wire, output_wire, shunts):
+    """A block node by node: (ports, ports) admittance and Σ g·i·iᴴ over all resistors.
+
+    i: currents into the ports (ends of I+, of I-, then lines), all held, per volt in series with a
+    resistor.
+    """
+    rows, columns = positive.shape
+    inner = 3 * rows * columns
+    size = inner + 2 * rows + columns
+    line, plus, minus = (
+        (k * rows * columns + torch.arange(rows * columns)).reshape(rows, columns) for k in range(3)
+    )
+    resistors = []
+    for r in range(rows):
+        for c in range(columns):
+            resistors.append((line[r, c], plus[r, c], positive[r, c]))
+            resistors.append((line[r, c], minus[r, c], negative[r, c]))
+            before = line[r - 1, c] if r else inner + 2 * rows + c
+            resistors.append((line[r, c], before, 1.0 / input_wire))
+            for nodes, end in ((plus, inner + r), (minus, inner + rows + r)):
+                after = nodes[r, c + 1] if c + 1 < columns else end
+                resistors.append((nodes[r, c], after, 1.0 / output_wire))
+    incidence = torch.zeros(len(resistors), size, dtype=torch.complex128)
+    for k, (a, b, _) in enumerate(resistors):
+        incidence[k, int(a)], incidence[k, int(b)] = 1.0, -1.0
+    conductance = torch.tensor([float(g) for _, _, g in resistors], dtype=torch.float64)
+    whole = (incidence.T * conductance) @ incidence
+    for nodes, values in zip((line, plus, minus), shunts, strict=True):
+        whole[nodes.flatten(), nodes.flatten()] += values.flatten()
+    inside = torch.linalg.solve(whole[:inner, :inner], whole[:inner, inner:])
+    found = whole[inner:, inner:] - whole[inner:, :inner] @ inside
+    currents = incidence[:, inner:] - incidence[:, :inner] @ inside
+    return found, (currents.T * conductance) @ currents.conj()
+
+
+@pytest.mark.parametrize("farads", [0.0, 1e-15])
+def test_blocks_are_as_noisy_as_all_their_resistors(farads):
+    # Twiss's theorem against the sum over all 60 resistors of a block, at 30 GHz. Both solve
+    # well-conditioned systems of some hundred unknowns: 1e-11 is 1e5 roundings.
+    generator = torch.Generator().manual_seed(1)
+
+    def draw():
+        return torch.rand(3, 4, dtype=torch.float64, generator=generator)
+
+    sides = [1.0 / (1e3 + 1e4 * draw()) for _ in range(2)]
+    shunts = [2j * math.pi * 3e10 * farads * draw() for _ in range(3)]
+    admittance, noise = resistor_network(*sides, 20.0, 30.0, shunts)
+    given = Shunts(*shunts) if farads else None
+    found = end_ports(*sides, scalar(20.0), scalar(30.0), given).whole
+    scale = admittance.abs().max()
+    assert float((found - admittance).abs().max() / scale) < 1e-11
+    assert float((found.real - noise).abs().max() / noise.abs().max()) < 1e-11
+
+
+@pytest.mark.parametrize("ideal", ["", "input", "output", "both"])
+@pytest.mark.parametrize("slices", [(1, 1), (2, 3)])
+def test_layers_pass_on_what_the_solver_says(ideal, slices):
+    ((spec, _),) = random_layers(
+        (7, 5), behavioural(), rows=3, columns=4, ideal=ideal, slices=slices, opened=0.2
+    )
+    ports, _ = eliminate_layer(spec)
+    here = NoisyLayer.of(spec, Interconnect(), 300.0).at(1e6)
+    torch.testing.assert_close(here.transfer, ports.transfer, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(here.admittance, ports.admittance, rtol=1e-10, atol=1e-18)
+
+
+CIRCUITS = {
+    "everything": {
+        "neuron": Neuron(kind="logistic", output_capacitance=1e-15, input_capacitance=2e-15),
+        "interconnect": WIRES,
+        "amplifier": Amplifier(gain=20.0, pole=2e9, output_resistance=1e3),
+        "timing": Timing(load_capacitance=1e-14),
+        "mapping": WeightMapping(slices=2, slice_base=3),
+        "temperature": 350.0,
+    },
+    "sums": {
+        "neuron": Neuron(kind="tanh", output_capacitance=1e-15),
+        "activation": nn.Tanh,
+        "amplifier": Amplifier(gain=2.0, combine="sum", pole=5e10),
+    },
+    "transistors": {
+        "neuron": Neuron(kind="finfet", output_capacitance=1e-15, input_capacitance=1e-15),
+        "amplifier": Amplifier(gain=20.0, pole=2e9, output_resistance=1e3),
+    },
+}
+
+
+@pytest.mark.parametrize("what", CIRCUITS)
+def test_spectra_and_variances_are_those_of_ngspice(what, ngspice, tmp_path):
+    # ngspice prints nine digits of V/√Hz, its operational amplifiers have a gain of 1e9 and its
+    # matrices resistances from 1 mΩ to 1 MΩ: 1e-5 at every frequency. Its spectra of 10 points per
+    # decade are integrated by Simpson's rule in ln f, which needs 4 for a pole on the real axis.
+    sections = dict(CIRCUITS[what])
+    activation = sections.pop("activation", InverterSigmoid)
+    config = Config(crossbar=SMALL, **sections)
+    net = convert(mlp(5, 4, 4, activation=activation), config)
+    x = 0.5 * signs(1, 5)
+    circuit, solution = net.segment.noisy(), net.solve(x)
+    signals = circuit.linearised(solution)
+    linear = signals if what == "transistors" else None
+    text = noise_oracle.noise_netlist(
+        net.circuit(), net.voltages(x)[0].tolist(), config.temperature, linear
+    )
+    nodes: list[str] = []
+    places = []
+    for number, layer in enumerate(net.circuit().layers):
+        last = len(layer.outputs) - 1
+        nodes += [f"n{number}_{layer.outputs[0]}", f"g{number}_{last}"]
+        places += [(number, "outputs", 0), (number, "gates", last)]
+    low, high = 1e4, 1e13
+    frequencies, spectra = noise_oracle.spectra(text, nodes, (10, low, high), tmp_path)
+    count = 4 if linear else 5  # the oracle's transistors have white noise only
+    for index in range(0, len(frequencies), 8):
+        density = circuit.density(signals, float(frequencies[index]))
+        for (number, name, k), spectrum in zip(places, spectra, strict=True):
+            found = float(getattr(density[number], name)[:count, 0, k].sum())
+            assert found == pytest.approx(float(spectrum[index]), rel=1e-5)
+    report = net.noise(x, Noise(bandwidth=high, lowest=low, flicker=not linear))
+    for (number, name, k), spectrum in zip(places, spectra, strict=True):
+        total = simpson(spectrum * frequencies, x=np.log(frequencies))
+        found = float(getattr(report.layers[number], name)[:, 0, k].sum())
+        assert found == pytest.approx(float(total), rel=1e-4)
+
+
+def test_a_resistor_and_a_capacitor_make_kt_over_c():
+    # Unloaded outputs of a behavioural neuron: its resistance at its capacitor alone, whatever the
+    # resistance is. The quadrature is good to 2e-5.
+    net = network(
+        4, 3, crossbar=SMALL, temperature=320.0,
+        neuron=Neuron(kind="identity", output_capacitance=2e-15, output_resistance=5e3),
+    )  # fmt: skip
+    (layer,) = net.noise(signs(2, 4)).layers
+    resistors = layer.outputs[ALL_PARTS.index("resistors")]
+    expected = torch.full_like(resistors, BOLTZMANN * 320.0 / 2e-15)
+    torch.testing.assert_close(resistors, expected, rtol=1e-4, atol=0.0)
+    # All of it, for any read-out: one pole passes π/2 times its frequency.
+    pole = 1.0 / (2.0 * math.pi * 5e3 * 2e-15)
+    still = net.segment.noisy().layers[0].at(0.0)
+    for part, added in (("cells and wires", still.array), ("read-outs", still.read_out)):
+        found = layer.outputs[ALL_PARTS.index(part)]
+        white = added.inputs.diagonal() * pole * math.pi / 2.0
+        torch.testing.assert_close(found, white.expand_as(found), rtol=2e-4, atol=0.0)
+
+
+def test_inputs_shift_a_circuit_as_changes_of_them_do():
+    # V² at the inputs by V² at the outputs against autograd's Jacobian of the solver; tables of
+    # transistors have slopes good to 1e-4.
+    amplitude = 1e-3
+    net = network(
+        5, 4, 3, crossbar=SMALL, amplifier=Amplifier(gain=20.0, pole=1e9),
+        neuron=Neuron(output_capacitance=1e-15), noise=Noise(inputs=amplitude),
+    )  # fmt: skip
+    x = 0.3 * signs(1, 5)
+    report = net.noise(x)
+
+    def outputs(voltages):
+        engine = net.segment.native
+        return engine.solve(net.prepare(), voltages, power=False).outputs[0]
+
+    jacobian = torch.autograd.functional.jacobian(outputs, net.voltages(x))[:, 0]
+    expected = amplitude**2 * jacobian.square().sum(-1)
+    torch.testing.assert_close(report.layers[-1].outputs[0, 0], expected, rtol=1e-3, atol=0.0)
+
+
+def test_temperature_and_bandwidth_scale_thermal_noise():
+    # Far below all corners spectra are flat: variances go with temperature and bandwidth.
+    def outputs(temperature, bandwidth):
+        net = network(
+            4, 3, crossbar=SMALL, temperature=temperature, neuron=Neuron(kind="identity"),
+            amplifier=Amplifier(gain=3.0),
+        )
+        return net.noise(signs(1, 4), Noise(bandwidth=bandwidth)).layers[0].outputs.sum(0)
+
+    one = outputs(300.0, 1e6)
+    torch.testing.assert_close(outputs(150.0, 1e6), 0.5 * one, rtol=1e-9, atol=0.0)
+    torch.testing.assert_close(outputs(300.0, 3e6), 3.0 * one, rtol=1e-5, atol=0.0)
+
+
+def test_flicker_is_integrated_below_everything_else():
+    # ∫ K/f df between two frequencies far below all corners: K·ln of their ratio.
+    net = network(
+        4, 3, 2, crossbar=SMALL, amplifier=Amplifier(gain=20.0, pole=1e9),
+        neuron=Neuron(output_capacitance=1e-15),
+    )  # fmt: skip
+    x = 0.3 * signs(1, 4)
+    index = ALL_PARTS.index("1/f noise")
+
+    def outputs(lowest, bandwidth=None):
+        settings = Noise(lowest=lowest, bandwidth=bandwidth)
+        return net.noise(x, settings).layers[0].outputs[index]
+
+    # Taken as flat there, which spectra are to the square of 1/100.
+    more = outputs(1.0) - outputs(1e4)
+    assert float((more / outputs(1.0, 1e4) - 1.0).abs().max()) < 1e-4
+    circuit = net.segment.noisy()
+    density = circuit.density(circuit.linearised(net.solve(x)), 10.0)[0].outputs[-1]
+    torch.testing.assert_close(more, density * 10.0 * math.log(1e4), rtol=1e-4, atol=0.0)
+    off = net.noise(x, Noise(flicker=False)).layers[0].outputs
+    assert float(off[index].abs().max()) == 0.0
+    quiet = net.noise(x, Noise(neurons=False)).layers[0].outputs
+    assert float(quiet[[ALL_PARTS.index(p) for p in ("resistors", "transistors")]].max()) == 0.0
+
+
+@pytest.mark.parametrize("card", builtin_14nm_hp(), ids=lambda card: card.polarity)
+def test_a_transistor_in_equilibrium_obeys_nyquist(card):
+    # 4kT·g_ds at V_ds = 0 from strong inversion on; below threshold the model's current lacks the
+    # slope factor (1.2 here) that its charge has.
+    device = FinFET(card, nfin=10, temperature=300.0)
+    sign = 1.0 if card.polarity == "n" else -1.0
+    gates = sign * torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
+    step = sign * 1e-4
+    slope = (device.currents(step, gates).drain - device.currents(-step, gates).drain) / (2 * step)
+    ratio = device.noise(0.0, gates).thermal / (4.0 * BOLTZMANN * 300.0 * slope)
+    assert bool((ratio > 1.0).all()) and bool((ratio < torch.tensor([1.25, 1.08, 1.03])).all())
+    # In saturation, γ of 4kT·γ·g_m is between 2/3 and what velocity saturation makes of it.
+    change = device.currents(sign * 0.6, gates + step).drain
+    change = (change - device.currents(sign * 0.6, gates - step).drain) / (2 * step)
+    noise = device.noise(sign * 0.6, gates)
+    gamma = noise.thermal / (4.0 * BOLTZMANN * 300.0 * change)
+    assert bool((gamma > 2.0 / 3.0).all()) and bool((gamma < 3.0).all())
+    assert noise.exponent == 1.0 and bool((noise.flicker > 0.0).all())
+    # Exchanging drain and source changes nothing.
+    other = device.noise(0.0, gates, sign * 0.6)
+    back = device.noise(sign * 0.6 - sign * 0.6, gates - sign * 0.6, -sign * 0.6)
+    assert other.thermal.shape == back.thermal.shape
+
+
+def test_what_cannot_be_limited_is_said():
+    net = network(4, 3, crossbar=SMALL, neuron=Neuron(kind="identity"))
+    with pytest.raises(CircuitError, match=r"nothing limits the bandwidth.*noise\.bandwidth"):
+        net.noise(signs(1, 4))
+    poled = network(
+        4, 3, crossbar=SMALL, neuron=Neuron(kind="identity"), amplifier=Amplifier(pole=1e9)
+    )
+    with pytest.raises(CircuitError, match=r"outputs of layer 1: set noise\.bandwidth"):
+        poled.noise(signs(1, 4))  # the resistance behind the pole is noisy at any frequency
+    with pytest.raises(CircuitError, match=r"must be above noise\.lowest"):
+        net.noise(signs(1, 4), Noise(bandwidth=1e6, lowest=1e7))
+    curved = network(
+        4, 3, crossbar=SMALL, neuron=Neuron(kind="identity"), device={"bend": 0.3}
+    )
+    with pytest.raises(SolverError, match="noise is for ohmic cells"):
+        curved.noise(signs(1, 4), Noise(bandwidth=1e6))
+
+
+def test_samples_are_analysed_one_by_one_and_shown():
+    net = network(
+        5, 4, 3, crossbar=SMALL, amplifier=Amplifier(gain=20.0, pole=1e9),
+        neuron=Neuron(output_capacitance=1e-15),
+    )  # fmt: skip
+    x = torch.cat([0.4 * signs(1, 5), 0.1 * signs(1, 5, seed=8)])
+    both = net.noise(x)
+    for k in range(2):
+        one = net.noise(x[k : k + 1])
+        for layer, single in zip(both.layers, one.layers, strict=True):
+            torch.testing.assert_close(layer.outputs[:, k], single.outputs[:, 0], rtol=1e-4, atol=0)
+    text = str(both)
+    assert "noise at inputs" in text and "resistors" in text and "298.15 K" in text
+    assert "<table>" in both._repr_html_()
+    figures = both.figures()
+    assert sum(figures[part] for part in ALL_PARTS) == pytest.approx(1.0)
+    layer = both.layers[-1]
+    expected = layer.output_voltages.var(0) / layer.output_rms.square().mean(0)
+    torch.testing.assert_close(layer.output_snr, expected)
+
+
+def test_circuits_take_the_neurons_of_a_solver():
+    layers = random_layers((5, 4), finfet(), rows=3, columns=3)
+    circuit = NoisyCircuit.of(layers, [Interconnect()], [], 1e-15)
+    assert circuit.capacitances[0].tolist() == [1e-15] * 4
