@@ -6,11 +6,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Final, NamedTuple
 
-import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from imac_torch.base.units import BOLTZMANN
 from imac_torch.config import Config
 from imac_torch.errors import CircuitError
 from imac_torch.mapping.divider import RowDivider
@@ -155,15 +153,19 @@ class ReadOut(ABC):
         """(3, 3) covariance per Hz of what it adds to its currents and its output.
 
         Its rows are the current drawn from the I+ end (A), that from the I- end (A) and the output
-        (V), with the voltages of the ends held. Here: of its two loads alone, as resistors. A kind
-        with other sources overrides this.
+        (V), with the voltages of the ends held. Loads that active circuits imitate have no noise of
+        a resistor, so that nothing follows from them.
 
         Args:
             temperature: K.
+
+        Raises:
+            CircuitError: The kind does not know.
         """
-        loads = torch.stack([self.positive_load, self.negative_load]).detach()
-        thermal = 4.0 * BOLTZMANN * temperature / loads
-        return torch.diag(torch.nn.functional.pad(thermal, (0, 1)))
+        raise CircuitError(
+            f"the noise of read-outs of kind {self.kind!r} is not known: "
+            f"{type(self).__name__}.noise is missing"
+        )
 
     def power(
         self,

@@ -20,6 +20,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from imac_torch.base.units import BOLTZMANN
 from imac_torch.config import Config
 from imac_torch.errors import CircuitError
 from imac_torch.periphery.readout.base import ReadOut
@@ -94,6 +95,11 @@ class Transimpedance(ReadOut):
         ends = ((-self.open_loop_gain * end, -end / self.positive_load) for end in
                 (positive, negative))
         return ((output, torch.zeros_like(output)), *ends)
+
+    def noise(self, temperature: float) -> Tensor:
+        """See :class:`ReadOut`: R_f twice; what is small at the lines is so by feedback alone."""
+        thermal = 4.0 * BOLTZMANN * temperature / self.feedback.detach()
+        return torch.diag(torch.stack([thermal, thermal, torch.zeros_like(thermal)]))
 
     @property
     def subcircuit(self) -> str:
