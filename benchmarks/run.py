@@ -13,6 +13,7 @@ SCRIPTS = (
     "transient.py",
     "transient_ngspice.py",
     "montecarlo.py",
+    "noise.py",
 )
 
 

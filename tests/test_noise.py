@@ -20,9 +20,13 @@ from imac_torch import (
     Interconnect,
     InverterSigmoid,
     Neuron,
+    NgSpice,
+    Report,
     Timing,
     WeightMapping,
+    ablate,
     convert,
+    evaluate,
 )
 from imac_torch.base.units import BOLTZMANN
 from imac_torch.config import Noise
@@ -313,3 +317,93 @@ def test_circuits_take_the_neurons_of_a_solver():
     layers = random_layers((5, 4), finfet(), rows=3, columns=3)
     circuit = NoisyCircuit.of(layers, [Interconnect()], [], 1e-15)
     assert circuit.capacitances[0].tolist() == [1e-15] * 4
+
+
+def covariance_error(found, wanted):
+    """Deviations of a sample covariance in standard errors: (max, rms over entries)."""
+    count = len(found)
+    sample = found.T @ found / count
+    own = wanted.diagonal()
+    error = ((own[:, None] * own + wanted.square()) / count).sqrt()  # of normal vectors
+    deviation = (sample - wanted) / error
+    return float(deviation.abs().max()), float(deviation.square().mean().sqrt())
+
+
+NOISY = {
+    "crossbar": SMALL,
+    "amplifier": Amplifier(gain=20.0, pole=1e9),
+    "neuron": Neuron(output_capacitance=1e-15),
+    "noise": Noise(inputs=1e-3),
+}
+
+
+def test_draws_have_their_covariance():
+    # 20,000 vectors: entries of a sample covariance deviate by one standard error rms, and none of
+    # the about 50 by more than 4.5 (once in 3,000 such tests).
+    net = network(5, 4, 3, **NOISY)
+    draws = net.segment.noise_draws(net.voltages(0.3 * signs(3, 5)))
+    found = draws.draw(20_000, torch.Generator().manual_seed(4))
+    assert [part.shape[1] for part in found] == [4, 3, 3]
+    for values, covariance in zip(found, draws.covariances, strict=True):
+        largest, rms = covariance_error(values, covariance)
+        assert largest < 4.5 and rms < 2.0
+    again = draws.draw(20_000, torch.Generator().manual_seed(4))
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+
+
+def test_noisy_outputs_vary_as_analysis_says():
+    # One image 4,000 times, noise so cold that the circuit is linear in it: standard deviations of
+    # samples are good to 1.1 %, effective bandwidths of 3 nodes per decade to 1 %: within 6 %.
+    # (What the draws leave out, how output noise differs among images, is nothing for one.)
+    net = network(5, 4, 3, **NOISY)
+    x = 0.3 * signs(1, 5)
+    voltages = net.voltages(x)
+    draws = net.segment.noise_draws(voltages)
+    shifts = [0.01 * part for part in draws.draw(4_000, torch.Generator().manual_seed(5))]
+    solution = net.segment.native.solve(
+        net.prepare(), voltages.expand(4_000, -1), power=False, noise=shifts
+    )
+    found = solution.outputs.detach().std(0)
+    expected = 0.01 * net.noise(x).layers[-1].output_rms[0]
+    assert float((found / expected - 1.0).abs().max()) < 0.06
+
+
+def test_evaluations_draw_anew_for_every_image(tmp_path):
+    net = network(5, 4, 3, **(NOISY | {"noise": Noise(inputs=0.2)}))
+    images = 0.3 * signs(1, 5).expand(40, -1)
+    data = [(images, torch.zeros(40, dtype=torch.int64))]
+
+    def run(seed, **options):
+        generator = torch.Generator().manual_seed(seed)
+        return evaluate(net, data, noise=True, generator=generator, progress=False, **options)
+
+    report = run(1)
+    assert len(report.outputs.unique(dim=0)) == 40
+    assert torch.equal(run(1).outputs, report.outputs)
+    assert not torch.equal(run(2).outputs, report.outputs)
+    assert report.noise is not None and list(report.noise) == ["0", "2", "outputs"]
+    assert "noise drawn per image" in str(report)
+    report.save(tmp_path / "report")
+    assert Report.load(tmp_path / "report").noise == report.noise
+    plain = evaluate(net, data, progress=False)
+    assert plain.noise is None and len(plain.outputs.unique(dim=0)) == 1
+    # Nothing but the amplitude counts where everything else is quiet.
+    quiet = evaluate(
+        net, data, noise=Noise(bandwidth=1e3, lowest=1.0, neurons=False),
+        generator=torch.Generator().manual_seed(1), progress=False,
+    )  # fmt: skip
+    assert float((quiet.outputs - plain.outputs).abs().max()) < 1e-7
+    steps = ablate(net, images, noise=torch.Generator().manual_seed(1))
+    assert steps[-1].name == "noise"
+    assert steps[-1].layer_errors[0] > steps[-2].layer_errors[0]
+
+
+def test_noise_needs_the_native_engine_and_a_generator():
+    net = network(5, 4, 3, **NOISY)
+    data = [(signs(2, 5), torch.zeros(2, dtype=torch.int64))]
+    with pytest.raises(SolverError, match="generator="):
+        evaluate(net, data, noise=True, progress=False)
+    with pytest.raises(SolverError, match="native engine"):
+        evaluate(
+            net, data, noise=True, generator=torch.Generator(), engine=NgSpice(), progress=False
+        )

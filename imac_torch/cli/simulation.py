@@ -70,6 +70,14 @@ def simulate(
             help="With --timing: an output has settled within this many % of its swing.",
         ),
     ] = 100 * FRACTION,
+    noise: Annotated[
+        bool,
+        typer.Option(
+            "--noise",
+            help="Draw noise anew for every sample (native engine), from --seed; the section "
+            "[noise] says how much.",
+        ),
+    ] = False,
     analysis: o.AnalysisOption = o.Analysis.DC,
     run_directory: Annotated[
         Path | None,
@@ -91,6 +99,8 @@ def simulate(
     chosen = o.engine_class(engine)
     if timing and not chosen.measures_time:
         raise DataError("--timing belongs to the native engine: leave --engine out")
+    if noise and not issubclass(chosen, Native):
+        raise DataError("--noise belongs to the native engine: leave --engine out")
     with claimed(output):
         _check_new(output)
         check_output(run_directory, directory=True)
@@ -134,6 +144,8 @@ def simulate(
                     replace(options, per_netlist=testnum_per_batch or opened.source.per_batch)
                 ),
                 timing=TimingOptions(fraction=settling / 100) if timing else False,
+                noise=noise,
+                generator=torch.Generator().manual_seed(opened.seed or 0) if noise else None,
                 seed=opened.seed,
                 progress=not quiet,
             )

@@ -65,7 +65,7 @@ class Noise(Section):
     inputs: Annotated[float, Quantity("V", (0.0, 1.0), 100.0)] = Field(
         0.0,
         ge=0,
-        description="V rms. A normal voltage at every input, anew for every image and constant "
+        description="V. Rms of a normal voltage at every input, anew for every image and constant "
         "while it lasts (earlier versions of IMAC-Sim had it as noise).",
     )
     bandwidth: Annotated[float | None, FREQUENCY] = Field(

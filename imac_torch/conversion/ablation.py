@@ -15,6 +15,7 @@ thing costs:
 ``partitioning``      arrays cut as configured, partitions averaged
 ``calibration``       trims of :func:`imac_torch.calibrate`, which take back part of
                       what all the others cost: the circuit
+``noise``             noise drawn for every image, where it is asked for
 ====================  ============================================================================
 
 Trims stand for what conductances anticipate of loading and wires, so no step before the last has
@@ -60,7 +61,7 @@ STEPS = (
     "partitioning",
     "calibration",
 )
-"""Names of the steps, in order."""
+"""Names of the steps, in order; ``noise`` comes after them where it is asked for."""
 ENOUGH_LEVELS: Final = 17
 """Levels beyond which continuous ones are what is left to advise."""
 LARGE_SHARE: Final = 0.25
@@ -174,7 +175,11 @@ def relative_error(found: Tensor, wanted: Tensor, scale: float = 1.0) -> float:
 
 @lasting()
 def ablate(
-    network: IMACNetwork, inputs: Tensor, labels: Tensor | None = None
+    network: IMACNetwork,
+    inputs: Tensor,
+    labels: Tensor | None = None,
+    *,
+    noise: torch.Generator | None = None,
 ) -> tuple[AblationStep, ...]:
     """Accuracy and output error in every step from software to the circuit.
 
@@ -182,6 +187,7 @@ def ablate(
         network: A converted (and perhaps calibrated) model. It is not changed.
         inputs: (B, …) as the original model takes it.
         labels: (B,) int64 classes, or None.
+        noise: What draws noise for a step more, as the configuration describes it; None: none.
 
     Raises:
         DataError: Labels and inputs do not match.
@@ -222,6 +228,16 @@ def ablate(
             network.analog_layers(), solution.layers, strict=True)]  # fmt: skip
         failed = ~solution.converged
         results.append(_step(name, network, outputs, software, labels, int(failed.sum()), failed))
+    if noise is not None:
+        segment, voltages = network.segment, network.voltages(inputs)
+        shifts = segment.noise_draws(voltages).draw(len(voltages), noise)
+        solution = segment.native.solve(segment.prepare(), voltages, power=False, noise=shifts)
+        outputs = [_software_units(layer, state.outputs) for layer, state in zip(
+            network.analog_layers(), solution.layers, strict=True)]  # fmt: skip
+        failed = ~solution.converged
+        results.append(
+            _step("noise", network, outputs, software, labels, int(failed.sum()), failed)
+        )
     return tuple(results)
 
 

@@ -257,6 +257,7 @@ def unread(
     exclude: Choice = (),
     transients: bool = True,
     netlists: bool = True,
+    noise: bool = True,
 ) -> list[Unread]:
     """Settings that differ from their defaults although nothing reads them, without converting.
 
@@ -266,6 +267,7 @@ def unread(
         exclude: Likewise.
         transients: Whether anything is integrated in time.
         netlists: Whether a simulator is asked.
+        noise: Whether noise is looked at.
 
     Raises:
         ConversionError: The model cannot be converted.
@@ -275,7 +277,9 @@ def unread(
     except NotAChainError as error:
         layers = graph_layers(model, exclude, error)
     places = places_of(layers, config)
-    return unread_settings(config, places, transients=transients, netlists=netlists)
+    return unread_settings(
+        config, places, transients=transients, netlists=netlists, noise=noise
+    )
 
 
 def _plan(model: nn.Module, exclude: Choice) -> Plan:

@@ -152,19 +152,39 @@ class Native(Engine):
         return neuron, replace(neuron, core=model)
 
     @ordinary()
-    def solve(self, prepared: Prepared, inputs: Tensor, *, power: bool = True) -> Solution:
+    def solve(
+        self,
+        prepared: Prepared,
+        inputs: Tensor,
+        *,
+        power: bool = True,
+        noise: Sequence[Tensor] | None = None,
+    ) -> Solution:
         """Solve input voltages (B, N), in batches of bounded size.
 
         Samples that leave the tabulated range of a device are solved again with the exact model;
         outside the range of that one (a characterised sub-circuit has no other) they fail with
         ``Status.OUTSIDE``.
 
+        Args:
+            prepared: The circuit.
+            inputs: (B, N) V.
+            power: Whether to compute powers.
+            noise: (B, M) V each, see :func:`imac_torch.dc.network.solve_dc`; of ohmic cells.
+
         Raises:
             SolverMemoryError: All voltages together take more memory than is free.
         """
         size = self._fitting(prepared, inputs)
+        batches = inputs.split(size)
+        parts: list[Sequence[Tensor] | None] = [None] * len(batches)
+        if noise is not None:
+            parts = [*zip(*(part.split(size) for part in noise), strict=True)]
         return concatenate(
-            [self._solve(prepared, batch, power=power) for batch in inputs.split(size)]
+            [
+                self._solve(prepared, batch, power=power, noise=part)
+                for batch, part in zip(batches, parts, strict=True)
+            ]
         )
 
     def neuron_outputs(self, prepared: Prepared, layer: int, combined: Tensor) -> Tensor:
@@ -231,8 +251,10 @@ class Native(Engine):
         )
         return min(self.batch_size, fitting(len(inputs), each, inputs.device))
 
-    def _solve(self, prepared: Prepared, inputs: Tensor, *, power: bool) -> Solution:
-        solution = solve_dc(prepared.stages, inputs, options=self.newton, power=power)
+    def _solve(
+        self, prepared: Prepared, inputs: Tensor, *, power: bool, noise: Sequence[Tensor] | None
+    ) -> Solution:
+        solution = solve_dc(prepared.stages, inputs, options=self.newton, power=power, noise=noise)
         if self.device_model == "exact":
             return _outside_fail(solution, prepared.exact)
         outside = _outside(solution, prepared.stages)
@@ -240,7 +262,10 @@ class Native(Engine):
         if not bool(again.any()):
             return solution
         index = torch.nonzero(again).squeeze(1)
-        exact = solve_dc(prepared.exact, inputs[index], options=self.newton, power=power)
+        noise = None if noise is None else [part[index] for part in noise]
+        exact = solve_dc(
+            prepared.exact, inputs[index], options=self.newton, power=power, noise=noise
+        )
         return replace_samples(solution, index, _outside_fail(exact, prepared.exact))
 
 
@@ -251,9 +276,11 @@ class BoundNative(BoundEngine):
     engine: Native
     prepared: Prepared
 
-    def solve(self, inputs: Tensor, *, power: bool = True) -> Solution:
-        """See :class:`BoundEngine`."""
-        return self.engine.solve(self.prepared, inputs, power=power)
+    def solve(
+        self, inputs: Tensor, *, power: bool = True, noise: Sequence[Tensor] | None = None
+    ) -> Solution:
+        """See :class:`BoundEngine`; with noise as :meth:`Native.solve` takes it."""
+        return self.engine.solve(self.prepared, inputs, power=power, noise=noise)
 
     def description(self) -> dict[str, str]:
         """See :class:`BoundEngine`."""

@@ -147,6 +147,7 @@ def solve_dc(
     *,
     options: NewtonOptions | None = None,
     power: bool = True,
+    noise: Sequence[Tensor] | None = None,
 ) -> Solution:
     """Solve a batch of input vectors.
 
@@ -158,6 +159,8 @@ def solve_dc(
         inputs: (B, N) float64, V, at the first layer's input lines.
         options: Of Newton's method.
         power: Whether to compute the power of every source.
+        noise: (B, M) V that each layer's combined read-outs are shifted by, then what the last
+            outputs are; None: nothing.
 
     Returns:
         Shapes (B, …), or (S, B, …) if the stages have samples. Differentiable with respect to
@@ -177,7 +180,7 @@ def solve_dc(
     voltages = inputs.expand(samples, *inputs.shape)
     layers: list[LayerSolution] = []
     powers: list[Power] = []
-    driven = stages[0].drive(voltages, None, options)
+    driven = _shifted(stages[0].drive(voltages, None, options), noise, 0)
     steps = [] if driven.solved is None else [driven.solved]
     for k, stage in enumerate(stages):
         here = driven
@@ -185,8 +188,11 @@ def solve_dc(
             driven = stages[k + 1].drive(here.combined, stage, options)
             assert driven.solved is not None  # noqa: S101 - neurons drive the lines
             solved = driven.solved
+            driven = _shifted(driven, noise, k + 1)
         else:
             solved = solve_loaded(here.combined, stage.neuron, stage.load, options)
+            if noise is not None:
+                solved = replace(solved, outputs=solved.outputs + noise[-1])
         steps.append(solved)
         if power:
             neurons = stage.neuron.static_power(stage.vdd, solved.gates, solved.outputs)
@@ -209,6 +215,13 @@ def solve_dc(
     )
     sampled = any(stage.shape[0] is not None for stage in stages)
     return solution if sampled else combine(lambda tensor, dim: tensor[0], solution)
+
+
+def _shifted(driven: Driven, noise: Sequence[Tensor] | None, layer: int) -> Driven:
+    """Crossbars whose read-outs give something else besides."""
+    if noise is None:
+        return driven
+    return replace(driven, combined=driven.combined + noise[layer])
 
 
 def _check_inputs(stages: Sequence[Stage], inputs: Tensor) -> None:

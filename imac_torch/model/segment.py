@@ -23,9 +23,10 @@ from imac_torch.model.linear import IMACLinear, connect
 from imac_torch.model.positions import Positions, Vectors, positions_of
 from imac_torch.model.reads import BoundByRead
 from imac_torch.model.state import pack, unpack
-from imac_torch.noise.analysis import analyse
+from imac_torch.noise.analysis import analyse, solved_only
 from imac_torch.noise.circuit import NoisyCircuit
 from imac_torch.noise.result import NoiseReport
+from imac_torch.noise.sampling import REFERENCES, NoiseDraws
 from imac_torch.numeric.modes import lasting, ordinary, refuse_transforms
 from imac_torch.periphery.activations import Bounded
 from imac_torch.periphery.neuron.base import NeuronSpec
@@ -551,6 +552,22 @@ class Segment(nn.Module):
         settings = self.first.config.noise if settings is None else settings
         names = [layer.name for layer in self.analog_layers()]
         return analyse(self.noisy(), names, self.solve(features, power=False), settings)
+
+    def noise_draws(self, voltages: Tensor, settings: Noise | None = None) -> NoiseDraws:
+        """Draws of noise for operating points, measured at the first of some.
+
+        Args:
+            voltages: (B, N) V at the inputs.
+            settings: Amplitudes and band; None: those of the configuration.
+
+        Raises:
+            CircuitError: Nothing limits the bandwidth.
+            SolverError: Cells are curved, or no sample has an operating point.
+        """
+        settings = self.first.config.noise if settings is None else settings
+        solution = self.native.solve(self.prepare(), voltages[:REFERENCES], power=False)
+        circuit = self.noisy()
+        return NoiseDraws.of(circuit, circuit.linearised(solved_only(solution)), settings)
 
     # State
 

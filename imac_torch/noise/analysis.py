@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imac_torch.config import Noise
 from imac_torch.errors import CircuitError, SolverError
-from imac_torch.noise.circuit import PARTS, LayerDensity, NoisyCircuit
+from imac_torch.noise.circuit import PARTS, PLACES, LayerDensity, NoisyCircuit
 from imac_torch.noise.neurons import SmallSignal
 from imac_torch.noise.result import LayerNoise, NoiseReport
 from imac_torch.numeric.budget import fitting
@@ -51,20 +51,22 @@ class LayerVariance:
 class _Sum:
     """Integrals under way, per layer."""
 
-    layers: list[LayerDensity]
+    layers: list[LayerVariance]
 
     def add(self, density: Sequence[LayerDensity], weight: float) -> None:
         if not self.layers:
-            self.layers = [LayerDensity(0.0 * item.gates, 0.0 * item.outputs) for item in density]
+            self.layers = [
+                LayerVariance(0.0 * item.gates, 0.0 * item.outputs) for item in density
+            ]
         for total, item in zip(self.layers, density, strict=True):
             total.gates.add_(item.gates, alpha=weight)
             total.outputs.add_(item.outputs, alpha=weight)
 
 
-def _panels(low: float, high: float) -> Iterator[tuple[float, float]]:
+def _panels(low: float, high: float, nodes: int) -> Iterator[tuple[float, float]]:
     """Frequencies and weights of ∫ S df between two frequencies, in ln f, decade by decade."""
     count = max(1, math.ceil(math.log10(high / low)))
-    roots, weights = _legendre()
+    roots, weights = _legendre(nodes)
     step = math.log(high / low) / count
     for panel in range(count):
         for root, weight in zip(roots, weights, strict=True):
@@ -72,9 +74,9 @@ def _panels(low: float, high: float) -> Iterator[tuple[float, float]]:
             yield frequency, 0.5 * step * weight * frequency
 
 
-def _legendre() -> tuple[list[float], list[float]]:
+def _legendre(nodes: int) -> tuple[list[float], list[float]]:
     """Gauss and Legendre's rule from its Jacobi matrix (Golub and Welsch, 1969)."""
-    k = torch.arange(1, NODES, dtype=torch.float64, device="cpu")
+    k = torch.arange(1, nodes, dtype=torch.float64, device="cpu")
     beside = k / (4.0 * k * k - 1.0).sqrt()
     found, vectors = torch.linalg.eigh(torch.diag(beside, 1) + torch.diag(beside, -1))
     return found.tolist(), (2.0 * vectors[0].square()).tolist()
@@ -84,9 +86,6 @@ def variances(
     circuit: NoisyCircuit, signals: Sequence[SmallSignal], settings: Noise
 ) -> tuple[list[LayerVariance], tuple[float, float]]:
     """Integrate noise at operating points.
-
-    Below the slowest corner spectra are flat but for 1/f noise, which is integrated as what it is;
-    above the fastest they fall with a power of the frequency, which is measured.
 
     Args:
         circuit: The circuit.
@@ -100,60 +99,8 @@ def variances(
         CircuitError: Nothing in the circuit limits the bandwidth of its outputs, and no bandwidth
             is given.
     """
-    corners = circuit.corners(signals)
-    given = settings.bandwidth
-    if given is None and not corners:
-        raise CircuitError(
-            "nothing limits the bandwidth of this circuit's noise: it has no pole and no "
-            "capacitance; set noise.bandwidth, amplifier.pole, neuron.output_capacitance and "
-            "timing.load_capacitance, or interconnect.capacitance"
-        )
-    lowest = settings.lowest
-    if given is not None and given <= lowest:
-        raise CircuitError(
-            f"noise.bandwidth = {given:g} Hz must be above noise.lowest = {lowest:g} Hz"
-        )
-    low = min(corners) / BELOW if corners else given or 0.0
-    low = max(lowest, low if given is None else min(low, given / 10.0))
-    high = max(max(corners) * BEYOND, 10.0 * low) if given is None else given
-    total = _Sum([])
-    if low > lowest:
-        flat = circuit.density(signals, low)
-        total.add(flat, low - lowest)
-        _below(total, flat, signals, low, lowest)
-    for frequency, weight in _panels(low, high):
-        total.add(circuit.density(signals, frequency), weight)
-    tails: list[tuple[Tensor, Tensor]] = [
-        (torch.zeros_like(item.gates), torch.zeros_like(item.outputs)) for item in total.layers
-    ]
-    for further in range(FURTHER + 1 if given is None else 0):
-        half, end = (circuit.density(signals, high * part) for part in (0.5, 1.0))
-        tails = [
-            (
-                _tail(a.gates, b.gates, high, item.gates),
-                _tail(a.outputs, b.outputs, high, item.outputs),
-            )
-            for a, b, item in zip(half, end, total.layers, strict=True)
-        ]
-        left = max(
-            float((tail.sum(0) / item.outputs.sum(0).clamp(min=1e-300)).max())
-            for (_, tail), item in zip(tails, total.layers, strict=True)
-        )
-        if left <= LEFT or further == FURTHER:
-            break
-        for frequency, weight in _panels(high, 10.0 * high):
-            total.add(circuit.density(signals, frequency), weight)
-        high *= 10.0
-    found = []
-    for k, (item, (gates, outputs)) in enumerate(zip(total.layers, tails, strict=True)):
-        if bool(torch.isinf(outputs).any()):
-            raise CircuitError(
-                f"nothing limits the bandwidth of the noise at the outputs of layer {k + 1}: set "
-                "noise.bandwidth, amplifier.pole, or a capacitance there "
-                "(neuron.output_capacitance, timing.load_capacitance)"
-            )
-        found.append(LayerVariance(item.gates + gates, item.outputs + outputs))
     inputs = _of_inputs(circuit, signals, settings.inputs)
+    found, (_, high) = integrals(circuit, signals, settings)
     chosen = _chosen(settings)
     return [
         LayerVariance(
@@ -161,7 +108,100 @@ def variances(
             torch.cat([first.outputs, item.outputs * chosen]),
         )
         for first, item in zip(inputs, found, strict=True)
-    ], (lowest, high if given is None else given)
+    ], (settings.lowest, high)
+
+
+def integrals(
+    circuit: NoisyCircuit,
+    signals: Sequence[SmallSignal],
+    settings: Noise,
+    *,
+    nodes: int = NODES,
+    places: bool = False,
+) -> tuple[list[LayerVariance], tuple[float, float]]:
+    """Spectra added up, of everything in the circuit.
+
+    Below the slowest corner spectra are flat but for 1/f noise, which is integrated as what it is;
+    above the fastest they fall with a power of the frequency, which is measured.
+
+    Args:
+        circuit: The circuit.
+        signals: Of :meth:`NoisyCircuit.linearised`.
+        settings: The band.
+        nodes: Of the quadrature, per decade.
+        places: Whether parts are those of :func:`imac_torch.noise.circuit.by_place`.
+
+    Returns:
+        Per layer, and where in Hz spectra were begun and ended with.
+
+    Raises:
+        CircuitError: See :func:`variances`.
+    """
+    low, high = _range(circuit.corners(signals), settings)
+    given, lowest = settings.bandwidth, settings.lowest
+
+    def density(frequency: float) -> list[LayerDensity]:
+        return circuit.density(signals, frequency, places=places)
+
+    total = _Sum([])
+    if low > lowest:
+        flat = density(low)
+        total.add(flat, low - lowest)
+        _below(total, flat, signals, low, lowest, places=places)
+    for frequency, weight in _panels(low, high, nodes):
+        total.add(density(frequency), weight)
+    tails = [LayerVariance(0.0 * item.gates, 0.0 * item.outputs) for item in total.layers]
+    for further in range(FURTHER + 1 if given is None else 0):
+        half, end = (density(high * part) for part in (0.5, 1.0))
+        tails = [
+            LayerVariance(
+                _tail(a.gates, b.gates, high, item.gates),
+                _tail(a.outputs, b.outputs, high, item.outputs),
+            )
+            for a, b, item in zip(half, end, total.layers, strict=True)
+        ]
+        left = max(
+            float((tail.outputs.sum(0) / item.outputs.sum(0).clamp(min=1e-300)).max())
+            for tail, item in zip(tails, total.layers, strict=True)
+        )
+        if left <= LEFT or further == FURTHER:
+            break
+        for frequency, weight in _panels(high, 10.0 * high, nodes):
+            total.add(density(frequency), weight)
+        high *= 10.0
+    for k, tail in enumerate(tails):
+        if bool(torch.isinf(tail.outputs).any()):
+            raise CircuitError(
+                f"nothing limits the bandwidth of the noise at the outputs of layer {k + 1}: set "
+                "noise.bandwidth, amplifier.pole, or a capacitance there "
+                "(neuron.output_capacitance, timing.load_capacitance)"
+            )
+    return [
+        LayerVariance(item.gates + tail.gates, item.outputs + tail.outputs)
+        for item, tail in zip(total.layers, tails, strict=True)
+    ], (low, high)
+
+
+def _range(corners: Sequence[float], settings: Noise) -> tuple[float, float]:
+    """Hz, from where spectra are flat to where they fall, or to the bandwidth.
+
+    Raises:
+        CircuitError: There is neither a corner nor a bandwidth, or the band is empty.
+    """
+    given, lowest = settings.bandwidth, settings.lowest
+    if given is None and not corners:
+        raise CircuitError(
+            "nothing limits the bandwidth of this circuit's noise: it has no pole and no "
+            "capacitance; set noise.bandwidth, amplifier.pole, neuron.output_capacitance and "
+            "timing.load_capacitance, or interconnect.capacitance"
+        )
+    if given is not None and given <= lowest:
+        raise CircuitError(
+            f"noise.bandwidth = {given:g} Hz must be above noise.lowest = {lowest:g} Hz"
+        )
+    low = min([*([] if given is None else [given / 10.0]), *(item / BELOW for item in corners)])
+    low = max(lowest, low)
+    return low, max(max(corners) * BEYOND, 10.0 * low) if given is None else given
 
 
 def _chosen(settings: Noise) -> Tensor:
@@ -177,6 +217,8 @@ def _below(
     signals: Sequence[SmallSignal],
     low: float,
     lowest: float,
+    *,
+    places: bool,
 ) -> None:
     """1/f noise between the lowest frequency and one where everything else is flat."""
     exponents = [item.noise.exponent for item in signals if item.noise is not None]
@@ -187,9 +229,10 @@ def _below(
         else (low ** (1.0 - exponent) - lowest ** (1.0 - exponent)) / (1.0 - exponent)
     )
     weight = low**exponent * wanted - (low - lowest)
+    flicker = slice(PLACES - 1, None, PLACES) if places else slice(-1, None)
     for item, density in zip(total.layers, flat, strict=True):
-        item.gates[-1] += weight * density.gates[-1]
-        item.outputs[-1] += weight * density.outputs[-1]
+        item.gates[flicker] += weight * density.gates[flicker]
+        item.outputs[flicker] += weight * density.outputs[flicker]
 
 
 def _tail(half: Tensor, end: Tensor, high: float, found: Tensor) -> Tensor:
@@ -213,23 +256,38 @@ def _of_inputs(
     return circuit.density(signals, 0.0, torch.full_like(like[:1], amplitude**2).expand(lines))
 
 
+def taken(solution: Solution, which: Tensor | slice) -> Solution:
+    """Some samples of a solution without sample dimensions, powers left out."""
+    layers = tuple(
+        LayerSolution(
+            item.inputs[which], item.combined[which], item.gates[which], item.outputs[which]
+        )
+        for item in solution.layers
+    )
+    return Solution(
+        solution.outputs[which], layers, None, solution.status[which], solution.residual[which],
+        solution.iterations[which],
+    )  # fmt: skip
+
+
+def solved_only(solution: Solution) -> Solution:
+    """The samples that have operating points.
+
+    Raises:
+        SolverError: There are none.
+    """
+    if not bool(solution.converged.any()):
+        raise SolverError("no sample has an operating point, and so no noise")
+    return taken(solution, solution.converged)
+
+
 def in_batches(circuit: NoisyCircuit, solution: Solution) -> Iterator[Solution]:
     """A solution's samples, as many at a time as memory has room for."""
     count = len(solution.outputs)
     each = sum(16 * 8 * len(PARTS) * len(held) ** 2 for held in circuit.capacitances)
     size = min(fitting(count, each, solution.outputs.device), max(1, 2**28 // each))
     for first in range(0, count, size):
-        part = slice(first, first + size)
-        layers = tuple(
-            LayerSolution(
-                item.inputs[part], item.combined[part], item.gates[part], item.outputs[part]
-            )
-            for item in solution.layers
-        )
-        yield Solution(
-            solution.outputs[part], layers, None, solution.status[part], solution.residual[part],
-            solution.iterations[part],
-        )  # fmt: skip
+        yield taken(solution, slice(first, first + size))
 
 
 def analyse(

@@ -20,7 +20,7 @@ from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Interconnect
 from imac_torch.dc.stage import Stage
 from imac_torch.elimination.linalg import solve
-from imac_torch.noise.layer import Added, LayerAt, NoisyLayer
+from imac_torch.noise.layer import LayerAt, NoisyLayer
 from imac_torch.noise.neurons import NeuronsAt, SmallSignal
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.results.solution import Solution
@@ -29,16 +29,46 @@ PARTS: Final = ("cells and wires", "read-outs", "resistors", "transistors", "1/f
 """Kinds of sources that make noise in time; resistors and transistors are those of neurons."""
 
 
+class Shares(NamedTuple):
+    """To which part each kind of source of a layer counts."""
+
+    array: int = 0
+    read_out: int = 1
+    meeting: int = 1
+    input: int = 2
+    feedback: int = 2
+    core: int = 2
+    channels: int = 3
+    flicker: int = 4
+
+
+BY_KIND: Final = Shares()
+""":data:`PARTS`, the same for all layers."""
+PLACES: Final = 3
+"""Parts of every layer in :func:`by_place`."""
+
+
+def by_place(layer: int) -> Shares:
+    """Apart by layer: what is added before its neurons, in them, and in them as 1/f noise."""
+    before = PLACES * layer
+    own, flicker = before + 1, before + 2
+    return Shares(before, before, before, before, own, own, own, flicker)
+
+
 class LayerDensity(NamedTuple):
     """Noise of one layer's neurons at a frequency.
 
     Attributes:
         gates: (P, B, M) V²/Hz.
         outputs: (P, B, M) V²/Hz.
+        combined: (P, B, M, M) V²/Hz, covariance of what drives the neurons.
+        covariance: (P, B, M, M) V²/Hz, of their outputs.
     """
 
     gates: Tensor
     outputs: Tensor
+    combined: Tensor
+    covariance: Tensor
 
 
 class Loaded:
@@ -184,7 +214,12 @@ class NoisyCircuit:
 
     @torch.no_grad()
     def density(
-        self, signals: Sequence[SmallSignal], frequency: float, sources: Tensor | None = None
+        self,
+        signals: Sequence[SmallSignal],
+        frequency: float,
+        sources: Tensor | None = None,
+        *,
+        places: bool = False,
     ) -> list[LayerDensity]:
         """Noise of every layer at a frequency.
 
@@ -193,7 +228,10 @@ class NoisyCircuit:
             frequency: Hz.
             sources: (C - 1,) V²/Hz at the first layer's lines: then of them alone, as the only
                 part; None: of everything in the circuit.
+            places: Whether parts are those of :func:`by_place` instead of :data:`PARTS`.
         """
+        shares = [by_place(k) if places else BY_KIND for k in range(len(signals))]
+        parts = PLACES * len(signals) if places else len(PARTS)
         found: list[LayerDensity] = []
         outputs: Tensor | None = None
         loaded: Loaded | None = None
@@ -203,33 +241,41 @@ class NoisyCircuit:
             at = signal.at(frequency)
             transfer = here.transfer[:, :-1].to(at.diagonal.dtype)
             if outputs is None:
-                count = len(PARTS) if sources is None else 1
-                shape = (count, 1, len(transfer), len(transfer))
+                shape = (parts if sources is None else 1, 1, len(transfer), len(transfer))
                 combined = torch.zeros(shape, dtype=transfer.dtype, device=transfer.device)
                 if sources is not None:
                     combined[0] = (transfer * sources) @ transfer.mH
             else:
                 combined = transfer @ outputs @ transfer.mH
             if sources is None:
-                self._add_own(combined, k, here, transfer, loaded)
+                self._add_own(combined, k, here, transfer, loaded, shares[k])
             loaded = Loaded(
                 at.diagonal, None if behind is None else behind.admittance.to(at.diagonal.dtype),
                 self.ranges(k),
             )
-            density, outputs = self._neurons(
-                k, signal, at, combined, loaded, behind, frequency if sources is None else None
+            quiet = None if sources is not None else frequency
+            found.append(
+                self._neurons(
+                    k, signal, at, combined, loaded, behind, quiet, shares[k : k + 2]
+                )
             )
-            found.append(density)
+            outputs = found[-1].covariance
         return found
 
     def _add_own(
-        self, combined: Tensor, k: int, here: LayerAt, transfer: Tensor, loaded: Loaded | None
+        self,
+        combined: Tensor,
+        k: int,
+        here: LayerAt,
+        transfer: Tensor,
+        loaded: Loaded | None,
+        shares: Shares,
     ) -> None:
         """Add what a layer's own crossbars and read-outs do, (P, B, M, M), in place.
 
         What they draw from the lines moves the neurons before by -X·n, and that comes back.
         """
-        for part, added in enumerate((here.array, here.read_out)):
+        for part, added in ((shares.array, here.array), (shares.read_out, here.read_out)):
             combined[part] += added.inputs
             if loaded is not None:
                 drawn = _gathered(added.mixed, self.ranges(k - 1)).to(transfer.dtype)
@@ -245,10 +291,12 @@ class NoisyCircuit:
         loaded: Loaded,
         behind: LayerAt | None,
         frequency: float | None,
-    ) -> tuple[LayerDensity, Tensor]:
-        """Neurons driven by (P, B, M, M) V²/Hz: what they do, and their outputs' covariance.
+        shares: Sequence[Shares],
+    ) -> LayerDensity:
+        """Neurons driven by (P, B, M, M) V²/Hz.
 
-        ``frequency`` is None where they and what they drive are without noise.
+        ``frequency`` is None where they and what they drive are without noise; ``shares`` are
+        their layer's and the next one's.
         """
         parts, size = len(combined), combined.shape[-1]
         own = torch.zeros(
@@ -260,13 +308,15 @@ class NoisyCircuit:
             combined = combined.clone()
             series = combined.diagonal(dim1=-2, dim2=-1)
             meeting, resistor = signal.input_noise
-            series[1] += meeting
-            series[2] += resistor
+            here = shares[0]
+            series[here.meeting] += meeting
+            series[here.input] += resistor
             feedback = signal.feedback_noise
             if signal.noise is not None:
-                own[2] = signal.noise.resistors
-                own[3] = signal.noise.channels
-                own[4] = signal.noise.flicker / max(frequency, 1e-300) ** signal.noise.exponent
+                own[here.core] += signal.noise.resistors
+                own[here.channels] += signal.noise.channels
+                falling = max(frequency, 1e-300) ** signal.noise.exponent
+                own[here.flicker] += signal.noise.flicker / falling
         resistance = signal.circuit.input_resistance
         through = at.through
         fed = through * resistance - 1.0  # of the feedback resistor's current
@@ -274,9 +324,12 @@ class NoisyCircuit:
         local = driven.diagonal(dim1=-2, dim2=-1)
         local += own
         if frequency is not None:
-            local[2] += fed.abs().square() * feedback
+            local[here.feedback] += fed.abs().square() * feedback
             if behind is not None:
-                for part, added in enumerate((behind.array, behind.read_out)):
+                after = shares[1]
+                for part, added in (
+                    (after.array, behind.array), (after.read_out, behind.read_out)
+                ):  # fmt: skip
                     driven[part] += _spread(added.lines, self.ranges(k))
         outputs = loaded.around(driven)
         variance = outputs.diagonal(dim1=-2, dim2=-1).real
@@ -286,11 +339,8 @@ class NoisyCircuit:
             across = (combined * (inverse * through[..., None, :]).conj()).sum(-1)
             if frequency is not None:
                 own_way = inverse.diagonal(dim1=-2, dim2=-1)
-                across[2] += resistance * feedback * (own_way * fed).conj()
-                gates[2] += (resistance * at.gate).abs().square() * feedback
+                across[here.feedback] += resistance * feedback * (own_way * fed).conj()
+                gates[here.feedback] += (resistance * at.gate).abs().square() * feedback
             gates = gates + at.coupling.abs().square() * variance
             gates = gates + 2.0 * (at.gate * at.coupling.conj() * across).real
-        return LayerDensity(gates, variance), outputs
-
-
-__all__ = ["PARTS", "Added", "LayerDensity", "NoisyCircuit"]
+        return LayerDensity(gates, variance, combined, outputs)

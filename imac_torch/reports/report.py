@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
@@ -79,6 +80,8 @@ class Report:
         seed: What the run's generator was seeded with; None: not given.
         seconds: Wall time of the evaluation.
         timing: Latency and measured energy of all samples or the first ones, or None.
+        noise: V rms that was drawn for every image at the inputs of each layer's neurons, and at
+            the outputs besides; None: there was none.
         stopped: What ended the run before all samples were done; empty where nothing did.
     """
 
@@ -94,6 +97,7 @@ class Report:
     seed: int | None
     seconds: float
     timing: InferenceReport | None = None
+    noise: dict[str, float] | None = None
     stopped: str = ""
 
     @property
@@ -167,6 +171,7 @@ class Report:
             "period": self.period,
             "largest_residual": float(self.solution.residual[self.solved].max()),
             "seconds": self.seconds,
+            "noise": self.noise,
             "timing": None if self.timing is None else timing_figures(self.timing, self.labels),
         }
 
@@ -200,6 +205,9 @@ class Report:
             energy, period = quantity(figures["mean_energy"], "J"), quantity(self.period, "s")
             text = f"{energy} at {period} per sample"
             rows.append(("energy per inference", text))
+        if self.noise is not None:
+            volts = ", ".join(f"{quantity(v, 'V')} ({name})" for name, v in self.noise.items())
+            rows.append(("noise drawn per image, rms", volts))
         if self.timing is None:
             rows.append(("latency", NOT_MEASURED))
         else:
@@ -244,6 +252,7 @@ class Report:
             "seed": self.seed,
             "seconds": self.seconds,
             "stopped": self.stopped,
+            "noise": self.noise,
             "period": self.period,
             "layers": [asdict(record) for record in self.layers],
             "config": self.config.to_dict(),
@@ -348,8 +357,14 @@ class Report:
             seed=content["seed"],
             seconds=content["seconds"],
             stopped=content.get("stopped", ""),
+            noise=_numbers(content.get("noise")),
             timing=read_timing(content["timing"], tensors) if content.get("timing") else None,
         )
+
+
+def _numbers(values: Mapping[str, Any] | None) -> dict[str, float] | None:
+    """Numbers by name, of a file."""
+    return None if values is None else {str(key): float(value) for key, value in values.items()}
 
 
 def _tensors_of(path: Path) -> dict[str, Tensor] | None:

@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from imac_torch.base.progress import progress_bar
-from imac_torch.circuit.engine import Engine
+from imac_torch.circuit.engine import BoundEngine, Engine
+from imac_torch.config import Noise
 from imac_torch.datasets.batches import chosen, labelled_batches
+from imac_torch.dc.native import BoundNative
 from imac_torch.errors import DataError, ImacError, SamplingWarning, SolverError
 from imac_torch.model.network import IMACNetwork, evaluating
+from imac_torch.noise.sampling import NoiseDraws
 from imac_torch.numeric.modes import lasting
 from imac_torch.reports.report import Report, environment
 from imac_torch.results.solution import Solution, Status, combine, concatenate
@@ -49,6 +52,8 @@ def evaluate(
     first: int = 0,
     limit: int | None = None,
     timing: bool | TimingOptions = False,
+    noise: bool | Noise = False,
+    generator: torch.Generator | None = None,
     seed: int | None = None,
     progress: bool = True,
 ) -> Report:
@@ -71,6 +76,9 @@ def evaluate(
             the native engine (:class:`imac_torch.TimingOptions` for their settings). Each sample
             starts from the settled state of the one before. This takes hundreds of times as long
             as operating points.
+        noise: Whether noise is drawn anew for every image, with the configuration's section of
+            that name or another one; of the native engine. Transients stay without.
+        generator: Where noise comes from.
         seed: Seed that the run's randomness came from, for the record.
         progress: Show a progress bar.
 
@@ -83,7 +91,9 @@ def evaluate(
 
     Raises:
         DataError: The loader gives no labels, labels outside the outputs, or too few samples.
-        SolverError: Not a single sample converged, or ``timing`` with another engine.
+        SolverError: Not a single sample converged, ``timing`` or ``noise`` with another engine, or
+            noise without a generator.
+        CircuitError: Nothing limits the bandwidth of the noise.
 
     Whatever ends the run midway (these errors, others, Ctrl-C) has the report of the samples that
     were finished before in its ``report``.
@@ -96,6 +106,7 @@ def evaluate(
         )
     started = time.perf_counter()
     bound = network.segment.bind(engine)
+    drawn = _Noise.of(network, bound, noise, generator) if noise else None
     run = None
     if timing:
         run = network.timing(None if timing is True else timing)
@@ -113,7 +124,7 @@ def evaluate(
             ):
                 batch = inputs.to(network.device)
                 voltages = network.voltages(batch)
-                solution = bound.solve(voltages)
+                solution = bound.solve(voltages) if drawn is None else drawn.solve(voltages)
                 if reference is not None:
                     found = chosen(_scores(reference, batch), network.threshold)
                     collected.reference.append(found.cpu())
@@ -135,12 +146,57 @@ def evaluate(
     if stopped is not None:
         with contextlib.suppress(Exception):  # the error that stopped it is the one to be told
             done = _report(network, collected.common(), _finished(run), description, seed, seconds)
+            done = replace(done, noise=None if drawn is None else drawn.figures())
             _attach(stopped, replace(done, stopped=f"{type(stopped).__name__}: {stopped}"))
         raise stopped
     timed = None if run is None else run.report()
     if timed is not None and (text := timed.cost(torch.cat(collected.labels)).warning):
         warnings.warn(text, SamplingWarning, stacklevel=2)
-    return _report(network, collected, timed, description, seed, seconds)
+    report = _report(network, collected, timed, description, seed, seconds)
+    return replace(report, noise=None if drawn is None else drawn.figures())
+
+
+@dataclass
+class _Noise:
+    """Solves operating points with noise, which is measured at the first batch's."""
+
+    network: IMACNetwork
+    bound: BoundNative
+    settings: Noise
+    generator: torch.Generator
+    draws: NoiseDraws | None = None
+
+    @classmethod
+    def of(
+        cls,
+        network: IMACNetwork,
+        bound: BoundEngine,
+        noise: bool | Noise,
+        generator: torch.Generator | None,
+    ) -> _Noise:
+        if not isinstance(bound, BoundNative):
+            raise SolverError(
+                "noise is drawn for the native engine's operating points; leave engine out"
+            )
+        if generator is None:
+            raise SolverError(
+                "noise is drawn at random: pass generator=torch.Generator().manual_seed(…)"
+            )
+        settings = network.segment.first.config.noise if noise is True else noise
+        assert isinstance(settings, Noise)  # noqa: S101 - narrows the type only
+        return cls(network, bound, settings, generator)
+
+    def solve(self, voltages: Tensor) -> Solution:
+        if self.draws is None:
+            self.draws = self.network.segment.noise_draws(voltages, self.settings)
+        return self.bound.solve(voltages, noise=self.draws.draw(len(voltages), self.generator))
+
+    def figures(self) -> dict[str, float]:
+        """V rms that was drawn, at the neurons of every layer and at the outputs."""
+        if self.draws is None:
+            return {}
+        names = [layer.name for layer in self.network.analog_layers()]
+        return dict(zip([*names, "outputs"], self.draws.rms, strict=True))
 
 
 def _finished(run: InferenceRun | None) -> InferenceReport | None:

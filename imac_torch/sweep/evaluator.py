@@ -116,6 +116,8 @@ class NetworkEvaluator:
         exclude: Paths of linear layers that stay in software.
         batch_size: Samples per solve.
         timing: Whether to integrate transients too, which takes hundreds of times as long.
+        noise: Whether noise is drawn for every image, from the point's seed (0 where it has none)
+            and with its section ``noise``.
         calibration: (B, …) samples that every circuit is fitted to (``samples`` of
             :func:`imac_torch.convert`); None: none is.
         calibration_rounds: Repetitions of calibration's row fits.
@@ -130,6 +132,7 @@ class NetworkEvaluator:
     exclude: Sequence[str] = ()
     batch_size: int = 1000
     timing: bool | TimingOptions = False
+    noise: bool = False
     calibration: Tensor | None = None
     calibration_rounds: int = ROUNDS
 
@@ -184,6 +187,7 @@ class NetworkEvaluator:
                 exclude=tuple(self.exclude),
                 version=environment()["imac_torch"],
                 timing=_timing_options(self.timing) if self.timing else None,
+                **({"noise": True} if self.noise else {}),
             )
         except Undigestible as problem:
             warnings.warn(
@@ -201,7 +205,7 @@ class NetworkEvaluator:
             "evaluator": self._fingerprint(),
             "config": (described := config.to_dict()),
             "files": files_of(described),
-            "seed": seed if _random(config) else None,
+            "seed": seed if self.noise or _random(config) else None,
         }
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
@@ -244,13 +248,14 @@ class NetworkEvaluator:
         random = False
         for point in looked:
             config = self.configure(point)
-            random = random or _random(config)
+            random = random or self.noise or _random(config)
             idle = unread(
                 self.model,
                 config,
                 exclude=self.exclude,
                 transients=bool(self.timing) or self.engine.over_time,
                 netlists=self.engine.netlists,
+                noise=self.noise,
             )
             axes = {tuple(path_keys(name)): name for name in point if name != SEED}
             for item in idle:
@@ -348,7 +353,9 @@ class _NetworkBench:
         timing = self.evaluator.timing
         if not self.evaluator.engine.netlists and not timing:
             content.pop("timing")
-        text = json.dumps([content, seed if _random(config) else None], sort_keys=True)
+        noise = self.evaluator.noise
+        drawn = seed if noise or _random(config) else None
+        text = json.dumps([content, drawn], sort_keys=True)
         if text in self.kept:
             self.kept.move_to_end(text)
             return self.kept[text]
@@ -371,6 +378,8 @@ class _NetworkBench:
                 self.batches,
                 engine=self.evaluator.engine,
                 timing=_timing_options(timing) if timing else False,
+                noise=noise,
+                generator=torch.Generator().manual_seed(seed or 0) if noise else None,
                 seed=seed,
                 progress=False,
             )

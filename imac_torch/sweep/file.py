@@ -88,6 +88,7 @@ class RunTable(Section):
     timing: bool | None = Field(
         None, description="Whether transients are integrated; None: if an objective needs them."
     )
+    noise: bool = Field(False, description="Whether noise is drawn for every image.")
 
 
 class _BaseTable(Section):

@@ -1,0 +1,110 @@
+"""Draws of noise for operating points: what a circuit's outputs are at the moment they are read.
+
+What of a source reaches the outputs is its density times the bandwidth that the rest of the circuit
+leaves: both are measured at a few operating points, layer by layer. What a layer's crossbars,
+read-outs and input resistors add, and what the neurons before put on its lines, is then one normal
+vector at its neurons' inputs with a known covariance, the same for all images: a draw is one
+product with its root, and the nonlinear circuit carries it on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from imac_torch.config import Noise
+from imac_torch.noise.analysis import integrals
+from imac_torch.noise.circuit import PLACES, NoisyCircuit
+from imac_torch.noise.neurons import SmallSignal
+
+COARSE: Final = 3
+"""Nodes of the quadrature per decade: effective bandwidths to a percent."""
+REFERENCES: Final = 4
+"""Operating points that densities and bandwidths are the mean of."""
+
+
+@dataclass(frozen=True)
+class NoiseDraws:
+    """Normal vectors to draw; the last is that of the outputs.
+
+    Attributes:
+        covariances: (M, M) V² each: at the inputs of every layer's neurons, then at the outputs.
+        roots: (M, M) V each, root·rootᵀ being the covariance.
+    """
+
+    covariances: tuple[Tensor, ...]
+    roots: tuple[Tensor, ...]
+
+    @classmethod
+    def of(
+        cls, circuit: NoisyCircuit, signals: Sequence[SmallSignal], settings: Noise
+    ) -> NoiseDraws:
+        """Measure a circuit at operating points.
+
+        Args:
+            circuit: The circuit.
+            signals: Of :meth:`NoisyCircuit.linearised`.
+            settings: What to count, and within which band.
+
+        Raises:
+            CircuitError: Nothing limits the bandwidth.
+        """
+        found, (low, _) = integrals(circuit, signals, settings, nodes=COARSE, places=True)
+        still = circuit.density(signals, low, places=True)
+        # Hz, of what reaches the last outputs: variance over density there, part by part.
+        reached = still[-1].outputs.sum((-2, -1))
+        band = found[-1].outputs.sum((-2, -1)) / reached.clamp(min=1e-300)
+        covariances, before = [], None
+        for k, (density, layer) in enumerate(zip(still, circuit.layers, strict=True)):
+            first, white, flicker = range(PLACES * k, PLACES * (k + 1))
+            own = density.combined[first].mean(0).real * band[first]
+            if not settings.neurons:
+                own = own - _input_resistor(signals[k], band[first], own)
+            transfer = layer.at(0.0).transfer[:, :-1].real
+            if before is None:
+                before = torch.eye(layer.spec.inputs, dtype=own.dtype, device=own.device)
+                before = settings.inputs**2 * before
+            covariances.append(own + transfer @ before @ transfer.T)
+            before = float(settings.neurons) * (
+                density.covariance[white].mean(0).real * band[white]
+                + float(settings.flicker) * density.covariance[flicker].mean(0).real * band[flicker]
+            )
+        assert before is not None  # noqa: S101 - there is a layer
+        covariances.append(before)
+        return cls(tuple(covariances), tuple(_root(item) for item in covariances))
+
+    def draw(self, count: int, generator: torch.Generator) -> list[Tensor]:
+        """(count, M) V for every vector, anew.
+
+        Args:
+            count: Images.
+            generator: On the CPU, whatever the circuit is on.
+        """
+        sizes = [len(root) for root in self.roots]
+        values = torch.randn(
+            count, sum(sizes), dtype=torch.float64, generator=generator, device="cpu"
+        )
+        parts = values.to(self.roots[0].device).split(sizes, dim=1)
+        return [part @ root.T for part, root in zip(parts, self.roots, strict=True)]
+
+    @property
+    def rms(self) -> tuple[float, ...]:
+        """V, mean over neurons, of every vector."""
+        means = (item.diagonal().mean().clamp(min=0.0) for item in self.covariances)
+        return tuple(float(mean.sqrt()) for mean in means)
+
+
+def _input_resistor(signal: SmallSignal, band: Tensor, like: Tensor) -> Tensor:
+    """(M, M) V² of the neurons' input resistors, which do not count where neurons are quiet."""
+    identity = torch.eye(len(like), dtype=like.dtype, device=like.device)
+    return signal.input_noise[1] * band * identity
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """A root of a matrix that may be singular."""
+    values, vectors = torch.linalg.eigh(0.5 * (covariance + covariance.T))
+    return vectors * values.clamp(min=0.0).sqrt()
