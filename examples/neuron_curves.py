@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
         neuron_of(config), title="CMOS inverter neuron of PCM resistances"
     )
     if imac.NgSpice().available():
-        table = imac.characterize(options.subcircuit, imac.NgSpice(), input_range=(-1.5, 1.5))
+        table = imac.tabulate_neuron(options.subcircuit, imac.NgSpice(), input_range=(-1.5, 1.5))
         print(f"{table.subcircuit}, {table.simulator}: {table.error}")
         path = options.directory / "neuron.safetensors"
         path.unlink(missing_ok=True)

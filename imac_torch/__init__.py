@@ -42,8 +42,8 @@ from imac_torch.study.deck import compile
 from imac_torch.study.evaluation import evaluate
 from imac_torch.study.montecarlo import MonteCarlo
 from imac_torch.study.transient_verification import verify_transient
-from imac_torch.study.userneuron import characterize
-from imac_torch.study.verification import verify
+from imac_torch.study.userneuron import tabulate_neuron
+from imac_torch.study.verification import verify_nodes
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.options import TimingOptions, TransientOptions
 
@@ -86,7 +86,6 @@ __all__ = [
     "WeightMapping",
     "ablate",
     "calibrate",
-    "characterize",
     "compile",
     "convert",
     "device_model",
@@ -95,9 +94,10 @@ __all__ = [
     "load_dataset",
     "read_imac_sim",
     "save",
+    "tabulate_neuron",
     "to_software",
     "varied",
-    "verify",
+    "verify_nodes",
     "verify_transient",
     "write_report",
 ]

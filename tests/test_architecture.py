@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import imac_torch
-from imac_torch.base.old_names import MOVED, RESULTS
+from imac_torch.base.old_names import MOVED, RENAMED, RESULTS
 
 PACKAGE = "imac_torch"
 ROOT = Path(imac_torch.__file__).parent
@@ -222,6 +222,9 @@ def test_old_names_lead_to_what_they_named() -> None:
         with pytest.warns(DeprecationWarning, match=text):
             found = getattr(imac_torch, name)
         assert found.__module__ == f"imac_torch.{place}" and name not in imac_torch.__all__
+    for old, new in RENAMED.items():
+        with pytest.warns(DeprecationWarning, match=rf"imac_torch\.{old} is now imac_torch\.{new}"):
+            assert getattr(imac_torch, old) is getattr(imac_torch, new)
     with pytest.raises(AttributeError):
         _ = imac_torch.nothing
 

@@ -282,7 +282,7 @@ def test_analyses_of_nothing_say_so(tmp_path: Path) -> None:
         lambda: imac.evaluate(NETWORK, [], progress=False),
         lambda: imac.evaluate(NETWORK, [(EMPTY, NONE)], progress=False),
         lambda: imac.evaluate(NETWORK, [], timing=True, progress=False),
-        lambda: imac.verify(NETWORK, EMPTY),
+        lambda: imac.verify_nodes(NETWORK, EMPTY),
         lambda: verify_transient(NETWORK, EMPTY),
     ]
     for work in nothing:

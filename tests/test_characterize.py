@@ -25,7 +25,7 @@ from imac_torch.periphery.neuron.neurontable import NeuronTable, measure_interpo
 from imac_torch.periphery.neuron.table import tabulate
 from imac_torch.periphery.neuron.tabulated import TableCore
 from imac_torch.results.solution import Status
-from imac_torch.study.verification import verify
+from imac_torch.study.verification import verify_nodes
 
 FAKE = Path(__file__).parent / "data" / "hspice" / "fake_hspice.py"
 
@@ -54,7 +54,7 @@ def mos_file(tmp_path_factory):
 def mos_table(mos_file):
     if not imac.NgSpice().available():
         pytest.skip("ngspice is not on the PATH")
-    return imac.characterize(
+    return imac.tabulate_neuron(
         mos_file, imac.NgSpice(timeout=60.0), input_range=(-2.0, 2.0), nodes=(601, 161)
     )
 
@@ -126,7 +126,7 @@ def test_interpolation_error_is_what_it_says(mos_table):
 @pytest.mark.ngspice
 def test_native_equals_ngspice(mos_table, mos_file, tmp_path):
     network, inputs = small_network(neuron_of(mos_table, mos_file, tmp_path))
-    found = verify(network, [(inputs, torch.zeros(3, dtype=torch.int64))], 3)
+    found = verify_nodes(network, [(inputs, torch.zeros(3, dtype=torch.int64))], 3)
     assert found.output_difference < 1e-5
     assert found.node_difference < 1e-5
     assert found.power_difference < 1e-5
@@ -139,7 +139,7 @@ def test_native_equals_ngspice(mos_table, mos_file, tmp_path):
 @pytest.mark.parametrize(("kind", "range_"), [("logistic", None), ("tanh", (-0.9, 0.9))])
 def test_packaged_neurons_equal_their_native_model(ngspice, kind, range_):
     path = spice_file(f"neuron_{kind}.sp")
-    table = imac.characterize(
+    table = imac.tabulate_neuron(
         path, imac.NgSpice(timeout=60.0), output_range=range_, nodes=(601, 41),
         input_range=(-2.0, 2.0), neuron=Neuron(slope=9.0, output_resistance=2e3),
     )  # fmt: skip
@@ -163,7 +163,7 @@ def test_packaged_neurons_equal_their_native_model(ngspice, kind, range_):
 @pytest.mark.ngspice
 def test_packaged_neuron_in_a_network(ngspice, tmp_path):
     path = spice_file("neuron_logistic.sp")
-    table = imac.characterize(
+    table = imac.tabulate_neuron(
         path, imac.NgSpice(timeout=60.0), nodes=(601, 41), input_range=(-2.0, 2.0)
     )
     options = neuron_of(table, path, tmp_path)
@@ -171,7 +171,7 @@ def test_packaged_neuron_in_a_network(ngspice, tmp_path):
     threshold, slope = next(network.analog_layers()).threshold_and_slope()
     assert threshold == pytest.approx(0.0, abs=1e-7)
     assert slope == pytest.approx(-11.0, rel=1e-5)
-    found = verify(network, [(inputs, torch.zeros(3, dtype=torch.int64))], 3)
+    found = verify_nodes(network, [(inputs, torch.zeros(3, dtype=torch.int64))], 3)
     assert found.node_difference < 1e-6
     plain, _ = small_network(Neuron(kind="logistic"))
     difference = network.solve(inputs).outputs - plain.solve(inputs).outputs
@@ -196,7 +196,7 @@ def test_threshold_of_a_user_neuron(mos_table, mos_file, tmp_path):
 
 @pytest.mark.ngspice
 def test_outside_the_table_is_reported(ngspice, mos_file, tmp_path):
-    table = imac.characterize(
+    table = imac.tabulate_neuron(
         mos_file, imac.NgSpice(timeout=60.0), input_range=(-0.2, 0.9), nodes=(201, 81)
     )
     network, inputs = small_network(neuron_of(table, mos_file, tmp_path), gains=(60.0, 30.0))
@@ -259,7 +259,7 @@ def test_netlists_and_table_must_belong_together(mos_table, mos_file, tmp_path):
     # parameters that the sub-circuit declares are part of it
     ohmic = tmp_path / "ohmic.sp"
     ohmic.write_text(OHMIC)
-    table = imac.characterize(
+    table = imac.tabulate_neuron(
         ohmic, imac.NgSpice(timeout=60.0), nodes=(11, 11), neuron=Neuron(output_resistance=3e3)
     )
     file = table.save(tmp_path / "ohmic.safetensors")
@@ -299,7 +299,7 @@ def test_a_failing_sweep_is_an_error(ngspice, tmp_path):
         "R2 out 0 1k\n.ends\n"
     )
     with pytest.raises(SimulatorConvergenceError) as caught:
-        imac.characterize(
+        imac.tabulate_neuron(
             path, imac.NgSpice(timeout=60.0), nodes=(25, 5), directory=tmp_path / "run"
         )
     assert caught.value.directory == tmp_path / "run"
@@ -315,7 +315,7 @@ def test_a_failing_sweep_is_an_error(ngspice, tmp_path):
 )
 def test_bad_sweeps(mos_file, arguments, message):
     with pytest.raises(ConfigError, match=message):
-        imac.characterize(mos_file, imac.NgSpice(), **arguments)
+        imac.tabulate_neuron(mos_file, imac.NgSpice(), **arguments)
 
 
 def test_scales_follow_the_currents():
@@ -401,7 +401,7 @@ def test_tabulated_finfet_equals_ngspice(ngspice):
             parameter.uniform_(-1.0, 1.0, generator=generator)
     network = imac.convert(model, imac.Config(amplifier=imac.Amplifier(gain=(30.0, 30.0))))
     inputs = torch.rand(2, 4, generator=generator, dtype=torch.float64) * 2 - 1
-    found = verify(network, [(inputs, torch.zeros(2, dtype=torch.int64))], 2)
+    found = verify_nodes(network, [(inputs, torch.zeros(2, dtype=torch.int64))], 2)
     # default_axes says 1e-5 V without a load; a load only makes it less
     assert found.output_difference < 1e-5
     assert found.node_difference < 1e-5

@@ -276,7 +276,7 @@ def test_what_curved_cells_cannot_do_says_so(generator: torch.Generator) -> None
     with pytest.raises(SolverError, match="ohmic cells"):
         layer_effects(network)
     with pytest.raises(SolverError, match="node by node"):
-        imac.verify(network, [(x, torch.zeros(3, dtype=torch.int64))])
+        imac.verify_nodes(network, [(x, torch.zeros(3, dtype=torch.int64))])
     with pytest.raises(CircuitError, match="ohmic cells"):
         imac.evaluate(network, [(x, torch.zeros(3, dtype=torch.int64))], timing=True)
     with pytest.raises(imac.ImacError, match="bend"):

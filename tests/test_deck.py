@@ -431,7 +431,7 @@ def test_own_amplifier_and_neuron(ngspice, tmp_path):
     expected = native(convert(model, LOGISTIC), INPUTS[:2])
     own = Neuron(kind="logistic", subcircuit=str(tmp_path / "neuron.sp"))
     item = convert(model, LOGISTIC.replace(neuron=own))
-    with pytest.warns(NeuronWarning, match=r"kind 'logistic'.*characterize"):
+    with pytest.warns(NeuronWarning, match=r"kind 'logistic'.*tabulate_neuron"):
         deck = compile(
             item, loader(INPUTS[:2]), tmp_path / "run", settings=DC,
             amplifier=tmp_path / "amplifier.sp",

@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock
 from small_networks import LOGISTIC, loader, mlp, signs
 
-from imac_torch import NetlistSettings, NgSpice, Spice, characterize, compile, convert, evaluate
+from imac_torch import NetlistSettings, NgSpice, Spice, compile, convert, evaluate, tabulate_neuron
 from imac_torch.base.resources import spice_file
 from imac_torch.errors import NetlistError
 from imac_torch.netlist.rundir import LOCK
@@ -71,7 +71,7 @@ def test_a_directory_in_use_is_left_alone(ngspice, tmp_path):
             partial(compile, network(), pairs(2), tmp_path / "run", settings=DC),
             partial(deck.run, NgSpice(str(ngspice)), progress=False),
             partial(
-                characterize, spice_file("neuron_logistic.sp"), NgSpice(str(ngspice)),
+                tabulate_neuron, spice_file("neuron_logistic.sp"), NgSpice(str(ngspice)),
                 nodes=(5, 5), directory=tmp_path / "run",
             ),
         ):  # fmt: skip

@@ -334,7 +334,7 @@ def test_ngspice_agrees_on_every_node(generator: torch.Generator, ngspice: Path)
             generator, mapping, amplifier=Amplifier(combine=combine, output_resistance=10.0)
         )
         pairs = [(images(generator), torch.zeros(3, dtype=torch.int64))]
-        found = imac.verify(net, pairs, samples=2, simulator=imac.NgSpice(str(ngspice)))
+        found = imac.verify_nodes(net, pairs, samples=2, simulator=imac.NgSpice(str(ngspice)))
         # Newton's tolerance of either side
         assert found.output_difference < 1e-9
         assert found.node_difference < 1e-9

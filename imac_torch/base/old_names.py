@@ -8,7 +8,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, Final
 
-__all__ = ["MOVED", "RESULTS", "keep_old_names", "old_name"]
+__all__ = ["MOVED", "RENAMED", "RESULTS", "keep_old_names", "old_name"]
 
 MOVED: Final = {
     "ablation": "conversion.ablation",
@@ -61,6 +61,12 @@ RESULTS: Final = {
 }
 """Types of results that the package itself had: name to module below the package."""
 
+RENAMED: Final = {
+    "characterize": "tabulate_neuron",
+    "verify": "verify_nodes",
+}
+"""Functions of the package whose names meant something else on the command line."""
+
 
 class _MovedModule(ModuleType):
     """Gives what the module at the new place has, and says where that is."""
@@ -95,6 +101,9 @@ def old_name(package: str, name: str) -> object:
     """
     if name in MOVED:
         return sys.modules[f"{package}.{name}"]
+    if name in RENAMED:
+        _warn(f"{package}.{name}", f"{package}.{RENAMED[name]}", 4)
+        return getattr(sys.modules[package], RENAMED[name])
     if name not in RESULTS:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
     place = f"{package}.{RESULTS[name]}"

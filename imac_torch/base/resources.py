@@ -32,17 +32,7 @@ def spice_file(name: str) -> Path:
 
 
 def data_file(name: str) -> Path:
-    """Path of a sample data file that belongs to the package.
-
-    Args:
-        name: File name, or a relative path below ``data/`` with forward slashes.
-
-    Returns:
-        Path of an existing file; it must not be written to.
-
-    Raises:
-        DataError: There is no such file, or the name leads out of the directory.
-    """
+    """Path of a sample data file that belongs to the package; otherwise as :func:`spice_file`."""
     return _find("data", name)
 
 

@@ -16,7 +16,7 @@ from imac_torch.config.assignment import apply_overrides, parse_assignment
 from imac_torch.config.kinds import DIALECTS, ENGINES
 from imac_torch.errors import ConfigError
 from imac_torch.netlist import NetlistWriter
-from imac_torch.reports.area import AREA_MODELS
+from imac_torch.reports.area import AREA_MODELS, area_model
 from imac_torch.study.sources import import_object
 
 __all__ = [
@@ -172,13 +172,8 @@ JsonOption = Annotated[
 
 
 def check_area_model(name: str) -> str:
-    """The name of an area model, before anything is computed.
-
-    Raises:
-        ConfigError: There is none of that name.
-    """
-    if name not in AREA_MODELS:
-        raise ConfigError(f"no area model {name!r}; there are {', '.join(AREA_MODELS)}")
+    """The name of an area model, looked up before anything is computed."""
+    area_model(name)
     return name
 
 

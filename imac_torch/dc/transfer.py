@@ -13,29 +13,38 @@ from imac_torch.numeric.modes import differentiating, lasting
 from imac_torch.periphery.activations import Bounded
 from imac_torch.periphery.neuron.base import NeuronKind, NeuronSpec
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
+from imac_torch.periphery.neuron.core import Core
 from imac_torch.results.solution import Status
 
 
-def transfer_curve(spec: NeuronSpec, inputs: Tensor) -> Tensor:
-    """Output voltage of an unloaded neuron.
+def sweep_neuron(
+    spec: NeuronSpec, core: Core, inputs: Tensor
+) -> tuple[NeuronCircuit, Tensor, Tensor]:
+    """An unloaded neuron over its input.
 
     Args:
         spec: The neuron.
+        core: Its core, exact or a table, perhaps with something at its output.
         inputs: (B,) float64, V at the neuron's input. Differentiable.
 
     Returns:
-        (B,) V.
+        Its circuit, outputs and gates, (B,) V.
 
     Raises:
         SolverError: Newton's method did not converge for some input.
     """
-    series = torch.zeros((), dtype=torch.float64, device="cpu")
-    neuron = NeuronCircuit.of(spec, spec.model.tabulated_core(spec), series)
+    neuron = NeuronCircuit.of(spec, core, torch.zeros((), dtype=torch.float64, device="cpu"))
     solved = solve_loaded(inputs[None, :, None], neuron, None, NewtonOptions())
-    if bool((solved.status != int(Status.CONVERGED)).any()):
-        worst = inputs[solved.status[0] != int(Status.CONVERGED)][0]
-        raise SolverError(f"the {spec.kind} neuron did not converge at {float(worst)} V")
-    return solved.outputs[0, :, 0]
+    failed = solved.status[0] != int(Status.CONVERGED)
+    if bool(failed.any()):
+        worst = float(inputs[failed][0])
+        raise SolverError(f"the {spec.kind} neuron did not converge at {worst} V")
+    return neuron, solved.outputs[0, :, 0], solved.gates[0, :, 0]
+
+
+def transfer_curve(spec: NeuronSpec, inputs: Tensor) -> Tensor:
+    """(B,) V, of an unloaded neuron as the native engine has it; see :func:`sweep_neuron`."""
+    return sweep_neuron(spec, spec.model.tabulated_core(spec), inputs)[1]
 
 
 def threshold_and_slope(spec: NeuronSpec) -> tuple[float, float]:

@@ -96,7 +96,7 @@ def checked_subcircuit(spec: NeuronSpec, *, trust: bool = False) -> Subcircuit:
     if wanted is not None and subcircuit_digest(subcircuit, spec) != wanted:
         raise NetlistError(
             f"{subcircuit.source} or its parameters are not those that {spec.options.table} was "
-            "characterised from; characterise it again (imac_torch.characterize)"
+            "characterised from; characterise it again (imac_torch.tabulate_neuron)"
         )
     return subcircuit
 

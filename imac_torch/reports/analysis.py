@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Final, TypeVar, get_type_hints
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from imac_torch.base.files import (
@@ -200,9 +201,9 @@ class Analysis:
                     f"{FORMAT}; write the report anew with this version"
                 )
             found = cls(
-                layers=tuple(_layer_from(item) for item in content["layers"]),
+                layers=tuple(_read(LayerAnalysis, item) for item in content["layers"]),
                 area_model=content["area_model"],
-                ablation=tuple(_checked(Ablation(**item)) for item in content["ablation"]),
+                ablation=tuple(_read(Ablation, item) for item in content["ablation"]),
                 circuit=tensors["circuit"],
                 software=tensors["software"],
                 labels=tensors["labels"],
@@ -223,37 +224,14 @@ class Analysis:
             raise DataError(f"{directory} holds no readable analysis: {error}") from None
 
 
-def _layer_from(values: dict[str, Any]) -> LayerAnalysis:
-    for name in ("column_ends", "row_ends"):
-        values[name] = tuple(values[name])
-    return _checked(LayerAnalysis(**values))
-
-
 Record = TypeVar("Record", LayerAnalysis, Ablation)
 
 
-def _checked(record: Record) -> Record:
-    """The record, if its values are of the types that they should be; null is NaN."""
-    for name, kind in get_type_hints(type(record)).items():
-        value = getattr(record, name)
-        if value is None and kind is float:
-            object.__setattr__(record, name, math.nan)
-        elif not _is(value, kind):
-            raise TypeError(f"{name} is {value!r:.100}")
-    return record
-
-
-def _is(value: object, kind: Any) -> bool:  # noqa: ANN401 - an annotation
-    inner = get_args(kind)
-    if get_origin(kind) is dict:
-        return isinstance(value, dict) and all(_is(item, inner[1]) for item in value.values())
-    if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_is(item, inner[0]) for item in value)
-    if inner:  # float | None
-        return any(_is(value, part) for part in inner)
-    if kind is float:
-        return isinstance(value, float | int) and not isinstance(value, bool)
-    return isinstance(value, kind) and not isinstance(value, bool)
+def _read(kind: type[Record], values: dict[str, Any]) -> Record:
+    """A record from a file, if its values are of the types that they should be; null is NaN."""
+    hints = get_type_hints(kind)
+    known = {n: math.nan if v is None and hints.get(n) is float else v for n, v in values.items()}
+    return TypeAdapter(kind).validate_python(known)
 
 
 @lasting()

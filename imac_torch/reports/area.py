@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -22,6 +22,7 @@ __all__ = [
     "LayerShape",
     "LayoutArea",
     "NetworkArea",
+    "area_model",
     "layer_shapes",
     "network_area",
 ]
@@ -103,12 +104,7 @@ class Area:
 
     def parts(self) -> dict[str, float | None]:
         """The parts by name."""
-        return {
-            "cells": self.cells,
-            "amplifiers": self.amplifiers,
-            "neurons": self.neurons,
-            "switches": self.switches,
-        }
+        return dict(vars(self))
 
     @classmethod
     def sum(cls, areas: Sequence[Area]) -> Area:
@@ -118,12 +114,7 @@ class Area:
             known = [value for value in values if value is not None]
             return sum(known) if len(known) == len(values) else None
 
-        return cls(
-            add([area.cells for area in areas]),
-            add([area.amplifiers for area in areas]),
-            add([area.neurons for area in areas]),
-            add([area.switches for area in areas]),
-        )
+        return cls(*(add([getattr(area, part.name) for area in areas]) for part in fields(cls)))
 
 
 class AreaModel(Protocol):
@@ -313,6 +304,17 @@ def layer_shapes(network: IMACNetwork) -> list[LayerShape]:
     return shapes
 
 
+def area_model(name: str) -> AreaModel:
+    """The model of a name in :data:`AREA_MODELS`.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if name not in AREA_MODELS:
+        raise ConfigError(f"no area model {name!r}; there are {', '.join(AREA_MODELS)}")
+    return AREA_MODELS[name]
+
+
 def network_area(network: IMACNetwork, model: AreaModel | str = "imac-sim") -> NetworkArea:
     """Area of every layer of a network.
 
@@ -327,9 +329,7 @@ def network_area(network: IMACNetwork, model: AreaModel | str = "imac-sim") -> N
         ConfigError: There is no model of that name, or it lacks the technology node.
     """
     if isinstance(model, str):
-        if model not in AREA_MODELS:
-            raise ConfigError(f"no area model {model!r}; there are {', '.join(AREA_MODELS)}")
-        model = AREA_MODELS[model]
+        model = area_model(model)
     return NetworkArea(
         model.name, {shape.name: model.layer(shape) for shape in layer_shapes(network)}
     )

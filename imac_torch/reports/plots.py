@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
-from imac_torch.dc.newton import NewtonOptions, solve_loaded
+from imac_torch.dc.transfer import sweep_neuron
 from imac_torch.errors import ConfigError, SolverError
 from imac_torch.finfet import FinFET
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.base import NeuronSpec
-from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.periphery.neuron.core import Core, CoreCurrents, CoreValues
 from imac_torch.reports.svg import quantity
-from imac_torch.results.solution import Status
 from imac_torch.transient.inference_report import InferenceReport
 
 if TYPE_CHECKING:
@@ -122,13 +120,7 @@ def loaded_curve(
         raise ConfigError(f"a load of {conductance} S to {voltage} V is not one")
     plain = spec.model.core(spec) if exact else spec.model.tabulated_core(spec)
     core = _LoadedCore(plain, conductance, voltage)
-    neuron = NeuronCircuit.of(spec, core, torch.zeros((), dtype=torch.float64, device="cpu"))
-    solved = solve_loaded(inputs[None, :, None], neuron, None, NewtonOptions())
-    outputs, gates = solved.outputs[0, :, 0], solved.gates[0, :, 0]
-    failed = solved.status[0] != int(Status.CONVERGED)
-    if bool(failed.any()):
-        worst = float(inputs[failed][0])
-        raise SolverError(f"the {spec.kind} neuron did not converge at {worst} V")
+    _, outputs, gates = sweep_neuron(spec, core, inputs)
     outside = ~core.inside(gates, outputs)
     if bool(outside.any()):
         worst = float(inputs[outside][0])

@@ -11,14 +11,11 @@ import torch
 from torch import Tensor
 
 from imac_torch.config import Config
-from imac_torch.dc.newton import NewtonOptions, solve_loaded
-from imac_torch.dc.transfer import threshold_and_slope
-from imac_torch.errors import ConfigError, SolverError
+from imac_torch.dc.transfer import sweep_neuron, threshold_and_slope
+from imac_torch.errors import ConfigError
 from imac_torch.periphery.activations import SIGMOID, Activation, Bounded
 from imac_torch.periphery.neuron.base import NeuronSpec, kind_of
 from imac_torch.periphery.neuron.choice import kind_for
-from imac_torch.periphery.neuron.circuit import NeuronCircuit
-from imac_torch.results.solution import Status
 
 __all__ = ["NeuronCurve", "characterize_neuron", "neuron_of"]
 
@@ -128,14 +125,8 @@ def characterize_neuron(
         raise ConfigError(f"from {low} V to {high} V in {points} points is not a sweep")
     spec = neuron_of(config)
     core = spec.model.core(spec) if exact else spec.model.tabulated_core(spec)
-    neuron = NeuronCircuit.of(spec, core, torch.zeros((), dtype=torch.float64, device="cpu"))
     inputs = torch.linspace(low, high, points, dtype=torch.float64, device="cpu")
-    solved = solve_loaded(inputs[None, :, None], neuron, None, NewtonOptions())
-    failed = solved.status[0] != int(Status.CONVERGED)
-    if bool(failed.any()):
-        worst = float(inputs[failed][0])
-        raise SolverError(f"the {spec.kind} neuron did not converge at {worst} V")
-    outputs, gates = solved.outputs[0, :, 0], solved.gates[0, :, 0]
+    neuron, outputs, gates = sweep_neuron(spec, core, inputs)
     supply = core.values(gates, outputs).supply
     drawn = neuron.static_power(spec.vdd, gates, outputs).drawn
     threshold, slope = math.nan, math.nan

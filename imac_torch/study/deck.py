@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,7 +18,13 @@ from imac_torch.errors import NetlistError, NeuronWarning
 from imac_torch.model.network import IMACNetwork
 from imac_torch.netlist import NetlistRun, NetlistSettings, NetlistWriter, write_netlists
 from imac_torch.numeric.modes import lasting
-from imac_torch.simulator import SimulationOutcome, Simulator, SpiceSolution, solve_netlists
+from imac_torch.simulator import (
+    SimulationOutcome,
+    Simulator,
+    SpiceSolution,
+    check,
+    solve_netlists,
+)
 
 
 @dataclass(frozen=True)
@@ -154,8 +161,8 @@ def _warn_of_subcircuits(network: IMACNetwork) -> None:
             warnings.warn(
                 f"{layer.name}: netlists have the neuron of {spec.options.subcircuit}, the native "
                 f"engine a built-in one of kind {spec.kind!r}, and nothing compares the two; "
-                "characterise the sub-circuit (imac_torch.characterize, neuron.kind='table'), or "
-                "verify that they agree (imac_torch.verify)",
+                "measure the sub-circuit (imac_torch.tabulate_neuron, neuron.kind='table'), or "
+                "verify that they agree (imac_torch.verify_nodes)",
                 NeuronWarning,
                 stacklevel=3,
             )
@@ -184,6 +191,33 @@ def write_deck(
     writer = kind(amplifier=amplifier, trust=trust)
     run = write_netlists(circuit, inputs, directory, writer, settings, shared=shared)
     return Deck(run, labels)
+
+
+def simulate_first(
+    network: IMACNetwork,
+    loader: Iterable[object],
+    samples: int,
+    simulator: Simulator,
+    settings: NetlistSettings,
+    *,
+    directory: str | Path | None = None,
+    trust: bool = False,
+) -> tuple[Tensor, SpiceSolution]:
+    """Input voltages (B, N) of a loader's first samples, and what a simulator makes of them.
+
+    Without a ``directory`` the netlists go to a temporary one.
+
+    Raises:
+        SimulatorError: It failed on a sample.
+    """
+    inputs, labels = collect(network, loader, limit=samples)
+    with tempfile.TemporaryDirectory(prefix="imac_torch_") as temporary:
+        target = Path(temporary) / "verify" if directory is None else Path(directory)
+        deck = write_deck(
+            network, inputs, labels, target, dialect=simulator.dialect, settings=settings,
+            trust=trust,
+        )  # fmt: skip
+        return inputs, check(solve_netlists(deck.run_files, simulator))
 
 
 def collect(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,8 +15,8 @@ from imac_torch.netlist import NetlistSettings
 from imac_torch.numeric.modes import lasting
 from imac_torch.results.latency import RESOLUTION, Latency, measure_latency, same_answers
 from imac_torch.results.waveform import sample
-from imac_torch.simulator import NgSpice, Simulator, SpiceSolution, check, solve_netlists
-from imac_torch.study.deck import collect, write_deck
+from imac_torch.simulator import NgSpice, Simulator, SpiceSolution
+from imac_torch.study.deck import simulate_first
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.network import solve_transient
 from imac_torch.transient.options import TimingOptions, TransientOptions
@@ -117,19 +116,14 @@ def verify_transient(
     """
     simulator = NgSpice() if simulator is None else simulator
     version = simulator.version()
-    inputs, labels = collect(network, loader, limit=samples)
     timing = network.config.timing
     if settings is None:
         settings = NetlistSettings(
             images_per_netlist=samples, waveforms=True, max_step=timing.period / 250
         )
-    with tempfile.TemporaryDirectory(prefix="imac_torch_") as temporary:
-        target = Path(temporary) / "verify" if directory is None else Path(directory)
-        deck = write_deck(
-            network, inputs, labels, target, dialect=simulator.dialect, settings=settings,
-            trust=trust,
-        )
-        spice = check(solve_netlists(deck.run_files, simulator))
+    inputs, spice = simulate_first(
+        network, loader, samples, simulator, settings, directory=directory, trust=trust
+    )
     if options is None:
         options = TransientOptions(control=StepControl(tolerance=2e-5))
     begin = time.perf_counter()

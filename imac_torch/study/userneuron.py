@@ -28,7 +28,7 @@ from imac_torch.periphery.neuron.neurontable import NeuronTable, measure_interpo
 from imac_torch.periphery.neuron.table import TableNeuron
 from imac_torch.simulator import Simulator, run_jobs
 
-__all__ = ["characterize"]
+__all__ = ["tabulate_neuron"]
 
 INPUT_RANGE: Final = (-6.0, 6.0)
 """V. What amplifiers with low-resistance devices reach."""
@@ -40,7 +40,7 @@ SETTINGS: Final = NetlistSettings(analysis="dc", abstol=1e-13)
 """Tolerances; currents are the result here, so theirs is tighter than in networks."""
 
 
-def characterize(
+def tabulate_neuron(
     path: str | Path,
     simulator: Simulator,
     *,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,8 @@ from imac_torch.errors import SimulatorError
 from imac_torch.model.network import IMACNetwork
 from imac_torch.netlist import NetlistSettings
 from imac_torch.numeric.modes import lasting
-from imac_torch.simulator import NgSpice, check, solve_netlists
-from imac_torch.study.deck import collect, write_deck
+from imac_torch.simulator import NgSpice
+from imac_torch.study.deck import simulate_first
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Verification:
 
 
 @lasting()
-def verify(
+def verify_nodes(
     network: IMACNetwork,
     loader: Iterable[object],
     samples: int = 2,
@@ -91,20 +90,15 @@ def verify(
         refuse_curved(analog.matrix.crossbar(), f"{analog.name}: verification node by node")
     simulator = NgSpice() if simulator is None else simulator
     version = simulator.version()
-    inputs, labels = collect(network, loader, limit=samples)
     circuit = network.circuit()
     settings = NetlistSettings(analysis="dc", images_per_netlist=samples, save="all")
-    with tempfile.TemporaryDirectory(prefix="imac_torch_") as temporary:
-        target = Path(temporary) / "verify" if directory is None else Path(directory)
-        deck = write_deck(
-            network, inputs, labels, target, dialect=simulator.dialect, settings=settings,
-            trust=trust,
-        )
-        spice = check(solve_netlists(deck.run_files, simulator))
-        data = spice.outcomes[0].unwrap().waveforms
+    inputs, spice = simulate_first(
+        network, loader, samples, simulator, settings, directory=directory, trust=trust
+    )
+    data = spice.outcomes[0].unwrap().waveforms
     native = network.segment.native.solve(network.prepare(), inputs.to(network.device))
     if data is None or native.power is None or spice.solution.power is None:
-        raise SimulatorError("ngspice left no node voltages", directory=target)
+        raise SimulatorError("ngspice left no node voltages")
     differences, nodes = {}, 0
     for layer, analog, solved in zip(
         circuit.layers, network.analog_layers(), native.layers, strict=True

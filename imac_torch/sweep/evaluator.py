@@ -32,7 +32,7 @@ from imac_torch.errors import (
 )
 from imac_torch.model.network import IMACNetwork, evaluating
 from imac_torch.numeric.modes import lasting
-from imac_torch.reports.area import AREA_MODELS, network_area
+from imac_torch.reports.area import area_model, network_area
 from imac_torch.reports.report import Report, environment
 from imac_torch.study.evaluation import evaluate
 from imac_torch.sweep.digest import Undigestible, content_of, files_of
@@ -142,9 +142,7 @@ class NetworkEvaluator:
         Raises:
             ConfigError: There is no area model of that name, no such module, or no batch size.
         """
-        if self.area_model not in AREA_MODELS:
-            names = ", ".join(AREA_MODELS)
-            raise ConfigError(f"no area model {self.area_model!r}; there are {names}")
+        area_model(self.area_model)
         modules = dict(self.model.named_modules())
         for name in self.exclude:
             if name not in modules:

@@ -187,7 +187,7 @@ class NeuronTable:
             raise DataError(f"{path}: {error}") from None
         if metadata.get("kind") != _KIND:
             raise DataError(
-                f"{path} holds no neuron table; make one with imac_torch.characterize(...)"
+                f"{path} holds no neuron table; make one with imac_torch.tabulate_neuron(...)"
             )
         version = metadata.get("format", "")
         if not version.isdigit() or not 1 <= int(version) <= FORMAT:

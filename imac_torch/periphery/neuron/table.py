@@ -59,7 +59,7 @@ def _measured(spec: NeuronSpec) -> tuple[NeuronTable, TableCore]:
     if name is None:
         raise ConfigError(
             "a neuron of kind 'table' needs neuron.table, the file that "
-            "imac_torch.characterize(...).save(...) wrote"
+            "imac_torch.tabulate_neuron(...).save(...) wrote"
         )
     path = Path(name).expanduser()
     try:
