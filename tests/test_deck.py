@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import find_shared
+from netlist_parser import parse_netlist
 from small_networks import CONTINUOUS, LOGISTIC, failing_ngspice, loader, mlp, seeded, signs
 from torch import nn
 
@@ -32,7 +33,6 @@ from imac_torch.errors import (
     SimulatorError,
     SimulatorNotFoundError,
 )
-from imac_torch.netlist import parse_netlist
 from imac_torch.results.solution import Status
 from imac_torch.simulator import check
 from imac_torch.study.deck import collect

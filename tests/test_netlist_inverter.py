@@ -14,10 +14,10 @@ from imac_torch.netlist import (
     NetlistSettings,
     NgSpiceWriter,
     card_inverter,
-    table_error,
     table_inverter,
     write_netlists,
 )
+from imac_torch.netlist.inverter import default_axes
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.simulator import NgSpice, check, solve_netlists
 
@@ -83,18 +83,32 @@ def test_table_in_ngspice_equals_the_model(ngspice, tmp_path):
     assert ((outputs > 0.1) & (outputs < 0.7)).any()
 
 
+def table_error(gate, output, gate_range=(-0.65, 1.4)):
+    """Largest error of a tabulated output current, relative to the largest current.
+
+    In the middle of every cell, where bilinear interpolation is worst; within the supplies.
+    """
+    gate = gate[(gate >= gate_range[0]) & (gate <= gate_range[1])]
+    output = output[(output >= 0.0) & (output <= VDD)]
+    corners = inverter(*torch.meshgrid(gate, output, indexing="ij"))[0]
+    centres = ((gate[1:] + gate[:-1]) / 2, (output[1:] + output[:-1]) / 2)
+    middle = inverter(*torch.meshgrid(*centres, indexing="ij"))[0]
+    mean = (corners[1:, 1:] + corners[1:, :-1] + corners[:-1, 1:] + corners[:-1, :-1]) / 4
+    return float((mean - middle).abs().max() / corners.abs().max())
+
+
 def test_table_error_falls_with_the_square_of_the_step():
     errors = []
     for factor in (1, 2):
         gate = torch.linspace(-1.0, 1.9, 145 * factor + 1, dtype=torch.float64)
         wide = torch.linspace(-0.36, 1.26, 324 * factor + 1, dtype=torch.float64)
-        errors.append(table_error(inverter, vdd=VDD, axes=(gate, wide)))
+        errors.append(table_error(gate, wide))
     # second order: a factor of 4, less what the grid's phase changes
     assert 3.0 < errors[0] / errors[1] < 5.0
 
 
 def test_default_table_is_accurate():
-    assert table_error(inverter, vdd=VDD) < 2e-4
+    assert table_error(*default_axes(VDD)) < 2e-4
 
 
 def test_table_is_only_used_where_it_holds(tmp_path):

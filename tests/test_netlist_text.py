@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import find_shared
 from netlist_oracle import make_circuit, make_inputs, neuron_spec
+from netlist_parser import parse_netlist
 
 from imac_torch.circuit.crossbar import build_crossbar
 from imac_torch.circuit.topology import Circuit, build_layer
@@ -24,7 +25,6 @@ from imac_torch.netlist import (
     NetlistSettings,
     NgSpiceWriter,
     SimulationJob,
-    parse_netlist,
     write_netlists,
 )
 from imac_torch.periphery.neuron.base import NeuronSpec

@@ -13,7 +13,6 @@ from imac_torch.datasets.imac_sim_script import read_imac_sim_script
 from imac_torch.errors import ImacError, ModelCardError
 from imac_torch.finfet import read_model_cards
 from imac_torch.finfet.card import parse_model_cards
-from imac_torch.netlist import parse_netlist
 from imac_torch.netlist.subcircuits import AMPLIFIER_PORTS, read_subcircuit
 from imac_torch.periphery.neuron.neurontable import NeuronTable
 from imac_torch.study.sources import open_model
@@ -35,7 +34,6 @@ READERS = {
     "table": (read_csv, "a.csv"),
     "script": (read_imac_sim_script, "testIMAC.py"),
     "model cards": (read_model_cards, "a.pm"),
-    "netlist": (parse_netlist, "a.cir"),
     "trusted sub-circuit": (trusted, "a.sp"),
     "network": (load, "a.safetensors"),
     "table of a neuron": (NeuronTable.load, "a.safetensors"),

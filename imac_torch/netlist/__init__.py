@@ -5,13 +5,11 @@ from imac_torch.netlist.inverter import (
     Inverter,
     card_inverter,
     library_inverter,
-    table_error,
     table_inverter,
 )
 from imac_torch.netlist.job import SimulationJob
 from imac_torch.netlist.ngspice import NgSpiceWriter
 from imac_torch.netlist.osdi import osdi_inverter
-from imac_torch.netlist.parse import ParsedNetlist, ParsedSubcircuit, parse_netlist
 from imac_torch.netlist.run import NetlistBatch, NetlistRun, write_netlists
 from imac_torch.netlist.settings import NetlistSettings
 from imac_torch.netlist.subcircuits import Subcircuit, read_subcircuit
@@ -26,17 +24,13 @@ __all__ = [
     "NetlistSettings",
     "NetlistWriter",
     "NgSpiceWriter",
-    "ParsedNetlist",
-    "ParsedSubcircuit",
     "SimulationJob",
     "Subcircuit",
     "card_inverter",
     "library_inverter",
     "osdi_inverter",
-    "parse_netlist",
     "read_subcircuit",
     "register_dialect",
-    "table_error",
     "table_inverter",
     "write_netlists",
 ]

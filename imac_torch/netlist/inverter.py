@@ -174,8 +174,8 @@ def table_inverter(
 ) -> Inverter:
     """An inverter for ngspice, tabulated from any model of it (operating points only).
 
-    XSPICE's ``table2d`` interpolates each current between grid points bilinearly; use
-    :func:`table_error` for what that costs. Every instance reads the tables anew (about a quarter
+    XSPICE's ``table2d`` interpolates each current between grid points bilinearly (the tests say
+    what that costs). Every instance reads the tables anew (about a quarter
     of a second each on the default grid), so that this is for small networks.
 
     Args:
@@ -221,40 +221,6 @@ def table_inverter(
         "those (--analysis dc), dialect='hspice' for a transient, your own sub-circuit in "
         "neuron.subcircuit, or a compiled BSIM-CMG in neuron.osdi",
     )  # fmt: skip
-
-
-def table_error(
-    currents: CurrentFunction,
-    *,
-    vdd: float,
-    axes: tuple[Tensor, Tensor] | None = None,
-    gate_range: tuple[float, float] = (-0.65, 1.4),
-) -> float:
-    """Largest error of the tabulated output current, relative to the largest current.
-
-    It is taken in the middle of every cell, where bilinear interpolation is worst.
-
-    Args:
-        currents: The model.
-        vdd: V.
-        axes: As for :func:`table_inverter`.
-        gate_range: V. Cells outside, and outputs outside the supplies, are left out.
-
-    Returns:
-        The error (dimensionless).
-    """
-    gate, output = default_axes(vdd) if axes is None else axes
-    gate = gate[(gate >= gate_range[0]) & (gate <= gate_range[1])]
-    output = output[(output >= 0.0) & (output <= vdd)]
-    with torch.no_grad():
-        corners = currents(*torch.meshgrid(gate, output, indexing="ij"))[0]
-        middle = currents(
-            *torch.meshgrid(
-                (gate[1:] + gate[:-1]) / 2, (output[1:] + output[:-1]) / 2, indexing="ij"
-            )
-        )[0]
-    mean = (corners[1:, 1:] + corners[1:, :-1] + corners[:-1, 1:] + corners[:-1, :-1]) / 4
-    return float((mean - middle).abs().max() / corners.abs().max())
 
 
 def _table_text(first: Tensor, second: Tensor, values: Tensor) -> str:

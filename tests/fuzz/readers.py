@@ -25,7 +25,6 @@ from imac_torch.datasets.imac_sim_script import read_imac_sim_script
 from imac_torch.errors import NetlistError
 from imac_torch.finfet.card import read_model_cards
 from imac_torch.netlist.inverter import library_inverter
-from imac_torch.netlist.parse import parse_netlist
 from imac_torch.netlist.rundir import MANIFEST
 from imac_torch.netlist.subcircuits import AMPLIFIER_PORTS, NEURON_PORTS, read_subcircuit
 from imac_torch.periphery.neuron.neurontable import NeuronTable
@@ -369,18 +368,12 @@ READERS: tuple[Reader, ...] = (
     Reader("HSPICE waveforms", _bytes_of("a.tr0", *_hspice(".tr0")), _post),
     Reader("HSPICE measures", _bytes_of("a.mt0", *_hspice(".mt0", ".ms0")), _measures),
     Reader("HSPICE listing", _bytes_of("a.lis", *_hspice(".lis")), _listing),
-    Reader(
-        "netlist",
-        _bytes_of("a.cir", (samples.DATA / "netlist/hand_3x2.cir").read_bytes,
-                  *(lambda k=k: samples.subcircuits()[k] for k in range(2))),
-        parse_netlist,
-    ),
     Reader("report", _directory_of(samples.report), _report),
     Reader("report with latencies", _directory_of(samples.timed_report), _report),
     Reader("run directory", _directory_of(samples.deck_files), _deck),
     Reader("sweep table", _bytes_of("s.sqlite", samples.sweep_table), _store),
 )  # fmt: skip
-WHOLE = {"HSPICE listing", "netlist", "ngspice raw file", "HSPICE waveforms", "HSPICE measures"}
+WHOLE = {"HSPICE listing", "ngspice raw file", "HSPICE waveforms", "HSPICE measures"}
 """Files that are looked at before they are read: no pipes and devices for these readers alone."""
 
 

@@ -1,4 +1,4 @@
-"""Reading netlists of our own back, to check them against the circuit.
+"""An oracle: reads netlists of ours back, to check them against the circuit.
 
 This is not a parser for SPICE in general: it reads the statements that the writers use.
 """
