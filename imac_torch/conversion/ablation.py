@@ -232,7 +232,7 @@ def ablate(
         segment, voltages = network.segment, network.voltages(inputs)
         shifts = segment.noise_draws(voltages).draw(len(voltages), noise)
         solution = segment.native.solve(segment.prepare(), voltages, power=False, noise=shifts)
-        outputs = [_software_units(layer, state.outputs) for layer, state in zip(
+        outputs = [layer.software_units(state.outputs) for layer, state in zip(
             network.analog_layers(), solution.layers, strict=True)]  # fmt: skip
         failed = ~solution.converged
         results.append(
