@@ -181,19 +181,28 @@ def core_currents(spec: NeuronSpec, gate: np.ndarray, output: np.ndarray):
 
 
 def amplifier(read_out):
-    """A read-out as its parts: inner nodes, resistors, controlled voltages, nullors.
+    """A read-out as its parts: inner nodes, resistors, controlled voltages, nullors, copies.
 
     A controlled voltage is its node and what it is; a nullor holds its first two nodes together by
-    what its third delivers.
+    what its third delivers; a copy draws a current from its first node by its second's voltage.
     """
     if read_out.kind == "differential":
         gain, r = float(read_out.gain), float(read_out.resistance)
         parts = [("plus", "n2", r), ("n2", "0", gain * r), ("minus", "n1", r)]
-        return ("n1", "n2"), [*parts, ("n1", "out", gain * r)], [], [("n1", "n2", "out")]
+        return ("n1", "n2"), [*parts, ("n1", "out", gain * r)], [], [("n1", "n2", "out")], []
+    if read_out.kind == "sense_resistor":
+        gain, r = float(read_out.gain), float(read_out.resistance)
+        out = ("out", {"plus": gain, "minus": -gain})
+        return (), [("plus", "0", r), ("minus", "0", r)], [out], [], []
+    if read_out.kind == "current_mirror":
+        r, rm = float(read_out.feedback), float(read_out.resistance)
+        out = ("out", {"minus": -float(read_out.open_loop_gain)})
+        copy = ("minus", "plus", 1.0 / rm)
+        return (), [("plus", "0", rm), ("minus", "out", r)], [out], [], [copy]
     assert read_out.kind == "transimpedance"
     r, a = float(read_out.feedback), float(read_out.open_loop_gain)
     controlled = [("o+", {"plus": -a}), ("o-", {"minus": -a}), ("out", {"o-": 1.0, "o+": -1.0})]
-    return ("o+", "o-"), [("plus", "o+", r), ("minus", "o-", r)], controlled, []
+    return ("o+", "o-"), [("plus", "o+", r), ("minus", "o-", r)], controlled, [], []
 
 
 @dataclass(frozen=True)
@@ -244,6 +253,7 @@ def solve_dense(circuit: Circuit, inputs: np.ndarray, *, limit: int = 400) -> De
     resistors = []  # (a, b, conductance), arrays
     sources = []  # (kind, plus, {node: coefficient}, constant): v(plus) = constant + Σ
     nullors = []  # (first, second, output)
+    copies = []  # (from, by, conductance): current drawn from one node by another's voltage
     neurons = []
 
     def fresh_nodes(n):
@@ -260,7 +270,7 @@ def solve_dense(circuit: Circuit, inputs: np.ndarray, *, limit: int = 400) -> De
             assert element.kind == "resistor"
             resistors.append((*index[element.nodes].T, 1.0 / element.values))
         plus, minus, out = index[layer.read_outs.nodes].T
-        inner, branches, controlled, nullator = amplifier(layer.read_outs.read_out)
+        inner, branches, controlled, nullator, copied = amplifier(layer.read_outs.read_out)
         nodes = dict(zip(("plus", "minus", "out"), (plus, minus, out)))
         nodes |= {name: fresh_nodes(len(plus)) for name in inner}
         nodes["0"] = np.zeros(len(plus), dtype=int)
@@ -271,6 +281,7 @@ def solve_dense(circuit: Circuit, inputs: np.ndarray, *, limit: int = 400) -> De
                 terms = {nodes[item][k]: factor for item, factor in terms.items()}
                 sources.append(("amplifiers", nodes[name][k], terms, 0.0))
         nullors += [item for names in nullator for item in zip(*(nodes[n] for n in names))]
+        copies += [(nodes[a], nodes[b], siemens) for a, b, siemens in copied]
         if layer.sums is not None:
             for terms, total in zip(index[layer.sums.terms], index[layer.sums.outputs]):
                 factors = dict(zip(terms, layer.sums.factors))
@@ -296,6 +307,8 @@ def solve_dense(circuit: Circuit, inputs: np.ndarray, *, limit: int = 400) -> De
         np.add.at(matrix, (b, b), g)
         np.subtract.at(matrix, (a, b), g)
         np.subtract.at(matrix, (b, a), g)
+    for a, b, g in copies:
+        np.add.at(matrix, (a, b), g)
     # A branch's current leaves its plus node; a level shift's returns into the node it shifts.
     for k, (kind, plus, terms, constant) in enumerate(sources, start=count):
         matrix[plus, k] += 1.0
@@ -356,6 +369,8 @@ def solve_dense(circuit: Circuit, inputs: np.ndarray, *, limit: int = 400) -> De
         power[kind] -= volts * state[k]
     for k, (_, _, out) in enumerate(nullors, start=count + len(sources)):
         power["amplifiers"] -= state[out] * state[k]
+    for a, b, g in copies:
+        power["amplifiers"] -= float((state[a] * g * state[b]).sum())
     dissipation = sum(float((g * (state[a] - state[b]) ** 2).sum()) for a, b, g in resistors)
     drawn = 0.0
     for gate, u, spec in neurons:

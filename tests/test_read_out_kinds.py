@@ -19,7 +19,8 @@ from imac_torch.simulator import NgSpice
 from imac_torch.study.transient_verification import verify_transient
 
 KINDS = sorted(READ_OUT_KINDS.built_in)
-FINITE = {"differential": {}, "transimpedance": {"open_loop_gain": 300.0}}
+FINITE = {kind: {} for kind in KINDS}
+FINITE |= {kind: {"open_loop_gain": 300.0} for kind in ("transimpedance", "current_mirror")}
 """Further settings, each with an operational amplifier that one notices."""
 every = pytest.mark.parametrize("kind", KINDS)
 
@@ -169,6 +170,6 @@ def test_a_finite_gain_is_what_the_derivation_says(generator):
 def test_values_that_are_not_physical_are_refused():
     read_out = layers_of("transimpedance", [2, 1], behavioural())[0][0].read_out
     assert isinstance(read_out, Transimpedance)
-    for name, value in (("feedback", 0.0), ("open_loop_gain", 1.0), ("feedback", float("inf"))):
+    for name, value in (("feedback", 0.0), ("open_loop_gain", 0.0), ("feedback", float("inf"))):
         with pytest.raises(imac.errors.CircuitError, match=f"{name} of the amplifiers = {value}"):
             replace(read_out, **{name: torch.tensor(value)})

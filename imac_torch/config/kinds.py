@@ -31,6 +31,8 @@ READ_OUT_KINDS: Final[Registry[Any]] = Registry(
     "read-out",
     {
         "differential": "imac_torch.periphery.readout.differential:Differential",
+        "sense_resistor": "imac_torch.periphery.readout.sense:SenseResistor",
+        "current_mirror": "imac_torch.periphery.readout.mirror:CurrentMirror",
         "transimpedance": "imac_torch.periphery.readout.transimpedance:Transimpedance",
     },
     instantiate=False,

@@ -28,22 +28,28 @@ class Amplifier(Section):
     kind: str = Field(
         "differential",
         description="Read-out: differential (R1 to R4 around an ideal operational amplifier), "
-        "transimpedance (lines end at virtual ground), or one that was registered "
+        "transimpedance (lines end at virtual ground), sense_resistor (in input_resistance to "
+        "ground, and the difference is amplified), current_mirror (the I+ line's current is taken "
+        "from the I- line's, before one transimpedance amplifier), or one that was registered "
         "(periphery/readout).",
     )
     gain: float | tuple[float, ...] | None = Field(
         None,
         description="R3/R1 = R4/R2, or feedback resistor over input_resistance "
-        "(transimpedance); one number or one per layer; None: chosen per layer so that "
-        "the analog layer computes what the software layer meant. IMAC-Sim: gain.",
+        "(transimpedance, current_mirror); one number or one per layer; None: chosen per layer so "
+        "that the analog layer computes what the software layer meant. IMAC-Sim: gain.",
     )
     input_resistance: Annotated[float, Quantity("Ω", (5.0, 1e13), 1e18)] = Field(
-        1e3, gt=0, description="Ω. R1 and R2; transimpedance: what a gain of 1 stands for."
+        1e3,
+        gt=0,
+        description="Ω. R1 and R2; sense resistors; the mirror's input; transimpedance: what a "
+        "gain of 1 stands for.",
     )
     open_loop_gain: float | None = Field(
         None,
         gt=1,
-        description="V/V. Of the operational amplifiers (transimpedance); None: as good as ideal.",
+        description="V/V. Of the operational amplifiers (transimpedance, current_mirror); None: "
+        "as good as ideal.",
     )
     output_resistance: Annotated[float, SERIES] = Field(
         1e-3,

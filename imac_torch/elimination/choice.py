@@ -140,20 +140,20 @@ def _check(positive: Tensor, negative: Tensor, wires: Termination) -> None:
             "conductances must be two tensors of the same (..., R, K) shape with at least one "
             f"cell, got {tuple(positive.shape)} and {tuple(negative.shape)}"
         )
-    for name, low, open_interval in (
-        ("input_segment", 0.0, False),
-        ("output_segment", 0.0, False),
-        ("positive_load", 0.0, True),
-        ("negative_load", 0.0, True),
-        ("alpha", 0.0, False),
+    for name, open_interval in (
+        ("input_segment", False),
+        ("output_segment", False),
+        ("positive_load", True),
+        ("negative_load", True),
     ):
         value = float(getattr(wires, name).detach())
-        high = 1.0 if name == "alpha" else float("inf")
-        within = low < value if open_interval else low <= value
-        if not (within and value <= high and value != float("inf")):
+        within = value > 0.0 if open_interval else value >= 0.0
+        if not (within and value != float("inf")):
             sign = ">" if open_interval else ">="
-            bound = " and <= 1" if name == "alpha" else ""
-            raise SolverError(f"{name} = {value} must be finite, {sign} {low:g}{bound}")
+            raise SolverError(f"{name} = {value} must be finite, {sign} 0")
+    alpha = float(wires.alpha.detach())
+    if not -float("inf") < alpha <= 1.0:
+        raise SolverError(f"alpha = {alpha} must be finite and <= 1")
     for name, tensor in (("positive", positive), ("negative", negative)):
         lowest, highest = (float(x) for x in torch.aminmax(tensor.detach()))
         if not (lowest >= 0.0 and highest < float("inf")):

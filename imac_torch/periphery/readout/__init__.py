@@ -10,13 +10,17 @@ from imac_torch.periphery.readout.base import ReadOut, Stamp
 from imac_torch.periphery.readout.build import build_read_out, register_read_out
 from imac_torch.periphery.readout.combination import Average, Combination, Sum, combination_of
 from imac_torch.periphery.readout.differential import Differential
+from imac_torch.periphery.readout.mirror import CurrentMirror
+from imac_torch.periphery.readout.sense import SenseResistor
 from imac_torch.periphery.readout.transimpedance import Transimpedance
 
 __all__ = [
     "Average",
     "Combination",
+    "CurrentMirror",
     "Differential",
     "ReadOut",
+    "SenseResistor",
     "Stamp",
     "Sum",
     "Transimpedance",

@@ -30,6 +30,18 @@ class Stamp(NamedTuple):
     output: tuple[float, float]
 
 
+def check_positive(**values: Tensor) -> None:
+    """Refuse what is not physical.
+
+    Raises:
+        CircuitError: One of the values, named as the arguments, is not finite and > 0.
+    """
+    for name, tensor in values.items():
+        value = float(tensor.detach())
+        if not 0 < value < float("inf"):
+            raise CircuitError(f"{name} of the amplifiers = {value} must be finite and > 0")
+
+
 @dataclass(frozen=True)
 class ReadOut(ABC):
     """What the I+ and the I- line of one row of one partition end in.
@@ -90,7 +102,7 @@ class ReadOut(ABC):
     @property
     @abstractmethod
     def coupling(self) -> Tensor:
-        """Voltage behind ``negative_load`` per voltage of the I+ end, in [0, 1]."""
+        """Voltage behind ``negative_load`` per voltage of the I+ end, at most 1."""
 
     @abstractmethod
     def output(self, positive: Tensor, negative: Tensor) -> Tensor:

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from imac_torch.base.units import BOLTZMANN
 from imac_torch.config import Config
-from imac_torch.errors import CircuitError
-from imac_torch.periphery.readout.base import ReadOut
+from imac_torch.periphery.readout.base import ReadOut, check_positive
 from imac_torch.periphery.readout.combination import Combination
 
 
@@ -41,10 +40,7 @@ class Differential(ReadOut):
             CircuitError: One is not physical.
         """
         super().__post_init__()
-        for name in ("gain", "resistance"):
-            value = float(getattr(self, name).detach())
-            if not 0 < value < float("inf"):
-                raise CircuitError(f"{name} of the amplifiers = {value} must be finite and > 0")
+        check_positive(gain=self.gain, resistance=self.resistance)
 
     @classmethod
     def of(cls, config: Config, gain: float, combination: Combination) -> Differential:

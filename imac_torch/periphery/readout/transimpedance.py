@@ -22,8 +22,7 @@ from torch import Tensor
 
 from imac_torch.base.units import BOLTZMANN
 from imac_torch.config import Config
-from imac_torch.errors import CircuitError
-from imac_torch.periphery.readout.base import ReadOut
+from imac_torch.periphery.readout.base import ReadOut, check_positive
 from imac_torch.periphery.readout.combination import Combination
 
 IDEAL: Final = 1e9
@@ -54,12 +53,7 @@ class Transimpedance(ReadOut):
             CircuitError: One is not physical.
         """
         super().__post_init__()
-        for name, least in (("feedback", 0.0), ("open_loop_gain", 1.0)):
-            value = float(getattr(self, name).detach())
-            if not least < value < float("inf"):
-                raise CircuitError(
-                    f"{name} of the amplifiers = {value} must be finite and > {least:g}"
-                )
+        check_positive(feedback=self.feedback, open_loop_gain=self.open_loop_gain)
 
     @classmethod
     def of(cls, config: Config, gain: float, combination: Combination) -> Transimpedance:
