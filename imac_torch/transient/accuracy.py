@@ -36,8 +36,12 @@ SMALLEST_PART: Final = 0.01
 """Powers below this part of the largest one are as accurate as it, not as themselves."""
 LEFT: Final = 0.4
 """What may be left of a step's local errors, and of all before it, once they have been taken back:
-a tenth for an exponential; up to 0.25 at any output of random circuits, and more where a neuron's
-slope changes within a step."""
+a tenth for an exponential; up to 0.25 at any output of random circuits."""
+LEFT_BEHIND: Final = 2.0
+"""The same behind a corner of the inputs or beside a kink of a neuron. A slope that sets in within
+a time constant τ much shorter than the step delays what follows by τ: of that error a step's
+estimate, passed through its stage once, is 0.47, and a rate that bends in the middle of a stage is
+integrated with about the estimated error, of either sign."""
 CUBIC: Final = 0.7
 """Of a parabola's error between points, the most that :func:`imac_torch.results.waveform.sample`
 makes of the same points: its cubics are off by 0.2 to 0.4 of it where steps are equal or double."""
@@ -118,7 +122,7 @@ class Correction(NamedTuple):
     Attributes:
         once: Of every layer.
         twice: Of every layer.
-        largest: (layers, B) V, what may be left of it at any node.
+        largest: (layers, B) V, of any node, once.
     """
 
     once: list[Change]
@@ -171,7 +175,7 @@ def correction(
         elif drive is not None and k == 0:
             found = torch.maximum(found, drive.largest)
         largest.append(found)
-    return Correction(once, twice, LEFT * torch.stack(largest))
+    return Correction(once, twice, torch.stack(largest))
 
 
 def _passed(

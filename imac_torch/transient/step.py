@@ -13,6 +13,8 @@ from imac_torch.dc.newton import NewtonOptions
 from imac_torch.elimination.ports import input_currents
 from imac_torch.results.solution import Status
 from imac_torch.transient.accuracy import (
+    LEFT,
+    LEFT_BEHIND,
     Earlier,
     between_errors,
     corrected,
@@ -29,6 +31,7 @@ from imac_torch.transient.integrator import (
     shift,
     single_stage,
 )
+from imac_torch.transient.kinks import met_kinks
 from imac_torch.transient.lines import (
     LineHistory,
     Lines,
@@ -222,7 +225,12 @@ class Stepper:
         passed = corrected_middle(middle, found)
         neurons, lines = corrected(self.stages, step, states, found)
         points = (self.neurons, passed, neurons)
-        errors = self._errors(step, points, found.largest, powers)
+        charges = (LEFT_BEHIND if self._earlier is None else LEFT) * found.largest
+        kinks = met_kinks(self.stages, step, states, self._earlier)
+        if kinks is not None:
+            charges = torch.where(kinks.met, LEFT_BEHIND * found.largest, charges)
+            charges = torch.maximum(charges, kinks.errors)
+        errors = self._errors(step, points, charges, powers)
         return TriedStep(errors, passed, neurons, lines, powers)
 
     def _errors(
