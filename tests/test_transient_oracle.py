@@ -11,7 +11,7 @@ from imac_torch.results.waveform import sample
 from imac_torch.transient.integrator import StepControl
 
 
-def random_network(seed):
+def random_network(seed, kind):
     """Charges, wires, poles, partitions and slices by the bits of the seed; values at random."""
     random = np.random.default_rng(seed)
 
@@ -20,13 +20,13 @@ def random_network(seed):
 
     torch.manual_seed(seed)
     sizes = [*random.integers(2, 5, size=3)]
-    shapes = nn.Sigmoid if seed % 2 else nn.Tanh
+    shapes = {"logistic": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU}[kind]
     model = nn.Sequential(nn.Linear(*sizes[:2]), shapes(), nn.Linear(*sizes[1:]))
     if seed % 3:
         model.append(shapes())
     config = imac.Config(
         neuron=imac.Neuron(
-            kind="logistic" if seed % 2 else "tanh",
+            kind=kind,
             output_resistance=pick(1e2, 1e3, 1e4),
             input_capacitance=pick(0.0, 1e-15),
             output_capacitance=pick(0.0, 1e-15, 1e-14),
@@ -67,10 +67,16 @@ def check(network, inputs, tolerance):
         assert float(getattr(found.static, part)) == pytest.approx(static[k] * period, abs=allowed)
 
 
-@pytest.mark.parametrize(("seed", "tolerance"), [(2, 1e-4), (3, 1e-4), (4, 1e-5), (5, 1e-5)])
+@pytest.mark.parametrize(
+    ("kind", "seed", "tolerance"),
+    [
+        ("tanh", 2, 1e-4), ("logistic", 3, 1e-4), ("tanh", 4, 1e-5), ("logistic", 5, 1e-5),
+        *[("relu", seed, tolerance) for seed in (10, 11) for tolerance in (1e-4, 1e-5)],
+    ],
+)  # fmt: skip
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of settings at random
-def test_random_circuits(seed, tolerance):
-    check(*random_network(seed), tolerance)
+def test_random_circuits(kind, seed, tolerance):
+    check(*random_network(seed, kind), tolerance)
 
 
 def test_charges_behind_ideal_amplifiers():

@@ -5,7 +5,7 @@ networks M·dx/dt + K·x = B·e, each driven by what the one before has made kno
 the neurons' shapes). Nodes without charge are eliminated exactly. Each network is integrated over
 all of time at once by Radau IIA collocation of eight stages (order 15; Hairer and Wanner, Solving
 Ordinary Differential Equations II, IV.5), mode after mode of its Schur form, on elements that grow
-from 10 as behind every corner of the inputs.
+from 10 as behind every corner of the inputs and are cut where a rectifier bends.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ def shape(kind, slope, vdd, v):
         return vdd * (1.0 - np.tanh(slope * v / 2.0)) / 2.0
     if kind == "tanh":
         return vdd * np.tanh(slope * v / 2.0)
+    if kind == "relu":
+        return np.clip(v, 0.0, vdd)
     assert kind == "identity"
     return v
 
@@ -182,6 +184,14 @@ def elements(corners, parts):
     return np.array(edges)
 
 
+def crossings(time, z, level):
+    """s, where (E, 8, M) V at (E, 8) s pass a level, by chords."""
+    time, z = time.ravel(), z.reshape(time.size, -1) - level
+    at, neuron = np.nonzero(z[1:] * z[:-1] < 0.0)
+    low, high = z[at, neuron], z[at + 1, neuron]
+    return time[at] + (time[at + 1] - time[at]) * low / (low - high)
+
+
 def in_time(circuit, before, after, parts=40):
     """One period from the settled state of ``before``; (N,) V.
 
@@ -197,14 +207,24 @@ def in_time(circuit, before, after, parts=40):
         charge = np.full(len(layer.outputs), spec.output_capacitance)
     chain.append(Network(None, resistance, charge + circuit.timing.load_capacitance))
     ramp, period = circuit.timing.transition, circuit.timing.period
-    edges = elements((0.0, ramp, period), parts)
+    edges, bends = elements((0.0, ramp, period), parts), [np.empty(0)]
+    for _ in range(3):  # chords find the bends of what has been cut already better
+        found, bends = _pass(chain, circuit.vdd, before, after, ramp, edges)
+        if not len(bends):
+            break
+        edges = np.unique(np.append(edges, bends))
+    return found
+
+
+def _pass(chain, vdd, before, after, ramp, edges):
+    """What :func:`in_time` returns, and the times at which rectifiers bend."""
     steps = np.diff(edges)
     time = edges[:-1, None] + steps[:, None] * NODES
     part = np.minimum(time / ramp, 1.0)[..., None]
     inside = (edges[1:] <= ramp * (1.0 + 1e-12))[:, None, None]
-    e = np.concatenate([before + part * (after - before), 0.0 * part + circuit.vdd], -1)
+    e = np.concatenate([before + part * (after - before), 0.0 * part + vdd], -1)
     slope = inside * np.append(after - before, 0.0) / ramp
-    rest, power = np.append(before, circuit.vdd), 0.0
+    rest, power, bends = np.append(before, vdd), 0.0, []
     for number, network in enumerate(chain):
         start = network.rest @ rest
         x = network.integrate(start[network.charged], e, steps)
@@ -214,8 +234,11 @@ def in_time(circuit, before, after, parts=40):
             [number == 0, 1, 1]
         )[:, None, None]
         slope = 0.0
-        rest = np.append(shape(*network.shape, start[network.z]), circuit.vdd)
+        rest = np.append(shape(*network.shape, start[network.z]), vdd)
+        if network.shape[0] == "relu":
+            bends += [crossings(time, x[..., network.z], level) for level in (0.0, vdd)]
         e = np.concatenate([shape(*network.shape, x[..., network.z]), e[..., -1:]], -1)
     energy = (power * (steps[:, None] * RULE[-1])).sum((1, 2))
     outputs = x[..., network.z].reshape(time.size, -1)
-    return time.ravel(), outputs, energy, power[:, -1, -1], np.abs(power).max((1, 2))
+    found = time.ravel(), outputs, energy, power[:, -1, -1], np.abs(power).max((1, 2))
+    return found, np.concatenate([np.empty(0), *bends])

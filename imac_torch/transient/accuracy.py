@@ -54,11 +54,13 @@ class Earlier(NamedTuple):
         neurons: Of every layer.
         power: (5, B) W, see :class:`imac_torch.transient.power.Powers`.
         length: s, from there to the present.
+        slopes: Of every layer, see :func:`imac_torch.transient.kinks.slopes`.
     """
 
     neurons: Sequence[NeuronState]
     power: Tensor
     length: float
+    slopes: Sequence[Tensor]
 
 
 class Sources(NamedTuple):

@@ -1,11 +1,12 @@
-"""Kinks of neurons' curves within a step: there waveforms bend where no parabola sees it.
+"""Curves of neurons that bend within a step: there waveforms have a corner that no parabola sees.
 
-Where a neuron's gate passes a voltage at which the slope of its curve jumps, its output (or, where
-that holds charge, the output's derivative) has a corner at a time of its own. Samples share their
-steps, and have so many of them that no step can end at each. Therefore their size is bounded
-instead: a corner by which a slope changes by s is missed by at most :data:`MISSED`·s·w by whatever
-:func:`imac_torch.results.waveform.sample` makes of points around it, w being the longest of the
-interval that the corner is in and the two beside it.
+Where a gate passes a kink of its neuron's curve (a rectifier's), or all of a steep curve's bend at
+once, the output (or, where that holds charge, its derivative) has a corner at a time of its own.
+Samples share their steps, and have so many corners that no step can end at each. Therefore their
+size is bounded instead: a corner by which a slope changes by s is missed by at most
+:data:`MISSED`·s·w by whatever :func:`imac_torch.results.waveform.sample` makes of points around it,
+w being the longest of the interval that it is in and the two beside it. Such corners are known by
+the slopes of the curve at the points, which every Newton system has in it.
 """
 
 from __future__ import annotations
@@ -23,63 +24,76 @@ from imac_torch.transient.state import StageState
 
 MISSED: Final = 0.154
 """Largest over all places of the corner and ratios of steps from a quarter to two."""
+BENT: Final = 0.1
+"""Slopes of a curve at two neighbouring points whose ratio is less have a corner in between: points
+do not resolve what is there. Where they do, differences of outputs say more."""
 
 
 class Kinks(NamedTuple):
-    """What kinks do to outputs.
+    """What corners do to outputs.
 
     Attributes:
         errors: (layers, B) V, the most that is missed of an output between the points.
-        met: (layers, B) bool: there is a kink in the layer, or in one before.
+        met: (layers, B) bool: there is a corner in the layer, or in one before.
     """
 
     errors: Tensor
     met: Tensor
 
 
+def slopes(state: StageState) -> list[Tensor]:
+    """(B, M) S of every layer: output current by gate voltage, without what charges make of it."""
+    return [
+        system.newton.transfer + state.sigma * system.output_by_gate for system in state.systems
+    ]
+
+
 def met_kinks(
     stages: Sequence[DynamicStage],
     step: float,
     states: tuple[StageState, StageState, StageState],
+    start: Sequence[Tensor] | None,
     earlier: Earlier | None,
-) -> Kinks | None:
-    """Kinks from the stage before to the end of a step.
+) -> Kinks:
+    """Corners from the stage before to the end of a step.
 
     Args:
         stages: The layers.
         step: s.
         states: At the start, the stage and the end.
+        start: :func:`slopes` at the start; None: not known.
         earlier: The stage before.
-
-    Returns:
-        None where no layer's curve has any.
     """
-    if not any(stage.neurons.kinks for stage in stages):
-        return None
     end = states[-1]
-    batch = len(end.neurons[0].gates)
-    reach = end.neurons[0].gates.new_zeros(batch)
+    known = [None if earlier is None else earlier.slopes, start, *map(slopes, states[1:])]
+    first = None if earlier is None else earlier.neurons
+    passed = [first, *(state.neurons for state in states)]
+    reach = end.neurons[0].gates.new_zeros(len(end.neurons[0].gates))
     seen = torch.zeros_like(reach, dtype=torch.bool)
     errors, met = [], []
     for k, stage in enumerate(stages):
+        gates, curve = (
+            torch.stack(points)
+            for points in zip(*(
+                (neurons[k].gates, slope[k])
+                for neurons, slope in zip(passed, known, strict=True)
+                if neurons is not None and slope is not None
+            ), strict=True)
+        )  # fmt: skip
         system = end.systems[k].newton
         if k:
             lines: Lines = stage.lines
             reach = reach * lines.matrices(step).transfer[:, :-1].abs().max()
             if stage.pole is not None:
                 reach = reach * stage.pole / (end.sigma + stage.pole)
-            passed = torch.maximum(system.transfer, states[1].systems[k].newton.transfer)
-            reach = reach * (passed / (system.gate * system.diagonal)).abs().amax(-1)
-        points = [state.neurons[k].gates for state in states]
-        if earlier is not None:
-            points.insert(0, earlier.neurons[k].gates)
-        gates = torch.stack(points)
-        low, high = gates.amin(0), gates.amax(0)
-        moved = MISSED * gates.diff(dim=0).abs().amax(0) / system.diagonal
-        for voltage, jump in stage.neurons.kinks:
-            within = (low <= voltage) & (voltage <= high)
-            reach = torch.maximum(reach, torch.where(within, jump * moved, 0.0).amax(-1))
-            seen = seen | within.any(-1)
+            largest = curve.abs().amax(0) / (system.gate * system.diagonal).abs()
+            reach = reach * largest.amax(-1)
+        size = curve.abs()
+        bent = torch.minimum(size[1:], size[:-1]) < BENT * torch.maximum(size[1:], size[:-1])
+        bend = torch.where(bent, curve.diff(dim=0).abs(), 0.0).amax(0)
+        missed = MISSED * bend * gates.diff(dim=0).abs().amax(0) / system.diagonal
+        reach = torch.maximum(reach, missed.amax(-1))
+        seen = seen | bent.any(0).any(-1)
         errors.append(reach)
         met.append(seen)
     return Kinks(torch.stack(errors), torch.stack(met))

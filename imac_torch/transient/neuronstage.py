@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,13 +14,10 @@ from imac_torch.dc.load import Blocks, Load
 from imac_torch.dc.newton import LARGEST_STEP, NewtonOptions, iterate, use_compiled
 from imac_torch.kernels.threads import run_blocks
 from imac_torch.periphery.neuron.circuit import Defects, Linearised, NeuronCircuit
-from imac_torch.periphery.neuron.core import Charges, Core, CoreCurrents
+from imac_torch.periphery.neuron.core import Charges, CoreCurrents
 from imac_torch.periphery.neuron.spline import SplineTable
 from imac_torch.periphery.neuron.tabulated import CHARGE_SCALE, TableCharges, TableCore
 from imac_torch.results.solution import Status
-
-BESIDE: Final = 1e-6
-"""V, from a kink to where its slopes are taken."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +60,6 @@ class DynamicNeurons:
         charges: Of the core.
         gate_capacitance: F from every gate to ground, besides.
         capacitance: (M,) F from every output to ground, besides.
-        kinks: Gate voltage (V) and jump of the output current's derivative (S), of each kink of
-            the core's curve.
         tables: For the compiled kernel, where it can serve.
     """
 
@@ -73,7 +67,6 @@ class DynamicNeurons:
     charges: Charges
     gate_capacitance: float
     capacitance: Tensor
-    kinks: tuple[tuple[float, float], ...]
     tables: NeuronTables | None
 
     @classmethod
@@ -84,18 +77,9 @@ class DynamicNeurons:
         gate_capacitance: float,
         capacitance: Tensor,
         *,
-        kinks: Sequence[float] = (),
         kernel: str = "auto",
     ) -> DynamicNeurons:
         """Choose the kernel.
-
-        Args:
-            circuit: Core and resistors.
-            charges: Of the core.
-            gate_capacitance: F from every gate to ground, besides.
-            capacitance: (M,) F from every output to ground, besides.
-            kinks: V, gates at which the slope of the core's curve jumps.
-            kernel: ``numba``, ``torch`` or ``auto``.
 
         Raises:
             SolverError: The compiled kernel was asked for where it cannot serve.
@@ -107,8 +91,7 @@ class DynamicNeurons:
                 tables = NeuronTables.of(core, charges)
         else:
             use_compiled(kernel, able=False)
-        jumps = tuple((gate, _jump(core, capacitance.new_tensor([gate]))) for gate in kinks)
-        return cls(circuit, charges, gate_capacitance, capacitance, jumps, tables)
+        return cls(circuit, charges, gate_capacitance, capacitance, tables)
 
     def state(self, gates: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Charges at gates, outputs and vdd, (B, M) C each."""
@@ -120,15 +103,6 @@ class DynamicNeurons:
         """Gate and supply current of the cores, (B, M) A each."""
         values = self.circuit.core.values(gates, outputs)
         return values.gate, values.supply
-
-
-def _jump(core: Core, gate: Tensor) -> float:
-    """S, by how much the output current's derivative by the gate changes at (1,) V."""
-    below, above = (
-        core.currents(gate + side, torch.zeros_like(gate)).output_by_gate
-        for side in (-BESIDE, BESIDE)
-    )
-    return abs(float(above - below))
 
 
 class StageSystem(NamedTuple):

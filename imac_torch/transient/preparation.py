@@ -141,7 +141,6 @@ def prepare_transient(
             spec.model.charges(spec, device=device),
             spec.input_capacitance,
             capacitance,
-            kinks=spec.model.kinks(spec),
             kernel=options.kernel,
         )
         hertz = crossbar.read_out.pole

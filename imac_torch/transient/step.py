@@ -31,7 +31,7 @@ from imac_torch.transient.integrator import (
     shift,
     single_stage,
 )
-from imac_torch.transient.kinks import met_kinks
+from imac_torch.transient.kinks import met_kinks, slopes
 from imac_torch.transient.lines import (
     LineHistory,
     Lines,
@@ -69,6 +69,7 @@ class TriedStep(NamedTuple):
         neurons: At its end.
         lines: At its end.
         powers: At its stage and its end.
+        slopes: Of the neurons' curves there; empty for rules of one stage.
     """
 
     errors: Tensor
@@ -76,6 +77,7 @@ class TriedStep(NamedTuple):
     neurons: list[NeuronState]
     lines: list[LineState | None]
     powers: tuple[Powers, Powers]
+    slopes: tuple[list[Tensor], list[Tensor]] = ([], [])
 
     @property
     def error(self) -> float:
@@ -145,6 +147,7 @@ class Stepper:
         # Neurons a while before, and how long: the slope that guesses start from.
         self.before: tuple[list[NeuronState], float] | None = None
         self._earlier: Earlier | None = None
+        self._slopes: list[Tensor] | None = None
         # Behind a corner currents into charges jump within time constants that may be attoseconds
         # (a capacitance behind an ideal amplifier's 1 mΩ). A power that is all wrong for this long
         # costs as much energy as one that is wrong by the tolerance during all of a transition.
@@ -226,12 +229,12 @@ class Stepper:
         neurons, lines = corrected(self.stages, step, states, found)
         points = (self.neurons, passed, neurons)
         charges = (LEFT_BEHIND if self._earlier is None else LEFT) * found.largest
-        kinks = met_kinks(self.stages, step, states, self._earlier)
-        if kinks is not None:
-            charges = torch.where(kinks.met, LEFT_BEHIND * found.largest, charges)
-            charges = torch.maximum(charges, kinks.errors)
+        kinks = met_kinks(self.stages, step, states, self._slopes, self._earlier)
+        charges = torch.where(kinks.met, LEFT_BEHIND * found.largest, charges)
+        charges = torch.maximum(charges, kinks.errors)
         errors = self._errors(step, points, charges, powers)
-        return TriedStep(errors, passed, neurons, lines, powers)
+        curves = slopes(middle), slopes(end)
+        return TriedStep(errors, passed, neurons, lines, powers, curves)
 
     def _errors(
         self,
@@ -259,8 +262,12 @@ class Stepper:
         if two_stages:
             middle = tried.powers[0]
             self._earlier = Earlier(
-                tried.middle, middle.total - middle.charging, (1.0 - GAMMA) * step
+                tried.middle,
+                middle.total - middle.charging,
+                (1.0 - GAMMA) * step,
+                tried.slopes[0],
             )
+            self._slopes = tried.slopes[1]
         self._now = tried.powers[1]
         for power in tried.powers:
             self.largest = torch.maximum(self.largest, power.total.abs())

@@ -170,14 +170,6 @@ class NeuronKind(ABC):
         """
         return None
 
-    def kinks(self, spec: NeuronSpec) -> tuple[float, ...]:
-        """V, gates at which the slope of its curve jumps: transients take short steps there.
-
-        Args:
-            spec: The neuron.
-        """
-        return ()
-
     # What mapping and calibration ask
 
     def line(self, spec: NeuronSpec) -> tuple[float, float] | None:

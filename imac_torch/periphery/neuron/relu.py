@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from imac_torch.periphery.activations import RELU
-from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.behavioural import BehaviouralNeuron
 
 
@@ -15,10 +14,6 @@ class ReLUNeuron(BehaviouralNeuron):
 
     name = "relu"
     activation = RELU
-
-    def kinks(self, spec: NeuronSpec) -> tuple[float, ...]:
-        """See :class:`imac_torch.periphery.neuron.base.NeuronKind`: both ends of its range."""
-        return 0.0, spec.vdd
 
     def curve(self, gate: Tensor, vdd: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`BehaviouralNeuron`."""
