@@ -14,29 +14,20 @@ from imac_torch.base.memo import Memory
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.circuit.engine import BoundEngine, Engine
 from imac_torch.circuit.topology import Circuit, build_layer
-from imac_torch.config import Config, Noise, Supplies, Timing
+from imac_torch.config import Config, Supplies, Timing
 from imac_torch.dc.native import Native, Prepared
 from imac_torch.errors import CircuitError, ConversionError, SolverError
+from imac_torch.model.analyses import Analyses
 from imac_torch.model.coding import Signs, check_features, check_tensor, encode
 from imac_torch.model.effective import NARROW, Effective
 from imac_torch.model.linear import IMACLinear, connect
 from imac_torch.model.positions import Positions, Vectors, positions_of
 from imac_torch.model.reads import BoundByRead
 from imac_torch.model.state import pack, unpack
-from imac_torch.noise.analysis import analyse, solved_only
-from imac_torch.noise.circuit import NoisyCircuit
-from imac_torch.noise.result import NoiseReport
-from imac_torch.noise.sampling import REFERENCES, NoiseDraws
-from imac_torch.numeric.modes import lasting, ordinary, refuse_transforms
+from imac_torch.numeric.modes import ordinary, refuse_transforms
 from imac_torch.periphery.activations import Bounded
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.results.solution import Solution
-from imac_torch.transient.inference import InferenceRun
-from imac_torch.transient.inference_report import InferenceReport
-from imac_torch.transient.network import solve_transient
-from imac_torch.transient.options import TimingOptions, TransientOptions
-from imac_torch.transient.preparation import DynamicStage, prepare_transient
-from imac_torch.transient.result import TransientResult
 
 Made = TypeVar("Made")
 
@@ -48,7 +39,7 @@ POSITIONS: Final = 16384
 """Input vectors that are solved at a time, where a segment is no matrix: what bounds memory."""
 
 
-class Segment(nn.Module):
+class Segment(Analyses):
     """A chain of analog layers, one circuit: software units in and out, volts in between.
 
     It may stand anywhere in a model: ``forward`` codes its inputs as voltages, solves the circuit
@@ -444,130 +435,6 @@ class Segment(nn.Module):
             x = layer.activation.apply(places.through(x, weight, bias))
             found.append(x)
         return found
-
-    # Time
-
-    def _in_time(self, options: TransientOptions) -> tuple[DynamicStage, ...]:
-        for layer in self.analog_layers():
-            if layer.config.device.bend is not None:
-                raise CircuitError(
-                    f"{layer.name}: transients are of ohmic cells, device.bend is "
-                    f"{layer.config.device.bend} V; set it to None to measure times"
-                )
-        interconnects = [layer.config.interconnect for layer in self.analog_layers()]
-        return prepare_transient(
-            self.parts(), interconnects, self.prepare().stages, options, self.pace
-        )
-
-    @lasting()
-    def transient(
-        self,
-        features: Tensor,
-        *,
-        initial: Tensor | None = None,
-        options: TransientOptions | None = None,
-    ) -> TransientResult:
-        """Waveforms while samples follow one another at the inputs, one per ``timing.period``.
-
-        Args:
-            features: (L, N) software units: one sequence.
-            initial: (1, N), whose operating point is the start; None: all inputs at 0 V.
-            options: Step control, wires, what to keep. ``StepControl(grid=…,
-                method="trapezoidal")`` integrates with the rule and on the time points of another
-                simulator.
-
-        Returns:
-            A batch of one (B = 1).
-
-        Raises:
-            SolverError: Time steps became too small.
-        """
-        options = TransientOptions() if options is None else options
-        start = None if initial is None else self.voltages(initial)
-        return solve_transient(
-            self._in_time(options), self.voltages(features)[None], self.pace,
-            initial=start, options=options,
-        )  # fmt: skip
-
-    @lasting()
-    def timing(self, options: TimingOptions | None = None) -> InferenceRun:
-        """What measures latency and energy of samples that arrive in batches.
-
-        Args:
-            options: Step control, wires, settling band; None: the defaults.
-
-        Returns:
-            An object whose ``add`` takes input voltages (:meth:`voltages`).
-        """
-        options = TimingOptions() if options is None else options
-        stages = self._in_time(options.transient)
-        return InferenceRun(stages, self.pace, options, self.threshold)
-
-    @lasting()
-    def measure(
-        self, features: Tensor, *, options: TimingOptions | TransientOptions | None = None
-    ) -> InferenceReport:
-        """Latency and energy of every sample, from transients of the whole circuit.
-
-        Samples follow each other as in a stream, each from the settled state of the one before.
-        Wires have capacitance where ``interconnect.capacitance`` says so.
-
-        Args:
-            features: (B, N) software units.
-            options: Settings of the measurement, or of its transients only; None: the defaults.
-
-        Raises:
-            SolverError: No sample was solved: time steps became too small.
-        """
-        if isinstance(options, TransientOptions):
-            options = TimingOptions(transient=options)
-        run = self.timing(options)
-        run.add(self.voltages(features))
-        return run.report()
-
-    # Noise
-
-    def noisy(self) -> NoisyCircuit:
-        """The circuit as noise sees it, remembered like :meth:`prepare`."""
-        wires = [layer.config.interconnect for layer in self.analog_layers()]
-        return self.kept(
-            ("noise", self.pace.load_capacitance, self.native),
-            lambda: NoisyCircuit.of(
-                self.parts(), wires, self.prepare().exact, self.pace.load_capacitance
-            ),
-        )
-
-    @lasting()
-    def noise(self, features: Tensor, settings: Noise | None = None) -> NoiseReport:
-        """Noise of every neuron's input and output, by part, at the samples' operating points.
-
-        Args:
-            features: (B, N) software units.
-            settings: Amplitudes and band; None: those of the configuration.
-
-        Raises:
-            CircuitError: Nothing limits the bandwidth: set ``noise.bandwidth``, or capacitances.
-            SolverError: Cells are curved, or a sample has no operating point.
-        """
-        settings = self.first.config.noise if settings is None else settings
-        names = [layer.name for layer in self.analog_layers()]
-        return analyse(self.noisy(), names, self.solve(features, power=False), settings)
-
-    def noise_draws(self, voltages: Tensor, settings: Noise | None = None) -> NoiseDraws:
-        """Draws of noise for operating points, measured at the first of some.
-
-        Args:
-            voltages: (B, N) V at the inputs.
-            settings: Amplitudes and band; None: those of the configuration.
-
-        Raises:
-            CircuitError: Nothing limits the bandwidth.
-            SolverError: Cells are curved, or no sample has an operating point.
-        """
-        settings = self.first.config.noise if settings is None else settings
-        solution = self.native.solve(self.prepare(), voltages[:REFERENCES], power=False)
-        circuit = self.noisy()
-        return NoiseDraws.of(circuit, circuit.linearised(solved_only(solution)), settings)
 
     # State
 

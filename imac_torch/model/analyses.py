@@ -1,0 +1,199 @@
+"""What is asked of a segment besides operating points: waveforms, latencies, noise."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from imac_torch.circuit.crossbar import CrossbarSpec
+from imac_torch.config import Noise, Timing
+from imac_torch.dc.native import Native, Prepared
+from imac_torch.errors import CircuitError
+from imac_torch.model.linear import IMACLinear
+from imac_torch.noise.analysis import analyse, solved_only
+from imac_torch.noise.circuit import NoisyCircuit
+from imac_torch.noise.result import NoiseReport
+from imac_torch.noise.sampling import REFERENCES, NoiseDraws
+from imac_torch.numeric.modes import lasting
+from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.results.solution import Solution
+from imac_torch.transient.inference import InferenceRun
+from imac_torch.transient.inference_report import InferenceReport
+from imac_torch.transient.network import solve_transient
+from imac_torch.transient.options import TimingOptions, TransientOptions
+from imac_torch.transient.preparation import DynamicStage, prepare_transient
+from imac_torch.transient.result import TransientResult
+
+Made = TypeVar("Made")
+
+
+class Analyses(nn.Module):
+    """Transients and noise of a chain of analog layers, which :class:`Segment` is."""
+
+    pace: Timing
+
+    @abstractmethod
+    def analog_layers(self) -> Iterator[IMACLinear]:
+        """The analog layers, in order."""
+
+    @property
+    @abstractmethod
+    def first(self) -> IMACLinear:
+        """The layer at the border before."""
+
+    @property
+    @abstractmethod
+    def threshold(self) -> float | None:
+        """V, above which a single output says yes; None: there is none."""
+
+    @property
+    @abstractmethod
+    def native(self) -> Native:
+        """The native engine."""
+
+    @abstractmethod
+    def parts(self) -> list[tuple[CrossbarSpec, NeuronSpec]]:
+        """Crossbar and neuron of every layer."""
+
+    @abstractmethod
+    def prepare(self, engine: Native | None = None) -> Prepared:
+        """The eliminated circuit."""
+
+    @abstractmethod
+    def kept(self, settings: object, make: Callable[[], Made]) -> Made:
+        """What was made of the layers, remembered."""
+
+    @abstractmethod
+    def voltages(self, features: Tensor) -> Tensor:
+        """Input voltages of (B, N) software units."""
+
+    @abstractmethod
+    def solve(self, features: Tensor, *, power: bool = True) -> Solution:
+        """Operating points of (B, N) software units."""
+
+    # Time
+
+    def _in_time(self, options: TransientOptions) -> tuple[DynamicStage, ...]:
+        for layer in self.analog_layers():
+            if layer.config.device.bend is not None:
+                raise CircuitError(
+                    f"{layer.name}: transients are of ohmic cells, device.bend is "
+                    f"{layer.config.device.bend} V; set it to None to measure times"
+                )
+        interconnects = [layer.config.interconnect for layer in self.analog_layers()]
+        return prepare_transient(
+            self.parts(), interconnects, self.prepare().stages, options, self.pace
+        )
+
+    @lasting()
+    def transient(
+        self,
+        features: Tensor,
+        *,
+        initial: Tensor | None = None,
+        options: TransientOptions | None = None,
+    ) -> TransientResult:
+        """Waveforms while samples follow one another at the inputs, one per ``timing.period``.
+
+        Args:
+            features: (L, N) software units: one sequence.
+            initial: (1, N), whose operating point is the start; None: all inputs at 0 V.
+            options: Step control, wires, what to keep. ``StepControl(grid=…,
+                method="trapezoidal")`` integrates with the rule and on the time points of another
+                simulator.
+
+        Returns:
+            A batch of one (B = 1).
+
+        Raises:
+            SolverError: Time steps became too small.
+        """
+        options = TransientOptions() if options is None else options
+        start = None if initial is None else self.voltages(initial)
+        return solve_transient(
+            self._in_time(options), self.voltages(features)[None], self.pace,
+            initial=start, options=options,
+        )  # fmt: skip
+
+    @lasting()
+    def timing(self, options: TimingOptions | None = None) -> InferenceRun:
+        """What measures latency and energy of samples that arrive in batches.
+
+        Args:
+            options: Step control, wires, settling band; None: the defaults.
+
+        Returns:
+            An object whose ``add`` takes input voltages (:meth:`voltages`).
+        """
+        options = TimingOptions() if options is None else options
+        stages = self._in_time(options.transient)
+        return InferenceRun(stages, self.pace, options, self.threshold)
+
+    @lasting()
+    def measure(
+        self, features: Tensor, *, options: TimingOptions | TransientOptions | None = None
+    ) -> InferenceReport:
+        """Latency and energy of every sample, from transients of the whole circuit.
+
+        Samples follow each other as in a stream, each from the settled state of the one before.
+        Wires have capacitance where ``interconnect.capacitance`` says so.
+
+        Args:
+            features: (B, N) software units.
+            options: Settings of the measurement, or of its transients only; None: the defaults.
+
+        Raises:
+            SolverError: No sample was solved: time steps became too small.
+        """
+        if isinstance(options, TransientOptions):
+            options = TimingOptions(transient=options)
+        run = self.timing(options)
+        run.add(self.voltages(features))
+        return run.report()
+
+    # Noise
+
+    def noisy(self) -> NoisyCircuit:
+        """The circuit as noise sees it, remembered like :meth:`prepare`."""
+        wires = [layer.config.interconnect for layer in self.analog_layers()]
+        return self.kept(
+            ("noise", self.pace.load_capacitance, self.native),
+            lambda: NoisyCircuit.of(
+                self.parts(), wires, self.prepare().exact, self.pace.load_capacitance
+            ),
+        )
+
+    @lasting()
+    def noise(self, features: Tensor, settings: Noise | None = None) -> NoiseReport:
+        """Noise of every neuron's input and output, by part, at the samples' operating points.
+
+        Args:
+            features: (B, N) software units.
+            settings: Amplitudes and band; None: those of the configuration.
+
+        Raises:
+            CircuitError: Nothing limits the bandwidth: set ``noise.bandwidth``, or capacitances.
+            SolverError: Cells are curved, or a sample has no operating point.
+        """
+        settings = self.first.config.noise if settings is None else settings
+        names = [layer.name for layer in self.analog_layers()]
+        return analyse(self.noisy(), names, self.solve(features, power=False), settings)
+
+    def noise_draws(self, voltages: Tensor, settings: Noise | None = None) -> NoiseDraws:
+        """Draws of noise for operating points, measured at the first of some.
+
+        Args:
+            voltages: (B, N) V at the inputs.
+            settings: Amplitudes and band; None: those of the configuration.
+
+        Raises:
+            CircuitError: Nothing limits the bandwidth.
+            SolverError: Cells are curved, or no sample has an operating point.
+        """
+        settings = self.first.config.noise if settings is None else settings
+        solution = self.native.solve(self.prepare(), voltages[:REFERENCES], power=False)
+        circuit = self.noisy()
+        return NoiseDraws.of(circuit, circuit.linearised(solved_only(solution)), settings)
