@@ -58,7 +58,8 @@ def main() -> None:
             mapping=imac.WeightMapping(levels="continuous", scheme="matched", slices=slices),
         )
         matched = [imac.convert(m, fitted, samples=data.images[:SAMPLES]) for m in models]
-        rounding = fmean(layer.quantized().error for n in plain for layer in n.analog_layers())
+        matrices = [layer.matrix for network in plain for layer in network.analog_layers()]
+        rounding = fmean(matrix.quantized().error for matrix in matrices)
         print(
             f"| {slices} | {100 * rounding:.1f} % "
             f"| {100 * fmean(accuracy(network, data) for network in plain):.1f} % "

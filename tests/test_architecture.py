@@ -1,6 +1,7 @@
 """The import graph points one way, importing does nothing, and public names exist."""
 
 import ast
+import re
 import subprocess
 import sys
 import textwrap
@@ -227,6 +228,16 @@ def test_old_names_lead_to_what_they_named() -> None:
             assert getattr(imac_torch, old) is getattr(imac_torch, new)
     with pytest.raises(AttributeError):
         _ = imac_torch.nothing
+
+
+def test_a_stage_is_a_part_of_a_time_step() -> None:
+    """Layers are called layers; see the glossary."""
+    named = [
+        f"{path.parent.name}: {found}"
+        for path in ROOT.rglob("*.py")
+        for found in re.findall(r"^class (\w*Stage\w*)", path.read_text(encoding="utf-8"), re.M)
+    ]
+    assert all(item.startswith("transient: Stage") for item in named), named
 
 
 def test_no_module_is_too_long() -> None:

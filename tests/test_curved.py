@@ -13,7 +13,7 @@ import imac_torch as imac
 from imac_torch.conversion.ablation import layer_effects
 from imac_torch.dc import curved
 from imac_torch.dc.ir_drop import cell_voltages
-from imac_torch.dc.tangents import CurvedLayer, Eliminated
+from imac_torch.dc.tangents import CurvedCells, Eliminated
 from imac_torch.devices.effects import LogNormal
 from imac_torch.errors import CircuitError, SolverError
 from imac_torch.reference.nonlinear import Sinh, solve_nonlinear
@@ -181,13 +181,13 @@ def test_vectors_that_chords_fail_for_are_solved_alone(
     network = convert(generator, 6, 5, 4)
     x = inputs_of(generator, 8, 6)
     eliminated = []
-    eliminate = CurvedLayer.eliminate
+    eliminate = CurvedCells.eliminate
 
-    def counting(layer: CurvedLayer, slopes: torch.Tensor) -> Eliminated:
+    def counting(layer: CurvedCells, slopes: torch.Tensor) -> Eliminated:
         eliminated.append(len(slopes))
         return eliminate(layer, slopes)
 
-    monkeypatch.setattr(CurvedLayer, "eliminate", counting)
+    monkeypatch.setattr(CurvedCells, "eliminate", counting)
     with torch.no_grad():
         expected = network.solve(x)
         assert set(eliminated) == {1}

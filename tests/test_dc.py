@@ -18,7 +18,7 @@ from dense_network import (
 )
 from torch.autograd import gradcheck
 
-from imac_torch.dc.network import chain_stages, solve_dc
+from imac_torch.dc.network import chain_layers, solve_dc
 from imac_torch.dc.newton import NewtonOptions
 from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.finfet import FinFET, builtin_14nm_hp
@@ -66,7 +66,7 @@ def chain(layers, factors, cores, resistances=(1.0, 1.0, 1.0), vdd=None):
             level_shift=circuit.level_shift * resistances[2],
         )
         built.append((eliminate_layer(spec)[0], circuit))
-    return chain_stages(built, scalar(VDD) if vdd is None else vdd)
+    return chain_layers(built, scalar(VDD) if vdd is None else vdd)
 
 
 def ones(layers):

@@ -11,7 +11,7 @@ from torch.autograd import gradcheck
 
 import imac_torch as imac
 from imac_torch.config.kinds import READ_OUT_KINDS
-from imac_torch.dc.network import chain_stages, solve_dc
+from imac_torch.dc.network import chain_layers, solve_dc
 from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.periphery.readout import Transimpedance
@@ -110,7 +110,7 @@ def test_gradients(kind):
         changed = {name: getattr(read_out, name) * factors[k] for k, name in enumerate(names)}
         other = replace(spec, read_out=replace(read_out, **changed))
         circuit = NeuronCircuit.of(neuron, core, read_out.combination.series_resistance)
-        stages = chain_stages(
+        stages = chain_layers(
             [(eliminate_layer(other)[0], circuit)], torch.tensor(VDD, dtype=torch.float64)
         )
         solution = solve_dc(stages, inputs)

@@ -147,7 +147,7 @@ def test_matched_conductances_ask_the_read_out_what_its_divider_does(current_sin
     lines = torch.cat([0.8 * signs(2, 5), torch.ones(2, 1) * 0.8], dim=1).double()
     found = network.solve(signs(2, 5)).layers[0].combined
     # The divider's numbers are the stamp's: 1e-16 of 1/SINK against cells of 1e-5 S.
-    wanted = (lines @ layer.wanted_transfer().T).detach()
+    wanted = (lines @ layer.matrix.wanted_transfer().T).detach()
     torch.testing.assert_close(found, wanted, rtol=0.0, atol=1e-6)
     single_ended = replace(differential().divider((5,)), by_negative=0.0)
     with pytest.raises(MappingError, match=r"layer: the scheme 'matched'.*20·\(1·p \+ 0·q\)"):

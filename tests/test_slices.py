@@ -358,7 +358,7 @@ def test_transients_settle_at_the_operating_point(
         prepared, solution = net.prepare(), net.solve(x)
         stages = prepare_transient(
             net.segment.parts(), [LOGISTIC.interconnect.replace(capacitance=True)] * 2,
-            prepared.stages, options,
+            prepared.layers, options,
         )  # fmt: skip
         result = solve_transient(stages, net.voltages(x)[None], net.config.timing, options=options)
     ends = result.periods[1:]

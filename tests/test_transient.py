@@ -61,7 +61,7 @@ def build(generator, *, kind="logistic", capacitance=True, combine="average", no
         low, high = 1 / 202e3, 1 / 78e3
         pair = ConductancePair(low + (high - low) * strong, high + (low - high) * strong)
         layers.append((build_crossbar(pair, config, 10.0), neuron_spec(config.neuron, kind)))
-    return layers, [config.interconnect] * 2, Native().prepare(layers).stages
+    return layers, [config.interconnect] * 2, Native().prepare(layers).layers
 
 
 def vectors(generator, *shape):
@@ -241,7 +241,7 @@ def test_time_and_energy_of_a_large_load_scale_with_it():
     cells = torch.ones(2, SIZES[0] + 1, dtype=torch.float64)
     crossbar = build_crossbar(ConductancePair(cells / 78e3, cells / 202e3), config, 60.0)
     layers = [(crossbar, neuron_spec(config.neuron, "finfet"))]
-    network = layers, [config.interconnect], Native().prepare(layers).stages
+    network = layers, [config.interconnect], Native().prepare(layers).layers
     falling = 0.8 * torch.ones(1, 1, SIZES[0], dtype=torch.float64)
     inputs = torch.cat([falling, -falling], dim=1)  # outputs fall, then rise
     loads = (1e-12, 2e-12, 4e-12)

@@ -40,7 +40,7 @@ def flat():
         stages = prepare_transient(
             [(layer.matrix.crossbar(), layer.neuron_spec()) for layer in model.analog_layers()],
             [layer.config.interconnect for layer in model.analog_layers()],
-            model.prepare().stages,
+            model.prepare().layers,
         )
     return stages, voltages, np.load(directory / "golden" / "hspice_flat_waveform_0_8.npz")
 

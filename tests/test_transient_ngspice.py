@@ -103,7 +103,7 @@ def test_waveforms_latency_and_energy(generator, ngspice, tmp_path):
             wires=wires, control=StepControl(tolerance=2e-5)
         )
         stages = prepare_transient(
-            layers, [config.interconnect] * 2, prepared.stages, options
+            layers, [config.interconnect] * 2, prepared.layers, options
         )
         result = solve_transient(stages, voltages[None], config.timing, options=options)
         mine = sample(result.time, result.outputs[:, 0], time.clamp(max=float(result.time[-1])))
@@ -138,7 +138,7 @@ def test_neuron_capacitances_matter(tmp_path):
         voltages = 0.8 * torch.sign(torch.randn(2, SIZES[0], generator=generator).double())
         options = TransientOptions(wires="reduced")
         stages = prepare_transient(
-            layers, [config.interconnect] * 2, prepared.stages, options
+            layers, [config.interconnect] * 2, prepared.layers, options
         )
         result = solve_transient(stages, voltages[None], config.timing, options=options)
         images.append(measure_latency(result.time, result.outputs, PERIOD).images)

@@ -193,7 +193,7 @@ class _Bench:
         )
         volts = self.volts
         good = volts.isfinite().all(-1)
-        for index, (layer, stage) in enumerate(zip(self.layers, prepared.stages, strict=True)):
+        for index, (layer, stage) in enumerate(zip(self.layers, prepared.layers, strict=True)):
             vdd = layer.config.supplies.vdd
             transfer = eliminated(stage, layer.name).ports.transfer
             combined = volts @ transfer[:, :-1].T + vdd * transfer[:, -1]

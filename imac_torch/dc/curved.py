@@ -23,9 +23,9 @@ from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.dc.anderson import DEPTH, Anderson
+from imac_torch.dc.layer import Driven, PreparedLayer, with_bias
 from imac_torch.dc.newton import NeuronSolution, NewtonOptions, solve_neurons
-from imac_torch.dc.stage import Driven, Stage, with_bias
-from imac_torch.dc.tangents import CellVoltages, CurvedLayer, Tangents
+from imac_torch.dc.tangents import AcrossCells, CurvedCells, Tangents
 from imac_torch.errors import SolverError
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
@@ -68,12 +68,12 @@ class CurvedDriven(Driven):
     """Crossbars of curved cells and what drives them.
 
     Attributes:
-        stage: The layer.
+        layer: The layer.
         ends: (S, B, M·L, H) V of the I+ and of the I- ends.
         currents: (S, B, C) A into the lines.
     """
 
-    stage: CurvedStage
+    layer: CurvedLayer
     ends: tuple[Tensor, Tensor]
     currents: Tensor
 
@@ -82,13 +82,13 @@ class CurvedDriven(Driven):
         by_inputs = (self.voltages * self.currents[..., :-1]).sum(-1)
         return (
             by_inputs if first else torch.zeros_like(by_inputs),
-            self.stage.vdd * self.currents[..., -1],
-            self.stage.spec.read_out.power(*self.ends, self.combined, drawn),
+            self.layer.vdd * self.currents[..., -1],
+            self.layer.spec.read_out.power(*self.ends, self.combined, drawn),
         )
 
 
 @dataclass(frozen=True)
-class CurvedStage(Stage):
+class CurvedLayer(PreparedLayer):
     """A layer of curved cells: its crossbars are eliminated for every solution.
 
     Attributes:
@@ -99,38 +99,38 @@ class CurvedStage(Stage):
 
     @property
     def shape(self) -> tuple[int | None, int, int]:
-        """See :class:`Stage`."""
+        """See :class:`PreparedLayer`."""
         *samples, rows, columns = self.spec.conductances.positive.shape
         return samples[0] if samples else None, rows, columns
 
     def as_load(self) -> None:
-        """See :class:`Stage`."""
+        """See :class:`PreparedLayer`."""
 
     @cached_property
-    def layers(self) -> tuple[CurvedLayer, ...]:
+    def cells(self) -> tuple[CurvedCells, ...]:
         """Of every sample."""
-        return tuple(CurvedLayer(self.spec.select(k)) for k in range(self.shape[0] or 1))
+        return tuple(CurvedCells(self.spec.select(k)) for k in range(self.shape[0] or 1))
 
     def drive(
-        self, sources: Tensor, before: Stage | None, options: NewtonOptions
+        self, sources: Tensor, before: PreparedLayer | None, options: NewtonOptions
     ) -> CurvedDriven:
-        """See :class:`Stage`; voltages have no gradients."""
+        """See :class:`PreparedLayer`; voltages have no gradients."""
         neuron = None if before is None else before.neuron
         with lasting():
             parts = []
             for k, of_sample in enumerate(sources.detach()):
-                layer = self.layers[k % len(self.layers)]
-                size = max(1, MEMORY // _bytes_of_chords(layer))
+                cells = self.cells[k % len(self.cells)]
+                size = max(1, MEMORY // _bytes_of_chords(cells))
                 pieces = [
-                    _drive(layer, self.vdd, options, part, neuron)
+                    _drive(cells, self.vdd, options, part, neuron)
                     for part in of_sample.split(size)
                 ]
                 parts.append([torch.cat(items) for items in zip(*map(_kept, pieces), strict=True)])
             voltages, gates, *rest = (torch.stack(items) for items in zip(*parts, strict=True))
         plus, minus, currents, status, residual, iterations = rest
-        read_out, cells = self.spec.read_out, self.spec.conductances
+        read_out, pair = self.spec.read_out, self.spec.conductances
         combined = read_out.combination.of_partitions(read_out.output(plus, minus))
-        tracked = [item for item in (sources, cells.positive, cells.negative) if item.requires_grad]
+        tracked = [item for item in (sources, pair.positive, pair.negative) if item.requires_grad]
         if torch.is_grad_enabled() and tracked:
             voltages, combined = (_NoWayBack.apply(v, *tracked) for v in (voltages, combined))
         solved = NeuronSolution(voltages, gates, status, residual, iterations)
@@ -173,7 +173,7 @@ def _kept(solved: _Solved) -> list[Tensor]:
 
 
 def _drive(
-    layer: CurvedLayer,
+    layer: CurvedCells,
     vdd: Tensor,
     options: NewtonOptions,
     inputs: Tensor,
@@ -194,7 +194,7 @@ def _drive(
 
 
 def _iterate(
-    layer: CurvedLayer,
+    layer: CurvedCells,
     vdd: Tensor,
     options: NewtonOptions,
     inputs: Tensor,
@@ -259,18 +259,18 @@ def _iterate(
     )
 
 
-def _bytes_of_newton(layer: CurvedLayer) -> int:
+def _bytes_of_newton(layer: CurvedCells) -> int:
     """What one input vector takes in Newton's method."""
     return 8 * ARRAYS * layer.positive.numel() * layer.positive.shape[-1]
 
 
-def _bytes_of_chords(layer: CurvedLayer) -> int:
+def _bytes_of_chords(layer: CurvedCells) -> int:
     """What one input vector takes in chords; its neurons have copies of the load, too."""
     horizontal, _, _, columns = layer.positive.shape
     return 8 * (2 * STATES * layer.positive.numel() + 4 * horizontal * columns**2)
 
 
-def _defect(tangents: Tangents, found: CellVoltages) -> Tensor:
+def _defect(tangents: Tangents, found: AcrossCells) -> Tensor:
     """(B,) A, largest difference between a cell's curve and the tangent that was solved with."""
     known = tangents.eliminated
     across = torch.stack([found.positive, found.negative], dim=1)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.circuit.engine import BoundEngine, Engine, Solvable
+from imac_torch.dc.layer import PreparedLayer
 from imac_torch.dc.load import Load
-from imac_torch.dc.network import chain_stages, solve_dc
+from imac_torch.dc.network import chain_layers, solve_dc
 from imac_torch.dc.newton import NewtonOptions, solve_loaded
-from imac_torch.dc.stage import Stage
 from imac_torch.elimination.choice import EliminationInfo, Kernel, Method
 from imac_torch.elimination.ports import PortNetwork, eliminate_layer
 from imac_torch.errors import SolverError
@@ -33,13 +33,13 @@ class Prepared:
     """A network eliminated to its ports.
 
     Attributes:
-        stages: One per layer.
+        layers: One by one.
         exact: The same with exact device models instead of tables.
         methods: What eliminated each layer.
     """
 
-    stages: tuple[Stage, ...]
-    exact: tuple[Stage, ...]
+    layers: tuple[PreparedLayer, ...]
+    exact: tuple[PreparedLayer, ...]
     methods: tuple[EliminationInfo, ...]
 
 
@@ -114,7 +114,7 @@ class Native(Engine):
         neurons = [self._neurons(crossbar, spec) for crossbar, spec in layers]
         first = layers[0]
         vdd = torch.tensor(first[1].vdd, dtype=torch.float64, device=first[0].input_segment.device)
-        stages = chain_stages(
+        chained = chain_layers(
             [
                 (crossbar, neuron)
                 for (crossbar, _), (neuron, _) in zip(eliminated, neurons, strict=True)
@@ -122,10 +122,10 @@ class Native(Engine):
             vdd,
         )
         exact = tuple(
-            replace(stage, neuron=model)
-            for stage, (_, model) in zip(stages, neurons, strict=True)
+            replace(layer, neuron=model)
+            for layer, (_, model) in zip(chained, neurons, strict=True)
         )
-        return Prepared(stages, exact, tuple(info for _, info in eliminated))
+        return Prepared(chained, exact, tuple(info for _, info in eliminated))
 
     def eliminate(self, crossbar: CrossbarSpec) -> Eliminated:
         """One layer's ports, or (curved cells) itself, and how it is eliminated."""
@@ -198,8 +198,8 @@ class Native(Engine):
         Returns:
             (B, M) V, NaN in samples that do not converge.
         """
-        stages = prepared.stages[layer], prepared.exact[layer]
-        return self._outputs([(stage.neuron, stage.load) for stage in stages], combined)
+        both = prepared.layers[layer], prepared.exact[layer]
+        return self._outputs([(item.neuron, item.load) for item in both], combined)
 
     def unloaded_outputs(
         self, neuron: NeuronCircuit, exact: NeuronCircuit, combined: Tensor
@@ -238,8 +238,8 @@ class Native(Engine):
     def _fitting(self, prepared: Prepared, inputs: Tensor) -> int:
         """Images to solve at a time: ``batch_size``, or fewer where less memory is free."""
         each, kept = 0, 0
-        for stage in prepared.stages:
-            count, outputs, lines = stage.shape
+        for layer in prepared.layers:
+            count, outputs, lines = layer.shape
             samples = count or 1
             each += samples * image_bytes(outputs, lines)
             kept += samples * 16 * (3 * outputs + lines)  # in parts, and joined
@@ -254,10 +254,10 @@ class Native(Engine):
     def _solve(
         self, prepared: Prepared, inputs: Tensor, *, power: bool, noise: Sequence[Tensor] | None
     ) -> Solution:
-        solution = solve_dc(prepared.stages, inputs, options=self.newton, power=power, noise=noise)
+        solution = solve_dc(prepared.layers, inputs, options=self.newton, power=power, noise=noise)
         if self.device_model == "exact":
             return _outside_fail(solution, prepared.exact)
-        outside = _outside(solution, prepared.stages)
+        outside = _outside(solution, prepared.layers)
         again = _any_sample(outside | ~solution.converged)
         if not bool(again.any()):
             return solution
@@ -293,19 +293,19 @@ class BoundNative(BoundEngine):
         }
 
 
-def _outside(solution: Solution, stages: Sequence[Stage]) -> Tensor:
+def _outside(solution: Solution, layers: Sequence[PreparedLayer]) -> Tensor:
     """(…, B): whether a neuron of a sample left the range of its model."""
     outside = torch.zeros_like(solution.converged)
     if outside.numel() == 0:
         return outside
-    for stage, layer in zip(stages, solution.layers, strict=True):
-        core = stage.neuron.core
+    for layer, found in zip(layers, solution.layers, strict=True):
+        core = layer.neuron.core
         # The corners of what occurs are inside for almost every batch: one look decides.
         gates, outputs = (
-            torch.stack(item.detach().aminmax()) for item in (layer.gates, layer.outputs)
+            torch.stack(item.detach().aminmax()) for item in (found.gates, found.outputs)
         )
         if not bool(core.inside(gates, outputs).all()):
-            outside = outside | ~core.inside(layer.gates, layer.outputs).all(dim=-1)
+            outside = outside | ~core.inside(found.gates, found.outputs).all(dim=-1)
     return outside
 
 
@@ -314,8 +314,8 @@ def _any_sample(marked: Tensor) -> Tensor:
     return marked if marked.ndim == 1 else marked.flatten(0, -2).any(dim=0)
 
 
-def _outside_fail(solution: Solution, stages: Sequence[Stage]) -> Solution:
-    outside = _outside(solution, stages) & solution.converged
+def _outside_fail(solution: Solution, layers: Sequence[PreparedLayer]) -> Solution:
+    outside = _outside(solution, layers) & solution.converged
     if not bool(outside.any()):
         return solution
     return replace(

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
-from imac_torch.dc.curved import CurvedStage
+from imac_torch.dc.curved import CurvedLayer
+from imac_torch.dc.layer import Driven, PreparedLayer, with_bias
 from imac_torch.dc.load import Load
 from imac_torch.dc.newton import NewtonOptions, solve_loaded
-from imac_torch.dc.stage import Driven, Stage, with_bias
 from imac_torch.elimination.ports import PortNetwork
 from imac_torch.errors import SolverError
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
@@ -24,12 +24,12 @@ from imac_torch.results.solution import LayerSolution, Power, Solution, Status, 
 class PortsDriven(Driven):
     """Eliminated crossbars and what drives them."""
 
-    stage: PortStage
+    layer: PortLayer
 
     def power(self, drawn: Tensor, *, first: bool) -> tuple[Tensor, Tensor, Tensor]:
         """See :class:`Driven`."""
-        network, vdd = self.stage.network, self.stage.vdd
-        lines = with_bias(self.stage.by_groups(self.voltages), vdd)
+        network, vdd = self.layer.network, self.layer.vdd
+        lines = with_bias(self.layer.by_groups(self.voltages), vdd)
         blocks = network.layout.gather_inputs(lines).transpose(-3, -2)  # (S, H, B, K)
         by_inputs = torch.zeros_like(drawn[..., 0])
         if first:
@@ -52,7 +52,7 @@ class PortsDriven(Driven):
 
 
 @dataclass(frozen=True)
-class PortStage(Stage):
+class PortLayer(PreparedLayer):
     """A layer of ohmic cells, its crossbars eliminated.
 
     Attributes:
@@ -64,7 +64,7 @@ class PortStage(Stage):
 
     @property
     def shape(self) -> tuple[int | None, int, int]:
-        """See :class:`Stage`."""
+        """See :class:`PreparedLayer`."""
         *samples, rows, columns = self.ports.positive_end.shape
         groups = self.ports.groups
         if groups > 1:
@@ -89,15 +89,15 @@ class PortStage(Stage):
         )
 
     def as_load(self) -> Load:
-        """See :class:`Stage`."""
+        """See :class:`PreparedLayer`."""
         if self.ports.groups > 1:
             raise SolverError("lines of a layer in groups are driven by sources, not by neurons")
         return Load.of(self.network, self.vdd)
 
     def drive(
-        self, sources: Tensor, before: Stage | None, options: NewtonOptions
+        self, sources: Tensor, before: PreparedLayer | None, options: NewtonOptions
     ) -> PortsDriven:
-        """See :class:`Stage`; the load stands for the crossbars."""
+        """See :class:`PreparedLayer`; the load stands for the crossbars."""
         solved = None
         if before is not None:
             solved = solve_loaded(sources, before.neuron, before.load, options)
@@ -110,39 +110,39 @@ class PortStage(Stage):
         return PortsDriven(sources, combined, solved, self)
 
 
-def chain_stages(
+def chain_layers(
     layers: Sequence[tuple[PortNetwork | CrossbarSpec, NeuronCircuit]], vdd: Tensor
-) -> tuple[Stage, ...]:
-    """Stages in series, each loaded by the next.
+) -> tuple[PreparedLayer, ...]:
+    """Layers in series, each loaded by the next.
 
     Args:
         layers: Crossbars, eliminated or (curved ones) as they are, and neurons; crossbars have no
             or one sample dimension.
         vdd: V, 0-dimensional.
     """
-    stages = [
-        CurvedStage(neuron, vdd, None, crossbar)
+    made = [
+        CurvedLayer(neuron, vdd, None, crossbar)
         if isinstance(crossbar, CrossbarSpec)
-        else PortStage(neuron, vdd, None, crossbar)
+        else PortLayer(neuron, vdd, None, crossbar)
         for crossbar, neuron in layers
     ]
-    loads = [*(stage.as_load() for stage in stages[1:]), None]
-    return tuple(replace(stage, load=load) for stage, load in zip(stages, loads, strict=True))
+    loads = [*(layer.as_load() for layer in made[1:]), None]
+    return tuple(replace(layer, load=load) for layer, load in zip(made, loads, strict=True))
 
 
-def eliminated(stage: Stage, what: str) -> PortStage:
-    """The stage, for what needs its ports.
+def eliminated(layer: PreparedLayer, what: str) -> PortLayer:
+    """The layer, for what needs its ports.
 
     Raises:
         SolverError: Its cells are curved.
     """
-    if not isinstance(stage, PortStage):
+    if not isinstance(layer, PortLayer):
         raise SolverError(f"{what}: cells are curved (device.bend), set it to None")
-    return stage
+    return layer
 
 
 def solve_dc(
-    stages: Sequence[Stage],
+    layers: Sequence[PreparedLayer],
     inputs: Tensor,
     *,
     options: NewtonOptions | None = None,
@@ -155,7 +155,7 @@ def solve_dc(
     layer are solved together with the load of the next.
 
     Args:
-        stages: The layers.
+        layers: In order.
         inputs: (B, N) float64, V, at the first layer's input lines.
         options: Of Newton's method.
         power: Whether to compute the power of every source.
@@ -163,57 +163,57 @@ def solve_dc(
             outputs are; None: nothing.
 
     Returns:
-        Shapes (B, …), or (S, B, …) if the stages have samples. Differentiable with respect to
-        everything in stages and inputs that requires gradients.
+        Shapes (B, …), or (S, B, …) if the layers have samples. Differentiable with respect to
+        everything in layers and inputs that requires gradients.
 
     Raises:
         SolverError: Inputs do not fit the first layer, or are not float64.
     """
     options = NewtonOptions() if options is None else options
-    _check_inputs(stages, inputs)
-    samples = max(stage.shape[0] or 1 for stage in stages)
+    _check_inputs(layers, inputs)
+    samples = max(layer.shape[0] or 1 for layer in layers)
     # Zeros instead of inputs that are not finite: their samples fail, but neither the values nor
     # the gradients of the others see them.
     finite = torch.isfinite(inputs.sum(dim=-1))
     if not bool(finite.all()):
         inputs = torch.where(finite[:, None], inputs, torch.zeros_like(inputs))
     voltages = inputs.expand(samples, *inputs.shape)
-    layers: list[LayerSolution] = []
+    solutions: list[LayerSolution] = []
     powers: list[Power] = []
-    driven = _shifted(stages[0].drive(voltages, None, options), noise, 0)
+    driven = _shifted(layers[0].drive(voltages, None, options), noise, 0)
     steps = [] if driven.solved is None else [driven.solved]
-    for k, stage in enumerate(stages):
+    for k, layer in enumerate(layers):
         here = driven
-        if k + 1 < len(stages):
-            driven = stages[k + 1].drive(here.combined, stage, options)
+        if k + 1 < len(layers):
+            driven = layers[k + 1].drive(here.combined, layer, options)
             assert driven.solved is not None  # noqa: S101 - neurons drive the lines
             solved = driven.solved
             driven = _shifted(driven, noise, k + 1)
         else:
-            solved = solve_loaded(here.combined, stage.neuron, stage.load, options)
+            solved = solve_loaded(here.combined, layer.neuron, layer.load, options)
             if noise is not None:
                 solved = replace(solved, outputs=solved.outputs + noise[-1])
         steps.append(solved)
         if power:
-            neurons = stage.neuron.static_power(stage.vdd, solved.gates, solved.outputs)
+            neurons = layer.neuron.static_power(layer.vdd, solved.gates, solved.outputs)
             of_inputs, bias, amplifiers = here.power(neurons.drawn, first=k == 0)
             powers.append(Power(of_inputs, bias, neurons.supply, neurons.level_shift, amplifiers))
-        layers.append(LayerSolution(here.voltages, here.combined, solved.gates, solved.outputs))
+        solutions.append(LayerSolution(here.voltages, here.combined, solved.gates, solved.outputs))
     status = torch.stack([step.status for step in steps]).amax(0)
     status = torch.where(finite, status, int(Status.NOT_FINITE))
     failed = status != int(Status.CONVERGED)
     solution = Solution(
-        _unless(failed, layers[-1].outputs),
+        _unless(failed, solutions[-1].outputs),
         tuple(
-            LayerSolution(*(_unless(~finite, getattr(layer, part.name)) for part in fields(layer)))
-            for layer in layers
+            LayerSolution(*(_unless(~finite, getattr(found, part.name)) for part in fields(found)))
+            for found in solutions
         ),
         _sum_power(powers, failed) if power else None,
         status,
         torch.where(finite, torch.stack([step.residual for step in steps]).amax(0), torch.nan),
         torch.stack([step.iterations for step in steps]).sum(0),
     )
-    sampled = any(stage.shape[0] is not None for stage in stages)
+    sampled = any(layer.shape[0] is not None for layer in layers)
     return solution if sampled else combine(lambda tensor, dim: tensor[0], solution)
 
 
@@ -224,8 +224,8 @@ def _shifted(driven: Driven, noise: Sequence[Tensor] | None, layer: int) -> Driv
     return replace(driven, combined=driven.combined + noise[layer])
 
 
-def _check_inputs(stages: Sequence[Stage], inputs: Tensor) -> None:
-    expected = stages[0].shape[2] - 1
+def _check_inputs(layers: Sequence[PreparedLayer], inputs: Tensor) -> None:
+    expected = layers[0].shape[2] - 1
     if inputs.ndim != 2 or inputs.shape[1] != expected:
         raise SolverError(
             f"inputs must be (B, {expected}) voltages for the first layer, got "

@@ -23,7 +23,7 @@ from imac_torch.reference.nonlinear import Sinh
 
 
 @dataclass(frozen=True)
-class CellVoltages:
+class AcrossCells:
     """(B, H, V, R, K) V across the cells of both sides, (B, H, V, R) V at the line ends."""
 
     positive: Tensor
@@ -32,7 +32,7 @@ class CellVoltages:
     negative_end: Tensor
 
 
-class CurvedLayer:
+class CurvedCells:
     """One layer's cells in blocks, and its lines.
 
     Attributes:
@@ -63,7 +63,7 @@ class CurvedLayer:
         """The layer with (b, 2, H, V, R, K) S of the cells, lines eliminated."""
         return Eliminated(self, slopes, Interior.of(slopes[:, 0], slopes[:, 1], self.wires))
 
-    def ends(self, found: CellVoltages) -> tuple[Tensor, Tensor]:
+    def ends(self, found: AcrossCells) -> tuple[Tensor, Tensor]:
         """(B, M·L, H) V of the I+ and of the I- ends."""
         return self.by_row(found.positive_end), self.by_row(found.negative_end)
 
@@ -83,7 +83,7 @@ class Eliminated:
             has one.
     """
 
-    layer: CurvedLayer
+    layer: CurvedCells
     slopes: Tensor
     interior: Interior
 
@@ -156,12 +156,12 @@ class Tangents:
         currents = known.ports @ known.columns(layout.gather_inputs(inputs))
         return layout.scatter_inputs(known.vectors(currents) + self.drawn)
 
-    def follow(self, inputs: Tensor) -> CellVoltages:
+    def follow(self, inputs: Tensor) -> AcrossCells:
         """Voltages everywhere for (B, C) V on the input lines, the bias included."""
         known = self.eliminated
         voltages = known.columns(known.layer.layout.gather_inputs(inputs)[:, :, None, :])
         found, seen = known.interior.follow(voltages, self.injection)
         across = (found.input_line - side for side in (found.positive, found.negative))
-        return CellVoltages(
+        return AcrossCells(
             *(known.vectors(item) for item in (*across, seen.positive_end, seen.negative_end))
         )

@@ -24,7 +24,7 @@ from imac_torch.transient.inference import InferenceRun
 from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.transient.network import solve_transient
 from imac_torch.transient.options import TimingOptions, TransientOptions
-from imac_torch.transient.preparation import DynamicStage, prepare_transient
+from imac_torch.transient.preparation import DynamicLayer, prepare_transient
 from imac_torch.transient.result import TransientResult
 
 Made = TypeVar("Made")
@@ -76,7 +76,7 @@ class Analyses(nn.Module):
 
     # Time
 
-    def _in_time(self, options: TransientOptions) -> tuple[DynamicStage, ...]:
+    def _in_time(self, options: TransientOptions) -> tuple[DynamicLayer, ...]:
         for layer in self.analog_layers():
             if layer.config.device.bend is not None:
                 raise CircuitError(
@@ -85,7 +85,7 @@ class Analyses(nn.Module):
                 )
         interconnects = [layer.config.interconnect for layer in self.analog_layers()]
         return prepare_transient(
-            self.parts(), interconnects, self.prepare().stages, options, self.pace
+            self.parts(), interconnects, self.prepare().layers, options, self.pace
         )
 
     @lasting()

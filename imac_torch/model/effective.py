@@ -44,7 +44,7 @@ class Effective:
     @classmethod
     def of(cls, prepared: Prepared, native: Native, dtype: torch.dtype) -> Effective:
         """Of a circuit of one layer, in a type."""
-        stage = eliminated(prepared.stages[0], "a layer's matrix")
+        stage = eliminated(prepared.layers[0], "a layer's matrix")
         transfer = stage.ports.transfer
         if stage.ports.groups > 1:
             transfer = transfer.flatten(-3, -2)

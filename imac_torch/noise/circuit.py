@@ -18,7 +18,7 @@ from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Interconnect
-from imac_torch.dc.stage import Stage
+from imac_torch.dc.layer import PreparedLayer
 from imac_torch.elimination.linalg import solve
 from imac_torch.noise.layer import LayerAt, NoisyLayer
 from imac_torch.noise.neurons import NeuronsAt, SmallSignal
@@ -146,7 +146,7 @@ class NoisyCircuit:
     """
 
     layers: tuple[NoisyLayer, ...]
-    stages: tuple[Stage, ...]
+    stages: tuple[PreparedLayer, ...]
     specs: tuple[NeuronSpec, ...]
     capacitances: tuple[Tensor, ...]
 
@@ -155,7 +155,7 @@ class NoisyCircuit:
         cls,
         parts: Sequence[tuple[CrossbarSpec, NeuronSpec]],
         interconnects: Sequence[Interconnect],
-        stages: Sequence[Stage],
+        stages: Sequence[PreparedLayer],
         load_capacitance: float,
     ) -> NoisyCircuit:
         """Prepare a circuit.

@@ -343,7 +343,7 @@ def _layer(
     map_samples: int,
 ) -> tuple[LayerAnalysis, dict[str, Tensor]]:
     spec, voltages = layer.matrix.crossbar(), solution.layers[index]
-    stage = eliminated(network.prepare().stages[index], layer.name)
+    stage = eliminated(network.prepare().layers[index], layer.name)
     driven = voltages.inputs[solved]
     lines = torch.cat([driven, stage.vdd.expand(len(driven), 1)], dim=1)
     currents = stage.ports.input_currents(lines)

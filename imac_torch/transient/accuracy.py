@@ -29,7 +29,7 @@ from torch import Tensor
 from imac_torch.transient.integrator import GAMMA, Points, local_error
 from imac_torch.transient.lines import LineState
 from imac_torch.transient.neuronstage import Charged, StageLoad, propagate
-from imac_torch.transient.preparation import DynamicStage
+from imac_torch.transient.preparation import DynamicLayer
 from imac_torch.transient.state import NeuronState, StageState, present
 
 SMALLEST_PART: Final = 0.01
@@ -133,7 +133,7 @@ class Correction(NamedTuple):
 
 
 def correction(
-    stages: Sequence[DynamicStage],
+    stages: Sequence[DynamicLayer],
     loads: Sequence[StageLoad],
     step: float,
     states: tuple[StageState, StageState, StageState],
@@ -181,7 +181,7 @@ def correction(
 
 
 def _passed(
-    stages: Sequence[DynamicStage],
+    stages: Sequence[DynamicLayer],
     loads: Sequence[StageLoad],
     step: float,
     end: StageState,
@@ -221,7 +221,7 @@ def _passed(
 
 
 def corrected(
-    stages: Sequence[DynamicStage],
+    stages: Sequence[DynamicLayer],
     step: float,
     states: tuple[StageState, StageState, StageState],
     found: Correction,

@@ -21,7 +21,7 @@ from imac_torch.results.waveform import Waveforms, sample
 from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.transient.network import integrate, refusal, refused_samples
 from imac_torch.transient.options import TimingOptions
-from imac_torch.transient.preparation import DynamicStage
+from imac_torch.transient.preparation import DynamicLayer
 from imac_torch.transient.result import TransientResult
 
 
@@ -56,7 +56,7 @@ class InferenceRun:
 
     def __init__(
         self,
-        stages: Sequence[DynamicStage],
+        stages: Sequence[DynamicLayer],
         timing: Timing,
         options: TimingOptions | None = None,
         threshold: float | None = None,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from imac_torch.transient.accuracy import Earlier
 from imac_torch.transient.lines import Lines
-from imac_torch.transient.preparation import DynamicStage
+from imac_torch.transient.preparation import DynamicLayer
 from imac_torch.transient.state import StageState
 
 MISSED: Final = 0.154
@@ -49,7 +49,7 @@ def slopes(state: StageState) -> list[Tensor]:
 
 
 def met_kinks(
-    stages: Sequence[DynamicStage],
+    stages: Sequence[DynamicLayer],
     step: float,
     states: tuple[StageState, StageState, StageState],
     start: Sequence[Tensor] | None,

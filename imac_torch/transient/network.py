@@ -31,7 +31,7 @@ from imac_torch.transient.integrator import GAMMA, Points, ladder, quadrature
 from imac_torch.transient.lines import ExactLines, ReducedLines
 from imac_torch.transient.options import TransientOptions
 from imac_torch.transient.power import Powers
-from imac_torch.transient.preparation import DynamicStage
+from imac_torch.transient.preparation import DynamicLayer
 from imac_torch.transient.result import Recorder, TransientResult
 from imac_torch.transient.state import NeuronState
 from imac_torch.transient.step import FailedStep, Stepper, TriedStep
@@ -45,7 +45,7 @@ BESIDE: Final = 1e-3
 
 
 def solve_transient(
-    stages: Items[DynamicStage],
+    stages: Items[DynamicLayer],
     inputs: Tensor,
     timing: Timing,
     *,
@@ -101,7 +101,7 @@ def _limit(options: TransientOptions) -> float:
 
 
 def integrate(
-    stages: Items[DynamicStage],
+    stages: Items[DynamicLayer],
     inputs: Tensor,
     timing: Timing,
     *,
@@ -126,7 +126,7 @@ def integrate(
 
 
 def _require_memory(
-    stages: Items[DynamicStage], inputs: Tensor, timing: Timing, options: TransientOptions
+    stages: Items[DynamicLayer], inputs: Tensor, timing: Timing, options: TransientOptions
 ) -> None:
     """Refuse a batch whose states and waveforms do not fit."""
     batch, periods, _ = inputs.shape

@@ -11,7 +11,7 @@ from torch import Tensor
 from imac_torch.errors import SolverError
 from imac_torch.transient.drive import DrivePoint
 from imac_torch.transient.lines import LineState
-from imac_torch.transient.preparation import DynamicStage
+from imac_torch.transient.preparation import DynamicLayer
 from imac_torch.transient.state import NeuronState, present, with_bias
 
 
@@ -31,7 +31,7 @@ class Powers(NamedTuple):
 
 
 def source_powers(
-    stages: Sequence[DynamicStage],
+    stages: Sequence[DynamicLayer],
     point: DrivePoint,
     lines: Sequence[LineState | None],
     neurons: Sequence[NeuronState],
@@ -78,7 +78,7 @@ def source_powers(
 
 
 def line_ends(
-    stages: Sequence[DynamicStage],
+    stages: Sequence[DynamicLayer],
     point: DrivePoint,
     lines: Sequence[LineState | None],
     neurons: Sequence[NeuronState],

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Interconnect, Timing
-from imac_torch.dc.network import PortStage, eliminated
-from imac_torch.dc.stage import Stage
+from imac_torch.dc.layer import PreparedLayer
+from imac_torch.dc.network import PortLayer, eliminated
 from imac_torch.errors import SolverError
 from imac_torch.numeric.budget import lines_bytes, require_memory
 from imac_torch.periphery.neuron.base import NeuronSpec
@@ -33,7 +33,7 @@ STEEPER = 2.0
 
 
 @dataclass(frozen=True)
-class DynamicStage:
+class DynamicLayer:
     """One layer in time.
 
     Attributes:
@@ -44,7 +44,7 @@ class DynamicStage:
         pole: 1/s, of the amplifiers; None: infinitely fast.
     """
 
-    static: PortStage
+    static: PortLayer
     lines: ReducedLines | ExactLines
     neurons: DynamicNeurons
     pole: float | None
@@ -57,7 +57,7 @@ class DynamicStage:
         wires = not isinstance(self.lines, ReducedLines) or self.lines.model.order > 0
         return self.pole is not None or wires or any(bool((part != 0.0).any()) for part in held)
 
-    def with_load(self, capacitance: float) -> DynamicStage:
+    def with_load(self, capacitance: float) -> DynamicLayer:
         """The same with a capacitance (F) from every output to ground besides."""
         total = self.neurons.capacitance + capacitance
         return replace(self, neurons=replace(self.neurons, capacitance=total))
@@ -66,10 +66,10 @@ class DynamicStage:
 def prepare_transient(
     layers: Sequence[tuple[CrossbarSpec, NeuronSpec]],
     interconnects: Sequence[Interconnect],
-    stages: Sequence[Stage],
+    stages: Sequence[PreparedLayer],
     options: TransientOptions | None = None,
     timing: Timing | None = None,
-) -> tuple[DynamicStage, ...]:
+) -> tuple[DynamicLayer, ...]:
     """Everything that does not depend on inputs.
 
     Args:
@@ -145,7 +145,7 @@ def prepare_transient(
         )
         hertz = crossbar.read_out.pole
         pole = None if hertz is None else 2.0 * math.pi * hertz
-        result.append(DynamicStage(stage, lines[k], neurons, pole))
+        result.append(DynamicLayer(stage, lines[k], neurons, pole))
     return tuple(result)
 
 

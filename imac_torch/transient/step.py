@@ -46,7 +46,7 @@ from imac_torch.transient.neuronstage import (
 )
 from imac_torch.transient.options import TransientOptions
 from imac_torch.transient.power import Powers, line_ends, source_powers
-from imac_torch.transient.preparation import DynamicStage
+from imac_torch.transient.preparation import DynamicLayer
 from imac_torch.transient.state import RATES, NeuronState, StageState, present, with_bias
 
 NEWTON_SHARE: Final = 1e-2
@@ -103,7 +103,7 @@ class Stepper:
     """
 
     def __init__(
-        self, stages: Items[DynamicStage], sequence: Sequence, options: TransientOptions
+        self, stages: Items[DynamicLayer], sequence: Sequence, options: TransientOptions
     ) -> None:
         loaded = stages[-1].with_load(sequence.timing.load_capacitance)
         self.stages = (*stages[:-1], loaded)

@@ -39,7 +39,7 @@ class Driven(ABC):
 
 
 @dataclass(frozen=True)
-class Stage(ABC):
+class PreparedLayer(ABC):
     """One layer ready to be solved.
 
     Attributes:
@@ -63,7 +63,7 @@ class Stage(ABC):
 
     @abstractmethod
     def drive(
-        self, sources: Tensor, before: Stage | None, options: NewtonOptions
+        self, sources: Tensor, before: PreparedLayer | None, options: NewtonOptions
     ) -> Driven:
         """Solve what drives the lines, and the crossbars as far as that takes.
 
