@@ -456,12 +456,14 @@ def evaluating(*modules: nn.Module | None) -> Iterator[None]:
     Args:
         modules: None is left out.
     """
-    parts = [part for module in modules if module is not None for part in module.modules()]
-    modes = [(part, part.training) for part in parts]
+    given = [(module, module.training) for module in modules if module is not None]
+    modes = [(part, part.training) for module, _ in given for part in module.modules()]
     try:
-        for part in parts:
-            part.training = False
+        for module, _ in given:
+            module.eval()  # not only a flag: what parts of their own do then is theirs
         yield
     finally:
+        for module, training in given:
+            module.train(training)
         for part, training in modes:
             part.training = training

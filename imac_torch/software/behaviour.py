@@ -60,8 +60,8 @@ def own_behaviour(module: nn.Module, kind: type[nn.Module]) -> str | None:
             return f"has {_article(name)} that was replaced on the instance"
     if sets_its_mode(module) and next(module.children(), None) is None:
         before, module.training = module.training, True
-        lasting = module.eval().training
-        module.training = before
+        module.train(False)  # what a model's eval calls on its parts
+        lasting, module.training = module.training, before
         if lasting:
             return "stays in training mode when it is put into evaluation mode"
     forward = _defined(kind, "forward")
