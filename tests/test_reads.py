@@ -75,6 +75,8 @@ def test_configured_reads_are_drawn_for_every_image():
     torch.testing.assert_close(report.outputs, found, rtol=0, atol=1e-8)
     network(same.requires_grad_()).sum().backward()
     assert all(bool(layer.weight.grad.any()) for layer in network.analog_layers())
+    single = imac.convert(mlp(4, 2), network.config, generator=torch.Generator().manual_seed(2))
+    assert len(single(same.detach()).unique(dim=0)) == 4  # one matrix in each read
     # What is not read is programmed, and without noise every read is that.
     quiet = noisy(sigma=0.0)
     with network.segment.reading(None):

@@ -404,7 +404,7 @@ class Segment(Analyses):
         native = self.engine
         if len(self.layers) > 1 or not isinstance(native, Native):
             return None
-        if self.first.config.device.bend is not None:
+        if self.first.config.device.bend is not None or self.first.matrix.varies_by_read:
             return None
 
         def make() -> Effective:
