@@ -20,7 +20,9 @@ from imac_torch import (
     DEVICES,
     Amplifier,
     Config,
+    Converter,
     Crossbar,
+    Driver,
     Interconnect,
     LayerConfig,
     Memristor,
@@ -37,6 +39,7 @@ from imac_torch.config.kinds import READ_OUT_KINDS
 from imac_torch.conversion.convert import unread
 from imac_torch.errors import ConfigError, SettingWarning
 from imac_torch.finfet import builtin_14nm_hp, write_model_card
+from imac_torch.model.converters import fit_converters
 from imac_torch.periphery.neuron.neurontable import InterpolationError, NeuronTable
 from imac_torch.periphery.readout import Differential, register_read_out
 from imac_torch.reports.area import network_area
@@ -75,12 +78,17 @@ class Change:
     value: Any
     output: str
     given: dict[str, Any] = field(default_factory=dict)
+    sizes: tuple[int, ...] = (6, 4, 2)
 
 
 CAPACITIVE = {"interconnect.capacitance": True}
 FINFET = {"neuron.kind": "finfet"}
 TRANSISTOR_NOISE = {**FINFET, "amplifier.gain": 10.0}
 TRANSISTORS = {**FINFET, "neuron.model_directory": "cards"}
+DAC, SAR, FLASH = {"driver.kind": "dac"}, {"converter.kind": "sar"}, {"converter.kind": "flash"}
+SHARED = {**SAR, "converter.shared_by": 2}
+ALONE = {"neuron.kind": None}  # of a layer without an activation
+SPLIT = {**SAR, **ALONE, "converter.after": "partition", "crossbar.columns": 3}
 MATCHED = {"mapping.scheme": "matched", "mapping.levels": "continuous"}
 
 CHANGES = {
@@ -150,7 +158,35 @@ CHANGES = {
     "noise.lowest": Change(1e4, "noise", TRANSISTOR_NOISE),
     "noise.neurons": Change(False, "noise"),
     "noise.flicker": Change(False, "noise", TRANSISTOR_NOISE),
+    "driver.kind": Change("dac", "voltages"),
+    "driver.bits": Change(4, "voltages", DAC),
+    "driver.sign": Change("two_pass", "scores", {**DAC, **ALONE, "supplies.vss": -0.6}, (6, 2)),
+    "driver.line_energy": Change(1e-12, "costs", DAC),
+    "driver.step_energy": Change(1e-13, "costs", DAC),
+    "driver.unit_area": Change(1e-12, "costs", DAC),
+    "converter.kind": Change("sar", "scores"),
+    "converter.bits": Change(3, "scores", SAR),
+    "converter.after": Change(
+        "partition", "scores", {**SAR, **ALONE, "crossbar.columns": 3}, (6, 2)
+    ),
+    "converter.shared_by": Change(2, "costs", SAR),
+    "converter.range": Change("mse", "scores", {**SAR, "converter.bits": 2}),
+    "converter.coverage": Change(0.5, "scores", SAR),
+    "converter.limits": Change((-0.5, 1.0), "scores", SAR),
+    "converter.clock": Change(2e9, "costs", SAR),
+    "converter.walden": Change(1e-14, "costs", SAR),
+    "converter.schreier": Change(165.0, "costs", {**SAR, "converter.bits": 16}),
+    "converter.comparator_energy": Change(1e-14, "costs", FLASH),
+    "converter.comparator_area": Change(1e-10, "costs", FLASH),
+    "converter.bit_area": Change(1e-10, "costs", SAR),
+    "converter.unit_area": Change(1e-12, "costs", SAR),
+    "converter.hold_energy": Change(1e-14, "costs", SHARED),
+    "converter.hold_area": Change(1e-13, "costs", SHARED),
+    "converter.add_energy": Change(1e-14, "costs", SPLIT, (6, 2)),
+    "converter.add_area": Change(1e-11, "costs", SPLIT, (6, 2)),
     "temperature": Change(350.0, "voltages", FINFET),
+    "layers.driver": Change({"kind": "dac"}, "voltages"),
+    "layers.converter": Change({"kind": "sar"}, "scores", ALONE, (6, 2)),
     "layers.device": Change({"rlow": 50e3}, "voltages", {"amplifier.gain": 10.0}),
     "layers.crossbar": Change({"columns": 3}, "voltages"),
     "layers.amplifier": Change({"gain": 7.0}, "voltages"),
@@ -243,6 +279,12 @@ def observe(output, config, tmp_path, sizes=(6, 4, 2)):
     inputs = 0.7 * signs(3, 6)
     if output == "inputs":
         return network.voltages(inputs)
+    if output == "costs":
+        costs = network.segment.border_costs
+        return torch.tensor([costs.energy(), costs.latency(), costs.area()]).double().log()
+    if output == "scores":
+        fit_converters(network, lambda: network(inputs))
+        return network(inputs).detach()
     if output == "latency":
         # Equal steps: what differs is not where time points lie. In ns.
         options = TransientOptions(control=StepControl(fixed=1e-10))
@@ -270,8 +312,8 @@ def test_field_changes_an_output(path, files, tmp_path):
     change = CHANGES[path]
     before = build(change.given, files)
     after = build({**change.given, path: change.value}, files)
-    assert unread(mlp(6, 4, 2), after) == []
-    assert differ(change.output, before, after, tmp_path)
+    assert unread(mlp(*change.sizes), after) == []
+    assert differ(change.output, before, after, tmp_path, sizes=change.sizes)
 
 
 def differ(output, before, after, tmp_path, **network):
@@ -303,6 +345,7 @@ class Idle:
     only: tuple[int, ...] = (6, 4, 2)
 
 
+LIMITS = {**SAR, "converter.limits": (-0.5, 1.0)}
 NO_RESISTANCE = {"interconnect.resistance": False}
 IDLE = {
     "device.states": Idle(4),
@@ -333,13 +376,38 @@ IDLE = {
     "neuron.subcircuit": Idle("mine.sp", {"neuron.kind": None}, only=(6, 2)),
     "mapping.scale": Idle("row", MATCHED),
     "mapping.slice_base": Idle(2),
+    "driver.bits": Idle(4),
+    "driver.sign": Idle("two_pass"),
+    "driver.line_energy": Idle(1e-12),
+    "driver.step_energy": Idle(1e-13),
+    "driver.unit_area": Idle(1e-12),
+    "converter.bits": Idle(4),
+    "converter.shared_by": Idle(2),
+    "converter.range": Idle("max", LIMITS),
+    "converter.coverage": Idle(0.5, {**SAR, "converter.range": "mse"}),
+    "converter.limits": Idle((-0.5, 1.0)),
+    "converter.clock": Idle(2e9),
+    "converter.walden": Idle(1e-14, FLASH),
+    "converter.schreier": Idle(165.0),
+    "converter.comparator_energy": Idle(1e-14, SAR),
+    "converter.comparator_area": Idle(1e-10, SAR),
+    "converter.bit_area": Idle(1e-10, FLASH),
+    "converter.unit_area": Idle(1e-12, FLASH),
+    "converter.hold_energy": Idle(1e-14, SAR),
+    "converter.hold_area": Idle(1e-13, SAR),
+    "converter.add_energy": Idle(1e-14, {**SAR, "crossbar.columns": 3}),
+    "converter.add_area": Idle(
+        1e-11, {**SAR, **ALONE, "converter.after": "partition"}, only=(6, 2)
+    ),
 }
 
 
 def test_every_condition_is_tested():
     paths = set(walk(Config))
     assert set(CONDITIONS) <= paths
-    assert set(CONDITIONS) == set(IDLE) | {"supplies.input_scale"}
+    # Some layer is the first, some the last: what they take of a network is read.
+    always = {"supplies.input_scale", "driver.kind", "converter.kind"}
+    assert set(CONDITIONS) == set(IDLE) | always
 
 
 @pytest.mark.parametrize("path", IDLE)
@@ -352,6 +420,8 @@ def test_a_field_that_is_said_to_be_unread_changes_nothing(path, files, tmp_path
     with pytest.warns(SettingWarning, match=f"without effect.*{path} = .*it needs "):
         convert(mlp(*idle.only), after)
     outputs = ["voltages", "latency"] + ["netlist"] * (not idle.written)
+    if path.startswith(("driver.", "converter.")):  # no circuit knows of the others
+        outputs = ["voltages", "scores", "costs"]
     for output in outputs:
         assert not differ(output, before, after, tmp_path, sizes=idle.only)
 
@@ -382,13 +452,15 @@ def test_unread_overrides_of_a_layer_are_named():
         neuron=Neuron(kind="logistic", slope=9.0),
         layers={
             "0": LayerConfig(neuron={"fins": 3, "slope": 8.0}, device={"states": 5}),
-            "2": LayerConfig(neuron={"slope": 7.0}, mapping={"scheme": "matched"}),
+            "2": LayerConfig(
+                neuron={"slope": 7.0}, mapping={"scheme": "matched"}, driver={"kind": "dac"}
+            ),
         },
     )
     found = [item.path for item in unread(mlp(6, 4, 2), config)]
     assert found == [
         "neuron.slope", 'layers."0".device.states', 'layers."0".neuron.fins',
-        'layers."2".neuron.slope',
+        'layers."2".neuron.slope', 'layers."2".driver.kind',
     ]  # fmt: skip
     # A value that one layer reads, or that all follow, is no setting without effect.
     states = Config(device=Memristor(states=5), layers={"2": {"mapping": {"scheme": "matched"}}})
@@ -566,6 +638,8 @@ CONFIGS = {
         ),
         timing=Timing(period=1e-9, transition=1e-12, load_capacitance=1e-14),
         mapping=WeightMapping(levels=(-1.0, -0.1, 0.3, 1.0), scheme="matched", scale="row"),
+        driver=Driver(kind="bit_serial", bits=6, sign="two_pass"),
+        converter=Converter(kind="ramp", after="partition", limits=(-0.25, 1 / 3)),
         temperature=273.15,
         layers={
             "0.2": LayerConfig(
@@ -573,6 +647,7 @@ CONFIGS = {
                 mapping={"levels": [-1.0, 1.0]},
                 crossbar={"horizontal": (1, 2, 3)},
                 neuron={"rhigh": None, "kind": "logistic"},
+                converter={"limits": [-0.5, 0.5], "bits": 5},
             ),
             "head.out": LayerConfig(device={"rlow": 1e3, "states": None}),
         },

@@ -6,6 +6,7 @@ the inputs of IMAC-Sim is in each field's text (``IMAC-Sim: name``).
 """
 
 from imac_torch.config.array import Crossbar, Interconnect, Memristor
+from imac_torch.config.borders import Converter, Driver
 from imac_torch.config.config import SCHEMA, UNSET, Config, LayerConfig
 from imac_torch.config.mapping import LARGEST_WEIGHT_BITS, WeightMapping
 from imac_torch.config.operation import Noise, Supplies, Timing
@@ -26,7 +27,9 @@ __all__ = [
     "UNSET",
     "Amplifier",
     "Config",
+    "Converter",
     "Crossbar",
+    "Driver",
     "Interconnect",
     "LayerConfig",
     "Memristor",

@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from imac_torch.base.files import parse_json, parse_toml, read_text, write_text
 from imac_torch.config.array import Crossbar, Interconnect, Memristor
+from imac_torch.config.borders import Converter, Driver
 from imac_torch.config.mapping import WeightMapping
 from imac_torch.config.operation import Noise, Supplies, Timing
 from imac_torch.config.periphery import Amplifier, Neuron
@@ -61,6 +62,8 @@ class LayerConfig(Section):
     amplifier: dict[str, Any] = Field(default_factory=dict, description="Fields of Amplifier.")
     neuron: dict[str, Any] = Field(default_factory=dict, description="Fields of Neuron.")
     mapping: dict[str, Any] = Field(default_factory=dict, description="Fields of mapping.")
+    driver: dict[str, Any] = Field(default_factory=dict, description="Fields of Driver.")
+    converter: dict[str, Any] = Field(default_factory=dict, description="Fields of Converter.")
 
     @field_validator("*", mode="after")
     @classmethod
@@ -84,6 +87,8 @@ class Config(Section):
     timing: Timing = Field(default_factory=Timing)
     mapping: WeightMapping = Field(default_factory=WeightMapping)
     noise: Noise = Field(default_factory=Noise)
+    driver: Driver = Field(default_factory=Driver)
+    converter: Converter = Field(default_factory=Converter)
     temperature: Annotated[float, TEMPERATURE] = Field(
         298.15, gt=0, description="K. Of the transistors, and of all that is noisy."
     )

@@ -10,7 +10,15 @@ from typing import Any, Final
 from imac_torch.base.registry import Registry
 from imac_torch.errors import NetlistError
 
-__all__ = ["DEVICE_EFFECTS", "DIALECTS", "ENGINES", "NEURON_KINDS", "READ_OUT_KINDS"]
+__all__ = [
+    "CONVERTER_KINDS",
+    "DEVICE_EFFECTS",
+    "DIALECTS",
+    "DRIVER_KINDS",
+    "ENGINES",
+    "NEURON_KINDS",
+    "READ_OUT_KINDS",
+]
 
 # One line per kind. Of those that compute the same activation the first is the default.
 NEURON_KINDS: Final[Registry[Any]] = Registry(
@@ -38,6 +46,31 @@ READ_OUT_KINDS: Final[Registry[Any]] = Registry(
     instantiate=False,
 )
 """Classes of :class:`imac_torch.periphery.readout.ReadOut`."""
+
+_BORDER: Final = "imac_torch.periphery.border"
+
+DRIVER_KINDS: Final[Registry[Any]] = Registry(
+    "driver",
+    {
+        "ideal": None,  # nothing is there, and nobody asks it
+        "dac": f"{_BORDER}.dac:Dac",
+        "bit_serial": f"{_BORDER}.bit_serial:BitSerial",
+    },
+    instantiate=False,
+)
+"""Classes of :class:`imac_torch.periphery.border.DriverKind`."""
+
+CONVERTER_KINDS: Final[Registry[Any]] = Registry(
+    "converter",
+    {
+        "ideal": None,
+        "flash": f"{_BORDER}.flash:Flash",
+        "sar": f"{_BORDER}.sar:Sar",
+        "ramp": f"{_BORDER}.ramp:Ramp",
+    },
+    instantiate=False,
+)
+"""Classes of :class:`imac_torch.periphery.border.ConverterKind`."""
 
 _EFFECTS: Final = "imac_torch.devices.effects"
 _PRESETS: Final = "imac_torch.devices.presets"

@@ -9,11 +9,14 @@ from typing import Final
 
 __all__ = [
     "AGE",
+    "AREA",
     "BEND",
     "CAPACITANCE",
+    "DECIBEL",
     "ENERGY",
     "FRACTION",
     "FREQUENCY",
+    "JOULE",
     "LENGTH",
     "PERMITTIVITY",
     "RESISTANCE",
@@ -48,6 +51,12 @@ _OTHERS: Final[dict[str, tuple[tuple[tuple[str, ...], float, float], ...]]] = {
     "F/m": ((("vacuum permittivities", "eps0"), 8.8541878128e-12, 0.0),),
     "nm": ((("m",), 1e9, 0.0),),
     "eV": ((("meV",), 1e-3, 0.0),),
+    "J": (
+        (("fJ",), 1e-15, 0.0), (("pJ",), 1e-12, 0.0), (("aJ",), 1e-18, 0.0),
+        (("nJ",), 1e-9, 0.0),
+    ),
+    "m²": ((("µm²", "um2", "um^2"), 1e-12, 0.0), (("mm²", "mm2", "mm^2"), 1e-6, 0.0)),
+    "dB": (),
     "1": ((("%",), 1e-2, 0.0),),
 }  # fmt: skip
 _OWN: Final = {"Ω": ("Ω", "ohm", "Ohm"), "K": ("K",), "1": ()}
@@ -146,6 +155,12 @@ TIME: Final = Quantity("s", (1e-15, 1e-2), 1e6)
 """Of an inference."""
 AGE: Final = Quantity("s", (1e-9, 1e10))
 """Of devices since they were programmed."""
+JOULE: Final = Quantity("J", (1e-18, 1e-6), 1.0)
+"""Of one operation: from an attojoule to what a processor takes for thousands of them."""
+AREA: Final = Quantity("m²", (1e-16, 1e-5), 1.0)
+"""Of a circuit: from a transistor to a chip."""
+DECIBEL: Final = Quantity("dB", (100.0, 220.0), 400.0)
+"""Of Schreier's figure of merit; no converter of the last decades is outside."""
 ENERGY: Final = Quantity("eV", (1e-3, 10.0))
 """Of activation."""
 TRANSISTOR_NODE: Final = Quantity("nm", (1.0, 1000.0), 1e6)

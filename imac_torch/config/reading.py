@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from imac_torch.config.config import Config, LayerConfig
-from imac_torch.config.kinds import NEURON_KINDS, READ_OUT_KINDS
+from imac_torch.config.kinds import CONVERTER_KINDS, DRIVER_KINDS, NEURON_KINDS, READ_OUT_KINDS
 
 __all__ = [
     "CONDITIONS",
@@ -39,7 +39,8 @@ class Place:
         ideal: Whether its neurons are shapes only, which draw nothing at their inputs.
         active: Whether the configuration is about them; else they are a read-out on its own.
         inputs: Without the bias.
-        last: Whether it is the last layer.
+        first: Whether it is the first layer of a circuit.
+        last: Whether it is the last one.
         scaled: Whether supplies.input_scale is the scale of its inputs.
     """
 
@@ -49,6 +50,7 @@ class Place:
     ideal: bool
     active: bool
     inputs: int
+    first: bool = False
     last: bool = False
     scaled: bool = False
 
@@ -64,6 +66,14 @@ class Place:
     def subcircuit(self) -> bool:
         """Whether netlists have a sub-circuit of the user's, which may declare any parameter."""
         return self.config.neuron.subcircuit is not None and self.active
+
+    @property
+    def adds(self) -> bool:
+        """Whether results of passes, partitions or slices are added in software."""
+        driver, parts = self.config.driver, self.parts * self.config.mapping.slices
+        several = driver.kind != "ideal" and driver.sign == "two_pass"
+        several = several or driver.kind == "bit_serial"
+        return several or (self.config.converter.after == "partition" and parts > 1)
 
     @property
     def draws(self) -> bool:
@@ -101,6 +111,40 @@ def _amplifier(field: str) -> Condition:
     )
 
 
+def _driver(field: str) -> Condition:
+    """Some kinds of driver read it."""
+
+    def holds(place: Place) -> bool:
+        kind = DRIVER_KINDS.get(place.config.driver.kind)
+        return place.first and kind is not None and field in kind.reads
+
+    return Condition(holds, f"driver.kind = {{driver_{field}}} in the first layer of a circuit")
+
+
+def _converter(
+    field: str, more: Callable[[Place], bool] = lambda place: True, words: str = ""
+) -> Condition:
+    """Some kinds of converter read it, maybe only where more holds."""
+
+    def holds(place: Place) -> bool:
+        kind = CONVERTER_KINDS.get(place.config.converter.kind)
+        return place.last and kind is not None and field in kind.reads and more(place)
+
+    needs = f"converter.kind = {{converter_{field}}} in the last layer of a circuit{words}"
+    return Condition(holds, needs)
+
+
+def _by_samples(place: Place) -> bool:
+    return place.config.converter.limits is None
+
+
+_NO_ENDS: Final = ", and no converter.limits"
+_SHARED: Final = (lambda place: place.config.converter.shared_by > 1, " and shared_by > 1")
+_ADDED: Final = (
+    lambda place: place.adds,
+    " and something to add: a driver with several passes, or converter.after = 'partition' in a "
+    "layer of several partitions",
+)
 _CAPACITANCE: Final = Condition(
     lambda place: place.config.interconnect.capacitance, "interconnect.capacitance = true"
 )
@@ -179,6 +223,33 @@ CONDITIONS: Final[Mapping[str, Condition]] = {
     "mapping.slice_base": Condition(
         lambda place: place.config.mapping.slices > 1, "mapping.slices > 1"
     ),
+    "driver.kind": Condition(lambda place: place.first, "the first layer of a circuit"),
+    "driver.bits": _driver("bits"),
+    "driver.sign": _driver("sign"),
+    "driver.line_energy": _driver("line_energy"),
+    "driver.step_energy": _driver("step_energy"),
+    "driver.unit_area": _driver("unit_area"),
+    "converter.kind": Condition(lambda place: place.last, "the last layer of a circuit"),
+    "converter.bits": _converter("bits"),
+    "converter.shared_by": _converter("shared_by"),
+    "converter.range": _converter("range", _by_samples, _NO_ENDS),
+    "converter.coverage": _converter(
+        "coverage",
+        lambda place: _by_samples(place) and place.config.converter.range == "percentile",
+        f", with converter.range = 'percentile'{_NO_ENDS}",
+    ),
+    "converter.limits": _converter("limits"),
+    "converter.clock": _converter("clock"),
+    "converter.walden": _converter("walden"),
+    "converter.schreier": _converter("schreier"),
+    "converter.comparator_energy": _converter("comparator_energy"),
+    "converter.comparator_area": _converter("comparator_area"),
+    "converter.bit_area": _converter("bit_area"),
+    "converter.unit_area": _converter("unit_area"),
+    "converter.hold_energy": _converter("hold_energy", *_SHARED),
+    "converter.hold_area": _converter("hold_area", *_SHARED),
+    "converter.add_energy": _converter("add_energy", *_ADDED),
+    "converter.add_area": _converter("add_area", *_ADDED),
 }
 """By field: when it is read."""
 
@@ -259,14 +330,15 @@ def unread_settings(
 
 
 def _needs(condition: Condition) -> str:
-    """With the kinds of neuron or read-out that read a field."""
+    """With the kinds of neuron, read-out, driver or converter that read a field."""
     names: dict[str, list[str]] = {}
-    for kind in NEURON_KINDS:
-        for field in kind.reads:
-            names.setdefault(field, []).append(kind.name)
-    for read_out in READ_OUT_KINDS:
-        for field in read_out.reads:
-            names.setdefault(f"amplifier_{field}", []).append(read_out.kind)
+    for prefix, registry in (
+        ("", NEURON_KINDS), ("amplifier_", READ_OUT_KINDS), ("driver_", DRIVER_KINDS),
+        ("converter_", CONVERTER_KINDS),
+    ):  # fmt: skip
+        for name, kind in zip(registry.names, registry, strict=True):
+            for field in () if kind is None else kind.reads:
+                names.setdefault(prefix + field, []).append(name)
     return condition.needs.format(**{field: ", ".join(kinds) for field, kinds in names.items()})
 
 

@@ -45,6 +45,7 @@ from imac_torch.errors import ConversionError, ConversionWarning, DataError
 from imac_torch.mapping.quantization import deviation
 from imac_torch.model.linear import IMACLinear
 from imac_torch.model.network import IMACNetwork
+from imac_torch.model.segment import circuits_alone
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.activations import Unbounded
 from imac_torch.results.solution import Solution
@@ -174,6 +175,7 @@ def relative_error(found: Tensor, wanted: Tensor, scale: float = 1.0) -> float:
 
 
 @lasting()
+@circuits_alone
 def ablate(
     network: IMACNetwork,
     inputs: Tensor,

@@ -96,9 +96,16 @@ def check_names(config: Config, layers: Sequence[Placed]) -> None:
         )
 
 
+def converts_alone(config: Config, path: str) -> bool:
+    """Whether a layer has converters behind it wherever it stands: it is a circuit of its own."""
+    override = config.layers.get(path, LayerConfig()).converter
+    return bool(override.get("after", config.converter.after) != "segment")
+
+
 def places_of(layers: Sequence[Placed], config: Config) -> list[Place]:
     """The layers, as far as what they read of a configuration depends on them."""
     places = []
+    alone = [converts_alone(config, layer.path) for layer in layers]
     for index, layer in enumerate(layers):
         trained = layer.source.trained
         scaling = None if trained is None else trained.scaling
@@ -112,7 +119,8 @@ def places_of(layers: Sequence[Placed], config: Config) -> list[Place]:
                 ideal=kind.ideal,
                 active=not kind.activation.read_out or own.neuron.kind == kind.name,
                 inputs=layer.source.weight.shape[1],
-                last=layer.last,
+                first=layer.first or alone[index] or alone[index - 1],
+                last=layer.last or alone[index] or alone[index + 1],
                 scaled=layer.first
                 and (scaling is None or scaling.input_scale == config.supplies.input_scale),
             )

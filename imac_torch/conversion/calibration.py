@@ -37,6 +37,7 @@ from imac_torch.errors import ConversionError, MappingError
 from imac_torch.mapping.states import InputStatistics
 from imac_torch.model.linear import IMACLinear, Scaling
 from imac_torch.model.network import IMACNetwork
+from imac_torch.model.segment import circuits_alone
 from imac_torch.numeric.modes import lasting
 
 CLOSE: Final = 0.5
@@ -119,6 +120,7 @@ def calibrate(
 
 
 @lasting()
+@circuits_alone
 def fit(
     network: IMACNetwork,
     batches: Iterable[Tensor] | Tensor,

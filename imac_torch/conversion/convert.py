@@ -16,6 +16,7 @@ from imac_torch.config import Config, Unread, WeightMapping, unread_settings
 from imac_torch.conversion.building import (
     analog_layer,
     check_names,
+    converts_alone,
     losses_of,
     places_of,
     trained_config,
@@ -132,6 +133,12 @@ def convert(
         samples = join_samples(cast("Iterable[Tensor] | Tensor", samples))
         features = _features(plan, samples)
     config = trained_config(plan.placed) if config is None else config
+    alone = [converts_alone(config, leaf.path) for leaf, _, _ in plan.layers]
+    if any(alone) and len(alone) > 1:
+        return convert_graph(
+            model, config, exclude=exclude, include=None, generator=generator, engine=engine,
+            samples=samples, otherwise=None,
+        )  # fmt: skip
     config = config if features is None else Fitting._of(plan, features).config(config)
     check_names(config, plan.placed)
     layers = []
@@ -161,6 +168,8 @@ def convert(
         module.training = model.training
     if samples is not None and _fits(layers, plain):
         fit(network, samples, losses, rounds=rounds, progress=progress)
+    if samples is not None:
+        network.find_converter_ranges([((samples,), {})])
     losses.warn("what this conversion loses", stacklevel=2)
     return network
 

@@ -77,6 +77,11 @@ class CurvedDriven(Driven):
     ends: tuple[Tensor, Tensor]
     currents: Tensor
 
+    @property
+    def read_outs(self) -> Tensor:
+        """See :class:`Driven`."""
+        return self.stage.spec.read_out.output(*self.ends)
+
     def power(self, drawn: Tensor, *, first: bool) -> tuple[Tensor, Tensor, Tensor]:
         """See :class:`Driven`."""
         by_inputs = (self.voltages * self.currents[..., :-1]).sum(-1)

@@ -28,6 +28,11 @@ class Driven(ABC):
     combined: Tensor
     solved: NeuronSolution | None
 
+    @property
+    @abstractmethod
+    def read_outs(self) -> Tensor:
+        """(S, B, M·L, H) V that every read-out gives, before partitions and slices meet."""
+
     @abstractmethod
     def power(self, drawn: Tensor, *, first: bool) -> tuple[Tensor, Tensor, Tensor]:
         """(S, B) W of the inputs, the bias and the read-outs.

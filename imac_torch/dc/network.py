@@ -26,6 +26,14 @@ class PortsDriven(Driven):
 
     layer: PortLayer
 
+    @property
+    def read_outs(self) -> Tensor:
+        """See :class:`Driven`."""
+        network = self.stage.network
+        lines = with_bias(self.stage.by_groups(self.voltages), self.stage.vdd)
+        found = network.read_out.output(*network.end_voltages(lines))
+        return found if network.groups == 1 else found.transpose(1, 2).flatten(2, 3)
+
     def power(self, drawn: Tensor, *, first: bool) -> tuple[Tensor, Tensor, Tensor]:
         """See :class:`Driven`."""
         network, vdd = self.layer.network, self.layer.vdd

@@ -11,16 +11,16 @@ from imac_torch.config import Supplies
 from imac_torch.errors import CircuitError, SettingWarning
 
 
-def encode(inputs: Tensor, supplies: Supplies, scale: float) -> Tensor:
-    """Software inputs as voltages: +scale is vdd, 0 is 0 V, -scale is vss, linear between.
+def relative_inputs(inputs: Tensor, supplies: Supplies, scale: float) -> Tensor:
+    """Software inputs relative to full scale.
 
     Args:
         inputs: (B, N) float64.
-        supplies: Supplies and the kind of coding.
+        supplies: The kind of coding.
         scale: Software input that is full scale.
 
     Returns:
-        (B, N) V.
+        (B, N) in [-1, 1].
 
     Raises:
         CircuitError: An input is not finite or, with the linear coding, beyond full scale.
@@ -36,7 +36,17 @@ def encode(inputs: Tensor, supplies: Supplies, scale: float) -> Tensor:
             f"inputs reach {float(inputs.detach().abs().max()):g}, full scale is {scale:g}: "
             "voltages would leave the supplies. Scale the data, or set supplies.input_scale"
         )
+    return relative
+
+
+def line_voltages(relative: Tensor, supplies: Supplies) -> Tensor:
+    """Relative inputs (…) as voltages: 1 is vdd, 0 is 0 V, -1 is vss, linear between."""
     return torch.where(relative >= 0, relative * supplies.vdd, -relative * supplies.vss)
+
+
+def encode(inputs: Tensor, supplies: Supplies, scale: float) -> Tensor:
+    """Software inputs (B, N) as V: :func:`line_voltages` of :func:`relative_inputs`."""
+    return line_voltages(relative_inputs(inputs, supplies, scale), supplies)
 
 
 def check_tensor(features: object, where: str) -> None:
@@ -120,7 +130,7 @@ class Signs:
                 f"{what} negative inputs have {-supplies.vss / supplies.vdd:.3g} times the voltage "
                 f"of positive ones: the circuit does not compute what the model does. {advice}",
                 SettingWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def saturation(self, features: Tensor, scale: float, where: str) -> None:

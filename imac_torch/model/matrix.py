@@ -37,7 +37,7 @@ from imac_torch.mapping.slices import Slicing
 from imac_torch.mapping.states import RANK, InputStatistics
 from imac_torch.model import gains
 from imac_torch.numeric.modes import lasting
-from imac_torch.periphery.readout import build_read_out
+from imac_torch.periphery.readout import ReadOut, build_read_out
 
 ROUNDING: Final = 1e-12
 """Part of vdd that an error of a weight has to be worth at a neuron's input to be one."""
@@ -182,9 +182,12 @@ class ProgrammedMatrix(nn.Module):
 
     def divider(self, gain: float) -> RowDivider:
         """What the rows compute without wires, for a given gain."""
-        ends = self.partitions()[0]
         cpu = torch.device("cpu")  # a divider is made of numbers
-        return build_read_out(self.config, gain, len(ends), device=cpu).divider(ends)
+        return self.read_out(gain, cpu).divider(self.partitions()[0])
+
+    def read_out(self, gain: float, device: torch.device) -> ReadOut:
+        """What the rows end in, for a given gain; its tensors are on the device."""
+        return build_read_out(self.config, gain, len(self.partitions()[0]), device=device)
 
     def quantized(self) -> QuantizedWeights:
         """Weights and bias in units of the device's full scale, and what rounding cost."""

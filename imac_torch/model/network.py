@@ -18,6 +18,7 @@ from imac_torch.config import Config, Noise
 from imac_torch.datasets.batches import chosen
 from imac_torch.dc.native import Native, Prepared
 from imac_torch.errors import CircuitError, ConfigError, ConversionError, ConversionWarning
+from imac_torch.model.converters import fit_converters, without_range
 from imac_torch.model.inputs import Arguments, Inputs
 from imac_torch.model.linear import IMACLinear
 from imac_torch.model.ranges import in_software, set_ranges
@@ -73,8 +74,7 @@ class Chain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, M) in the type of ``x``, which is given to the first module as it is."""
-        outputs = self.segment.solve(self.digital(x), power=False).outputs
-        scores: Tensor = self.tail(self.segment.decode(outputs))  # in float64
+        scores: Tensor = self.tail(self.segment.outputs(self.digital(x)))  # in float64
         return scores.to(x.dtype) if x.is_floating_point() else scores
 
 
@@ -296,6 +296,15 @@ class IMACNetwork(nn.Module):
                 ConversionWarning,
                 stacklevel=4,
             )
+        if without_range(self.model):
+            self.find_converter_ranges([(inputs, named)])
+            warnings.warn(
+                "ranges of converters are taken from this batch and kept: later voltages beyond "
+                "them are cut off. convert(…, samples=…) takes them from more data, "
+                "converter.limits sets them",
+                ConversionWarning,
+                stacklevel=4,
+            )
         return self._run(inputs, named)
 
     def _run(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Any:  # noqa: ANN401
@@ -330,6 +339,21 @@ class IMACNetwork(nn.Module):
 
         with evaluating(self.model):
             set_ranges(self.segments, run)
+
+    @lasting()
+    def find_converter_ranges(self, runs: Iterable[Arguments]) -> None:
+        """Take the ranges of all converters from data; ``converter.limits`` stay.
+
+        Args:
+            runs: Inputs of the model and named ones, of one run or several.
+        """
+
+        def run() -> None:
+            for inputs, named in runs:
+                self._run(inputs, named)
+
+        with evaluating(self.model):
+            fit_converters(self.model, run)
 
     def inputs_of(self, segment: str, *inputs: Any, **named: Any) -> list[Tensor]:  # noqa: ANN401
         """The tensors that reach a segment in a run of the model, one per call of the segment.

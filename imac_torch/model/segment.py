@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from itertools import pairwise
-from typing import Any, Final, TypeVar
+from typing import Any, Concatenate, Final, TypeVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import ParamSpec
 
 from imac_torch.base.memo import Memory
 from imac_torch.circuit.crossbar import CrossbarSpec
@@ -18,9 +20,17 @@ from imac_torch.config import Config, Supplies, Timing
 from imac_torch.dc.native import Native, Prepared
 from imac_torch.errors import CircuitError, ConversionError, SolverError
 from imac_torch.model.analyses import Analyses
-from imac_torch.model.coding import Signs, check_features, check_tensor, encode
+from imac_torch.model.borders import BorderCosts, Borders, Range
+from imac_torch.model.coding import (
+    Signs,
+    check_features,
+    check_tensor,
+    line_voltages,
+    relative_inputs,
+)
 from imac_torch.model.effective import NARROW, Effective
 from imac_torch.model.linear import IMACLinear, connect
+from imac_torch.model.partial import Partial
 from imac_torch.model.positions import Positions, Vectors, positions_of
 from imac_torch.model.reads import BoundByRead
 from imac_torch.model.state import pack, unpack
@@ -30,6 +40,8 @@ from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.results.solution import Solution
 
 Made = TypeVar("Made")
+Model = TypeVar("Model", bound=nn.Module)
+Arguments = ParamSpec("Arguments")
 
 INPUTS: Final = ""
 """In :attr:`Segment.scaled`: no layer has this name."""
@@ -65,6 +77,8 @@ class Segment(Analyses):
         saturates: Whether inputs beyond full scale are full scale, as at a driver that cannot
             leave its supplies; else they are refused.
         stand_in: What :meth:`forward` does instead of its own, if anything.
+        range: The voltages that converters tell apart.
+        exact: Whether driver and converter are left out, see :func:`circuits_alone`.
 
     Raises:
         ConversionError: There is no layer, or shapes do not chain.
@@ -108,8 +122,12 @@ class Segment(Analyses):
             )
         self._set(config)
         self._told = Signs()
+        self.range = Range()
+        self.exact = False
+        Borders.of(layers, self.range)  # refused here if they do not suit the layers
         self._cache: Memory[Any] = Memory()
         self._matrices: Memory[Effective] = Memory(2)
+        self._partials: Memory[Partial] = Memory(2)
         self._of_layers: list[Memory[Any]] = [Memory() for _ in layers]
 
     def _set(self, config: Config) -> None:
@@ -155,14 +173,24 @@ class Segment(Analyses):
         """
         check_features(features, self.first.lines, f"layer {self.first.name}")
 
-    def voltages(self, features: Tensor) -> Tensor:
-        """Input voltages of the circuit.
+    @property
+    def borders(self) -> Borders:
+        """Driver and converter, as the configurations of the first and the last layer say."""
+        return Borders.of(list(self.analog_layers()), self.range, exact=self.exact)
+
+    @property
+    def border_costs(self) -> BorderCosts:
+        """Energy, time and area of driver and converter."""
+        return self.borders.costs()
+
+    def relative(self, x: Tensor) -> Tensor:
+        """Inputs relative to full scale, before they are rounded to what a driver can do.
 
         Args:
-            features: (B, N) software units.
+            x: Software units, any shape and type.
 
         Returns:
-            (B, N) float64, V.
+            Likewise, in [-1, 1].
 
         Raises:
             CircuitError: An input is not finite or beyond full scale, or negative and
@@ -171,13 +199,37 @@ class Segment(Analyses):
         Warns:
             SettingWarning: Inputs are negative, and ``supplies.vss`` is not -vdd; said once.
         """
-        self.check(features)
-        return self.coded(features.to(torch.float64))
+        driver = self.borders.driver
+        if driver is None or driver.settings.sign != "unipolar":
+            self._told.check(x, self.coding)
+        return relative_inputs(self.within(x), self.supplies, self.first.scaling.input_scale)
+
+    @property
+    def coding(self) -> Supplies:
+        """Between which inputs are coded: the supplies, or what they are in two passes."""
+        return self.borders.coding(self.supplies)
 
     def coded(self, x: Tensor) -> Tensor:
-        """Inputs of any shape as V on lines; see :meth:`voltages`."""
-        self._told.check(x, self.supplies)
-        return encode(self.within(x), self.supplies, self.first.scaling.input_scale)
+        """Inputs of any shape as V on lines, in a driver's only pass; see :meth:`voltages`."""
+        return line_voltages(self.borders.rounded(self.relative(x)), self.coding)
+
+    def voltages(self, features: Tensor) -> Tensor:
+        """Input voltages of the circuit, in every pass of the driver.
+
+        Args:
+            features: (B, N) software units.
+
+        Returns:
+            (P·B, N) float64, V; pass after pass of the whole batch where there are several.
+
+        Raises:
+            CircuitError: See :meth:`relative`; or lines are driven to one side only, and inputs
+                are negative.
+        """
+        self.check(features)
+        passes = list(self.borders.passes(self.relative(features.to(torch.float64))))
+        lines = passes[0] if len(passes) == 1 else torch.cat(passes)
+        return line_voltages(lines, self.coding)
 
     def within(self, features: Tensor) -> Tensor:
         """Inputs of any shape as the circuit gets them: within full scale, if it saturates.
@@ -200,8 +252,20 @@ class Segment(Analyses):
         return features.clamp(-scale, scale)
 
     def decode(self, outputs: Tensor) -> Tensor:
-        """Output voltages (…, M) in the software units of the layers' outputs."""
-        return outputs / self.supplies.vdd * self.last.scaling.output_scale
+        """Output voltages (…, M) as converters see them, in software units.
+
+        Raises:
+            CircuitError: Activations are computed in software, so that these are no outputs.
+        """
+        borders = self.borders
+        if borders.in_software:
+            raise CircuitError(
+                f"{self.last.name}: the activation is computed in software, of sums of conversions "
+                "(several passes of the driver, or converter.after = 'partition'); call the "
+                "segment, or the network, for its outputs"
+            )
+        volts = borders.converted(outputs)
+        return volts / self.supplies.vdd * self.last.scaling.output_scale
 
     # Circuit
 
@@ -348,11 +412,46 @@ class Segment(Analyses):
             power: Whether to compute the power of every source.
 
         Returns:
-            Voltages, powers and a status per sample.
+            Voltages, powers and a status per sample; per pass and sample, as :meth:`voltages` has
+            them, where the driver makes several passes.
         """
         refuse_transforms([features, *self.parameters()])
         voltages = self.voltages(features)
         return self.bind().solve(voltages, power=power)
+
+    def read_outs(self, voltages: Tensor) -> Tensor:
+        """What converters behind read-outs see; neurons are not asked.
+
+        Args:
+            voltages: (B, N) V on lines.
+
+        Returns:
+            (B, M) V, partitions and slices combined; or (B, M·L, H) with
+            ``converter.after = 'partition'``.
+
+        Raises:
+            CircuitError: The engine is not native and gives outputs only.
+        """
+        split = self.borders.by_partition
+        if isinstance(self.engine, Native):
+            stage = self.prepare().stages[0]
+            driven = stage.drive(voltages[None], None, self.engine.newton)
+            return (driven.read_outs if split else driven.combined)[0]
+        layers = self.engine.bind(self).solve(voltages, power=False).layers
+        if split or not layers:
+            raise CircuitError(
+                f"{self.last.name}: {type(self.engine).__name__} does not give the voltages of "
+                "read-outs that converters see (converter.after = 'partition', or several passes "
+                "of the driver): set network.engine = imac_torch.Native() for it"
+            )
+        return layers[-1].combined
+
+    def outputs(self, features: Tensor) -> Tensor:
+        """Circuit-accurate outputs (B, M) float64 in software units; see :meth:`forward`."""
+        if self.borders.in_software:
+            self.check(features)
+            return self._summed(features.to(torch.float64))
+        return self.decode(self.solve(features, power=False).outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Circuit-accurate outputs in software units, at every position.
@@ -377,14 +476,20 @@ class Segment(Analyses):
                 f"a tensor {tuple(x.shape)} gives {width}"
             )
         given = x if x.is_floating_point() else x.to(torch.float64)
-        effective = self.effective(torch.float32 if given.dtype in NARROW else given.dtype)
+        if self.borders.in_software:
+            return self._summed(given).to(given.dtype)
+        effective = self.effective(_computed(given.dtype))
         if effective is not None and given.numel():
             volts = self.coded(given.to(effective.weight.dtype))
             return self.decode(effective(volts, self.positions)).to(given.dtype)
-        # Position by position, some samples at a time.
-        step = max(1, POSITIONS // max(1, self.positions.count(given))) if given.ndim else 1
-        batched = given.split(step) if self.positions.batched(given) else (given,)
-        return torch.cat([self._position_by_position(part) for part in batched]).to(given.dtype)
+        return torch.cat(
+            [self._position_by_position(part) for part in self._in_parts(given, 1)]
+        ).to(given.dtype)
+
+    def _in_parts(self, x: Tensor, size: int) -> Sequence[Tensor]:
+        """Some samples at a time, with numbers of so many elements at every position."""
+        step = max(1, POSITIONS // max(1, size * self.positions.count(x))) if x.ndim else 1
+        return x.split(step) if self.positions.batched(x) else (x,)
 
     def _position_by_position(self, x: Tensor) -> Tensor:
         rows = self.positions.vectors(x)
@@ -392,6 +497,33 @@ class Segment(Analyses):
             [self.solve(part, power=False).outputs for part in rows.split(POSITIONS)]
         )
         return self.positions.tensor(self.decode(outputs), x)
+
+    def _summed(self, x: Tensor) -> Tensor:
+        """Outputs where sums and activations are software, of inputs of any shape."""
+        borders, dtype = self.borders, _computed(x.dtype)
+        effective = None if borders.by_partition else self.effective(dtype)
+        partial = self.partial(dtype) if borders.by_partition else None
+
+        def at(rows: Tensor, exact: bool) -> Tensor:
+            volts = line_voltages(rows, self.coding)
+            if partial is not None:
+                return borders.sums(partial, volts, exact=exact)
+            found = self.read_outs(volts)
+            return borders.combined(found if exact else borders.converted(found))
+
+        def converted(lines: Tensor, exact: bool) -> Tensor:
+            if effective is not None:
+                volts = line_voltages(lines, self.coding)
+                found = self.positions.through(volts, effective.weight, effective.bias)
+                return found if exact else borders.converted(found)
+            parts = self._in_parts(lines, 1 + self.first.lines // 64)
+            return torch.cat([
+                self.positions.tensor(at(self.positions.vectors(part), exact), part)
+                for part in parts
+            ])  # fmt: skip
+
+        kept = dtype if effective is not None or partial is not None else torch.float64
+        return borders.summed(self.relative(x.to(kept)), converted)
 
     def effective(self, dtype: torch.dtype) -> Effective | None:
         """The segment as one matrix at every position; None: it is none.
@@ -401,10 +533,8 @@ class Segment(Analyses):
         Args:
             dtype: Of the matrix.
         """
-        native = self.engine
-        if len(self.layers) > 1 or not isinstance(native, Native):
-            return None
-        if self.first.config.device.bend is not None or self.first.matrix.varies_by_read:
+        native = self._linear()
+        if native is None:
             return None
 
         def make() -> Effective:
@@ -416,6 +546,30 @@ class Segment(Analyses):
             return found
 
         return self._kept(self._matrices, (native, dtype), make)
+
+    def partial(self, dtype: torch.dtype) -> Partial | None:
+        """The same for every partition on its own."""
+        native = self._linear()
+        if native is None:
+            return None
+
+        def make() -> Partial:
+            with ordinary():
+                found = Partial.of(native.prepare(self.parts()).stages[0], dtype)
+            if found.size > LARGE:
+                self.first.matrix.forget()
+            return found
+
+        return self._kept(self._partials, (native, dtype), make)
+
+    def _linear(self) -> Native | None:
+        """What makes a matrix of the segment, if it is one."""
+        if len(self.layers) > 1 or not isinstance(self.engine, Native):
+            return None
+        first = self.first
+        if first.config.device.bend is not None or first.matrix.varies_by_read:
+            return None
+        return self.engine
 
     def software(self, x: Tensor) -> list[Tensor]:
         """What the software layers give that the segment stands for.
@@ -439,7 +593,7 @@ class Segment(Analyses):
     # State
 
     def get_extra_state(self) -> Tensor:
-        """Supplies, timing and positions as bytes, so that safetensors can hold them."""
+        """Supplies, timing, positions and ranges as bytes, so that safetensors can hold them."""
         config = Config(supplies=self.supplies, timing=self.pace)
         content: dict[str, Any] = {"config": config.to_dict()}
         if self.positions != Vectors():
@@ -448,6 +602,8 @@ class Segment(Analyses):
             content["open"] = sorted(self.scaled)
         if self.saturates:
             content["saturates"] = True
+        if self.range.ends is not None:
+            content["range"] = list(self.range.ends)
         return pack(content)
 
     def set_extra_state(self, state: Any) -> None:  # noqa: ANN401 - torch's signature
@@ -466,3 +622,29 @@ class Segment(Analyses):
         self.open = "open" in content
         self.scaled = frozenset(str(name) for name in content.get("open", ()))
         self.saturates = content.get("saturates") is True
+        self.range.restore(content.get("range"))
+
+
+def _computed(dtype: torch.dtype) -> torch.dtype:
+    """The type that a matrix is applied in."""
+    return torch.float32 if dtype in NARROW else dtype
+
+
+def circuits_alone(
+    analysis: Callable[Concatenate[Model, Arguments], Made],
+) -> Callable[Concatenate[Model, Arguments], Made]:
+    """For functions of a model that ask about its circuits: drivers and converters are left out."""
+
+    @wraps(analysis)
+    def run(model: Model, /, *arguments: Arguments.args, **options: Arguments.kwargs) -> Made:
+        segments = [part for part in model.modules() if isinstance(part, Segment)]
+        before = [segment.exact for segment in segments]
+        try:
+            for segment in segments:
+                segment.exact = True
+            return analysis(model, *arguments, **options)
+        finally:
+            for segment, exact in zip(segments, before, strict=True):
+                segment.exact = exact
+
+    return run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -18,12 +19,13 @@ from imac_torch.conversion.building import (
     Placed,
     analog_layer,
     check_names,
+    converts_alone,
     losses_of,
     places_of,
     trained_config,
     warn_of_unread,
 )
-from imac_torch.conversion.graph.chains import Cut
+from imac_torch.conversion.graph.chains import Cut, separated
 from imac_torch.conversion.graph.functions import VectorsOnly, reshapes
 from imac_torch.conversion.graph.planning import GraphPlan, plan_graph, private_copy
 from imac_torch.conversion.selection import Choice
@@ -80,6 +82,7 @@ def convert_graph(
     if not trained:  # layers that were trained as a circuit were so with all of it
         config, defaults = graph_config(config)
         plan.records += defaults
+    plan.cuts = separated(plan.cuts, partial(converts_alone, config))
     network, layers, free = build_graph(plan, config, engine)
     if runs:
         if all(free):
@@ -89,6 +92,8 @@ def convert_graph(
         if layer.config.device.varies:
             layer.matrix.draw(generator)
     warn_of_unread(unread_settings(config, places_of(plan.placed, config)))
+    if runs:
+        network.find_converter_ranges(runs)
     losses = losses_of(
         [layer for layer, item in zip(layers, free, strict=True) if item], ranges=True
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import fx, nn
@@ -17,7 +17,7 @@ from imac_torch.periphery.activations import IDENTITY, Activation
 from imac_torch.software.behaviour import computes_as
 from imac_torch.software.leaves import Leaf
 
-__all__ = ["Cut", "Link", "find_chains"]
+__all__ = ["Cut", "Link", "find_chains", "separated"]
 
 _NOTHING = Activation(IDENTITY.name)
 
@@ -160,6 +160,29 @@ def find_chains(
         cuts.append(cut)
         used.update(item for nodes in cut.calls for item in nodes)
     return cuts
+
+
+def separated(cuts: Sequence[Cut], alone: Callable[[str], bool]) -> list[Cut]:
+    """Cut chains further: some layers are segments of their own.
+
+    Args:
+        cuts: In order.
+        alone: Whether the layer at a path is.
+    """
+    found = []
+    for cut in cuts:
+        if len(cut.links) == 1:
+            found.append(cut)
+            continue
+        runs: list[list[Link]] = []
+        for link in cut.links:
+            if not runs or alone(link.path) or alone(runs[-1][-1].path):
+                runs.append([])
+            runs[-1].append(link)
+        found += [
+            Cut(tuple(run), (tuple(node for link in run for node in link.nodes),)) for run in runs
+        ]
+    return found
 
 
 def _chain(finder: _Finder, node: fx.Node) -> Cut:
