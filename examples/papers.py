@@ -22,7 +22,7 @@ import torch
 import typer
 from imac_sim_directory import write_sample
 from paper_systems import coprocessor as cnn
-from paper_systems import drawing, grids
+from paper_systems import drawing, grids, processor
 from paper_systems import neuron as sigmoid
 from paper_systems.running import (
     WiresEvaluator,
@@ -261,6 +261,12 @@ def coprocessor(
     steps: Annotated[int, typer.Option(min=1, help="Of training, float and ternary.")] = 400,
     images: ImagesOption = 1000,
     device: DevicesOption = None,
+    product: Annotated[
+        float, typer.Option("--product-energy", help="J per product on the processor.")
+    ] = processor.Processor.product,
+    rate: Annotated[
+        float, typer.Option("--product-rate", help="Products per second there.")
+    ] = processor.Processor.product_rate,
     workers: WorkersOption = 1,
     output: OutputOption = HERE / "coprocessor",
 ) -> list[dict[str, object]]:
@@ -297,7 +303,21 @@ def coprocessor(
         (kind, str(weights), str(products)) for kind, (weights, products) in counts.items()
     ]
     work = show("where the work is", ("layers", "weights", "products per image"), shares)
-    save_tables(output, "coprocessor", [text, work])
+    conv, linear = (
+        processor.Work(counts[kind][1], counts[kind][0]) for kind in ("conv", "linear")
+    )
+    borders = cnn.border_energy(found.model, base)
+    largest = max(float(str(row["energy"])) for row in rows) + borders
+    saved = show(
+        f"beside a processor: the tail takes {1e9 * largest:.1f} nJ at most, {1e9 * borders:.2f} "
+        "of it at its borders",
+        processor.HEADINGS,
+        processor.table(
+            processor.Processor(product=product, product_rate=rate), (conv, linear),
+            largest / linear.weights,
+        ),
+    )  # fmt: skip
+    save_tables(output, "coprocessor", [text, work, saved])
     return rows
 
 

@@ -189,9 +189,26 @@ def test_coprocessor(tmp_path):
     text = (tmp_path / "coprocessor.md").read_text()
     assert "| linear | 2368 | 2368 |" in text  # 64·32 + 32·10
     assert "| conv | 1224 | 23040 |" in text  # 9·8·64 + 9·8·16·16
+    # A tail that costs nothing beside a processor saves its share, here of products alone.
+    assert "| 23040, 2368 | 1224, 2368 | 9.8 |" in text
     before = times_of(tmp_path / "coprocessor.sqlite")
     assert run() == rows  # the trained network is read again
     assert times_of(tmp_path / "coprocessor.sqlite") == before
+
+
+def test_what_a_processor_saves_by_hand():
+    from paper_systems.processor import Processor, Work, byte_energy_for, saving, vgg16
+
+    one, other = Work(300, 10), Work(100, 100)
+    processor = Processor(product=2.0, byte=0.5, bytes=4, product_rate=10.0, byte_rate=20.0)
+    assert processor.energy(one) == 620.0 and processor.energy(other) == 400.0
+    assert (processor.time(one), processor.time(other)) == (30.0, 20.0)
+    assert saving(processor, one, other, 40.0) == pytest.approx(360 / 1020)
+    assert byte_energy_for(400 / 1020, processor, one, other) == pytest.approx(0.5)
+    # VGG-16 at 32×32: 313 million products and 14.7 million weights in convolutions.
+    convolutions, tail = vgg16()
+    assert convolutions == Work(313_196_544, 14_710_464)
+    assert tail.weights == 512 * 4096 + 4096 * 4096 + 4096 * 10
 
 
 def test_networks_of_the_reference_format(tmp_path):

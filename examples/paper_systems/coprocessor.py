@@ -21,7 +21,7 @@ from train_sample import Ternary, accuracy, ideal_circuit, tensors, train
 import imac_torch as imac
 from imac_torch.errors import DataError
 
-__all__ = ["CNN", "SignFeatures", "open_cnn", "operations"]
+__all__ = ["CNN", "SignFeatures", "border_energy", "open_cnn", "operations"]
 
 RATE: Final = 5e-3
 """Of Adam, at the start."""
@@ -195,3 +195,12 @@ def operations(model: nn.Sequential, sample: Tensor) -> dict[str, tuple[int, int
             places = features[0, 0].numel() if kind == "conv" else 1
             products[kind] += count * places
     return {kind: (weights[kind], products[kind]) for kind in weights}
+
+
+def border_energy(model: nn.Sequential, base: imac.Config) -> float:
+    """J per image where the tail meets the processor: signs as voltages, 8 bits per output."""
+    config = base.replace(
+        driver=imac.Driver(kind="dac", bits=2),
+        converter=imac.Converter(kind="sar", limits=(0.0, base.supplies.vdd)),
+    )
+    return imac.convert(model, config).segment.border_costs.energy()
