@@ -1,0 +1,133 @@
+"""Any PyTorch model on crossbars: five families, each converted by one line.
+
+Trains a small LeNet-5, ResNet, depthwise network, LSTM and vision transformer as software, converts
+each, and shows the accuracy on held-out images that remains: of the ideal circuit, with the wires'
+resistances, and with converters of 8, 6 and 4 bits at the borders of every segment.
+
+    python examples/any_model.py
+    python examples/any_model.py --network resnet --network vit
+    python examples/any_model.py --dataset MNIST --root ~/data --network lenet --steps 2000
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from common import Data, add_data_options, load_data
+from model_zoo import ZOO
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from train_sample import accuracy
+
+import imac_torch as imac
+from imac_torch.base.progress import progress_bar
+from imac_torch.errors import ConversionWarning
+
+BITS = (8, 6, 4)
+SAMPLES = 256
+"""Training images that ranges follow from."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Shares of correct held-out images.
+
+    Attributes:
+        software: Of the trained model.
+        ideal: Of the circuit without wires, ideal borders.
+        wires: With wires.
+        converters: With wires and converters, by bits.
+    """
+
+    software: float
+    ideal: float
+    wires: float
+    converters: dict[int, float]
+
+
+def trained(name: str, data: Data, *, steps: int, seed: int) -> nn.Module:
+    """A network of the zoo, trained as any other software."""
+    images, labels = data.images.float(), data.labels
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = ZOO[name](images.shape[-1], int(labels.max()) + 1)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=steps)
+    generator = torch.Generator().manual_seed(seed)
+    with progress_bar(f"training {name}", steps, "steps") as advance:
+        for _ in range(steps):
+            chosen = torch.randint(0, len(images), (64,), generator=generator)
+            loss = nn.functional.cross_entropy(model(images[chosen]), labels[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            advance(1)
+    return model.eval()
+
+
+def circuit(*, wires: bool = True, bits: int | None = None) -> imac.Config:
+    """PCM devices in 32×32 arrays; with bits, converters at the borders of every segment."""
+    config = imac.Config(
+        device=imac.Memristor.preset("PCM"),
+        interconnect=imac.Interconnect(resistance=wires),
+    )
+    if bits is None:
+        return config
+    return config.replace(
+        driver=imac.DriverOptions(kind="dac", bits=bits),
+        converter=imac.ConverterOptions(kind="sar", bits=bits),
+    )
+
+
+def converted(model: nn.Module, config: imac.Config, samples: Tensor) -> imac.IMACNetwork:
+    """The one line, without its advice about small networks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConversionWarning)
+        return imac.convert(model, config, samples=samples)
+
+
+def measured(name: str, data: Data, *, steps: int, seed: int) -> Kept:
+    """Train, convert and compare."""
+    model = trained(name, data, steps=steps, seed=seed)
+    images, labels = data.test_images.float(), data.test_labels
+    samples = data.images[:SAMPLES].float()
+
+    def of(config: imac.Config) -> float:
+        return accuracy(converted(model, config, samples), images, labels)
+
+    return Kept(
+        accuracy(model, images, labels),
+        of(circuit(wires=False)),
+        of(circuit()),
+        {bits: of(circuit(bits=bits)) for bits in BITS},
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Kept]:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add_data_options(parser)
+    parser.add_argument("--network", action="append", choices=sorted(ZOO), help="default: all")
+    parser.add_argument("--steps", type=int, default=600, help="of training")
+    options = parser.parse_args(arguments)
+    data = load_data(options)
+    names = options.network or list(ZOO)
+    found = {name: measured(name, data, steps=options.steps, seed=0) for name in names}
+    table = Table(title="held-out images classified correctly, %")
+    for heading in ("network", "software", "ideal circuit", "wires", *(f"{b} bits" for b in BITS)):
+        table.add_column(heading, justify="left" if heading == "network" else "right")
+    for name, kept in found.items():
+        shares = (kept.software, kept.ideal, kept.wires, *kept.converters.values())
+        table.add_row(name, *(f"{100 * share:.2f}" for share in shares))
+    Console().print(table)
+    return found
+
+
+if __name__ == "__main__":
+    main()
