@@ -30,6 +30,8 @@ from imac_torch.errors import DataError
 from imac_torch.reports.analysis import Analysis
 from imac_torch.reports.area import network_area
 from imac_torch.reports.html_report import render_report, write_report
+from imac_torch.reports.model_page import render_model_report, write_model_report
+from imac_torch.reports.model_report import ModelReport, is_model_report
 from imac_torch.reports.report import Report
 from imac_torch.results.latency import FRACTION, same_answers
 from imac_torch.simulator import NgSpice, Spice
@@ -158,7 +160,13 @@ def simulate(
                 _show(done, opened, area_model, as_json=as_json)
             raise
         if output is not None:  # before anything is printed
-            page = write(output, result, software=opened.software, loader=loader)
+            if isinstance(result, ModelReport):
+                page = write_model_report(
+                    output, result, network=opened.network,
+                    title=title or _title(network.model, samples.data),
+                )  # fmt: skip
+            else:
+                page = write(output, result, software=opened.software, loader=loader)
         _show(result, opened, area_model, as_json=as_json)
         if output is not None:
             typer.echo(f"wrote {page}", err=as_json)
@@ -178,7 +186,13 @@ def _check_new(output: Path | None) -> None:
         raise DataError(f"{output} holds a report already; choose another directory")
 
 
-def _show(result: Report, opened: Opened, area_model: str, *, as_json: bool) -> None:
+def _show(
+    result: Report | ModelReport, opened: Opened, area_model: str, *, as_json: bool
+) -> None:
+    if isinstance(result, ModelReport):
+        known = {"reference": opened.reference, "engine": result.engine, "seed": result.seed}
+        typer.echo(strict_json({**result.figures(), **known}) if as_json else str(result))
+        return
     area = network_area(opened.network, area_model)
     if as_json:
         content = {
@@ -315,9 +329,10 @@ def report(
     ] = None,
 ) -> None:
     """Make the HTML page of a saved report again."""
-    result, details = Report.load(directory), Analysis.load(directory)
     check_output(output)
-    page = write_text(
-        output or directory / "report.html", render_report(result, details, title=title)
-    )
+    if is_model_report(directory):
+        text = render_model_report(ModelReport.load(directory), title=title)
+    else:
+        text = render_report(Report.load(directory), Analysis.load(directory), title=title)
+    page = write_text(output or directory / "report.html", text)
     typer.echo(f"wrote {page}")

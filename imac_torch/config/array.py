@@ -208,6 +208,12 @@ class Crossbar(Section):
         description="Parts into which the input lines are cut, one number or one per layer; "
         "None: ceil(M/rows). IMAC-Sim: vpar.",
     )
+    copies: int = Field(
+        1,
+        ge=1,
+        description="Replicas of a segment's arrays, which share the input vectors of one sample "
+        "(positions of a convolution, tokens): its latency is divided, its area multiplied.",
+    )
 
     @model_validator(mode="after")
     def _positive(self) -> Self:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from imac_torch.errors import ConfigError
+from imac_torch.model.linear import IMACLinear
 from imac_torch.model.network import IMACNetwork
 from imac_torch.periphery.neuron.base import kind_of
 
@@ -23,6 +24,7 @@ __all__ = [
     "LayoutArea",
     "NetworkArea",
     "area_model",
+    "layer_shape",
     "layer_shapes",
     "network_area",
 ]
@@ -275,33 +277,33 @@ class NetworkArea:
         return Area.sum(list(self.layers.values()))
 
 
+def layer_shape(layer: IMACLinear) -> LayerShape:
+    """What area models need to know of one layer."""
+    spec, config = layer.matrix.crossbar(), layer.config
+    # Explicit partitions may make arrays larger than the configured size.
+    rows = max(last - first for first, last in spec.row_ranges)
+    columns = max(last - first for first, last in spec.column_ranges)
+    return LayerShape(
+        name=layer.name,
+        inputs=spec.inputs,
+        outputs=spec.outputs,
+        horizontal=len(spec.column_ends),
+        vertical=spec.groups * len(spec.row_ends),
+        rows=max(rows, config.crossbar.rows),
+        columns=max(columns, config.crossbar.columns),
+        cell=config.interconnect.cell_width * config.interconnect.cell_length,
+        read_out_resistance=spec.read_out.resistance_total,
+        neuron=layer.neuron_spec().kind,
+        fins=config.neuron.fins,
+        node=config.neuron.transistor_node,
+        slices=spec.slicing.count,
+        operational_amplifiers=spec.read_out.operational_amplifiers,
+    )
+
+
 def layer_shapes(network: IMACNetwork) -> list[LayerShape]:
-    """What area models need to know of a network's layers."""
-    shapes = []
-    for layer in network.analog_layers():
-        spec, config = layer.matrix.crossbar(), layer.config
-        # Explicit partitions may make arrays larger than the configured size.
-        rows = max(last - first for first, last in spec.row_ranges)
-        columns = max(last - first for first, last in spec.column_ranges)
-        shapes.append(
-            LayerShape(
-                name=layer.name,
-                inputs=spec.inputs,
-                outputs=spec.outputs,
-                horizontal=len(spec.column_ends),
-                vertical=spec.groups * len(spec.row_ends),
-                rows=max(rows, config.crossbar.rows),
-                columns=max(columns, config.crossbar.columns),
-                cell=config.interconnect.cell_width * config.interconnect.cell_length,
-                read_out_resistance=spec.read_out.resistance_total,
-                neuron=layer.neuron_spec().kind,
-                fins=config.neuron.fins,
-                node=config.neuron.transistor_node,
-                slices=spec.slicing.count,
-                operational_amplifiers=spec.read_out.operational_amplifiers,
-            )
-        )
-    return shapes
+    """Of a network's layers, in order."""
+    return [layer_shape(layer) for layer in network.analog_layers()]
 
 
 def area_model(name: str) -> AreaModel:

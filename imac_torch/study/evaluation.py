@@ -17,11 +17,13 @@ from imac_torch.config import Noise
 from imac_torch.datasets.batches import chosen, labelled_batches
 from imac_torch.dc.native import BoundNative
 from imac_torch.errors import DataError, ImacError, SamplingWarning, SolverError
-from imac_torch.model.network import IMACNetwork, evaluating
+from imac_torch.model.network import Chain, IMACNetwork, evaluating
 from imac_torch.noise.sampling import NoiseDraws
 from imac_torch.numeric.modes import lasting
+from imac_torch.reports.model_report import ModelReport
 from imac_torch.reports.report import Report, environment
 from imac_torch.results.solution import Solution, Status, combine, concatenate
+from imac_torch.study.model_evaluation import Metric, evaluate_model
 from imac_torch.transient.inference import InferenceRun
 from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.transient.options import TimingOptions
@@ -48,6 +50,69 @@ def evaluate(
     loader: Iterable[object],
     *,
     reference: nn.Module | None = None,
+    metric: Metric | None = None,
+    engine: Engine | None = None,
+    first: int = 0,
+    limit: int | None = None,
+    timing: bool | TimingOptions = False,
+    noise: bool | Noise = False,
+    generator: torch.Generator | None = None,
+    seed: int | None = None,
+    progress: bool = True,
+) -> Report | ModelReport:
+    """Run data through a network and compare with software.
+
+    Args:
+        network: A converted model.
+        loader: Yields pairs: inputs (several as a tuple, named ones as a dict) and labels, or what
+            ``metric`` compares outputs with.
+        reference: See :func:`evaluate_circuit`, like what follows.
+        metric: How good outputs are: a function of (outputs, targets) of a batch, whose mean over
+            samples counts, or an object that collects (``update``, ``compute``), as those of
+            torchmetrics; None: the share of right classes.
+        engine: None for the network's own.
+        first: Samples to skip.
+        limit: Samples to take, None for all.
+        timing: Of one circuit only.
+        noise: Likewise.
+        generator: Where noise comes from.
+        seed: For the record.
+        progress: Show a progress bar.
+
+    Returns:
+        A :class:`Report` of a network that is one circuit between software before and behind it;
+        a :class:`ModelReport` of other models, and where there is a metric.
+
+    Raises:
+        DataError: See :func:`evaluate_circuit` and :func:`evaluate_model`.
+        SolverError: Likewise; or ``timing`` or ``noise`` with several circuits.
+    """
+    if metric is None and isinstance(network.model, Chain):
+        return evaluate_circuit(
+            network, loader, reference=reference, engine=engine, first=first, limit=limit,
+            timing=timing, noise=noise, generator=generator, seed=seed, progress=progress,
+        )  # fmt: skip
+    if timing:
+        raise SolverError(
+            "transients are of one circuit: measure one of network.segments with inputs that "
+            "reach it, network.segments[path].measure(rows); latency by segment is in the report"
+        )
+    if noise:
+        raise SolverError(
+            "noise is drawn for one circuit, not yet for models of several: "
+            "network.segments[path].noise(rows) analyses each of them"
+        )
+    return evaluate_model(
+        network, loader, reference=reference, metric=metric, engine=engine, first=first,
+        limit=limit, seed=seed, progress=progress,
+    )  # fmt: skip
+
+
+def evaluate_circuit(
+    network: IMACNetwork,
+    loader: Iterable[object],
+    *,
+    reference: nn.Module | None = None,
     engine: Engine | None = None,
     first: int = 0,
     limit: int | None = None,
@@ -57,7 +122,7 @@ def evaluate(
     seed: int | None = None,
     progress: bool = True,
 ) -> Report:
-    """Run labelled data through the circuit and compare with software.
+    """Run labelled data through a network that is one circuit, and compare with software.
 
     Streams over the loader, in the memory of one batch plus the results. Samples that did not
     converge are counted and reported, never averaged in.

@@ -30,9 +30,10 @@ from imac_torch.errors import (
     SettingWarning,
     SolverError,
 )
-from imac_torch.model.network import IMACNetwork, evaluating
+from imac_torch.model.network import Chain, IMACNetwork, evaluating
 from imac_torch.numeric.modes import lasting
 from imac_torch.reports.area import area_model, network_area
+from imac_torch.reports.model_report import ModelReport
 from imac_torch.reports.report import Report, environment
 from imac_torch.study.evaluation import evaluate
 from imac_torch.sweep.digest import Undigestible, content_of, files_of
@@ -320,11 +321,13 @@ class _NetworkBench:
                 f"the model fails on samples of shape {tuple(evaluator.inputs.shape[1:])}: "
                 f"{type(error).__name__}: {error}"
             ) from error
-        self.kept: OrderedDict[str, tuple[IMACNetwork, Report]] = OrderedDict()
+        self.kept: OrderedDict[str, tuple[IMACNetwork, Report | ModelReport]] = OrderedDict()
 
     def __call__(self, point: Point) -> dict[str, float]:
         config, seed = self.evaluator.configure(point), seed_of(point)
         network, report = self._solve(config, seed)
+        if isinstance(report, ModelReport):
+            return _model_metrics(report, config)
         solved, period = report.solved, config.timing.period
         power = report.mean_power()
         software = chosen(self.software, network.threshold)
@@ -346,7 +349,7 @@ class _NetworkBench:
             metrics.update(_timing_metrics(report))
         return metrics
 
-    def _solve(self, config: Config, seed: int | None) -> tuple[IMACNetwork, Report]:
+    def _solve(self, config: Config, seed: int | None) -> tuple[IMACNetwork, Report | ModelReport]:
         content = config.to_dict()
         timing = self.evaluator.timing
         if not self.evaluator.engine.netlists and not timing:
@@ -374,6 +377,7 @@ class _NetworkBench:
             report = evaluate(
                 network,
                 self.batches,
+                reference=None if isinstance(network.model, Chain) else self.evaluator.model,
                 engine=self.evaluator.engine,
                 timing=_timing_options(timing) if timing else False,
                 noise=noise,
@@ -385,6 +389,23 @@ class _NetworkBench:
         while len(self.kept) > KEPT_NETWORKS:
             self.kept.popitem(last=False)
         return network, report
+
+
+def _model_metrics(report: ModelReport, config: Config) -> dict[str, float]:
+    """Of a model with several circuits."""
+    score, energy = report.score, report.energy()
+    return {
+        score.name: score.circuit,
+        f"reference_{score.name}": math.nan if score.software is None else score.software,
+        "agreement": math.nan if report.agreement is None else report.agreement,
+        "samples": float(report.samples),
+        "failures": float(report.failures),
+        "period": config.timing.period,
+        "area": report.area()["total"],
+        "latency": report.latency,
+        "energy": energy["total"],
+        **{f"energy_{name}": value for name, value in energy.items() if name != "total"},
+    }
 
 
 def _timing_metrics(report: Report) -> dict[str, float]:

@@ -1,0 +1,88 @@
+"""The page of a model with several circuits, and the files beside it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import tomli_w
+
+from imac_torch.base.files import exclusive, write_text
+from imac_torch.conversion.storage import save
+from imac_torch.model.network import IMACNetwork
+from imac_torch.reports.charts import bars
+from imac_torch.reports.html_report import template_environment
+from imac_torch.reports.model_report import HEADINGS, ModelReport
+from imac_torch.reports.svg import quantity
+
+__all__ = ["render_model_report", "write_model_report"]
+
+
+def write_model_report(
+    directory: str | Path,
+    report: ModelReport,
+    *,
+    network: IMACNetwork | None = None,
+    title: str = "Analog network",
+) -> Path:
+    """Write ``report.html``, ``report.json`` and the network into a new directory.
+
+    Args:
+        directory: New, or without a report.
+        report: What :func:`imac_torch.evaluate` gave.
+        network: Saved beside it as ``network.safetensors``, if given.
+        title: Heading of the page.
+
+    Returns:
+        Path of ``report.html``.
+
+    Raises:
+        DataError: The directory holds a report already, or cannot be written.
+    """
+    directory = Path(directory)
+    with ExitStack() as stack:
+        with suppress(OSError):  # saving the report says why
+            stack.enter_context(exclusive(directory, results=True))
+        report.save(directory)
+        if network is not None:
+            save(network, directory / "network.safetensors", overwrite=True)
+        return write_text(directory / "report.html", render_model_report(report, title=title))
+
+
+def render_model_report(report: ModelReport, *, title: str = "Analog network") -> str:
+    """The page as text.
+
+    Args:
+        report: The evaluation.
+        title: Heading of the page.
+    """
+    rows = dict(report.rows())
+    wanted = (
+        f"{report.score.name} of the circuits", f"{report.score.name} of software", "agreement",
+        "energy per sample", "latency per sample", "area",
+    )  # fmt: skip
+    tiles = [
+        (name, rows[name].partition(" (")[0].partition(",")[0]) for name in wanted if name in rows
+    ]
+    return (
+        template_environment()
+        .get_template("model.html.jinja")
+        .render(
+            title=title,
+            subtitle=f"{report.samples} samples, {len(report.segments)} circuits, "
+            f"{report.seconds:.3g} s",
+            version=report.environment.get("imac_torch", ""),
+            report=report,
+            tiles=tiles,
+            energy_chart=bars(
+                {item.path: dict(item.energy) for item in report.segments},
+                unit="J",
+                label="energy per sample by circuit",
+            ),
+            headings=HEADINGS,
+            rows=[item.row() for item in report.segments],
+            run=[*rows.items(), *report.environment.items()],
+            configuration=tomli_w.dumps(report.config.to_dict()),
+            quantity=quantity,
+        )
+    )

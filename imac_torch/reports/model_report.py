@@ -1,0 +1,326 @@
+"""The result of evaluating a model with several circuits: scores, and every circuit's part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from torch import Tensor
+
+from imac_torch.base.files import (
+    exclusive,
+    parse_json,
+    read_tensors,
+    read_text,
+    strict_json,
+    write_tensors,
+    write_text,
+)
+from imac_torch.base.tables import html_table, text_table
+from imac_torch.config import Config
+from imac_torch.errors import DataError
+from imac_torch.model.network import LayerRecord
+from imac_torch.reports.svg import quantity
+
+FORMAT: Final = 1
+"""Version of saved reports."""
+KIND: Final = "model"
+"""What tells these files from those of :class:`imac_torch.Report`."""
+_TEXT: Final = "report.json"
+_TENSORS: Final = "report.safetensors"
+HEADINGS: Final = (
+    "circuit", "uses", "arrays", "error", "power", "energy", "latency", "area",
+)  # fmt: skip
+"""Of the table of circuits."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good outputs are.
+
+    Attributes:
+        name: ``accuracy``, or the metric's.
+        circuit: Of the network.
+        software: Of the reference on the same samples; None: not compared.
+    """
+
+    name: str
+    circuit: float
+    software: float | None
+
+
+@dataclass(frozen=True)
+class SegmentFigures:
+    """What one circuit does for one sample of the model.
+
+    Attributes:
+        path: In the model.
+        layers: Paths of its layers in the original model.
+        uses: Input vectors per sample: positions of a convolution, time steps, tokens; mean.
+        copies: Replicas of the circuit, which share the uses.
+        arrays: Physical arrays, copies included.
+        error: Rms difference of its outputs from what software gives for the same inputs, relative
+            to the rms of the software outputs about their mean. NaN: outputs do not vary.
+        power: W, mean while it is used, by part; ``total`` is inputs + bias + neurons. Empty where
+            the engine gives none.
+        energy: J per sample by part: ``arrays`` (power times ``timing.period``), ``drivers``,
+            ``converters``, ``sums`` in software.
+        latency: s per sample, one use after the other in every copy.
+        area: m², of arrays and neurons and of its borders, by part.
+    """
+
+    path: str
+    layers: tuple[str, ...]
+    uses: float
+    copies: int
+    arrays: int
+    error: float
+    power: Mapping[str, float]
+    energy: Mapping[str, float]
+    latency: float
+    area: Mapping[str, float]
+
+    def row(self) -> tuple[str, ...]:
+        """Cells of the table under :data:`HEADINGS`."""
+        copies = "" if self.copies == 1 else f" ({self.copies} copies)"
+        return (
+            self.path,
+            f"{self.uses:.6g}",
+            f"{self.arrays}{copies}",
+            _percent(self.error),
+            quantity(self.power["total"], "W") if self.power else "–",
+            quantity(_total(self.energy), "J"),
+            quantity(self.latency, "s"),
+            f"{1e12 * _total(self.area):.4g} µm²",
+        )
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """Evaluation of a model, parts of which are circuits.
+
+    Attributes:
+        samples: How many.
+        failures: Samples with an output that is no number: a circuit was not solved.
+        score: Of the outputs.
+        agreement: Share of samples where network and reference answer alike; None: not compared,
+            or no classification.
+        segments: The circuits, in the model's order.
+        latency: s per sample, along the longest way through the circuits. Software takes none.
+        tensors: ``labels``, ``predictions``, ``reference`` (B,) of classifications.
+        config: What the circuits were built with, complete.
+        layers: Rows of the conversion table.
+        engine: ``name`` of the engine, and its settings in words.
+        environment: Versions.
+        seed: What the run's generator was seeded with; None: not given.
+        seconds: Wall time.
+        stopped: What ended the run early; empty where nothing did.
+    """
+
+    samples: int
+    failures: int
+    score: Score
+    agreement: float | None
+    segments: tuple[SegmentFigures, ...]
+    latency: float
+    config: Config
+    layers: tuple[LayerRecord, ...]
+    engine: dict[str, str]
+    environment: dict[str, str]
+    seed: int | None
+    seconds: float
+    stopped: str = ""
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of solved samples classified as labelled.
+
+        Raises:
+            DataError: The score is another one.
+        """
+        if self.score.name != "accuracy":
+            raise DataError(f"the score of this report is {self.score.name}: report.score.circuit")
+        return self.score.circuit
+
+    def energy(self) -> dict[str, float]:
+        """J per sample by part, all circuits; ``total`` is their sum."""
+        return _sums(self.segments, lambda item: item.energy)
+
+    def area(self) -> dict[str, float]:
+        """m² by part, all circuits; ``total`` is their sum."""
+        return _sums(self.segments, lambda item: item.area)
+
+    def figures(self) -> dict[str, Any]:
+        """The results as plain values."""
+        return {
+            "samples": self.samples,
+            "failures": self.failures,
+            self.score.name: self.score.circuit,
+            f"reference_{self.score.name}": self.score.software,
+            "agreement": self.agreement,
+            "mean_energy": self.energy()["total"],
+            "energy": self.energy(),
+            "latency": self.latency,
+            "area": self.area(),
+            "seconds": self.seconds,
+            "segments": [asdict(item) for item in self.segments],
+        }
+
+    def __str__(self) -> str:
+        """Two tables: the figures, and the circuits."""
+        return text_table("imac_torch report", self.rows(), width=110) + text_table(
+            "circuits, per sample",
+            [item.row() for item in self.segments],
+            headings=HEADINGS,
+            width=130,
+        )
+
+    def _repr_html_(self) -> str:
+        """The same for notebooks."""
+        rows = [item.row() for item in self.segments]
+        return html_table("imac_torch report", self.rows()) + html_table(
+            "circuits, per sample", rows, headings=HEADINGS
+        )
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Names and values of the first table."""
+        engine = dict(self.engine)
+        name = engine.pop("name", "not said")
+        rows = [
+            ("engine", ", ".join([name, *(f"{key} {value}" for key, value in engine.items())])),
+            ("samples", f"{self.samples} ({self.failures} not solved)"),
+            *([("STOPPED EARLY", self.stopped)] if self.stopped else []),
+            (f"{self.score.name} of the circuits", self._told(self.score.circuit)),
+        ]
+        if self.score.software is not None:
+            rows.append((f"{self.score.name} of software", self._told(self.score.software)))
+        if self.agreement is not None:
+            rows.append(("agreement", _percent(self.agreement)))
+        energy = self.energy()
+        total = energy.pop("total")
+        parts = ", ".join(f"{key} {quantity(value, 'J')}" for key, value in energy.items() if value)
+        rows += [
+            ("energy per sample", quantity(total, "J") + (f" ({parts})" if parts else "")),
+            ("latency per sample", f"{quantity(self.latency, 's')}, software not counted"),
+            ("area", f"{1e6 * self.area()['total']:.4g} mm²"),
+            ("wall time", f"{self.seconds:.2f} s"),
+        ]
+        return rows
+
+    def _told(self, value: float) -> str:
+        return _percent(value) if self.score.name == "accuracy" else f"{value:.6g}"
+
+    def save(self, directory: str | Path) -> Path:
+        """Write ``report.json`` and, of classifications, ``report.safetensors``.
+
+        Raises:
+            DataError: The directory holds a report already, is being filled by another run, or
+                cannot be written.
+        """
+        directory = Path(directory)
+        content = {"format": FORMAT, "kind": KIND, **_plain(self)}
+        try:
+            with exclusive(directory, results=True):
+                if (directory / _TEXT).exists():
+                    raise DataError(
+                        f"{directory} holds a {_TEXT} already; choose another directory"
+                    )
+                if self.tensors:
+                    write_tensors(directory / _TENSORS, dict(self.tensors))
+                write_text(directory / _TEXT, strict_json(content, indent=2))
+        except OSError as error:
+            raise DataError(f"cannot write the report to {directory}: {error}") from None
+        return directory
+
+    @classmethod
+    def load(cls, directory: str | Path) -> ModelReport:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            DataError: The files are missing, damaged or of another version.
+        """
+        directory = Path(directory)
+        try:
+            content = parse_json(read_text(directory / _TEXT, limit=2**30))
+            tensors: dict[str, Tensor] = {}
+            if (directory / _TENSORS).exists():
+                tensors, _ = read_tensors(directory / _TENSORS)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{directory} holds no readable report: {error}") from None
+        if not isinstance(content, dict) or content.get("kind") != KIND:
+            raise DataError(f"{directory / _TEXT} is no report of a model of several circuits")
+        if content.get("format") != FORMAT:
+            raise DataError(
+                f"{directory}: report format {content.get('format')!r}, this version reads {FORMAT}"
+            )
+        try:
+            found = cls(
+                samples=content["samples"],
+                failures=content["failures"],
+                score=Score(**content["score"]),
+                agreement=content["agreement"],
+                segments=tuple(_segment(item) for item in content["segments"]),
+                latency=content["latency"],
+                config=Config.from_dict(content["config"]),
+                layers=tuple(LayerRecord(**item) for item in content["layers"]),
+                engine=content["engine"],
+                environment=content["environment"],
+                seed=content["seed"],
+                seconds=content["seconds"],
+                stopped=content["stopped"],
+                tensors=tensors,
+            )
+            str(found)  # what is of another type shows here
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise DataError(f"{directory}: the report is damaged: {error!r}") from None
+        return found
+
+
+def is_model_report(directory: str | Path) -> bool:
+    """Whether a directory holds a report of a model of several circuits."""
+    try:
+        content = parse_json(read_text(Path(directory) / _TEXT, limit=2**30))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("kind") == KIND
+
+
+def _plain(report: ModelReport) -> dict[str, Any]:
+    names = ("samples", "failures", "agreement", "latency", "engine", "environment", "seed",
+             "seconds", "stopped")  # fmt: skip
+    return {
+        **{name: getattr(report, name) for name in names},
+        "score": asdict(report.score),
+        "segments": [asdict(item) for item in report.segments],
+        "config": report.config.to_dict(),
+        "layers": [asdict(item) for item in report.layers],
+    }
+
+
+def _segment(content: Mapping[str, Any]) -> SegmentFigures:
+    values = dict(content)
+    values["layers"] = tuple(values["layers"])
+    values["error"] = math.nan if values["error"] is None else values["error"]
+    return SegmentFigures(**values)
+
+
+def _total(parts: Mapping[str, float]) -> float:
+    return sum(parts.values())
+
+
+def _sums(
+    segments: tuple[SegmentFigures, ...], part: Callable[[SegmentFigures], Mapping[str, float]]
+) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for item in segments:
+        for name, value in part(item).items():
+            found[name] = found.get(name, 0.0) + value
+    return {"total": sum(found.values()), **found}
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.2f} %"

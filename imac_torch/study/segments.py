@@ -1,0 +1,212 @@
+"""What the circuits of a model do in a run: how often they are used, how far off they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+import torch
+from torch import Tensor, fx, nn
+
+from imac_torch.model.segment import Segment
+from imac_torch.numeric.modes import lasting
+from imac_torch.reports.area import Area, AreaModel, area_model, layer_shape
+from imac_torch.reports.model_report import SegmentFigures
+from imac_torch.reports.report import ARTEFACT
+from imac_torch.results.solution import Power
+
+ROWS: Final = 512
+"""Input vectors, spread over a run, that mean powers are computed of."""
+COMPARED: Final = 256
+"""Samples of a run on which circuits are compared with their software layers."""
+
+
+@dataclass
+class Traffic:
+    """What has gone through one circuit.
+
+    Attributes:
+        uses: Input vectors.
+        calls: Input vectors per sample in every call of the last run of the model.
+        rows: Some input vectors, (R, N) each.
+        squares: Sums over compared outputs: of the squared difference, of the software values,
+            of their squares; and how many there were.
+    """
+
+    uses: int = 0
+    calls: list[int] = field(default_factory=list)
+    rows: list[Tensor] = field(default_factory=list)
+    squares: tuple[float, float, float, int] = (0.0, 0.0, 0.0, 0)
+
+    def see(self, segment: Segment, x: Tensor, output: Tensor, *, compare: bool) -> None:
+        """Take note of one call.
+
+        Args:
+            segment: Which one it is.
+            x: Its inputs.
+            output: What it gave.
+            compare: Whether to compare that with software.
+        """
+        vectors = segment.positions.vectors(x.detach())
+        self.uses += len(vectors)
+        self.calls.append(segment.positions.count(x))
+        left = ROWS - sum(map(len, self.rows))
+        if left > 0:
+            # A quarter of what is still wanted at a time, so that later batches count too.
+            step = max(1, -(-len(vectors) // max(1, left // 4)))
+            self.rows.append(vectors[::step].clone())
+        if compare:
+            wanted = segment.software(x.detach())[-1].to(torch.float64)
+            off = output.detach().to(torch.float64) - wanted
+            good = off.isfinite()
+            off, wanted = off[good], wanted[good]
+            found = (off.square().sum(), wanted.sum(), wanted.square().sum())
+            error, total, squares, count = self.squares
+            error, total, squares = (
+                old + float(new)
+                for old, new in zip((error, total, squares), found, strict=True)
+            )
+            self.squares = (error, total, squares, count + wanted.numel())
+
+    @property
+    def error(self) -> float:
+        """See :attr:`SegmentFigures.error`."""
+        error, total, squares, count = self.squares
+        if count == 0:
+            return math.nan
+        variance = squares / count - (total / count) ** 2
+        return math.sqrt(error / count / variance) if variance > 1e-24 * squares / count else (
+            math.nan
+        )
+
+
+class Watch:
+    """Watches the circuits of a model.
+
+    Args:
+        segments: By path.
+    """
+
+    def __init__(self, segments: Mapping[str, Segment]) -> None:
+        self.segments = segments
+        self.traffic = {path: Traffic() for path in segments}
+        self.samples = 0
+
+    @contextmanager
+    def batch(self, samples: int) -> Iterator[None]:
+        """While the model runs on one batch.
+
+        Args:
+            samples: In it.
+        """
+        compare = self.samples < COMPARED
+        for traffic in self.traffic.values():
+            traffic.calls = []
+
+        def hook(path: str) -> Any:  # noqa: ANN401 - torch's type of hooks
+            def see(segment: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+                assert isinstance(segment, Segment)  # noqa: S101 - narrows the type only
+                with lasting():
+                    self.traffic[path].see(segment, arguments[0], output, compare=compare)
+
+            return see
+
+        handles = [
+            segment.register_forward_hook(hook(path)) for path, segment in self.segments.items()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+        self.samples += samples
+
+    @lasting()
+    def figures(self, area: AreaModel | str) -> tuple[SegmentFigures, ...]:
+        """Of every circuit that was used.
+
+        Args:
+            area: What says how large arrays are.
+        """
+        model = area_model(area) if isinstance(area, str) else area
+        return tuple(
+            self._figures(path, segment, model)
+            for path, segment in self.segments.items()
+            if self.traffic[path].uses
+        )
+
+    def _figures(self, path: str, segment: Segment, model: AreaModel) -> SegmentFigures:
+        traffic, layers = self.traffic[path], list(segment.analog_layers())
+        uses, copies = traffic.uses / self.samples, layers[0].config.crossbar.copies
+        power, passes = _power(segment, torch.cat(traffic.rows))
+        shapes = [layer_shape(layer) for layer in layers]
+        arrays = Area.sum([model.layer(shape) for shape in shapes])
+        costs = segment.border_costs
+        spent = power.get("total", math.nan) * segment.pace.period * passes
+        return SegmentFigures(
+            path=path,
+            layers=tuple(layer.name for layer in layers),
+            uses=uses,
+            copies=copies,
+            arrays=copies * sum(shape.arrays for shape in shapes),
+            error=traffic.error,
+            power=power,
+            energy={
+                "arrays": uses * spent,
+                "drivers": uses * costs.driver_energy,
+                "converters": uses * costs.converter_energy,
+                "sums": uses * costs.addition_energy,
+            },
+            latency=sum(costs.latency(call, copies) for call in traffic.calls),
+            area={
+                "arrays": copies * arrays.total,
+                "drivers": copies * costs.driver_area,
+                "converters": copies * costs.converter_area,
+            },
+        )
+
+
+def _power(segment: Segment, rows: Tensor) -> tuple[dict[str, float], float]:
+    """Mean power (W) by part while vectors are at the inputs, and passes of the driver."""
+    solution = segment.solve(rows)
+    if solution.power is None:
+        return {}, 1.0
+    solved = solution.converged
+    names = [part.name for part in fields(Power)]
+    means = {name: float(getattr(solution.power, name)[solved].mean()) for name in names}
+    means[ARTEFACT] = means.pop("amplifiers")
+    total = float(solution.power.total[solved].mean())
+    return {"total": total, **means}, len(solution.status) / len(rows)
+
+
+def critical_path(model: nn.Module, latency: Mapping[str, float]) -> float:
+    """s: the longest way through the circuits of a model; software takes no time.
+
+    Of a traced model circuits on parallel branches work at the same time, others follow one
+    another. A circuit that is called several times takes its share in each call. Parts that were
+    not traced, and models that were not, do everything one after the other.
+
+    Args:
+        model: With its segments.
+        latency: s per sample, by path of the segment.
+    """
+    if not isinstance(model, fx.GraphModule):
+        return sum(latency.values())
+    calls: dict[str, int] = {}
+    for node in model.graph.nodes:
+        if node.op == "call_module":
+            calls[str(node.target)] = calls.get(str(node.target), 0) + 1
+    end: dict[fx.Node, float] = {}
+    for node in model.graph.nodes:
+        start = max((end[before] for before in node.all_input_nodes), default=0.0)
+        own = 0.0
+        if node.op == "call_module":
+            target = str(node.target)
+            inside = (path == target or path.startswith(f"{target}.") for path in latency)
+            taken = [value for value, here in zip(latency.values(), inside, strict=True) if here]
+            own = sum(taken) / calls[target]
+        end[node] = start + own
+    return max(end.values(), default=0.0)
