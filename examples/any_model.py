@@ -80,8 +80,8 @@ def circuit(*, wires: bool = True, bits: int | None = None) -> imac.Config:
     if bits is None:
         return config
     return config.replace(
-        driver=imac.DriverOptions(kind="dac", bits=bits),
-        converter=imac.ConverterOptions(kind="sar", bits=bits),
+        driver=imac.Driver(kind="dac", bits=bits),
+        converter=imac.Converter(kind="sar", bits=bits),
     )
 
 
