@@ -245,7 +245,7 @@ def _samples(value: Any, good: Tensor) -> Any:  # noqa: ANN401 - what models giv
 
 def _bad(outputs: Any, count: int) -> Tensor:  # noqa: ANN401 - what models give
     """(B,) whether an output of a sample is no number."""
-    found = torch.zeros(count, dtype=torch.bool)
+    found = torch.zeros(count, dtype=torch.bool, device="cpu")
     for value in _tensors(outputs):
         if value.ndim and len(value) == count and value.is_floating_point():
             found |= value.detach().isnan().reshape(count, -1).any(1).cpu()
@@ -296,7 +296,7 @@ def _batches(
         if not tensors or not tensors[0].ndim:
             raise DataError(f"batch {number}: there is no tensor among its inputs")
         count = len(tensors[0])
-        keep = torch.arange(seen, seen + count)
+        keep = torch.arange(seen, seen + count, device="cpu")
         keep = (keep >= first) & (keep < end)
         seen += count
         if bool(keep.all()):
