@@ -5,14 +5,15 @@ import math
 
 import pytest
 import torch
+from small_networks import LOGISTIC, mlp, seeded
+from torch import fx, nn
+
 from imac_torch import Amplifier, Config, Crossbar, Timing, convert, evaluate
 from imac_torch.errors import DataError, SolverError
 from imac_torch.reports.model_page import write_model_report
 from imac_torch.reports.model_report import ModelReport, is_model_report
 from imac_torch.reports.report import Report
 from imac_torch.study.segments import critical_path
-from small_networks import LOGISTIC, mlp, seeded
-from torch import fx, nn
 
 pytestmark = pytest.mark.filterwarnings("ignore::imac_torch.errors.ConversionWarning")
 
