@@ -62,7 +62,7 @@ def test_scores_and_energy_by_circuit(branches) -> None:
         rows = circuits.inputs_of(item.path, x)[0]
         power = circuits.segments[item.path].solve(rows).power.total.mean()
         assert item.uses == 1
-        assert item.energy["arrays"] == pytest.approx(float(power) * 2e-9)
+        assert item.energy["arrays"] == pytest.approx(float(power.detach()) * 2e-9)
         wanted = circuits.segments[item.path].software(rows)[-1]
         off = circuits.segments[item.path](rows) - wanted
         # Relative to what varies over everything: one mean, as one output is as good as another.
@@ -134,11 +134,12 @@ def test_a_chain_with_a_metric_too() -> None:
     assert isinstance(report, ModelReport)
     assert report.score.name == "mse_loss"
     with torch.no_grad():
-        assert report.score.circuit == pytest.approx(float((circuits(x) - model(x)).square().mean()))
+        wanted = (circuits(x) - model(x)).square().mean()
+    assert report.score.circuit == pytest.approx(float(wanted))
 
 
 def test_what_is_no_classification_is_refused(branches) -> None:
-    model, circuits, x = branches
+    _, circuits, x = branches
     with pytest.raises(DataError, match="integer class indices"):
         evaluate(circuits, [(x, torch.zeros(8, 3))], progress=False)
     with pytest.raises(DataError, match="pair"):
