@@ -118,6 +118,7 @@ CHANGES = {
     "crossbar.columns": Change(3, "voltages"),
     "crossbar.horizontal": Change(2, "voltages"),
     "crossbar.vertical": Change(2, "voltages"),
+    "crossbar.copies": Change(2, "area"),
     "amplifier.kind": Change("doubled", "voltages"),
     "amplifier.gain": Change(7.0, "voltages"),
     "amplifier.input_resistance": Change(2e3, "voltages"),
@@ -279,6 +280,8 @@ def observe(output, config, tmp_path, sizes=(6, 4, 2)):
     inputs = 0.7 * signs(3, 6)
     if output == "inputs":
         return network.voltages(inputs)
+    if output == "area":
+        return torch.tensor(network_area(network).total.total).double().log()
     if output == "costs":
         costs = network.segment.border_costs
         return torch.tensor([costs.energy(), costs.latency(), costs.area()]).double().log()

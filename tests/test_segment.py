@@ -114,7 +114,7 @@ def test_what_is_of_one_circuit_is_asked_of_one():
     for ask in (
         lambda: network.solve(INPUTS), lambda: network.voltages(INPUTS), network.circuit,
         network.prepare, network.timing, lambda: network.measure(INPUTS), lambda: network.layers,
-        lambda: network.classes, lambda: imac.evaluate(network, loader(INPUTS), progress=False),
+        lambda: network.classes,
         lambda: imac.ablate(network, INPUTS),
     ):  # fmt: skip
         with pytest.raises(CircuitError, match=r"circuits are parts\.one, two.*network\.segments"):

@@ -24,6 +24,7 @@ __all__ = [
     "LayoutArea",
     "NetworkArea",
     "area_model",
+    "layer_area",
     "layer_shape",
     "layer_shapes",
     "network_area",
@@ -62,6 +63,7 @@ class LayerShape:
         fins: Of each transistor of a FinFET neuron.
         node: Technology node of the transistors, nm.
         slices: Pairs of devices per weight, each with a row of its own.
+        copies: Replicas of all of it, which share the work.
     """
 
     name: str
@@ -78,6 +80,7 @@ class LayerShape:
     node: int
     slices: int = 1
     operational_amplifiers: int = 1
+    copies: int = 1
 
     @property
     def used_rows(self) -> int:
@@ -298,7 +301,13 @@ def layer_shape(layer: IMACLinear) -> LayerShape:
         node=config.neuron.transistor_node,
         slices=spec.slicing.count,
         operational_amplifiers=spec.read_out.operational_amplifiers,
+        copies=config.crossbar.copies,
     )
+
+
+def layer_area(shape: LayerShape, model: AreaModel) -> Area:
+    """Of one layer with all of its copies."""
+    return Area.sum([model.layer(shape)] * shape.copies)
 
 
 def layer_shapes(network: IMACNetwork) -> list[LayerShape]:
@@ -333,5 +342,5 @@ def network_area(network: IMACNetwork, model: AreaModel | str = "imac-sim") -> N
     if isinstance(model, str):
         model = area_model(model)
     return NetworkArea(
-        model.name, {shape.name: model.layer(shape) for shape in layer_shapes(network)}
+        model.name, {shape.name: layer_area(shape, model) for shape in layer_shapes(network)}
     )

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from imac_torch.model.segment import Segment
 from imac_torch.numeric.modes import lasting
-from imac_torch.reports.area import Area, AreaModel, area_model, layer_shape
+from imac_torch.reports.area import Area, AreaModel, area_model, layer_area, layer_shape
 from imac_torch.reports.model_report import SegmentFigures
 from imac_torch.reports.report import ARTEFACT
 from imac_torch.results.solution import Power
@@ -143,7 +143,7 @@ class Watch:
         uses, copies = traffic.uses / self.samples, layers[0].config.crossbar.copies
         power, passes = _power(segment, torch.cat(traffic.rows))
         shapes = [layer_shape(layer) for layer in layers]
-        arrays = Area.sum([model.layer(shape) for shape in shapes])
+        arrays = Area.sum([layer_area(shape, model) for shape in shapes])
         costs = segment.border_costs
         spent = power.get("total", math.nan) * segment.pace.period * passes
         return SegmentFigures(
@@ -162,7 +162,7 @@ class Watch:
             },
             latency=sum(costs.latency(call, copies) for call in traffic.calls),
             area={
-                "arrays": copies * arrays.total,
+                "arrays": arrays.total,
                 "drivers": copies * costs.driver_area,
                 "converters": copies * costs.converter_area,
             },
