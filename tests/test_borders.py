@@ -193,7 +193,7 @@ def test_a_converter_per_partition_against_loops_over_their_circuits():
         for first, last in spec.column_ranges:
             alone = torch.zeros_like(volts)
             alone[:, first:last] = volts[:, first:last]
-            ports = segment.prepare().stages[0].network
+            ports = segment.prepare().layers[0].network
             parts.append(alone @ (len(spec.column_ranges) * ports.transfer[0].T))
         outputs = torch.stack(parts)
         low, high = float(outputs.min()), float(outputs.max())

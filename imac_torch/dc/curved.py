@@ -80,7 +80,7 @@ class CurvedDriven(Driven):
     @property
     def read_outs(self) -> Tensor:
         """See :class:`Driven`."""
-        return self.stage.spec.read_out.output(*self.ends)
+        return self.layer.spec.read_out.output(*self.ends)
 
     def power(self, drawn: Tensor, *, first: bool) -> tuple[Tensor, Tensor, Tensor]:
         """See :class:`Driven`."""

@@ -29,8 +29,8 @@ class PortsDriven(Driven):
     @property
     def read_outs(self) -> Tensor:
         """See :class:`Driven`."""
-        network = self.stage.network
-        lines = with_bias(self.stage.by_groups(self.voltages), self.stage.vdd)
+        network = self.layer.network
+        lines = with_bias(self.layer.by_groups(self.voltages), self.layer.vdd)
         found = network.read_out.output(*network.end_voltages(lines))
         return found if network.groups == 1 else found.transpose(1, 2).flatten(2, 3)
 

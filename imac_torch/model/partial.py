@@ -9,8 +9,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from imac_torch.dc.layer import PreparedLayer
 from imac_torch.dc.network import eliminated
-from imac_torch.dc.stage import Stage
 from imac_torch.periphery.border import Grid
 from imac_torch.periphery.readout import Combination
 
@@ -37,20 +37,20 @@ class Partial:
     combination: Combination
 
     @classmethod
-    def of(cls, stage: Stage, dtype: torch.dtype) -> Partial:
+    def of(cls, layer: PreparedLayer, dtype: torch.dtype) -> Partial:
         """Of a circuit of one layer, in a type.
 
         Raises:
             SolverError: Its cells are curved.
         """
-        eliminated_stage = eliminated(stage, "a converter after every partition")
-        network = eliminated_stage.ports
+        prepared = eliminated(layer, "a converter after every partition")
+        network = prepared.ports
         read_out, layout = network.read_out, network.layout
         outputs = read_out.output(network.positive_end, network.negative_end)
         if network.groups == 1:
             outputs = outputs[None]
         lines = outputs[..., :-1].to(dtype)
-        bias = (stage.vdd * outputs[..., -1]).to(dtype)[..., None, :]
+        bias = (layer.vdd * outputs[..., -1]).to(dtype)[..., None, :]
         ends = layout.column_mask.sum(-1).cumsum(0).tolist()
         ends[-1] -= 1  # the bias
         starts = [0, *ends[:-1]]

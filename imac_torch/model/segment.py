@@ -84,8 +84,8 @@ class Segment(AnalogChain):
         """
         split = self.borders.by_partition
         if isinstance(self.engine, Native):
-            stage = self.prepare().stages[0]
-            driven = stage.drive(voltages[None], None, self.engine.newton)
+            layer = self.prepare().layers[0]
+            driven = layer.drive(voltages[None], None, self.engine.newton)
             return (driven.read_outs if split else driven.combined)[0]
         layers = self.engine.bind(self).solve(voltages, power=False).layers
         if split or not layers:
@@ -205,7 +205,7 @@ class Segment(AnalogChain):
 
         def make() -> Partial:
             with ordinary():
-                found = Partial.of(native.prepare(self.parts()).stages[0], dtype)
+                found = Partial.of(native.prepare(self.parts()).layers[0], dtype)
             if found.size > LARGE:
                 self.first.matrix.forget()
             return found
