@@ -15,6 +15,7 @@ they ended. docs/reproducing.md has the results on the papers' network, and what
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +40,9 @@ from imac_torch.config import BIT_CELL_LENGTHS, DEVICES, NODES
 from imac_torch.sweep import NetworkEvaluator
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=(__doc__ or "").splitlines()[0])
+
+NOISE = (0.0, 0.1, 0.2, 0.4)
+"""V rms at the inputs, beside what the circuit itself makes."""
 
 NetworkOption = Annotated[
     str | None,
@@ -141,10 +145,13 @@ def partitioning(
         list[int] | None, typer.Option("--size", help="Rows and columns of an array; repeated.")
     ] = None,
     gain_factor: FactorsOption = None,
+    amplitude: Annotated[
+        list[float] | None, typer.Option("--amplitude", help="Noise at inputs, V rms; repeated.")
+    ] = None,
     workers: WorkersOption = 1,
     output: OutputOption = HERE / "partitioning",
 ) -> list[dict[str, object]]:
-    """Accuracy and power against the size of arrays, for four devices and three bit cells."""
+    """Accuracy and power against the size of arrays, and against noise, for devices and cells."""
     subject = open_subject(network, data, root, images)
     _start(subject, output)
     devices, widths = tuple(device or DEVICES), tuple(size or (16, 32, 64, 128, 256))
@@ -155,6 +162,13 @@ def partitioning(
     published = grids.best([row for row in rows if row["factor"] == 1.0], keys)
     tuned = grids.best(rows, keys)
     parts = []
+    # For noise: arrays of 32×32 and the largest ones, each with the best of its gains.
+    arrays = [
+        (name, cell, width, tuned[name, cell, width])
+        for name in devices
+        for cell in (cells if name == "PCM" else cells[:1])
+        for width in (min(widths, key=lambda width: abs(width - 32)), max(widths))
+    ]
     for kind, found in (("published gains", published), ("best of the gains", tuned)):
         table = [
             (name, cell, *(percent(found[name, cell, width]["accuracy"]) for width in widths))
@@ -186,6 +200,19 @@ def partitioning(
         ]
         headings = ("device", "partitions", "published gains, %", "best of the gains, %", "W")
         parts.append(show(f"partitions of the papers, 1T1R: {subject.name}", headings, table))
+    levels = tuple(amplitude or NOISE)
+    evaluator = replace(_evaluator(subject), noise=True)
+    noisy = run_cases(
+        grids.noises(subject, arrays, levels), evaluator, output, "noise", workers=workers
+    )
+    heard = {(row["device"], row["cell"], row["size"], row["noise"]): row for row in noisy}
+    table = [
+        (name, cell, str(width), percent(quiet["accuracy"]),
+         *(percent(heard[name, cell, width, level]["accuracy"]) for level in levels))
+        for name, cell, width, quiet in arrays
+    ]  # fmt: skip
+    headings = ("device", "bit cell", "size", "no noise", *(f"{level:g} V" for level in levels))
+    parts.append(show(f"accuracy, %, with noise at inputs: {subject.name}", headings, table))
     save_tables(output, "partitioning", parts)
     path = drawing.draw_sizes(rows, subject.name, output / "partitioning.png")
     typer.echo(f"wrote {path}")

@@ -77,8 +77,9 @@ def test_partitions_cost_power_and_save_accuracy(tmp_path):
 
     def run():
         return papers.partitioning(
-            images=120, device=["MRAM"], size=[32, 64], gain_factor=[0.5], output=tmp_path
-        )
+            images=120, device=["MRAM"], size=[32, 64], gain_factor=[0.5], amplitude=[0.5],
+            output=tmp_path,
+        )  # fmt: skip
 
     rows = {(r["cell"], r["size"]): r for r in run() if r["factor"] == 1.0}
     # Wires of 48 λ per cell: whole layers (48 rows of 65 cells) lose more than their parts do.
@@ -103,6 +104,9 @@ def test_partitions_cost_power_and_save_accuracy(tmp_path):
     assert rows["1TG1R", 32]["power"] == pytest.approx(report.mean_power()["total"], rel=1e-12)
     assert is_picture(tmp_path / "partitioning.png")
     assert len(rows_of(tmp_path / "partitioning.csv")) == 4 * 2 * 2
+    noisy = {int(r["size"]): float(r["accuracy"]) for r in rows_of(tmp_path / "noise.csv")}
+    quiet = {size: rows["1T1R", size]["accuracy"] for size in (32, 64)}
+    assert 0.1 < noisy[32] < quiet[32]  # half a volt rms at every input of ±0.8 V
     found = {r["partitions"] for r in rows_of(tmp_path / "published.csv")}
     assert found == {"16-8-8, 8-8-1", "13-4-3, 4-3-1"}
     # Again: nothing is run twice.

@@ -19,6 +19,7 @@ __all__ = [
     "best",
     "neurons",
     "nodes",
+    "noises",
     "partitions",
     "resistances",
     "sizes",
@@ -39,6 +40,10 @@ Amin, Elbtity, Zand, ISCAS 2022; 98.08 % with PCM and 1T1R in the same authors' 
 JETCAS 12(4), 2022). The second one is what arrays of 32×32 need."""
 PARTITION: Final = 32
 """Rows and columns of the arrays of the third case."""
+
+
+BANDWIDTH: Final = 1e9
+"""Hz. What reads the outputs of IMAC-Sim's 4 ns averages over a part of them."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,35 @@ def partitions(
         for device in devices
         for name, (horizontal, vertical) in PARTITIONS.items()
         for factor in factors
+    ]
+
+
+def noises(
+    subject: Subject, arrays: Iterable[tuple[str, str, int, Mapping[str, Any]]], amplitudes: Iterable[float]
+) -> list[Case]:
+    """Noise at the inputs, V rms, besides that of the circuit up to :data:`BANDWIDTH`.
+
+    Args:
+        subject: The network.
+        arrays: Device, bit cell, size, and a row with the factor of its gains.
+        amplitudes: V rms.
+    """
+    node = subject.base.interconnect.tech_node
+    return [
+        Case(
+            {"device": device, "cell": cell, "size": width, "noise": amplitude},
+            {
+                **_device(device),
+                **_cell(cell, node),
+                "crossbar.rows": width,
+                "crossbar.columns": width,
+                "amplifier.gain": subject.gains(row["factor"]),
+                "noise.bandwidth": BANDWIDTH,
+                "noise.inputs": amplitude,
+            },
+        )
+        for device, cell, width, row in arrays
+        for amplitude in amplitudes
     ]
 
 
