@@ -1,8 +1,8 @@
 """Noise: seconds of an analysis, and of noisy inference beside plain one.
 
-A 400-120-84-10 network of random weights on 32×32 arrays with FinFET and with logistic neurons, one
-thread. Noisy inference draws noise anew for every image; what is measured once per network (blocks
-with their line ends as ports, effective bandwidths) stands apart::
+IMAC-Sim's circuit of 400-120-84-10 with weights of ±1, logistic and FinFET neurons, amplifiers of
+1 GHz, one thread. Noisy inference draws noise anew for every image; what is measured once per network
+(blocks with their line ends as ports, effective bandwidths) stands apart::
 
     python benchmarks/noise.py [--images 2000]
 """
@@ -16,45 +16,28 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import nn
+from native import NETWORK, config, interleave, random_inputs, random_model
 
 import imac_torch as imac
-from imac_torch.config import Noise
 from imac_torch.noise.sampling import NoiseDraws
 
 LIMIT = 2.5
 """Of noisy inference, relative to plain."""
+ANALYSED = 4
+"""Images of an analysis."""
 
 
-def network(kind: str) -> imac.IMACNetwork:
-    """With published gains, partitions and a pole."""
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Linear(400, 120), imac.InverterSigmoid(), nn.Linear(120, 84), imac.InverterSigmoid(),
-        nn.Linear(84, 10),
-    )  # fmt: skip
-    config = imac.Config(
-        crossbar=imac.Crossbar(horizontal=(13, 4, 3), vertical=(4, 3, 1)),
-        amplifier=imac.Amplifier(kind="differential", gain=(30.0, 30.0, 10.0), pole=1e9),
-        neuron=imac.Neuron(kind=kind, output_capacitance=1e-15),
-        noise=Noise(inputs=1e-3),
-    )
-    return imac.convert(model, config)
+def seconds(run: Callable[[], object]) -> float:
+    """Of one call."""
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
 
 
-def fastest(run: Callable[[], object], times: int = 3) -> float:
-    """Seconds, the least of some."""
-    found = []
-    for _ in range(times):
-        started = time.perf_counter()
-        run()
-        found.append(time.perf_counter() - started)
-    return min(found)
-
-
-def _noisy(
+def noisy(
     solve: Callable[..., object], draws: NoiseDraws, count: int, generator: torch.Generator
 ) -> None:
+    """Solve with noise of its own for each image."""
     solve(noise=draws.draw(count, generator))
 
 
@@ -65,30 +48,37 @@ def main() -> int:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(1)
-    images = torch.rand(options.images, 400, generator=generator)
+    generator = torch.Generator().manual_seed(0)
+    model = random_model(NETWORK, generator)
+    images = random_inputs(options.images, NETWORK[0], generator)
     slow = False
     print("| neurons | once, s | analysis, s per image | plain, ms | noisy, ms | ratio |")
-    print("|---|---|---|---|---|---|")
+    print("|---|---:|---:|---:|---:|---:|")
     for kind in ("logistic", "finfet"):
-        net = network(kind)
-        voltages = net.voltages(images)
-        prepared, native = net.prepare(), net.segment.native
-        native.solve(prepared, voltages[:8], power=False)
-        started = time.perf_counter()
-        draws = net.segment.noise_draws(voltages)
-        once = time.perf_counter() - started
-        analysis = fastest(partial(net.noise, images[:4]), 1) / 4
-
-        solve = partial(native.solve, prepared, voltages, power=False)
-        plain = fastest(solve)
-        with_noise = fastest(partial(_noisy, solve, draws, len(voltages), generator))
-        each = 1e3 / options.images
-        ratio = with_noise / plain
+        plain = config(len(NETWORK) - 1, kind)
+        network = imac.convert(
+            model,
+            plain.replace(
+                amplifier=plain.amplifier.replace(pole=1e9),
+                neuron=plain.neuron.replace(output_capacitance=1e-15),
+                noise=imac.Noise(inputs=1e-3),
+            ),
+        )
+        voltages = network.voltages(images)
+        solve = partial(network.segment.native.solve, network.prepare(), voltages, power=False)
+        network.noise(images[:1])
+        once = seconds(partial(network.segment.noise_draws, voltages))
+        draws = network.segment.noise_draws(voltages)
+        analysis = seconds(partial(network.noise, images[:ANALYSED])) / ANALYSED
+        found = interleave(
+            {"plain": solve, "noisy": partial(noisy, solve, draws, len(images), generator)}, 5
+        )
+        ratio = found["noisy"].median / found["plain"].median
         slow = slow or ratio > LIMIT
+        each = [1e3 * found[name].median / len(images) for name in ("plain", "noisy")]
         print(
-            f"| {kind} | {once:.1f} | {analysis:.2f} | {plain * each:.4f} "
-            f"| {with_noise * each:.4f} | {ratio:.2f} |",
+            f"| {kind} | {once:.1f} | {analysis:.2f} | {each[0]:.4f} | {each[1]:.4f} "
+            f"| {ratio:.2f} |",
             flush=True,
         )
     return int(slow)

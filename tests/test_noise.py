@@ -168,12 +168,12 @@ def test_spectra_and_variances_are_those_of_ngspice(what, ngspice, tmp_path):
     for (number, name, k), spectrum in zip(places, spectra, strict=True):
         total = simpson(spectrum * frequencies, x=np.log(frequencies))
         found = float(getattr(report.layers[number], name)[:, 0, k].sum())
-        assert found == pytest.approx(float(total), rel=1e-4)
+        assert found == pytest.approx(float(total), rel=5e-4)
 
 
 def test_a_resistor_and_a_capacitor_make_kt_over_c():
     # Unloaded outputs of a behavioural neuron: its resistance at its capacitor alone, whatever the
-    # resistance is. The quadrature is good to 2e-5.
+    # resistance is. The quadrature is good to 2e-4.
     net = network(
         4, 3, crossbar=SMALL, temperature=320.0,
         neuron=Neuron(kind="identity", output_capacitance=2e-15, output_resistance=5e3),
@@ -181,14 +181,14 @@ def test_a_resistor_and_a_capacitor_make_kt_over_c():
     (layer,) = net.noise(signs(2, 4)).layers
     resistors = layer.outputs[ALL_PARTS.index("resistors")]
     expected = torch.full_like(resistors, BOLTZMANN * 320.0 / 2e-15)
-    torch.testing.assert_close(resistors, expected, rtol=1e-4, atol=0.0)
+    torch.testing.assert_close(resistors, expected, rtol=3e-4, atol=0.0)
     # All of it, for any read-out: one pole passes π/2 times its frequency.
     pole = 1.0 / (2.0 * math.pi * 5e3 * 2e-15)
     still = net.segment.noisy().layers[0].at(0.0)
     for part, added in (("cells and wires", still.array), ("read-outs", still.read_out)):
         found = layer.outputs[ALL_PARTS.index(part)]
         white = added.inputs.diagonal() * pole * math.pi / 2.0
-        torch.testing.assert_close(found, white.expand_as(found), rtol=2e-4, atol=0.0)
+        torch.testing.assert_close(found, white.expand_as(found), rtol=3e-4, atol=0.0)
 
 
 def test_inputs_shift_a_circuit_as_changes_of_them_do():

@@ -120,7 +120,9 @@ def partitions(
 
 
 def noises(
-    subject: Subject, arrays: Iterable[tuple[str, str, int, Mapping[str, Any]]], amplitudes: Iterable[float]
+    subject: Subject,
+    arrays: Iterable[tuple[str, str, int, Mapping[str, Any]]],
+    amplitudes: Iterable[float],
 ) -> list[Case]:
     """Noise at the inputs, V rms, besides that of the circuit up to :data:`BANDWIDTH`.
 

@@ -18,9 +18,9 @@ from imac_torch.noise.result import LayerNoise, NoiseReport
 from imac_torch.numeric.budget import fitting
 from imac_torch.results.solution import LayerSolution, Solution, Status
 
-NODES: Final = 5
+NODES: Final = 4
 """Of Gauss and Legendre's rule, per decade of the frequency. Spectra of poles on the real axis are
-integrated to 2e-5 by 5, to 2e-4 by 4."""
+integrated to 2e-4 by 4."""
 BELOW: Final = 100.0
 """How far below the slowest corner spectra are taken as flat: there they are, to 1e-4."""
 BEYOND: Final = 30.0

@@ -117,6 +117,12 @@ class Loaded:
         return whole
 
 
+def _extended(combined: Tensor, parts: int) -> Tensor:
+    """(parts, …) with zeros for those that are not there."""
+    missing = parts - len(combined)
+    return torch.cat([combined, combined.new_zeros(missing, *combined.shape[1:])])
+
+
 def _gathered(lines: Tensor, ranges: Sequence[tuple[int, int, int]]) -> Tensor:
     """(H, K, …) of lines to (M, …) of the neurons that drive them."""
     return torch.cat(
@@ -240,13 +246,17 @@ class NoisyCircuit:
             behind = self.layers[k + 1].at(frequency) if k + 1 < len(signals) else None
             at = signal.at(frequency)
             transfer = here.transfer[:, :-1].to(at.diagonal.dtype)
+            # Layers on have added nothing yet, but for what the next one draws.
+            wanted = min(parts, PLACES * (k + 1) + 1) if places else parts
             if outputs is None:
-                shape = (parts if sources is None else 1, 1, len(transfer), len(transfer))
+                shape = (wanted if sources is None else 1, 1, len(transfer), len(transfer))
                 combined = torch.zeros(shape, dtype=transfer.dtype, device=transfer.device)
                 if sources is not None:
                     combined[0] = (transfer * sources) @ transfer.mH
             else:
                 combined = transfer @ outputs @ transfer.mH
+                if sources is None:
+                    combined = _extended(combined, wanted)
             if sources is None:
                 self._add_own(combined, k, here, transfer, loaded, shares[k])
             loaded = Loaded(
