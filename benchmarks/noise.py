@@ -1,8 +1,8 @@
 """Noise: seconds of an analysis, and of noisy inference beside plain one.
 
 IMAC-Sim's circuit of 400-120-84-10 with weights of ±1, logistic and FinFET neurons, amplifiers of
-1 GHz, one thread. Noisy inference draws noise anew for every image; what is measured once per network
-(blocks with their line ends as ports, effective bandwidths) stands apart::
+1 GHz, one thread. Noisy inference draws noise anew for every image; what is measured once per
+network (blocks with their line ends as ports, effective bandwidths) stands apart::
 
     python benchmarks/noise.py [--images 2000]
 """
