@@ -89,6 +89,8 @@ def random_layers(
     output_resistance: float = 1e-3,
     read_out: str = "differential",
     open_loop_gain: float | None = None,
+    swing: tuple[float, float] | None = None,
+    offset_spread: float = 0.0,
     ideal: str = "",
     opened: float = 0.0,
     seed: int = 0,
@@ -112,13 +114,19 @@ def random_layers(
                 combine=combine,
                 output_resistance=output_resistance,
                 open_loop_gain=open_loop_gain,
+                swing=swing,
             ),
             mapping=WeightMapping(slices=slices[0], slice_base=slices[1]),
         ).for_layer(0, "layer", 1)
         make = random_cells if cells is None else cells
         extra = {"opened": opened} if cells is None else {}
         pair = make(outputs * slices[0], inputs + 1, seed=seed + k, **extra)
-        spec = build_crossbar(pair, config, gain)
+        offsets = None
+        if offset_spread > 0.0:
+            shape = len(pair.positive), size.horizontal, 2 if read_out == "transimpedance" else 1
+            generator = torch.Generator().manual_seed(seed)
+            offsets = offset_spread * torch.randn(shape, generator=generator, dtype=torch.float64)
+        spec = build_crossbar(pair, config, gain, offsets=offsets)
         if ideal in ("input", "both"):
             spec = replace(spec, input_segment=scalar(0.0))
         if ideal in ("output", "both"):
@@ -183,25 +191,36 @@ def core_currents(spec: NeuronSpec, gate: np.ndarray, output: np.ndarray):
 def amplifier(read_out):
     """A read-out as its parts: inner nodes, resistors, controlled voltages, nullors, copies.
 
-    A controlled voltage is its node and what it is; a nullor holds its first two nodes together by
+    A controlled voltage is its node, what it is and, of an operational amplifier, V per V of its
+    offset and which one it is; a nullor holds its first two nodes together by
     what its third delivers; a copy draws a current from its first node by its second's voltage.
     """
     if read_out.kind == "differential":
         gain, r = float(read_out.gain), float(read_out.resistance)
         parts = [("plus", "n2", r), ("n2", "0", gain * r), ("minus", "n1", r)]
-        return ("n1", "n2"), [*parts, ("n1", "out", gain * r)], [], [("n1", "n2", "out")], []
+        parts.append(("n1", "out", gain * r))
+        if read_out.open_loop_gain is not None:
+            a = float(read_out.open_loop_gain)
+            return ("n1", "n2"), parts, [("out", {"n2": a, "n1": -a}, a, 0)], [], []
+        if read_out.imperfections is not None:
+            # What holds n1 at n2 is known; at a rail it does not.
+            held = ("out", {"n2": 1.0 + gain, "minus": -gain}, 1.0 + gain, 0)
+            return ("n1", "n2"), parts, [held], [], []
+        return ("n1", "n2"), parts, [], [("n1", "n2", "out")], []
     if read_out.kind == "sense_resistor":
         gain, r = float(read_out.gain), float(read_out.resistance)
-        out = ("out", {"plus": gain, "minus": -gain})
+        out = ("out", {"plus": gain, "minus": -gain}, gain, 0)
         return (), [("plus", "0", r), ("minus", "0", r)], [out], [], []
     if read_out.kind == "current_mirror":
         r, rm = float(read_out.feedback), float(read_out.resistance)
-        out = ("out", {"minus": -float(read_out.open_loop_gain)})
+        a = float(read_out.open_loop_gain)
+        out = ("out", {"minus": -a}, a, 0)
         copy = ("minus", "plus", 1.0 / rm)
         return (), [("plus", "0", rm), ("minus", "out", r)], [out], [], [copy]
     assert read_out.kind == "transimpedance"
     r, a = float(read_out.feedback), float(read_out.open_loop_gain)
-    controlled = [("o+", {"plus": -a}), ("o-", {"minus": -a}), ("out", {"o-": 1.0, "o+": -1.0})]
+    controlled = [("o+", {"plus": -a}, a, 0), ("o-", {"minus": -a}, a, 1)]
+    controlled.append(("out", {"o-": 1.0, "o+": -1.0}))
     return ("o+", "o-"), [("plus", "o+", r), ("minus", "o-", r)], controlled, [], []
 
 
@@ -252,6 +271,7 @@ def solve_dense(circuit: Circuit, inputs: np.ndarray, *, limit: int = 400) -> De
         pins = index[layer.outputs]
     resistors = []  # (a, b, conductance), arrays
     sources = []  # (kind, plus, {node: coefficient}, constant): v(plus) = constant + Σ
+    limits = {}  # of sources: lowest and highest voltage
     nullors = []  # (first, second, output)
     copies = []  # (from, by, conductance): current drawn from one node by another's voltage
     neurons = []
@@ -276,10 +296,17 @@ def solve_dense(circuit: Circuit, inputs: np.ndarray, *, limit: int = 400) -> De
         nodes["0"] = np.zeros(len(plus), dtype=int)
         for a, b, ohms in branches:
             resistors.append((nodes[a], nodes[b], np.full(len(plus), 1.0 / ohms)))
-        for k in range(len(plus)):
-            for name, terms in controlled:
+        real = layer.read_outs.read_out.imperfections
+        for k, (row, part) in enumerate(layer.read_outs.labels.tolist()):
+            for name, terms, *offset in controlled:
                 terms = {nodes[item][k]: factor for item, factor in terms.items()}
-                sources.append(("amplifiers", nodes[name][k], terms, 0.0))
+                constant = 0.0
+                if real is not None and offset:
+                    place = [i if n > 1 else 0 for i, n in
+                             zip((row - 1, part - 1, offset[1]), real.offsets.shape)]
+                    constant = offset[0] * float(real.offsets[tuple(place)])
+                    limits[len(sources)] = real.low, real.high
+                sources.append(("amplifiers", nodes[name][k], terms, constant))
         nullors += [item for names in nullator for item in zip(*(nodes[n] for n in names))]
         copies += [(nodes[a], nodes[b], siemens) for a, b, siemens in copied]
         if layer.sums is not None:
@@ -342,22 +369,49 @@ def solve_dense(circuit: Circuit, inputs: np.ndarray, *, limit: int = 400) -> De
             derivative += [(u, gate, -og), (u, u, -ou), (gate, gate, tg), (gate, u, tu)]
         return into, derivative
 
-    for _ in range(limit):
+    rails = dict.fromkeys(limits)  # which amplifier is held where; None: at neither rail
+
+    def defects(state):
         leaving, derivative = currents(state)
         residual = matrix @ state - right + leaving
+        for k, rail in rails.items():
+            if rail is not None:
+                residual[count + k] = state[sources[k][1]] - rail
+        return residual, derivative
+
+    for turn in range(limit):
+        residual, derivative = defects(state)
         jacobian = matrix.copy()
+        for k, rail in rails.items():
+            if rail is not None:
+                jacobian[count + k] = 0.0
+                jacobian[count + k, sources[k][1]] = 1.0
         for row, column, value in derivative:
             np.add.at(jacobian, (row, column), value)
         step = _refined(jacobian, residual)
         hidden = [np.abs(step[np.concatenate([g, u])]).max() for g, u, _ in neurons]
         largest = max(hidden)
         state -= step * min(1.0, 0.1 / largest)
-        if largest < 1e-11:
+        wrong = {}
+        for k, (low, high) in limits.items():
+            row = count + k
+            value = state[sources[k][1]] - (matrix[row] @ state - right[row])
+            rail = low if value < low else high if value > high else None
+            if rail != rails[k]:
+                # Off a rail first: with its loop open it seems to belong to the other one.
+                wrong[k] = rail if rails[k] is None else None
+        if turn < 15:
+            rails |= wrong
+        elif largest < 1e-6 and wrong:
+            # One at a time, the first: cannot go round in circles where the solution is unique
+            # (K. G. Murty, Opsearch 11, 1974).
+            first = min(wrong)
+            rails[first] = wrong[first]
+        if largest < 1e-11 and not wrong:
             break
     else:
         raise AssertionError("the oracle did not converge")
-    leaving, _ = currents(state)
-    residual = matrix @ state - right + leaving
+    residual, _ = defects(state)
 
     nodes = {}
     for layer, index in zip(circuit.layers, number):

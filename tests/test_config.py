@@ -122,9 +122,10 @@ CHANGES = {
     "amplifier.kind": Change("doubled", "voltages"),
     "amplifier.gain": Change(7.0, "voltages"),
     "amplifier.input_resistance": Change(2e3, "voltages"),
-    "amplifier.open_loop_gain": Change(
-        100.0, "voltages", {"amplifier.kind": "transimpedance", "amplifier.gain": 100.0}
-    ),
+    "amplifier.open_loop_gain": Change(100.0, "voltages"),
+    "amplifier.offset": Change(5e-3, "voltages"),
+    "amplifier.offset_spread": Change(5e-3, "voltages"),
+    "amplifier.swing": Change((-0.1, 0.1), "voltages", {"amplifier.gain": 10.0}),
     "amplifier.output_resistance": Change(1e3, "voltages", FINFET),
     "amplifier.pole": Change(1e9, "latency"),
     "amplifier.combine": Change("sum", "voltages", {"crossbar.columns": 3}),
@@ -359,7 +360,7 @@ IDLE = {
     "interconnect.resistivity": Idle(3e-8, {**NO_RESISTANCE, **CAPACITIVE}),
     "interconnect.permittivity": Idle(4e-11),
     "interconnect.imac_sim_capacitance": Idle(True),
-    "amplifier.open_loop_gain": Idle(1e3),
+    "amplifier.open_loop_gain": Idle(1e3, {"amplifier.kind": "sense_resistor"}),
     "amplifier.output_resistance": Idle(1e3, {"crossbar.columns": 3}, written=True),
     "amplifier.combine": Idle("sum", written=True),
     "neuron.kind": Idle("finfet", only=(6, 2)),
@@ -633,7 +634,7 @@ CONFIGS = {
         crossbar=Crossbar(rows=16, columns=8, horizontal=(13, 4, 3), vertical=(4, 3, 1)),
         amplifier=Amplifier(
             gain=(30.0, 0.1, 10.0), output_resistance=0.0, pole=3e9, combine="sum",
-            open_loop_gain=1e4,
+            open_loop_gain=1e4, offset=-1e-3, offset_spread=2e-3, swing=(-0.7, 0.75),
         ),
         neuron=Neuron(
             kind="finfet", rlow=None, rhigh=1e5, model_directory="/a b/ü", fins=3,
@@ -796,6 +797,7 @@ def test_unwritable_directory(tmp_path):
         (lambda: Amplifier(gain=False), "gain: False is not a value"),
         (lambda: Crossbar(horizontal=(1, 0)), "number of partitions must be >= 1"),
         (lambda: Amplifier(gain=0.0), "every gain must be positive"),
+        (lambda: Amplifier(swing=(0.8, -0.8)), "the lowest output comes first"),
         (lambda: Amplifier(gain=(1.0, -1.0)), "every gain must be positive"),
         (lambda: Amplifier(output_resistance=0.0), "ideal sources cannot be tied"),
         (lambda: Amplifier(combine="max"), "combine"),

@@ -1,17 +1,30 @@
 """Every read-out there is: natively, against dense solutions of its parts, and in ngspice."""
 
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
-from dense_network import VDD, behavioural, finfet, random_layers, signs
+from dense_network import (
+    VDD,
+    behavioural,
+    circuit_of,
+    finfet,
+    random_cells,
+    random_layers,
+    signs,
+    solve_dense,
+)
 from small_networks import LOGISTIC, mlp
 from test_native import EXACT, LINEAR, compare, compare_with_ngspice, ngspice_nodes, solve
 from torch.autograd import gradcheck
 
 import imac_torch as imac
 from imac_torch.config.kinds import READ_OUT_KINDS
+from imac_torch.dc.native import Native
 from imac_torch.dc.network import chain_layers, solve_dc
+from imac_torch.dc.newton import NewtonOptions
 from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.periphery.readout import Transimpedance
@@ -19,8 +32,7 @@ from imac_torch.simulator import NgSpice
 from imac_torch.study.transient_verification import verify_transient
 
 KINDS = sorted(READ_OUT_KINDS.built_in)
-FINITE = {kind: {} for kind in KINDS}
-FINITE |= {kind: {"open_loop_gain": 300.0} for kind in ("transimpedance", "current_mirror")}
+FINITE = {kind: {"open_loop_gain": 300.0} for kind in KINDS} | {"sense_resistor": {}}
 """Further settings, each with an operational amplifier that one notices."""
 every = pytest.mark.parametrize("kind", KINDS)
 
@@ -93,15 +105,85 @@ def test_transients_equal_ngspice(ngspice, kind):
     assert found.passed
 
 
+# Amplifiers that are not ideal: each imperfection alone, and all together
+
+IMPERFECT = {
+    "offset": {"offset_spread": 5e-3},
+    "swing": {"swing": (-0.03, 0.04)},
+    "all": {"offset_spread": 5e-3, "swing": (-0.03, 0.04), "finite": True},
+}
+imperfect = pytest.mark.parametrize("what", IMPERFECT)
+COUPLED = {"columns": 2, "rows": 3, "output_resistance": 30.0, "low": 5e3, "high": 15e3}
+"""Devices of 5 to 15 kΩ: rows meet in wires, and layers load what drives them."""
+
+
+def real_layers(kind, sizes, what, neuron=None, **case):
+    case = {**COUPLED, **case}
+    cells = partial(random_cells, low=case.pop("low"), high=case.pop("high"))
+    neuron = behavioural(output_resistance=2e3) if neuron is None else neuron
+    return layers_of(kind, sizes, neuron, cells=cells, **IMPERFECT[what], **case)
+
+
+def saturated(layers, solution):
+    """How many amplifiers are at a rail."""
+    count = 0
+    for prepared, layer in zip(Native().prepare(layers).layers, solution.layers):
+        lines = torch.cat([layer.inputs, torch.full_like(layer.inputs[:, :1], VDD)], dim=1)
+        count += int((prepared.limited(lines[None]).beyond != 0).sum())
+    return count
+
+
+@every
+@imperfect
+@pytest.mark.parametrize("combine", ["average", "sum"])
+def test_imperfect_amplifiers_equal_a_dense_solution(kind, what, combine):
+    layers = real_layers(kind, [4, 3, 2], what, combine=combine)
+    inputs = signs(2, 4)
+    solution = solve(layers, inputs, Native(newton=NewtonOptions(tolerance=1e-12)))
+    assert solution.converged.all()
+    assert (saturated(layers, solution) > 0) == ("swing" in IMPERFECT[what])
+    circuit = circuit_of(layers)
+    for image in range(2):
+        dense = solve_dense(circuit, inputs[image].numpy())
+        assert dense.residual < 1e-11
+        assert sum(dense.power.values()) == pytest.approx(dense.dissipation, rel=1e-9)
+        for k, layer in enumerate(solution.layers):
+            for found, expected in (
+                (layer.gates[image], dense.gates[k]),
+                (layer.outputs[image], dense.layer(circuit, k, "out")),
+            ):
+                np.testing.assert_allclose(found, expected, rtol=0.0, atol=1e-10)
+        for part in ("inputs", "bias", "amplifiers"):
+            found = float(getattr(solution.power, part)[image])
+            assert found == pytest.approx(dense.power[part], rel=1e-7, abs=1e-14), part
+
+
+@every
+@imperfect
+def test_imperfect_amplifiers_equal_ngspice(ngspice, tmp_path, kind, what):
+    layers = real_layers(kind, [4, 3, 2], what)
+    inputs = signs(3, 4)
+    _, spice = ngspice_nodes(layers, inputs, tmp_path / "run", ngspice)
+    solution = solve(layers, inputs, Native(newton=NewtonOptions(tolerance=1e-12)))
+    torch.testing.assert_close(spice.outputs, solution.outputs, rtol=0.0, atol=1e-9)
+    for part in ("inputs", "bias"):
+        torch.testing.assert_close(
+            getattr(spice.power, part), getattr(solution.power, part), rtol=1e-6, atol=0
+        )
+
+
 def parameters(read_out):
     """Names of everything that has a gradient."""
     return [name for name, value in vars(read_out).items() if isinstance(value, torch.Tensor)]
 
 
 @every
-def test_gradients(kind):
+@pytest.mark.parametrize("what", [None, "all"])
+def test_gradients(kind, what):
     """Of outputs and powers, in inputs and everything that the read-out is made of."""
-    layers = layers_of(kind, [2, 2], behavioural(), finite=True, columns=2, output_resistance=30.0)
+    case = {"finite": True, "columns": 2, "output_resistance": 30.0}
+    make = layers_of(kind, [2, 2], behavioural(), **case) if what is None else None
+    layers = real_layers(kind, [2, 2], what) if make is None else make
     (spec, neuron), read_out = layers[0], layers[0][0].read_out
     names = parameters(read_out)
     core = neuron.model.core(neuron)
@@ -173,3 +255,74 @@ def test_values_that_are_not_physical_are_refused():
     for name, value in (("feedback", 0.0), ("open_loop_gain", 0.0), ("feedback", float("inf"))):
         with pytest.raises(imac.errors.CircuitError, match=f"{name} of the amplifiers = {value}"):
             replace(read_out, **{name: torch.tensor(value)})
+
+
+OFFSET = LOGISTIC.replace(
+    amplifier=imac.Amplifier(gain=20.0, offset=1e-3, offset_spread=5e-3, swing=(-0.2, 0.3)),
+    crossbar=imac.Crossbar(rows=3, columns=3),
+)
+
+
+@pytest.mark.filterwarnings("ignore::imac_torch.errors.ConversionWarning")
+def test_offsets_are_drawn_per_amplifier_and_saved(tmp_path, generator):
+    with pytest.raises(imac.errors.ConversionError, match=r"offset_spread = 0.005 needs a torch"):
+        imac.convert(mlp(5, 4, 2), OFFSET)
+    network = imac.convert(mlp(5, 4, 2), OFFSET, generator=generator)
+    first, second = (layer.matrix for layer in network.analog_layers())
+    assert first.offsets.shape == (4, 2, 1) and second.offsets.shape == (2, 2, 1)
+    assert 1e-3 < float(first.offsets.std()) < 2e-2
+    x = 0.9 * signs(3, 5).float() / VDD
+    outputs = network(x)
+    network.save(tmp_path / "network.safetensors")
+    loaded = imac.load(tmp_path / "network.safetensors")
+    torch.testing.assert_close(loaded(x), outputs, rtol=0.0, atol=0.0)
+    first.draw(generator)
+    assert not torch.equal(network(x), outputs)
+
+
+@pytest.mark.filterwarnings("ignore::imac_torch.errors.ConversionWarning")
+def test_what_does_not_know_imperfect_amplifiers_refuses_them(generator):
+    network = imac.convert(mlp(5, 2), OFFSET, generator=generator)
+    x = signs(2, 5).float() / VDD
+    with pytest.raises(imac.errors.SolverError, match="a transient of the native engine is for"):
+        network.transient(x)
+    bent = OFFSET.replace(device=imac.Memristor(bend=0.5))
+    with pytest.raises(imac.errors.SolverError, match="the solution of curved cells is for"):
+        imac.convert(mlp(5, 2), bent, generator=generator)(x)
+
+
+def test_rows_that_meet_strongly_saturate_all_the_same():
+    """Wires of 2 kΩ beside cells of 5 kΩ, and an amplifier of little gain: sweeps would not do."""
+    layers = random_layers(
+        [3, 4], behavioural(), gain=300.0, swing=(-0.02, 0.02),
+        cells=partial(random_cells, low=5e2, high=15e3),
+    )  # fmt: skip
+    spec, neuron = layers[0]
+    spec = replace(spec, input_segment=torch.tensor(2e3, dtype=torch.float64))
+    layers = [(spec, neuron)]
+    norm = eliminate_layer(spec)[0].feedback.mutual.abs().sum(-1).max()
+    assert float(norm) > 1.0
+    inputs = signs(8, 3)
+    solution = solve(layers, inputs)
+    assert solution.converged.all() and saturated(layers, solution) > 8
+    circuit = circuit_of(layers)
+    for image in range(8):
+        dense = solve_dense(circuit, inputs[image].numpy())
+        expected = dense.layer(circuit, 0, "out")
+        np.testing.assert_allclose(solution.outputs[image], expected, rtol=0.0, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::imac_torch.errors.ConversionWarning")
+def test_a_model_of_one_layer_is_no_matrix_where_amplifiers_saturate():
+    """The same as the circuit solved vector by vector, and not what the matrix would give."""
+    config = OFFSET.replace(amplifier=imac.Amplifier(gain=20.0, swing=(-0.02, 0.02)))
+    network, linear = (
+        imac.convert(mlp(5, 4), item)
+        for item in (config, OFFSET.replace(amplifier=imac.Amplifier(gain=20.0)))
+    )
+    x = signs(3, 5).float() / VDD
+    found = network.solve(x).outputs
+    torch.testing.assert_close(
+        network(x).double(), network.segment.decode(found), rtol=0.0, atol=1e-6
+    )
+    assert not torch.allclose(network(x), linear(x), atol=1e-3)

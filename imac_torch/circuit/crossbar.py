@@ -173,7 +173,11 @@ def partitions(
 
 
 def build_crossbar(
-    conductances: ConductancePair, config: Config, gain: float, groups: int = 1
+    conductances: ConductancePair,
+    config: Config,
+    gain: float,
+    groups: int = 1,
+    offsets: Tensor | None = None,
 ) -> CrossbarSpec:
     """Cut a layer and give it the wires and the read-out of its (per-layer) configuration.
 
@@ -182,6 +186,7 @@ def build_crossbar(
         config: From :meth:`Config.for_layer`; partitions, slices and resistances are read.
         gain: Of the amplifiers.
         groups: G; each is cut as asked.
+        offsets: (M·L, H, n) V of the amplifiers, besides ``amplifier.offset``.
 
     Raises:
         CircuitError: The layer cannot be cut as asked, or values are not physical.
@@ -205,7 +210,9 @@ def build_crossbar(
         row_ends=row_ends,
         input_segment=scalar(wire.input_line),
         output_segment=scalar(wire.output_line),
-        read_out=build_read_out(config, gain, len(column_ends), device=device),
+        read_out=build_read_out(
+            config, gain, len(column_ends), device=device, offsets=offsets
+        ),
         bend=config.device.bend,
         groups=groups,
     )

@@ -21,6 +21,9 @@ from imac_torch.config.section import Section
 SERIES: Final = Quantity("Ω", (0.0, 1e13), 1e18)
 """Output resistances, which may be as small as one likes."""
 
+OFFSET: Final = Quantity("V", (1e-7, 0.5), 20.0)
+"""Of operational amplifiers: from those with choppers to what nobody would use."""
+
 
 class Amplifier(Section):
     """The read-out at the end of every row of every partition."""
@@ -48,8 +51,21 @@ class Amplifier(Section):
     open_loop_gain: float | None = Field(
         None,
         gt=1,
-        description="V/V. Of the operational amplifiers (transimpedance, current_mirror); None: "
-        "as good as ideal.",
+        description="V/V. Of the operational amplifiers; None: ideal.",
+    )
+    offset: Annotated[float, OFFSET] = Field(
+        0.0, description="V. At the inputs of every operational amplifier, the mean of all."
+    )
+    offset_spread: Annotated[float, OFFSET] = Field(
+        0.0,
+        ge=0,
+        description="V. Standard deviation of offsets, which are drawn per amplifier when devices "
+        "are, and saved with the network.",
+    )
+    swing: tuple[float, float] | None = Field(
+        None,
+        description="V. Lowest and highest output of every operational amplifier, where it "
+        "saturates; None: unlimited, as of amplifiers without supplies.",
     )
     output_resistance: Annotated[float, SERIES] = Field(
         1e-3,
@@ -71,6 +87,11 @@ class Amplifier(Section):
         "an ideal sum.",
     )
 
+    @property
+    def linear(self) -> bool:
+        """Whether outputs are proportional to what amplifiers see: no offset, no swing."""
+        return self.offset == 0.0 and self.offset_spread == 0.0 and self.swing is None
+
     @field_validator("kind", mode="after")
     @classmethod
     def _known_kind(cls, kind: str) -> str:
@@ -83,6 +104,8 @@ class Amplifier(Section):
         gains = self.gain if isinstance(self.gain, tuple) else (self.gain,)
         if any(gain is not None and gain <= 0 for gain in gains):
             raise ValueError(f"gain = {self.gain}: every gain must be positive")
+        if self.swing is not None and not self.swing[0] < self.swing[1]:
+            raise ValueError(f"swing = {self.swing}: the lowest output comes first")
         if self.combine == "average" and self.output_resistance == 0:
             raise ValueError("averaging needs output_resistance > 0: ideal sources cannot be tied")
         return self

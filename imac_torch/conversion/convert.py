@@ -148,7 +148,7 @@ def convert(
     plain = [source.trained is None for _, source, _ in plan.layers]
     assume_ranges(layers, plain, features)
     for layer in layers:
-        if layer.config.device.varies:
+        if layer.matrix.varies:
             layer.matrix.draw(generator)
     losses = losses_of(
         [layer for layer, free in zip(layers, plain, strict=True) if free],

@@ -10,7 +10,7 @@ from torch import Tensor
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.elimination.blocks import BlockLayout, Termination
 from imac_torch.elimination.interior import Interior
-from imac_torch.elimination.ports import refuse_curved
+from imac_torch.elimination.ports import refuse_curved, refuse_real
 from imac_torch.errors import SolverError
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.numeric.budget import map_bytes, require_memory
@@ -86,6 +86,7 @@ def cell_voltages(spec: CrossbarSpec, inputs: Tensor) -> CellVoltages:
         SolverError: The layer is too large for it, or inputs do not fit.
     """
     refuse_curved(spec, "a map of voltages inside arrays")
+    refuse_real(spec, "a map of voltages inside arrays")
     positive, negative = spec.conductances.positive, spec.conductances.negative
     if positive.ndim != 2 or inputs.ndim != 2 or inputs.shape[1] != positive.shape[1]:
         raise SolverError(

@@ -62,6 +62,11 @@ class PreparedLayer(ABC):
     def shape(self) -> tuple[int | None, int, int]:
         """Samples of the conductances (None: no such dimension), rows of all slices, columns."""
 
+    @property
+    def image_bytes(self) -> int:
+        """What an input vector takes besides its voltages and currents, per sample."""
+        return 0
+
     @abstractmethod
     def as_load(self) -> Load | None:
         """What drives the lines sees; None: it is solved together with them."""

@@ -44,7 +44,10 @@ class Load:
     def of(cls, network: PortNetwork, vdd: Tensor) -> Load:
         """The load of a layer; ``network`` has one leading sample dimension S."""
         admittance = network.admittance
-        return cls.of_blocks(network.layout, admittance, torch.zeros_like(admittance[..., 0]), vdd)
+        sources = torch.zeros_like(admittance[..., 0])
+        if network.feedback is not None:
+            sources = sources + network.feedback.drawn
+        return cls.of_blocks(network.layout, admittance, sources, vdd)
 
     @classmethod
     def of_blocks(
@@ -72,6 +75,31 @@ class Load:
         admittance = admittance * keep[..., :, None] * keep[..., None, :]
         left, right = rank_one(admittance.detach())
         return cls(admittance, offset, layout, left, right)
+
+    def expand(self, samples: int) -> Load:
+        """The same for a number of samples, of which it has one or as many."""
+        return Load(
+            self.admittance.expand(samples, -1, -1, -1),
+            self.offset.expand(samples, -1),
+            self.layout,
+            self.left.expand(samples, -1, -1),
+            self.right.expand(samples, -1, -1),
+        )
+
+    def of_each(self, drawn: Tensor) -> Load:
+        """The load on input vectors one by one, samples of their own: (S·B, …).
+
+        Args:
+            drawn: (S, B, M) A, what their lines draw besides.
+        """
+        count = drawn.shape[1]
+        return Load(
+            self.admittance.repeat_interleave(count, dim=0),
+            (self.offset[:, None] + drawn).flatten(0, 1),
+            self.layout,
+            self.left.repeat_interleave(count, dim=0),
+            self.right.repeat_interleave(count, dim=0),
+        )
 
     @cached_property
     def blocks(self) -> Blocks:

@@ -17,7 +17,7 @@ from imac_torch.dc.load import Load
 from imac_torch.dc.network import chain_layers, solve_dc
 from imac_torch.dc.newton import NewtonOptions, solve_loaded
 from imac_torch.elimination.choice import EliminationInfo, Kernel, Method
-from imac_torch.elimination.ports import PortNetwork, eliminate_layer
+from imac_torch.elimination.ports import PortNetwork, eliminate_layer, refuse_real
 from imac_torch.errors import SolverError
 from imac_torch.numeric.budget import fitting, image_bytes, require_memory
 from imac_torch.numeric.modes import ordinary
@@ -87,11 +87,10 @@ class Native(Engine):
         settings = self.method, self.kernel
         found = []
         for k, (crossbar, _) in enumerate(parts):
-            pair = crossbar.conductances
+            pair, real = crossbar.conductances, crossbar.read_out.imperfections
+            tensors = (pair.positive, pair.negative, *(() if real is None else (real.offsets,)))
             found.append(
-                segment.kept_of(
-                    k, settings, (pair.positive, pair.negative), partial(self.eliminate, crossbar)
-                )
+                segment.kept_of(k, settings, tensors, partial(self.eliminate, crossbar))
             )
         return self.prepare(parts, found)
 
@@ -130,6 +129,7 @@ class Native(Engine):
     def eliminate(self, crossbar: CrossbarSpec) -> Eliminated:
         """One layer's ports, or (curved cells) itself, and how it is eliminated."""
         if crossbar.bend is not None:
+            refuse_real(crossbar, "the solution of curved cells")
             if crossbar.groups > 1:
                 raise SolverError(
                     f"curved cells (device.bend = {crossbar.bend} V) are solved in layers of one "
@@ -241,7 +241,7 @@ class Native(Engine):
         for layer in prepared.layers:
             count, outputs, lines = layer.shape
             samples = count or 1
-            each += samples * image_bytes(outputs, lines)
+            each += samples * (image_bytes(outputs, lines) + layer.image_bytes)
             kept += samples * 16 * (3 * outputs + lines)  # in parts, and joined
         require_memory(
             len(inputs) * kept,

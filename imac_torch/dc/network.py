@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -13,18 +14,30 @@ from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.dc.curved import CurvedLayer
 from imac_torch.dc.layer import Driven, PreparedLayer, with_bias
 from imac_torch.dc.load import Load
-from imac_torch.dc.newton import NewtonOptions, solve_loaded
+from imac_torch.dc.newton import NeuronSolution, NewtonOptions, solve_loaded
+from imac_torch.elimination.feedback import Saturated
 from imac_torch.elimination.ports import PortNetwork
 from imac_torch.errors import SolverError
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.results.solution import LayerSolution, Power, Solution, Status, combine
 
+SWEPT: Final = 10
+"""Numbers per amplifier that sweeps hold at a time."""
+TURNED_TOGETHER: Final = 1024
+"""Images whose neurons are solved with what their amplifiers at rails draw at a time: each has a
+copy of its load."""
+
 
 @dataclass(frozen=True)
 class PortsDriven(Driven):
-    """Eliminated crossbars and what drives them."""
+    """Eliminated crossbars and what drives them.
+
+    Attributes:
+        beyond: (S, B, H, V, N) V that amplifiers which are not ideal would be beyond their rails.
+    """
 
     layer: PortLayer
+    beyond: Tensor | None = None
 
     @property
     def read_outs(self) -> Tensor:
@@ -38,6 +51,8 @@ class PortsDriven(Driven):
         """See :class:`Driven`."""
         network, vdd = self.layer.network, self.layer.vdd
         lines = with_bias(self.layer.by_groups(self.voltages), vdd)
+        if network.feedback is not None:
+            return self._power_of_real(lines, drawn, first=first)
         blocks = network.layout.gather_inputs(lines).transpose(-3, -2)  # (S, H, B, K)
         by_inputs = torch.zeros_like(drawn[..., 0])
         if first:
@@ -57,6 +72,21 @@ class PortsDriven(Driven):
             )
         meeting = network.read_out.combination
         return by_inputs, bias, amplifiers + meeting.meeting_power(self.combined, drawn)
+
+    def _power_of_real(
+        self, lines: Tensor, drawn: Tensor, *, first: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same one by one: with constants and clamps it is no quadratic form."""
+        network, vdd, beyond = self.layer.network, self.layer.vdd, self.beyond
+        assert beyond is not None  # noqa: S101 - amplifiers are not ideal
+        currents = self.layer.line_currents(lines, beyond)
+        by_line = lines * currents
+        by_inputs = by_line[..., :-1].sum(-1) if first else torch.zeros_like(by_line[..., 0])
+        ends, outputs = self.layer.real_outputs(lines, beyond)
+        whole = network.read_out.join(outputs)
+        power = network.read_out.delivered(outputs, *ends)
+        power = power + whole * network.read_out.combination.current(whole, self.combined, drawn)
+        return by_inputs, vdd * currents[..., -1], power.sum((-1, -2))
 
 
 @dataclass(frozen=True)
@@ -84,6 +114,12 @@ class PortLayer(PreparedLayer):
         groups = self.ports.groups
         return lines if groups == 1 else lines.unflatten(-1, (groups, -1)).transpose(-2, -3)
 
+    @property
+    def image_bytes(self) -> int:
+        """See :class:`PreparedLayer`: amplifiers that are not ideal, in sweeps."""
+        feedback = self.ports.feedback
+        return 0 if feedback is None else 8 * SWEPT * feedback.ends_beyond[..., 0, 0, :].numel()
+
     @cached_property
     def network(self) -> PortNetwork:
         """The ports with a sample dimension."""
@@ -94,6 +130,7 @@ class PortLayer(PreparedLayer):
             positive_end=self.ports.positive_end[None],
             negative_end=self.ports.negative_end[None],
             admittance=self.ports.admittance[None],
+            feedback=None if self.ports.feedback is None else self.ports.feedback.with_sample(),
         )
 
     def as_load(self) -> Load:
@@ -106,6 +143,8 @@ class PortLayer(PreparedLayer):
         self, sources: Tensor, before: PreparedLayer | None, options: NewtonOptions
     ) -> PortsDriven:
         """See :class:`PreparedLayer`; the load stands for the crossbars."""
+        if self.ports.feedback is not None:
+            return self._drive_real(sources, before, options)
         solved = None
         if before is not None:
             solved = solve_loaded(sources, before.neuron, before.load, options)
@@ -116,6 +155,140 @@ class PortLayer(PreparedLayer):
         if self.ports.groups > 1:
             combined = combined.transpose(-2, -3).flatten(-2)
         return PortsDriven(sources, combined, solved, self)
+
+    def limited(self, lines: Tensor) -> Saturated:
+        """Amplifiers that are not ideal, for (S, B, C) V on the lines."""
+        network = self.network
+        feedback = network.feedback
+        assert feedback is not None  # noqa: S101 - asked for such amplifiers only
+        ends = network.end_voltages(lines)
+        linear = torch.stack(
+            [item.open_output(*ends) for item in network.read_out.amplifiers], dim=-1
+        )
+        blocks = network.layout.gather_rows(linear)
+        return feedback.limit(blocks + feedback.outputs[:, None])
+
+    def line_currents(self, lines: Tensor, beyond: Tensor | None = None) -> Tensor:
+        """(S, B, C) A into the lines at (S, B, C) V.
+
+        Args:
+            lines: The bias line last.
+            beyond: (S, B, H, V, N) V of amplifiers that are not ideal, if that is known.
+        """
+        network = self.network
+        currents = network.input_currents(lines)
+        if network.feedback is None:
+            return currents
+        beyond = self.limited(lines).beyond if beyond is None else beyond
+        moved = network.feedback.moved_currents(beyond) + network.feedback.drawn[:, None]
+        return currents + network.layout.scatter_inputs(moved)
+
+    def real_outputs(
+        self, lines: Tensor, beyond: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """Ends (S, B, M·L, H) twice and outputs (S, B, M·L, H, n) of such amplifiers, V."""
+        network = self.network
+        feedback = network.feedback
+        assert feedback is not None  # noqa: S101 - asked for such amplifiers only
+        plain = network.end_voltages(lines)
+        moved = feedback.moved_ends(beyond)
+        linear = torch.stack(
+            [item.open_output(*plain) for item in network.read_out.amplifiers], dim=-1
+        )
+        blocks = network.layout.gather_rows(linear) + feedback.outputs[:, None]
+        outputs = feedback.by_row(feedback.within(blocks, beyond))
+        return (plain[0] + moved[0], plain[1] + moved[1]), outputs
+
+    def _drive_real(
+        self, sources: Tensor, before: PreparedLayer | None, options: NewtonOptions
+    ) -> PortsDriven:
+        """Amplifiers with offsets and swing; what saturates moves the lines that drive it."""
+        network, solved, lines = self.network, None, sources
+        feedback = network.feedback
+        assert feedback is not None  # noqa: S101 - asked for such amplifiers only
+        if before is not None:
+            solved = solve_loaded(sources, before.neuron, before.load, options)
+            lines = solved.outputs
+        found = self.limited(with_bias(lines, self.vdd))
+        if solved is not None and feedback.loads and bool(found.beyond.detach().any()):
+            assert before is not None  # noqa: S101 - something was solved
+            solved, found = self._together(sources, before, options, solved, found)
+            lines = solved.outputs
+        if solved is None:
+            none = torch.zeros_like(found.converged, dtype=torch.int64)
+            solved = NeuronSolution(lines, lines, none, torch.zeros_like(lines[..., 0]), none)
+        bad = torch.where(
+            found.converged, solved.status, int(Status.MAX_ITERATIONS)
+        )
+        solved = replace(solved, status=torch.maximum(solved.status, bad))
+        outputs = network.read_out.join(feedback.by_row(found.outputs))
+        combined = network.read_out.combination.of_partitions(outputs)
+        return PortsDriven(lines, combined, solved, self, found.beyond)
+
+    def _together(
+        self,
+        sources: Tensor,
+        before: PreparedLayer,
+        options: NewtonOptions,
+        solved: NeuronSolution,
+        found: Saturated,
+    ) -> tuple[NeuronSolution, Saturated]:
+        """Neurons and the amplifiers that they drive, in turns.
+
+        An amplifier at its rail draws other currents from the lines than one that is not, which the
+        neurons' resistance turns into voltages: a part of a percent of each other, so that every
+        turn gains digits. Gradients go through the turns.
+        """
+        at_rails = (found.beyond.detach() != 0.0).flatten(-3).any(-1).any(0)
+        sources = sources.expand(len(solved.outputs), -1, -1)
+        for piece in torch.nonzero(at_rails)[:, 0].split(TURNED_TOGETHER):
+            of_neurons, of_amplifiers = self._turns(
+                sources[:, piece], before, options,
+                NeuronSolution(*(item[:, piece] for item in _values(solved))),
+                Saturated(*(item[:, piece] for item in found)),
+            )  # fmt: skip
+            solved = NeuronSolution(*(
+                item.index_copy(1, piece, new)
+                for item, new in zip(_values(solved), _values(of_neurons), strict=True)
+            ))  # fmt: skip
+            found = Saturated(*(
+                item.index_copy(1, piece, new)
+                for item, new in zip(found, of_amplifiers, strict=True)
+            ))  # fmt: skip
+        return solved, found
+
+    def _turns(
+        self,
+        sources: Tensor,
+        before: PreparedLayer,
+        options: NewtonOptions,
+        solved: NeuronSolution,
+        found: Saturated,
+    ) -> tuple[NeuronSolution, Saturated]:
+        feedback, load = self.network.feedback, before.load
+        assert feedback is not None  # noqa: S101 - asked for such amplifiers only
+        assert load is not None  # noqa: S101 - this layer is what they drive
+        each = sources.flatten(0, 1)[:, None]
+        for _ in range(options.max_iterations):
+            drawn = self.network.layout.scatter_inputs(feedback.moved_currents(found.beyond))
+            loads = load.expand(len(drawn)).of_each(drawn[..., :-1])
+            turn = solve_loaded(each, before.neuron, loads, options)
+            after = NeuronSolution(
+                *(item[:, 0].unflatten(0, sources.shape[:2]) for item in _values(turn))
+            )
+            moved = (after.outputs - solved.outputs).detach().abs().amax(-1)
+            iterations = solved.iterations + after.iterations
+            solved = replace(after, iterations=iterations)
+            found = self.limited(with_bias(solved.outputs, self.vdd))
+            settled = ~(moved > options.tolerance)
+            if bool(settled.all()):
+                break
+        status = torch.where(settled, solved.status, int(Status.MAX_ITERATIONS))
+        return replace(solved, status=status), found
+
+
+def _values(solved: NeuronSolution) -> list[Tensor]:
+    return [getattr(solved, part.name) for part in fields(NeuronSolution)]
 
 
 def chain_layers(

@@ -98,6 +98,13 @@ class BlockLayout:
         flat = moved.reshape(*samples, vertical * rows, horizontal * columns)
         return flat[..., self.row_position, :][..., self.column_position]
 
+    def gather_rows(self, values: Tensor) -> Tensor:
+        """(..., M, H, n) of rows of every partition → (..., H, V, R·n), zero where padded."""
+        picked = values[..., self.row_index.reshape(-1), :, :]
+        picked = picked.unflatten(-3, self.row_index.shape)
+        picked = torch.where(self.row_mask[:, :, None, None], picked, picked.new_zeros(()))
+        return picked.movedim(-2, -4).flatten(-2)
+
     def gather_inputs(self, inputs: Tensor) -> Tensor:
         """(..., C) → (..., H, K), zero where padded."""
         picked = inputs[..., self.column_index.reshape(-1)]

@@ -10,6 +10,7 @@ from torch import Tensor
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.elimination.blocks import BlockLayout, BlockPorts, Termination
 from imac_torch.elimination.choice import EliminationInfo, Kernel, Method, eliminate
+from imac_torch.elimination.feedback import Feedback
 from imac_torch.errors import SolverError
 from imac_torch.periphery.readout import ReadOut
 
@@ -30,6 +31,7 @@ class PortNetwork:
         layout: Where columns lie in the H blocks.
         read_out: What the lines end in, and how outputs of partitions and slices meet.
         groups: G.
+        feedback: What amplifiers with offsets or a swing add to all of this; None: they are linear.
     """
 
     positive_end: Tensor
@@ -38,6 +40,7 @@ class PortNetwork:
     layout: BlockLayout
     read_out: ReadOut
     groups: int = 1
+    feedback: Feedback | None = None
 
     @classmethod
     def of(cls, spec: CrossbarSpec, layout: BlockLayout, ports: BlockPorts) -> PortNetwork:
@@ -49,6 +52,7 @@ class PortNetwork:
             layout=layout,
             read_out=spec.read_out,
             groups=spec.groups,
+            feedback=None if spec.read_out.ideal else Feedback.of(spec, layout),
         )
 
     @property
@@ -149,6 +153,20 @@ def refuse_curved(spec: CrossbarSpec, what: str) -> None:
         raise SolverError(
             f"{what} is for ohmic cells, device.bend is {spec.bend} V; set device.bend to None, or "
             "use what knows curved cells: network.solve, evaluate, MonteCarlo, netlists"
+        )
+
+
+def refuse_real(spec: CrossbarSpec, what: str) -> None:
+    """Say that something is for amplifiers without offset and swing.
+
+    Raises:
+        SolverError: The layer's are others.
+    """
+    if not spec.read_out.ideal:
+        raise SolverError(
+            f"{what} is for amplifiers without offset and swing; leave amplifier.offset, "
+            "offset_spread and swing at their defaults, or use what knows them: network.solve, "
+            "evaluate, netlists"
         )
 
 

@@ -17,7 +17,7 @@ from imac_torch.config import Config
 from imac_torch.config.kinds import READ_OUT_KINDS
 from imac_torch.dc.prediction import Prediction, predict
 from imac_torch.devices.effects import Factors
-from imac_torch.devices.model import DeviceModel, DeviceSample, PairEffect
+from imac_torch.devices.model import DeviceModel, DeviceSample, PairEffect, draw_normal
 from imac_torch.devices.record import from_bytes, name_of, to_bytes
 from imac_torch.errors import CircuitError, ConversionError, ConversionWarning
 from imac_torch.mapping.divider import RowDivider
@@ -96,6 +96,7 @@ class ProgrammedMatrix(nn.Module):
     input_mean: Tensor
     input_variance: Tensor
     input_factor: Tensor
+    offsets: Tensor | None
 
     def __init__(
         self,
@@ -125,6 +126,8 @@ class ProgrammedMatrix(nn.Module):
         self.register_buffer("trim", trim)
         # NaN until it is first needed: amplifiers are built once, training must not move them.
         self.register_buffer("matched_gain", trim.new_tensor(math.nan))
+        # None: no amplifier differs from the others.
+        self.register_buffer("offsets", self._no_offsets())
         self.set_input_statistics(InputStatistics.independent(columns - 1))
         self._matches: Memory[Match] = Memory(4)
         self._quantized: Memory[QuantizedWeights] = Memory()
@@ -282,20 +285,44 @@ class ProgrammedMatrix(nn.Module):
 
     def crossbar(self) -> CrossbarSpec:
         """The crossbars as they are built, wires included."""
-        return build_crossbar(self.conductances(), self.config, self.gain(), self.groups)
+        return build_crossbar(
+            self.conductances(), self.config, self.gain(), self.groups, self.offsets
+        )
+
+    def _no_offsets(self) -> Tensor | None:
+        """(M·L, H, n) V of amplifiers that are not drawn yet; None: they do not differ."""
+        if self.config.amplifier.offset_spread == 0.0:
+            return None
+        kind = READ_OUT_KINDS.get(self.config.amplifier.kind)
+        shape = self.rows, len(self.partitions()[0]), kind.operational_amplifiers
+        return self.trim.new_zeros(shape)
+
+    @property
+    def varies(self) -> bool:
+        """Whether there is anything to :meth:`draw`."""
+        return self.config.device.varies or self.config.amplifier.offset_spread > 0.0
 
     @lasting()
     def draw(self, generator: torch.Generator | None = None) -> None:
-        """Take other devices, of the configuration's variation and effects; they stay.
+        """Take other devices and amplifiers, of the configuration's spreads; they stay.
 
         Args:
-            generator: Moves on by what the effects draw; needed if they draw anything.
+            generator: Moves on by what is drawn; needed if anything is.
 
         Raises:
             ConversionError: A generator is needed, and there is none.
         """
         device, model = self.config.device, DeviceModel.of(self.config.device)
         self.devices = ()
+        self.offsets = self._no_offsets()
+        if self.offsets is not None:
+            spread = self.config.amplifier.offset_spread
+            if generator is None:
+                raise ConversionError(
+                    f"{self.name}: amplifier.offset_spread = {spread} needs a torch.Generator: "
+                    "convert(..., generator=torch.Generator().manual_seed(0))"
+                )
+            self.offsets = spread * draw_normal(self.offsets, generator)
         if not model.effects:
             return
         source = torch.Generator() if generator is None else generator

@@ -178,13 +178,16 @@ class Segment(AnalogChain):
     def effective(self, dtype: torch.dtype) -> Effective | None:
         """The segment as one matrix at every position; None: it is none.
 
-        It is one where a single layer of ohmic cells is solved by the native engine.
+        It is one where a single layer of ohmic cells, whose amplifiers have neither offset nor
+        swing, is solved by the native engine.
 
         Args:
             dtype: Of the matrix.
         """
         native = self._linear()
         if native is None:
+            return None
+        if not self.first.config.amplifier.linear:
             return None
 
         def make() -> Effective:

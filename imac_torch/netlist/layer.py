@@ -102,10 +102,13 @@ def _joined(label: list[int]) -> str:
 
 def _amplifier_lines(layer: LayerCircuit, amplifier: Subcircuit, names: list[str]) -> Iterator[str]:
     array = layer.read_outs
-    arguments = amplifier.arguments(array.read_out.parameters())
+    read_out = array.read_out
+    arguments = amplifier.arguments(read_out.parameters() | read_out.real_parameters())
     for label, nodes in zip(array.labels.tolist(), array.nodes.tolist(), strict=True):
         ends = " ".join(names[node] for node in nodes)
-        yield f"Xamplifier{_joined(label)} {ends} {amplifier.name}{arguments}"
+        row, part = label
+        own = amplifier.arguments(read_out.offset_parameters(row - 1, part - 1))
+        yield f"Xamplifier{_joined(label)} {ends} {amplifier.name}{arguments}{own}"
 
 
 def _sum_lines(layer: LayerCircuit, names: list[str]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Interconnect
 from imac_torch.elimination.blocks import BlockLayout
 from imac_torch.elimination.linalg import solve
-from imac_torch.elimination.ports import refuse_curved
+from imac_torch.elimination.ports import refuse_curved, refuse_real
 from imac_torch.errors import SolverError
 from imac_torch.noise.ports import EndPorts, end_ports
 from imac_torch.transient.dynamics import DynamicBlocks, LineCapacitances
@@ -84,6 +84,7 @@ class NoisyLayer:
             SolverError: There are some, or cells are curved.
         """
         refuse_curved(spec, "noise")
+        refuse_real(spec, "noise")
         if spec.conductances.positive.ndim != 2:
             raise SolverError("noise takes conductances without sample dimensions; select one")
         capacitances = LineCapacitances.of(interconnect, spec)

@@ -94,12 +94,14 @@ def solve_layer(layer: LayerCircuit, inputs: Tensor, vdd: float) -> Tensor:
         unloaded neuron input; neuron outputs are NaN, because neurons are not part of it.
 
     Raises:
-        SolverError: The layer is too large for a dense solve.
+        SolverError: The layer is too large for a dense solve, or its amplifiers are not linear.
     """
     if layer.node_count > DENSE_LIMIT:
         raise SolverError(
             f"{layer.name} has {layer.node_count} nodes; a dense solve is limited to {DENSE_LIMIT}"
         )
+    if not layer.read_outs.read_out.ideal:
+        raise SolverError(f"{layer.name}: amplifiers with offset or swing are not stamped")
     matrix = stamp(layer).dense()
     shape = (inputs.shape[0], layer.node_count)
     voltages = torch.full(shape, torch.nan, dtype=torch.float64, device="cpu")

@@ -346,7 +346,7 @@ def _layer(
     stage = eliminated(network.prepare().layers[index], layer.name)
     driven = voltages.inputs[solved]
     lines = torch.cat([driven, stage.vdd.expand(len(driven), 1)], dim=1)
-    currents = stage.ports.input_currents(lines)
+    currents = stage.line_currents(lines[None])[0]
     core = stage.neuron.core.values(voltages.gates[solved], voltages.outputs[solved])
     power = {
         "inputs": float((lines * currents)[:, :-1].sum(1).mean()) if index == 0 else 0.0,

@@ -290,9 +290,12 @@ def _timing_options(timing: bool | TimingOptions) -> TimingOptions:
 
 def _random(config: Config) -> bool:
     """Whether anything of a configuration is drawn at random."""
-    layers = [layer.device for layer in config.layers.values()]
-    return config.device.varies or any(
-        device.get("variation", 0.0) > 0.0 or device.get("effects") for device in layers
+    layers = [(layer.device, layer.amplifier) for layer in config.layers.values()]
+    return config.device.varies or config.amplifier.offset_spread > 0.0 or any(
+        device.get("variation", 0.0) > 0.0
+        or device.get("effects")
+        or amplifier.get("offset_spread", 0.0) > 0.0
+        for device, amplifier in layers
     )
 
 

@@ -13,6 +13,7 @@ from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Interconnect, Timing
 from imac_torch.dc.layer import PreparedLayer
 from imac_torch.dc.network import PortLayer, eliminated
+from imac_torch.elimination.ports import refuse_real
 from imac_torch.errors import SolverError
 from imac_torch.numeric.budget import lines_bytes, require_memory
 from imac_torch.periphery.neuron.base import NeuronSpec
@@ -101,6 +102,7 @@ def prepare_transient(
                 "transients take conductances (M, C), of one sample and in one group, got "
                 f"{tuple(crossbar.conductances.positive.shape)}"
             )
+        refuse_real(crossbar, "a transient of the native engine")
         capacitances = LineCapacitances.of(interconnect, crossbar)
         if capacitances is None:
             lines.append(ReducedLines(SeriesModel.static(stage.ports), stage.ports))

@@ -89,7 +89,7 @@ def convert_graph(
             _check_equal(network, runs[0], expected)
         network.find_ranges(runs)
     for layer in layers:
-        if layer.config.device.varies:
+        if layer.matrix.varies:
             layer.matrix.draw(generator)
     warn_of_unread(unread_settings(config, places_of(plan.placed, config)))
     if runs:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Final, NamedTuple
 
+import torch
 from torch import Tensor
 from typing_extensions import Self
 
@@ -13,7 +14,10 @@ from imac_torch.config import Config
 from imac_torch.errors import CircuitError
 from imac_torch.mapping.divider import RowDivider
 from imac_torch.periphery.readout.combination import Combination
+from imac_torch.periphery.readout.opamp import Imperfections, OpAmp, PassiveLoads
 
+NO_RAIL: Final = 1e12
+"""V in netlists, what nothing reaches."""
 LOW_PASS: Final = 1e3
 """Ω, Rpole of ``spice/amplifier_pole.sp``: what the pole's capacitor is charged through."""
 
@@ -54,10 +58,13 @@ class ReadOut(ABC):
         combination: How the outputs of partitions and slices meet at the neuron's input.
         pole: Hz, the output follows its static value through a buffered low-pass with this
             pole; None: at once.
+        imperfections: Offsets and swing of its amplifiers; None: neither. Everything else that a
+            read-out answers is about it without them.
     """
 
     combination: Combination
     pole: float | None
+    imperfections: Imperfections | None = field(default=None, kw_only=True)
 
     kind: ClassVar[str]
     """Name in the configuration."""
@@ -122,6 +129,40 @@ class ReadOut(ABC):
         """
 
     @property
+    def ideal(self) -> bool:
+        """Whether outputs are linear in the ends."""
+        return self.imperfections is None
+
+    @property
+    def amplifiers(self) -> tuple[OpAmp, ...]:
+        """Its operational amplifiers, for offsets and swing; none: it can have neither."""
+        return ()
+
+    def passive_loads(self) -> PassiveLoads:
+        """Loads of the ends while all amplifier outputs are at 0 V."""
+        return PassiveLoads(self.positive_load, self.negative_load, self.coupling)
+
+    def join(self, outputs: Tensor) -> Tensor:
+        """The read-out's output (...,) V from those of its amplifiers (..., n)."""
+        return outputs @ torch.stack([item.share for item in self.amplifiers])
+
+    def delivered(self, outputs: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        """W that amplifiers deliver within the read-out, elementwise.
+
+        Args:
+            outputs: (..., n) V of the amplifiers.
+            positive: (...,) V of the I+ end.
+            negative: (...,) V of the I- end.
+        """
+        power = torch.zeros_like(positive)
+        for output, item in zip(outputs.unbind(-1), self.amplifiers, strict=True):
+            current = item.to_positive * (output - positive) + item.to_negative * (
+                output - negative
+            )
+            power = power + output * current
+        return power
+
+    @property
     @abstractmethod
     def subcircuit(self) -> str:
         """Name of the sub-circuit, and of the file of the package that declares it.
@@ -138,10 +179,58 @@ class ReadOut(ABC):
     def resistance_total(self) -> float:
         """Ω, sum of its resistors, which take area."""
 
+    def named(self, stem: str) -> str:
+        """A sub-circuit's name with what is particular about this one."""
+        real, pole = "" if self.ideal else "_real", "" if self.pole is None else "_pole"
+        return f"{stem}{real}{pole}"
+
     @property
     def subcircuit_text(self) -> str | None:
         """The sub-circuit's text; None: it is the package's file of that name."""
         return None
+
+    def wiring(self) -> tuple[str, ...]:
+        """Lines of a sub-circuit between the ports and the amplifiers' outputs o1, o2 and so on."""
+        raise CircuitError(
+            f"the read-out '{self.kind}' has no operational amplifiers that could have an offset "
+            "or a swing; leave amplifier.offset, offset_spread and swing at their defaults"
+        )
+
+    def declared_real(self) -> str:
+        """The text of the sub-circuit with offsets and swing, in any dialect."""
+        body, terms = list(self.wiring()), []
+        for k, _ in enumerate(self.amplifiers, start=1):
+            value = f"a{k}*v(plus)+b{k}*v(minus)+n{k}*vos{k}"
+            body.append(f"Eamplifier{k} o{k} 0 vol='min(max({value},low),high)'")
+            terms.append(f"s{k}*v(o{k})")
+        body.append(f"Ejoin ideal 0 vol='{'+'.join(terms)}'")
+        return self.declared(*body)
+
+    def real_parameters(self) -> dict[str, float]:
+        """Values of the parameters of :meth:`declared_real` besides :meth:`parameters`.
+
+        Offsets, which differ, are :meth:`offset_parameters`.
+        """
+        if self.imperfections is None:
+            return {}
+        values: dict[str, float] = {}
+        for k, item in enumerate(self.amplifiers, start=1):
+            of = item.by_positive, item.by_negative, item.by_offset, item.share
+            values |= {f"{name}{k}": float(value) for name, value in zip("abns", of, strict=True)}
+        rails = ((self.imperfections.low, -1.0), (self.imperfections.high, 1.0))
+        low, high = (
+            value if abs(value) < float("inf") else sign * NO_RAIL for value, sign in rails
+        )
+        return values | {"low": low, "high": high}
+
+    def offset_parameters(self, row: int, part: int) -> dict[str, float]:
+        """Offsets (V) of the amplifiers of one row and partition, from 0, as parameters."""
+        if self.imperfections is None:
+            return {}
+        offsets = self.imperfections.offsets
+        place = min(row, offsets.shape[0] - 1), min(part, offsets.shape[1] - 1)
+        found = offsets[place].expand(len(self.amplifiers)).tolist()
+        return {f"vos{k}": value for k, value in enumerate(found, start=1)}
 
     def declared(self, *body: str) -> str:
         """The text of a sub-circuit in any dialect, with a low-pass before its output if need be.
@@ -150,7 +239,8 @@ class ReadOut(ABC):
             body: Lines that give the node ``ideal`` its voltage; the parameters are
                 :meth:`parameters`, the ports ``plus minus out``.
         """
-        values = " ".join(f"{name}=1" for name in self.parameters())
+        names = [*self.parameters(), *self.real_parameters(), *self.offset_parameters(0, 0)]
+        values = " ".join(f"{name}=1" for name in names)
         behind = ["Ebuffer out 0 ideal 0 1"]
         if self.pole is not None:
             behind = [

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
+from torch import Tensor
 
 from imac_torch.config import Config
 from imac_torch.config.kinds import READ_OUT_KINDS
@@ -10,6 +13,7 @@ from imac_torch.errors import CircuitError
 from imac_torch.mapping.slices import Slicing
 from imac_torch.periphery.readout.base import ReadOut
 from imac_torch.periphery.readout.combination import combination_of
+from imac_torch.periphery.readout.opamp import Imperfections
 
 
 def register_read_out(kind: type[ReadOut]) -> type[ReadOut]:
@@ -23,7 +27,12 @@ def register_read_out(kind: type[ReadOut]) -> type[ReadOut]:
 
 
 def build_read_out(
-    config: Config, gain: float, partitions: int, *, device: torch.device | None = None
+    config: Config,
+    gain: float,
+    partitions: int,
+    *,
+    device: torch.device | None = None,
+    offsets: Tensor | None = None,
 ) -> ReadOut:
     """The read-out of a layer.
 
@@ -32,6 +41,7 @@ def build_read_out(
         gain: As configured or chosen.
         partitions: H, horizontal partitions.
         device: Where its tensors live.
+        offsets: (M·L, H, n) V that amplifiers have besides ``amplifier.offset``.
 
     Raises:
         CircuitError: Values are not physical, or its output is not linear.
@@ -43,7 +53,24 @@ def build_read_out(
     kind: type[ReadOut] = READ_OUT_KINDS.get(amplifier.kind)
     built = kind.of(config, gain, combination)
     _check_linear(built, device)
+    real = _imperfections(config, offsets, device)
+    if real is None:
+        return built
+    built = replace(built, imperfections=real)
+    if not built.amplifiers:
+        built.wiring()  # says that it can have none
     return built
+
+
+def _imperfections(
+    config: Config, offsets: Tensor | None, device: torch.device | None
+) -> Imperfections | None:
+    amplifier = config.amplifier
+    if amplifier.offset == 0.0 and offsets is None and amplifier.swing is None:
+        return None
+    same = torch.full((1, 1, 1), amplifier.offset, dtype=torch.float64, device=device)
+    swing = () if amplifier.swing is None else amplifier.swing
+    return Imperfections(same if offsets is None else same + offsets.to(device), *swing)
 
 
 @torch.no_grad()
@@ -65,6 +92,6 @@ def _check_linear(read_out: ReadOut, device: torch.device | None) -> None:
             raise CircuitError(
                 f"{type(read_out).__name__}.{what} of the read-out '{read_out.kind}' is not linear "
                 f"in the voltages of the line ends: {nothing:g} at 0 V and 0 V, {one:g} at 1 V "
-                f"and 0 V, {other:g} at 0 V and 1 V, {both:g} at 2 V and 0.5 V. Read-outs with "
-                "offsets or saturation cannot be solved yet"
+                f"and 0 V, {other:g} at 0 V and 1 V, {both:g} at 2 V and 0.5 V. What it says of "
+                "its `amplifiers` is where offsets and swing belong"
             )

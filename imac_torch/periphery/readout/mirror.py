@@ -20,6 +20,7 @@ from torch import Tensor
 from imac_torch.config import Config
 from imac_torch.periphery.readout.base import ReadOut, check_positive
 from imac_torch.periphery.readout.combination import Combination
+from imac_torch.periphery.readout.opamp import OpAmp, PassiveLoads
 from imac_torch.periphery.readout.transimpedance import IDEAL
 
 
@@ -88,13 +89,34 @@ class CurrentMirror(ReadOut):
         )
 
     @property
+    def amplifiers(self) -> tuple[OpAmp, ...]:
+        """See :class:`ReadOut`: o = A·(v_os - q)."""
+        gain, none = self.open_loop_gain, torch.zeros_like(self.open_loop_gain)
+        return (OpAmp(none, -gain, gain, none, 1.0 / self.feedback, none + 1.0),)
+
+    def passive_loads(self) -> PassiveLoads:
+        """See :class:`ReadOut`: the I- end in R_f, beside the copy of p/R_m."""
+        return PassiveLoads(self.resistance, self.feedback, -self.feedback / self.resistance)
+
+    def delivered(self, outputs: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        """See :class:`ReadOut`, the mirror's copy included."""
+        copied = negative * positive / self.resistance
+        return super().delivered(outputs, positive, negative) - copied
+
+    def wiring(self) -> tuple[str, ...]:
+        """See :class:`ReadOut`."""
+        return "Rplus plus 0 'rm'", "Gcopy minus 0 plus 0 '1/rm'", "Rminus minus o1 'r'"
+
+    @property
     def subcircuit(self) -> str:
         """See :class:`ReadOut`."""
-        return "current_mirror" if self.pole is None else "current_mirror_pole"
+        return self.named("current_mirror")
 
     @property
     def subcircuit_text(self) -> str:
         """See :class:`ReadOut`."""
+        if not self.ideal:
+            return self.declared_real()
         return self.declared(
             "Rplus plus 0 'rm'", "Gcopy minus 0 plus 0 '1/rm'",
             "Rminus minus below 'r'", "Eminus below 0 0 minus 'a'", "Eout ideal 0 below 0 1",

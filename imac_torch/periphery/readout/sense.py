@@ -15,6 +15,7 @@ from torch import Tensor
 from imac_torch.config import Config
 from imac_torch.periphery.readout.base import ReadOut, check_positive
 from imac_torch.periphery.readout.combination import Combination
+from imac_torch.periphery.readout.opamp import OpAmp
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,25 @@ class SenseResistor(ReadOut):
         return ((output, torch.zeros_like(output)),)
 
     @property
+    def amplifiers(self) -> tuple[OpAmp, ...]:
+        """See :class:`ReadOut`: o = G·(p - q + v_os), which the ends do not notice."""
+        none = torch.zeros_like(self.gain)
+        return (OpAmp(self.gain, -self.gain, self.gain, none, none, none + 1.0),)
+
+    def wiring(self) -> tuple[str, ...]:
+        """See :class:`ReadOut`."""
+        return "Rplus plus 0 'r'", "Rminus minus 0 'r'"
+
+    @property
     def subcircuit(self) -> str:
         """See :class:`ReadOut`."""
-        return "sense_resistor" if self.pole is None else "sense_resistor_pole"
+        return self.named("sense_resistor")
 
     @property
     def subcircuit_text(self) -> str:
         """See :class:`ReadOut`."""
+        if not self.ideal:
+            return self.declared_real()
         return self.declared(
             "Rplus plus 0 'r'", "Rminus minus 0 'r'", "Egain ideal 0 plus minus 'gain'"
         )

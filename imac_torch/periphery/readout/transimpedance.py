@@ -24,6 +24,7 @@ from imac_torch.base.units import BOLTZMANN
 from imac_torch.config import Config
 from imac_torch.periphery.readout.base import ReadOut, check_positive
 from imac_torch.periphery.readout.combination import Combination
+from imac_torch.periphery.readout.opamp import OpAmp, PassiveLoads
 
 IDEAL: Final = 1e9
 """V/V, what stands for an infinite open-loop gain."""
@@ -96,13 +97,33 @@ class Transimpedance(ReadOut):
         return torch.diag(torch.stack([thermal, thermal, torch.zeros_like(thermal)]))
 
     @property
+    def amplifiers(self) -> tuple[OpAmp, ...]:
+        """See :class:`ReadOut`: o± = A·(v_os - p)."""
+        gain, through = self.open_loop_gain, 1.0 / self.feedback
+        none = torch.zeros_like(gain)
+        return (
+            OpAmp(-gain, none, gain, through, none, none - 1.0),
+            OpAmp(none, -gain, gain, none, through, none + 1.0),
+        )
+
+    def passive_loads(self) -> PassiveLoads:
+        """See :class:`ReadOut`: R_f."""
+        return PassiveLoads(self.feedback, self.feedback, torch.zeros_like(self.feedback))
+
+    def wiring(self) -> tuple[str, ...]:
+        """See :class:`ReadOut`."""
+        return "Rplus plus o1 'r'", "Rminus minus o2 'r'"
+
+    @property
     def subcircuit(self) -> str:
         """See :class:`ReadOut`."""
-        return "transimpedance" if self.pole is None else "transimpedance_pole"
+        return self.named("transimpedance")
 
     @property
     def subcircuit_text(self) -> str:
         """See :class:`ReadOut`."""
+        if not self.ideal:
+            return self.declared_real()
         return self.declared(
             "Rplus plus above 'r'", "Eplus above 0 0 plus 'a'",
             "Rminus minus below 'r'", "Eminus below 0 0 minus 'a'",

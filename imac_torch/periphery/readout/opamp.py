@@ -1,0 +1,82 @@
+"""Operational amplifiers that are not ideal: gain, offset, swing.
+
+An operational amplifier of open-loop gain A puts out A·(v+ - v- + v_os) as far as its supplies let
+it. With its loop closed by resistors of a read-out, and for given voltages p, q of the line ends,
+
+    o = clamp(a·p + b·q + n·v_os, low, high):
+
+the loop has one solution, because its right side falls with o. The ends see the amplifier through
+its feedback resistor alone, so that a line end has passive loads, and o behind a conductance: with
+o known everything else is linear. Offset and saturation are then currents into the ends
+(:mod:`imac_torch.elimination.feedback`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from imac_torch.errors import CircuitError
+
+
+class OpAmp(NamedTuple):
+    """One operational amplifier of a read-out; 0-dimensional tensors.
+
+    Attributes:
+        by_positive: a, output per V of the I+ end.
+        by_negative: b, per V of the I- end.
+        by_offset: n, per V of offset.
+        to_positive: S between its output and the I+ end.
+        to_negative: S between its output and the I- end.
+        share: Of its output in the read-out's.
+    """
+
+    by_positive: Tensor
+    by_negative: Tensor
+    by_offset: Tensor
+    to_positive: Tensor
+    to_negative: Tensor
+    share: Tensor
+
+    def open_output(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """V without offset and swing, for V at the ends, elementwise."""
+        return self.by_positive * positive + self.by_negative * negative
+
+
+class PassiveLoads(NamedTuple):
+    """What line ends are loaded with while amplifier outputs are at 0 V, as of a read-out."""
+
+    positive_load: Tensor
+    negative_load: Tensor
+    coupling: Tensor
+
+
+@dataclass(frozen=True)
+class Imperfections:
+    """What an amplifier does besides amplifying.
+
+    Attributes:
+        offsets: V at the inputs: (M·L, H, n) of every amplifier, or (1, 1, 1), the same of all.
+        low: V, lowest output.
+        high: V, highest output.
+    """
+
+    offsets: Tensor
+    low: float = -float("inf")
+    high: float = float("inf")
+
+    def __post_init__(self) -> None:
+        """Check the swing.
+
+        Raises:
+            CircuitError: It is empty.
+        """
+        if not self.low < self.high:
+            raise CircuitError(f"swing = {self.low} to {self.high} V of the amplifiers is empty")
+
+    @property
+    def saturates(self) -> bool:
+        """Whether the swing is limited."""
+        return self.high - self.low < float("inf")
