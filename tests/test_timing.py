@@ -192,6 +192,23 @@ def test_sampling_too_early_is_said_with_its_cost(report):
     assert "Sampled too early" not in render_report(report)
 
 
+def test_what_is_sampled_too_early_comes_from_the_stream(report):
+    # Shorter than the fastest image's latency: at its end every image has another one before it.
+    period = 0.9 * float(report.timing.latency.images.min())
+    chain = network(CONFIG.replace(timing=Timing(period=period, transition=0.3 * period)))
+    stream = chain.transient(INPUTS)
+    wanted = stream.outputs[stream.periods[1:], 0]
+    one = TimingOptions(batch_size=1, waveforms=0)
+    first = chain.measure(INPUTS[:1], options=one).sampled
+    for size in (4, 11):
+        timed = chain.measure(INPUTS, options=TimingOptions(batch_size=size, waveforms=0))
+        # Twice the slowest latency before: a tenth of a tenth of a swing is left.
+        swing = float(timed.settled.max() - timed.settled.min())
+        print(size, swing, (timed.sampled - wanted).abs().max(), (timed.settled - wanted).abs().max())
+        assert float((timed.sampled - wanted).abs().max()) < 0.01 * swing
+    torch.testing.assert_close(first, wanted[:1], rtol=0, atol=2e-4)
+
+
 def test_an_image_that_fails_takes_no_other_with_it(report, monkeypatch):
     solve = inference.integrate
     bad = network().voltages(INPUTS)[6]

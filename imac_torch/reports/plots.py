@@ -290,7 +290,8 @@ def plot_waveforms(
         winner = int(timed.settled[index].argmax())
         for m in range(kept.outputs.shape[2]):
             style = {"color": _colours(1)[0], "zorder": 3} if m == winner else {"color": "0.7"}
-            label = f"output {m}, the answer" if m == winner else None
+            text = f"output {m}, the answer" if kept.outputs.shape[2] > 1 else "output"
+            label = text if m == winner else None
             axes.plot(time, kept.outputs[shown, k, m], label=label, linewidth=1.2, **style)
         at = float(timed.latency.images[index, 0])
         if math.isfinite(at):

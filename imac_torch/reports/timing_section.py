@@ -125,7 +125,7 @@ def _waves(timed: InferenceReport, report: Report) -> list[dict[str, Any]]:
     for k in sorted(range(len(samples)), key=lambda k: -latencies[k]):
         index = samples[k]
         settled = timed.settled[index]
-        winner = int(settled.argmax())  # of a single output that one: it says yes or no
+        winner, single = int(settled.argmax()), len(settled) == 1
         slowest = int(timed.latency.outputs[index, 0].argmax())
         values = kept.outputs[shown, k]
         swing = float((settled[slowest] - values[0, slowest]).abs())
@@ -152,6 +152,7 @@ def _waves(timed: InferenceReport, report: Report) -> list[dict[str, Any]]:
                 + (", the slowest" if index == timed.latency.worst() else ""),
                 "label": int(report.labels[index]),
                 "winner": winner,
+                "single": single,  # which says yes or no, and is no class
                 "slowest": slowest,
                 "failed": bool(torch.isinf(timed.latency.images[index, 0])),
             }

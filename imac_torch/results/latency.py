@@ -281,12 +281,13 @@ def measure_latency(
 
 @dataclass(frozen=True)
 class SamplingCost:
-    """What sampling at a given time costs, where each image follows a settled one.
+    """What sampling at a given time costs.
 
     Attributes:
         period: s.
         images: How many were looked at.
-        settled: Fraction of images whose outputs are all within their bands, the class stable.
+        settled: Fraction of images whose outputs are all within their bands, the class stable,
+            where each follows a settled one.
         agreement: Fraction of images whose class is the settled one.
         accuracy: Fraction of images whose class is the label; NaN without labels.
         settled_accuracy: The same of the settled outputs.
@@ -322,8 +323,8 @@ class SamplingCost:
     def __str__(self) -> str:
         text = (
             f"sampling every {self.period * 1e9:.4g} ns: {self.unsettled} of {self.images} images "
-            f"({1.0 - self.settled:.2%}) have not settled, {self.agreement:.2%} are in their "
-            "settled class (each after the settled state of the one before)"
+            f"({1.0 - self.settled:.2%}) have not settled, {self.agreement:.2%} are read in their "
+            "settled class"
         )
         if self.accuracy == self.accuracy:
             text += f", accuracy {self.accuracy:.2%} instead of {self.settled_accuracy:.2%}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -43,7 +43,8 @@ class InferenceRun:
     """Latency and energy of images that arrive in batches, in the memory of one.
 
     Each image starts from the settled state of the one before it: every transition is a sequence
-    of its own, so that they run side by side. A batch whose integration fails is halved until the
+    of its own, so that they run side by side. Where images of a batch have not settled at the end
+    of the period, what is sampled of the batch comes from the stream itself (:meth:`_streamed`). A batch whose integration fails is halved until the
     images that fail are found; the others are measured. So is one that takes more memory than is
     free.
 
@@ -70,6 +71,7 @@ class InferenceRun:
         self._waiting: list[tuple[Tensor, Tensor]] = []
         self._progress: Callable[[int], None] | None = None
         self._last: Tensor | None = None
+        self._past: Tensor | None = None
         self._shown: dict[int, tuple[Tensor, Tensor]] = {}
         self._slowest: tuple[float, int, Tensor, Tensor] | None = None
 
@@ -136,6 +138,7 @@ class InferenceRun:
             found = self._measure(initial[part], inputs[part])
             if not self._parts and self.failure and bool((found.status != 0).all()):
                 raise SolverError(f"no image was solved in time: {self.failure}")
+            found = self._streamed(found, initial[part], inputs[part])
             self._keep(found, initial[part], inputs[part])
             if self._progress is not None:
                 self._progress(len(found.status))
@@ -217,6 +220,53 @@ class InferenceRun:
             float(result.reduction_error[solved].max()) if bool(solved.any()) else 0.0,
             (result.steps,),
         )
+
+    def _streamed(self, part: _Part, initial: Tensor, inputs: Tensor) -> _Part:
+        """The batch as a stream samples it, where its images have not settled by then.
+
+        In windows side by side: each begins so many images before those that it is for that what
+        was there before them has died away twice over.
+        """
+        period = self.timing.period
+        before = initial[:1]
+        if self._past is not None and torch.equal(self._past[-1:], before):
+            before = self._past
+        known = torch.equal(initial[1:], inputs[:-1])  # else they are no stream
+        self._past = torch.cat([before, inputs])[-self.options.periods - 1 :].clone()
+        ready = part.latency.ready[:, 0]
+        if not known or not bool((ready > period).any()):
+            return part
+        slowest = float(ready.nan_to_num(nan=0.0, posinf=math.inf).max())
+        periods = self.options.periods
+        warm = periods if math.isinf(slowest) else min(math.ceil(2.0 * slowest / period), periods)
+        length = 2 * warm
+        count = math.ceil(len(inputs) / length)
+        line = torch.cat([
+            before[:1].expand(max(warm + 1 - len(before), 0), -1), before[-warm - 1 :], inputs,
+            inputs[-1:].expand(count * length - len(inputs), -1),
+        ])  # fmt: skip
+        windows = line.unfold(0, warm + 1 + length, length).transpose(1, 2)
+        sampled = self._ends(windows)[:, warm:].flatten(0, 1)[: len(inputs)].cpu()
+        solved = part.status == int(Status.CONVERGED)
+        return replace(part, sampled=torch.where(solved[:, None], sampled, torch.nan))
+
+    def _ends(self, vectors: Tensor) -> Tensor:
+        """(W, L, M) V at the ends of periods, for (W, 1 + L, N) V; NaN where steps fail."""
+        try:
+            found = integrate(
+                self.stages, vectors[:, 1:], self.timing,
+                initial=vectors[:, 0], options=self.options.transient,
+            )  # fmt: skip
+        except SolverError as error:
+            if len(vectors) == 1:
+                if isinstance(error, SolverMemoryError):
+                    raise
+                self.failure = self.failure or str(error)
+                outputs = self.stages[-1].static.ports.outputs
+                return vectors.new_full((1, vectors.shape[1] - 1, outputs), torch.nan)
+            half = len(vectors) // 2
+            return torch.cat([self._ends(vectors[:half]), self._ends(vectors[half:])])
+        return found.outputs[found.periods[1:]].transpose(0, 1)
 
     def _transient(self, initial: Tensor, inputs: Tensor, periods: int) -> TransientResult:
         timing = self.timing.replace(period=periods * self.timing.period)

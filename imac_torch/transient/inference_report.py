@@ -23,8 +23,9 @@ class InferenceReport:
 
     Attributes:
         settled: (B, M) V, of the DC solution.
-        sampled: (B, M) V, at the end of a period that begins with the settled state of the image
-            before. A stream too fast for that begins unsettled: ``network.transient`` follows it.
+        sampled: (B, M) V, at the end of the period, in a batch that is too fast for some of its
+            images those of the stream itself, in which they begin unsettled; NaN where that could
+            not be integrated.
         latency: Of every image, relative to the settled outputs; its L is 1. Longer than the
             period where an image settles later; infinite where it does not settle at all.
         energy: (B, 1) J by part over the period.
@@ -95,12 +96,12 @@ class InferenceReport:
         return 1.0 / self.safe_period
 
     def cost(self, labels: Tensor | None = None) -> SamplingCost:
-        """What sampling at the end of the period costs, each image after a settled one.
+        """What sampling at the end of the period costs in the stream.
 
         Args:
             labels: (B,) int64, or of more images that follow.
         """
-        kept = self.measured
+        kept = self.measured & ~self.sampled.isnan().any(dim=-1)
         labels = None if labels is None else labels[: len(kept)]
         return sampling_cost(
             self.sampled[kept, None],
