@@ -204,7 +204,6 @@ def test_what_is_sampled_too_early_comes_from_the_stream(report):
         timed = chain.measure(INPUTS, options=TimingOptions(batch_size=size, waveforms=0))
         # Twice the slowest latency before: a tenth of a tenth of a swing is left.
         swing = float(timed.settled.max() - timed.settled.min())
-        print(size, swing, (timed.sampled - wanted).abs().max(), (timed.settled - wanted).abs().max())
         assert float((timed.sampled - wanted).abs().max()) < 0.01 * swing
     torch.testing.assert_close(first, wanted[:1], rtol=0, atol=2e-4)
 

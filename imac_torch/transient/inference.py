@@ -44,9 +44,9 @@ class InferenceRun:
 
     Each image starts from the settled state of the one before it: every transition is a sequence
     of its own, so that they run side by side. Where images of a batch have not settled at the end
-    of the period, what is sampled of the batch comes from the stream itself (:meth:`_streamed`). A batch whose integration fails is halved until the
-    images that fail are found; the others are measured. So is one that takes more memory than is
-    free.
+    of the period, what is sampled of the batch comes from the stream itself. A batch whose
+    integration fails is halved until the images that fail are found; the others are measured. So
+    is one that takes more memory than is free.
 
     Args:
         stages: From :func:`imac_torch.transient.preparation.prepare_transient`.
