@@ -239,7 +239,7 @@ class InferenceRun:
         slowest = float(ready.nan_to_num(nan=0.0, posinf=math.inf).max())
         periods = self.options.periods
         warm = periods if math.isinf(slowest) else min(math.ceil(2.0 * slowest / period), periods)
-        length = 2 * warm
+        length = min(2 * warm, len(inputs))
         count = math.ceil(len(inputs) / length)
         line = torch.cat([
             before[:1].expand(max(warm + 1 - len(before), 0), -1), before[-warm - 1 :], inputs,
