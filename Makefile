@@ -16,7 +16,7 @@ help:
 	@echo "make fuzz       ten minutes of hostile files, command lines, simulators and kills"
 	@echo "make docs       guides and reference as HTML in docs/_build/html"
 	@echo "make reference  compare with the published HSPICE results (needs IMAC_TORCH_SHARED)"
-	@echo "make benchmark  time the solver against other programs; chosen gains beside a scan"
+	@echo "make benchmark  time the solver against other programs; chosen gains beside a scan; convolutions"
 	@echo "make clean      remove .venv and everything generated"
 
 demo: $(VENV)/.installed
@@ -47,6 +47,7 @@ reference: $(VENV)/.installed-dev
 benchmark: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/gain.py
+	$(BIN)/python benchmarks/convolution.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \

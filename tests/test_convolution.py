@@ -158,7 +158,7 @@ def test_neurons_that_are_no_function_are_solved():
     segment, x = analog(layer, activation="sigmoid"), inputs(layer)
     matrix = segment.effective(x.dtype)
     combined = segment.positions.through(segment.coded(x), matrix.weight, matrix.bias)
-    found = imac.Native(batch_size=7).unloaded_outputs(matrix.neuron, matrix.exact, combined)
+    found = imac.Native(batch_size=7).unloaded_outputs(*matrix.neuron, combined)
     torch.testing.assert_close(segment.decode(found), segment(x), rtol=0, atol=1e-12)
 
 

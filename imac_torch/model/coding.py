@@ -11,6 +11,14 @@ from imac_torch.config import Supplies
 from imac_torch.errors import CircuitError, SettingWarning
 
 
+def reach(inputs: Tensor) -> float:
+    """The largest magnitude, in one pass; NaN where one is no number."""
+    if inputs.numel() == 0:
+        return 0.0
+    low, high = (float(x) for x in torch.aminmax(inputs.detach()))
+    return max(-low, high)
+
+
 def relative_inputs(inputs: Tensor, supplies: Supplies, scale: float) -> Tensor:
     """Software inputs relative to full scale.
 

@@ -8,6 +8,7 @@ solved circuit to rounding, float32 is what software has.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -25,45 +26,77 @@ NARROW = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Effective:
-    """Lines to neuron outputs, V to V.
+    """Inputs of a layer to its outputs, in whatever unit both have.
 
     Attributes:
-        weight: (M, N): combined amplifier voltage per voltage of a group's lines.
-        bias: (M,) V, what the bias line adds.
-        neuron: The circuit behind an output.
-        exact: The same with the exact device model.
-        native: What solves it where it is no plain function.
+        weight: (M, N): combined amplifier voltage per unit on a line of a group.
+        bias: (M,): what the bias line adds.
+        low: Outputs are cut off here
+        high: and here, where the neuron is ``None``.
+        neuron: The circuit behind an output, for voltages, and the same with the exact device
+            model; None: outputs are the combined voltages, cut off.
+        native: What solves neurons that are no plain function.
     """
 
     weight: Tensor
     bias: Tensor
-    neuron: NeuronCircuit
-    exact: NeuronCircuit
+    low: float
+    high: float
+    neuron: tuple[NeuronCircuit, NeuronCircuit] | None
     native: Native
 
     @classmethod
-    def of(cls, prepared: Prepared, native: Native, dtype: torch.dtype) -> Effective:
-        """Of a circuit of one layer, in a type."""
-        stage = eliminated(prepared.layers[0], "a layer's matrix")
-        transfer = stage.ports.transfer
-        if stage.ports.groups > 1:
-            transfer = transfer.flatten(-3, -2)
-        bias = stage.vdd * transfer[..., -1]
-        neurons = stage.neuron, prepared.exact[0].neuron
-        return cls(transfer[..., :-1].to(dtype), bias.to(dtype), *neurons, native)
-
-    def __call__(self, volts: Tensor, positions: Positions) -> Tensor:
-        """Neuron outputs at all positions.
+    def of(
+        cls,
+        prepared: Prepared,
+        native: Native,
+        dtype: torch.dtype,
+        *,
+        line: float = 1.0,
+        unit: float = 1.0,
+        cut: tuple[float, float] | None = None,
+    ) -> Effective:
+        """Of a circuit of one layer.
 
         Args:
-            volts: As the software layer takes its inputs, V, of the type of the matrix.
+            prepared: The circuit.
+            native: What has solved it.
+            dtype: Of the matrix.
+            line: V on a line per unit of input.
+            unit: V per unit of output, where ``cut`` is given.
+            cut: Limits of the outputs times vdd, where the neuron does nothing else; None: it is
+                asked, and outputs are V.
+        """
+        layer = eliminated(prepared.layers[0], "a layer's matrix")
+        transfer = layer.ports.transfer
+        if layer.ports.groups > 1:
+            transfer = transfer.flatten(-3, -2)
+        weight, bias = line * transfer[..., :-1], layer.vdd * transfer[..., -1]
+        if cut is None:
+            neuron, low, high = (layer.neuron, prepared.exact[0].neuron), -math.inf, math.inf
+        else:
+            neuron, vdd = None, float(layer.vdd)
+            low, high = (limit * vdd / unit for limit in cut)
+            weight, bias = weight / unit, (bias + layer.neuron.level_shift) / unit
+        return cls(weight.to(dtype), bias.to(dtype), low, high, neuron, native)
+
+    def __call__(self, x: Tensor, positions: Positions) -> Tensor:
+        """Outputs at all positions.
+
+        Args:
+            x: As the software layer takes its inputs, of the type of the matrix.
             positions: Where the layer is applied.
 
         Returns:
-            As the software layer gives its outputs, V; NaN where a neuron does not converge.
+            As the software layer gives its outputs; NaN where a neuron does not converge. V, if
+            neurons do more than cutting off, else in the unit of outputs.
         """
-        combined = positions.through(volts, self.weight, self.bias)
-        core = self.neuron.core
-        if isinstance(core, BehaviouralCore) and float(self.neuron.feedback_conductance) == 0.0:
-            return core.shape(combined + self.neuron.level_shift)[0]
-        return self.native.unloaded_outputs(self.neuron, self.exact, combined)
+        combined = positions.through(x, self.weight, self.bias)
+        if self.neuron is None:
+            free = self.low == -math.inf and self.high == math.inf
+            return combined if free else combined.clamp(self.low, self.high)
+        neuron, exact = self.neuron
+        core = neuron.core
+        if isinstance(core, BehaviouralCore) and float(neuron.feedback_conductance) == 0.0:
+            return core.shape(combined + neuron.level_shift)[0]
+        return self.native.unloaded_outputs(neuron, exact, combined)

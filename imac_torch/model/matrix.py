@@ -39,6 +39,8 @@ from imac_torch.model import gains
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.readout import ReadOut, build_read_out
 
+LOOKED_AT: Final = 64
+"""Outputs from which the error of a read-out is told."""
 ROUNDING: Final = 1e-12
 """Part of vdd that an error of a weight has to be worth at a neuron's input to be one."""
 
@@ -130,8 +132,8 @@ class ProgrammedMatrix(nn.Module):
         self.register_buffer("offsets", self._no_offsets())
         self.set_input_statistics(InputStatistics.independent(columns - 1))
         self._matches: Memory[Match] = Memory(4)
-        self._quantized: Memory[QuantizedWeights] = Memory()
-        self._gains: Memory[tuple[float, str]] = Memory()
+        self._quantized: Memory[QuantizedWeights] = Memory(digests=True)
+        self._gains: Memory[tuple[float, str]] = Memory(digests=True)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ProgrammedMatrix:
         """Move the matrix; another type is for software weights, what is here keeps its own."""
@@ -194,7 +196,9 @@ class ProgrammedMatrix(nn.Module):
 
     def quantized(self) -> QuantizedWeights:
         """Weights and bias in units of the device's full scale, and what rounding cost."""
-        target = self.target()
+        return self._quantized_of(self.target())
+
+    def _quantized_of(self, target: Target) -> QuantizedWeights:
         settings = (self.config.mapping, self.slicing)
         found = self._quantized.get(
             (*settings, target.bias),
@@ -241,8 +245,14 @@ class ProgrammedMatrix(nn.Module):
         """
         if self.matched:
             return self.match().pair
-        target, mapping = self.target(), self.config.mapping
-        values = math.copysign(1.0, target.unit) * self.quantized().values
+        target = self.target()
+        return self._nominal_of(target, self._quantized_of(target))
+
+    def _nominal_of(self, target: Target, quantized: QuantizedWeights) -> ConductancePair:
+        if self.matched:
+            return self.match().pair
+        mapping = self.config.mapping
+        values = math.copysign(1.0, target.unit) * quantized.values
         if not target.bias:
             # A pair of equal cells would not do: the read-out weighs the two sides of a row alike
             # only where their sums are.
@@ -252,9 +262,9 @@ class ProgrammedMatrix(nn.Module):
         return pair if target.bias else without_bias(pair)
 
     def forget(self) -> None:
-        """Let go of what is remembered of the weights; it is computed anew when it is asked for."""
-        for memory in (self._matches, self._quantized, self._gains):
-            memory.clear()
+        """Let go of tensors that are remembered; they are computed anew when they are asked for."""
+        self._matches.clear()
+        self._quantized.clear()
 
     def sources(self) -> tuple[Tensor, ...]:
         """Buffers that conductances depend on."""
@@ -364,7 +374,9 @@ class ProgrammedMatrix(nn.Module):
         return self._gains.get(
             (self.config, target.unit, target.bias),
             (target.weights,),
-            lambda: gains.least_squares(self._slope_by_gain(), self.name, self.partitions()[0]),
+            lambda: gains.least_squares(
+                self._slope_by_gain(target), self.name, self.partitions()[0]
+            ),
         )
 
     def gain(self) -> float:
@@ -474,22 +486,22 @@ class ProgrammedMatrix(nn.Module):
         return float((rest.square().sum() / power).sqrt())
 
     @lasting()
-    def _slope_by_gain(self) -> Callable[[float], float] | None:
+    def _slope_by_gain(self, target: Target) -> Callable[[float], float] | None:
         """:meth:`transfer_slope` of any gain; None where all weights are 0."""
-        target, quantized = self.target(), self.quantized()
+        quantized = self._quantized_of(target)
         values = quantized.scale * quantized.values
         largest = values.abs().max()
         if float(largest) == 0.0:
             return None
         wanted = values / largest
         power, unit = float(wanted.square().sum()), target.unit * float(largest)
-        component = self.divider(1.0).component(self.nominal_conductances(), wanted)
+        component = self.divider(1.0).component(self._nominal_of(target, quantized), wanted)
         return lambda gain: component(self.divider(gain)) / power / unit
 
     @lasting()
     def transfer_slope(self) -> float:
         """Slope of the nominal transfer on the wanted one, least squares; 0 where that is 0."""
-        slope = self._slope_by_gain()
+        slope = self._slope_by_gain(self.target())
         return 0.0 if slope is None else slope(self.gain())
 
     @lasting()
@@ -497,10 +509,19 @@ class ProgrammedMatrix(nn.Module):
         """How far the ideal circuit's transfer is from the (rounded) weights, relative, rms.
 
         At the best common factor, so that it is the read-out's divider alone: rows whose
-        conductances add up differently count differently.
+        conductances add up differently count differently. Of many outputs some are looked at.
         """
-        transfer = self.divider(self.gain()).transfer(self.nominal_conductances())
-        wanted = self.quantized().scale * self.quantized().values
+        gain, target = self.gain(), self.target()
+        quantized = self._quantized_of(target)
+        pair, count = self._nominal_of(target, quantized), min(self.outputs, LOOKED_AT)
+        step = self.outputs / count
+        some = torch.tensor([int(k * step) for k in range(count)], device=self.trim.device)
+        slices = self.slicing.count
+        rows = (slices * some[:, None] + torch.arange(slices, device=some.device)).flatten()
+        pair = ConductancePair(pair.positive[rows], pair.negative[rows])
+        transfer = self.divider(gain).transfer(pair)
+        scale = quantized.scale if quantized.scale.ndim == 0 else quantized.scale[some]
+        wanted = scale * quantized.values[some]
         one, two = transfer / transfer.abs().max(), wanted / wanted.abs().max().clamp(min=1e-300)
         power = float(one.square().sum() * two.square().sum())
         if power == 0.0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Concatenate, Final, TypeVar
@@ -14,15 +15,13 @@ from imac_torch.config import Config
 from imac_torch.dc.native import Native
 from imac_torch.errors import CircuitError
 from imac_torch.model.analog_chain import AnalogChain
-from imac_torch.model.coding import (
-    check_tensor,
-    line_voltages,
-)
+from imac_torch.model.coding import check_tensor, line_voltages, reach
 from imac_torch.model.effective import NARROW, Effective
 from imac_torch.model.partial import Partial
 from imac_torch.model.positions import Vectors, positions_of
 from imac_torch.model.state import pack, unpack
 from imac_torch.numeric.modes import ordinary, refuse_transforms
+from imac_torch.periphery.neuron.behavioural import BehaviouralNeuron
 
 Made = TypeVar("Made")
 Model = TypeVar("Model", bound=nn.Module)
@@ -128,6 +127,8 @@ class Segment(AnalogChain):
         given = x if x.is_floating_point() else x.to(torch.float64)
         if self.borders.in_software:
             return self._summed(given).to(given.dtype)
+        if (found := self._in_one_product(given)) is not None:
+            return found.to(given.dtype)
         effective = self.effective(_computed(given.dtype))
         if effective is not None and given.numel():
             volts = self.coded(given.to(effective.weight.dtype))
@@ -175,7 +176,28 @@ class Segment(AnalogChain):
         kept = dtype if effective is not None or partial is not None else torch.float64
         return borders.summed(self.relative(x.to(kept)), converted)
 
-    def effective(self, dtype: torch.dtype) -> Effective | None:
+    def _in_one_product(self, x: Tensor) -> Tensor | None:
+        """Outputs without further passes over inputs and outputs, where nothing asks for them.
+
+        That is where borders are ideal and coding is a factor: units are in the matrix.
+        """
+        borders, supplies = self.borders, self.supplies
+        if borders.driver is not None or borders.converter is not None or self.open:
+            return None
+        even = supplies.vss == -supplies.vdd and supplies.encoding == "linear"
+        if not even or x.numel() == 0 or self._linear() is None:
+            return None
+        if not (largest := reach(x)) <= self.first.scaling.input_scale:
+            if not (self.saturates and largest < math.inf):
+                return None  # it is refused there
+            x = self.within(x)
+        effective = self.effective(_computed(x.dtype), units=True)
+        if effective is None:
+            return None
+        found = effective(x.to(effective.weight.dtype), self.positions)
+        return found if effective.neuron is None else self.decode(found)
+
+    def effective(self, dtype: torch.dtype, *, units: bool = False) -> Effective | None:
         """The segment as one matrix at every position; None: it is none.
 
         It is one where a single layer of ohmic cells, whose amplifiers have neither offset nor
@@ -183,6 +205,8 @@ class Segment(AnalogChain):
 
         Args:
             dtype: Of the matrix.
+            units: Whether it takes software units in place of V, and where neurons only cut off
+                their outputs gives them, too. Coding has to be a factor.
         """
         native = self._linear()
         if native is None:
@@ -191,14 +215,22 @@ class Segment(AnalogChain):
             return None
 
         def make() -> Effective:
+            options: dict[str, Any] = {}
+            if units:
+                kind = self.first.neuron_spec().model
+                options = {
+                    "line": self.supplies.vdd / self.first.scaling.input_scale,
+                    "unit": self.supplies.vdd / self.first.scaling.output_scale,
+                    "cut": kind.cut if isinstance(kind, BehaviouralNeuron) else None,
+                }
             # Nothing but the matrix is kept: what the crossbars are made of is several times it.
             with ordinary():
-                found = Effective.of(native.prepare(self.parts()), native, dtype)
+                found = Effective.of(native.prepare(self.parts()), native, dtype, **options)
             if found.weight.numel() > LARGE:
                 self.first.matrix.forget()
             return found
 
-        return self._kept(self._matrices, (native, dtype), make)
+        return self._kept(self._matrices, (native, dtype, units), make)
 
     def partial(self, dtype: torch.dtype) -> Partial | None:
         """The same for every partition on its own."""

@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -75,6 +76,8 @@ class BehaviouralNeuron(NeuronKind):
 
     reads = COMMON_FIELDS | {"output_resistance"}
     ideal = True
+    cut: ClassVar[tuple[float, float] | None] = None
+    """Where the shape is the gate's voltage within limits: these, times vdd."""
 
     @abstractmethod
     def curve(self, gate: Tensor, vdd: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:

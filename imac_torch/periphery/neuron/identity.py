@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ class IdentityNeuron(BehaviouralNeuron):
 
     name = "identity"
     activation = IDENTITY
+    cut = (-math.inf, math.inf)
     layout = NeuronLayout(transistors=0, cells=0)
 
     def curve(self, gate: Tensor, vdd: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:

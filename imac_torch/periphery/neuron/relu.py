@@ -14,6 +14,7 @@ class ReLUNeuron(BehaviouralNeuron):
 
     name = "relu"
     activation = RELU
+    cut = (0.0, 1.0)
 
     def curve(self, gate: Tensor, vdd: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`BehaviouralNeuron`."""
