@@ -97,7 +97,39 @@ class Gated(nn.Module):
         return self.after(torch.relu(self.gate(torch.relu(self.before(x)))))
 
 
+class Convolutions(nn.Module):
+    """Separable ones, batch normalisation behind them, a sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm1 = nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.deep, self.norm2 = nn.Conv2d(4, 4, 3, groups=4, padding=1), nn.BatchNorm2d(4)
+        self.point, self.head = nn.Conv2d(4, 4, 1), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu6(self.norm1(self.first(x)))
+        x = x + self.point(torch.relu(self.norm2(self.deep(x))))
+        return self.head(x.mean((2, 3)))
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.attention = nn.LayerNorm(6), nn.MultiheadAttention(6, 2, batch_first=True)
+        self.rnn, self.head = nn.GRU(6, 3, batch_first=True), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        return self.head(self.rnn(x)[0][:, -1])
+
+
 MODELS = {
+    "convolutions": (Convolutions, ["first", "deep", "point", "head"]),
+    "attention": (
+        Attention, [*(f"attention.{name}" for name in ("query", "key", "value", "out")),
+                    *(f"rnn.cells.0.{name}" for name in ("gates", "new_input", "new_hidden")),
+                    "head"]),
     "residual": (Residual, ["a", "head"]),
     "transformer block": (Block, ["mlp.0", "mlp.3"]),
     "shared": (Shared, ["twice", "tied"]),
@@ -116,7 +148,7 @@ def made(name: str) -> nn.Module:
     """One of the models, in float64, with statistics of batches that are not the default ones."""
     model = seeded(MODELS[name][0]).double()
     for part in model.modules():
-        if isinstance(part, nn.BatchNorm1d):
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
             part.running_mean += 0.3
             part.running_var *= 2.0
     return model.eval()
@@ -127,12 +159,18 @@ def data(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
+def inputs_of(name: str) -> Tensor:
+    shape = {"convolutions": (2, 1, 6, 6), "residual": (5, 6), "shared": (5, 6),
+             "norm behind an activation": (5, 6)}  # fmt: skip
+    return data(*shape.get(name, (5, 2, 6)))
+
+
 @pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
 def test_graphs_compute_what_the_software_does(name: str, tmp_path) -> None:
     model = made(name)
     before = copy.deepcopy(model.state_dict())
-    x = data(5, 2, 6) if name in ("transformer block", "untraceable") else data(5, 6)
+    x = inputs_of(name)
     network = imac.convert(model, EXACT, samples=x)
     assert list(network.segments) == MODELS[name][1]
     torch.testing.assert_close(network.software(x), model(x), rtol=0, atol=1e-12)
@@ -141,7 +179,8 @@ def test_graphs_compute_what_the_software_does(name: str, tmp_path) -> None:
     # Without samples the first batch says how far values reach.
     late = imac.convert(model, EXACT)
     with pytest.raises(CircuitError, match="full scales are not known"):
-        next(iter(late.segments.values())).solve(data(5, 6))
+        first = next(iter(late.segments.values()))
+        first.solve(data(5, first.first.lines))
     with pytest.warns(ConversionWarning, match="taken from this batch"):
         torch.testing.assert_close(late(x), network(x), rtol=0, atol=CLOSE)
     for again in (copy.deepcopy(late), pickle.loads(pickle.dumps(late))):
@@ -267,7 +306,7 @@ def test_folded_normalisation_is_of_vectors_only() -> None:
 @pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
 def test_what_is_saved_loads_with_the_model(name: str, tmp_path) -> None:
-    model, x = made(name), data(5, 6)
+    model, x = made(name), inputs_of(name)
     config = EXACT.replace(device=imac.Memristor(variation=0.1))
     generator = torch.Generator().manual_seed(0)
     network = imac.convert(model, config, generator=generator, samples=x).eval()

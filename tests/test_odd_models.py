@@ -303,9 +303,12 @@ STAYING = {
 def test_what_computes_something_else_stays_in_software_and_is_named(name):
     make, message = STAYING[name]
     model = seeded(make).eval()
+    if message is not None:  # in a Sequential only if one asks for it
+        with pytest.raises(ConversionError, match=f"{message}.*include=torch.nn.Module"):
+            convert(model, WIDE)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConversionWarning)
-        network = convert(model, WIDE)
+        network = convert(model, WIDE, include=nn.Module)
     said = " ".join(str(item.message) for item in caught)
     assert "stays in software" not in said if message is None else re.search(message, said)
     expected = model(VECTORS)

@@ -21,7 +21,7 @@ from imac_torch.periphery.activations import (
     InverterSigmoid,
     activation_of,
 )
-from imac_torch.software.behaviour import computes_as
+from imac_torch.software.behaviour import computes_as, own_behaviour
 from imac_torch.software.leaves import Leaf
 
 DIGITAL_TAIL: tuple[type[nn.Module], ...] = (nn.LogSoftmax, nn.Softmax)
@@ -198,10 +198,15 @@ def _check_front(
         return
     last = linear[-1]
     behind = "" if last is blocker else f" and stands after {last.path} ({last.label})"
-    raise NotAChainError(
+    text = (
         f"{blocker.path} ({blocker.label}) has no circuit{behind}{_why(blocker)}; {SUPPORTED}. To "
         f"keep the layers up to it in software, pass exclude=[{last.path!r}]"
     )
+    odd = (own_behaviour(blocker.module, kind) for kind in recognised()
+           if isinstance(blocker.module, kind))  # fmt: skip
+    if any(odd):  # it looks like a layer of the circuit: nobody is to be surprised
+        raise ConversionError(f"{text}; to keep only it, pass include=torch.nn.Module")
+    raise NotAChainError(text)
 
 
 def recognised() -> tuple[type[nn.Module], ...]:
