@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from imac_torch import Config, Converter, Crossbar, Driver, Supplies, WeightMapping, convert
+from imac_torch import (
+    Amplifier,
+    Config,
+    Converter,
+    Crossbar,
+    Driver,
+    Supplies,
+    WeightMapping,
+    convert,
+)
 from imac_torch.config.kinds import CONVERTER_KINDS, DRIVER_KINDS
 from imac_torch.errors import CircuitError, ConfigError, ConversionError, ConversionWarning
 from imac_torch.model.network import IMACNetwork
@@ -20,7 +29,10 @@ from imac_torch.periphery.border import (
 )
 
 F64 = torch.float64
-EXACT = {"mapping": WeightMapping(levels="continuous", scheme="matched")}
+EXACT = {
+    "mapping": WeightMapping(levels="continuous"), "amplifier": Amplifier(kind="transimpedance"),
+}  # fmt: skip
+pytestmark = pytest.mark.filterwarnings("ignore:samples")  # they are for ranges of converters
 DRIVERS = [
     Driver(kind=kind, bits=bits, sign=sign)
     for kind in ("dac", "bit_serial")
@@ -215,7 +227,7 @@ def test_convolutions_are_converted_at_every_position(groups, kind):
     model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1, groups=groups), nn.ReLU()).double()
     x = data(2, 2 * 5 * 4).reshape(2, 2, 5, 4)
     config = Config(
-        crossbar=Crossbar(rows=3, columns=4), driver=Driver(kind=kind, bits=4),
+        **EXACT, crossbar=Crossbar(rows=3, columns=4), driver=Driver(kind=kind, bits=4),
         converter=Converter(kind="sar", bits=5, after="partition"),
     )  # fmt: skip
     found = convert(model, config, samples=x)
@@ -285,7 +297,7 @@ def test_without_samples_the_first_batch_gives_the_range():
 def test_training_reaches_weights_through_converters():
     x = data()
     model = layer(activation=nn.Identity)
-    settings = Converter(kind="sar", bits=6, after="partition", limits=(-1.0, 1.0))
+    settings = Converter(kind="sar", bits=6, after="partition", limits=(-9.0, 9.0))
     found, plain = network(x, model, converter=settings), network(x, model)
     gradients = []
     for item in (found, plain):
