@@ -164,7 +164,7 @@ def network(samples=None, model=None, **sections):
 
 
 @pytest.mark.parametrize("sign", ["bipolar", "two_pass"])
-@pytest.mark.parametrize("activation", [nn.ReLU, nn.Sigmoid])
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
 def test_bit_serial_is_one_shot_where_converters_are_ideal(sign, activation):
     x, model = data(), layer(activation=activation)
     one, serial = (
