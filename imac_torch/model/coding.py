@@ -49,6 +49,8 @@ def relative_inputs(inputs: Tensor, supplies: Supplies, scale: float) -> Tensor:
 
 def line_voltages(relative: Tensor, supplies: Supplies) -> Tensor:
     """Relative inputs (…) as voltages: 1 is vdd, 0 is 0 V, -1 is vss, linear between."""
+    if supplies.vss == -supplies.vdd:
+        return relative * supplies.vdd
     return torch.where(relative >= 0, relative * supplies.vdd, -relative * supplies.vss)
 
 

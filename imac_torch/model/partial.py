@@ -84,20 +84,18 @@ class Partial:
 
     def _steps(self, volts: Tensor, grid: Grid) -> Tensor:
         lines = self._by_groups(volts)
-        last = len(self.weights) - 1
-        low = -grid.low / grid.step
-        shift, found, total = torch.full_like(self.bias, low), None, None
-        for number, (weight, start) in enumerate(zip(self.weights, self.starts, strict=True)):
-            if number == last:
-                shift = self.bias / grid.step + low
-            part = lines[..., start : start + weight.shape[-1]]
-            # Into the same memory again: what is rounded next.
-            found = torch.baddbmm(
-                shift, part, weight.transpose(-1, -2), alpha=1.0 / grid.step, out=found
-            )
-            found.round_().clamp_(0, grid.steps)
-            total = found.clone() if total is None else total.add_(found)
-        assert total is not None  # noqa: S101 - there is a partition
+        groups, low = len(self.bias), -grid.low / grid.step
+        total = volts.new_zeros(groups, len(volts), self.bias.shape[-1])
+        found = total.new_empty(total.shape[1:])
+        for group in range(groups):
+            shift = torch.full_like(self.bias[group, 0], low)
+            for number, (weight, start) in enumerate(zip(self.weights, self.starts, strict=True)):
+                if number + 1 == len(self.weights):
+                    shift = self.bias[group, 0] / grid.step + low
+                part = lines[group, :, start : start + weight.shape[-1]]
+                # Into the same memory again, and rounded where it is.
+                torch.addmm(shift, part, weight[group].T, alpha=1.0 / grid.step, out=found)
+                total[group] += found.round_().clamp_(0, grid.steps)
         return self._joined(total.mul_(grid.step).add_(len(self.weights) * grid.low))
 
     def combined(self, total: Tensor) -> Tensor:

@@ -162,18 +162,17 @@ class Segment(AnalogChain):
         partial = self.partial(dtype) if borders.by_partition else None
 
         def at(rows: Tensor, exact: bool) -> Tensor:
-            volts = line_voltages(rows, self.coding)
             if partial is not None:
-                return borders.sums(partial, volts, exact=exact)
-            found = self.read_outs(volts)
+                return borders.sums(partial, rows, exact=exact)
+            found = self.read_outs(rows)
             return borders.combined(found if exact else borders.converted(found))
 
         def converted(lines: Tensor, exact: bool) -> Tensor:
+            volts = line_voltages(lines, self.coding)
             if effective is not None:
-                volts = line_voltages(lines, self.coding)
                 found = self.positions.through(volts, effective.weight, effective.bias)
                 return found if exact else borders.converted(found)
-            parts = self._in_parts(lines, 1 + self.first.lines // 64)
+            parts = self._in_parts(volts, 1 + self.first.lines // 64)
             return torch.cat([
                 self.positions.tensor(at(self.positions.vectors(part), exact), part)
                 for part in parts
