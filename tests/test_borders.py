@@ -248,6 +248,24 @@ def test_convolutions_are_converted_at_every_position(groups, kind):
     assert float((found(x.float()) - wanted).abs().median()) < 1e-5
 
 
+def test_converters_see_amplifiers_that_saturate():
+    x, model = data(), layer(activation=nn.Identity)
+    swing = Amplifier(kind="transimpedance", swing=(-0.05, 0.05))
+    config = Config(
+        crossbar=Crossbar(rows=2, columns=3), mapping=EXACT["mapping"], amplifier=swing,
+        converter=Converter(after="partition"),
+    )  # fmt: skip
+    found = convert(model, config)
+    with torch.no_grad():
+        volts = found.segment.read_outs(found.voltages(x))
+        # The difference of two amplifiers, one per line.
+        assert float(volts.abs().max()) == pytest.approx(0.1, rel=1e-9)
+        combined = found.solve(x).layers[0].combined
+        torch.testing.assert_close(volts.mean(-1), combined, rtol=0, atol=1e-12)
+        scale = found.segment.last.scaling.output_scale / 0.8
+        torch.testing.assert_close(found(x), scale * combined, rtol=0, atol=1e-12)
+
+
 def test_ideal_borders_change_no_bit():
     x, model = data(), layer()
     before = network(x, model)

@@ -44,6 +44,8 @@ class PortsDriven(Driven):
         """See :class:`Driven`."""
         network = self.layer.network
         lines = with_bias(self.layer.by_groups(self.voltages), self.layer.vdd)
+        if self.beyond is not None:
+            return network.read_out.join(self.layer.real_outputs(lines, self.beyond)[1])
         found = network.read_out.output(*network.end_voltages(lines))
         return found if network.groups == 1 else found.transpose(1, 2).flatten(2, 3)
 

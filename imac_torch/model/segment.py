@@ -216,8 +216,6 @@ class Segment(AnalogChain):
         native = self._linear()
         if native is None:
             return None
-        if not self.first.config.amplifier.linear:
-            return None
 
         def make() -> Effective:
             options: dict[str, Any] = {}
@@ -256,8 +254,8 @@ class Segment(AnalogChain):
         """What makes a matrix of the segment, if it is one."""
         if len(self.layers) > 1 or not isinstance(self.engine, Native):
             return None
-        first = self.first
-        if first.config.device.bend is not None or first.matrix.varies_by_read:
+        config, matrix = self.first.config, self.first.matrix
+        if config.device.bend is not None or matrix.varies_by_read or not config.amplifier.linear:
             return None
         return self.engine
 
