@@ -95,10 +95,11 @@ def main() -> None:
     weights = sum(part.weight.numel() for part in model.modules() if hasattr(part, "kernel_size")
                   and hasattr(part, "weight")) + model[-1].weight.numel()  # fmt: skip
     # Compiled kernels, once per machine, are no part of programming.
-    imac.convert(settled(resnet(4), images), samples=images)(images)
+    layers = (nn.Conv2d, nn.Linear)
+    imac.convert(settled(resnet(4), images), samples=images, include=layers)(images)
 
     before, started = memory(), time.perf_counter()
-    network = imac.convert(model, samples=images, progress=True)
+    network = imac.convert(model, samples=images, include=layers, progress=True)
     found = network(images)
     programmed, used = time.perf_counter() - started, memory() - before
 

@@ -221,6 +221,25 @@ def test_changed_weights_are_seen():
         assert not torch.equal(segment(x), before)
 
 
+@torch.no_grad()
+def test_programming_shows_its_progress(capsys):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Conv1d(1, 2, 2), nn.Conv1d(2, 1, 2)
+
+        def forward(self, x):
+            return x[..., 2:] + self.two(torch.abs(self.one(x)))
+
+    model, x = seeded(Two), torch.rand(2, 1, 5)
+    network = imac.convert(model, SYMMETRIC, samples=x, progress=True)
+    assert "programming" in capsys.readouterr().err
+    kept = [segment.effective(x.dtype, units=True) for segment in network.segments.values()]
+    network(x)
+    again = [segment.effective(x.dtype, units=True) for segment in network.segments.values()]
+    assert all(one is other for one, other in zip(kept, again, strict=True))
+
+
 def test_what_does_not_fit_is_refused():
     layer = module("plain")
     segment = analog(layer)

@@ -95,7 +95,8 @@ def convert(
             them. Of models that are traced, full scales of all circuits, and what was traced is
             compared with the model; several inputs of a batch are a tuple, or a dict by name.
         rounds: How often calibration goes through all layers.
-        progress: Show calibration's progress bar.
+        progress: Show calibration's progress bar; a graph with samples is programmed with one,
+            which otherwise its first run does.
 
     Returns:
         A new module with :class:`IMACLinear` layers; ``print(network.summary())`` shows what was
@@ -124,7 +125,7 @@ def convert(
     if plan is None:
         return convert_graph(
             model, config, exclude=exclude, include=include, generator=generator, engine=engine,
-            samples=samples, otherwise=why,
+            samples=samples, otherwise=why, progress=progress,
         )  # fmt: skip
     features = None
     if samples is not None:
@@ -137,7 +138,7 @@ def convert(
     if any(alone) and len(alone) > 1:
         return convert_graph(
             model, config, exclude=exclude, include=None, generator=generator, engine=engine,
-            samples=samples, otherwise=None,
+            samples=samples, otherwise=None, progress=progress,
         )  # fmt: skip
     config = config if features is None else Fitting._of(plan, features).config(config)
     check_names(config, plan.placed)

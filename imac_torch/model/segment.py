@@ -20,7 +20,7 @@ from imac_torch.model.effective import NARROW, Effective
 from imac_torch.model.partial import Partial
 from imac_torch.model.positions import Vectors, positions_of
 from imac_torch.model.state import pack, unpack
-from imac_torch.numeric.modes import ordinary, refuse_transforms
+from imac_torch.numeric.modes import lasting, ordinary, refuse_transforms
 from imac_torch.periphery.neuron.behavioural import BehaviouralNeuron
 
 Made = TypeVar("Made")
@@ -186,11 +186,7 @@ class Segment(AnalogChain):
 
         That is where borders are ideal and coding is a factor: units are in the matrix.
         """
-        borders, supplies = self.borders, self.supplies
-        if borders.driver is not None or borders.converter is not None or self.open:
-            return None
-        even = supplies.vss == -supplies.vdd and supplies.encoding == "linear"
-        if not even or x.numel() == 0 or self._linear() is None:
+        if not self._units or x.numel() == 0 or self._linear() is None:
             return None
         if not (largest := reach(x)) <= self.first.scaling.input_scale:
             if not (self.saturates and largest < math.inf):
@@ -201,6 +197,26 @@ class Segment(AnalogChain):
             return None
         found = effective(x.to(effective.weight.dtype), self.positions)
         return found if effective.neuron is None else self.decode(found)
+
+    @lasting()
+    def program(self) -> None:
+        """Eliminate the circuit now, as the first run in the weights' type would."""
+        dtype = _computed(self.first.weight.dtype)
+        if self._linear() is None:
+            if isinstance(self.engine, Native):
+                self.prepare()
+        elif self.borders.by_partition:
+            self.partial(dtype)
+        else:
+            self.effective(dtype, units=self._units)
+
+    @property
+    def _units(self) -> bool:
+        """Whether borders are ideal and coding is a factor: units may be in the matrix."""
+        borders, supplies = self.borders, self.supplies
+        if borders.driver is not None or borders.converter is not None or self.open:
+            return False
+        return supplies.vss == -supplies.vdd and supplies.encoding == "linear"
 
     def effective(self, dtype: torch.dtype, *, units: bool = False) -> Effective | None:
         """The segment as one matrix at every position; None: it is none.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree
 
+from imac_torch.base.progress import progress_bar
 from imac_torch.circuit.engine import Engine
 from imac_torch.config import Amplifier, Config, Neuron, WeightMapping, unread_settings
 from imac_torch.config.section import Section
@@ -54,6 +55,7 @@ def convert_graph(
     engine: Engine | None,
     samples: object,
     otherwise: Exception | None,
+    progress: bool = False,
 ) -> IMACNetwork:
     """:func:`imac_torch.convert` of a model that is no chain.
 
@@ -66,6 +68,7 @@ def convert_graph(
         engine: What solves.
         samples: Batches, or one.
         otherwise: What to raise where there is nothing to convert.
+        progress: Whether to program the circuits, which shows a progress bar.
     """
     runs = [] if samples is None else runs_of(samples)
     copy = private_copy(model)
@@ -99,6 +102,11 @@ def convert_graph(
     )
     for path, why in plan.odd.items():
         losses.add(f"{path} {why}, so that it stays in software", [])
+    if progress and runs:
+        with progress_bar("programming", len(network.segments), "segments") as advance:
+            for segment in network.segments.values():
+                segment.program()
+                advance(1)
     losses.warn("what this conversion loses", stacklevel=3)
     own_modes(network, plan.modes)
     return network
