@@ -231,7 +231,8 @@ def _read(kind: type[Record], values: dict[str, Any]) -> Record:
     """A record from a file, if its values are of the types that they should be; null is NaN."""
     hints = get_type_hints(kind)
     known = {n: math.nan if v is None and hints.get(n) is float else v for n, v in values.items()}
-    return TypeAdapter(kind).validate_python(known)
+    known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+    return TypeAdapter(kind).validate_python(known, strict=True)
 
 
 @lasting()
