@@ -230,9 +230,12 @@ Record = TypeVar("Record", LayerAnalysis, Ablation)
 def _read(kind: type[Record], values: dict[str, Any]) -> Record:
     """A record from a file, if its values are of the types that they should be; null is NaN."""
     hints = get_type_hints(kind)
-    known = {n: math.nan if v is None and hints.get(n) is float else v for n, v in values.items()}
-    known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
-    return TypeAdapter(kind).validate_python(known, strict=True)
+    read = {}
+    for name, value in values.items():
+        found = math.nan if value is None and hints[name] is float else value
+        found = tuple(found) if isinstance(found, list) else found
+        read[name] = TypeAdapter(hints[name]).validate_python(found, strict=True)
+    return kind(**read)
 
 
 @lasting()
