@@ -37,6 +37,8 @@ from imac_torch.numeric.budget import CHUNK_BYTES, map_bytes, require_memory
 
 RESPONSES: Final = 6
 """Numbers per cell that the response to one amplifier takes while it is computed."""
+SWEPT_TOGETHER: Final = 2**16
+"""Amplifiers times images of a sweep: what fits into a cache."""
 SWEEPS: Final = 100
 NEWTON: Final = 60
 TOLERANCE: Final = 1e-13
@@ -186,7 +188,13 @@ class Feedback:
             good = torch.ones(linear.shape[:-3], dtype=torch.bool, device=linear.device)
             return Saturated(linear, torch.zeros_like(linear), good)
         with torch.no_grad():
-            found, good = self._sweep(linear.detach())
+            each = max(1, linear[..., :1, :, :, :].numel())
+            parts = [
+                self._sweep(part)
+                for part in linear.detach().split(max(1, SWEPT_TOGETHER // each), dim=-4)
+            ]
+            found = torch.cat([part for part, _ in parts], dim=-4)
+            good = torch.cat([part for _, part in parts], dim=-1)
         if torch.is_grad_enabled() and (linear.requires_grad or self.mutual.requires_grad):
             found = self._newton(linear, found)
         outputs = found.clamp(self.low, self.high)
