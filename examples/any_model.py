@@ -2,10 +2,12 @@
 
 Trains a small LeNet-5, ResNet, depthwise network, LSTM and vision transformer as software, converts
 each, and shows the accuracy on held-out images that remains: of the ideal circuit, with the wires'
-resistances, and with converters of 8, 6 and 4 bits at the borders of every segment.
+resistances, and with converters of 8, 6 and 4 bits at the borders of every segment; with --tune
+also after some steps of training through the wires and the converters of 6 bits.
 
     python examples/any_model.py
     python examples/any_model.py --network resnet --network vit
+    python examples/any_model.py --network resnet --device MRAM --bit-cell 2T1R --tune 40
     python examples/any_model.py --dataset MNIST --root ~/data --network lenet --steps 2000
 """
 
@@ -42,12 +44,14 @@ class Kept:
         ideal: Of the circuit without wires, ideal borders.
         wires: With wires.
         converters: With wires and converters, by bits.
+        tuned: With wires and converters of 6 bits, trained through both; None: not asked for.
     """
 
     software: float
     ideal: float
     wires: float
     converters: dict[int, float]
+    tuned: float | None = None
 
 
 def trained(name: str, data: Data, *, steps: int, seed: int) -> nn.Module:
@@ -71,11 +75,13 @@ def trained(name: str, data: Data, *, steps: int, seed: int) -> nn.Module:
     return model.eval()
 
 
-def circuit(*, wires: bool = True, bits: int | None = None) -> imac.Config:
-    """PCM devices in 32×32 arrays; with bits, converters at the borders of every segment."""
+def circuit(
+    device: str = "PCM", bit_cell: str = "1T1R", *, wires: bool = True, bits: int | None = None
+) -> imac.Config:
+    """32×32 arrays at 9 nm; with bits, converters at the borders of every segment."""
     config = imac.Config(
-        device=imac.Memristor.preset("PCM"),
-        interconnect=imac.Interconnect(resistance=wires),
+        device=imac.Memristor.preset(device),
+        interconnect=imac.Interconnect.preset(9e-9, bit_cell).replace(resistance=wires),
     )
     if bits is None:
         return config
@@ -92,20 +98,42 @@ def converted(model: nn.Module, config: imac.Config, samples: Tensor) -> imac.IM
         return imac.convert(model, config, samples=samples)
 
 
-def measured(name: str, data: Data, *, steps: int, seed: int) -> Kept:
+def tuned(network: imac.IMACNetwork, data: Data, *, steps: int, seed: int) -> imac.IMACNetwork:
+    """Trained through wires and converters; rounding passes gradients straight through."""
+    images, labels = data.images.float(), data.labels
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(network.parameters(), 2e-3)
+    network.train()
+    with progress_bar("training through the circuit", steps, "steps") as advance:
+        for _ in range(steps):
+            chosen = torch.randint(0, len(images), (64,), generator=generator)
+            loss = nn.functional.cross_entropy(network(images[chosen]), labels[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            advance(1)
+    return network.eval()
+
+
+def measured(name: str, data: Data, options: argparse.Namespace, *, seed: int) -> Kept:
     """Train, convert and compare."""
-    model = trained(name, data, steps=steps, seed=seed)
+    model = trained(name, data, steps=options.steps, seed=seed)
     images, labels = data.test_images.float(), data.test_labels
     samples = data.images[:SAMPLES].float()
 
-    def of(config: imac.Config) -> float:
-        return accuracy(converted(model, config, samples), images, labels)
+    def of(*, wires: bool = True, bits: int | None = None, tune: int = 0) -> float:
+        config = circuit(options.device, options.bit_cell, wires=wires, bits=bits)
+        network = converted(model, config, samples)
+        if tune:
+            network = tuned(network, data, steps=tune, seed=seed + 1)
+        return accuracy(network, images, labels)
 
     return Kept(
         accuracy(model, images, labels),
-        of(circuit(wires=False)),
-        of(circuit()),
-        {bits: of(circuit(bits=bits)) for bits in BITS},
+        of(wires=False),
+        of(),
+        {bits: of(bits=bits) for bits in BITS},
+        of(bits=6, tune=options.tune) if options.tune else None,
     )
 
 
@@ -115,15 +143,23 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Kept]:
     add_data_options(parser)
     parser.add_argument("--network", action="append", choices=sorted(ZOO), help="default: all")
     parser.add_argument("--steps", type=int, default=600, help="of training")
+    parser.add_argument("--device", default="PCM", choices=sorted(imac.DEVICES))
+    parser.add_argument("--bit-cell", default="1T1R", choices=sorted(imac.BIT_CELL_LENGTHS))
+    parser.add_argument(
+        "--tune", type=int, default=0, metavar="STEPS", help="of training through the circuit"
+    )
     options = parser.parse_args(arguments)
     data = load_data(options)
     names = options.network or list(ZOO)
-    found = {name: measured(name, data, steps=options.steps, seed=0) for name in names}
+    found = {name: measured(name, data, options, seed=0) for name in names}
     table = Table(title="held-out images classified correctly, %")
-    for heading in ("network", "software", "ideal circuit", "wires", *(f"{b} bits" for b in BITS)):
+    headings = ["network", "software", "ideal circuit", "wires", *(f"{b} bits" for b in BITS)]
+    headings += ["tuned"] if options.tune else []
+    for heading in headings:
         table.add_column(heading, justify="left" if heading == "network" else "right")
     for name, kept in found.items():
-        shares = (kept.software, kept.ideal, kept.wires, *kept.converters.values())
+        shares = [kept.software, kept.ideal, kept.wires, *kept.converters.values()]
+        shares += [] if kept.tuned is None else [kept.tuned]
         table.add_row(name, *(f"{100 * share:.2f}" for share in shares))
     Console().print(table)
     return found

@@ -222,3 +222,21 @@ def test_imac_sim_directory(in_empty_directory):
     difference = (spread.outputs - report.outputs).abs().max()
     assert 1e-4 < float(difference) < 0.8
     assert all(name.startswith("runs/imac_sim/1/") for name in state_of(in_empty_directory))
+
+
+def test_any_model_of_the_zoo(capsys, monkeypatch):
+    import any_model
+    import model_zoo
+
+    monkeypatch.setattr(any_model, "BITS", (8,))
+
+    for name, build in model_zoo.ZOO.items():
+        assert build(8, 10)(torch.zeros(2, 1, 8, 8)).shape == (2, 10), name
+        assert build(28, 10)(torch.zeros(2, 1, 28, 28)).shape == (2, 10), name
+    kept = any_model.main(["--network", "lstm", "--steps", "100", "--tune", "1"])["lstm"]
+    # Continuous weights at virtual ground: without wires and converters it is the software.
+    assert kept.ideal == kept.software > 0.5
+    assert abs(kept.wires - kept.software) < 0.1
+    assert kept.converters[8] > 0.5
+    assert kept.tuned > 0.3
+    assert "tuned" in capsys.readouterr().out
