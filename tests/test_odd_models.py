@@ -425,3 +425,14 @@ def test_weights_of_a_file_are_put_where_they_belong(wrap, built, tmp_path, monk
         equal_to_software(convert(found, WIDE), model, VECTORS)
     with pytest.raises(DataError, match=r"0\.weight"):
         open_model(f"{name}:other", weights=path)
+
+
+def test_a_sequential_with_a_forward_of_its_own_is_traced_when_it_can_be_compared():
+    model = seeded(lambda: Own(nn.Linear(8, 6), nn.GELU(), nn.Linear(6, 3)))
+    x = torch.linspace(-1, 1, 16).reshape(2, 8)
+    with pytest.raises(ConversionError, match=r"Own is a subclass of Sequential.*forward.*samples"):
+        convert(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for network in (convert(model, samples=x), convert(model, include=nn.Module)):
+            torch.testing.assert_close(network.software(x), model(x))

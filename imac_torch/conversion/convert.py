@@ -38,7 +38,7 @@ from imac_torch.model.linear import IMACLinear
 from imac_torch.model.network import Chain, IMACNetwork, evaluating
 from imac_torch.model.segment import Segment
 from imac_torch.numeric.modes import lasting
-from imac_torch.software.behaviour import refuse_global_hooks
+from imac_torch.software.behaviour import own_behaviour, refuse_global_hooks
 from imac_torch.software.leaves import Leaf, plain_leaves, refuse_lasting_training
 from imac_torch.software.plain import copied
 
@@ -103,7 +103,9 @@ def convert(
         mapped, folded and left in software, and why.
 
     Raises:
-        ConversionError: A module cannot be converted; its path and what is supported are named.
+        ConversionError: A module cannot be converted; its path and what is supported are named. Or
+            the model is a subclass of Sequential with a forward of its own, and there are neither
+            samples nor ``include``.
 
     Warns:
         ConversionWarning: Weights or activations lose what the circuit cannot hold, or, with
@@ -123,6 +125,8 @@ def convert(
         except NotAChainError as error:
             why = error
     if plan is None:
+        if include is None and samples is None:
+            _refuse_unseen(model)
         return convert_graph(
             model, config, exclude=exclude, include=include, generator=generator, engine=engine,
             samples=samples, otherwise=why, progress=progress,
@@ -173,6 +177,20 @@ def convert(
         network.find_converter_ranges([((samples,), {})])
     losses.warn("what this conversion loses", stacklevel=2)
     return network
+
+
+def _refuse_unseen(model: nn.Module) -> None:
+    """Refuse a Sequential that is none: what was traced of it has to be compared with it.
+
+    Whoever writes a Sequential expects a chain, which its own forward is not.
+    """
+    reason = own_behaviour(model, nn.Sequential) if isinstance(model, nn.Sequential) else None
+    if reason is not None:
+        raise ConversionError(
+            f"{type(model).__name__} is a subclass of Sequential that {reason}, so that it is no "
+            "chain of its modules. Pass samples=…, with which what is traced of it is compared "
+            "with the original, or include=nn.Module to have it traced without"
+        )
 
 
 def _fits(layers: Sequence[IMACLinear], free: Sequence[bool]) -> bool:
