@@ -26,6 +26,7 @@ from imac_torch import (
     convert,
 )
 from imac_torch.errors import (
+    CircuitError,
     DataError,
     NetlistError,
     NeuronWarning,
@@ -514,3 +515,35 @@ def test_fins_may_differ_in_hspice(tmp_path):
     )
     assert "fins=10" in first
     assert "fins=4" in second
+
+
+@pytest.mark.filterwarnings("ignore::imac_torch.errors.ConversionWarning")
+def test_one_circuit_of_several_with_what_reaches_it(tmp_path, ngspice):
+    class Small(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 3, 3, stride=2, padding=1)
+            self.last = nn.Linear(12, 2)
+
+        def forward(self, x):
+            return self.last(nn.functional.gelu(self.conv(x)).flatten(1))
+
+    model = seeded(Small)
+    x = torch.linspace(-1, 1, 3 * 16).reshape(3, 1, 4, 4)
+    network = convert(model, Config(crossbar=Crossbar(columns=6)), samples=x)
+    deck = compile(
+        network, [(x, torch.tensor([0, 1, 0]))], tmp_path / "run", segment="conv", vectors=6,
+        settings=NetlistSettings(analysis="dc"),
+    )  # fmt: skip
+    # Four positions of each of three images: every second vector.
+    assert deck.vectors.shape == (6, 9)
+    assert deck.labels.tolist() == [0, 0, 1, 1, 0, 0]
+    found = check(deck.run(NgSpice(str(ngspice)), progress=False)).solution.outputs
+    wanted = network.segments["conv"].solve(deck.vectors)
+    torch.testing.assert_close(found, wanted.outputs, rtol=0, atol=1e-9)
+    with torch.no_grad():
+        at = network.segments["conv"](x)[:, :, 0, 0]
+    units = network.segments["conv"].decode(found)[::2]
+    torch.testing.assert_close(units.float(), at, rtol=0, atol=1e-5)
+    with pytest.raises(CircuitError, match="conv, last"):
+        compile(network, [(x, torch.zeros(3).long())], tmp_path / "other", segment="nothing")

@@ -5,17 +5,20 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from imac_torch.base.progress import progress_bar
+from imac_torch.circuit.topology import Circuit
 from imac_torch.config.kinds import DIALECTS, ENGINES
 from imac_torch.datasets.batches import labelled_batches
-from imac_torch.errors import NetlistError, NeuronWarning
+from imac_torch.errors import DataError, NetlistError, NeuronWarning
 from imac_torch.model.network import IMACNetwork
+from imac_torch.model.segment import Segment
 from imac_torch.netlist import NetlistRun, NetlistSettings, NetlistWriter, write_netlists
 from imac_torch.numeric.modes import lasting
 from imac_torch.simulator import (
@@ -26,6 +29,9 @@ from imac_torch.simulator import (
     solve_netlists,
 )
 
+VECTORS: Final = 16
+"""Input vectors of a segment's netlists, if nothing else is asked for."""
+
 
 @dataclass(frozen=True)
 class Deck:
@@ -33,11 +39,15 @@ class Deck:
 
     Attributes:
         run_files: The netlists and how to run them.
-        labels: (B,) int64, in the loader's order.
+        labels: (B,) int64, in the loader's order; of a segment's netlists those of the samples that
+            its input vectors are of.
+        vectors: (B, N) software units: the input vectors of a segment's netlists, for
+            ``network.segments[segment].solve``; None: of a whole network.
     """
 
     run_files: NetlistRun = field(repr=False)
     labels: Tensor = field(repr=False)
+    vectors: Tensor | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         """Where it is and what it holds."""
@@ -114,6 +124,8 @@ def compile(
     limit: int | None = None,
     amplifier: str | Path | None = None,
     trust: bool = False,
+    segment: str | None = None,
+    vectors: int = VECTORS,
 ) -> Deck:
     """Write netlists and PWL sources for the samples of a loader.
 
@@ -131,14 +143,29 @@ def compile(
             ``neuron.model_directory``) and all that they include as they are. A simulator obeys
             what is in them, programs and files included; without it, they may hold sub-circuits,
             models and parameters only.
+        segment: Path of the circuit to write, of a model with several
+            (:attr:`IMACNetwork.segments`), with the input vectors that reach it in a run on the
+            samples; None: the network's only one, with the samples themselves.
+        vectors: With ``segment``: how many of those at most, spread over the run.
 
     Returns:
         The deck; ``deck.run()`` runs it.
 
     Raises:
-        DataError: The loader gives no labels, or too few samples.
+        DataError: The loader gives no labels, or too few samples; or nothing reaches the segment.
+        CircuitError: There is no such segment.
         NetlistError: Something cannot be written, or the directory is somebody else's.
     """
+    if segment is not None:
+        rows, labels = _reaching(network, loader, segment, vectors, first=first, limit=limit)
+        part = network.segments[segment]
+        _warn_of_subcircuits(part)
+        deck = _written(
+            part.circuit(), part.voltages(rows), labels, Path(directory),
+            dialect=dialect, settings=settings,
+            amplifier=None if amplifier is None else Path(amplifier), trust=trust,
+        )  # fmt: skip
+        return replace(deck, vectors=rows)
     inputs, labels = collect(network, loader, first=first, limit=limit)
     _warn_of_subcircuits(network)
     return write_deck(
@@ -153,7 +180,35 @@ def compile(
     )
 
 
-def _warn_of_subcircuits(network: IMACNetwork) -> None:
+@lasting()
+def _reaching(
+    network: IMACNetwork,
+    loader: Iterable[object],
+    segment: str,
+    vectors: int,
+    *,
+    first: int,
+    limit: int | None,
+) -> tuple[Tensor, Tensor]:
+    """(R, N) input vectors of a segment, and (R,) labels of the samples that they are of."""
+    if vectors < 1:
+        raise DataError(f"vectors = {vectors} must be at least 1")
+    rows: list[Tensor] = []
+    labels: list[Tensor] = []
+    for inputs, targets in labelled_batches(loader, first=first, limit=limit):
+        for x in network.inputs_of(segment, inputs.to(network.device)):
+            found = network.segments[segment].positions.vectors(x)
+            each = len(found) // len(targets)
+            rows.append(found.detach())
+            labels.append(targets.repeat_interleave(each)[: len(found)].cpu())
+    if not rows:
+        raise DataError(f"no sample reaches the circuit {segment}")
+    together, of = torch.cat(rows), torch.cat(labels)
+    step = max(1, -(-len(together) // vectors))
+    return together[::step], of[::step]
+
+
+def _warn_of_subcircuits(network: IMACNetwork | Segment) -> None:
     """A table was characterised from its sub-circuit; any other kind was not compared with it."""
     for layer in network.analog_layers():
         spec = layer.neuron_spec()
@@ -185,7 +240,24 @@ def write_deck(
     ``shared``: the directory is for many decks; each gets one of its own in it, named by its
     contents.
     """
-    circuit = network.circuit()
+    return _written(
+        network.circuit(), inputs, labels, directory, dialect=dialect, settings=settings,
+        amplifier=amplifier, trust=trust, shared=shared,
+    )  # fmt: skip
+
+
+def _written(
+    circuit: Circuit,
+    inputs: Tensor,
+    labels: Tensor,
+    directory: Path,
+    *,
+    dialect: str | type[NetlistWriter],
+    settings: NetlistSettings | None,
+    amplifier: Path | None,
+    trust: bool,
+    shared: bool = False,
+) -> Deck:
     settings = settings or NetlistSettings()
     kind = DIALECTS.get(dialect) if isinstance(dialect, str) else dialect
     writer = kind(amplifier=amplifier, trust=trust)
