@@ -213,9 +213,9 @@ def test_what_can_be_split_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     inner = type(network.engine)._solve
 
-    def spy(engine, prepared, batch, *, power):
+    def spy(engine, prepared, batch, *, power, noise=None):
         sizes.append(len(batch))
-        return inner(engine, prepared, batch, power=power)
+        return inner(engine, prepared, batch, power=power, noise=noise)
 
     monkeypatch.setattr(type(network.engine), "_solve", spy)
     free(monkeypatch, 5 * each + 700)

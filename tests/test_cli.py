@@ -490,9 +490,9 @@ power = "min"
     for table, code, words in (
         (f'samples = 6\nsource = "{module(project, "data")}"', 0, "4 of 4 points done"),
         ("samples = 6", 3, "[calibration] source"),
-        ("samples = 0", 3, "samples = 0"),
-        ("samples = 6\nrounds = -1", 3, "rounds = -1"),
-        ("count = 6", 3, "has no count"),
+        ("samples = 0", 3, "samples: Input should be greater"),
+        ("samples = 6\nrounds = -1", 3, "rounds: Input should be greater"),
+        ("count = 6", 3, "count"),
     ):
         Path("s.toml").write_text(f"{text}[calibration]\n{table}\n")
         fitted = call("sweep", "s.toml", "-q")

@@ -96,7 +96,7 @@ def test_what_is_bad_is_counted_and_kept(read, tmp_path: Path, monkeypatch) -> N
         assert (tally.total(BAD), tally.total()) == (1, 1)
         text = (tmp_path / "failures/readers-0/WHAT_HAPPENED.txt").read_text()
         assert f"SEED={SEED} --area readers --case 0" in text
-        assert (tmp_path / "failures/readers-0/c.toml").exists()
+        assert (tmp_path / "failures/readers-0/mine.py").exists()  # what the attempt was made of
 
 
 def test_messages_are_no_longer_than_anybody_reads() -> None:

@@ -167,7 +167,7 @@ def test_matches_are_remembered_by_value_only(generator: torch.Generator) -> Non
         torch.testing.assert_close(before, found.matrix.conductances().positive, rtol=1e-12, atol=0)
         found.matrix.trim[1, 2] += 1e-3
         assert not torch.equal(before, found.matrix.conductances().positive)
-    assert copy.deepcopy(found).gain() == found.matrix.gain()
+    assert copy.deepcopy(found).matrix.gain() == found.matrix.gain()
 
 
 def test_statistics_weigh_what_cannot_be_exact(generator: torch.Generator) -> None:

@@ -81,8 +81,8 @@ def test_what_is_not_registered_or_does_something_else_is_refused(plugin):
     kept = imac.convert(ours, CONFIG, exclude=["2"])
     assert [layer.name for layer in kept.analog_layers()] == ["5"]
     handle = ours[2].linear.register_forward_hook(lambda module, given, found: 2 * found)
-    with pytest.raises(ConversionError, match=r"2 \(Permuted\)"):
-        imac.convert(ours, CONFIG)
+    # It computes something else now, so that it stays in software.
+    assert [layer.name for layer in imac.convert(ours, CONFIG).analog_layers()] == ["0", "5"]
     handle.remove()
     for handler, message in (
         (lambda module: Source(module.weights, None), "handler of Permuted failed"),
@@ -95,5 +95,6 @@ def test_what_is_not_registered_or_does_something_else_is_refused(plugin):
     with pytest.raises(ConversionError, match="Linear has its handler"):
         register_layer(nn.Linear, plugin.permuted)
     remove_layer(plugin.Permuted)
-    with pytest.raises(ConversionError, match=r"2 \(Permuted\)"):
-        imac.convert(ours, CONFIG)
+    # Nobody knows the class: it is traced, and the linear layer in it is one.
+    names = [layer.name for layer in imac.convert(ours, CONFIG).analog_layers()]
+    assert names == ["0", "2.linear", "5"]

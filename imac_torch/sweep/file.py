@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from imac_torch.base.files import parse_toml, read_text
 from imac_torch.config import Config, Section
@@ -89,6 +89,13 @@ class RunTable(Section):
         None, description="Whether transients are integrated; None: if an objective needs them."
     )
     noise: bool = Field(False, description="Whether noise is drawn for every image.")
+
+    @field_validator("timing", "noise", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: object) -> object:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise ValueError(f"{value} is no bool: true or false")  # noqa: TRY004 - pydantic's way
+        return value
 
 
 class _BaseTable(Section):

@@ -30,8 +30,12 @@ _FUNCTIONS: Final[dict[object, str]] = {
     torch.clamp: "clamp", torch.clip: "clamp", "clamp": "clamp", "clamp_": "clamp", "clip": "clamp",
 }  # fmt: skip
 """Activations that are called as functions, or as methods of tensors (by name)."""
-_LIMITED: Final = {"relu6": (0.0, 6.0), "hardtanh": (-1.0, 1.0), "clamp": (None, None)}
-"""Functions that end at two limits, which are arguments; their defaults."""
+_LIMITED: Final[dict[str, tuple[tuple[str, str] | None, Any, Any]]] = {
+    "relu6": (None, 0.0, 6.0),
+    "hardtanh": (("min_val", "max_val"), -1.0, 1.0),
+    "clamp": (("min", "max"), None, None),
+}
+"""Functions that end at two limits: names of the arguments, if they are some, and defaults."""
 _RESHAPING: Final = frozenset(
     {"flatten", "reshape", "view", "permute", "transpose", "unsqueeze", "squeeze", "contiguous"}
 )
@@ -78,11 +82,8 @@ def activation_in(node: fx.Node, module: nn.Module | None) -> Activation | None:
 
 def _limited(node: fx.Node) -> Activation | None:
     """The activation of a function that ends at limits."""
-    low: Any
-    high: Any
-    low, high = _LIMITED[_FUNCTIONS[node.target]]
-    names = ("min_val", "max_val") if "hardtanh" in _FUNCTIONS[node.target] else ("min", "max")
-    if _FUNCTIONS[node.target] != "relu6":
+    names, low, high = _LIMITED[_FUNCTIONS[node.target]]
+    if names is not None:
         low, high = (
             node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
             for place, name, default in ((1, names[0], low), (2, names[1], high))

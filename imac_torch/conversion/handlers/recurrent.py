@@ -6,7 +6,8 @@ Formulas are those of the pages of ``torch.nn.RNN``, ``torch.nn.LSTM`` and ``tor
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,11 @@ from imac_torch.conversion.handlers.source import Expanded
 from imac_torch.errors import CircuitError
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell", "Recurrent", "cell", "recurrent"]
+
+NONLINEARITIES: Final[dict[str, Callable[[Tensor], Tensor]]] = {
+    "tanh": torch.tanh, "relu": torch.relu,
+}  # fmt: skip
+"""Of ``nn.RNN``."""
 
 State = tuple[Tensor, ...]
 """(B, …) hidden state h, and of an LSTM the cell state c."""
@@ -86,7 +92,7 @@ class RNNCell(Cell):
     def step(self, x: Tensor, state: State) -> State:
         """See :class:`Cell`."""
         found = self.gates(torch.cat([x, state[0]], dim=-1))
-        return (torch.tanh(found) if self.nonlinearity == "tanh" else torch.relu(found),)
+        return (NONLINEARITIES[self.nonlinearity](found),)
 
 
 class LSTMCell(Cell):
