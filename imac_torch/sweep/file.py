@@ -94,7 +94,7 @@ class RunTable(Section):
     @classmethod
     def _yes_or_no(cls, value: object) -> object:
         if isinstance(value, int | float) and not isinstance(value, bool):
-            raise ValueError(f"{value} is no bool: true or false")  # noqa: TRY004 - pydantic's way
+            raise ValueError(f"{value} is no bool: true or false")
         return value
 
 
