@@ -106,7 +106,7 @@ def test_all_cards_stay_finite_far_outside(shared, generator):
     for flavour in ("hp", "lstp"):
         for node in PTM_NODES:
             for card in load_ptm(shared / "ptm", node, flavour):
-                check_finite(FinFET(card, nfin=10), generator, 100)
+                check_finite(FinFET(card, nfin=10), generator, 30)
 
 
 def check_finite(device, generator, count):

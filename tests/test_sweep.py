@@ -570,7 +570,7 @@ def test_time_is_measured_where_it_is_wanted(tmp_path: Path) -> None:
 
 
 def test_latency_in_a_table(tmp_path: Path) -> None:
-    plain = evaluator(inputs=evaluator().inputs[:3], labels=evaluator().labels[:3])
+    plain = evaluator(inputs=evaluator().inputs[:2], labels=evaluator().labels[:2])
     timed = replace(plain, timing=True)
     point: dict[str, object] = {
         "interconnect.capacitance": True, "interconnect.length": 5e-6, "interconnect.width": 5e-6

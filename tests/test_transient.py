@@ -393,16 +393,16 @@ def test_report_of_a_data_set(finfet):
     assert torch.isnan(report.energy.amplifiers).all()
     # Too short a period is noticed, although waveforms look settled to themselves.
     run = InferenceRun(stages, Timing(period=3e-10), TimingOptions(options))
-    run.add(inputs)
+    run.add(inputs[:3])
     hurried = run.report()
     assert hurried.unsettled > 0
     cost = hurried.cost()
     assert "slowest image needs" in cost.warning
-    assert cost.settled == pytest.approx(1.0 - hurried.unsettled / 7)
+    assert cost.settled == pytest.approx(1.0 - hurried.unsettled / 3)
     # Those that had not settled were followed: latencies are those of the long period, up to the
     # interpolation between time points that differ.
     torch.testing.assert_close(
-        hurried.latency.images, report.latency.images, rtol=2e-2, atol=1e-12
+        hurried.latency.images, report.latency.images[:3], rtol=2e-2, atol=1e-12
     )
 
 

@@ -64,7 +64,7 @@ class Amplifier(Section):
     )
     swing: tuple[float, float] | None = Field(
         None,
-        description="V. Lowest and highest output of every operational amplifier, where it "
+        description="Lowest and highest output of every operational amplifier, V, where it "
         "saturates; None: unlimited, as of amplifiers without supplies.",
     )
     output_resistance: Annotated[float, SERIES] = Field(

@@ -184,8 +184,9 @@ def _refuse_unseen(model: nn.Module) -> None:
 
     Whoever writes a Sequential expects a chain, which its own forward is not.
     """
-    reason = own_behaviour(model, nn.Sequential) if isinstance(model, nn.Sequential) else None
-    if reason is not None:
+    if not isinstance(model, nn.Sequential) or type(model) is nn.Sequential:
+        return
+    if (reason := own_behaviour(model, nn.Sequential)) is not None:
         raise ConversionError(
             f"{type(model).__name__} is a subclass of Sequential that {reason}, so that it is no "
             "chain of its modules. Pass samples=…, with which what is traced of it is compared "
