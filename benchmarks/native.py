@@ -109,7 +109,7 @@ def bulk(samples: int, repeat: int, console: Console) -> None:
 
 def prepared_exact(network: it.IMACNetwork) -> object:
     """The network prepared with exact device models."""
-    return it.Native(device_model="exact").prepare(network.parts())
+    return it.Native(device_model="exact").prepare(network.segment.parts())
 
 
 def gradients(samples: int, repeat: int, console: Console) -> None:
@@ -120,7 +120,8 @@ def gradients(samples: int, repeat: int, console: Console) -> None:
 
     def forward() -> None:
         with torch.no_grad():
-            network.engine.solve(network.engine.prepare(network.parts()), network.voltages(inputs))
+            prepared = network.engine.prepare(network.segment.parts())
+            network.engine.solve(prepared, network.voltages(inputs))
 
     def step() -> None:
         network.zero_grad()
@@ -158,7 +159,7 @@ def against_ngspice(sizes: Sequence[Sequence[int]], repeat: int, console: Consol
             started = time.perf_counter()
             theirs = spice.solve(few[:count]).outputs
             seconds.append(time.perf_counter() - started)
-        parts = network.parts()
+        parts = network.segment.parts()
         timings = interleave(
             {
                 "cold": lambda n=network, p=parts, f=few: n.engine.solve(
