@@ -56,23 +56,38 @@ class Kept:
 
 def trained(name: str, data: Data, *, steps: int, seed: int) -> nn.Module:
     """A network of the zoo, trained as any other software."""
-    images, labels = data.images.float(), data.labels
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = ZOO[name](images.shape[-1], int(labels.max()) + 1)
+        model = ZOO[name](data.images.shape[-1], int(data.labels.max()) + 1)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=steps)
+    train(f"training {name}", model, data, optimizer, schedule, steps=steps, seed=seed)
+    return model.eval()
+
+
+def train(
+    label: str,
+    model: nn.Module,
+    data: Data,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
+    *,
+    steps: int,
+    seed: int,
+) -> None:
+    """Steps of 64 images, drawn with a seed."""
+    images, labels = data.images.float(), data.labels
     generator = torch.Generator().manual_seed(seed)
-    with progress_bar(f"training {name}", steps, "steps") as advance:
+    with progress_bar(label, steps, "steps") as advance:
         for _ in range(steps):
             chosen = torch.randint(0, len(images), (64,), generator=generator)
             loss = nn.functional.cross_entropy(model(images[chosen]), labels[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            schedule.step()
+            if schedule is not None:
+                schedule.step()
             advance(1)
-    return model.eval()
 
 
 def circuit(
@@ -100,18 +115,9 @@ def converted(model: nn.Module, config: imac.Config, samples: Tensor) -> imac.IM
 
 def tuned(network: imac.IMACNetwork, data: Data, *, steps: int, seed: int) -> imac.IMACNetwork:
     """Trained through wires and converters; rounding passes gradients straight through."""
-    images, labels = data.images.float(), data.labels
-    generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(network.parameters(), 2e-3)
     network.train()
-    with progress_bar("training through the circuit", steps, "steps") as advance:
-        for _ in range(steps):
-            chosen = torch.randint(0, len(images), (64,), generator=generator)
-            loss = nn.functional.cross_entropy(network(images[chosen]), labels[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            advance(1)
+    train("training through the circuit", network, data, optimizer, steps=steps, seed=seed)
     return network.eval()
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from imac_torch.config.kinds import CONVERTER_KINDS, DRIVER_KINDS
+from imac_torch.config.kinds import CONVERTER_KINDS, DRIVER_KINDS, known
 from imac_torch.config.quantity import AREA, DECIBEL, FREQUENCY, JOULE
 from imac_torch.config.section import Section
 
@@ -35,7 +35,7 @@ MOST_BITS: Final = 16
 class Driver(Section):
     """What puts inputs on the lines of a circuit's first arrays."""
 
-    kind: str = Field(
+    kind: Annotated[str, known(DRIVER_KINDS)] = Field(
         "ideal",
         description="ideal: any voltage, for nothing; dac: a voltage per code, at once; "
         "bit_serial: one bit of the code after the other, results shifted and added in software; "
@@ -67,13 +67,6 @@ class Driver(Section):
         "2^bits - 1 of them (assumed: elements of equal weight).",
     )
 
-    @field_validator("kind", mode="after")
-    @classmethod
-    def _known_kind(cls, kind: str) -> str:
-        if kind not in DRIVER_KINDS:
-            raise ValueError(DRIVER_KINDS.unknown(kind))
-        return kind
-
     @model_validator(mode="after")
     def _valid(self) -> Self:
         if self.bits == 1 and self.sign == "bipolar" and self.kind != "ideal":
@@ -87,7 +80,7 @@ class Driver(Section):
 class Converter(Section):
     """What turns a circuit's outputs into numbers."""
 
-    kind: str = Field(
+    kind: Annotated[str, known(CONVERTER_KINDS)] = Field(
         "ideal",
         description="ideal: any number, for nothing; flash: all comparisons at once; sar: one bit "
         "after the other; ramp: one level after the other; or one that was registered "
@@ -178,13 +171,6 @@ class Converter(Section):
         ge=0,
         description="m². Of an adder, one per converter. ISAAC (ISCA 2016): 0.00024 mm² for 4.",
     )
-
-    @field_validator("kind", mode="after")
-    @classmethod
-    def _known_kind(cls, kind: str) -> str:
-        if kind not in CONVERTER_KINDS:
-            raise ValueError(CONVERTER_KINDS.unknown(kind))
-        return kind
 
     @model_validator(mode="after")
     def _valid(self) -> Self:

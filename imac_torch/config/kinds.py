@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from pydantic import AfterValidator
+
 from imac_torch.base.registry import Registry
 from imac_torch.errors import NetlistError
 
@@ -18,6 +20,7 @@ __all__ = [
     "ENGINES",
     "NEURON_KINDS",
     "READ_OUT_KINDS",
+    "known",
 ]
 
 # One line per kind. Of those that compute the same activation the first is the default.
@@ -121,3 +124,14 @@ DIALECTS: Final[Registry[Any]] = Registry(
     error=NetlistError,
 )
 """Classes of :class:`imac_torch.netlist.NetlistWriter`."""
+
+
+def known(registry: Registry[Any]) -> AfterValidator:
+    """Says that a field holds a name of a registry."""
+
+    def check(name: str) -> str:
+        if name not in registry:
+            raise ValueError(registry.unknown(name))
+        return name
+
+    return AfterValidator(check)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from imac_torch.config.kinds import NEURON_KINDS, READ_OUT_KINDS
+from imac_torch.config.kinds import NEURON_KINDS, READ_OUT_KINDS, known
 from imac_torch.config.quantity import (
     CAPACITANCE,
     FREQUENCY,
@@ -28,7 +28,7 @@ OFFSET: Final = Quantity("V", (1e-7, 0.5), 20.0)
 class Amplifier(Section):
     """The read-out at the end of every row of every partition."""
 
-    kind: str = Field(
+    kind: Annotated[str, known(READ_OUT_KINDS)] = Field(
         "differential",
         description="Read-out: differential (R1 to R4 around an ideal operational amplifier), "
         "transimpedance (lines end at virtual ground), sense_resistor (in input_resistance to "
@@ -92,13 +92,6 @@ class Amplifier(Section):
         """Whether outputs are proportional to what amplifiers see: no offset, no swing."""
         return self.offset == 0.0 and self.offset_spread == 0.0 and self.swing is None
 
-    @field_validator("kind", mode="after")
-    @classmethod
-    def _known_kind(cls, kind: str) -> str:
-        if kind not in READ_OUT_KINDS:
-            raise ValueError(READ_OUT_KINDS.unknown(kind))
-        return kind
-
     @model_validator(mode="after")
     def _valid(self) -> Self:
         gains = self.gain if isinstance(self.gain, tuple) else (self.gain,)
@@ -114,7 +107,7 @@ class Amplifier(Section):
 class Neuron(Section):
     """The activation circuit between an amplifier and the next layer."""
 
-    kind: str | None = Field(
+    kind: Annotated[str, known(NEURON_KINDS)] | None = Field(
         None,
         description="Circuit used for every layer; None: chosen from the software activation "
         "(Sigmoid: finfet; Tanh: tanh; ReLU, ReLU6: relu; Hardtanh: hardtanh; none: identity).",
@@ -173,10 +166,3 @@ class Neuron(Section):
         description="User's SPICE file that replaces the neuron sub-circuit in netlists; same "
         "ports (z out vdd).",
     )
-
-    @field_validator("kind", mode="after")
-    @classmethod
-    def _known_kind(cls, kind: str | None) -> str | None:
-        if kind is not None and kind not in NEURON_KINDS:
-            raise ValueError(NEURON_KINDS.unknown(kind))
-        return kind

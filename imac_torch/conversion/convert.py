@@ -36,6 +36,7 @@ from imac_torch.conversion.selection import Choice, chosen_by
 from imac_torch.errors import CircuitError, ConversionError, SettingWarning
 from imac_torch.model.linear import IMACLinear
 from imac_torch.model.network import Chain, IMACNetwork, evaluating
+from imac_torch.model.ranges import MARGIN
 from imac_torch.model.segment import Segment
 from imac_torch.numeric.modes import lasting
 from imac_torch.software.behaviour import own_behaviour, refuse_global_hooks
@@ -44,8 +45,6 @@ from imac_torch.software.plain import copied
 
 FITTED_LEVELS = 17
 """Weight levels where samples are given and nothing is said of the mapping."""
-INPUT_MARGIN = 1.25
-"""Full scale of inputs relative to the largest of the samples: others may be larger."""
 
 
 def convert(
@@ -268,7 +267,7 @@ class Fitting:
             return config
         if 0.5 <= self.largest <= supplies.input_scale:
             return config
-        return config.replace(supplies=supplies.replace(input_scale=INPUT_MARGIN * self.largest))
+        return config.replace(supplies=supplies.replace(input_scale=MARGIN * self.largest))
 
 
 def _features(plan: Plan, samples: Tensor) -> Tensor:

@@ -6,14 +6,19 @@ Dimension letter: ``B`` batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from imac_torch.errors import DataError, ImacError
 
-__all__ = ["check_labelled", "check_labels", "chosen", "labelled_batches"]
+__all__ = [
+    "check_labelled", "check_labels", "chosen", "labelled_batches", "samples_in", "taken",
+]  # fmt: skip
+
+Batch = TypeVar("Batch")
 
 
 def check_labelled(
@@ -145,15 +150,51 @@ def labelled_batches(
         DataError: A batch is malformed (its number, from 0, is named), the loader raised an error,
             or there is no batch, or fewer samples than asked for.
     """
+    def read(batch: object, where: str) -> tuple[tuple[Tensor, Tensor], int]:
+        pair = check_labelled(batch, classes=classes, where=where)
+        return pair, len(pair[1])
+
+    def cut(pair: tuple[Tensor, Tensor], which: slice) -> tuple[Tensor, Tensor]:
+        return pair[0][which], pair[1][which]
+
+    yield from taken(loader, read, cut, first=first, limit=limit)
+
+
+def taken(
+    loader: Iterable[object],
+    read: Callable[[object, str], tuple[Batch, int]],
+    cut: Callable[[Batch, slice], Batch],
+    *,
+    first: int = 0,
+    limit: int | None = None,
+) -> Iterator[Batch]:
+    """Walk through a loader for the samples asked for.
+
+    Args:
+        loader: Any iterable of batches.
+        read: Checks what the loader yielded, given what to call it in errors, and says how many
+            samples it has.
+        cut: Some samples of a batch.
+        first: Samples to skip.
+        limit: Samples to take, None for all; nothing is read behind them.
+
+    Yields:
+        Batches, the first and the last cut where not all of their samples were asked for.
+
+    Raises:
+        DataError: The loader raised an error, or there is no batch, or fewer samples than asked
+            for; and what ``read`` raises.
+    """
     if first < 0 or (limit is not None and limit < 1):
         raise DataError(f"first = {first} must be >= 0 and limit = {limit} >= 1")
     end = math.inf if limit is None else first + limit
     seen = 0
-    for inputs, labels in _batches(loader, classes):
-        start, stop = max(0, first - seen), int(min(len(labels), end - seen))
-        seen += len(labels)
+    for number, item in enumerate(_told(loader)):
+        batch, count = read(item, f"batch {number}")
+        start, stop = max(0, first - seen), int(min(count, end - seen))
+        seen += count
         if start < stop:
-            yield inputs[start:stop], labels[start:stop]
+            yield cut(batch, slice(start, stop))
         if seen >= end:
             return
     if seen <= first or limit is not None:
@@ -163,7 +204,18 @@ def labelled_batches(
         )
 
 
-def _batches(loader: Iterable[object], classes: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+def samples_in(loader: Iterable[object], first: int = 0, limit: int | None = None) -> int | None:
+    """How many samples :func:`taken` will give, if the loader tells."""
+    dataset = getattr(loader, "dataset", None)
+    try:
+        size = len(dataset) - first  # type: ignore[arg-type]
+    except TypeError:
+        return limit
+    return size if limit is None else min(size, limit)
+
+
+def _told(loader: Iterable[object]) -> Iterator[object]:
+    """Batches, at least one; what the user's data set raises says at which one."""
     count = 0
     batches = iter(loader)
     while True:
@@ -177,7 +229,7 @@ def _batches(loader: Iterable[object], classes: int | None) -> Iterator[tuple[Te
             raise DataError(
                 f"the loader failed at batch {count}: {type(error).__name__}: {error}"
             ) from error
-        yield check_labelled(batch, classes=classes, where=f"batch {count}")
+        yield batch
         count += 1
     if not count:
         raise DataError("the loader yielded no batches")

@@ -315,6 +315,10 @@ class IMACNetwork(nn.Module):
             return self.model(*values)
         return self.inputs.call(self.model, values)
 
+    def _run_all(self, runs: Iterable[Arguments]) -> None:
+        for inputs, named in runs:
+            self._run(inputs, named)
+
     def software(self, *inputs: Any, **named: Any) -> Any:  # noqa: ANN401 - as the original has it
         """What the model gives with the software layers in the places of circuits.
 
@@ -332,13 +336,8 @@ class IMACNetwork(nn.Module):
         Args:
             runs: Inputs of the model and named ones, of one run or several.
         """
-
-        def run() -> None:
-            for inputs, named in runs:
-                self._run(inputs, named)
-
         with evaluating(self.model):
-            set_ranges(self.segments, run)
+            set_ranges(self.segments, lambda: self._run_all(runs))
 
     @lasting()
     def find_converter_ranges(self, runs: Iterable[Arguments]) -> None:
@@ -347,13 +346,8 @@ class IMACNetwork(nn.Module):
         Args:
             runs: Inputs of the model and named ones, of one run or several.
         """
-
-        def run() -> None:
-            for inputs, named in runs:
-                self._run(inputs, named)
-
         with evaluating(self.model):
-            fit_converters(self.model, run)
+            fit_converters(self.model, lambda: self._run_all(runs))
 
     def inputs_of(self, segment: str, *inputs: Any, **named: Any) -> list[Tensor]:  # noqa: ANN401
         """The tensors that reach a segment in a run of the model, one per call of the segment.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -282,25 +283,27 @@ class NetworkArea:
 
 def layer_shape(layer: IMACLinear) -> LayerShape:
     """What area models need to know of one layer."""
-    spec, config = layer.matrix.crossbar(), layer.config
+    matrix, config = layer.matrix, layer.config
+    column_ends, row_ends = matrix.partitions()
+    read_out = matrix.read_out(matrix.gain(), matrix.trim.device)
     # Explicit partitions may make arrays larger than the configured size.
-    rows = max(last - first for first, last in spec.row_ranges)
-    columns = max(last - first for first, last in spec.column_ranges)
+    rows = max(last - first for first, last in pairwise((0, *row_ends)))
+    columns = max(last - first for first, last in pairwise((0, *column_ends)))
     return LayerShape(
         name=layer.name,
-        inputs=spec.inputs,
-        outputs=spec.outputs,
-        horizontal=len(spec.column_ends),
-        vertical=spec.groups * len(spec.row_ends),
+        inputs=matrix.columns - 1,
+        outputs=matrix.outputs,
+        horizontal=len(column_ends),
+        vertical=matrix.groups * len(row_ends),
         rows=max(rows, config.crossbar.rows),
         columns=max(columns, config.crossbar.columns),
         cell=config.interconnect.cell_width * config.interconnect.cell_length,
-        read_out_resistance=spec.read_out.resistance_total,
+        read_out_resistance=read_out.resistance_total,
         neuron=layer.neuron_spec().kind,
         fins=config.neuron.fins,
         node=config.neuron.transistor_node,
-        slices=spec.slicing.count,
-        operational_amplifiers=spec.read_out.operational_amplifiers,
+        slices=matrix.slicing.count,
+        operational_amplifiers=read_out.operational_amplifiers,
         copies=config.crossbar.copies,
     )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from imac_torch.conversion.storage import save
 from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.analysis import Analysis, analyse
 from imac_torch.reports.charts import bars, heatmap, scatter
+from imac_torch.reports.model_report import ModelReport
 from imac_torch.reports.report import IDEAL, Report
 from imac_torch.reports.svg import quantity
 from imac_torch.reports.timing_section import NOTE, timing_section
@@ -77,6 +78,33 @@ def write_report(
     Raises:
         DataError: The directory holds a report already, or cannot be written.
     """
+    with saved_in(directory, report, network) as directory:
+        if analysis is None and not (network is None or software is None or loader is None):
+            analysis = analyse(
+                network, software, loader, area_model=area_model, reference=reference
+            )
+        if analysis is not None:
+            analysis.save(directory)
+        write_text(directory / "samples.csv", samples_csv(report))
+        return write_text(
+            directory / "report.html", render_report(report, analysis, title=title)
+        )
+
+
+@contextmanager
+def saved_in(
+    directory: str | Path, report: Report | ModelReport, network: IMACNetwork | None
+) -> Iterator[Path]:
+    """A directory with a report and its network, which nobody else fills meanwhile.
+
+    Args:
+        directory: New, or without a report.
+        report: Saved there.
+        network: Saved beside it as ``network.safetensors``; None: it is not.
+
+    Raises:
+        DataError: The directory holds a report already, or cannot be written.
+    """
     directory = Path(directory)
     with ExitStack() as stack:
         with suppress(OSError):  # saving the report says why
@@ -84,16 +112,7 @@ def write_report(
         report.save(directory)
         if network is not None:
             save(network, directory / "network.safetensors", overwrite=True)
-            if analysis is None and software is not None and loader is not None:
-                analysis = analyse(
-                    network, software, loader, area_model=area_model, reference=reference
-                )
-        if analysis is not None:
-            analysis.save(directory)
-        write_text(directory / "samples.csv", samples_csv(report))
-        return write_text(
-            directory / "report.html", render_report(report, analysis, title=title)
-        )
+        yield directory
 
 
 def samples_csv(report: Report) -> str:

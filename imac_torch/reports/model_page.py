@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import tomli_w
 
-from imac_torch.base.files import exclusive, write_text
-from imac_torch.conversion.storage import save
+from imac_torch.base.files import write_text
 from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.charts import bars
-from imac_torch.reports.html_report import template_environment
+from imac_torch.reports.html_report import saved_in, template_environment
 from imac_torch.reports.model_report import HEADINGS, ModelReport
-from imac_torch.reports.svg import quantity
 
 __all__ = ["render_model_report", "write_model_report"]
 
@@ -39,13 +36,7 @@ def write_model_report(
     Raises:
         DataError: The directory holds a report already, or cannot be written.
     """
-    directory = Path(directory)
-    with ExitStack() as stack:
-        with suppress(OSError):  # saving the report says why
-            stack.enter_context(exclusive(directory, results=True))
-        report.save(directory)
-        if network is not None:
-            save(network, directory / "network.safetensors", overwrite=True)
+    with saved_in(directory, report, network) as directory:
         return write_text(directory / "report.html", render_model_report(report, title=title))
 
 
@@ -83,6 +74,5 @@ def render_model_report(report: ModelReport, *, title: str = "Analog network") -
             rows=[item.row() for item in report.segments],
             run=[*rows.items(), *report.environment.items()],
             configuration=tomli_w.dumps(report.config.to_dict()),
-            quantity=quantity,
         )
     )

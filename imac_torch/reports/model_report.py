@@ -12,9 +12,7 @@ from torch import Tensor
 
 from imac_torch.base.files import (
     exclusive,
-    parse_json,
     read_tensors,
-    read_text,
     strict_json,
     write_tensors,
     write_text,
@@ -23,14 +21,13 @@ from imac_torch.base.tables import html_table, text_table
 from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
+from imac_torch.reports.report import TENSORS, TEXT, saved_content, saved_text
 from imac_torch.reports.svg import quantity
 
 FORMAT: Final = 1
 """Version of saved reports."""
 KIND: Final = "model"
 """What tells these files from those of :class:`imac_torch.Report`."""
-_TEXT: Final = "report.json"
-_TENSORS: Final = "report.safetensors"
 HEADINGS: Final = (
     "circuit", "uses", "arrays", "error", "power", "energy", "latency", "area",
 )  # fmt: skip
@@ -225,13 +222,13 @@ class ModelReport:
         content = {"format": FORMAT, "kind": KIND, **_plain(self)}
         try:
             with exclusive(directory, results=True):
-                if (directory / _TEXT).exists():
+                if (directory / TEXT).exists():
                     raise DataError(
-                        f"{directory} holds a {_TEXT} already; choose another directory"
+                        f"{directory} holds a {TEXT} already; choose another directory"
                     )
                 if self.tensors:
-                    write_tensors(directory / _TENSORS, dict(self.tensors))
-                write_text(directory / _TEXT, strict_json(content, indent=2))
+                    write_tensors(directory / TENSORS, dict(self.tensors))
+                write_text(directory / TEXT, strict_json(content, indent=2))
         except OSError as error:
             raise DataError(f"cannot write the report to {directory}: {error}") from None
         return directory
@@ -244,19 +241,13 @@ class ModelReport:
             DataError: The files are missing, damaged or of another version.
         """
         directory = Path(directory)
+        content = saved_content(directory, FORMAT, KIND, "report of a model of several circuits")
+        tensors: dict[str, Tensor] = {}
         try:
-            content = parse_json(read_text(directory / _TEXT, limit=2**30))
-            tensors: dict[str, Tensor] = {}
-            if (directory / _TENSORS).exists():
-                tensors, _ = read_tensors(directory / _TENSORS)
+            if (directory / TENSORS).exists():
+                tensors, _ = read_tensors(directory / TENSORS)
         except (OSError, ValueError) as error:
             raise DataError(f"{directory} holds no readable report: {error}") from None
-        if not isinstance(content, dict) or content.get("kind") != KIND:
-            raise DataError(f"{directory / _TEXT} is no report of a model of several circuits")
-        if content.get("format") != FORMAT:
-            raise DataError(
-                f"{directory}: report format {content.get('format')!r}, this version reads {FORMAT}"
-            )
         try:
             found = cls(
                 samples=content["samples"],
@@ -283,8 +274,8 @@ class ModelReport:
 def is_model_report(directory: str | Path) -> bool:
     """Whether a directory holds a report of a model of several circuits."""
     try:
-        content = parse_json(read_text(Path(directory) / _TEXT, limit=2**30))
-    except (OSError, ValueError):
+        content = saved_text(Path(directory))
+    except DataError:
         return False
     return isinstance(content, dict) and content.get("kind") == KIND
 

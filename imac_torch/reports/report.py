@@ -45,8 +45,8 @@ ARTEFACT: Final = "amplifiers_artefact"
 other with kilowatts, which no circuit has."""
 IDEAL: Final = "ideal, not counted"
 """What tables and pages say instead."""
-_TEXT = "report.json"
-_TENSORS = "report.safetensors"
+TEXT: Final = "report.json"
+TENSORS: Final = "report.safetensors"
 
 
 def environment() -> dict[str, str]:
@@ -58,6 +58,53 @@ def environment() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def mean_power(power: Power, solved: Tensor) -> dict[str, float]:
+    """W by part, averaged over solved samples; ``total`` is inputs + bias + neurons."""
+    names = [part.name for part in fields(Power)]
+    means = {name: float(getattr(power, name)[solved].mean()) for name in names}
+    means[ARTEFACT] = means.pop("amplifiers")
+    return {"total": float(power.total[solved].mean()), **means}
+
+
+def saved_text(directory: Path) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """The content of a saved report's text file, whatever it is.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        return parse_json(read_text(directory / TEXT, limit=2**30))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{directory} holds no readable report: {error}") from None
+
+
+def saved_content(
+    directory: Path,
+    version: int,
+    kind: str | None = None,
+    what: str = "report of imac_torch of one circuit",
+) -> dict[str, Any]:
+    """The text file of a saved report, checked as far as all kinds have it.
+
+    Args:
+        directory: Of the report.
+        version: Of the format, which has to be this one.
+        kind: What the file says to be, if it says it.
+        what: Such a report, for errors.
+
+    Raises:
+        DataError: It cannot be read, is something else, or of another version.
+    """
+    content = saved_text(directory)
+    if not isinstance(content, dict) or "format" not in content or content.get("kind") != kind:
+        raise DataError(f"{directory / TEXT} is no {what}")
+    if content["format"] != version:
+        raise DataError(
+            f"{directory}: report format {content['format']!r}, this version reads {version}"
+        )
+    return content
 
 
 @dataclass(frozen=True)
@@ -143,10 +190,7 @@ class Report:
         power = self.solution.power
         if power is None:
             return {}
-        names = [part.name for part in fields(Power)]
-        means = {name: float(getattr(power, name)[self.solved].mean()) for name in names}
-        means[ARTEFACT] = means.pop("amplifiers")
-        return {"total": float(power.total[self.solved].mean()), **means}
+        return mean_power(power, self.solved)
 
     @property
     def energy(self) -> Tensor | None:
@@ -238,12 +282,12 @@ class Report:
 
     def _save(self, directory: Path) -> None:
         tensors = self._tensors()
-        known = _tensors_of(directory / _TENSORS)
-        whole = (directory / _TEXT).exists()
+        known = _tensors_of(directory / TENSORS)
+        whole = (directory / TEXT).exists()
         if whole and not (known is not None and _same_values(known, tensors)):
-            raise DataError(f"{directory} holds a {_TEXT} already; choose another directory")
-        if not whole and (directory / _TENSORS).exists() and "predictions" not in (known or {}):
-            raise DataError(f"{directory} holds a {_TENSORS} already; choose another directory")
+            raise DataError(f"{directory} holds a {TEXT} already; choose another directory")
+        if not whole and (directory / TENSORS).exists() and "predictions" not in (known or {}):
+            raise DataError(f"{directory} holds a {TENSORS} already; choose another directory")
         content = {
             "format": FORMAT,
             "figures": self.figures(),
@@ -258,8 +302,8 @@ class Report:
             "config": self.config.to_dict(),
             "timing": None if self.timing is None else timing_content(self.timing),
         }
-        write_tensors(directory / _TENSORS, tensors)
-        write_text(directory / _TEXT, strict_json(content, indent=2))
+        write_tensors(directory / TENSORS, tensors)
+        write_text(directory / TEXT, strict_json(content, indent=2))
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {
@@ -290,17 +334,11 @@ class Report:
             DataError: The files are missing, damaged or of another version.
         """
         directory = Path(directory)
+        content = saved_content(directory, FORMAT)
         try:
-            content = parse_json(read_text(directory / _TEXT, limit=2**30))
-            tensors, _ = read_tensors(directory / _TENSORS)
+            tensors, _ = read_tensors(directory / TENSORS)
         except (OSError, ValueError) as error:
             raise DataError(f"{directory} holds no readable report: {error}") from None
-        if not isinstance(content, dict) or "format" not in content:
-            raise DataError(f"{directory / _TEXT} is no report of imac_torch")
-        if content["format"] != FORMAT:
-            raise DataError(
-                f"{directory}: report format {content.get('format')!r}, this version reads {FORMAT}"
-            )
         try:
             found = cls._read(content, tensors)
             found._check_shapes()

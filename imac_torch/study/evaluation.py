@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from imac_torch.base.progress import progress_bar
 from imac_torch.circuit.engine import BoundEngine, Engine
 from imac_torch.config import Noise
-from imac_torch.datasets.batches import chosen, labelled_batches
+from imac_torch.datasets.batches import chosen, labelled_batches, samples_in
 from imac_torch.dc.native import BoundNative
 from imac_torch.errors import DataError, ImacError, SamplingWarning, SolverError
 from imac_torch.model.network import Chain, IMACNetwork, evaluating
@@ -176,7 +176,7 @@ def evaluate_circuit(
     if timing:
         run = network.timing(None if timing is True else timing)
     description = bound.description()
-    total = _length(loader, first, limit)
+    total = samples_in(loader, first, limit)
     collected = _Collected([], [], [], [])
     stopped: BaseException | None = None
     try:
@@ -299,15 +299,6 @@ def _scores(model: nn.Module, inputs: Tensor) -> Tensor:
             f"({len(inputs)}, classes)"
         )
     return scores
-
-
-def _length(loader: Iterable[object], first: int, limit: int | None) -> int | None:
-    dataset = getattr(loader, "dataset", None)
-    try:
-        size = len(dataset) - first  # type: ignore[arg-type]
-    except TypeError:
-        return limit
-    return size if limit is None else min(size, limit)
 
 
 def _without_layers(solution: Solution) -> Solution:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from imac_torch.base.progress import progress_bar
 from imac_torch.circuit.engine import Engine
-from imac_torch.datasets.batches import check_labels, chosen
+from imac_torch.datasets.batches import check_labels, chosen, samples_in, taken
 from imac_torch.errors import DataError, SolverError
 from imac_torch.model.inputs import Arguments, arguments_of
 from imac_torch.model.network import IMACNetwork, evaluating
@@ -80,12 +81,12 @@ def evaluate_model(
     started = time.perf_counter()
     watch = Watch(network.segments)
     circuit, software = _scorer(metric), None if reference is None else _scorer(metric)
-    failures, total = 0, _length(loader, first, limit)
+    failures, total = 0, samples_in(loader, first, limit)
     with _engine(network, engine), evaluating(network, reference), progress_bar(
         network.engine.name, total, "samples", shown=progress
     ) as advance:
-        for (positional, named), targets, count in _batches(loader, first, limit):
-            moved = _to((positional, named), network.device)
+        for arguments, targets, count in _batches(loader, first, limit):
+            moved = tree_map_only(Tensor, lambda item: item.to(network.device), arguments)
             with watch.batch(count):
                 outputs = network(*moved[0], **moved[1])
             bad = _bad(outputs, count)
@@ -230,17 +231,18 @@ def _without(outputs: Any, targets: Any, count: int, bad: Tensor) -> tuple[Any, 
     if not bool(bad.any()):
         return outputs, targets, count
     good = ~bad
-    return _samples(outputs, good), _samples(targets, good), int(good.sum())
+    return *_samples((outputs, targets), count, good), int(good.sum())
 
 
-def _samples(value: Any, good: Tensor) -> Any:  # noqa: ANN401 - what models give and take
-    if isinstance(value, Tensor):
-        return value[good.to(value.device)] if len(value) == len(good) else value
-    if isinstance(value, tuple | list):
-        return type(value)(_samples(item, good) for item in value)
-    if isinstance(value, Mapping):
-        return {name: _samples(item, good) for name, item in value.items()}
-    return value
+def _samples(value: Any, count: int, which: Tensor | slice) -> Any:  # noqa: ANN401 - as given
+    """Some of the samples in all tensors that have as many."""
+
+    def cut(item: object) -> object:
+        if not isinstance(item, Tensor) or not item.ndim or len(item) != count:
+            return item
+        return item[which.to(item.device) if isinstance(which, Tensor) else which]
+
+    return tree_map(cut, value)
 
 
 def _bad(outputs: Any, count: int) -> Tensor:  # noqa: ANN401 - what models give
@@ -252,26 +254,8 @@ def _bad(outputs: Any, count: int) -> Tensor:  # noqa: ANN401 - what models give
     return found
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:  # noqa: ANN401
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from _tensors(item)
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-
-
-def _to(arguments: Arguments, device: torch.device) -> Arguments:
-    positional, named = arguments
-    return (
-        tuple(item.to(device) if isinstance(item, Tensor) else item for item in positional),
-        {
-            name: item.to(device) if isinstance(item, Tensor) else item
-            for name, item in named.items()
-        },
-    )
+def _tensors(value: Any) -> list[Tensor]:  # noqa: ANN401 - what models give and take
+    return [item for item in tree_leaves(value) if isinstance(item, Tensor)]
 
 
 def _batches(
@@ -282,46 +266,27 @@ def _batches(
     Raises:
         DataError: A batch is no pair, or there are too few samples.
     """
-    if first < 0 or (limit is not None and limit < 1):
-        raise DataError(f"first = {first} must be >= 0 and limit = {limit} >= 1")
-    seen, end = 0, math.inf if limit is None else first + limit
-    for number, batch in enumerate(loader):
+
+    def read(batch: object, where: str) -> tuple[tuple[Arguments, Any, int], int]:
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise DataError(
-                f"batch {number}: expected a pair (inputs, targets), several inputs being a tuple "
+                f"{where}: expected a pair (inputs, targets), several inputs being a tuple "
                 f"or a dict, got a {type(batch).__name__}"
             )
-        arguments, targets = arguments_of(batch[0]), batch[1]
-        tensors = list(_tensors([arguments[0], arguments[1]]))
+        arguments = arguments_of(batch[0])
+        tensors = _tensors(arguments)
         if not tensors or not tensors[0].ndim:
-            raise DataError(f"batch {number}: there is no tensor among its inputs")
+            raise DataError(f"{where}: there is no tensor among its inputs")
         count = len(tensors[0])
-        keep = torch.arange(seen, seen + count, device="cpu")
-        keep = (keep >= first) & (keep < end)
-        seen += count
-        if bool(keep.all()):
-            yield arguments, targets, count
-        elif bool(keep.any()):
-            yield (
-                (_samples(arguments[0], keep), _samples(arguments[1], keep)),
-                _samples(targets, keep),
-                int(keep.sum()),
-            )
-        if seen >= end:
-            return
-    if seen <= first or (limit is not None and seen < end):
-        raise DataError(
-            f"the loader has {seen} samples, {first} are to be skipped"
-            + ("" if limit is None else f" and {limit} taken")
-        )
+        return (arguments, batch[1], count), count
 
+    def cut(
+        batch: tuple[Arguments, Any, int], which: slice
+    ) -> tuple[Arguments, Any, int]:
+        arguments, targets, count = batch
+        return *_samples((arguments, targets), count, which), which.stop - which.start
 
-def _length(loader: Iterable[object], first: int, limit: int | None) -> int | None:
-    try:
-        size = len(loader.dataset) - first  # type: ignore[attr-defined]
-    except (AttributeError, TypeError):
-        return limit
-    return size if limit is None else min(size, limit)
+    return taken(loader, read, cut, first=first, limit=limit)
 
 
 @contextmanager

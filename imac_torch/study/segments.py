@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
@@ -15,8 +15,7 @@ from imac_torch.model.segment import Segment
 from imac_torch.numeric.modes import lasting
 from imac_torch.reports.area import Area, AreaModel, area_model, layer_area, layer_shape
 from imac_torch.reports.model_report import SegmentFigures
-from imac_torch.reports.report import ARTEFACT
-from imac_torch.results.solution import Power
+from imac_torch.reports.report import mean_power
 
 ROWS: Final = 512
 """Input vectors, spread over a run, that mean powers are computed of."""
@@ -174,12 +173,7 @@ def _power(segment: Segment, rows: Tensor) -> tuple[dict[str, float], float]:
     solution = segment.solve(rows)
     if solution.power is None:
         return {}, 1.0
-    solved = solution.converged
-    names = [part.name for part in fields(Power)]
-    means = {name: float(getattr(solution.power, name)[solved].mean()) for name in names}
-    means[ARTEFACT] = means.pop("amplifiers")
-    total = float(solution.power.total[solved].mean())
-    return {"total": total, **means}, len(solution.status) / len(rows)
+    return mean_power(solution.power, solution.converged), len(solution.status) / len(rows)
 
 
 def critical_path(model: nn.Module, latency: Mapping[str, float]) -> float:
