@@ -123,14 +123,14 @@ def test_memory_of_transients() -> None:
 
 
 def prepared(network: imac.IMACNetwork, options: imac.TransientOptions):
-    return network.timing(imac.TimingOptions(options)).stages
+    return network.timing(imac.TimingOptions(options)).layers
 
 
 def transient(network: imac.IMACNetwork, options: imac.TransientOptions, count: int):
     inputs = network.voltages(signs(count, next(network.analog_layers()).in_features))
-    stages = prepared(network, options)
+    layers = prepared(network, options)
     return lambda: solve_transient(
-        stages, inputs[:, None], network.config.timing, options=options
+        layers, inputs[:, None], network.config.timing, options=options
     )
 
 
@@ -184,7 +184,7 @@ def test_what_does_not_fit_is_refused_with_advice(monkeypatch: pytest.MonkeyPatc
     inputs = signs(2, 6)
     run = imac.MonteCarlo(NETWORK, imac.device_model("PCM"))
     prepared, crossbar = NETWORK.prepare(), next(NETWORK.analog_layers()).matrix.crossbar()
-    stages = NETWORK.timing().stages
+    layers = NETWORK.timing().layers
     other = imac.convert(nn.Sequential(nn.Linear(6, 4)), CONTINUOUS)
     free(monkeypatch, 100)
     with pytest.raises(SolverMemoryError, match="arrays"):
@@ -196,7 +196,7 @@ def test_what_does_not_fit_is_refused_with_advice(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SolverMemoryError, match="map"):
         cell_voltages(crossbar, torch.zeros(2, 7, dtype=torch.float64))
     with pytest.raises(SolverMemoryError, match="fewer sequences"):
-        solve_transient(stages, NETWORK.voltages(inputs)[:, None], NETWORK.config.timing)
+        solve_transient(layers, NETWORK.voltages(inputs)[:, None], NETWORK.config.timing)
 
 
 @torch.no_grad()

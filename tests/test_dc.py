@@ -85,8 +85,8 @@ class Everything:
     def __init__(self) -> None:
         self.scales: dict[str, torch.Tensor] = {}
 
-    def __call__(self, stages, inputs):
-        solution = solve_dc(stages, inputs, options=TIGHT)
+    def __call__(self, prepared, inputs):
+        solution = solve_dc(prepared, inputs, options=TIGHT)
         assert solution.converged.all()
         parts = {part.name: getattr(solution.power, part.name) for part in fields(Power)}
         if not self.scales:
@@ -183,12 +183,12 @@ def test_gradients_flow_through_conductance_samples():
 
 def test_inputs_of_layers_are_outputs_before():
     layers = random_layers([3, 4, 2], behavioural(), columns=3)
-    stages = chain(layers, ones(layers), [core_of(behavioural())] * 2)
-    solution = solve_dc(stages, signs(2, 3), power=False)
+    prepared = chain(layers, ones(layers), [core_of(behavioural())] * 2)
+    solution = solve_dc(prepared, signs(2, 3), power=False)
     assert solution.power is None
     assert torch.equal(solution.layers[1].inputs, solution.layers[0].outputs)
     assert torch.equal(solution.outputs, solution.layers[1].outputs)
-    assert stages[1].load is None and stages[0].load is not None
+    assert prepared[1].load is None and prepared[0].load is not None
     # Loading matters: without it outputs of the first layer would be the ideal shape's.
-    unloaded = solve_dc((replace(stages[0], load=None),), signs(2, 3)).outputs
+    unloaded = solve_dc((replace(prepared[0], load=None),), signs(2, 3)).outputs
     assert float((unloaded - solution.layers[0].outputs).abs().max()) > 1e-4

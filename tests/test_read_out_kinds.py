@@ -192,10 +192,10 @@ def test_gradients(kind, what):
         changed = {name: getattr(read_out, name) * factors[k] for k, name in enumerate(names)}
         other = replace(spec, read_out=replace(read_out, **changed))
         circuit = NeuronCircuit.of(neuron, core, read_out.combination.series_resistance)
-        stages = chain_layers(
+        prepared = chain_layers(
             [(eliminate_layer(other)[0], circuit)], torch.tensor(VDD, dtype=torch.float64)
         )
-        solution = solve_dc(stages, inputs)
+        solution = solve_dc(prepared, inputs)
         # Powers in units of about 10 µW.
         return solution.outputs, 1e5 * solution.power.inputs, 1e5 * solution.power.amplifiers
 

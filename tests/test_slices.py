@@ -356,11 +356,11 @@ def test_transients_settle_at_the_operating_point(
     options = TransientOptions(wires=wires)  # type: ignore[arg-type]
     with torch.no_grad():
         prepared, solution = net.prepare(), net.solve(x)
-        stages = prepare_transient(
+        timed = prepare_transient(
             net.segment.parts(), [LOGISTIC.interconnect.replace(capacitance=True)] * 2,
             prepared.layers, options,
         )  # fmt: skip
-        result = solve_transient(stages, net.voltages(x)[None], net.config.timing, options=options)
+        result = solve_transient(timed, net.voltages(x)[None], net.config.timing, options=options)
     ends = result.periods[1:]
     assert solution.power is not None
     # Everything settles within picoseconds; what is left is Newton's tolerance, 1e-2·1e-4 V.

@@ -214,10 +214,10 @@ def test_an_image_that_fails_takes_no_other_with_it(report, monkeypatch):
     solve = inference.integrate
     bad = network().voltages(INPUTS)[6]
 
-    def fragile(stages, inputs, *arguments, **options):
+    def fragile(layers, inputs, *arguments, **options):
         if bool((inputs[:, 0] == bad).all(dim=-1).any()):
             raise SolverError("a step of 1e-20 s failed")
-        return solve(stages, inputs, *arguments, **options)
+        return solve(layers, inputs, *arguments, **options)
 
     monkeypatch.setattr(inference, "integrate", fragile)
     found = run()

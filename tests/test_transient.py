@@ -46,7 +46,7 @@ def neuron_spec(options, kind):
 
 def build(generator, *, kind="logistic", capacitance=True, combine="average", node=9e-9,
           resistance=True, pole=None, tie=1.0, **neuron):
-    """Layers (crossbars, neurons), interconnect and DC stages."""
+    """Layers (crossbars, neurons), interconnect and DC layers."""
     config = Config(
         neuron=Neuron(kind=kind, output_resistance=2e4, **neuron),
         crossbar=Crossbar(rows=4, columns=5),
@@ -70,8 +70,8 @@ def vectors(generator, *shape):
 
 def solve(network, inputs, timing=TIMING, *, initial=None, **settings):
     options = TransientOptions(**settings)
-    stages = prepare_transient(*network, options)
-    return solve_transient(stages, inputs, timing, initial=initial, options=options)
+    layers = prepare_transient(*network, options)
+    return solve_transient(layers, inputs, timing, initial=initial, options=options)
 
 
 @pytest.mark.parametrize("wires", ["exact", "reduced"])
@@ -377,10 +377,10 @@ def test_a_network_gives_waveforms():
 
 def test_report_of_a_data_set(finfet):
     options = TransientOptions(amplifiers=False)
-    stages = prepare_transient(*finfet, options)
+    layers = prepare_transient(*finfet, options)
     inputs = vectors(torch.Generator().manual_seed(9), 7)
     done = []
-    run = InferenceRun(stages, TIMING, TimingOptions(options, batch_size=3))
+    run = InferenceRun(layers, TIMING, TimingOptions(options, batch_size=3))
     run.add(inputs, progress=done.append)
     report = run.report()
     assert done == [3, 3, 1]
@@ -392,7 +392,7 @@ def test_report_of_a_data_set(finfet):
     assert report.cost(report.settled.argmax(-1)).accuracy == 1.0
     assert torch.isnan(report.energy.amplifiers).all()
     # Too short a period is noticed, although waveforms look settled to themselves.
-    run = InferenceRun(stages, Timing(period=3e-10), TimingOptions(options))
+    run = InferenceRun(layers, Timing(period=3e-10), TimingOptions(options))
     run.add(inputs[:3])
     hurried = run.report()
     assert hurried.unsettled > 0

@@ -37,12 +37,12 @@ def flat():
         model = convert(nn.Sequential(*modules), config)
         bits = np.unpackbits(data["inputs_bits"][:SEQUENCE], axis=1)
         voltages = model.voltages(torch.tensor(bits * 2.0 - 1.0))
-        stages = prepare_transient(
+        prepared = prepare_transient(
             [(layer.matrix.crossbar(), layer.neuron_spec()) for layer in model.analog_layers()],
             [layer.config.interconnect for layer in model.analog_layers()],
             model.prepare().layers,
         )
-    return stages, voltages, np.load(directory / "golden" / "hspice_flat_waveform_0_8.npz")
+    return prepared, voltages, np.load(directory / "golden" / "hspice_flat_waveform_0_8.npz")
 
 
 def since_ramp(time):
@@ -51,9 +51,9 @@ def since_ramp(time):
 
 
 def test_waveform_and_energy(flat):
-    stages, voltages, golden = flat
+    prepared, voltages, golden = flat
     options = TransientOptions(amplifiers=False)
-    result = solve_transient(stages, voltages[None], Timing(), options=options)
+    result = solve_transient(prepared, voltages[None], Timing(), options=options)
     time = torch.tensor(golden["time"])
     expected = torch.tensor(golden["output_voltage"])
     error = sample(result.time, result.outputs[:, 0], time) - expected
@@ -80,13 +80,13 @@ def test_the_default_tolerance_has_converged(flat):
     Over all images, tolerances of 1e-4, 1e-5 and 1e-6 V differ from 1e-7 V by 0.16, 0.034 and
     0.005 mV at most, and HSPICE differs from the limit by 2.4 mV at most after 0.5 ns.
     """
-    stages, voltages, golden = flat
+    prepared, voltages, golden = flat
     time = torch.tensor(golden["time"])
     time = time[time <= 3 * PERIOD]
     waves = []
     for tolerance in (1e-4, 1e-5):
         options = TransientOptions(control=StepControl(tolerance=tolerance), amplifiers=False)
-        result = solve_transient(stages, voltages[None, :3], Timing(), options=options)
+        result = solve_transient(prepared, voltages[None, :3], Timing(), options=options)
         waves.append(sample(result.time, result.outputs[:, 0], time))
     assert float((waves[0] - waves[1]).abs().max()) < 0.3e-3
 
@@ -101,11 +101,11 @@ def test_waveform_on_the_simulators_own_points(flat, euler_steps):
     agrees within 0.9 mV (0.03 and 0.12 mV at the two points themselves). Within later ramps up to
     1.4 mV are left, from steps that it does not print or takes differently.
     """
-    stages, voltages, golden = flat
+    prepared, voltages, golden = flat
     grid = (*golden["time"][1:].tolist(), *np.linspace(3.61e-8, SEQUENCE * PERIOD, 60).tolist())
     control = StepControl(grid=grid, method="trapezoidal", euler_steps=euler_steps)
     options = TransientOptions(control=control, amplifiers=False)
-    result = solve_transient(stages, voltages[None], Timing(), options=options)
+    result = solve_transient(prepared, voltages[None], Timing(), options=options)
     time = torch.tensor(golden["time"])
     error = sample(result.time, result.outputs[:, 0], time) - torch.tensor(
         golden["output_voltage"]

@@ -102,10 +102,10 @@ def test_waveforms_latency_and_energy(generator, ngspice, tmp_path):
         options = TransientOptions(
             wires=wires, control=StepControl(tolerance=2e-5)
         )
-        stages = prepare_transient(
+        timed = prepare_transient(
             layers, [config.interconnect] * 2, prepared.layers, options
         )
-        result = solve_transient(stages, voltages[None], config.timing, options=options)
+        result = solve_transient(timed, voltages[None], config.timing, options=options)
         mine = sample(result.time, result.outputs[:, 0], time.clamp(max=float(result.time[-1])))
         assert float(((mine - outputs).abs() / swing).max()) < 5e-3
         latency = measure_latency(result.time, result.outputs, PERIOD)
@@ -137,10 +137,10 @@ def test_neuron_capacitances_matter(tmp_path):
         prepared = Native().prepare(layers)
         voltages = 0.8 * torch.sign(torch.randn(2, SIZES[0], generator=generator).double())
         options = TransientOptions(wires="reduced")
-        stages = prepare_transient(
+        timed = prepare_transient(
             layers, [config.interconnect] * 2, prepared.layers, options
         )
-        result = solve_transient(stages, voltages[None], config.timing, options=options)
+        result = solve_transient(timed, voltages[None], config.timing, options=options)
         images.append(measure_latency(result.time, result.outputs, PERIOD).images)
     assert float((images[0] / images[1] - 1).abs().min()) > 0.1
 

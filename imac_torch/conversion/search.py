@@ -193,9 +193,9 @@ class _Bench:
         )
         volts = self.volts
         good = volts.isfinite().all(-1)
-        for index, (layer, stage) in enumerate(zip(self.layers, prepared.layers, strict=True)):
+        for index, (layer, ohmic) in enumerate(zip(self.layers, prepared.layers, strict=True)):
             vdd = layer.config.supplies.vdd
-            transfer = eliminated(stage, layer.name).ports.transfer
+            transfer = eliminated(ohmic, layer.name).ports.transfer
             combined = volts @ transfer[:, :-1].T + vdd * transfer[:, -1]
             wanted = self.software[index + 1] / layer.scaling.output_scale * vdd
             outputs = engine.neuron_outputs(prepared, index, combined)

@@ -129,8 +129,8 @@ class Analyses(nn.Module):
             An object whose ``add`` takes input voltages (:meth:`voltages`).
         """
         options = TimingOptions() if options is None else options
-        stages = self._in_time(options.transient)
-        return InferenceRun(stages, self.pace, options, self.threshold)
+        layers = self._in_time(options.transient)
+        return InferenceRun(layers, self.pace, options, self.threshold)
 
     @lasting()
     def measure(

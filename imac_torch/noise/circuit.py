@@ -146,13 +146,13 @@ class NoisyCircuit:
 
     Attributes:
         layers: Crossbars and read-outs.
-        stages: Of the DC solution, with exact models of the neurons.
+        prepared: Of the DC solution, with exact models of the neurons.
         specs: The neurons.
         capacitances: (M,) F each, from every output to ground.
     """
 
     layers: tuple[NoisyLayer, ...]
-    stages: tuple[PreparedLayer, ...]
+    prepared: tuple[PreparedLayer, ...]
     specs: tuple[NeuronSpec, ...]
     capacitances: tuple[Tensor, ...]
 
@@ -161,7 +161,7 @@ class NoisyCircuit:
         cls,
         parts: Sequence[tuple[CrossbarSpec, NeuronSpec]],
         interconnects: Sequence[Interconnect],
-        stages: Sequence[PreparedLayer],
+        prepared: Sequence[PreparedLayer],
         load_capacitance: float,
     ) -> NoisyCircuit:
         """Prepare a circuit.
@@ -169,7 +169,7 @@ class NoisyCircuit:
         Args:
             parts: Crossbars and neurons.
             interconnects: Wires of every layer.
-            stages: Their DC description, with exact models.
+            prepared: Their DC description, with exact models.
             load_capacitance: F, at the last outputs.
 
         Raises:
@@ -189,21 +189,21 @@ class NoisyCircuit:
             own = own if pins is None else own + pins[:-1]
             held.append(own + (load_capacitance if k + 1 == len(parts) else 0.0))
         specs = tuple(spec for _, spec in parts)
-        return cls(layers, tuple(stages), specs, tuple(held))
+        return cls(layers, tuple(prepared), specs, tuple(held))
 
     def linearised(self, solution: Solution) -> tuple[SmallSignal, ...]:
         """The neurons at the operating points of a solution without sample dimensions."""
         with torch.no_grad():
             return tuple(
-                SmallSignal.of(stage.neuron, spec, held, layer.gates, layer.outputs)
-                for stage, spec, held, layer in zip(
-                    self.stages, self.specs, self.capacitances, solution.layers, strict=True
+                SmallSignal.of(static.neuron, spec, held, layer.gates, layer.outputs)
+                for static, spec, held, layer in zip(
+                    self.prepared, self.specs, self.capacitances, solution.layers, strict=True
                 )
             )
 
     def ranges(self, layer: int) -> Sequence[tuple[int, int, int]]:
         """Neurons of a layer by the next layer's partitions; none behind the last."""
-        load = self.stages[layer].load
+        load = self.prepared[layer].load
         return () if load is None else load.ranges
 
     def corners(self, signals: Sequence[SmallSignal]) -> list[float]:

@@ -347,15 +347,15 @@ def _layer(
     map_samples: int,
 ) -> tuple[LayerAnalysis, dict[str, Tensor]]:
     spec, voltages = layer.matrix.crossbar(), solution.layers[index]
-    stage = eliminated(network.prepare().layers[index], layer.name)
+    prepared = eliminated(network.prepare().layers[index], layer.name)
     driven = voltages.inputs[solved]
-    lines = torch.cat([driven, stage.vdd.expand(len(driven), 1)], dim=1)
-    currents = stage.line_currents(lines[None])[0]
-    core = stage.neuron.core.values(voltages.gates[solved], voltages.outputs[solved])
+    lines = torch.cat([driven, prepared.vdd.expand(len(driven), 1)], dim=1)
+    currents = prepared.line_currents(lines[None])[0]
+    core = prepared.neuron.core.values(voltages.gates[solved], voltages.outputs[solved])
     power = {
         "inputs": float((lines * currents)[:, :-1].sum(1).mean()) if index == 0 else 0.0,
         "bias": float((lines * currents)[:, -1].mean()),
-        "neurons": float((stage.vdd * core.supply.sum(-1)).mean()),
+        "neurons": float((prepared.vdd * core.supply.sum(-1)).mean()),
     }
     combined = voltages.combined[solved]
     errors = layer.matrix.weight_errors()

@@ -127,11 +127,11 @@ def verify_transient(
     if options is None:
         options = TransientOptions(control=StepControl(tolerance=2e-5))
     begin = time.perf_counter()
-    stages = network.timing(TimingOptions(options)).stages
+    layers = network.timing(TimingOptions(options)).layers
     # Every netlist is a sequence of its own.
     count = settings.images_per_netlist
     results = [
-        solve_transient(stages, part[None].to(network.device), timing, options=options)
+        solve_transient(layers, part[None].to(network.device), timing, options=options)
         for part in inputs.split(count)
     ]
     seconds = time.perf_counter() - begin

@@ -133,7 +133,7 @@ class Correction(NamedTuple):
 
 
 def correction(
-    stages: Sequence[DynamicLayer],
+    layers: Sequence[DynamicLayer],
     loads: Sequence[StageLoad],
     step: float,
     states: tuple[StageState, StageState, StageState],
@@ -142,7 +142,7 @@ def correction(
     """What is to be added at the end of a step.
 
     Args:
-        stages: The layers.
+        layers: In order.
         loads: What their outputs drive in this step.
         step: s.
         states: At the start, the stage and the end.
@@ -150,7 +150,7 @@ def correction(
     """
     end = states[-1]
     first = []
-    for k, stage in enumerate(stages):
+    for k, layer in enumerate(layers):
         of = {
             name: local_error(
                 step, *(getattr(state.neurons[k], f"{name}_rate") for state in states)
@@ -158,22 +158,22 @@ def correction(
             for name in ("gate", "output", "pole")
         }
         lines = (
-            stage.lines.local_error(step, *(present(state.lines[k]) for state in states))
+            layer.lines.local_error(step, *(present(state.lines[k]) for state in states))
             if k else None
         )
         first.append(Sources(of["gate"], of["output"], of["pole"], lines))
     begin = torch.zeros_like(end.neurons[0].gates)
-    once = _passed(stages, loads, step, end, first, begin if drive is None else drive.once)
+    once = _passed(layers, loads, step, end, first, begin if drive is None else drive.once)
     twice = _passed(
-        stages, loads, step, end, [change.sources() for change in once],
+        layers, loads, step, end, [change.sources() for change in once],
         begin if drive is None else drive.twice,
     )  # fmt: skip
     largest = []
-    for k, (stage, change) in enumerate(zip(stages, once, strict=True)):
-        nodes = [change.gates, change.outputs] + ([] if stage.pole is None else [change.pole])
+    for k, (layer, change) in enumerate(zip(layers, once, strict=True)):
+        nodes = [change.gates, change.outputs] + ([] if layer.pole is None else [change.pole])
         found = torch.stack(nodes).abs().amax(dim=(0, 2))
         if change.lines is not None:
-            found = torch.maximum(found, stage.lines.largest(change.lines))
+            found = torch.maximum(found, layer.lines.largest(change.lines))
         elif drive is not None and k == 0:
             found = torch.maximum(found, drive.largest)
         largest.append(found)
@@ -181,7 +181,7 @@ def correction(
 
 
 def _passed(
-    stages: Sequence[DynamicLayer],
+    layers: Sequence[DynamicLayer],
     loads: Sequence[StageLoad],
     step: float,
     end: StageState,
@@ -191,37 +191,37 @@ def _passed(
     """Layer after layer, through the linear systems of a stage."""
     found: list[Change] = []
     history, before = None, None
-    for k, (stage, error) in enumerate(zip(stages, errors, strict=True)):
-        if stage.pole is not None:
-            lag = end.sigma * error.pole + stage.pole * combined
-            combined = lag / (end.sigma + stage.pole)
+    for k, (layer, error) in enumerate(zip(layers, errors, strict=True)):
+        if layer.pole is not None:
+            lag = end.sigma * error.pole + layer.pole * combined
+            combined = lag / (end.sigma + layer.pole)
         following = None
-        if k + 1 < len(stages) and errors[k + 1].lines is not None:
-            following = stages[k + 1].lines.changed(errors[k + 1].lines, step)
+        if k + 1 < len(layers) and errors[k + 1].lines is not None:
+            following = layers[k + 1].lines.changed(errors[k + 1].lines, step)
         changes = Charged(
             error.gate, error.output, combined,
             None if following is None else following.currents[:, :-1],
         )  # fmt: skip
         system = end.systems[k]
-        gates, outputs = propagate(stage.neurons, system, loads[k], end.sigma, changes)
+        gates, outputs = propagate(layer.neurons, system, loads[k], end.sigma, changes)
         found.append(Change(
             gates,
             outputs,
             system.gate_by_gate * gates + system.gate_by_output * outputs,
             system.output_by_gate * gates + system.output_by_output * outputs,
             combined,
-            None if history is None else stage.lines.close(history, before),
+            None if history is None else layer.lines.close(history, before),
         ))
-        if k + 1 < len(stages):
+        if k + 1 < len(layers):
             before = torch.nn.functional.pad(outputs, (0, 1))
-            combined = outputs @ stages[k + 1].lines.matrices(step).transfer[:, :-1].T
+            combined = outputs @ layers[k + 1].lines.matrices(step).transfer[:, :-1].T
             combined = combined if following is None else combined + following.combined
             history = following
     return found
 
 
 def corrected(
-    stages: Sequence[DynamicLayer],
+    layers: Sequence[DynamicLayer],
     step: float,
     states: tuple[StageState, StageState, StageState],
     found: Correction,
@@ -229,7 +229,7 @@ def corrected(
     """The state to go on from.
 
     Args:
-        stages: The layers.
+        layers: In order.
         step: s.
         states: At the start, the stage and the end.
         found: What is to be added at the end.
@@ -237,7 +237,7 @@ def corrected(
     end = states[-1]
     sigma = end.sigma
     neurons, lines = [], []
-    for k, (stage, once, twice) in enumerate(zip(stages, found.once, found.twice, strict=True)):
+    for k, (layer, once, twice) in enumerate(zip(layers, found.once, found.twice, strict=True)):
         state, past = end.neurons[k], end.lines[k]
         # As the circuit's equations have it, rates follow: dq/dt = σ·(q - what the stage began
         # with), which for the second passage is what the first one has left.
@@ -249,15 +249,15 @@ def corrected(
             output_charge=state.output_charge + twice.output_charge,
             output_rate=state.output_rate + sigma * (twice.output_charge - once.output_charge),
         )
-        if stage.pole is not None:
+        if layer.pole is not None:
             state = state._replace(
                 pole=state.pole + twice.pole,
                 pole_rate=state.pole_rate + sigma * (twice.pole - once.pole),
             )
-        if stage.pole is not None and state.delayed is not None:
+        if layer.pole is not None and state.delayed is not None:
             # Low-passes of their own, which nothing but the power sees.
             rates = [present(every.neurons[k].delayed_rate) for every in states]
-            part = sigma / (sigma + stage.pole)
+            part = sigma / (sigma + layer.pole)
             error = part * local_error(step, *rates)
             state = state._replace(
                 delayed=state.delayed + part * error,
@@ -265,7 +265,7 @@ def corrected(
             )
         neurons.append(state)
         lines.append(
-            past if twice.lines is None else stage.lines.sum(present(past), twice.lines)
+            past if twice.lines is None else layer.lines.sum(present(past), twice.lines)
         )
     return neurons, lines
 

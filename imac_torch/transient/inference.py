@@ -49,7 +49,7 @@ class InferenceRun:
     is one that takes more memory than is free.
 
     Args:
-        stages: From :func:`imac_torch.transient.preparation.prepare_transient`.
+        layers: From :func:`imac_torch.transient.preparation.prepare_transient`.
         timing: Period and transition.
         options: Settings.
         threshold: V, above which a single output says yes; None: it stands for no class.
@@ -57,12 +57,12 @@ class InferenceRun:
 
     def __init__(
         self,
-        stages: Sequence[DynamicLayer],
+        layers: Sequence[DynamicLayer],
         timing: Timing,
         options: TimingOptions | None = None,
         threshold: float | None = None,
     ) -> None:
-        self.stages, self.timing, self.threshold = stages, timing, threshold
+        self.layers, self.timing, self.threshold = layers, timing, threshold
         self.options = TimingOptions() if options is None else options
         self.failure = ""
         self._parts: list[_Part] = []
@@ -175,7 +175,7 @@ class InferenceRun:
         return _join([first, self._measure(initial[half:], inputs[half:])])
 
     def _solve(self, initial: Tensor, inputs: Tensor) -> _Part:
-        final = solve_dc([stage.static for stage in self.stages], inputs, power=False)
+        final = solve_dc([layer.static for layer in self.layers], inputs, power=False)
         result = self._transient(initial, inputs, 1)
         status = torch.maximum(final.status, result.status)
         status = torch.where(
@@ -254,7 +254,7 @@ class InferenceRun:
         """(W, L, M) V at the ends of periods, for (W, 1 + L, N) V; NaN where steps fail."""
         try:
             found = integrate(
-                self.stages, vectors[:, 1:], self.timing,
+                self.layers, vectors[:, 1:], self.timing,
                 initial=vectors[:, 0], options=self.options.transient,
             )  # fmt: skip
         except SolverError as error:
@@ -262,7 +262,7 @@ class InferenceRun:
                 if isinstance(error, SolverMemoryError):
                     raise
                 self.failure = self.failure or str(error)
-                outputs = self.stages[-1].static.ports.outputs
+                outputs = self.layers[-1].static.ports.outputs
                 return vectors.new_full((1, vectors.shape[1] - 1, outputs), torch.nan)
             half = len(vectors) // 2
             return torch.cat([self._ends(vectors[:half]), self._ends(vectors[half:])])
@@ -271,7 +271,7 @@ class InferenceRun:
     def _transient(self, initial: Tensor, inputs: Tensor, periods: int) -> TransientResult:
         timing = self.timing.replace(period=periods * self.timing.period)
         return integrate(
-            self.stages, inputs[:, None], timing, initial=initial, options=self.options.transient
+            self.layers, inputs[:, None], timing, initial=initial, options=self.options.transient
         )
 
     def _latency(self, result: TransientResult, final: Tensor) -> Latency:
@@ -294,10 +294,10 @@ class InferenceRun:
 
     def _charged(self) -> bool:
         """Whether anything in the circuit takes time."""
-        return self.timing.load_capacitance > 0.0 or any(stage.charged for stage in self.stages)
+        return self.timing.load_capacitance > 0.0 or any(layer.charged for layer in self.layers)
 
     def _failed(self, inputs: Tensor) -> _Part:
-        last = self.stages[-1].static.ports
+        last = self.layers[-1].static.ports
         count = len(inputs)
         outputs = torch.full((count, last.outputs), torch.nan, dtype=torch.float64, device="cpu")
         column = outputs[:, :1]
@@ -348,7 +348,7 @@ class InferenceRun:
             whole.static,
             self.timing,
             whole.status,
-            tuple(stage.lines.name for stage in self.stages),
+            tuple(layer.lines.name for layer in self.layers),
             whole.error,
             whole.steps,
             f"{control.method.upper()}, "

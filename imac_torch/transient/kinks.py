@@ -49,7 +49,7 @@ def slopes(state: StageState) -> list[Tensor]:
 
 
 def met_kinks(
-    stages: Sequence[DynamicLayer],
+    layers: Sequence[DynamicLayer],
     step: float,
     states: tuple[StageState, StageState, StageState],
     start: Sequence[Tensor] | None,
@@ -58,7 +58,7 @@ def met_kinks(
     """Corners from the stage before to the end of a step.
 
     Args:
-        stages: The layers.
+        layers: In order.
         step: s.
         states: At the start, the stage and the end.
         start: :func:`slopes` at the start; None: not known.
@@ -71,7 +71,7 @@ def met_kinks(
     reach = end.neurons[0].gates.new_zeros(len(end.neurons[0].gates))
     seen = torch.zeros_like(reach, dtype=torch.bool)
     errors, met = [], []
-    for k, stage in enumerate(stages):
+    for k, layer in enumerate(layers):
         gates, curve = (
             torch.stack(points)
             for points in zip(*(
@@ -82,10 +82,10 @@ def met_kinks(
         )  # fmt: skip
         system = end.systems[k].newton
         if k:
-            lines: Lines = stage.lines
+            lines: Lines = layer.lines
             reach = reach * lines.matrices(step).transfer[:, :-1].abs().max()
-            if stage.pole is not None:
-                reach = reach * stage.pole / (end.sigma + stage.pole)
+            if layer.pole is not None:
+                reach = reach * layer.pole / (end.sigma + layer.pole)
             largest = curve.abs().amax(0) / (system.gate * system.diagonal).abs()
             reach = reach * largest.amax(-1)
         size = curve.abs()

@@ -45,7 +45,7 @@ BESIDE: Final = 1e-3
 
 
 def solve_transient(
-    stages: Items[DynamicLayer],
+    layers: Items[DynamicLayer],
     inputs: Tensor,
     timing: Timing,
     *,
@@ -55,12 +55,12 @@ def solve_transient(
     """Waveforms, powers and energies for sequences of inputs.
 
     Args:
-        stages: From :func:`prepare_transient`.
+        layers: From :func:`prepare_transient`.
         inputs: (B, L, N) float64, V: B independent sequences of L vectors.
         timing: Each vector's period begins with a ramp of ``transition`` from the one before;
             the last layer drives ``load_capacitance``.
         initial: (B, N) or (N,) V, whose DC solution is the start; None: all inputs at 0 V.
-        options: Settings, the same as for the stages.
+        options: Settings, the same as for the layers.
 
     Raises:
         SolverMemoryError: So many sequences at once take more memory than is free.
@@ -68,7 +68,7 @@ def solve_transient(
             sample, the layer and the time.
     """
     options = TransientOptions() if options is None else options
-    result = integrate(stages, inputs, timing, initial=initial, options=options)
+    result = integrate(layers, inputs, timing, initial=initial, options=options)
     refused = refusal(result, options)
     if refused:
         raise SolverError(refused)
@@ -101,7 +101,7 @@ def _limit(options: TransientOptions) -> float:
 
 
 def integrate(
-    stages: Items[DynamicLayer],
+    layers: Items[DynamicLayer],
     inputs: Tensor,
     timing: Timing,
     *,
@@ -109,7 +109,7 @@ def integrate(
     options: TransientOptions,
 ) -> TransientResult:
     """:func:`solve_transient`, whatever reduced wires leave out."""
-    expected = stages[0].static.ports.inputs
+    expected = layers[0].static.ports.inputs
     if inputs.ndim != 3 or inputs.shape[2] != expected or inputs.numel() == 0:
         raise SolverError(
             f"inputs must be (B, L, {expected}) voltages, got {tuple(inputs.shape)}"
@@ -118,25 +118,25 @@ def integrate(
         raise SolverError(f"circuit quantities are float64, inputs are {inputs.dtype}")
     if not bool(torch.isfinite(inputs).all()):
         raise SolverError("inputs must be finite")
-    _require_memory(stages, inputs, timing, options)
+    _require_memory(layers, inputs, timing, options)
     begin = torch.zeros_like(inputs[:, 0]) if initial is None else initial.expand_as(inputs[:, 0])
     sequence = Sequence(torch.cat([begin[:, None], inputs], dim=1), timing)
     with lasting():
-        return _integrate(Stepper(stages, sequence, options), sequence, options)
+        return _integrate(Stepper(layers, sequence, options), sequence, options)
 
 
 def _require_memory(
-    stages: Items[DynamicLayer], inputs: Tensor, timing: Timing, options: TransientOptions
+    layers: Items[DynamicLayer], inputs: Tensor, timing: Timing, options: TransientOptions
 ) -> None:
     """Refuse a batch whose states and waveforms do not fit."""
     batch, periods, _ = inputs.shape
     each, matrices = 0, 0
-    for stage in stages:
-        ports = stage.static.ports
+    for layer in layers:
+        ports = layer.static.ports
         rows, columns = ports.positive_end.shape[-2:]
         horizontal, vertical, high, wide = ports.layout.sizes
-        exact = isinstance(stage.lines, ExactLines)
-        order = stage.lines.model.order if isinstance(stage.lines, ReducedLines) else 0
+        exact = isinstance(layer.lines, ExactLines)
+        order = layer.lines.model.order if isinstance(layer.lines, ReducedLines) else 0
         cells = horizontal * vertical * high * wide if exact else None
         each += state_bytes(rows, columns, horizontal, order=order, cells=cells)
         matrices += (
@@ -145,8 +145,8 @@ def _require_memory(
             else step_bytes(ports.outputs, columns, horizontal, wide)
         )
     points = 2 * _steps(timing, periods, options)
-    kept = stages if options.save == "all" else stages[-1:]
-    each += waveform_bytes(points, sum(stage.static.ports.outputs for stage in kept))
+    kept = layers if options.save == "all" else layers[-1:]
+    each += waveform_bytes(points, sum(layer.static.ports.outputs for layer in kept))
     require_memory(
         matrices + batch * each,
         f"a transient of {batch} sequences of {periods} periods",
@@ -181,7 +181,7 @@ def _integrate(
     return kept.result(
         sequence.timing,
         stepper.status,
-        tuple(stage.lines.name for stage in stepper.stages),
+        tuple(layer.lines.name for layer in stepper.layers),
         stepper.reduction_error,
         stepper.inside,
     )
@@ -312,7 +312,7 @@ def _why(
             f"control.smallest = {control.smallest:.3g} s"
         )
     neurons = stepper.neurons[layer]
-    core = stepper.stages[layer].static.neuron.core
+    core = stepper.layers[layer].static.neuron.core
     inside = core.inside(neurons.gates[sample], neurons.outputs[sample])
     advice = (
         "" if bool(inside.all()) else

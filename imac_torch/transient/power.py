@@ -31,7 +31,7 @@ class Powers(NamedTuple):
 
 
 def source_powers(
-    stages: Sequence[DynamicLayer],
+    layers: Sequence[DynamicLayer],
     point: DrivePoint,
     lines: Sequence[LineState | None],
     neurons: Sequence[NeuronState],
@@ -41,19 +41,19 @@ def source_powers(
     """Power of every kind of source.
 
     Args:
-        stages: The layers.
+        layers: In order.
         point: The first layer's crossbars.
         lines: Of the layers from the second on; None for the first.
         neurons: Of every layer.
         amplifiers: Whether to compute the amplifiers' power; NaN if not.
     """
-    vdd = float(stages[0].static.vdd)
+    vdd = float(layers[0].static.vdd)
     bias = point.bias
     nothing = torch.zeros_like(bias)
     supply, shifts, delivered = nothing, nothing, nothing
     charging, stored = ([nothing, nothing], [nothing, nothing])  # of supply and level shift
-    for k, (stage, state) in enumerate(zip(stages, neurons, strict=True)):
-        neuron = stage.static.neuron
+    for k, (layer, state) in enumerate(zip(layers, neurons, strict=True)):
+        neuron = layer.static.neuron
         static = neuron.power(
             vdd, state.gates, state.outputs, state.gate_current, state.supply_current
         )
@@ -64,10 +64,10 @@ def source_powers(
         stored[1] = stored[1] + (neuron.level_shift * state.gate_charge).sum(-1)
         if k:
             voltages = with_bias(neurons[k - 1].outputs, vdd)
-            bias = bias + vdd * stage.lines.bias_current(present(lines[k]), voltages)
+            bias = bias + vdd * layer.lines.bias_current(present(lines[k]), voltages)
         if amplifiers:
-            ends = line_ends(stages, point, lines, neurons, k)
-            delivered = delivered + stage.static.ports.read_out.power(
+            ends = line_ends(layers, point, lines, neurons, k)
+            delivered = delivered + layer.static.ports.read_out.power(
                 *ends, state.pole, static.drawn + state.gate_rate, delayed=state.delayed
             )
     if not amplifiers:
@@ -78,7 +78,7 @@ def source_powers(
 
 
 def line_ends(
-    stages: Sequence[DynamicLayer],
+    layers: Sequence[DynamicLayer],
     point: DrivePoint,
     lines: Sequence[LineState | None],
     neurons: Sequence[NeuronState],
@@ -93,5 +93,5 @@ def line_ends(
         if point.positive_end is None or point.negative_end is None:
             raise SolverError("the ends of the first layer's lines are missing")
         return point.positive_end, point.negative_end
-    voltages = with_bias(neurons[k - 1].outputs, float(stages[0].static.vdd))
-    return stages[k].lines.end_voltages(present(lines[k]), voltages)
+    voltages = with_bias(neurons[k - 1].outputs, float(layers[0].static.vdd))
+    return layers[k].lines.end_voltages(present(lines[k]), voltages)

@@ -67,7 +67,7 @@ class DynamicLayer:
 def prepare_transient(
     layers: Sequence[tuple[CrossbarSpec, NeuronSpec]],
     interconnects: Sequence[Interconnect],
-    stages: Sequence[PreparedLayer],
+    prepared: Sequence[PreparedLayer],
     options: TransientOptions | None = None,
     timing: Timing | None = None,
 ) -> tuple[DynamicLayer, ...]:
@@ -76,7 +76,7 @@ def prepare_transient(
     Args:
         layers: Crossbars and neurons.
         interconnects: Wires of every layer: whether they have capacitance, and how much.
-        stages: The DC description of the same layers.
+        prepared: The DC description of the same layers.
         options: Settings.
         timing: How fast inputs change, which the number of terms of reduced models follows; None:
             the default configuration's.
@@ -88,15 +88,15 @@ def prepare_transient(
     """
     options = TransientOptions() if options is None else options
     timing = Timing() if timing is None else timing
-    if not len(layers) == len(interconnects) == len(stages) > 0:
+    if not len(layers) == len(interconnects) == len(prepared) > 0:
         raise SolverError(
-            f"{len(layers)} layers, {len(interconnects)} interconnects, {len(stages)} stages"
+            f"{len(layers)} layers, {len(interconnects)} interconnects, {len(prepared)} DC layers"
         )
-    ohmic = [eliminated(stage, "transients") for stage in stages]
+    ohmic = [eliminated(static, "transients") for static in prepared]
     nodes = sum(3 * crossbar.conductances.positive.numel() for crossbar, _ in layers)
     exact = options.wires == "exact" or (options.wires == "auto" and nodes <= EXACT_NODES)
     lines: list[ReducedLines | ExactLines] = []
-    for (crossbar, spec), interconnect, stage in zip(layers, interconnects, ohmic, strict=True):
+    for (crossbar, spec), interconnect, static in zip(layers, interconnects, ohmic, strict=True):
         if crossbar.conductances.positive.ndim != 2:
             raise SolverError(
                 "transients take conductances (M, C), of one sample and in one group, got "
@@ -105,13 +105,13 @@ def prepare_transient(
         refuse_real(crossbar, "a transient of the native engine")
         capacitances = LineCapacitances.of(interconnect, crossbar)
         if capacitances is None:
-            lines.append(ReducedLines(SeriesModel.static(stage.ports), stage.ports))
+            lines.append(ReducedLines(SeriesModel.static(static.ports), static.ports))
             continue
         blocks = DynamicBlocks.of(crossbar, capacitances)
         horizontal, vertical, rows, columns = blocks.layout.sizes
         require_memory(
             lines_bytes(
-                horizontal * vertical, rows, columns, stage.ports.inputs + 1, exact=exact
+                horizontal * vertical, rows, columns, static.ports.inputs + 1, exact=exact
             ),
             f"preparing arrays of {rows}×{columns} cells for transients",
             "take smaller arrays (crossbar.rows, crossbar.columns)"
@@ -119,27 +119,27 @@ def prepare_transient(
             blocks.positive.device,
         )
         if exact:
-            lines.append(ExactLines(blocks, stage.ports))
+            lines.append(ExactLines(blocks, static.ports))
             continue
         # Inputs swing between -vdd and vdd, neurons within vdd, but those may be faster.
         free = options.order is None
         model = SeriesModel.of(
-            blocks, stage.ports, LARGEST_ORDER if options.order is None else options.order,
+            blocks, static.ports, LARGEST_ORDER if options.order is None else options.order,
             swing=spec.vdd if lines else 2.0 * spec.vdd,
             transition=timing.transition / STEEPER if lines else timing.transition,
             target=BOUND * options.control.tolerance / LEFT_OUT_FACTOR if free else 0.0,
         )  # fmt: skip
-        lines.append(ReducedLines(model, stage.ports))
+        lines.append(ReducedLines(model, static.ports))
     result = []
-    for k, ((crossbar, spec), stage) in enumerate(zip(layers, ohmic, strict=True)):
-        device = stage.ports.admittance.device
+    for k, ((crossbar, spec), static) in enumerate(zip(layers, ohmic, strict=True)):
+        device = static.ports.admittance.device
         capacitance = torch.full(
-            (stage.ports.outputs,), spec.output_capacitance, dtype=torch.float64, device=device
+            (static.ports.outputs,), spec.output_capacitance, dtype=torch.float64, device=device
         )
         if k + 1 < len(layers):
             capacitance = capacitance + _pins(lines[k + 1])[:-1]
         neurons = DynamicNeurons.of(
-            stage.neuron,
+            static.neuron,
             spec.model.charges(spec, device=device),
             spec.input_capacitance,
             capacitance,
@@ -147,7 +147,7 @@ def prepare_transient(
         )
         hertz = crossbar.read_out.pole
         pole = None if hertz is None else 2.0 * math.pi * hertz
-        result.append(DynamicLayer(stage, lines[k], neurons, pole))
+        result.append(DynamicLayer(static, lines[k], neurons, pole))
     return tuple(result)
 
 

@@ -97,19 +97,19 @@ class Stepper:
     It begins with the DC solution of the sequence's first vector.
 
     Args:
-        stages: The layers.
+        layers: In order.
         sequence: Inputs and timing.
         options: Settings.
     """
 
     def __init__(
-        self, stages: Items[DynamicLayer], sequence: Sequence, options: TransientOptions
+        self, layers: Items[DynamicLayer], sequence: Sequence, options: TransientOptions
     ) -> None:
-        loaded = stages[-1].with_load(sequence.timing.load_capacitance)
-        self.stages = (*stages[:-1], loaded)
+        loaded = layers[-1].with_load(sequence.timing.load_capacitance)
+        self.layers = (*layers[:-1], loaded)
         self.sequence, self.options = sequence, options
-        self.vdd = float(stages[0].static.vdd)
-        first = stages[0].lines
+        self.vdd = float(layers[0].static.vdd)
+        first = layers[0].lines
         self.drive: Drive = (
             RampDrive(first, sequence, self.vdd, ends=options.amplifiers)
             if isinstance(first, ReducedLines)
@@ -117,7 +117,7 @@ class Stepper:
         )
         self.tolerance = options.control.tolerance * NEWTON_SHARE
         solution = solve_dc(
-            [stage.static for stage in stages],
+            [layer.static for layer in layers],
             sequence.vectors[:, 0],
             options=NewtonOptions(tolerance=min(1e-9, self.tolerance)),
             power=False,
@@ -126,18 +126,18 @@ class Stepper:
         self.alive = solution.status == int(Status.CONVERGED)
         self.lines: list[LineState | None] = [None]
         self.neurons: list[NeuronState] = []
-        for k, layer in enumerate(solution.layers):
-            self.neurons.append(self._settled(k, layer.combined, layer.gates, layer.outputs))
-            if k + 1 < len(stages):
-                self.lines.append(stages[k + 1].lines.start(with_bias(layer.outputs, self.vdd)))
+        for k, found in enumerate(solution.layers):
+            self.neurons.append(self._settled(k, found.combined, found.gates, found.outputs))
+            if k + 1 < len(layers):
+                self.lines.append(layers[k + 1].lines.start(with_bias(found.outputs, self.vdd)))
         batch = len(solution.status)
         self.reduction_error = solution.outputs.new_zeros(batch)
         self.inside = torch.ones(batch, dtype=torch.bool, device=solution.outputs.device)
         self.drive.begin(0)
-        for k, stage in enumerate(self.stages):
-            if stage.pole is not None and options.amplifiers:
-                ends = line_ends(self.stages, self.drive.at_start(), self.lines, self.neurons, k)
-                ideal = stage.static.ports.read_out.output(*ends)
+        for k, layer in enumerate(self.layers):
+            if layer.pole is not None and options.amplifiers:
+                ends = line_ends(self.layers, self.drive.at_start(), self.lines, self.neurons, k)
+                ideal = layer.static.ports.read_out.output(*ends)
                 self.neurons[k] = self.neurons[k]._replace(
                     delayed=ideal, delayed_rate=torch.zeros_like(ideal)
                 )
@@ -155,16 +155,16 @@ class Stepper:
         self._shortest = max(
             control.tolerance / self.vdd * sequence.timing.transition, 10.0 * control.smallest
         )
-        self.unloaded = StageLoad(None, stages[-1].static.ports.outputs)
+        self.unloaded = StageLoad(None, layers[-1].static.ports.outputs)
 
     def _load(self, k: int, step: float) -> StageLoad:
-        if k + 1 < len(self.stages):
-            return self.stages[k + 1].lines.matrices(step).load
+        if k + 1 < len(self.layers):
+            return self.layers[k + 1].lines.matrices(step).load
         return self.unloaded
 
     def _settled(self, k: int, combined: Tensor, gates: Tensor, outputs: Tensor) -> NeuronState:
         zero = torch.zeros_like(gates)
-        neurons = self.stages[k].neurons
+        neurons = self.layers[k].neurons
         charges, currents = neurons.state(gates, outputs), neurons.static(gates, outputs)
         return NeuronState(gates, outputs, *charges, zero, zero, zero, *currents, combined, zero)
 
@@ -177,7 +177,7 @@ class Stepper:
         self.drive.begin(period)
         self.corner()
         after = self.sequence.ends(period)[1]
-        goal = solve_dc([stage.static for stage in self.stages], after).power
+        goal = solve_dc([layer.static for layer in self.layers], after).power
         if goal is not None:
             kinds = (goal.inputs, goal.bias, goal.neurons, goal.level_shift, goal.amplifiers)
             # Where that has no solution, what has been seen so far has to do.
@@ -211,7 +211,7 @@ class Stepper:
             return middle
         if rule != "tr-bdf2":
             power = self._power(end_point, middle.lines, middle.neurons)
-            unknown = power.total.new_zeros(len(self.stages), len(self.alive))
+            unknown = power.total.new_zeros(len(self.layers), len(self.alive))
             return TriedStep(
                 unknown, middle.neurons, middle.neurons, middle.lines, (power, power)
             )
@@ -222,14 +222,14 @@ class Stepper:
             self._power(middle_point, middle.lines, middle.neurons),
             self._power(end_point, end.lines, end.neurons),
         )
-        loads = [self._load(k, step) for k in range(len(self.stages))]
+        loads = [self._load(k, step) for k in range(len(self.layers))]
         states = start, middle, end
-        found = correction(self.stages, loads, step, states, drive)
+        found = correction(self.layers, loads, step, states, drive)
         passed = corrected_middle(middle, found)
-        neurons, lines = corrected(self.stages, step, states, found)
+        neurons, lines = corrected(self.layers, step, states, found)
         points = (self.neurons, passed, neurons)
         charges = (LEFT_BEHIND if self._earlier is None else LEFT) * found.largest
-        kinks = met_kinks(self.stages, step, states, self._slopes, self._earlier)
+        kinks = met_kinks(self.layers, step, states, self._slopes, self._earlier)
         charges = torch.where(kinks.met, LEFT_BEHIND * found.largest, charges)
         charges = torch.maximum(charges, kinks.errors)
         errors = self._errors(step, points, charges, powers)
@@ -274,9 +274,9 @@ class Stepper:
         self._taken += 1
         self.neurons, self.lines = tried.neurons, tried.lines
         for k, layer in enumerate(self.neurons):
-            core = self.stages[k].static.neuron.core
+            core = self.layers[k].static.neuron.core
             self.inside &= core.inside(layer.gates, layer.outputs).all(dim=-1)
-            state, lines = self.lines[k], self.stages[k].lines
+            state, lines = self.lines[k], self.layers[k].lines
             if state is None:
                 left = self.drive.left_out()
             elif isinstance(lines, ReducedLines):
@@ -293,7 +293,7 @@ class Stepper:
         lines: list[LineState | None] = [None]
         systems: list[StageSystem] = []
         combined = point.combined
-        for k, stage in enumerate(self.stages):
+        for k, layer in enumerate(self.layers):
             start = self.neurons[k]
 
             def history(name: str, start: NeuronState = start, k: int = k) -> Tensor:
@@ -306,8 +306,8 @@ class Stepper:
             past: LineHistory | None = None
             load = self._load(k, step)
             offset = torch.zeros_like(combined)
-            if k + 1 < len(self.stages):
-                following: Lines = self.stages[k + 1].lines
+            if k + 1 < len(self.layers):
+                following: Lines = self.layers[k + 1].lines
                 state = present(self.lines[k + 1])
                 past = (
                     following.first(state, step)
@@ -319,13 +319,13 @@ class Stepper:
                 offset = input_currents(admittance, following.ports.layout, bias)
                 offset = (offset + past.currents)[:, :-1]
             pole_rate = torch.zeros_like(combined)
-            if stage.pole is not None:
+            if layer.pole is not None:
                 pole_history = history("pole")
-                combined = (stage.pole * combined + pole_history) / (sigma + stage.pole)
+                combined = (layer.pole * combined + pole_history) / (sigma + layer.pole)
                 pole_rate = sigma * combined - pole_history
             gates, outputs = self._guess(k, step, None if middle is None else middle.neurons[k])
             solved = solve_stage(
-                stage.neurons,
+                layer.neurons,
                 StageInputs(
                     sigma,
                     combined,
@@ -363,17 +363,17 @@ class Stepper:
                     pole_rate=pole_rate,
                 )
             )
-            if start.delayed is not None and stage.pole is not None:
-                ends = line_ends(self.stages, point, lines, neurons, k)
+            if start.delayed is not None and layer.pole is not None:
+                ends = line_ends(self.layers, point, lines, neurons, k)
                 past_delay = history("delayed")
-                delayed = stage.pole * stage.static.ports.read_out.output(*ends) + past_delay
-                delayed = delayed / (sigma + stage.pole)
+                delayed = layer.pole * layer.static.ports.read_out.output(*ends) + past_delay
+                delayed = delayed / (sigma + layer.pole)
                 neurons[k] = neurons[k]._replace(
                     delayed=delayed, delayed_rate=sigma * delayed - past_delay
                 )
             systems.append(solved.system)
             if past is not None:
-                following = self.stages[k + 1].lines
+                following = self.layers[k + 1].lines
                 voltages = with_bias(outputs, self.vdd)
                 lines.append(following.close(past, voltages))
                 combined = voltages @ following.matrices(step).transfer.T + past.combined
@@ -401,5 +401,5 @@ class Stepper:
         self, point: DrivePoint, lines: Items[LineState | None], neurons: Items[NeuronState]
     ) -> Powers:
         return source_powers(
-            self.stages, point, lines, neurons, amplifiers=self.options.amplifiers
+            self.layers, point, lines, neurons, amplifiers=self.options.amplifiers
         )
