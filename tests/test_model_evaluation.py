@@ -9,7 +9,7 @@ from small_networks import LOGISTIC, mlp, seeded
 from torch import fx, nn
 
 from imac_torch import Amplifier, Config, Crossbar, Timing, convert, evaluate
-from imac_torch.errors import DataError, SolverError
+from imac_torch.errors import DataError, ImacError, SolverError
 from imac_torch.reports.model_page import write_model_report
 from imac_torch.reports.model_report import ModelReport, is_model_report
 from imac_torch.reports.report import Report
@@ -213,3 +213,28 @@ def test_critical_path_of_calls_that_share_a_circuit() -> None:
     assert critical_path(traced, {"a": 4.0, "b": 1.0}) == 4.0
     assert critical_path(traced, {"a": 1.0, "b": 4.0}) == 4.0
     assert critical_path(model, {"a": 4.0, "b": 1.0}) == 5.0
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), ValueError("disk is gone"), None])
+def test_what_was_done_is_not_lost(branches, stop) -> None:
+    model, circuits, x = branches
+    labels = torch.arange(8) % 3
+    pairs = batches(x, labels, 2)
+
+    def loader():
+        yield from pairs[:2]
+        if stop is not None:
+            raise stop
+        yield x[4:] * math.nan, labels[4:]
+
+    with pytest.raises(BaseException) as caught:
+        evaluate(circuits, loader(), reference=model, progress=False)
+    done = caught.value.report
+    whole = evaluate(circuits, pairs[:2], reference=model, progress=False)
+    assert done.stopped.startswith(type(caught.value).__name__)
+    assert (done.samples, done.score, done.agreement) == (4, whole.score, whole.agreement)
+    assert [item.uses for item in done.segments] == [1, 1, 1]
+    assert done.segments[-1].power == pytest.approx(whole.segments[-1].power)
+    assert "STOPPED EARLY" in str(done)
+    if isinstance(caught.value, ImacError):
+        assert "4 samples were finished before" in str(caught.value)

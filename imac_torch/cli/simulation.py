@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -130,13 +129,19 @@ def simulate(
         if chosen.netlists:
             # One run directory for everything, so that netlists run side by side.
             loader = Loader(loader.dataset, found.count, loader.dtype, loader.flat)
-        write = partial(
-            write_report,
-            network=opened.network,
-            title=title or _title(network.model, samples.data),
-            area_model=area_model,
-            reference=opened.reference,
-        )
+        heading = title or _title(network.model, samples.data)
+
+        def written(directory: Path, done: Report | ModelReport, *, compare: bool) -> Path:
+            if isinstance(done, ModelReport):
+                return write_model_report(
+                    directory, done, network=opened.network, title=heading
+                )
+            return write_report(
+                directory, done, network=opened.network, title=heading, area_model=area_model,
+                reference=opened.reference, software=opened.software if compare else None,
+                loader=loader if compare else None,
+            )  # fmt: skip
+
         try:
             result = evaluate(
                 opened.network,
@@ -153,20 +158,15 @@ def simulate(
             )
         except BaseException as error:
             done = getattr(error, "report", None)
-            if isinstance(done, Report):  # what was finished before is not lost
+            if isinstance(done, Report | ModelReport):  # what was finished before is not lost
                 if output is not None:
-                    page = write(output, done)
-                    typer.echo(f"wrote {page}, of {len(done.labels)} samples", err=True)
+                    page = written(output, done, compare=False)
+                    count = done.figures()["samples"]
+                    typer.echo(f"wrote {page}, of {count} samples", err=True)
                 _show(done, opened, area_model, as_json=as_json)
             raise
         if output is not None:  # before anything is printed
-            if isinstance(result, ModelReport):
-                page = write_model_report(
-                    output, result, network=opened.network,
-                    title=title or _title(network.model, samples.data),
-                )  # fmt: skip
-            else:
-                page = write(output, result, software=opened.software, loader=loader)
+            page = written(output, result, compare=True)
         _show(result, opened, area_model, as_json=as_json)
         if output is not None:
             typer.echo(f"wrote {page}", err=as_json)

@@ -74,7 +74,9 @@ class Chain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, M) in the type of ``x``, which is given to the first module as it is."""
-        scores: Tensor = self.tail(self.segment.outputs(self.digital(x)))  # in float64
+        features = self.digital(x)
+        self.segment.check(features)
+        scores: Tensor = self.tail(self.segment(features.to(torch.float64)))
         return scores.to(x.dtype) if x.is_floating_point() else scores
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -15,7 +15,7 @@ from imac_torch.mapping.states import InputStatistics
 from imac_torch.model.segment import INPUTS, Segment
 from imac_torch.numeric.modes import lasting
 
-__all__ = ["MARGIN", "Reach", "in_software", "set_ranges"]
+__all__ = ["MARGIN", "Reach", "in_software", "instead", "set_ranges"]
 
 MARGIN: Final = 1.25
 """Full scale relative to the largest value seen: others may be larger."""
@@ -24,34 +24,47 @@ ROWS: Final = 512
 
 
 @contextmanager
+def instead(
+    segments: Mapping[str, Segment], answer: Callable[[str, Segment, Tensor], Tensor]
+) -> Iterator[None]:
+    """Let something else than their circuits give the outputs of segments.
+
+    Args:
+        segments: Of one model, by path.
+        answer: Of path, segment and its inputs, as :meth:`Segment.forward` takes them: its outputs.
+    """
+
+    def stand_in(path: str, segment: Segment) -> Callable[[Tensor], Tensor]:
+        return lambda x: answer(path, segment, x)
+
+    before = {path: segment.stand_in for path, segment in segments.items()}
+    try:
+        for path, segment in segments.items():
+            segment.stand_in = stand_in(path, segment)
+        yield
+    finally:
+        for path, segment in segments.items():
+            segment.stand_in = before[path]
+
+
 def in_software(
     segments: Mapping[str, Segment], reaches: Mapping[str, Reach] | None = None
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Let segments compute what the software layers do that they stand for.
 
     Args:
         segments: Of one model, by path.
         reaches: What is to see the values of a segment meanwhile.
     """
-
-    def stand_in(segment: Segment, reach: Reach | None) -> Callable[[Tensor], Tensor]:
-        def forward(x: Tensor) -> Tensor:
-            outputs = segment.software(x)
-            if reach is not None:
-                reach.see(segment, x, outputs)
-            return outputs[-1]
-
-        return forward
-
     watching: Mapping[str, Reach] = {} if reaches is None else reaches
-    before = {path: segment.stand_in for path, segment in segments.items()}
-    try:
-        for path, segment in segments.items():
-            segment.stand_in = stand_in(segment, watching.get(path))
-        yield
-    finally:
-        for path, segment in segments.items():
-            segment.stand_in = before[path]
+
+    def answer(path: str, segment: Segment, x: Tensor) -> Tensor:
+        outputs = segment.software(x)
+        if (reach := watching.get(path)) is not None:
+            reach.see(segment, x, outputs)
+        return outputs[-1]
+
+    return instead(segments, answer)
 
 
 @lasting()

@@ -101,13 +101,6 @@ class Segment(AnalogChain):
             )
         return layers[-1].combined
 
-    def outputs(self, features: Tensor) -> Tensor:
-        """Circuit-accurate outputs (B, M) float64 in software units; see :meth:`forward`."""
-        if self.borders.in_software:
-            self.check(features)
-            return self._summed(features.to(torch.float64))
-        return self.decode(self.solve(features, power=False).outputs)
-
     def forward(self, x: Tensor) -> Tensor:
         """Circuit-accurate outputs in software units, at every position.
 

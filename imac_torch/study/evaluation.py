@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 import warnings
 from collections.abc import Iterable
@@ -15,15 +14,17 @@ from imac_torch.base.progress import progress_bar
 from imac_torch.circuit.engine import BoundEngine, Engine
 from imac_torch.config import Noise
 from imac_torch.datasets.batches import chosen, labelled_batches, samples_in
+from imac_torch.datasets.metrics import Metric
 from imac_torch.dc.native import BoundNative
-from imac_torch.errors import DataError, ImacError, SamplingWarning, SolverError
+from imac_torch.errors import DataError, SamplingWarning, SolverError
 from imac_torch.model.network import Chain, IMACNetwork, evaluating
 from imac_torch.noise.sampling import NoiseDraws
 from imac_torch.numeric.modes import lasting
 from imac_torch.reports.model_report import ModelReport
 from imac_torch.reports.report import Report, environment
 from imac_torch.results.solution import Solution, Status, combine, concatenate
-from imac_torch.study.model_evaluation import Metric, evaluate_model
+from imac_torch.study.interruption import keeping
+from imac_torch.study.model_evaluation import evaluate_model
 from imac_torch.transient.inference import InferenceRun
 from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.transient.options import TimingOptions
@@ -175,49 +176,41 @@ def evaluate_circuit(
     run = None
     if timing:
         run = network.timing(None if timing is True else timing)
-    description = bound.description()
     total = samples_in(loader, first, limit)
     collected = _Collected([], [], [], [])
-    stopped: BaseException | None = None
-    try:
-        label = f"{description['name']}{', transients' if run else ''}"
-        with lasting(), evaluating(network, reference), progress_bar(
-            label, total, "samples", shown=progress
-        ) as advance:
-            for inputs, labels in labelled_batches(
-                loader, classes=network.classes, first=first, limit=limit
-            ):
-                batch = inputs.to(network.device)
-                voltages = network.voltages(batch)
-                solution = bound.solve(voltages) if drawn is None else drawn.solve(voltages)
-                if reference is not None:
-                    found = chosen(_scores(reference, batch), network.threshold)
-                    collected.reference.append(found.cpu())
-                collected.solutions.append(_without_layers(solution))
-                collected.predictions.append(network.answers(solution.outputs).cpu())
-                collected.labels.append(labels.cpu())
-                if run is None:
-                    advance(len(labels))
-                else:
-                    run.add(voltages, progress=advance)
-            if run is not None:
-                run.flush()
-    except (Exception, KeyboardInterrupt) as error:
-        if not collected.labels:
-            raise
-        stopped = error
-    description = bound.description()  # once more: an engine may tell what went wrong
-    seconds = time.perf_counter() - started
-    if stopped is not None:
-        with contextlib.suppress(Exception):  # the error that stopped it is the one to be told
-            done = _report(network, collected.common(), _finished(run), description, seed, seconds)
-            done = replace(done, noise=None if drawn is None else drawn.figures())
-            _attach(stopped, replace(done, stopped=f"{type(stopped).__name__}: {stopped}"))
-        raise stopped
+
+    def kept(stopped: str) -> Report:
+        # The engine is asked once more: it may tell what went wrong.
+        done, timed = collected.common(), _finished(run)
+        report = _report(network, done, timed, bound.description(), seed, started)
+        return replace(report, stopped=stopped, noise=None if drawn is None else drawn.figures())
+
+    label = f"{bound.description()['name']}{', transients' if run else ''}"
+    with keeping(lambda: len(torch.cat(collected.common().labels)), kept), lasting(), evaluating(
+        network, reference
+    ), progress_bar(label, total, "samples", shown=progress) as advance:
+        for inputs, labels in labelled_batches(
+            loader, classes=network.classes, first=first, limit=limit
+        ):
+            batch = inputs.to(network.device)
+            voltages = network.voltages(batch)
+            solution = bound.solve(voltages) if drawn is None else drawn.solve(voltages)
+            if reference is not None:
+                found = chosen(_scores(reference, batch), network.threshold)
+                collected.reference.append(found.cpu())
+            collected.solutions.append(_without_layers(solution))
+            collected.predictions.append(network.answers(solution.outputs).cpu())
+            collected.labels.append(labels.cpu())
+            if run is None:
+                advance(len(labels))
+            else:
+                run.add(voltages, progress=advance)
+        if run is not None:
+            run.flush()
     timed = None if run is None else run.report()
     if timed is not None and (text := timed.cost(torch.cat(collected.labels)).warning):
         warnings.warn(text, SamplingWarning, stacklevel=2)
-    report = _report(network, collected, timed, description, seed, seconds)
+    report = _report(network, collected, timed, bound.description(), seed, started)
     return replace(report, noise=None if drawn is None else drawn.figures())
 
 
@@ -275,14 +268,6 @@ def _finished(run: InferenceRun | None) -> InferenceReport | None:
         return None
 
 
-def _attach(error: BaseException, report: Report) -> None:
-    """Let an error carry what was finished before it, and say so."""
-    error.report = report  # type: ignore[attr-defined]
-    if isinstance(error, ImacError):
-        count = len(report.labels)
-        error.args = (f"{error}; {count} samples were finished before: error.report",)
-
-
 def _scores(model: nn.Module, inputs: Tensor) -> Tensor:
     """Outputs (B, classes) of a software model, inputs in the type that its weights have.
 
@@ -312,7 +297,7 @@ def _report(
     timed: InferenceReport | None,
     engine: dict[str, str],
     seed: int | None,
-    seconds: float,
+    started: float,
 ) -> Report:
     solution = concatenate(collected.solutions)
     labels, predictions = torch.cat(collected.labels), torch.cat(collected.predictions)
@@ -334,6 +319,6 @@ def _report(
         engine=engine,
         environment=environment(),
         seed=seed,
-        seconds=seconds,
+        seconds=time.perf_counter() - started,
         timing=timed,
     )

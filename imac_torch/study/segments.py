@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from imac_torch.model.segment import Segment
+from imac_torch.model.walk import ROWS, Drawn, places
 from imac_torch.numeric.modes import lasting
 from imac_torch.reports.area import Area, AreaModel, area_model, layer_area, layer_shape
 from imac_torch.reports.model_report import SegmentFigures
 from imac_torch.reports.report import mean_power
 
-ROWS: Final = 512
-"""Input vectors, spread over a run, that mean powers are computed of."""
 COMPARED: Final = 256
 """Samples of a run on which circuits are compared with their software layers."""
 
@@ -28,16 +27,18 @@ class Traffic:
     """What has gone through one circuit.
 
     Attributes:
+        drawn: Some input vectors.
         uses: Input vectors.
         calls: Input vectors per sample in every call of the last run of the model.
-        rows: Some input vectors, (R, N) each.
+        pending: Input vectors of all samples in calls of a run that has not ended yet.
         squares: Sums over compared outputs: of the squared difference, of the software values,
             of their squares; and how many there were.
     """
 
+    drawn: Drawn
     uses: int = 0
     calls: list[int] = field(default_factory=list)
-    rows: list[Tensor] = field(default_factory=list)
+    pending: list[int] = field(default_factory=list)
     squares: tuple[float, float, float, int] = (0.0, 0.0, 0.0, 0)
 
     def see(self, segment: Segment, x: Tensor, output: Tensor, *, compare: bool) -> None:
@@ -49,14 +50,8 @@ class Traffic:
             output: What it gave.
             compare: Whether to compare that with software.
         """
-        vectors = segment.positions.vectors(x.detach())
-        self.uses += len(vectors)
-        self.calls.append(segment.positions.count(x))
-        left = ROWS - sum(map(len, self.rows))
-        if left > 0:
-            # A quarter of what is still wanted at a time, so that later batches count too.
-            step = max(1, -(-len(vectors) // max(1, left // 4)))
-            self.rows.append(vectors[::step].clone())
+        self.drawn.see(segment.positions, x)
+        self.pending.append(places(segment.positions, x))
         if compare:
             wanted = segment.software(x.detach())[-1].to(torch.float64)
             off = output.detach().to(torch.float64) - wanted
@@ -69,6 +64,11 @@ class Traffic:
                 for old, new in zip((error, total, squares), found, strict=True)
             )
             self.squares = (error, total, squares, count + wanted.numel())
+
+    def end(self, samples: int) -> None:
+        """A run of so many samples has ended."""
+        self.uses += sum(self.pending)
+        self.calls = [-(-count // samples) for count in self.pending]
 
     @property
     def error(self) -> float:
@@ -91,7 +91,8 @@ class Watch:
 
     def __init__(self, segments: Mapping[str, Segment]) -> None:
         self.segments = segments
-        self.traffic = {path: Traffic() for path in segments}
+        generator = torch.Generator().manual_seed(0)  # the same run gives the same figures
+        self.traffic = {path: Traffic(Drawn(ROWS, generator)) for path in segments}
         self.samples = 0
 
     @contextmanager
@@ -103,7 +104,7 @@ class Watch:
         """
         compare = self.samples < COMPARED
         for traffic in self.traffic.values():
-            traffic.calls = []
+            traffic.pending = []
 
         def hook(path: str) -> Any:  # noqa: ANN401 - torch's type of hooks
             def see(segment: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
@@ -121,6 +122,8 @@ class Watch:
         finally:
             for handle in handles:
                 handle.remove()
+        for traffic in self.traffic.values():
+            traffic.end(samples)
         self.samples += samples
 
     @lasting()
@@ -140,7 +143,7 @@ class Watch:
     def _figures(self, path: str, segment: Segment, model: AreaModel) -> SegmentFigures:
         traffic, layers = self.traffic[path], list(segment.analog_layers())
         uses, copies = traffic.uses / self.samples, layers[0].config.crossbar.copies
-        power, passes = _power(segment, torch.cat(traffic.rows))
+        power, passes = _power(segment, traffic.drawn.rows)
         shapes = [layer_shape(layer) for layer in layers]
         arrays = Area.sum([layer_area(shape, model) for shape in shapes])
         costs = segment.border_costs
