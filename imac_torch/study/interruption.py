@@ -30,7 +30,7 @@ def keeping(
     except (Exception, KeyboardInterrupt) as error:
         if done():
             with contextlib.suppress(Exception):  # the error that stopped it is the one to be told
-                error.report = report(f"{type(error).__name__}: {error}")  # type: ignore[attr-defined]
+                error.report = report(f"{type(error).__name__}: {error}")  # type: ignore[union-attr]
                 if isinstance(error, ImacError):
                     error.args = (
                         f"{error}; {done()} samples were finished before: error.report",
