@@ -186,7 +186,7 @@ def evaluate_circuit(
         return replace(report, stopped=stopped, noise=None if drawn is None else drawn.figures())
 
     label = f"{bound.description()['name']}{', transients' if run else ''}"
-    with keeping(lambda: len(torch.cat(collected.common().labels)), kept), lasting(), evaluating(
+    with keeping(lambda: sum(map(len, collected.common().labels)), kept), lasting(), evaluating(
         network, reference
     ), progress_bar(label, total, "samples", shown=progress) as advance:
         for inputs, labels in labelled_batches(
