@@ -104,7 +104,7 @@ def test_amplifier_power_is_the_sum_over_amplifiers(case):
         current = current + output / float(spec.read_out.combination.output_resistance)
     expected = (output * current).sum((-1, -2))
     blocks = ports.layout.gather_inputs(lines)
-    found = torch.einsum("bhi,hij,bhj->b", blocks, ports.amplifier_form, blocks)
+    found = torch.einsum("bhi,hij,bhj->b", blocks, ports.amplifier_forms.lines, blocks)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
 
 

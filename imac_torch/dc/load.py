@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -27,7 +27,7 @@ class Load:
 
     Attributes:
         admittance: (S, H, K, K) S, bias row and column zero.
-        offset: (S, M) A, current due to the bias line.
+        offset: (S, 1 or B, M) A, what lines draw besides: because of the bias line, or of each image.
         layout: Where the M inputs (and the bias, last) lie in the H blocks.
         left: (S, H, K) and
         right: (S, H, K): Y is close to a diagonal plus ``left·rightᵀ`` per block, because the
@@ -68,7 +68,7 @@ class Load:
         offset = layout.scatter_inputs(drawn)[..., :-1]
         if vdd.requires_grad:
             offset = offset / vdd.detach() * vdd  # linear in vdd
-        offset = offset + layout.scatter_inputs(sources)[..., :-1]
+        offset = (offset + layout.scatter_inputs(sources)[..., :-1])[:, None]
         keep = torch.ones_like(bias)
         keep[-1] = 0.0
         keep = layout.gather_inputs(keep)
@@ -80,26 +80,15 @@ class Load:
         """The same for a number of samples, of which it has one or as many."""
         return Load(
             self.admittance.expand(samples, -1, -1, -1),
-            self.offset.expand(samples, -1),
+            self.offset.expand(samples, -1, -1),
             self.layout,
             self.left.expand(samples, -1, -1),
             self.right.expand(samples, -1, -1),
         )
 
-    def of_each(self, drawn: Tensor) -> Load:
-        """The load on input vectors one by one, samples of their own: (S·B, …).
-
-        Args:
-            drawn: (S, B, M) A, what their lines draw besides.
-        """
-        count = drawn.shape[1]
-        return Load(
-            self.admittance.repeat_interleave(count, dim=0),
-            (self.offset[:, None] + drawn).flatten(0, 1),
-            self.layout,
-            self.left.repeat_interleave(count, dim=0),
-            self.right.repeat_interleave(count, dim=0),
-        )
+    def with_drawn(self, drawn: Tensor) -> Load:
+        """The same whose lines draw (S, B, M) A besides, other currents in every image."""
+        return replace(self.expand(len(drawn)), offset=self.offset + drawn)
 
     @cached_property
     def blocks(self) -> Blocks:
@@ -110,12 +99,12 @@ class Load:
         """The load of one neuron when all others are at ``voltage`` (V), averaged."""
         admittance = self.admittance.detach()
         own = admittance.diagonal(dim1=-2, dim2=-1)
-        others = (admittance.sum(-1) - own).sum() * voltage + self.offset.detach().sum()
         count = own.shape[0] * self.offset.shape[-1]
+        others = (admittance.sum(-1) - own).sum() * voltage + self.offset.detach().mean() * count
         single = torch.zeros(1, 1, 2, 2, dtype=admittance.dtype, device=admittance.device)
         single[0, 0, 0, 0] = own.sum() / count
         zero = torch.zeros(1, 1, 2, dtype=admittance.dtype, device=admittance.device)
-        return Load(single, (others / count).reshape(1, 1), self.layout.single(), zero, zero)
+        return Load(single, (others / count).reshape(1, 1, 1), self.layout.single(), zero, zero)
 
     def matrix(self, *, transpose: bool = False) -> Tensor:
         """(S, H, K, K) S."""
@@ -123,7 +112,7 @@ class Load:
 
     def currents(self, voltages: Tensor) -> Tensor:
         """(S, B, M) A for (S, B, M) V, the bias included."""
-        return self.product(voltages) + self.offset[:, None, :]
+        return self.product(voltages) + self.offset
 
     def product(self, voltages: Tensor, *, transpose: bool = False) -> Tensor:
         """(S, B, M): Y times vectors."""
@@ -258,7 +247,7 @@ class Blocks:
 
     Attributes:
         admittance: (S, H, K, K) S.
-        offset: (S, M) A.
+        offset: (S, 1 or B, M) A.
         first: (H+1,) int64, neuron ranges of the partitions.
         left: (S, H, K) and
         right: (S, H, K): the rank-one part.
@@ -296,7 +285,7 @@ class Blocks:
         parts = len(first) - 1
         vector = np.zeros((samples, parts, 1))
         return cls(
-            np.zeros((samples, parts, 1, 1)), np.zeros((samples, count)), first, vector, vector
+            np.zeros((samples, parts, 1, 1)), np.zeros((samples, 1, count)), first, vector, vector
         )
 
 

@@ -15,17 +15,14 @@ from imac_torch.dc.curved import CurvedLayer
 from imac_torch.dc.layer import Driven, PreparedLayer, with_bias
 from imac_torch.dc.load import Load
 from imac_torch.dc.newton import NeuronSolution, NewtonOptions, solve_loaded
-from imac_torch.elimination.feedback import Saturated
 from imac_torch.elimination.ports import PortNetwork
+from imac_torch.elimination.saturation import Saturated
 from imac_torch.errors import SolverError
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.results.solution import LayerSolution, Power, Solution, Status, combine
 
 SWEPT: Final = 10
 """Numbers per amplifier that sweeps hold at a time."""
-TURNED_TOGETHER: Final = 1024
-"""Images whose neurons are solved with what their amplifiers at rails draw at a time: each has a
-copy of its load."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class PortsDriven(Driven):
     """Eliminated crossbars and what drives them.
 
     Attributes:
-        beyond: (S, B, H, V, N) V that amplifiers which are not ideal would be beyond their rails.
+        beyond: (S, [G,] H, B, V, N) V that amplifiers would be beyond their rails; None: none is.
     """
 
     layer: PortLayer
@@ -43,52 +40,32 @@ class PortsDriven(Driven):
     def read_outs(self) -> Tensor:
         """See :class:`Driven`."""
         network = self.layer.network
-        lines = with_bias(self.layer.by_groups(self.voltages), self.layer.vdd)
-        if self.beyond is not None:
-            return network.read_out.join(self.layer.real_outputs(lines, self.beyond)[1])
-        found = network.read_out.output(*network.end_voltages(lines))
-        return found if network.groups == 1 else found.transpose(1, 2).flatten(2, 3)
+        lines = self.layer.lines(self.voltages)
+        if network.feedback is None:
+            return self.layer.ungrouped(network.read_out.output(*network.end_voltages(lines)))
+        return network.read_out.join(self.layer.real_outputs(lines, self.beyond)[1])
 
     def power(self, drawn: Tensor, *, first: bool) -> tuple[Tensor, Tensor, Tensor]:
         """See :class:`Driven`."""
         network, vdd = self.layer.network, self.layer.vdd
-        lines = with_bias(self.layer.by_groups(self.voltages), vdd)
-        if network.feedback is not None:
-            return self._power_of_real(lines, drawn, first=first)
-        blocks = network.layout.gather_inputs(lines).transpose(-3, -2)  # (S, H, B, K)
+        blocks = network.blocks(self.layer.lines(self.voltages))
         by_inputs = torch.zeros_like(drawn[..., 0])
         if first:
-            currents = blocks @ network.admittance.transpose(-1, -2)
+            currents = network.block_currents(blocks, self.beyond)
             everything = (blocks * currents).sum((-3, -1))
             bias = vdd * currents[..., -1, :, -1]
             by_inputs = everything - bias
         else:
-            current = blocks[..., -1, :, :] @ network.admittance[..., -1, -1, :, None]
-            bias = vdd * current.squeeze(-1)
+            bias = vdd * network.bias_current(blocks, self.beyond)
         # Read-outs: a quadratic form per partition, and what flows between them and on through the
         # neuron input. With one partition nothing flows between: no difference of large numbers.
-        amplifiers = (blocks * (blocks @ network.amplifier_form)).sum((-3, -1))
+        amplifiers = network.amplifier_forms.power(blocks, self.beyond)
         if network.groups > 1:  # (S, G, B), so far
             by_inputs, bias, amplifiers = (
                 item if item.ndim == 2 else item.sum(1) for item in (by_inputs, bias, amplifiers)
             )
         meeting = network.read_out.combination
         return by_inputs, bias, amplifiers + meeting.meeting_power(self.combined, drawn)
-
-    def _power_of_real(
-        self, lines: Tensor, drawn: Tensor, *, first: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The same one by one: with constants and clamps it is no quadratic form."""
-        network, vdd, beyond = self.layer.network, self.layer.vdd, self.beyond
-        assert beyond is not None  # noqa: S101 - amplifiers are not ideal
-        currents = self.layer.line_currents(lines, beyond)
-        by_line = lines * currents
-        by_inputs = by_line[..., :-1].sum(-1) if first else torch.zeros_like(by_line[..., 0])
-        ends, outputs = self.layer.real_outputs(lines, beyond)
-        whole = network.read_out.join(outputs)
-        power = network.read_out.delivered(outputs, *ends)
-        power = power + whole * network.read_out.combination.current(whole, self.combined, drawn)
-        return by_inputs, vdd * currents[..., -1], power.sum((-1, -2))
 
 
 @dataclass(frozen=True)
@@ -116,24 +93,31 @@ class PortLayer(PreparedLayer):
         groups = self.ports.groups
         return lines if groups == 1 else lines.unflatten(-1, (groups, -1)).transpose(-2, -3)
 
+    def ungrouped(self, values: Tensor, *, dim: int = -2) -> Tensor:
+        """(S, G, B, …, M, …) to (S, B, …, G·M, …); as they are where there is one group.
+
+        Args:
+            values: Of the outputs of every group.
+            dim: Of the outputs.
+        """
+        if self.ports.groups == 1:
+            return values
+        return values.movedim(1, dim - 1).flatten(dim - 1, dim)
+
+    def lines(self, voltages: Tensor) -> Tensor:
+        """(S, B, N) V to the lines (S, [G,] B, C) V, the bias last."""
+        return with_bias(self.by_groups(voltages), self.vdd)
+
     @property
     def image_bytes(self) -> int:
-        """See :class:`PreparedLayer`: amplifiers that are not ideal, in sweeps."""
+        """See :class:`PreparedLayer`: amplifiers that are not ideal."""
         feedback = self.ports.feedback
-        return 0 if feedback is None else 8 * SWEPT * feedback.ends_beyond[..., 0, 0, :].numel()
+        return 0 if feedback is None else 8 * SWEPT * feedback.outputs.numel()
 
     @cached_property
     def network(self) -> PortNetwork:
         """The ports with a sample dimension."""
-        if self.shape[0] is not None:
-            return self.ports
-        return replace(
-            self.ports,
-            positive_end=self.ports.positive_end[None],
-            negative_end=self.ports.negative_end[None],
-            admittance=self.ports.admittance[None],
-            feedback=None if self.ports.feedback is None else self.ports.feedback.with_sample(),
-        )
+        return self.ports if self.shape[0] is not None else self.ports.with_sample()
 
     def as_load(self) -> Load:
         """See :class:`PreparedLayer`."""
@@ -154,78 +138,55 @@ class PortLayer(PreparedLayer):
         transfer = self.network.transfer
         constant = (self.vdd * transfer[..., -1])[..., None, :]
         combined = self.by_groups(sources) @ transfer[..., :-1].transpose(-1, -2) + constant
-        if self.ports.groups > 1:
-            combined = combined.transpose(-2, -3).flatten(-2)
-        return PortsDriven(sources, combined, solved, self)
+        return PortsDriven(sources, self.ungrouped(combined, dim=-1), solved, self)
 
-    def limited(self, lines: Tensor) -> Saturated:
-        """Amplifiers that are not ideal, for (S, B, C) V on the lines."""
-        network = self.network
-        feedback = network.feedback
+    def limited(self, voltages: Tensor) -> Saturated:
+        """Amplifiers that are not ideal, for (S, B, N) V that drive the lines."""
+        feedback = self.network.feedback
         assert feedback is not None  # noqa: S101 - asked for such amplifiers only
-        ends = network.end_voltages(lines)
-        linear = torch.stack(
-            [item.open_output(*ends) for item in network.read_out.amplifiers], dim=-1
-        )
-        blocks = network.layout.gather_rows(linear)
-        return feedback.limit(blocks + feedback.outputs[:, None])
-
-    def line_currents(self, lines: Tensor, beyond: Tensor | None = None) -> Tensor:
-        """(S, B, C) A into the lines at (S, B, C) V.
-
-        Args:
-            lines: The bias line last.
-            beyond: (S, B, H, V, N) V of amplifiers that are not ideal, if that is known.
-        """
-        network = self.network
-        currents = network.input_currents(lines)
-        if network.feedback is None:
-            return currents
-        beyond = self.limited(lines).beyond if beyond is None else beyond
-        moved = network.feedback.moved_currents(beyond) + network.feedback.drawn[:, None]
-        return currents + network.layout.scatter_inputs(moved)
+        return feedback.limited(self.network.blocks(self.lines(voltages)))
 
     def real_outputs(
-        self, lines: Tensor, beyond: Tensor
+        self, lines: Tensor, beyond: Tensor | None
     ) -> tuple[tuple[Tensor, Tensor], Tensor]:
         """Ends (S, B, M·L, H) twice and outputs (S, B, M·L, H, n) of such amplifiers, V."""
         network = self.network
         feedback = network.feedback
         assert feedback is not None  # noqa: S101 - asked for such amplifiers only
-        plain = network.end_voltages(lines)
-        moved = feedback.moved_ends(beyond)
-        linear = torch.stack(
-            [item.open_output(*plain) for item in network.read_out.amplifiers], dim=-1
-        )
-        blocks = network.layout.gather_rows(linear) + feedback.outputs[:, None]
-        outputs = feedback.by_row(feedback.within(blocks, beyond))
-        return (plain[0] + moved[0], plain[1] + moved[1]), outputs
+        plain, moved = network.end_voltages(lines), feedback.moved_ends(beyond)
+        ends = [self.ungrouped(end + move) for end, move in zip(plain, moved, strict=True)]
+        outputs = feedback.by_row(feedback.outputs_at(network.blocks(lines), beyond))
+        return (ends[0], ends[1]), self.ungrouped(outputs, dim=-3)
 
     def _drive_real(
         self, sources: Tensor, before: PreparedLayer | None, options: NewtonOptions
     ) -> PortsDriven:
         """Amplifiers with offsets and swing; what saturates moves the lines that drive it."""
-        network, solved, lines = self.network, None, sources
+        network, solved, voltages = self.network, None, sources
         feedback = network.feedback
         assert feedback is not None  # noqa: S101 - asked for such amplifiers only
         if before is not None:
             solved = solve_loaded(sources, before.neuron, before.load, options)
-            lines = solved.outputs
-        found = self.limited(with_bias(lines, self.vdd))
-        if solved is not None and feedback.loads and bool(found.beyond.detach().any()):
+            voltages = solved.outputs
+        found = self.limited(voltages)
+        if solved is not None and feedback.loads and found.beyond is not None:
             assert before is not None  # noqa: S101 - something was solved
             solved, found = self._together(sources, before, options, solved, found)
-            lines = solved.outputs
+            voltages = solved.outputs
+        good = found.converged.all(-1).all(-2)
+        good = good if network.groups == 1 else good.all(1)
+        status = torch.where(good, int(Status.CONVERGED), int(Status.MAX_ITERATIONS))
         if solved is None:
-            none = torch.zeros_like(found.converged, dtype=torch.int64)
-            solved = NeuronSolution(lines, lines, none, torch.zeros_like(lines[..., 0]), none)
-        bad = torch.where(
-            found.converged, solved.status, int(Status.MAX_ITERATIONS)
+            none = torch.zeros_like(status)
+            solved = NeuronSolution(
+                voltages, voltages, status, torch.zeros_like(voltages[..., 0]), none
+            )
+        else:
+            solved = replace(solved, status=torch.maximum(solved.status, status))
+        combined = feedback.combined(found.outputs, network.read_out)
+        return PortsDriven(
+            voltages, self.ungrouped(combined, dim=-1), solved, self, found.beyond
         )
-        solved = replace(solved, status=torch.maximum(solved.status, bad))
-        outputs = network.read_out.join(feedback.by_row(found.outputs))
-        combined = network.read_out.combination.of_partitions(outputs)
-        return PortsDriven(lines, combined, solved, self, found.beyond)
 
     def _together(
         self,
@@ -239,54 +200,40 @@ class PortLayer(PreparedLayer):
 
         An amplifier at its rail draws other currents from the lines than one that is not, which the
         neurons' resistance turns into voltages: a part of a percent of each other, so that every
-        turn gains digits. Gradients go through the turns.
+        turn gains digits. Only images with such amplifiers take part, each as long as it moves.
+        Gradients go through the turns.
         """
-        at_rails = (found.beyond.detach() != 0.0).flatten(-3).any(-1).any(0)
+        network, load, beyond = self.network, before.load, found.beyond
+        feedback = network.feedback
+        assert feedback is not None and load is not None and beyond is not None  # noqa: S101
         sources = sources.expand(len(solved.outputs), -1, -1)
-        for piece in torch.nonzero(at_rails)[:, 0].split(TURNED_TOGETHER):
-            of_neurons, of_amplifiers = self._turns(
-                sources[:, piece], before, options,
-                NeuronSolution(*(item[:, piece] for item in _values(solved))),
-                Saturated(*(item[:, piece] for item in found)),
-            )  # fmt: skip
-            solved = NeuronSolution(*(
-                item.index_copy(1, piece, new)
-                for item, new in zip(_values(solved), _values(of_neurons), strict=True)
-            ))  # fmt: skip
-            found = Saturated(*(
-                item.index_copy(1, piece, new)
-                for item, new in zip(found, of_amplifiers, strict=True)
-            ))  # fmt: skip
-        return solved, found
-
-    def _turns(
-        self,
-        sources: Tensor,
-        before: PreparedLayer,
-        options: NewtonOptions,
-        solved: NeuronSolution,
-        found: Saturated,
-    ) -> tuple[NeuronSolution, Saturated]:
-        feedback, load = self.network.feedback, before.load
-        assert feedback is not None  # noqa: S101 - asked for such amplifiers only
-        assert load is not None  # noqa: S101 - this layer is what they drive
-        each = sources.flatten(0, 1)[:, None]
+        at_rails = (beyond.detach() != 0.0).movedim(2, 0).flatten(1).any(1)
+        active = torch.nonzero(at_rails)[:, 0]
         for _ in range(options.max_iterations):
-            drawn = self.network.layout.scatter_inputs(feedback.moved_currents(found.beyond))
-            loads = load.expand(len(drawn)).of_each(drawn[..., :-1])
-            turn = solve_loaded(each, before.neuron, loads, options)
-            after = NeuronSolution(
-                *(item[:, 0].unflatten(0, sources.shape[:2]) for item in _values(turn))
+            drawn = network.line_currents(feedback.moved_currents(beyond.index_select(2, active)))
+            loads = load.with_drawn(drawn[..., :-1])
+            turn = solve_loaded(sources.index_select(1, active), before.neuron, loads, options)
+            again = self.limited(turn.outputs)
+            there = torch.zeros_like(again.outputs) if again.beyond is None else again.beyond
+            moved = turn.outputs - solved.outputs.index_select(1, active)
+            turn = replace(
+                turn, iterations=turn.iterations + solved.iterations.index_select(1, active)
             )
-            moved = (after.outputs - solved.outputs).detach().abs().amax(-1)
-            iterations = solved.iterations + after.iterations
-            solved = replace(after, iterations=iterations)
-            found = self.limited(with_bias(solved.outputs, self.vdd))
-            settled = ~(moved > options.tolerance)
-            if bool(settled.all()):
+            solved = NeuronSolution(*(
+                item.index_copy(1, active, new)
+                for item, new in zip(_values(solved), _values(turn), strict=True)
+            ))  # fmt: skip
+            beyond = beyond.index_copy(2, active, there)
+            found = Saturated(
+                found.outputs.index_copy(2, active, again.outputs), beyond,
+                found.converged.index_copy(2, active, again.converged),
+            )  # fmt: skip
+            settled = ~(moved.detach().abs().amax(-1) > options.tolerance)
+            active = active[~settled.all(0)]
+            if len(active) == 0:
                 break
-        status = torch.where(settled, solved.status, int(Status.MAX_ITERATIONS))
-        return replace(solved, status=status), found
+        status = solved.status.index_fill(1, active, int(Status.MAX_ITERATIONS))
+        return replace(solved, status=torch.maximum(solved.status, status)), found
 
 
 def _values(solved: NeuronSolution) -> list[Tensor]:

@@ -146,7 +146,7 @@ def _solve_direct(
         outputs = value
         residual = torch.zeros_like(value[..., 0])
     else:
-        driven = value * conductance - load.offset[:, None, :]
+        driven = value * conductance - load.offset
         outputs = load.solve_constant(conductance, driven)
         defect = driven - conductance * outputs - load.product(outputs)
         residual = defect.abs().amax(-1)

@@ -141,14 +141,7 @@ class Tangents:
             without: :meth:`Eliminated.load`.
         """
         drawn = without.layout.scatter_inputs(self.drawn)[..., :-1]
-        count = len(drawn)
-        return Load(
-            without.admittance.expand(count, -1, -1, -1),
-            without.offset + drawn,
-            without.layout,
-            without.left.expand(count, -1, -1),
-            without.right.expand(count, -1, -1),
-        )
+        return without.with_drawn(drawn[:, None])
 
     def currents(self, inputs: Tensor) -> Tensor:
         """(B, C) A into the input lines for (B, C) V on them, the bias included."""

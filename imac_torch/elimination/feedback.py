@@ -11,52 +11,34 @@ circuit and a constant. Else an amplifier at a rail is one with a source s in it
 (1 - M)·o = U·T·a + n·v_os + s. With y_i what it would put out if it did not saturate but all
 others do as they do, o_i = y_i + C_ii·s_i, o = clamp(y) and
 
-    y = O - E·w,   w = y - clamp(y),   E = C·diag(C)⁻¹ - 1.
+    y = O - E·w,   w = y - clamp(y),   E = C·diag(C)⁻¹ - 1,
 
-Amplifiers meet through input lines with wires, or within a read-out: E is small, and where its
-norm ε is below 1, sweeps y, w, y, … converge to the only solution, with an error of at most
-ε/(1 - ε) of the last change. Elsewhere Newton's method finds which amplifiers are at rails.
+which :mod:`imac_torch.elimination.saturation` solves. Amplifiers meet through input lines with
+wires, or within a read-out: E is small. Ends, and currents of input lines, are linear in a and w.
 
-Shapes: H, V partitions of R rows and K columns, n amplifiers of a read-out, N = R·n of a block.
+Shapes: H, V partitions of R rows and K columns, n amplifiers of a read-out, N = R·n of a block,
+B images. Samples and groups lead.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
-from imac_torch.elimination.blocks import BlockLayout, Termination
+from imac_torch.elimination.blocks import BlockLayout, BlockPorts, Termination
 from imac_torch.elimination.interior import CellValues, Interior, PortResponse
 from imac_torch.elimination.linalg import solve
-from imac_torch.errors import SolverError
+from imac_torch.elimination.saturation import Saturated, limit, times
 from imac_torch.numeric.budget import CHUNK_BYTES, map_bytes, require_memory
+from imac_torch.periphery.readout import ReadOut
 
 RESPONSES: Final = 6
 """Numbers per cell that the response to one amplifier takes while it is computed."""
-SWEPT_TOGETHER: Final = 2**16
-"""Amplifiers times images of a sweep: what fits into a cache."""
-SWEEPS: Final = 100
-NEWTON: Final = 60
-TOLERANCE: Final = 1e-13
-"""Of outputs, relative to the largest: where sweeps end."""
-
-
-class Saturated(NamedTuple):
-    """Amplifiers for some inputs, (..., B, H, V, N) each.
-
-    Attributes:
-        outputs: V.
-        beyond: V, w: how far they would be beyond their rails.
-        converged: (..., B) bool.
-    """
-
-    outputs: Tensor
-    beyond: Tensor
-    converged: Tensor
 
 
 @dataclass(frozen=True)
@@ -68,6 +50,7 @@ class Feedback:
         count: n.
         low: V.
         high: V.
+        transfer: (..., H, V, N, K), output per input voltage where nothing saturates.
         mutual: (..., H, V, N, N), E.
         outputs: (..., H, V, N) V, what offsets make of the outputs without inputs.
         ends: (..., H, V, 2, R) V, what they make of the I+ and the I- ends.
@@ -80,6 +63,7 @@ class Feedback:
     count: int
     low: float
     high: float
+    transfer: Tensor
     mutual: Tensor
     outputs: Tensor
     ends: Tensor
@@ -88,17 +72,8 @@ class Feedback:
     currents_beyond: Tensor
 
     @classmethod
-    def of(cls, spec: CrossbarSpec, layout: BlockLayout) -> Feedback:
-        """Of a layer whose read-outs are not ideal.
-
-        Raises:
-            SolverError: It is in groups.
-        """
-        if spec.groups > 1:
-            raise SolverError(
-                "amplifiers with offset or swing are solved in layers of one group, this one has "
-                f"{spec.groups}; leave amplifier.offset, offset_spread and swing out for it"
-            )
+    def of(cls, spec: CrossbarSpec, layout: BlockLayout, ports: BlockPorts) -> Feedback:
+        """Of a layer whose read-outs are not ideal, and whose blocks are eliminated."""
         read_out = spec.read_out
         real, amplifiers = read_out.imperfections, read_out.amplifiers
         assert real is not None  # noqa: S101 - only such read-outs come here
@@ -140,14 +115,23 @@ class Feedback:
         closed = closed.reshape(matrix.shape)
         own = closed.diagonal(dim1=-2, dim2=-1)
         gains = torch.stack([item.by_offset for item in amplifiers])
+        offsets = real.offsets * gains
+        if spec.groups > 1:
+            parts = (spec.groups, -1) if offsets.shape[-3] > 1 else (1, 1)
+            offsets = offsets.unflatten(-3, parts)
+        horizontal = len(layout.column_index)
         drives = layout.gather_rows(
-            (real.offsets * gains).expand(len(layout.row_position), len(layout.column_index), count)
+            offsets.expand(*offsets.shape[:-3], len(layout.row_position), horizontal, count)
         )
+        open_ends = [
+            item.open_output(ports.positive_end, ports.negative_end) for item in amplifiers
+        ]  # (..., R, K) each
         outputs = (closed @ drives[..., None]).squeeze(-1)
         relative = closed / own[..., None, :]
         beyond = relative.unsqueeze(-3)
         return cls(
-            layout, count, real.low, real.high, relative - identity, outputs,
+            layout, count, real.low, real.high, torch.stack(open_ends, dim=-2).flatten(-3, -2),
+            relative - identity, outputs,
             (ends @ outputs[..., None, :, None]).squeeze(-1),
             (seen.currents @ outputs[..., None]).squeeze(-1),
             -ends @ beyond, -seen.currents @ relative,
@@ -155,13 +139,17 @@ class Feedback:
 
     def with_sample(self) -> Feedback:
         """With a leading dimension of one sample."""
-        tensors = (
-            self.mutual, self.outputs, self.ends, self.currents, self.ends_beyond,
-            self.currents_beyond,
-        )  # fmt: skip
-        return Feedback(
-            self.layout, self.count, self.low, self.high, *(item[None] for item in tensors)
-        )
+        tensors = {
+            part.name: getattr(self, part.name)[None]
+            for part in fields(self)
+            if isinstance(getattr(self, part.name), Tensor)
+        }
+        return replace(self, **tensors)
+
+    @cached_property
+    def offset(self) -> bool:
+        """Whether anything is there without inputs."""
+        return bool(self.outputs.detach().any())
 
     @property
     def drawn(self) -> Tensor:
@@ -173,100 +161,60 @@ class Feedback:
         """Whether outputs are limited."""
         return self.high - self.low < float("inf")
 
-    @property
+    @cached_property
     def loads(self) -> bool:
         """Whether what drives the lines notices that amplifiers saturate."""
         return self.saturates and bool(self.currents_beyond.detach().any())
 
-    def limit(self, linear: Tensor) -> Saturated:
-        """Outputs within the swing.
+    def limited(self, blocks: Tensor) -> Saturated:
+        """The amplifiers for (..., H, B, K) V on the lines of the blocks."""
+        return limit(self.mutual, self._linear(blocks), self.low, self.high)
 
-        Args:
-            linear: (..., B, H, V, N) V, O, offsets included.
-        """
-        if not self.saturates:
-            good = torch.ones(linear.shape[:-3], dtype=torch.bool, device=linear.device)
-            return Saturated(linear, torch.zeros_like(linear), good)
-        with torch.no_grad():
-            each = max(1, linear[..., :1, :, :, :].numel())
-            parts = [
-                self._sweep(part)
-                for part in linear.detach().split(max(1, SWEPT_TOGETHER // each), dim=-4)
-            ]
-            found = torch.cat([part for part, _ in parts], dim=-4)
-            good = torch.cat([part for _, part in parts], dim=-1)
-        if torch.is_grad_enabled() and (linear.requires_grad or self.mutual.requires_grad):
-            found = self._newton(linear, found)
-        outputs = found.clamp(self.low, self.high)
-        return Saturated(outputs, found - outputs, good)
-
-    def _sweep(self, linear: Tensor) -> tuple[Tensor, Tensor]:
-        """The outputs y of limit, and (..., B) whether they are known."""
-        mutual = self.mutual.detach()
-        found, beyond = linear, torch.zeros_like(linear)
-        scale = TOLERANCE * max(float(linear.abs().max()) if linear.numel() else 0.0, 1e-12)
-        for _ in range(SWEEPS):
-            before, beyond = beyond, found - found.clamp(self.low, self.high)
-            change = (beyond - before).abs()
-            if not bool((change > scale).any()):
-                break
-            found = linear - times(mutual, beyond)
-        good = (change <= scale).flatten(-3).all(-1)
-        if not bool(good.all()):
-            for _ in range(NEWTON):
-                before, found = found, self._newton(linear, found)
-                change = (found - before).abs()
-                if not bool((change > scale).any()):
-                    break
-            good = (change <= scale).flatten(-3).all(-1)
-        return found, good
-
-    def _newton(self, linear: Tensor, found: Tensor) -> Tensor:
-        """The same for amplifiers at the rails at which ``found`` says they are; differentiable."""
-        rail = found.detach().clamp(self.low, self.high)
-        at_rail = (rail != found.detach()).to(linear.dtype)
-        mutual = self.mutual[..., None, :, :, :, :]
-        matrix = mutual * at_rail[..., None, :]
-        identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-        right = linear + times(self.mutual, at_rail * rail)
-        matrix = (identity + matrix).expand(*right.shape, right.shape[-1])
-        flat = solve(matrix.flatten(0, -3), right.flatten(0, -2)[..., None])
-        return flat.reshape(right.shape)
-
-    def within(self, linear: Tensor, beyond: Tensor) -> Tensor:
-        """Outputs clamp(O - E·w) of (S, B, H, V, N) V, for a w that is known."""
+    def outputs_at(self, blocks: Tensor, beyond: Tensor | None) -> Tensor:
+        """(..., H, B, V, N) V within the swing, for a w that is known."""
+        linear = self._linear(blocks)
+        if beyond is None:
+            return linear
         return (linear - times(self.mutual, beyond)).clamp(self.low, self.high)
 
-    def by_row(self, values: Tensor) -> Tensor:
-        """(..., H, V, N) to (..., M·L, H, n)."""
-        rows = values.unflatten(-1, (-1, self.count))  # (..., H, V, R, n)
-        flat = rows.flatten(-3, -2)[..., self.layout.row_position, :]
-        return flat.movedim(-3, -2)
+    def _linear(self, blocks: Tensor) -> Tensor:
+        linear = (blocks @ self.transfer.flatten(-3, -2).mT).unflatten(-1, self.outputs.shape[-2:])
+        return linear + self.outputs.unsqueeze(-3) if self.offset else linear
 
-    def moved_ends(self, beyond: Tensor) -> tuple[Tensor, Tensor]:
+    def by_row(self, values: Tensor) -> Tensor:
+        """(..., H, B, V, N) to (..., B, M·L, H, n)."""
+        return self._rows(values).movedim(-4, -2)
+
+    def _rows(self, values: Tensor) -> Tensor:
+        """(..., V, N) to (..., M·L, n)."""
+        rows = values.unflatten(-1, (-1, self.count)).flatten(-3, -2)
+        return rows[..., self.layout.row_position, :]
+
+    def combined(self, outputs: Tensor, read_out: ReadOut) -> Tensor:
+        """(..., H, B, V, N) V to the neuron inputs (..., B, M) V that they make."""
+        meeting = read_out.combination
+        mean = self._rows(meeting.across(outputs.movedim(-4, -1)))
+        return meeting.slicing.join(read_out.join(mean), dim=-1)
+
+    def moved_ends(self, beyond: Tensor | None) -> tuple[Tensor, Tensor]:
         """What offsets and saturation add to the ends.
 
         Args:
-            beyond: (S, B, H, V, N) V, w.
+            beyond: (..., H, B, V, N) V, w.
 
         Returns:
-            Twice (S, B, M·L, H) V.
+            Twice (..., B or 1, M·L, H) V.
         """
-        rows = self.ends_beyond.shape[-2]
-        stacked = self.ends_beyond.flatten(-3, -2)  # (S, H, V, 2·R, N)
-        ends = times(stacked, beyond).unflatten(-1, (2, rows)) + self.ends[:, None]
-        flat = ends.movedim(-2, 0).flatten(-2)[..., self.layout.row_position].transpose(-1, -2)
+        ends = self.ends.movedim(-2, 0).unsqueeze(-3)  # (2, ..., H, 1, V, R)
+        if beyond is not None:
+            moved = times(self.ends_beyond.flatten(-3, -2), beyond)
+            ends = ends + moved.unflatten(-1, (2, -1)).movedim(-2, 0)
+        flat = ends.flatten(-2)[..., self.layout.row_position].movedim(-3, -1)
         return flat[0], flat[1]
 
     def moved_currents(self, beyond: Tensor) -> Tensor:
-        """(S, B, H, K) A that saturation adds to what the lines draw, for (S, B, H, V, N) V."""
-        return times(self.currents_beyond, beyond).sum(-2)
-
-
-def times(matrix: Tensor, vectors: Tensor) -> Tensor:
-    """(S, H, V, i, j) times (S, B, H, V, j): a product of matrices for all B."""
-    moved = vectors.movedim(-4, -2)  # (S, H, V, B, j)
-    return (moved @ matrix.transpose(-1, -2)).movedim(-2, -4)
+        """(..., H, B, K) A that saturation adds to what lines draw, for (..., H, B, V, N) V."""
+        return beyond.flatten(-2) @ self.currents_beyond.movedim(-1, -2).flatten(-3, -2)
 
 
 def respond(interior: Interior, positive: Tensor, negative: Tensor) -> PortResponse:

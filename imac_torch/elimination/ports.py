@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.elimination.blocks import BlockLayout, BlockPorts, Termination
 from imac_torch.elimination.choice import EliminationInfo, Kernel, Method, eliminate
 from imac_torch.elimination.feedback import Feedback
+from imac_torch.elimination.forms import AmplifierForms
 from imac_torch.errors import SolverError
 from imac_torch.periphery.readout import ReadOut
 
@@ -52,7 +54,7 @@ class PortNetwork:
             layout=layout,
             read_out=spec.read_out,
             groups=spec.groups,
-            feedback=None if spec.read_out.ideal else Feedback.of(spec, layout),
+            feedback=None if spec.read_out.ideal else Feedback.of(spec, layout, ports),
         )
 
     @property
@@ -92,25 +94,20 @@ class PortNetwork:
         """From line ends (..., M·L, H) V to the neuron inputs (..., M) V they make."""
         return self.read_out.combination.of_partitions(self.read_out.output(positive, negative))
 
-    @property
-    def amplifier_form(self) -> Tensor:
-        """(..., H, K, K) S: power of the read-outs' outputs per input voltage squared.
+    @cached_property
+    def amplifier_forms(self) -> AmplifierForms:
+        """Power of the read-outs' outputs."""
+        return AmplifierForms.of(self)
 
-        What it delivers within the read-out and, where several meet, through the conductance
-        towards them; the meeting voltage and the neuron are left to
-        :meth:`imac_torch.periphery.readout.Combination.meeting_power`.
-        """
-        positive, negative = (
-            self.layout.gather_inputs(end).transpose(-3, -2)  # (..., H, M·L, K)
-            for end in (self.positive_end, self.negative_end)
+    def with_sample(self) -> PortNetwork:
+        """With a leading dimension of one sample."""
+        return replace(
+            self,
+            positive_end=self.positive_end[None],
+            negative_end=self.negative_end[None],
+            admittance=self.admittance[None],
+            feedback=None if self.feedback is None else self.feedback.with_sample(),
         )
-        (output, current), *others = self.read_out.sources(positive, negative)
-        if self.read_out.combination.tied:
-            current = current + output * self.read_out.combination.conductance(output.shape[-2])
-        form = output.transpose(-1, -2) @ current
-        for volts, current in others:
-            form = form + volts.transpose(-1, -2) @ current
-        return form
 
     def end_voltages(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Voltages of the I+ and I- ends of every partition.
@@ -127,6 +124,45 @@ class PortNetwork:
         )
 
     def input_currents(self, inputs: Tensor) -> Tensor:
+        """(..., B, C) A flowing into the input lines (bias last) for (..., B, C) V."""
+        return input_currents(self.admittance, self.layout, inputs)
+
+    def blocks(self, lines: Tensor) -> Tensor:
+        """(..., B, C) V on the lines to (..., H, B, K)."""
+        return self.layout.gather_inputs(lines).transpose(-3, -2)
+
+    def line_currents(self, currents: Tensor) -> Tensor:
+        """(..., H, B, K) A to the lines (..., B, C)."""
+        return self.layout.scatter_inputs(currents.transpose(-3, -2))
+
+    def block_currents(self, blocks: Tensor, beyond: Tensor | None) -> Tensor:
+        """(..., H, B, K) A into lines at (..., H, B, K) V.
+
+        Args:
+            blocks: :meth:`blocks`.
+            beyond: (..., H, B, V, N) V of amplifiers beyond their rails; None: none is.
+        """
+        currents = blocks @ self.admittance.mT
+        if self.feedback is None:
+            return currents
+        if self.feedback.offset:
+            currents = currents + self.feedback.drawn.unsqueeze(-2)
+        return currents if beyond is None else currents + self.feedback.moved_currents(beyond)
+
+    def bias_current(self, blocks: Tensor, beyond: Tensor | None) -> Tensor:
+        """(..., B) A into the bias line alone, which is the last of the last partition."""
+        current = (blocks[..., -1, :, :] @ self.admittance[..., -1, -1, :, None]).squeeze(-1)
+        if self.feedback is None:
+            return current
+        if self.feedback.offset:
+            current = current + self.feedback.drawn[..., -1, -1, None]
+        if beyond is None:
+            return current
+        row = self.feedback.currents_beyond[..., -1, :, -1, :]  # (..., V, N)
+        return current + (beyond[..., -1, :, :, :] * row.unsqueeze(-3)).sum((-2, -1))
+
+
+def input_currents(self, inputs: Tensor) -> Tensor:
         """(..., B, C) A flowing into the input lines (bias last) for (..., B, C) V."""
         return input_currents(self.admittance, self.layout, inputs)
 

@@ -347,6 +347,21 @@ def _begin(
 
 
 @njit(error_model="numpy", fastmath=FAST)
+def _offset(
+    tile: FloatArray, size: int, offset: FloatArray, begin: int, head: int, lanes: int
+) -> None:
+    """Start the currents of a tile with what lines draw besides; of all images, or of each."""
+    if len(offset) == 1:
+        for row in range(size):
+            for lane in range(LANES):
+                tile[_Y * size + row, lane] = offset[0, begin + row]
+    else:
+        for row in range(size):
+            for lane in range(LANES):
+                tile[_Y * size + row, lane] = offset[head + min(lane, lanes - 1), begin + row]
+
+
+@njit(error_model="numpy", fastmath=FAST)
 def _adapt(
     tile: FloatArray, size: int, matrix: FloatArray, left: FloatArray, right: FloatArray,
     typical: FloatArray, scratch: FloatArray,
@@ -415,7 +430,7 @@ def solve_tiles(
         iterations: (S, B, H), written.
         converged: (S, B, H), written.
         admittance: (S, H, K, K) S, partition blocks, first column in front.
-        offset: (S, M) A.
+        offset: (S, 1 or B, M) A.
         first: (H+1,) neuron ranges of the partitions.
         left: (S, H, K) and
         right: (S, H, K): rank-one part of the admittance.
@@ -460,16 +475,12 @@ def solve_tiles(
         damping[:] = 1.0
         done[:] = False
         for turn in range(limit + 1):
-            for row in range(size):
-                for lane in range(LANES):
-                    tile[_Y * size + row, lane] = offset[sample, begin + row]
+            _offset(tile, size, offset[sample], begin, head, lanes)
             if loaded:
                 _multiply(matrix, tile, _U, _Y, size, scratch)
                 if turn == 0:
                     _adapt(tile, size, matrix, a, b, typical, scratch)
-                    for row in range(size):
-                        for lane in range(LANES):
-                            tile[_Y * size + row, lane] = offset[sample, begin + row]
+                    _offset(tile, size, offset[sample], begin, head, lanes)
                     _multiply(matrix, tile, _U, _Y, size, scratch)
             _linearise(
                 tile, size, table, shape, grid, circuit, matrix, a, b, loaded, scratch, bits,

@@ -144,23 +144,29 @@ class ReadOut(ABC):
 
     def join(self, outputs: Tensor) -> Tensor:
         """The read-out's output (...,) V from those of its amplifiers (..., n)."""
-        return outputs @ torch.stack([item.share for item in self.amplifiers])
+        parts = zip(outputs.unbind(-1), self.amplifiers, strict=True)
+        return sum((output * item.share for output, item in parts), start=outputs.new_zeros(()))
 
-    def delivered(self, outputs: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        """W that amplifiers deliver within the read-out, elementwise.
+    def deliveries(
+        self, outputs: Tensor, positive: Tensor, negative: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], ...]:
+        """What amplifiers, whose outputs are known, deliver within the read-out.
 
         Args:
             outputs: (..., n) V of the amplifiers.
             positive: (...,) V of the I+ end.
             negative: (...,) V of the I- end.
+
+        Returns:
+            V and A out of each amplifier, then of whatever else is active; elementwise and linear.
         """
-        power = torch.zeros_like(positive)
-        for output, item in zip(outputs.unbind(-1), self.amplifiers, strict=True):
-            current = item.to_positive * (output - positive) + item.to_negative * (
-                output - negative
+        return tuple(
+            (
+                output,
+                item.to_positive * (output - positive) + item.to_negative * (output - negative),
             )
-            power = power + output * current
-        return power
+            for output, item in zip(outputs.unbind(-1), self.amplifiers, strict=True)
+        )
 
     @property
     @abstractmethod

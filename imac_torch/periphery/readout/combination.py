@@ -60,8 +60,12 @@ class Combination(ABC):
         """Of one partition in the combination of a row."""
 
     @abstractmethod
+    def across(self, outputs: Tensor) -> Tensor:
+        """(..., H) V of a row's partitions to what they make together (...,) V."""
+
     def of_partitions(self, outputs: Tensor) -> Tensor:
         """Outputs (..., M·L, H) V to the neuron inputs (..., M) V they make."""
+        return self.slicing.join(self.across(outputs), dim=-1)
 
     @abstractmethod
     def current(self, outputs: Tensor, combined: Tensor, drawn: Tensor) -> Tensor:
@@ -135,9 +139,9 @@ class Average(Combination):
         """See :class:`Combination`: the mean moves as each does."""
         return values
 
-    def of_partitions(self, outputs: Tensor) -> Tensor:
+    def across(self, outputs: Tensor) -> Tensor:
         """See :class:`Combination`."""
-        return self.slicing.join(outputs.mean(-1), dim=-1)
+        return outputs.mean(-1)
 
     def resistances(self, rows: int) -> Tensor:
         """See :class:`Combination`."""
@@ -200,9 +204,9 @@ class Sum(Combination):
         """See :class:`Combination`."""
         return values / self.partitions
 
-    def of_partitions(self, outputs: Tensor) -> Tensor:
+    def across(self, outputs: Tensor) -> Tensor:
         """See :class:`Combination`."""
-        return self.slicing.join(outputs.sum(-1), dim=-1)
+        return outputs.sum(-1)
 
     def current(self, outputs: Tensor, combined: Tensor, drawn: Tensor) -> Tensor:
         """See :class:`Combination`."""

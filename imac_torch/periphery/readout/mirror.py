@@ -98,10 +98,12 @@ class CurrentMirror(ReadOut):
         """See :class:`ReadOut`: the I- end in R_f, beside the copy of p/R_m."""
         return PassiveLoads(self.resistance, self.feedback, -self.feedback / self.resistance)
 
-    def delivered(self, outputs: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        """See :class:`ReadOut`, the mirror's copy included."""
-        copied = negative * positive / self.resistance
-        return super().delivered(outputs, positive, negative) - copied
+    def deliveries(
+        self, outputs: Tensor, positive: Tensor, negative: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], ...]:
+        """See :class:`ReadOut`: the mirror's copy is drawn, not delivered."""
+        copied = negative, -positive / self.resistance
+        return *super().deliveries(outputs, positive, negative), copied
 
     def wiring(self) -> tuple[str, ...]:
         """See :class:`ReadOut`."""

@@ -1,0 +1,125 @@
+"""Power of a layer's amplifiers, as a quadratic form in what determines it.
+
+Every voltage and current within the read-outs of a block is linear in z = (a, w, 1): the voltages
+on its input lines, how far its amplifiers are beyond their rails, and a constant from offsets. What
+the outputs deliver, Σ v·i, is therefore zᵀ·F·z with a matrix per block that all images share. With
+read-outs that are linear z is a.
+
+Shapes: H, V partitions of R rows and K columns, N amplifiers of a block, B images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from imac_torch.elimination.ports import PortNetwork
+
+
+@dataclass(frozen=True)
+class AmplifierForms:
+    """What outputs deliver within the read-outs and, where several meet, towards that point.
+
+    The meeting voltage and the neuron are left to
+    :meth:`imac_torch.periphery.readout.Combination.meeting_power`.
+
+    Attributes:
+        lines: (..., H, K, K) S, of a and a.
+        line: (..., H, K) A, of a; None: no offsets.
+        constant: (...,) W; None likewise.
+        mixed: (..., H, V·N, K) S, of w and a; None: nothing saturates.
+        beyond: (..., H, V, N, N) S, of w and w.
+        over: (..., H, V, N) A, of w.
+    """
+
+    lines: Tensor
+    line: Tensor | None = None
+    constant: Tensor | None = None
+    mixed: Tensor | None = None
+    beyond: Tensor | None = None
+    over: Tensor | None = None
+
+    @classmethod
+    def of(cls, network: PortNetwork) -> AmplifierForms:
+        """Of a layer's read-outs."""
+        if network.feedback is None:
+            return cls._linear(network)
+        return cls._real(network)
+
+    @classmethod
+    def _linear(cls, network: PortNetwork) -> AmplifierForms:
+        read_out, layout = network.read_out, network.layout
+        positive, negative = (
+            layout.gather_inputs(end).transpose(-3, -2)  # (..., H, M·L, K)
+            for end in (network.positive_end, network.negative_end)
+        )
+        (output, current), *others = read_out.sources(positive, negative)
+        if read_out.combination.tied:
+            current = current + output * read_out.combination.conductance(output.shape[-2])
+        form = output.mT @ current
+        for volts, current in others:
+            form = form + volts.mT @ current
+        return cls(form)
+
+    @classmethod
+    def _real(cls, network: PortNetwork) -> AmplifierForms:
+        read_out, layout, feedback = network.read_out, network.layout, network.feedback
+        assert feedback is not None  # noqa: S101 - the caller has looked
+        columns, count = network.admittance.shape[-1], feedback.mutual.shape[-1]
+
+        def over_z(of_lines: Tensor, of_beyond: Tensor, constant: Tensor) -> Tensor:
+            return torch.cat([of_lines, of_beyond, constant[..., None]], dim=-1)
+
+        identity = torch.eye(
+            count, dtype=feedback.mutual.dtype, device=feedback.mutual.device
+        )
+        outputs = over_z(feedback.transfer, -feedback.mutual - identity, feedback.outputs)
+        outputs = outputs.unflatten(-2, (-1, feedback.count)).movedim(-2, -1)  # (…, R, Z, n)
+        positive, negative = (
+            over_z(layout.gather(end), feedback.ends_beyond[..., k, :, :], feedback.ends[..., k, :])
+            for k, end in enumerate((network.positive_end, network.negative_end))
+        )
+        pairs = [*read_out.deliveries(outputs, positive, negative)]
+        if read_out.combination.tied:
+            onward = read_out.combination.conductance(len(layout.row_position))
+            rows = layout.gather_rows(onward[:, None].expand(-1, len(layout.column_index), 1))
+            whole = read_out.join(outputs)
+            pairs.append((whole, whole * rows[..., None]))
+        # Padded rows, whose amplifiers may be at rails, too, do not exist.
+        real = layout.row_mask[..., None]
+        form = reduce(add, ((volts * real).mT @ current for volts, current in pairs))
+        a, w = slice(0, columns), slice(columns, columns + count)
+
+        def mixed(first: slice, second: slice) -> Tensor:
+            return form[..., first, second] + form[..., second, first].mT
+
+        one = slice(columns + count, None)
+        plain = form[..., a, a].sum(-3), mixed(a, one)[..., 0].sum(-2)
+        constant = form[..., -1, -1].sum((-1, -2))
+        if not feedback.offset:
+            return cls(plain[0], None, None, mixed(w, a).flatten(-3, -2), form[..., w, w])
+        return cls(
+            *plain, constant, mixed(w, a).flatten(-3, -2), form[..., w, w], mixed(w, one)[..., 0]
+        )
+
+    def power(self, blocks: Tensor, beyond: Tensor | None) -> Tensor:
+        """(..., B) W for (..., H, B, K) V on the lines and (..., H, B, V, N) V of w."""
+        by_line = blocks @ self.lines
+        if self.line is not None:
+            by_line = by_line + self.line.unsqueeze(-2)
+        total = (blocks * by_line).sum((-3, -1))
+        if self.constant is not None:
+            total = total + self.constant[..., None]
+        if beyond is None or self.mixed is None or self.beyond is None:
+            return total
+        current = (blocks @ self.mixed.mT).unflatten(-1, beyond.shape[-2:])
+        current = current + (beyond.transpose(-2, -3) @ self.beyond).transpose(-2, -3)
+        if self.over is not None:
+            current = current + self.over.unsqueeze(-3)
+        return total + (beyond * current).sum((-4, -2, -1))
