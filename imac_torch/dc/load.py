@@ -27,7 +27,7 @@ class Load:
 
     Attributes:
         admittance: (S, H, K, K) S, bias row and column zero.
-        offset: (S, 1 or B, M) A, what lines draw besides: because of the bias line, or of each image.
+        offset: (S, 1 or B, M) A, what lines draw besides, with all images or with each.
         layout: Where the M inputs (and the bias, last) lie in the H blocks.
         left: (S, H, K) and
         right: (S, H, K): Y is close to a diagonal plus ``left·rightᵀ`` per block, because the

@@ -146,6 +146,13 @@ class PortLayer(PreparedLayer):
         assert feedback is not None  # noqa: S101 - asked for such amplifiers only
         return feedback.limited(self.network.blocks(self.lines(voltages)))
 
+    def line_currents(self, voltages: Tensor) -> Tensor:
+        """(S, [G,] B, C) A into the lines, the bias last, for (S, B, N) V that drive them."""
+        network = self.network
+        beyond = None if network.feedback is None else self.limited(voltages).beyond
+        blocks = network.blocks(self.lines(voltages))
+        return network.line_currents(network.block_currents(blocks, beyond))
+
     def real_outputs(
         self, lines: Tensor, beyond: Tensor | None
     ) -> tuple[tuple[Tensor, Tensor], Tensor]:

@@ -162,11 +162,6 @@ class PortNetwork:
         return current + (beyond[..., -1, :, :, :] * row.unsqueeze(-3)).sum((-2, -1))
 
 
-def input_currents(self, inputs: Tensor) -> Tensor:
-        """(..., B, C) A flowing into the input lines (bias last) for (..., B, C) V."""
-        return input_currents(self.admittance, self.layout, inputs)
-
-
 def input_currents(admittance: Tensor, layout: BlockLayout, voltages: Tensor) -> Tensor:
     """(..., B, C) A into input lines at (..., B, C) V, for (..., H, K, K) S."""
     blocks = layout.gather_inputs(voltages).transpose(-3, -2)  # (..., H, B, K)

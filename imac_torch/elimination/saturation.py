@@ -89,7 +89,9 @@ def times(matrix: Tensor, vectors: Tensor) -> Tensor:
     return (vectors.transpose(-2, -3) @ matrix.mT).transpose(-2, -3)
 
 
-def _swept(mutual: Tensor, linear: Tensor, low: float, high: float) -> tuple[Tensor, Tensor, Tensor]:
+def _swept(
+    mutual: Tensor, linear: Tensor, low: float, high: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs and w, (P, B, V, N) each, and (P, B, V) whether sweeps ended."""
     size = mutual.abs().sum(-1).amax(-1)  # (P, V)
     factors = torch.where(size < 1.0, size / (1.0 - size), 1.0)
@@ -135,7 +137,7 @@ def _compiled(
 
 
 def _newton(mutual: Tensor, linear: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-    """y (Q, N) and whether it is right (Q,), of single blocks (Q, N, N) for single images.
+    """The y (Q, N) and whether it is right (Q,), of single blocks (Q, N, N) for single images.
 
     All amplifiers that are at the wrong rail, or wrongly at one, change at once; where this goes in
     circles only the first of them does, which ends where circuits have one solution (K. G. Murty,

@@ -350,7 +350,7 @@ def _layer(
     prepared = eliminated(network.prepare().layers[index], layer.name)
     driven = voltages.inputs[solved]
     lines = torch.cat([driven, prepared.vdd.expand(len(driven), 1)], dim=1)
-    currents = prepared.line_currents(lines[None])[0]
+    currents = prepared.line_currents(driven[None])[0]
     core = prepared.neuron.core.values(voltages.gates[solved], voltages.outputs[solved])
     power = {
         "inputs": float((lines * currents)[:, :-1].sum(1).mean()) if index == 0 else 0.0,

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, NamedTuple
 
-import torch
 from torch import Tensor
 from typing_extensions import Self
 
