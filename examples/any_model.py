@@ -3,11 +3,13 @@
 Trains a small LeNet-5, ResNet, depthwise network, LSTM and vision transformer as software, converts
 each, and shows the accuracy on held-out images that remains: of the ideal circuit, with the wires'
 resistances, and with converters of 8, 6 and 4 bits at the borders of every segment; with --tune
-also after some steps of training through the wires and the converters of 6 bits.
+also after some steps of training through the wires and the converters of 6 bits. With --compare,
+what the same arrays take without converters, and with some behind every circuit, layer, partition.
 
     python examples/any_model.py
     python examples/any_model.py --network resnet --network vit
     python examples/any_model.py --network resnet --device MRAM --bit-cell 2T1R --tune 40
+    python examples/any_model.py --network lenet --compare 8
     python examples/any_model.py --dataset MNIST --root ~/data --network lenet --steps 2000
 """
 
@@ -29,6 +31,7 @@ from train_sample import accuracy
 import imac_torch as imac
 from imac_torch.base.progress import progress_bar
 from imac_torch.errors import ConversionWarning
+from imac_torch.reports.comparison import Comparison, compared
 
 BITS = (8, 6, 4)
 SAMPLES = 256
@@ -143,6 +146,21 @@ def measured(name: str, data: Data, options: argparse.Namespace, *, seed: int) -
     )
 
 
+def compare(model: nn.Module, data: Data, options: argparse.Namespace) -> Comparison:
+    """Energies of the arrays without converters, and with them at other places."""
+    bits = options.compare
+    samples, loader = data.images[:SAMPLES].float(), [(data.test_images.float(), data.test_labels)]
+    reports = {}
+    for after in (None, "segment", "layer", "partition"):
+        config = circuit(options.device, options.bit_cell, bits=bits if after else None)
+        if after:
+            config = config.replace(converter=config.converter.replace(after=after))
+        network = converted(model, config, samples)
+        name = "no converters" if after is None else f"{bits} bits after every {after}"
+        reports[name] = imac.evaluate(network, loader, reference=model, limit=120)
+    return compared(reports)
+
+
 def main(arguments: Sequence[str] | None = None) -> dict[str, Kept]:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -154,9 +172,17 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Kept]:
     parser.add_argument(
         "--tune", type=int, default=0, metavar="STEPS", help="of training through the circuit"
     )
+    parser.add_argument(
+        "--compare", type=int, metavar="BITS", help="energies without and with converters, instead"
+    )
     options = parser.parse_args(arguments)
     data = load_data(options)
     names = options.network or list(ZOO)
+    if options.compare:
+        for name in names:
+            model = trained(name, data, steps=options.steps, seed=0)
+            Console(width=140).print(f"{name}\n{compare(model, data, options)}")
+        return {}
     found = {name: measured(name, data, options, seed=0) for name in names}
     table = Table(title="held-out images classified correctly, %")
     headings = ["network", "software", "ideal circuit", "wires", *(f"{b} bits" for b in BITS)]

@@ -15,8 +15,10 @@ from torch import nn
 
 from imac_torch import Config, convert, load, save
 from imac_torch.config import Crossbar, Interconnect, Memristor, Neuron, WeightMapping
-from imac_torch.conversion.ablation import STEPS, ablate, layer_effects, software_activations
+from imac_torch.conversion.ablation import STEPS, ablate
 from imac_torch.conversion.calibration import calibrate
+from imac_torch.conversion.layer_effects import layer_effects
+from imac_torch.conversion.outputs import software_activations
 from imac_torch.errors import ConversionError, ConversionWarning
 from imac_torch.mapping.quantization import percent
 from imac_torch.model.network import IMACNetwork

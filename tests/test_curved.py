@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import imac_torch as imac
-from imac_torch.conversion.ablation import layer_effects
+from imac_torch.conversion.layer_effects import layer_effects
 from imac_torch.dc import curved
 from imac_torch.dc.ir_drop import cell_voltages
 from imac_torch.dc.tangents import CurvedCells, Eliminated

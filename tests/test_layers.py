@@ -18,8 +18,8 @@ from imac_torch.config import (
     Neuron,
     WeightMapping,
 )
-from imac_torch.conversion.ablation import software_activations
 from imac_torch.conversion.calibration import calibrate
+from imac_torch.conversion.outputs import software_activations
 from imac_torch.errors import MappingError
 from imac_torch.mapping.states import InputStatistics
 from imac_torch.periphery.activations import Activation

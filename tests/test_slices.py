@@ -16,8 +16,9 @@ from torch import Tensor, nn
 import imac_torch as imac
 from imac_torch import Amplifier, Config, Crossbar, Interconnect, Memristor, Neuron, WeightMapping
 from imac_torch.circuit.crossbar import build_crossbar
-from imac_torch.conversion.ablation import ablate, layer_effects
+from imac_torch.conversion.ablation import ablate
 from imac_torch.conversion.convert import convert
+from imac_torch.conversion.layer_effects import layer_effects
 from imac_torch.conversion.software import to_software
 from imac_torch.devices import DeviceModel, DeviceSample, Factors, Gaussian
 from imac_torch.elimination.ports import eliminate_layer

@@ -109,8 +109,9 @@ class Neuron(Section):
 
     kind: Annotated[str, known(NEURON_KINDS)] | None = Field(
         None,
-        description="Circuit used for every layer; None: chosen from the software activation "
-        "(Sigmoid: finfet; Tanh: tanh; ReLU, ReLU6: relu; Hardtanh: hardtanh; none: identity).",
+        description="Circuit of every layer whose activation it computes; others, and all with "
+        "None, have that of their own (Sigmoid: finfet; Tanh: tanh; ReLU, ReLU6: relu; Hardtanh: "
+        "hardtanh; none: identity).",
     )
     rlow: Annotated[float | None, RESISTANCE] = Field(
         None, gt=0, description="Ω. Input resistor of the inverter; None: the device's rlow."

@@ -5,7 +5,8 @@ thing costs:
 
 ====================  ============================================================================
 ``software``          the model that was converted
-``clipping``          outputs that a neuron cuts off at vdd: those of a ReLU above what is vdd
+``clipping``          outputs that a neuron cuts off at vdd: those of a ReLU above what is vdd; in a
+                      model of several circuits also inputs beyond full scale
 ``mapping``           conductances without states or levels limiting them, no wires, no loading
 ``quantisation``      weight levels and device states as configured
 ``variation``         spread and faults of the devices
@@ -13,12 +14,17 @@ thing costs:
 ``loading``           neurons loaded by the next layer: the whole circuit without wires
 ``wires``             wire resistances, arrays not partitioned
 ``partitioning``      arrays cut as configured, partitions averaged
+``amplifiers``        offsets, swing and finite gain of amplifiers, where they have any
 ``calibration``       trims of :func:`imac_torch.calibrate`, which take back part of
                       what all the others cost: the circuit
+``drivers``           inputs as drivers round them, where there are drivers
+``converters``        outputs as converters round them, where there are converters
 ``noise``             noise drawn for every image, where it is asked for
 ====================  ============================================================================
 
-Trims stand for what conductances anticipate of loading and wires, so no step before the last has
+A model of several circuits is run as a whole in every step, all of its circuits up to that effect.
+
+Trims stand for what conductances anticipate of loading and wires, so no step before has
 them: there they would be errors. Ranges and statistics of calibration are in every step but the
 first.
 """
@@ -27,28 +33,31 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from imac_torch.circuit.crossbar import build_crossbar
-from imac_torch.config import Config, Crossbar, Interconnect, WeightMapping
-from imac_torch.datasets.batches import check_labels
+from imac_torch.config import Config, Crossbar
+from imac_torch.conversion.losses import Losses, remedies
+from imac_torch.conversion.outputs import Outputs, Scored, activations, relative_error
+from imac_torch.datasets.metrics import Metric, samples_in_run
 from imac_torch.dc.transfer import transfer_curve
-from imac_torch.elimination.ports import eliminate_layer
-from imac_torch.errors import ConversionError, ConversionWarning, DataError
-from imac_torch.mapping.quantization import deviation
+from imac_torch.errors import DataError
+from imac_torch.model.inputs import Arguments
 from imac_torch.model.linear import IMACLinear
-from imac_torch.model.network import IMACNetwork
-from imac_torch.model.segment import circuits_alone
+from imac_torch.model.network import Chain, IMACNetwork
+from imac_torch.model.positions import Vectors
+from imac_torch.model.ranges import instead
+from imac_torch.model.segment import Segment, left_out
+from imac_torch.model.walk import ROWS, draws, watching
 from imac_torch.numeric.modes import lasting
-from imac_torch.periphery.activations import Unbounded
-from imac_torch.results.solution import Solution
+
+__all__ = ["STEPS", "AblationStep", "ablate", "attribute"]
 
 STEPS = (
     "software",
@@ -62,11 +71,15 @@ STEPS = (
     "partitioning",
     "calibration",
 )
-"""Names of the steps, in order; ``noise`` comes after them where it is asked for."""
-ENOUGH_LEVELS: Final = 17
-"""Levels beyond which continuous ones are what is left to advise."""
+"""Steps of every circuit, in order; ``amplifiers``, ``drivers``, ``converters`` and ``noise`` are
+among or after them where there is any."""
 LARGE_SHARE: Final = 0.25
 """Part of the whole error from which a step is one to work on."""
+DIAGNOSED: Final = 100
+"""Samples that the steps' costs are looked up on, where a circuit does not carry its network."""
+
+Answer = Callable[[Segment, Tensor], list[Tensor]]
+"""What all layers of a circuit give for its inputs, in software units."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +89,13 @@ class AblationStep:
     Attributes:
         name: One of :data:`STEPS`.
         accuracy: Share of correct labels, NaN without labels.
-        output_error: Rms difference of the last layer's outputs from the software model's,
-            relative to the rms of those about their mean (see :func:`relative_error`).
-        layer_errors: The same for every layer, inputs being what the step's circuit gives.
+        output_error: Rms difference of the outputs from the software model's, relative to the rms
+            of those about their mean (see :func:`imac_torch.conversion.outputs.relative_error`);
+            of one circuit, of its last layer's outputs.
+        layer_errors: The same for every layer, inputs being what the step's circuit gives; of
+            several circuits on some of the input vectors that reach them, NaN where none does.
         failed: Samples that did not converge; they count as wrong and not in errors.
+        score: By the metric that was given; the accuracy without one.
     """
 
     name: str
@@ -87,219 +103,288 @@ class AblationStep:
     output_error: float
     layer_errors: tuple[float, ...]
     failed: int
-
-
-@dataclass(frozen=True)
-class LayerEffect:
-    """What became of one layer's weights in the circuit.
-
-    Attributes:
-        layer: Path.
-        wanted: (M, N+1) software weights, bias last.
-        effective: (M, N+1) weights of the circuit's linear part, wires, spread and partitions
-            included.
-        error: Weight error (:func:`imac_torch.mapping.quantization.weight_error`), the bias left
-            out.
-        bias_error: The same of the bias; infinite where that is 0 and the circuit's is not.
-        gain: Slope of the effective on the wanted weights by least squares, the bias left out:
-            below 1 the signal is attenuated.
-        worst: Row, column and difference of the cells that are furthest off.
-    """
-
-    layer: str
-    wanted: Tensor
-    effective: Tensor
-    error: float
-    bias_error: float
-    gain: float
-    worst: tuple[tuple[int, int, float], ...]
-
-
-def software_activations(network: IMACNetwork, features: Tensor) -> list[Tensor]:
-    """Activations of the software model on the analog layers' own weights.
-
-    Args:
-        network: A converted model.
-        features: (B, N), what the digital part gives.
-
-    Returns:
-        Inputs of the first layer, then the outputs of every layer, (B, …) float64 each.
-    """
-    return activations(list(network.analog_layers()), features)
-
-
-def activations(
-    layers: Sequence[IMACLinear], features: Tensor, *, clipped: bool = False
-) -> list[Tensor]:
-    """:func:`software_activations` of layers.
-
-    Args:
-        layers: Of one network.
-        features: (B, N) inputs of the first layer.
-        clipped: Whether outputs are cut off where a circuit between its supplies does so.
-    """
-    found = [features.to(torch.float64)]
-    for layer in layers:
-        value = found[-1] @ layer.weight.to(torch.float64).T
-        if layer.bias is not None:
-            value = value + layer.bias.to(torch.float64)
-        value = layer.activation.apply(value)
-        function = layer.activation.function
-        if clipped and isinstance(function, Unbounded):
-            vdd, scale = layer.config.supplies.vdd, layer.scaling.output_scale
-            volts = value * (vdd / scale)
-            limited = function.limit(volts, vdd)
-            value = torch.where(limited == volts, value, limited * (scale / vdd))
-        found.append(value)
-    return found
-
-
-def relative_error(found: Tensor, wanted: Tensor, scale: float = 1.0) -> float:
-    """Rms difference relative to the rms of what varies from sample to sample.
-
-    Args:
-        found: (B, M).
-        wanted: (B, M).
-        scale: What it is relative to where all wanted outputs are 0; where they only do not vary,
-            that is their rms.
-
-    Returns:
-        Infinite if there is no sample.
-    """
-    if len(found) == 0:
-        return math.inf
-    rms = float(wanted.square().mean().sqrt())
-    spread = float((wanted - wanted.mean(0)).square().mean().sqrt())
-    reference = spread if spread > 1e-12 * rms else rms if rms > 0.0 else scale
-    return float((found - wanted).square().mean().sqrt()) / reference
+    score: float = math.nan
 
 
 @lasting()
-@circuits_alone
 def ablate(
     network: IMACNetwork,
-    inputs: Tensor,
-    labels: Tensor | None = None,
+    inputs: Any,  # noqa: ANN401 - as the model takes it
+    labels: Any = None,  # noqa: ANN401 - as the metric takes it
     *,
+    metric: Metric | None = None,
     noise: torch.Generator | None = None,
 ) -> tuple[AblationStep, ...]:
     """Accuracy and output error in every step from software to the circuit.
 
     Args:
         network: A converted (and perhaps calibrated) model. It is not changed.
-        inputs: (B, …) as the original model takes it.
-        labels: (B,) int64 classes, or None.
-        noise: What draws noise for a step more, as the configuration describes it; None: none.
+        inputs: (B, …) as the original model takes it; of a model of several circuits also batches
+            in a list, each a tensor, a tuple of several inputs or a dict of named ones.
+        labels: (B,) int64 classes, or None; or what ``metric`` compares outputs with, batch by
+            batch where inputs are batches.
+        metric: See :func:`imac_torch.evaluate`; None: accuracy.
+        noise: What draws noise for a step more, as the configuration describes it; None: none. Of
+            models that are one circuit.
 
     Raises:
         DataError: Labels and inputs do not match.
     """
-    if len(inputs) == 0:
+    if isinstance(inputs, Tensor) and len(inputs) == 0:
         raise DataError("there are no inputs")
-    if labels is not None:
-        labels = check_labels(labels, inputs, classes=network.classes)
-    software = software_activations(network, network.features(inputs))
+    bench = _Bench(network, Scored.of(network, inputs, labels, metric))
+    results = [bench.step("software", network, lambda segment, x: segment.software(x))]
+    results.append(bench.step("clipping", network, _clipped))
     free = _copy(network, levels="continuous", states=None, spread=False)
-    nominal = _copy(network, spread=False)
+    results.append(bench.step("mapping", free, _unloaded))
+    del free
+    results.append(bench.step("quantisation", _copy(network, spread=False), _unloaded))
     plain = _copy(network)
-    results = [_step("software", network, software[1:], software, labels, 0)]
-    limited = activations(list(network.analog_layers()), software[0], clipped=True)
-    results.append(_step("clipping", network, limited[1:], software, labels, 0))
-    for name, variant, real in (
-        ("mapping", free, False),
-        ("quantisation", nominal, False),
-        ("variation", plain, False),
-        ("neuron", plain, True),
-    ):
-        outputs = _unloaded(variant, software[0], circuit_curve=real)
-        results.append(_step(name, network, outputs, software, labels, 0))
-    ideal = Interconnect(resistance=False)
-    for name, variant, wires, whole in (
-        ("loading", plain, ideal, False),
-        ("wires", plain, None, True),
-        ("partitioning", plain, None, False),
-        ("calibration", network, None, False),
-    ):
-        if name == "calibration" and not any(
-            bool(layer.matrix.trim.any()) for layer in network.analog_layers()
-        ):
-            results.append(replace(results[-1], name=name))
-            continue
-        solution = _solve(variant, inputs, wires, whole)
-        outputs = [layer.software_units(state.outputs) for layer, state in zip(
-            network.analog_layers(), solution.layers, strict=True)]  # fmt: skip
-        failed = ~solution.converged
-        results.append(_step(name, network, outputs, software, labels, int(failed.sum()), failed))
+    results.append(bench.step("variation", plain, _unloaded))
+    results.append(bench.step("neuron", plain, _unloaded_curve))
+    layers = list(network.analog_layers())
+    without = _ideal_amplifiers(plain)
+    results.append(bench.step("loading", _without_wires(without)))
+    results.append(bench.step("wires", _whole(without)))
+    results.append(bench.step("partitioning", without))
+    if without is not plain:
+        results.append(bench.step("amplifiers", plain))
+    if any(bool(layer.matrix.trim.any()) for layer in layers):
+        results.append(bench.step("calibration", network))
+    else:
+        results.append(replace(results[-1], name="calibration"))
+    del plain, without
+    for name, drivers, converters in (("drivers", True, False), ("converters", True, True)):
+        if any(getattr(layer.config, name[:-1]).kind != "ideal" for layer in layers):
+            results.append(bench.step(name, network, drivers=drivers, converters=converters))
     if noise is not None:
-        segment, voltages = network.segment, network.voltages(inputs)
-        shifts = segment.noise_draws(voltages).draw(len(voltages), noise)
-        solution = segment.native.solve(segment.prepare(), voltages, power=False, noise=shifts)
-        outputs = [layer.software_units(state.outputs) for layer, state in zip(
-            network.analog_layers(), solution.layers, strict=True)]  # fmt: skip
-        failed = ~solution.converged
-        results.append(
-            _step("noise", network, outputs, software, labels, int(failed.sum()), failed)
-        )
+        results.append(bench.noisy(noise))
     return tuple(results)
 
 
-@dataclass
-class Losses:
-    """What a circuit loses and what would help: one warning, however much there is.
+class _Bench:
+    """Data on which the steps of a network are compared with software.
 
-    Attributes:
-        found: A line for each.
-        advice: In order, each once.
+    Args:
+        network: As given.
+        data: With what outputs are compared with.
     """
 
-    found: list[str] = field(default_factory=list)
-    advice: list[str] = field(default_factory=list)
+    def __init__(self, network: IMACNetwork, data: Scored) -> None:
+        self.network, self.data = network, data
+        self.most = max(ROWS, data.samples) if isinstance(network.model, Chain) else ROWS
+        self.software, drawn = self._run(network, software=True)
+        self.wanted = {
+            path: activations(list(network.segments[path].analog_layers()), rows)
+            for path, rows in drawn.items()
+        }
 
-    def add(self, text: str, advice: Sequence[str] = ()) -> None:
-        """One more, and what would help against it."""
-        self.found.append(text)
-        self.advise(advice)
+    def step(
+        self,
+        name: str,
+        variant: IMACNetwork,
+        answer: Answer | None = None,
+        *,
+        drivers: bool = False,
+        converters: bool = False,
+    ) -> AblationStep:
+        """Run the data through the network up to one effect.
 
-    def advise(self, advice: Sequence[str]) -> None:
-        """What would help against what was found last."""
-        self.advice += [item for item in advice if item not in self.advice]
-
-    def warn(self, title: str, *, stacklevel: int) -> None:
-        """Say all of it, if there is anything.
-
-        Warns:
-            ConversionWarning: There is.
+        Args:
+            name: Of the step.
+            variant: The network with what belongs to the step.
+            answer: What its circuits do instead of being solved.
+            drivers: Whether drivers round.
+            converters: Whether converters do.
         """
-        if self.found:
-            lines = "\n".join(self.found)
-            helps = f"\nWhat helps: {'; '.join(self.advice)}" if self.advice else ""
-            text = f"{lines}\nThat is {title}.{helps}"
-            warnings.warn(text, ConversionWarning, stacklevel=stacklevel + 1)
+        segments = variant.segments
+        given = nullcontext() if answer is None else instead(
+            segments, lambda _, segment, x: answer(segment, x)[-1]
+        )
+        with _bordered(variant, drivers, converters), given:
+            outputs, drawn = self._run(variant)
+            errors = self._layer_errors(segments, drawn, answer)
+        return self._step(name, outputs, errors)
+
+    def _run(
+        self, variant: IMACNetwork, *, software: bool = False
+    ) -> tuple[Outputs, dict[str, Tensor]]:
+        """Outputs, and input vectors by path of the circuit, the same places in all steps."""
+        generator = torch.Generator().manual_seed(0)
+        drawn = draws(variant.segments, self.most, generator)
+        with watching(variant.segments, drawn):
+            outputs = Outputs.of(variant, self.data.runs, software=software)
+        return outputs, {path: item.rows for path, item in drawn.items() if item.calls}
+
+    def _layer_errors(
+        self, segments: Mapping[str, Segment], drawn: Mapping[str, Tensor], answer: Answer | None
+    ) -> dict[str, float]:
+        errors = {}
+        for path, rows in drawn.items():
+            if path not in self.wanted:
+                continue
+            segment = segments[path]
+            alone = _alone(segment)
+            found = _solved(alone, rows) if answer is None else answer(alone, rows)
+            for layer, values, wanted in zip(
+                segment.analog_layers(), found, self.wanted[path][1:], strict=True
+            ):
+                good, scale = values.isfinite().all(-1), layer.scaling.output_scale
+                found_here = values[good].to(torch.float64)
+                errors[layer.name] = relative_error(found_here, wanted[good], scale)
+        return errors
+
+    def _step(
+        self, name: str, outputs: Outputs, errors: Mapping[str, float]
+    ) -> AblationStep:
+        layers = list(self.network.analog_layers())
+        by_layer = tuple(errors.get(layer.name, math.nan) for layer in layers)
+        accuracy, score, failed = self.data.scores(outputs)
+        chain = isinstance(self.network.model, Chain)
+        error = by_layer[-1] if chain else outputs.error(self.software)
+        return AblationStep(name, accuracy, error, by_layer, failed, score)
+
+    def noisy(self, generator: torch.Generator) -> AblationStep:
+        """The circuit with noise, of a network that is one."""
+        network = self.network
+        segment = network.segment
+        (inputs,), _ = self.data.runs[0]
+        with left_out(network):
+            voltages = network.voltages(inputs)
+            shifts = segment.noise_draws(voltages).draw(len(voltages), generator)
+            solution = segment.native.solve(
+                segment.prepare(), voltages, power=False, noise=shifts
+            )
+        errors, (path,) = {}, self.wanted
+        for layer, state, wanted in zip(
+            segment.analog_layers(), solution.layers, self.wanted[path][1:], strict=True
+        ):
+            good, found = solution.converged, layer.software_units(state.outputs)
+            scale = layer.scaling.output_scale
+            errors[layer.name] = relative_error(found[good], wanted[good], scale)
+        scores = network.scores(solution.outputs)
+        return self._step("noise", Outputs((scores,)), errors)
 
 
-def finer(mapping: WeightMapping) -> list[str]:
-    """Settings that would round weights less than a mapping does."""
-    count = mapping.level_count
-    if count is None:
-        return []
-    better = str(ENOUGH_LEVELS) if count < ENOUGH_LEVELS else "'continuous'"
-    advice = [f"more levels (mapping.levels = {better})"]
-    if mapping.slices == 1 and not isinstance(mapping.levels, tuple):
-        advice.append("for devices of two states more of them per weight (mapping.slices = 3)")
-    return advice
+@contextmanager
+def _bordered(network: IMACNetwork, drivers: bool, converters: bool) -> Iterator[None]:
+    """Have drivers and converters of a network, or not."""
+    if not drivers and not converters:
+        with left_out(network):
+            yield
+        return
+    segments = [] if converters else list(network.segments.values())
+    before = [segment.range.seen for segment in segments]
+    try:
+        for segment in segments:
+            segment.range.seen = []  # while a range is looked for nothing is converted
+        yield
+    finally:
+        for segment, seen in zip(segments, before, strict=True):
+            segment.range.seen = seen
 
 
-def attribute(network: IMACNetwork, inputs: Tensor, losses: Losses) -> None:
+def _alone(segment: Segment) -> Segment:
+    """The segment for input vectors: a shallow copy whose positions are vectors."""
+    found = copy.copy(segment)
+    found.positions = Vectors(groups=segment.positions.groups)
+    return found
+
+
+def _clipped(segment: Segment, x: Tensor) -> list[Tensor]:
+    """Outputs of software layers, cut off where circuits do so."""
+    x = _within(segment, x)
+    found: list[Tensor] = []
+    for layer in segment.analog_layers():
+        bias = None if layer.bias is None else layer.bias.to(x.dtype)
+        x = _through(segment, x, layer.weight.to(x.dtype), bias, found)
+        found.append(x := layer.limited(layer.activation.apply(x)))
+    return found
+
+
+def _within(segment: Segment, x: Tensor) -> Tensor:
+    x = x if x.is_floating_point() else x.to(torch.float64)
+    scale = segment.first.scaling.input_scale
+    return x.clamp(-scale, scale) if segment.saturates else x
+
+
+def _through(
+    segment: Segment,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    before: Sequence[Tensor],
+) -> Tensor:
+    """A layer's linear map at the segment's positions, later layers' of vectors."""
+    if before:
+        return Vectors().through(x, weight, bias)
+    return segment.positions.through(x, weight, bias)
+
+
+def _linear(segment: Segment, layer: IMACLinear, x: Tensor, before: Sequence[Tensor]) -> Tensor:
+    """V of combined read-outs without wires."""
+    transfer = layer.matrix.transfer().to(x.dtype)
+    lines = x / layer.scaling.input_scale
+    found = _through(segment, lines, transfer[:, :-1], transfer[:, -1], before)
+    return layer.config.supplies.vdd * found
+
+
+def _unloaded(segment: Segment, x: Tensor) -> list[Tensor]:
+    """No wires, no loading, ideal neurons."""
+    x, found = _within(segment, x), list[Tensor]()
+    for layer in segment.analog_layers():
+        x = layer.ideal(_linear(segment, layer, x, found)).to(x.dtype)
+        found.append(x)
+    return found
+
+
+def _unloaded_curve(segment: Segment, x: Tensor) -> list[Tensor]:
+    """The same with the neurons' own curves, where activations are circuits."""
+    if segment.borders.in_software:
+        return _unloaded(segment, x)
+    x, found = _within(segment, x), list[Tensor]()
+    for layer in segment.analog_layers():
+        volts = _linear(segment, layer, x, found)
+        curve = transfer_curve(layer.neuron_spec(), volts.reshape(-1).to(torch.float64))
+        x = layer.software_units(curve.reshape(volts.shape)).to(x.dtype)
+        found.append(x)
+    return found
+
+
+def _solved(segment: Segment, rows: Tensor) -> list[Tensor]:
+    """What all layers give for input vectors, solved, borders as they are."""
+    layers = list(segment.analog_layers())
+    if len(layers) == 1:
+        return [segment(rows)]
+    solution = segment.solve(rows, power=False)
+    return [
+        torch.where(
+            solution.converged[:, None], layer.software_units(state.outputs), math.nan
+        )
+        for layer, state in zip(layers, solution.layers, strict=True)
+    ]
+
+
+def attribute(network: IMACNetwork, runs: Sequence[Arguments], losses: Losses) -> None:
     """Say which steps cost a network how much, and what would help against the largest.
 
     Args:
         network: A converted model.
-        inputs: (B, …) as the original model takes it.
+        runs: Arguments of its forward.
         losses: What it is added to.
     """
+    some, count = [], 0
+    for positional, named in runs:
+        if count < DIAGNOSED:
+            some.append(named or positional)
+            count += samples_in_run((positional, named))
+    inputs: Any = some
+    if isinstance(network.model, Chain):
+        ((inputs,),) = some
+        inputs = inputs[:DIAGNOSED]
     steps = ablate(network, inputs)
     errors = {step.name: step.output_error for step in steps}
-    costs = {name: errors[name] - errors[before] for before, name in pairwise(STEPS)}
+    costs = {name: errors[name] - errors[before] for before, name in pairwise(errors)}
     losses.add(
         "what each step adds to the error of outputs (imac_torch.ablate): "
         + ", ".join(f"{name} {cost:+.2f}" for name, cost in costs.items())
@@ -312,62 +397,8 @@ def attribute(network: IMACNetwork, inputs: Tensor, losses: Losses) -> None:
     for name, cost in sorted(costs.items(), key=lambda item: -item[1]):
         if cost >= limit > 0.0:
             for config in configs:
-                losses.advise(_remedies(name, config))
+                losses.advise(remedies(name, config))
     losses.advise(["training through the circuit (the guide on fine-tuning)"])
-
-
-def _remedies(step: str, config: Config) -> list[str]:
-    """What would make a step cost less, as far as it is not so already."""
-    device, advice = config.device, []
-    if step == "clipping":
-        advice.append("samples for calibration that reach what inputs reach later")
-    elif step == "mapping":
-        if config.amplifier.gain is not None:
-            advice.append("amplifier.gain = None, which lets the gain be chosen")
-        advice.append("devices with a larger ratio of device.rhigh to device.rlow")
-    elif step == "quantisation":
-        advice += finer(config.mapping)
-        if device.states is not None:
-            advice.append(f"devices of more states (device.states is {device.states})")
-    elif step == "variation":
-        if device.variation > 0.0:
-            advice.append(f"devices of less spread (device.variation is {device.variation:g})")
-        advice.append("training with devices that vary (imac_torch.varied)")
-    elif step in ("loading", "wires"):
-        advice.append(
-            f"devices of higher resistance (device.rlow is {device.rlow:g} Ω), which take less "
-            "from neurons and wires"
-        )
-        if step == "wires" and min(config.crossbar.rows, config.crossbar.columns) > 1:
-            advice.append(
-                "smaller arrays (crossbar.columns and crossbar.rows are "
-                f"{config.crossbar.columns} and {config.crossbar.rows})"
-            )
-    return advice
-
-
-def _step(
-    name: str,
-    network: IMACNetwork,
-    outputs: list[Tensor],
-    software: list[Tensor],
-    labels: Tensor | None,
-    failures: int,
-    failed: Tensor | None = None,
-) -> AblationStep:
-    good = outputs[-1].new_ones(len(outputs[-1]), dtype=torch.bool) if failed is None else ~failed
-    errors = [
-        relative_error(found[good], wanted[good], layer.scaling.output_scale)
-        for layer, found, wanted in zip(
-            network.analog_layers(), outputs, software[1:], strict=True
-        )
-    ]
-    accuracy = float("nan")
-    if labels is not None:
-        volts = outputs[-1] / network.decode(torch.ones_like(outputs[-1]))
-        correct = (network.answers(volts).to(labels.device) == labels) & good.to(labels.device)
-        accuracy = float(correct.to(torch.float64).mean())
-    return AblationStep(name, accuracy, errors[-1], tuple(errors), failures)
 
 
 def _copy(
@@ -419,95 +450,43 @@ def _full_scale_ratio(layer: IMACLinear) -> float:
     return float(other.matrix.quantized().scale / before)
 
 
-def _unloaded(network: IMACNetwork, features: Tensor, *, circuit_curve: bool) -> list[Tensor]:
-    """Outputs of every layer, no wires, no loading; the circuit's own curve or the ideal one."""
-    found = []
-    value = features
-    for layer in network.analog_layers():
-        value = _through_curve(layer, value) if circuit_curve else layer(value)
-        found.append(value)
-    return found
+def _ideal_amplifiers(network: IMACNetwork) -> IMACNetwork:
+    """The network with amplifiers without offsets, swing and with unlimited gain; itself if so."""
+    ideal = {"offset": 0.0, "offset_spread": 0.0, "swing": None, "open_loop_gain": None}
+
+    def changed(config: Config) -> Config:
+        return config.replace(amplifier=config.amplifier.replace(**ideal))
+
+    if all(changed(layer.config) == layer.config for layer in network.analog_layers()):
+        return network
+    result = copy.deepcopy(network)
+    for layer in result.analog_layers():
+        layer.config, layer.matrix.offsets = changed(layer.config), None
+    return result
 
 
-def _through_curve(layer: IMACLinear, value: Tensor) -> Tensor:
-    vdd = layer.config.supplies.vdd
-    lines = torch.nn.functional.pad(value / layer.scaling.input_scale, (0, 1), value=1.0)
-    combined = vdd * lines @ layer.matrix.transfer().T
-    curve = transfer_curve(layer.neuron_spec(), combined.reshape(-1))
-    return layer.software_units(curve.reshape(combined.shape))
+def _without_wires(network: IMACNetwork) -> IMACNetwork:
+    result = copy.deepcopy(network)
+    for layer in result.analog_layers():
+        wires = layer.config.interconnect.replace(resistance=False)
+        layer.config = layer.config.replace(interconnect=wires)
+    return result
 
 
-def _parts_config(layer: IMACLinear, wires: Interconnect | None, whole: bool) -> Config:
-    config = layer.config
-    if wires is not None:
-        config = config.replace(interconnect=wires)
-    if whole:
-        size = Crossbar(rows=layer.matrix.rows, columns=layer.matrix.columns)
-        config = config.replace(crossbar=size)
-    return config
-
-
-def _solve(
-    network: IMACNetwork, inputs: Tensor, wires: Interconnect | None, whole: bool
-) -> Solution:
-    parts = []
-    for layer in network.analog_layers():
-        pair, gain = layer.matrix.conductances(), layer.matrix.gain()
-        if whole and layer.matrix.matched:
-            # One array instead of several: conductances that mean the same there.
-            single = copy.deepcopy(layer)
-            single.config = _parts_config(layer, None, whole=True)
-            single.config = single.config.replace(
-                amplifier=layer.config.amplifier.replace(gain=None)
-            )
-            single.matrix.choose_gain()
-            pair, gain = single.matrix.conductances(), single.matrix.gain()
-        parts.append((
-            build_crossbar(pair, _parts_config(layer, wires, whole), gain), layer.neuron_spec(),
-        ))  # fmt: skip
-    engine = network.segment.native
-    return engine.solve(engine.prepare(parts), network.voltages(inputs), power=False)
-
-
-@lasting()
-def layer_effects(network: IMACNetwork, worst: int = 10) -> tuple[LayerEffect, ...]:
-    """Effective weights of every layer's crossbars against the wanted ones.
-
-    Args:
-        network: A converted model.
-        worst: How many cells to name.
-
-    Raises:
-        ConversionError: ``worst`` is not positive.
-    """
-    if worst < 1:
-        raise ConversionError(f"worst = {worst} must be at least 1")
-    effects = []
-    for layer in network.analog_layers():
-        ports, _ = eliminate_layer(layer.matrix.crossbar())
-        effective = layer.matrix.weights_of(ports.transfer)
-        effective[:, :-1] /= layer.scaling.input_scale
-        bias = layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias
-        wanted = torch.cat([layer.weight, bias[:, None]], dim=1).to(torch.float64)
-        difference = effective - wanted
-        signal = wanted[:, :-1]
-        power = signal.square().sum().clamp(min=1e-300)
-        errors = deviation(effective, wanted)
-        order = difference.abs().reshape(-1).argsort(descending=True)[:worst].tolist()
-        columns = wanted.shape[1]
-        named = tuple(
-            (index // columns, index % columns, float(difference.reshape(-1)[index]))
-            for index in order
-        )
-        effects.append(
-            LayerEffect(
-                layer.name,
-                wanted,
-                effective,
-                errors.weights,
-                errors.bias,
-                float((effective[:, :-1] * signal).sum() / power),
-                named,
-            )
-        )
-    return tuple(effects)
+def _whole(network: IMACNetwork) -> IMACNetwork:
+    """The network with one array per layer and group, which means the same without wires."""
+    result = copy.deepcopy(network)
+    for layer in result.analog_layers():
+        matrix, config = layer.matrix, layer.config
+        slope = matrix.transfer_slope()
+        size = Crossbar(rows=matrix.rows // matrix.groups, columns=matrix.columns)
+        whole = config.replace(crossbar=size)
+        if matrix.matched:
+            layer.config = whole.replace(amplifier=config.amplifier.replace(gain=None))
+            matrix.choose_gain()
+        else:
+            layer.config = whole
+            factor = slope / matrix.transfer_slope() if slope > 0.0 else 1.0
+            gain = matrix.gain() * factor
+            layer.config = whole.replace(amplifier=config.amplifier.replace(gain=gain))
+    return result

@@ -11,16 +11,16 @@ from typing import Final
 import torch
 
 from imac_torch.config import Config, LayerConfig, Place, Unread
-from imac_torch.conversion.ablation import Losses, finer
 from imac_torch.conversion.layers import Source
+from imac_torch.conversion.losses import Losses, finer
 from imac_torch.errors import ConversionError, SettingWarning
 from imac_torch.model.linear import IMACLinear, Scaling
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.activations import Activation
-from imac_torch.periphery.neuron.choice import kind_for
+from imac_torch.periphery.neuron.choice import computes, kind_for
 
 __all__ = [
-    "Placed", "analog_layer", "check_names", "losses_of", "places_of", "trained_config",
+    "Placed", "analog_layer", "check_config", "losses_of", "places_of", "trained_config",
     "warn_of_unread",
 ]  # fmt: skip
 
@@ -81,12 +81,44 @@ def trained_config(layers: Sequence[Placed]) -> Config:
     return common.replace(layers=overrides)
 
 
-def check_names(config: Config, layers: Sequence[Placed]) -> None:
-    """Refuse settings of layers that there are not.
+def layer_config(
+    config: Config, path: str, index: int, count: int, activation: Activation
+) -> Config:
+    """What of a network's configuration holds for a layer.
+
+    The network's kind of neuron (with its sub-circuit or table) is for the activations that it
+    computes; others have their own kind, as they have without it.
+
+    Args:
+        config: The network's.
+        path: Of the layer.
+        index: Of the layer among the analog ones.
+        count: Of analog layers.
+        activation: What follows it.
+    """
+    own = config.for_layer(index, path, count)
+    said = "kind" in config.layers.get(path, LayerConfig()).neuron
+    if said or activation.function.read_out or computes(own.neuron.kind, activation):
+        return own
+    neuron = own.neuron.replace(kind=None, subcircuit=None, table=None)
+    return own.replace(neuron=neuron)
+
+
+def check_config(config: Config, layers: Sequence[Placed]) -> None:
+    """Refuse settings of layers that there are not, and a neuron that is nobody's.
 
     Raises:
         ConversionError: There are some.
     """
+    kind = config.neuron.kind
+    hidden = [
+        layer for layer in layers
+        if not layer.activation.function.read_out
+        and "kind" not in config.layers.get(layer.path, LayerConfig()).neuron
+    ]  # fmt: skip
+    if hidden and not any(computes(kind, layer.activation) for layer in hidden):
+        kind_for(hidden[0].activation, kind, where=hidden[0].path)
+
     paths = {layer.path for layer in layers}
     unknown = set(config.layers) - paths
     if unknown:
@@ -109,7 +141,7 @@ def places_of(layers: Sequence[Placed], config: Config) -> list[Place]:
     for index, layer in enumerate(layers):
         trained = layer.source.trained
         scaling = None if trained is None else trained.scaling
-        own = config.for_layer(index, layer.path, len(layers))
+        own = layer_config(config, layer.path, index, len(layers), layer.activation)
         kind = kind_for(layer.activation, own.neuron.kind, where=layer.path)
         places.append(
             Place(
@@ -175,7 +207,7 @@ def analog_layer(
         outputs,
         bias=source.bias is not None,
         activation=activation,
-        config=config.for_layer(index, path, count),
+        config=layer_config(config, path, index, count, activation),
         scaling=scaling,
         name=path,
         initialise=False,

@@ -16,29 +16,27 @@ network that was given, it stays as it was.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
 
 from imac_torch.base.progress import progress_bar
-from imac_torch.conversion.ablation import (
-    Losses,
-    activations,
-    attribute,
-    relative_error,
-    software_activations,
-)
-from imac_torch.conversion.search import HEADROOM, SAME, fit_rows, search
+from imac_torch.conversion.ablation import attribute
+from imac_torch.conversion.assumed import assume_ranges
+from imac_torch.conversion.losses import Losses
+from imac_torch.conversion.outputs import Outputs, activations, relative_error, runs_of
+from imac_torch.conversion.search import fit_rows, search
 from imac_torch.errors import ConversionError, MappingError
-from imac_torch.mapping.states import InputStatistics
+from imac_torch.model.inputs import Arguments
 from imac_torch.model.linear import IMACLinear, Scaling
-from imac_torch.model.network import IMACNetwork
-from imac_torch.model.segment import circuits_alone
+from imac_torch.model.network import Chain, IMACNetwork
+from imac_torch.model.segment import Segment, left_out
+from imac_torch.model.walk import walk
 from imac_torch.numeric.modes import lasting
+from imac_torch.results.solution import LayerSolution
 
 CLOSE: Final = 0.5
 """Error of a single output, relative to what varies in it, up to which a circuit carries it."""
@@ -46,14 +44,8 @@ CARRIED: Final = 0.9
 """Share of samples with the software model's largest output from which a circuit carries it."""
 CLOSE_ENOUGH: Final = 0.1
 """Error of outputs up to which other largest outputs are ties, more or less."""
-DIAGNOSED: Final = 100
-"""Samples that the steps' costs are looked up on, where a circuit does not carry its network."""
 ROUNDS: Final = 1
 """Repetitions of the row fits where a model is converted with samples."""
-CORNERS: Final = 256
-"""Input vectors that stand for data where there are none."""
-CORNER_MARGIN: Final = 1.5
-"""How much larger outputs may be for data; ReLUs that clip lose more than others that do not."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +59,7 @@ class LayerCalibration:
         gain: Of the amplifiers.
         error_before: Rms difference of the neurons' outputs from the software activations,
             relative to the activations' rms about their mean
-            (:func:`imac_torch.conversion.ablation.relative_error`), in the network that was given.
+            (:func:`imac_torch.conversion.outputs.relative_error`), in the network that was given.
             NaN where
             the circuit was not solved.
         error_after: The same in the network as it is now.
@@ -84,20 +76,29 @@ class LayerCalibration:
 @lasting()
 def calibrate(
     network: IMACNetwork,
-    batches: Iterable[Tensor] | Tensor,
+    batches: Iterable[Any] | Tensor | Mapping[str, Any],
     *,
     rounds: int = 3,
     trim: bool = True,
+    generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> tuple[LayerCalibration, ...]:
     """Adapt ranges, gains, mapping and trims of a network to data; it is changed in place.
 
+    Of a model of several circuits, one after the other in the order in which they are called, each
+    with :data:`imac_torch.model.walk.ROWS` of the input vectors that reach it behind those that are
+    calibrated already; its outputs are fitted to what software gives at the same places. A position
+    of a convolution, a time step, a token is such a vector.
+
     Args:
         network: A converted model whose layers have the mapping scheme 'matched'.
-        batches: Model inputs, (B, …) each; a few hundred samples are enough.
+        batches: Model inputs, (B, …) each; a few hundred samples are enough. Of a model of several
+            circuits as :func:`imac_torch.convert` takes ``samples``.
         rounds: Repetitions of the row fits.
         trim: Whether to fit rows (step 3). Without, the circuit is not solved at all, and what
             calibration did is not compared with what was before.
+        generator: What draws input vectors where there are several circuits; it is left as it was.
+            None: one seeded with 0.
         progress: Show a progress bar.
 
     Returns:
@@ -113,24 +114,28 @@ def calibrate(
             the steps of :func:`imac_torch.ablate` cost, and what would help.
     """
     losses = Losses()
-    records = fit(network, batches, losses, rounds=rounds, trim=trim, progress=progress)
+    chain = isinstance(network.model, Chain)
+    runs = runs_of(join_samples(cast("Iterable[Tensor]", batches)) if chain else batches)
+    records = fit(
+        network, runs, losses, rounds=rounds, trim=trim, generator=generator, progress=progress
+    )
     # Two frames more: what keeps tensors of other modes out wraps this function.
     losses.warn("what this circuit loses", stacklevel=3)
     return records
 
 
 @lasting()
-@circuits_alone
 def fit(
     network: IMACNetwork,
-    batches: Iterable[Tensor] | Tensor,
+    runs: Sequence[Arguments],
     losses: Losses,
     *,
     rounds: int = 3,
     trim: bool = True,
+    generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> tuple[LayerCalibration, ...]:
-    """:func:`calibrate`, which warns; this adds what is to be warned of to ``losses``."""
+    """:func:`calibrate` with arguments of runs; what is to be warned of is added to ``losses``."""
     layers = list(network.analog_layers())
     for layer in layers:
         if not layer.matrix.matched:
@@ -140,135 +145,285 @@ def fit(
             )
     if rounds < 0:
         raise MappingError(f"rounds = {rounds} must be at least 0")
-    inputs = join_samples(batches)
-    software = software_activations(network, network.features(inputs))
-    for layer, values in zip(layers, software[1:], strict=True):
-        if not bool(torch.isfinite(values).all()):
-            raise MappingError(
-                f"{layer.name}: the software layer's outputs are not all finite for these samples; "
-                "calibration needs numbers (did training diverge?)"
-            )
-    reach = float(software[0].abs().max()) / layers[0].scaling.input_scale
-    if reach > 1.0 + 1e-9:
-        raise ConversionError(
-            f"{layers[0].name}: inputs reach {reach:g} times supplies.input_scale; scale the data "
-            "or set supplies.input_scale"
-        )
+    chain = isinstance(network.model, Chain)
+    network.find_ranges(runs)
     if not trim:
-        assume_ranges(layers, [True] * len(layers), software[0])
-        given = found = None
-    else:
-        steady = partial(network.segment.reading, None)  # nothing is fitted to a read's noise
-        with steady():
-            given = _State.of(network, inputs, software)
-        try:
-            with steady(), progress_bar(
-                "calibrating", None, "circuits", shown=progress
-            ) as advance:
-                search(network, inputs, software, advance)
-                for index, layer in enumerate(layers):
-                    _trim(network, layer, index, inputs, software, rounds)
-                advance(1)
-                found = _State.of(network, inputs, software)
-        except BaseException:
-            given.restore(layers)
-            raise
-        if not found.better_than(given):
-            given.restore(layers)
-            found = given
-        for layer, error in zip(layers, found.errors, strict=True):
+        _assume(network, runs[0][0][0] if chain else None)
+        return _records(layers, None, None)
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    before = None if chain else _Whole.of(network, runs)
+    ranges = {path: segment.range.ends for path, segment in network.segments.items()}
+    given: dict[str, _State] = {}
+    found: dict[str, _State] = {}
+    try:
+        with progress_bar("calibrating", None, "circuits", shown=progress) as advance:
+            for path, *states in _calibrated(network, runs, rounds, generator, advance):
+                given[path], found[path] = states
+        network.find_converter_ranges(runs)
+        after = next(reversed(found.values())) if chain else _Whole.of(network, runs)
+        worse = before is not None and not after.better_than(before)
+    except BaseException:
+        _restore(network, given, ranges)
+        raise
+    if before is not None and worse:
+        _restore(network, given, ranges)
+        found, after = given, before
+    for path, state in found.items():
+        own = network.segments[path].analog_layers()
+        for layer, error in zip(own, state.errors, strict=True):
             layer.calibrated_error = error
-        _explain(network, found, inputs, losses)
-    nothing = [float("nan")] * len(layers)
+    _explain(network, after, runs, losses)
+    return _records(layers, _by_layer(network, given), _by_layer(network, found))
+
+
+def _records(
+    layers: Sequence[IMACLinear],
+    before: Mapping[str, float] | None,
+    after: Mapping[str, float] | None,
+) -> tuple[LayerCalibration, ...]:
+    nothing: Mapping[str, float] = {}
     return tuple(
         LayerCalibration(
             layer.name,
             layer.scaling.input_scale,
             layer.scaling.output_scale,
             layer.matrix.gain(),
-            before,
-            after,
+            (before or nothing).get(layer.name, math.nan),
+            (after or nothing).get(layer.name, math.nan),
         )
-        for layer, before, after in zip(
-            layers,
-            nothing if given is None else given.errors,
-            nothing if found is None else found.errors,
-            strict=True,
-        )
+        for layer in layers
     )
 
 
-def _explain(network: IMACNetwork, state: _State, inputs: Tensor, losses: Losses) -> None:
-    """Say where a network is lost that its circuit does not carry."""
-    error, agreement = state.errors[-1], float(state.agrees.to(torch.float64).mean())
-    if list(network.analog_layers())[-1].out_features == 1:
-        carried, answers = error <= CLOSE, ""
-    else:
-        carried = agreement >= CARRIED or error <= CLOSE_ENOUGH
+def _by_layer(network: IMACNetwork, states: Mapping[str, _State]) -> dict[str, float]:
+    return {
+        layer.name: error
+        for path, state in states.items()
+        for layer, error in zip(
+            network.segments[path].analog_layers(), state.errors, strict=True
+        )
+    }
+
+
+def _assume(network: IMACNetwork, inputs: Tensor | None) -> None:
+    """Ranges and statistics without solving; those of several circuits are known already."""
+    if inputs is not None:
+        layers = list(network.analog_layers())
+        features = network.features(inputs)
+        _check(network.segment, activations(layers, features), refuse=True)
+        assume_ranges(layers, [True] * len(layers), features)
+
+
+def _calibrated(
+    network: IMACNetwork,
+    runs: Sequence[Arguments],
+    rounds: int,
+    generator: torch.Generator,
+    advance: Callable[[int], None],
+) -> Iterator[tuple[str, _State, _State]]:
+    """Fit the circuits of a model; gives path, and the circuit before and after."""
+    with left_out(network):
+        for path, segment, wanted in _circuits(network, runs, generator):
+            yield (path, *_fit(segment, wanted, rounds, advance))
+
+
+def _circuits(
+    network: IMACNetwork, runs: Sequence[Arguments], generator: torch.Generator
+) -> Iterator[tuple[str, Segment, list[Tensor]]]:
+    """The circuits of a model, each with data.
+
+    Gives path, circuit, and a list: what it gets (R, G·N) when those before have been calibrated,
+    then what every layer is to give for it, float64.
+    """
+    if isinstance(network.model, Chain):
+        features = network.features(runs[0][0][0])
+        wanted = activations(list(network.analog_layers()), features)
+        ((path, segment),) = network.segments.items()
+        _check(segment, wanted, refuse=True)
+        yield path, segment, wanted
+        return
+    for item in walk(network, runs, generator, anew=True):
+        wanted = activations(list(item.segment.analog_layers()), item.software)
+        _check(item.segment, wanted, refuse=False)
+        yield item.path, item.segment, [item.rows.to(torch.float64), *wanted[1:]]
+
+
+def _check(segment: Segment, wanted: Sequence[Tensor], *, refuse: bool) -> None:
+    """Refuse data that nothing can be fitted to.
+
+    Args:
+        segment: The circuit.
+        wanted: Its inputs and what its layers give, in software.
+        refuse: Whether inputs beyond full scale are refused, too.
+    """
+    for layer, values in zip(segment.analog_layers(), wanted[1:], strict=True):
+        if not bool(torch.isfinite(values).all()):
+            raise MappingError(
+                f"{layer.name}: the software layer's outputs are not all finite for these samples; "
+                "calibration needs numbers (did training diverge?)"
+            )
+    reach = float(wanted[0].abs().max()) / segment.first.scaling.input_scale
+    if refuse and reach > 1.0 + 1e-9:
+        raise ConversionError(
+            f"{segment.first.name}: inputs reach {reach:g} times supplies.input_scale; scale the "
+            "data or set supplies.input_scale"
+        )
+
+
+def _fit(
+    segment: Segment, wanted: Sequence[Tensor], rounds: int, advance: Callable[[int], None]
+) -> tuple[_State, _State]:
+    """Fit one circuit; what is no better is taken back.
+
+    Args:
+        segment: The circuit.
+        wanted: Of :func:`_circuits`.
+        rounds: Of row fits.
+        advance: Called with every circuit that was solved.
+
+    Returns:
+        The circuit as it was given, and as it is now.
+    """
+    layers = list(segment.analog_layers())
+    with segment.reading(None):  # nothing is fitted to a read's noise
+        given = _State.of(segment, wanted)
+        try:
+            search(segment, wanted, advance)
+            for index, layer in enumerate(layers):
+                _trim(segment, layer, index, wanted, rounds)
+            advance(1)
+            found = _State.of(segment, wanted)
+        except BaseException:
+            given.restore(layers)
+            raise
+    if not found.better_than(given):
+        given.restore(layers)
+        found = given
+    return given, found
+
+
+def _explain(
+    network: IMACNetwork, whole: _Quality, runs: Sequence[Arguments], losses: Losses
+) -> None:
+    """Say where a network is lost that its circuits do not carry."""
+    agreement, answers = None, ""
+    if whole.agrees is not None:
+        agreement = float(whole.agrees.to(torch.float64).mean())
         answers = (
             f"{100 * (1.0 - agreement):.0f} % of the samples have another largest output "
             "than in software, and "
         )
-    if not carried:
-        losses.add(
-            f"calibrated, {answers}outputs are off by {100 * error:.0f} % (rms) of what varies in "
-            "them"
-        )
-        attribute(network, inputs[:DIAGNOSED], losses)
+    close = CLOSE if agreement is None else CLOSE_ENOUGH
+    if whole.error <= close or (agreement is not None and agreement >= CARRIED):
+        return
+    losses.add(
+        f"calibrated, {answers}outputs are off by {100 * whole.error:.0f} % (rms) of what varies "
+        "in them"
+    )
+    attribute(network, runs, losses)
 
 
 @dataclass(frozen=True)
-class _State:
-    """All that calibration changes in a network, and how good the whole circuit is with it.
+class _Quality:
+    """How close outputs are to software's.
 
     Attributes:
-        scalings: Of every layer.
-        buffers: Of every layer.
-        errors: As in :class:`LayerCalibration`.
-        agrees: (B,) bool, whether the largest output is the software model's.
+        error: :func:`relative_error`.
+        agrees: (B,) bool, whether the largest output is the same; None: there is one output, or
+            no vector of them.
     """
 
-    scalings: tuple[Scaling, ...]
-    buffers: tuple[dict[str, Tensor], ...]
-    errors: tuple[float, ...]
-    agrees: Tensor
+    error: float
+    agrees: Tensor | None
 
-    @classmethod
-    def of(cls, network: IMACNetwork, inputs: Tensor, software: Sequence[Tensor]) -> _State:
-        """The network as it is."""
-        layers = list(network.analog_layers())
-        solution = network.solve(inputs, power=False)
-        good = solution.converged
-        errors = []
-        for layer, state, wanted in zip(layers, solution.layers, software[1:], strict=True):
-            found = layer.software_units(state.outputs)
-            errors.append(relative_error(found[good], wanted[good], layer.scaling.output_scale))
-        same = solution.layers[-1].outputs.argmax(-1) == software[-1].argmax(-1)
-        return cls(
-            tuple(layer.scaling for layer in layers),
-            tuple(
-                {name: item.clone() for name, item in layer.named_buffers()} for layer in layers
-            ),
-            tuple(errors),
-            same & good,
-        )
-
-    def better_than(self, other: _State) -> bool:
+    def better_than(self, other: _Quality) -> bool:
         """Whether outputs are closer, and decisions not worse beyond chance.
 
         Decisions that differ between the two are as likely won as lost if neither is better; then
         their difference has the standard deviation of the square root of their number.
         """
+        if self.agrees is None or other.agrees is None:
+            return self.error < other.error
         lost = int((other.agrees & ~self.agrees).sum())
         won = int((self.agrees & ~other.agrees).sum())
-        return self.errors[-1] < other.errors[-1] and lost - won <= 2.0 * math.sqrt(lost + won)
+        return self.error < other.error and lost - won <= 2.0 * math.sqrt(lost + won)
 
-    def restore(self, layers: Sequence[IMACLinear]) -> None:
+
+class _Whole(_Quality):
+    """Of all of a model's outputs."""
+
+    @classmethod
+    def of(cls, network: IMACNetwork, runs: Sequence[Arguments]) -> _Whole:
+        """The network as it is, its borders included."""
+        found, wanted = (Outputs.of(network, runs, software=item) for item in (False, True))
+        return cls(found.error(wanted), found.agrees(wanted))
+
+
+@dataclass(frozen=True)
+class _State(_Quality):
+    """All that calibration changes in a circuit, and how good it is with it.
+
+    Attributes:
+        scalings: Of every layer.
+        buffers: Of every layer.
+        errors: As in :class:`LayerCalibration`.
+    """
+
+    scalings: tuple[Scaling, ...]
+    buffers: tuple[dict[str, Tensor], ...]
+    errors: tuple[float, ...]
+
+    @classmethod
+    def of(cls, segment: Segment, wanted: Sequence[Tensor]) -> _State:
+        """The circuit as it is."""
+        layers = list(segment.analog_layers())
+        solution = segment.solve(wanted[0], power=False)
+        good = solution.converged
+        errors, found = [], wanted[-1]
+        for layer, state, values in zip(layers, solution.layers, wanted[1:], strict=True):
+            found = layer.software_units(_volts(segment, layer, state))
+            errors.append(relative_error(found[good], values[good], layer.scaling.output_scale))
+        agrees = None
+        if len(layers[-1].weight) > 1:
+            agrees = (found.argmax(-1) == wanted[-1].argmax(-1)) & good
+        return cls(
+            errors[-1],
+            agrees,
+            tuple(layer.scaling for layer in layers),
+            tuple(
+                {name: item.clone() for name, item in layer.named_buffers()} for layer in layers
+            ),
+            tuple(errors),
+        )
+
+    def restore(self, layers: Iterable[IMACLinear]) -> None:
         """Put layers back into this state."""
         for layer, scaling, buffers in zip(layers, self.scalings, self.buffers, strict=True):
             layer.scaling = scaling
             for name, buffer in buffers.items():
                 layer.get_buffer(name).copy_(buffer)
+
+
+def _restore(
+    network: IMACNetwork,
+    states: Mapping[str, _State],
+    ranges: Mapping[str, tuple[float, float] | None],
+) -> None:
+    """Put circuits and the ranges of their converters back."""
+    for path, segment in network.segments.items():
+        if path in states:
+            states[path].restore(segment.analog_layers())
+        segment.range.ends = ranges[path]
+
+
+def _volts(segment: Segment, layer: IMACLinear, state: LayerSolution) -> Tensor:
+    """(R, M) V of a layer's outputs: those of its neurons, or what software makes of sums."""
+    if not segment.borders.by_partition:
+        return state.outputs
+    vdd, function = layer.config.supplies.vdd, layer.activation.function
+    if function.bounded:
+        return vdd * function.ideal(state.combined, *layer.threshold_and_slope(), vdd)
+    return vdd * function(state.combined / vdd)
 
 
 def join_samples(batches: Iterable[Tensor] | Tensor) -> Tensor:
@@ -283,105 +438,27 @@ def join_samples(batches: Iterable[Tensor] | Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _choose_range(
-    layer: IMACLinear, driven: Sequence[IMACLinear], outputs: Tensor, smallest: float
-) -> None:
-    """Least expected error of a layer and of the one that it drives, gains not being chosen yet."""
-    found = []
-    statistics = InputStatistics.of(outputs)
-    for factor in HEADROOM:
-        scale = smallest * factor / HEADROOM[0]
-        layer.scaling = replace(layer.scaling, output_scale=scale)
-        error = layer.matrix.least_expected_error()
-        for item in driven:
-            item.scaling = replace(item.scaling, input_scale=scale)
-            item.matrix.set_input_statistics(statistics.over(scale))
-            error = math.hypot(error, item.matrix.least_expected_error())
-            item.matrix.matched_gain.fill_(math.nan)
-        found.append((error, layer.scaling))
-    least = min(error for error, _ in found)
-    layer.scaling = next(scaling for error, scaling in found if error <= SAME * least)
-    layer.matrix.matched_gain.fill_(math.nan)
-
-
-@lasting()
-def assume_ranges(
-    layers: Sequence[IMACLinear],
-    which: Sequence[bool],
-    features: Tensor | None = None,
-) -> None:
-    """Ranges of layers before the circuit is solved, and what follows from them.
-
-    Without data, inputs are taken as independent and each at plus or minus full scale, which is
-    what images of dark backgrounds are like, and carried through the software layers. Circuits
-    whose gain is given and whose scheme does not solve for conductances have the range that their
-    gain gives them; ranges of the scheme 'matched' are larger than the outputs need where it is
-    expected to err less then.
-
-    Args:
-        layers: Of one network.
-        which: Layers that may be changed; the others have been trained or calibrated.
-        features: (B, N) inputs of the first layer, if there are data.
-    """
-    margin = HEADROOM[0]
-    if features is None:
-        margin = CORNER_MARGIN
-        generator = torch.Generator().manual_seed(0)
-        shape = (CORNERS, layers[0].in_features)
-        signs = torch.randint(0, 2, shape, generator=generator, device="cpu") * 2.0 - 1.0
-        features = signs.to(layers[0].weight.device) * layers[0].scaling.input_scale
-    software = activations(layers, features)
-    for index, (layer, free) in enumerate(zip(layers, which, strict=True)):
-        if not free:
-            continue
-        if index > 0:
-            scale = layers[index - 1].scaling.output_scale
-            layer.scaling = replace(layer.scaling, input_scale=scale)
-            if layer.matrix.matched:
-                layer.matrix.set_input_statistics(InputStatistics.of(software[index] / scale))
-        if layer.matrix.matched:
-            layer.matrix.trim.zero_()
-            layer.matrix.matched_gain.fill_(math.nan)
-        largest = float(software[index + 1].abs().max())
-        if layer.activation.scale is not None or not 0.0 < largest < math.inf:
-            continue
-        layer.scaling = replace(layer.scaling, output_scale=margin * largest)
-        if layer.matrix.matched:
-            after = zip(layers[index + 1 : index + 2], which[index + 1 : index + 2], strict=True)
-            driven = [item for item, changes in after if changes and item.matrix.matched]
-            _choose_range(layer, driven, software[index + 1], margin * largest)
-        elif not layer.matrix.matched and layer.config.amplifier.gain is not None:
-            slope = layer.matrix.transfer_slope()
-            if 0.0 < slope < math.inf:
-                scale = layer.scaling.output_scale / slope
-                layer.scaling = replace(layer.scaling, output_scale=scale)
-
-
 def _trim(
-    network: IMACNetwork,
-    layer: IMACLinear,
-    index: int,
-    inputs: Tensor,
-    software: Sequence[Tensor],
-    rounds: int,
+    segment: Segment, layer: IMACLinear, index: int, software: Sequence[Tensor], rounds: int
 ) -> None:
     """Fit the rows of one layer repeatedly; every row keeps its best trim."""
     best = torch.full((layer.out_features,), torch.inf, dtype=torch.float64, device="cpu")
     best = best.to(layer.matrix.trim.device)
     kept = layer.matrix.trim.clone()
     for step in range(rounds + 1):
-        solution = network.solve(inputs, power=False)
+        solution = segment.solve(software[0], power=False)
         good = solution.converged
         state = solution.layers[index]
+        outputs = _volts(segment, layer, state)[good]
         wanted = software[index + 1][good] / layer.scaling.output_scale
         wanted = wanted * layer.config.supplies.vdd
-        error = (state.outputs[good] - wanted).square().mean(0)
+        error = (outputs - wanted).square().mean(0)
         better = error < best
         best = torch.where(better, error, best)
         kept = torch.where(better[:, None], layer.matrix.trim, kept)
         if step < rounds:
             layer.matrix.trim.copy_(kept)
-            gain, offset = fit_rows(layer, state.combined[good], state.outputs[good], wanted)
+            gain, offset = fit_rows(layer, state.combined[good], outputs, wanted)
             target = layer.matrix.wanted_transfer()
             trimmed = target * gain[:, None]
             trimmed[:, -1] += offset / layer.config.supplies.vdd

@@ -13,17 +13,19 @@ from torch import Tensor, nn
 
 from imac_torch.circuit.engine import Engine
 from imac_torch.config import Config, Unread, WeightMapping, unread_settings
+from imac_torch.conversion.assumed import assume_ranges
 from imac_torch.conversion.building import (
     analog_layer,
-    check_names,
+    check_config,
     converts_alone,
     losses_of,
     places_of,
     trained_config,
     warn_of_unread,
 )
-from imac_torch.conversion.calibration import ROUNDS, assume_ranges, fit, join_samples
+from imac_torch.conversion.calibration import ROUNDS, fit, join_samples
 from imac_torch.conversion.graph.building import convert_graph, graph_layers
+from imac_torch.conversion.outputs import runs_of
 from imac_torch.conversion.plan import (
     SUPPORTED,
     NotAChainError,
@@ -93,7 +95,8 @@ def convert(
             nothing of ``supplies.input_scale`` and the samples need another one, it follows from
             them. Of models that are traced, full scales of all circuits, and what was traced is
             compared with the model; several inputs of a batch are a tuple, or a dict by name.
-        rounds: How often calibration goes through all layers.
+        rounds: How often calibration goes through all layers; of models that are traced, with 0
+            only full scales are taken.
         progress: Show calibration's progress bar; a graph with samples is programmed with one,
             which otherwise its first run does.
 
@@ -128,7 +131,7 @@ def convert(
             _refuse_unseen(model)
         return convert_graph(
             model, config, exclude=exclude, include=include, generator=generator, engine=engine,
-            samples=samples, otherwise=why, progress=progress,
+            samples=samples, rounds=rounds, otherwise=why, progress=progress,
         )  # fmt: skip
     features = None
     if samples is not None:
@@ -141,10 +144,10 @@ def convert(
     if any(alone) and len(alone) > 1:
         return convert_graph(
             model, config, exclude=exclude, include=None, generator=generator, engine=engine,
-            samples=samples, otherwise=None, progress=progress,
+            samples=samples, rounds=rounds, otherwise=None, progress=progress,
         )  # fmt: skip
     config = config if features is None else Fitting._of(plan, features).config(config)
-    check_names(config, plan.placed)
+    check_config(config, plan.placed)
     layers = []
     for index, (leaf, source, activation) in enumerate(plan.layers):
         layers.append(analog_layer(leaf.path, source, activation, config, index, len(plan.layers)))
@@ -170,10 +173,12 @@ def convert(
     own = (network, chain, chain.digital, segment, segment.layers, *segment.layers, chain.tail)
     for module in own:
         module.training = model.training
-    if samples is not None and _fits(layers, plain):
-        fit(network, samples, losses, rounds=rounds, progress=progress)
     if samples is not None:
-        network.find_converter_ranges([((samples,), {})])
+        runs = runs_of(samples)
+        if _fits(layers, plain):
+            fit(network, runs, losses, rounds=rounds, progress=progress)
+        else:
+            network.find_converter_ranges(runs)
     losses.warn("what this conversion loses", stacklevel=2)
     return network
 

@@ -35,9 +35,11 @@ class NotAChainError(ConversionError):
 
 
 SUPPORTED = (
-    "supported is an nn.Sequential (a subclass too, if it adds no forward of its own) that ends "
-    "in Linear layers with Sigmoid, Tanh, ReLU, InverterSigmoid or no activation, BatchNorm1d "
-    "before the activation, Dropout, Identity, Flatten, and a final (Log)Softmax"
+    "one circuit becomes of an nn.Sequential (a subclass too, if it adds no forward of its own) "
+    "that ends in Linear layers with Sigmoid, Tanh, ReLU, ReLU6, Hardtanh, InverterSigmoid or no "
+    "activation, BatchNorm1d before the activation, Dropout, Identity, Flatten, and a final "
+    "(Log)Softmax; of any other model every Linear, convolution, recurrent and attention layer "
+    "that its forward calls becomes one"
 )
 
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
-from imac_torch.conversion.ablation import relative_error
+from imac_torch.conversion.outputs import relative_error
 from imac_torch.dc.native import Eliminated
 from imac_torch.dc.network import eliminated
 from imac_torch.mapping.states import InputStatistics
 from imac_torch.model.linear import IMACLinear, Scaling
-from imac_torch.model.network import IMACNetwork
+from imac_torch.model.segment import Segment
 from imac_torch.periphery.neuron.base import NeuronSpec
 
 HEADROOM: Final = (1.25, 2.5, 5.0, 10.0, 20.0)
@@ -51,15 +51,20 @@ LARGEST_GAIN_STEP: Final = 1.3
 
 
 def search(
-    network: IMACNetwork,
-    inputs: Tensor,
+    segment: Segment,
     software: Sequence[Tensor],
     advance: Callable[[int], None],
 ) -> None:
-    """Leave the network with the gains and ranges whose trimmed circuit errs least."""
-    layers = list(network.analog_layers())
-    step = -(-len(inputs) // SEARCH_SAMPLES)
-    bench = _Bench(network, inputs[::step], software, [values[::step] for values in software])
+    """Leave a circuit with the gains and ranges with which it errs least, once it is trimmed.
+
+    Args:
+        segment: The circuit.
+        software: Its inputs (B, G·N), then what every layer is to give, in software units.
+        advance: Called with 1 for every circuit that was tried.
+    """
+    layers = list(segment.analog_layers())
+    step = -(-len(software[0]) // SEARCH_SAMPLES)
+    bench = _Bench(segment, software, [values[::step] for values in software])
     largest = [float(values.abs().max()) for values in software[1:]]
     ranged = [
         layer.activation.scale is None and top > 0.0
@@ -132,23 +137,21 @@ class _Bench:
     an offset, and those are fitted to the software model in front of the neurons.
 
     Args:
-        network: Its layers are changed.
-        inputs: (B, …) model inputs.
+        segment: Its layers are changed.
         known: Outputs of all software layers for all samples, the first layer's inputs first.
-        software: The same for ``inputs``.
+        software: The same for some of them.
     """
 
     def __init__(
-        self,
-        network: IMACNetwork,
-        inputs: Tensor,
-        known: Sequence[Tensor],
-        software: Sequence[Tensor],
+        self, segment: Segment, known: Sequence[Tensor], software: Sequence[Tensor]
     ) -> None:
-        self.network, self.software = network, software
-        self.layers = list(network.analog_layers())
-        self.volts = network.voltages(inputs)
-        self.statistics = [InputStatistics.of(values) for values in known[:-1]]
+        self.segment, self.software = segment, software
+        self.layers = list(segment.analog_layers())
+        self.volts = segment.voltages(software[0])
+        self.statistics = [
+            InputStatistics.of(layer.by_group(values))
+            for layer, values in zip(self.layers, known[:-1], strict=True)
+        ]
         self.memory: dict[tuple[int, float, float, float], _Built] = {}
         self.built = 0
         """Weights of all layers that were built."""
@@ -174,7 +177,7 @@ class _Bench:
                 crossbar = replace(layer.matrix.crossbar(), bend=None)
                 self.memory[key] = _Built(
                     (crossbar, layer.neuron_spec()),
-                    self.network.segment.native.eliminate(crossbar),
+                    self.segment.native.eliminate(crossbar),
                     layer.matrix.expected(gain).spread,
                 )
             found.append(self.memory[key])
@@ -187,7 +190,7 @@ class _Bench:
     @torch.no_grad()
     def error(self) -> float:
         """Relative error of the circuit's outputs with the rows' best factors and offsets."""
-        built, engine = self._now(), self.network.segment.native
+        built, engine = self._now(), self.segment.native
         prepared = engine.prepare(
             [item.part for item in built], [item.eliminated for item in built]
         )
@@ -195,8 +198,12 @@ class _Bench:
         good = volts.isfinite().all(-1)
         for index, (layer, ohmic) in enumerate(zip(self.layers, prepared.layers, strict=True)):
             vdd = layer.config.supplies.vdd
-            transfer = eliminated(ohmic, layer.name).ports.transfer
-            combined = volts @ transfer[:, :-1].T + vdd * transfer[:, -1]
+            lines = eliminated(ohmic, layer.name)
+            transfer = lines.ports.transfer
+            bias = vdd * transfer[..., None, :, -1]
+            combined = lines.by_groups(volts) @ transfer[..., :-1].mT + bias
+            if layer.groups > 1:
+                combined = combined.transpose(0, 1).flatten(1)
             wanted = self.software[index + 1] / layer.scaling.output_scale * vdd
             outputs = engine.neuron_outputs(prepared, index, combined)
             good = good & outputs.isfinite().all(-1)

@@ -15,7 +15,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 from imac_torch.datasets.batches import check_labels, chosen
 from imac_torch.errors import DataError
 
-__all__ = ["Accuracy", "Metric", "Scorer", "samples_of", "scorer", "tensors_in", "unsolved"]
+__all__ = [
+    "Accuracy", "Metric", "Scorer", "samples_in_run", "samples_of", "scorer", "tensors_in",
+    "unsolved",
+]  # fmt: skip
 
 Part = TypeVar("Part")
 
@@ -203,3 +206,15 @@ def unsolved(outputs: Any, count: int) -> Tensor:  # noqa: ANN401 - what models 
 def tensors_in(value: Any) -> list[Tensor]:  # noqa: ANN401 - what models give and take
     """Tensors in tuples, lists and dicts, in order."""
     return [item for item in tree_leaves(value) if isinstance(item, Tensor)]
+
+
+def samples_in_run(arguments: Any) -> int:  # noqa: ANN401 - what models take
+    """Samples of a run: the length of the first tensor among its arguments.
+
+    Raises:
+        DataError: There is none.
+    """
+    tensors = tensors_in(arguments)
+    if not tensors or not tensors[0].ndim:
+        raise DataError("there is no tensor with samples among the inputs")
+    return len(tensors[0])

@@ -24,7 +24,7 @@ from imac_torch.mapping.quantization import join_bias, percent
 from imac_torch.model.matrix import ProgrammedMatrix, Target
 from imac_torch.model.state import pack, rename, unpack
 from imac_torch.numeric.modes import lasting
-from imac_torch.periphery.activations import IDENTITY, Activation
+from imac_torch.periphery.activations import IDENTITY, Activation, Unbounded
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.choice import kind_for
 
@@ -86,7 +86,7 @@ class IMACLinear(nn.Module):
         matrix: The devices, read-outs and gain: :class:`imac_torch.model.matrix.ProgrammedMatrix`.
         driver_resistance: Ω, of what drives the lines: see :func:`connect`.
         calibrated_error: Of its outputs, when it was calibrated, as
-            :func:`imac_torch.conversion.ablation.relative_error` has it; None: it was not.
+            :func:`imac_torch.conversion.outputs.relative_error` has it; None: it was not.
         foreign: The file that this layer came from, while it may not name further ones.
 
     Raises:
@@ -152,6 +152,10 @@ class IMACLinear(nn.Module):
     def lines(self) -> int:
         """G·N, input lines without those of the bias."""
         return self.groups * self.in_features
+
+    def by_group(self, rows: Tensor) -> Tensor:
+        """(R·G, N) of input vectors (R, G·N): those of its groups, one after the other."""
+        return rows.reshape(-1, self.in_features)
 
     @property
     def name(self) -> str:
@@ -259,12 +263,24 @@ class IMACLinear(nn.Module):
         combined = vdd * (lines @ transfer.transpose(-1, -2))
         if self.groups > 1:
             combined = combined.flatten(-3)
-        threshold, slope = self.threshold_and_slope()
-        function = self.activation.function
-        result = function.ideal(combined, threshold, slope, vdd)
-        if not function.bounded:
-            result = result * self.scaling.output_scale
+        result = self.ideal(combined)
         return result.to(x.dtype) if x.is_floating_point() else result
+
+    def ideal(self, combined: Tensor) -> Tensor:
+        """What ideal neurons make of combined read-outs (V), in software units; any shape."""
+        function, vdd = self.activation.function, self.config.supplies.vdd
+        result = function.ideal(combined, *self.threshold_and_slope(), vdd)
+        return result if function.bounded else result * self.scaling.output_scale
+
+    def limited(self, outputs: Tensor) -> Tensor:
+        """Outputs in software units as they are where a circuit cuts them off at its supplies."""
+        function = self.activation.function
+        if not isinstance(function, Unbounded):
+            return outputs
+        vdd, scale = self.config.supplies.vdd, self.scaling.output_scale
+        volts = outputs * (vdd / scale)
+        cut = function.limit(volts, vdd)
+        return torch.where(cut == volts, outputs, cut * (scale / vdd))
 
     @lasting()
     def effective_weights(self) -> tuple[Tensor, Tensor]:

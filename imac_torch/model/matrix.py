@@ -313,6 +313,20 @@ class ProgrammedMatrix(nn.Module):
         return self.config.device.varies or self.config.amplifier.offset_spread > 0.0
 
     @lasting()
+    def draw_offsets(self, generator: torch.Generator | None = None) -> None:
+        """Take other amplifiers; see :meth:`draw`."""
+        self.offsets = self._no_offsets()
+        if self.offsets is None:
+            return
+        spread = self.config.amplifier.offset_spread
+        if generator is None:
+            raise ConversionError(
+                f"{self.name}: amplifier.offset_spread = {spread} needs a torch.Generator: "
+                "convert(..., generator=torch.Generator().manual_seed(0))"
+            )
+        self.offsets = spread * draw_normal(self.offsets, generator)
+
+    @lasting()
     def draw(self, generator: torch.Generator | None = None) -> None:
         """Take other devices and amplifiers, of the configuration's spreads; they stay.
 
@@ -324,15 +338,7 @@ class ProgrammedMatrix(nn.Module):
         """
         device, model = self.config.device, DeviceModel.of(self.config.device)
         self.devices = ()
-        self.offsets = self._no_offsets()
-        if self.offsets is not None:
-            spread = self.config.amplifier.offset_spread
-            if generator is None:
-                raise ConversionError(
-                    f"{self.name}: amplifier.offset_spread = {spread} needs a torch.Generator: "
-                    "convert(..., generator=torch.Generator().manual_seed(0))"
-                )
-            self.offsets = spread * draw_normal(self.offsets, generator)
+        self.draw_offsets(generator)
         if not model.effects:
             return
         source = torch.Generator() if generator is None else generator

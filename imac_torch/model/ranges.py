@@ -132,7 +132,7 @@ class Reach:
             if layer.matrix.matched:
                 layer.matrix.matched_gain.fill_(math.nan)  # to be chosen for these scales
             if layer.matrix.matched and self.rows:
-                rows = self.rows[index] / layer.scaling.input_scale
+                rows = layer.by_group(self.rows[index]) / layer.scaling.input_scale
                 layer.matrix.set_input_statistics(InputStatistics.of(rows))
             before = layer
             if layer.activation.scale is not None or not 0.0 < self.outputs[index] < math.inf:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from typing import Any, Concatenate, Final, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import ParamSpec
 
 from imac_torch.config import Config
 from imac_torch.dc.native import Native
@@ -22,10 +21,6 @@ from imac_torch.model.positions import Vectors, positions_of
 from imac_torch.model.state import pack, unpack
 from imac_torch.numeric.modes import lasting, ordinary, refuse_transforms
 from imac_torch.periphery.neuron.behavioural import BehaviouralNeuron
-
-Made = TypeVar("Made")
-Model = TypeVar("Model", bound=nn.Module)
-Arguments = ParamSpec("Arguments")
 
 INPUTS: Final = ""
 """In :attr:`Segment.scaled`: no layer has this name."""
@@ -62,7 +57,7 @@ class Segment(AnalogChain):
             leave its supplies; else they are refused.
         stand_in: What :meth:`forward` does instead of its own, if anything.
         range: The voltages that converters tell apart.
-        exact: Whether driver and converter are left out, see :func:`circuits_alone`.
+        exact: Whether driver and converter are left out, see :func:`left_out`.
 
     Raises:
         ConversionError: There is no layer, or shapes do not chain.
@@ -327,21 +322,15 @@ def _computed(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in NARROW else dtype
 
 
-def circuits_alone(
-    analysis: Callable[Concatenate[Model, Arguments], Made],
-) -> Callable[Concatenate[Model, Arguments], Made]:
-    """For functions of a model that ask about its circuits: drivers and converters are left out."""
-
-    @wraps(analysis)
-    def run(model: Model, /, *arguments: Arguments.args, **options: Arguments.kwargs) -> Made:
-        segments = [part for part in model.modules() if isinstance(part, Segment)]
-        before = [segment.exact for segment in segments]
-        try:
-            for segment in segments:
-                segment.exact = True
-            return analysis(model, *arguments, **options)
-        finally:
-            for segment, exact in zip(segments, before, strict=True):
-                segment.exact = exact
-
-    return run
+@contextmanager
+def left_out(model: nn.Module) -> Iterator[None]:
+    """Leave drivers and converters out for a while, for what is about circuits alone."""
+    segments = [part for part in model.modules() if isinstance(part, Segment)]
+    before = [segment.exact for segment in segments]
+    try:
+        for segment in segments:
+            segment.exact = True
+        yield
+    finally:
+        for segment, exact in zip(segments, before, strict=True):
+            segment.exact = exact

@@ -24,7 +24,9 @@ from imac_torch.model.positions import Positions
 from imac_torch.model.segment import Segment
 from imac_torch.numeric.modes import lasting
 
-__all__ = ["ROWS", "Drawn", "Reached", "places", "reached", "vectors_at", "walk", "watching"]
+__all__ = [
+    "ROWS", "Drawn", "Reached", "draws", "places", "reached", "vectors_at", "walk", "watching",
+]  # fmt: skip
 
 ROWS: Final = 512
 """Input vectors of a circuit that stand for all of a run."""
@@ -168,9 +170,16 @@ class Reached:
     uses: int
 
 
-def _draws(
+def draws(
     segments: Mapping[str, Segment], most: int, generator: torch.Generator
 ) -> dict[str, Drawn]:
+    """Draws for all circuits of a model.
+
+    Args:
+        segments: By path.
+        most: Vectors per circuit.
+        generator: It is left as it was, so that the next draws are of the same places.
+    """
     state = generator.get_state()
     found = {}
     for path in segments:
@@ -206,7 +215,7 @@ def reached(
         By path, in the order in which circuits are first called; those that are not are left out.
     """
     segments = network.segments
-    drawn = _draws(segments, most, generator)
+    drawn = draws(segments, most, generator)
     order: dict[str, Drawn] = {}
 
     def stop(path: str) -> Any:  # noqa: ANN401 - torch's type of hooks

@@ -20,13 +20,9 @@ from imac_torch.base.files import (
     write_tensors,
     write_text,
 )
-from imac_torch.conversion.ablation import (
-    LayerEffect,
-    ablate,
-    layer_effects,
-    relative_error,
-    software_activations,
-)
+from imac_torch.conversion.ablation import ablate
+from imac_torch.conversion.layer_effects import LayerEffect, layer_effects
+from imac_torch.conversion.outputs import relative_error, software_activations
 from imac_torch.datasets.batches import labelled_batches
 from imac_torch.dc.ir_drop import cell_voltages
 from imac_torch.dc.network import eliminated
@@ -52,7 +48,11 @@ EFFECTS: Final = {
     "loading": "loading of layers by the next",
     "wires": "wires of undivided arrays",
     "partitioning": "partitioning",
+    "amplifiers": "offsets, swing and gain of amplifiers",
     "calibration": "trims of calibration: the circuit",
+    "drivers": "rounding by drivers",
+    "converters": "rounding by converters",
+    "noise": "noise",
 }
 """Steps of the ablation in words."""
 
@@ -86,7 +86,7 @@ class LayerAnalysis:
         swing: Mean V between the largest and smallest neuron input of a sample.
         map_note: Why there are no maps; empty where there are.
         output_error: Rms difference of the outputs from the software layer's, relative to what
-            varies in those (:func:`imac_torch.conversion.ablation.relative_error`).
+            varies in those (:func:`imac_torch.conversion.outputs.relative_error`).
     """
 
     name: str

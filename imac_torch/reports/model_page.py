@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import tomli_w
 
 from imac_torch.base.files import write_text
+from imac_torch.conversion.ablation import AblationStep
 from imac_torch.model.network import IMACNetwork
+from imac_torch.reports.analysis import EFFECTS
 from imac_torch.reports.charts import bars
 from imac_torch.reports.html_report import saved_in, template_environment
 from imac_torch.reports.model_report import HEADINGS, ModelReport
@@ -20,6 +24,7 @@ def write_model_report(
     report: ModelReport,
     *,
     network: IMACNetwork | None = None,
+    ablation: Sequence[AblationStep] = (),
     title: str = "Analog network",
 ) -> Path:
     """Write ``report.html``, ``report.json`` and the network into a new directory.
@@ -28,6 +33,7 @@ def write_model_report(
         directory: New, or without a report.
         report: What :func:`imac_torch.evaluate` gave.
         network: Saved beside it as ``network.safetensors``, if given.
+        ablation: What :func:`imac_torch.ablate` gave, for the page.
         title: Heading of the page.
 
     Returns:
@@ -37,14 +43,21 @@ def write_model_report(
         DataError: The directory holds a report already, or cannot be written.
     """
     with saved_in(directory, report, network) as directory:
-        return write_text(directory / "report.html", render_model_report(report, title=title))
+        page = render_model_report(report, ablation=ablation, title=title)
+        return write_text(directory / "report.html", page)
 
 
-def render_model_report(report: ModelReport, *, title: str = "Analog network") -> str:
+def render_model_report(
+    report: ModelReport,
+    *,
+    ablation: Sequence[AblationStep] = (),
+    title: str = "Analog network",
+) -> str:
     """The page as text.
 
     Args:
         report: The evaluation.
+        ablation: Steps from software to the circuits, or nothing.
         title: Heading of the page.
     """
     rows = dict(report.rows())
@@ -70,6 +83,20 @@ def render_model_report(report: ModelReport, *, title: str = "Analog network") -
                 unit="J",
                 label="energy per sample by circuit",
             ),
+            ablation=[
+                (
+                    EFFECTS[step.name], step.name,
+                    "–" if math.isnan(step.score) else f"{step.score:.4g}",
+                    f"{100 * step.output_error:.2f} %",
+                )
+                for step in ablation
+            ],
+            ablation_chart=bars(
+                {step.name: {"error": step.output_error} for step in ablation},
+                label="error of outputs, effect by effect", percent=True,
+            )
+            if ablation
+            else "",
             headings=HEADINGS,
             rows=[item.row() for item in report.segments],
             run=[*rows.items(), *report.environment.items()],

@@ -67,6 +67,10 @@ class SegmentFigures:
             ``converters``, ``sums`` in software.
         latency: s per sample, one use after the other in every copy.
         area: m², of arrays and neurons and of its borders, by part.
+        settling: What was measured in time (:class:`imac_torch.study.settling.Settling`), by name;
+            empty: nothing.
+        settled: s per sample like ``latency``, but with the longest measured settling time in the
+            place of ``timing.period``. NaN: not measured.
     """
 
     path: str
@@ -79,6 +83,8 @@ class SegmentFigures:
     energy: Mapping[str, float]
     latency: float
     area: Mapping[str, float]
+    settling: Mapping[str, float] = field(default_factory=dict)
+    settled: float = math.nan
 
     def row(self) -> tuple[str, ...]:
         """Cells of the table under :data:`HEADINGS`."""
@@ -90,9 +96,16 @@ class SegmentFigures:
             _percent(self.error),
             quantity(self.power["total"], "W") if self.power else "–",
             quantity(_total(self.energy), "J"),
-            quantity(self.latency, "s"),
+            self._time(),
             f"{1e12 * _total(self.area):.4g} µm²",
         )
+
+
+    def _time(self) -> str:
+        text = quantity(self.latency, "s")
+        if self.settling:
+            text += f" (settled {quantity(self.settled, 's')})"
+        return text
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,9 @@ class ModelReport:
             or no classification.
         segments: The circuits, in the model's order.
         latency: s per sample, along the longest way through the circuits. Software takes none.
+            Every use of a circuit takes ``timing.period`` and what its borders need.
+        settled: The same with every circuit's longest measured settling time in the place of the
+            period; NaN: not measured (``timing=True``).
         tensors: ``labels``, ``predictions``, ``reference`` (B,) of classifications.
         config: What the circuits were built with, complete.
         layers: Rows of the conversion table.
@@ -130,6 +146,7 @@ class ModelReport:
     seed: int | None
     seconds: float
     stopped: str = ""
+    settled: float = math.nan
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -162,6 +179,7 @@ class ModelReport:
             "mean_energy": self.energy()["total"],
             "energy": self.energy(),
             "latency": self.latency,
+            "settled_latency": self.settled,
             "area": self.area(),
             "seconds": self.seconds,
             "segments": [asdict(item) for item in self.segments],
@@ -203,9 +221,31 @@ class ModelReport:
         rows += [
             ("energy per sample", quantity(total, "J") + (f" ({parts})" if parts else "")),
             ("latency per sample", f"{quantity(self.latency, 's')}, software not counted"),
+            *self._timed(),
             ("area", f"{1e6 * self.area()['total']:.4g} mm²"),
             ("wall time", f"{self.seconds:.2f} s"),
         ]
+        return rows
+
+    def _timed(self) -> list[tuple[str, str]]:
+        measured = [item for item in self.segments if item.settling]
+        if not measured:
+            return []
+        slowest = max(measured, key=lambda item: item.settling["worst"])
+        rows = [(
+            "latency, settled",
+            f"{quantity(self.settled, 's')}: each circuit as long as it took at most; slowest "
+            f"{slowest.path}, {quantity(slowest.settling['worst'], 's')}",
+        )]  # fmt: skip
+        late = [item for item in measured if item.settling["unsettled"]]
+        if late:
+            worst = max(late, key=lambda item: item.settling["unsettled"])
+            few, of = worst.settling["unsettled"], worst.settling["vectors"]
+            rows.append((
+                "warning",
+                f"at the end of timing.period {len(late)} circuits have not settled: "
+                f"{worst.path} for {few:g} of {of:g} vectors",
+            ))
         return rows
 
     def _told(self, value: float) -> str:
@@ -263,6 +303,7 @@ class ModelReport:
                 seed=content["seed"],
                 seconds=content["seconds"],
                 stopped=content["stopped"],
+                settled=_number(content.get("settled"), math.nan),
                 tensors=tensors,
             )
             str(found)  # what is of another type shows here
@@ -282,7 +323,7 @@ def is_model_report(directory: str | Path) -> bool:
 
 def _plain(report: ModelReport) -> dict[str, Any]:
     names = ("samples", "failures", "agreement", "latency", "engine", "environment", "seed",
-             "seconds", "stopped")  # fmt: skip
+             "seconds", "stopped", "settled")  # fmt: skip
     return {
         **{name: getattr(report, name) for name in names},
         "score": asdict(report.score),
@@ -295,8 +336,17 @@ def _plain(report: ModelReport) -> dict[str, Any]:
 def _segment(content: Mapping[str, Any]) -> SegmentFigures:
     values = dict(content)
     values["layers"] = tuple(values["layers"])
-    values["error"] = math.nan if values["error"] is None else values["error"]
+    values["error"] = _number(values["error"], math.nan)
+    timed = values.get("settling", {})
+    # JSON has no infinity: where there is a measurement without a time, it never settled.
+    never = math.inf if timed else math.nan
+    values["settled"] = _number(values.get("settled"), never)
+    values["settling"] = {name: _number(value, math.inf) for name, value in timed.items()}
     return SegmentFigures(**values)
+
+
+def _number(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
 
 
 def _total(parts: Mapping[str, float]) -> float:

@@ -74,8 +74,9 @@ def evaluate(
         engine: None for the network's own.
         first: Samples to skip.
         limit: Samples to take, None for all.
-        timing: Of one circuit only.
-        noise: Likewise.
+        timing: See :func:`evaluate_circuit`; of several circuits it is how long each takes to
+            settle, and with that the model's latency.
+        noise: Of one circuit only.
         generator: Where noise comes from.
         seed: For the record.
         progress: Show a progress bar.
@@ -86,18 +87,13 @@ def evaluate(
 
     Raises:
         DataError: See :func:`evaluate_circuit` and :func:`evaluate_model`.
-        SolverError: Likewise; or ``timing`` or ``noise`` with several circuits.
+        SolverError: Likewise; or ``noise`` with several circuits.
     """
     if metric is None and isinstance(network.model, Chain):
         return evaluate_circuit(
             network, loader, reference=reference, engine=engine, first=first, limit=limit,
             timing=timing, noise=noise, generator=generator, seed=seed, progress=progress,
         )  # fmt: skip
-    if timing:
-        raise SolverError(
-            "transients are of one circuit: measure one of network.segments with inputs that "
-            "reach it, network.segments[path].measure(rows); latency by segment is in the report"
-        )
     if noise:
         raise SolverError(
             "noise is drawn for one circuit, not yet for models of several: "
@@ -105,7 +101,7 @@ def evaluate(
         )
     return evaluate_model(
         network, loader, reference=reference, metric=metric, engine=engine, first=first,
-        limit=limit, seed=seed, progress=progress,
+        limit=limit, timing=timing, seed=seed, progress=progress,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,14 @@ from torch.utils._pytree import tree_map_only
 from imac_torch.base.progress import progress_bar
 from imac_torch.circuit.engine import Engine
 from imac_torch.datasets.batches import samples_in, taken
-from imac_torch.datasets.metrics import Metric, Scorer, samples_of, scorer, tensors_in, unsolved
+from imac_torch.datasets.metrics import (
+    Metric,
+    Scorer,
+    samples_in_run,
+    samples_of,
+    scorer,
+    unsolved,
+)
 from imac_torch.errors import DataError, SolverError
 from imac_torch.model.inputs import Arguments, arguments_of
 from imac_torch.model.network import IMACNetwork, evaluating
@@ -24,6 +31,8 @@ from imac_torch.reports.model_report import ModelReport, Score
 from imac_torch.reports.report import environment
 from imac_torch.study.interruption import keeping
 from imac_torch.study.segments import Watch, critical_path
+from imac_torch.study.settling import check_measurable
+from imac_torch.transient.options import TimingOptions
 
 __all__ = ["evaluate_model"]
 
@@ -38,6 +47,7 @@ def evaluate_model(
     engine: Engine | None = None,
     first: int = 0,
     limit: int | None = None,
+    timing: bool | TimingOptions = False,
     area: AreaModel | str = "imac-sim",
     seed: int | None = None,
     progress: bool = True,
@@ -53,6 +63,8 @@ def evaluate_model(
         engine: None for the network's own.
         first: Samples to skip.
         limit: Samples to take, None for all.
+        timing: Whether to measure how long every circuit takes to settle, with transients of some
+            of the input vectors that have reached it (``TimingOptions.samples``; 16 of each).
         area: Model of the arrays' area, or its name.
         seed: Seed that the run's randomness came from, for the record.
         progress: Show a progress bar.
@@ -60,11 +72,18 @@ def evaluate_model(
     Raises:
         DataError: The loader's batches are no such pairs, there are too few samples, or outputs
             are not what the score is of.
-        SolverError: Not a single sample was solved.
+        SolverError: Not a single sample was solved; ``timing`` with another engine, or of a circuit
+            whose transients are not what its latency is.
 
     Whatever ends the run midway has the report of the samples that were finished before in its
     ``report``.
     """
+    options = TimingOptions() if timing is True else timing or None
+    if options is not None:
+        if not (network.engine if engine is None else engine).measures_time:
+            raise SolverError("timing is measured by the native engine; leave engine out")
+        for path, segment in network.segments.items():
+            check_measurable(path, segment)
     run = _Run(network, scorer(metric), None if reference is None else scorer(metric), area, seed)
     total = samples_in(loader, first, limit)
     with keeping(lambda: run.samples, run.report), _engine(network, engine), evaluating(
@@ -77,7 +96,12 @@ def evaluate_model(
             wanted = None if reference is None else reference(*moved[0], **moved[1])
             run.add(outputs, wanted, targets, count)
             advance(count)
-        return run.report()
+        if options is None:
+            return run.report()
+        with progress_bar(
+            "transients", len(network.segments), "circuits", shown=progress
+        ) as measured:
+            return run.report(timing=options, advance=measured)
 
 
 @dataclass
@@ -127,14 +151,22 @@ class _Run:
         self.failures += int(bad.sum())
         self.samples += count
 
-    def report(self, stopped: str = "") -> ModelReport:
+    def report(
+        self,
+        stopped: str = "",
+        *,
+        timing: TimingOptions | None = None,
+        advance: Callable[[int], None] | None = None,
+    ) -> ModelReport:
         """Of what has been evaluated.
 
         Args:
             stopped: What ended the run early.
+            timing: How circuits are measured in time; None: they are not.
+            advance: Called with 1 for every circuit that was.
 
         Raises:
-            SolverError: Not a single sample was solved.
+            SolverError: Not a single sample was solved, or a circuit could not be measured.
         """
         if self.failures == self.samples:
             raise SolverError(
@@ -142,7 +174,7 @@ class _Run:
                 "network.segments[...].solve(rows)"
             )
         network = self.network
-        segments = self.watch.figures(self.area)
+        segments = self.watch.figures(self.area, timing, advance)
         tensors = self.circuit.tensors()
         agreement = None
         if tensors and self.software is not None:
@@ -158,6 +190,7 @@ class _Run:
             agreement=agreement,
             segments=segments,
             latency=critical_path(network.model, {item.path: item.latency for item in segments}),
+            settled=critical_path(network.model, {item.path: item.settled for item in segments}),
             config=network.config,
             layers=network.records,
             engine=_described(network),
@@ -185,10 +218,7 @@ def _batches(
                 f"or a dict, got a {type(batch).__name__}"
             )
         arguments = arguments_of(batch[0])
-        tensors = tensors_in(arguments)
-        if not tensors or not tensors[0].ndim:
-            raise DataError(f"{where}: there is no tensor among its inputs")
-        count = len(tensors[0])
+        count = samples_in_run(arguments)
         return (arguments, batch[1], count), count
 
     def cut(

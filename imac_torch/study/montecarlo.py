@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from imac_torch.circuit.crossbar import build_crossbar
+from imac_torch.conversion.outputs import Outputs, Scored
 from imac_torch.datasets.batches import check_labels
+from imac_torch.datasets.metrics import Metric
 from imac_torch.devices.model import READ_MULTIPLIER, DeviceModel, DeviceSample, reader
 from imac_torch.errors import MappingError
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.model.linear import IMACLinear
-from imac_torch.model.network import IMACNetwork
+from imac_torch.model.network import Chain, IMACNetwork
 from imac_torch.numeric.budget import fitting, require_memory, sample_bytes
 from imac_torch.numeric.forecast import Forecast
 from imac_torch.numeric.modes import lasting
@@ -54,10 +57,13 @@ class MonteCarloResult:
 
     Attributes:
         accuracy: (S,) share of correct labels per sample, NaN without labels.
-        power: (S,) W, mean total power over the images of the sample.
-        error: (S,) V, rms difference of the outputs from those of nominal devices.
+        power: (S,) W, mean total power over the images of the sample; NaN of models of several
+            circuits, which work one after the other: ``evaluate(realise(sample), loader)``.
+        error: (S,) V, rms difference of the outputs from those of nominal devices; of models of
+            several circuits and with a metric in the units of their outputs.
         converged: (S,) share of images that converged; the others do not count as correct.
-        outputs: (S, B, M) V where they were asked for, or None.
+        outputs: (S, B, M) V where they were asked for, or None; likewise.
+        score: (S,) by the metric that was given; without one it is the accuracy.
     """
 
     accuracy: Tensor
@@ -65,10 +71,32 @@ class MonteCarloResult:
     error: Tensor
     converged: Tensor
     outputs: Tensor | None
+    score: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence[MonteCarloResult]) -> MonteCarloResult:
+        """Results of runs that continue each other as one.
+
+        Raises:
+            MappingError: There is none.
+        """
+        if not parts:
+            raise MappingError("there are no results to join")
+        kept = [part.outputs for part in parts if part.outputs is not None]
+        accuracy, power, error, converged, score = (
+            torch.cat([getattr(part, name) for part in parts])
+            for name in ("accuracy", "power", "error", "converged", "score")
+        )
+        outputs = torch.cat(kept) if len(kept) == len(parts) else None
+        return cls(accuracy, power, error, converged, outputs, score)
 
     def mean_accuracy(self, confidence: float = 0.95) -> Interval:
         """Mean accuracy over devices with the interval of the normal approximation."""
         return mean_interval(self.accuracy, confidence)
+
+    def mean_score(self, confidence: float = 0.95) -> Interval:
+        """Mean of the metric, likewise."""
+        return mean_interval(self.score, confidence)
 
     def mean_power(self, confidence: float = 0.95) -> Interval:
         """Mean power, W, likewise."""
@@ -134,12 +162,12 @@ class MonteCarlo:
     def __post_init__(self) -> None:
         """Refuse samples that would all be the same."""
         if self.model is None and not any(
-            layer.config.device.varies for layer in self.network.analog_layers()
+            layer.matrix.varies for layer in self.network.analog_layers()
         ):
             raise MappingError(
-                "the network's configuration says nothing of what happens to devices "
-                "(device.variation, device.effects): give a model, MonteCarlo(network, "
-                "DeviceModel((LogNormal(0.05),)))"
+                "the network's configuration says nothing of what happens to devices or amplifiers "
+                "(device.variation, device.effects, amplifier.offset_spread): give a model, "
+                "MonteCarlo(network, DeviceModel((LogNormal(0.05),)))"
             )
 
     def generator(self, sample: int, layer: int = -1) -> torch.Generator:
@@ -210,11 +238,30 @@ class MonteCarlo:
         of image 0.
         """
         network = copy.deepcopy(self.network)
-        for layer, drawn in zip(network.analog_layers(), self.drawn(sample), strict=True):
+        self._put(network, sample)
+        return network
+
+    def _put(self, network: IMACNetwork, sample: int) -> None:
+        """Give a network the devices and amplifiers of a sample."""
+        layers = list(network.analog_layers())
+        for index, (layer, drawn) in enumerate(zip(layers, self.drawn(sample), strict=True)):
             matrix = layer.matrix
             before = () if self.model is None else matrix.history
             matrix.devices, matrix.sample = (*before, drawn), None
-        return network
+            if self.model is None and layer.config.amplifier.offset_spread > 0.0:
+                matrix.draw_offsets(self.generator(sample, len(layers) + index))
+
+    @contextmanager
+    def _realised(self, sample: int) -> Iterator[IMACNetwork]:
+        """The network itself with the devices of a sample for a while."""
+        matrices = [layer.matrix for layer in self.network.analog_layers()]
+        before = [(matrix.devices, matrix.sample, matrix.offsets) for matrix in matrices]
+        try:
+            self._put(self.network, sample)
+            yield self.network
+        finally:
+            for matrix, (devices, own, offsets) in zip(matrices, before, strict=True):
+                matrix.devices, matrix.sample, matrix.offsets = devices, own, offsets
 
     def chunks(self, samples: int, images: int, memory: int = MEMORY) -> Iterator[range]:
         """Ranges of samples whose conductances, ports and voltages fit ``memory`` bytes."""
@@ -294,20 +341,29 @@ class MonteCarlo:
     @lasting()
     def run(
         self,
-        inputs: Tensor,
-        labels: Tensor | None = None,
+        inputs: Any,  # noqa: ANN401 - as the model takes it
+        labels: Any = None,  # noqa: ANN401 - as the metric takes it
         *,
         samples: int,
+        first: int = 0,
+        metric: Metric | None = None,
         memory: int = MEMORY,
         keep_outputs: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> MonteCarloResult:
         """Solve a batch of images for many samples.
 
+        A model of several circuits is run once per sample, with all of its circuits programmed for
+        it; one circuit is solved for as many samples at a time as fit into ``memory``.
+
         Args:
-            inputs: (B, …) as the original model takes it.
-            labels: (B,) int64 classes, or None.
+            inputs: (B, …) as the original model takes it; of a model of several circuits also
+                batches in a list, as :func:`imac_torch.ablate` takes them.
+            labels: (B,) int64 classes, or None; or what ``metric`` compares outputs with.
             samples: How many.
+            first: Number of the first one. A sample is the same in every run of its seed, so that
+                runs may be continued: :meth:`MonteCarloResult.joined`.
+            metric: See :func:`imac_torch.evaluate`; None: accuracy.
             memory: Bytes per chunk of samples.
             keep_outputs: Whether to keep all output voltages (S·B·M numbers).
             progress: Called with samples done and samples in all after every chunk.
@@ -317,8 +373,16 @@ class MonteCarlo:
             SolverMemoryError: What is kept takes more memory than is free.
             DataError: Labels do not match the inputs, or name classes that are not there.
         """
-        if samples < 1:
-            raise MappingError(f"samples = {samples} must be at least 1")
+        if samples < 1 or first < 0:
+            raise MappingError(f"samples = {samples} must be at least 1, first = {first} 0")
+        alone = isinstance(self.network.model, Chain) and metric is None
+        spreads = [
+            layer.config.amplifier.offset_spread for layer in self.network.analog_layers()
+        ]
+        if not alone or (self.model is None and any(spreads)):
+            numbers = range(first, first + samples)
+            bench = Scored.of(self.network, inputs, labels, metric)
+            return self._one_by_one(bench, numbers, keep_outputs=keep_outputs, progress=progress)
         if labels is not None:
             labels = check_labels(labels, inputs, classes=self.network.classes)
         if len(inputs) == 0:
@@ -336,7 +400,8 @@ class MonteCarlo:
         columns: list[list[Tensor]] = [[], [], [], []]
         outputs: list[Tensor] = []
         forecast = Forecast(f"Monte Carlo of {samples} samples", samples * len(voltages))
-        for chunk in self.chunks(samples, len(voltages), memory):
+        for numbers in self.chunks(samples, len(voltages), memory):
+            chunk = range(first + numbers.start, first + numbers.stop)
             solution = self._solve_samples(chunk, voltages, forecast, power=True)
             forecast.done(len(chunk) * len(voltages))
             converged = solution.converged.to(torch.float64)
@@ -358,8 +423,42 @@ class MonteCarlo:
             if keep_outputs:
                 outputs.append(solution.outputs.cpu())
             if progress is not None:
-                progress(chunk[-1] + 1, samples)
+                progress(numbers.stop, samples)
         correct_share, powers, errors, convergence = (torch.cat(column) for column in columns)
         return MonteCarloResult(
-            correct_share, powers, errors, convergence, torch.cat(outputs) if keep_outputs else None
+            correct_share, powers, errors, convergence,
+            torch.cat(outputs) if keep_outputs else None, correct_share,
+        )  # fmt: skip
+
+    def _one_by_one(
+        self,
+        bench: Scored,
+        numbers: range,
+        *,
+        keep_outputs: bool,
+        progress: Callable[[int, int], None] | None,
+    ) -> MonteCarloResult:
+        """Samples of any model, one after the other."""
+        nominal = Outputs.of(self.network, bench.runs)
+        columns: list[list[float]] = [[], [], [], []]
+        outputs: list[Tensor] = []
+        forecast = Forecast(f"Monte Carlo of {len(numbers)} samples", len(numbers))
+        for done, sample in enumerate(numbers, 1):
+            with self._realised(sample) as network:
+                found = Outputs.of(network, bench.runs)
+            accuracy, score, failed = bench.scores(found)
+            row = (accuracy, found.difference(nominal), 1.0 - failed / bench.samples, score)
+            for column, value in zip(columns, row, strict=True):
+                column.append(value)
+            if keep_outputs:
+                outputs.append(found.joined().cpu())
+            forecast.done(1)
+            if progress is not None:
+                progress(done, len(numbers))
+        accuracies, errors, converged, scored = (
+            torch.tensor(column, dtype=torch.float64, device="cpu") for column in columns
         )
+        return MonteCarloResult(
+            accuracies, torch.full_like(errors, math.nan), errors, converged,
+            torch.stack(outputs) if keep_outputs else None, scored,
+        )  # fmt: skip

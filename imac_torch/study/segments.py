@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import torch
 from torch import Tensor, fx, nn
 
+from imac_torch.errors import ImacError, SolverError
 from imac_torch.model.segment import Segment
 from imac_torch.model.walk import ROWS, Drawn, places
 from imac_torch.numeric.modes import lasting
 from imac_torch.reports.area import Area, AreaModel, area_model, layer_area, layer_shape
 from imac_torch.reports.model_report import SegmentFigures
 from imac_torch.reports.report import mean_power
+from imac_torch.study.settling import settling
+from imac_torch.transient.options import TimingOptions
 
 COMPARED: Final = 256
 """Samples of a run on which circuits are compared with their software layers."""
@@ -127,18 +130,47 @@ class Watch:
         self.samples += samples
 
     @lasting()
-    def figures(self, area: AreaModel | str) -> tuple[SegmentFigures, ...]:
+    def figures(
+        self,
+        area: AreaModel | str,
+        timing: TimingOptions | None = None,
+        advance: Callable[[int], None] | None = None,
+    ) -> tuple[SegmentFigures, ...]:
         """Of every circuit that was used.
 
         Args:
             area: What says how large arrays are.
+            timing: How settling times are measured; None: they are not.
+            advance: Called with 1 after every circuit that was measured.
+
+        Raises:
+            SolverError: A circuit could not be measured.
         """
         model = area_model(area) if isinstance(area, str) else area
-        return tuple(
-            self._figures(path, segment, model)
-            for path, segment in self.segments.items()
-            if self.traffic[path].uses
-        )
+        found = []
+        for path, segment in self.segments.items():
+            if not self.traffic[path].uses:
+                continue
+            item = self._figures(path, segment, model)
+            if timing is not None:
+                item = self._timed(item, segment, timing)
+                if advance is not None:
+                    advance(1)
+            found.append(item)
+        return tuple(found)
+
+    def _timed(
+        self, figures: SegmentFigures, segment: Segment, timing: TimingOptions
+    ) -> SegmentFigures:
+        traffic, costs = self.traffic[figures.path], segment.border_costs
+        try:
+            measured = settling(segment, traffic.drawn.rows, timing)
+        except ImacError as error:
+            raise SolverError(f"{figures.path}: its transients: {error}") from error
+        passes = len(segment.borders.weights)
+        longest = costs.time + passes * (measured.worst - segment.pace.period)
+        uses = sum(-(-call // figures.copies) for call in traffic.calls)
+        return replace(figures, settling=asdict(measured), settled=uses * longest)
 
     def _figures(self, path: str, segment: Segment, model: AreaModel) -> SegmentFigures:
         traffic, layers = self.traffic[path], list(segment.analog_layers())

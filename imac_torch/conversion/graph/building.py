@@ -19,19 +19,21 @@ from imac_torch.config.section import Section
 from imac_torch.conversion.building import (
     Placed,
     analog_layer,
-    check_names,
+    check_config,
     converts_alone,
     losses_of,
     places_of,
     trained_config,
     warn_of_unread,
 )
+from imac_torch.conversion.calibration import fit
 from imac_torch.conversion.graph.chains import Cut, separated
 from imac_torch.conversion.graph.functions import VectorsOnly, reshapes
 from imac_torch.conversion.graph.planning import GraphPlan, plan_graph, private_copy
+from imac_torch.conversion.outputs import runs_of
 from imac_torch.conversion.selection import Choice
-from imac_torch.errors import ConversionError, MappingError
-from imac_torch.model.inputs import Arguments, Inputs, arguments_of
+from imac_torch.errors import ConversionError
+from imac_torch.model.inputs import Arguments, Inputs
 from imac_torch.model.linear import IMACLinear
 from imac_torch.model.network import IMACNetwork, LayerRecord, evaluating
 from imac_torch.model.positions import Vectors
@@ -54,6 +56,7 @@ def convert_graph(
     generator: torch.Generator | None,
     engine: Engine | None,
     samples: object,
+    rounds: int,
     otherwise: Exception | None,
     progress: bool = False,
 ) -> IMACNetwork:
@@ -67,6 +70,7 @@ def convert_graph(
         generator: Of devices' spread.
         engine: What solves.
         samples: Batches, or one.
+        rounds: Of calibration, with the scheme 'matched'; 0: none.
         otherwise: What to raise where there is nothing to convert.
         progress: Whether to program the circuits, which shows a progress bar.
     """
@@ -81,7 +85,7 @@ def convert_graph(
     _check_anything(plan, otherwise)
     trained = any(layer.source.trained is not None for layer in plan.placed)
     config = trained_config(plan.placed) if config is None else config
-    check_names(config, plan.placed)
+    check_config(config, plan.placed)
     if not trained:  # layers that were trained as a circuit were so with all of it
         config, defaults = graph_config(config)
         plan.records += defaults
@@ -95,13 +99,15 @@ def convert_graph(
         if layer.matrix.varies:
             layer.matrix.draw(generator)
     warn_of_unread(unread_settings(config, places_of(plan.placed, config)))
-    if runs:
-        network.find_converter_ranges(runs)
     losses = losses_of(
         [layer for layer, item in zip(layers, free, strict=True) if item], ranges=True
     )
     for path, why in plan.odd.items():
         losses.add(f"{path} {why}, so that it stays in software", [])
+    if runs and rounds > 0 and all(layer.matrix.matched for layer in layers):
+        fit(network, runs, losses, rounds=rounds, progress=progress)
+    elif runs:
+        network.find_converter_ranges(runs)
     if progress and runs:
         with progress_bar("programming", len(network.segments), "segments") as advance:
             for segment in network.segments.values():
@@ -150,24 +156,6 @@ def rebuild_graph(
             f"it becomes the circuits {found}, the file has {[list(item) for item in segments]}"
         )
     return build_graph(plan, config, None)[0]
-
-
-def runs_of(samples: object) -> list[Arguments]:
-    """Samples as arguments of runs: one tensor, or batches, each of which may be several inputs.
-
-    Raises:
-        MappingError: There are none.
-    """
-    batches = [samples] if isinstance(samples, Tensor | Mapping) else list(samples)  # type: ignore[call-overload]
-    found = [arguments_of(batch) for batch in batches]
-    if not found or not any(
-        item.numel()
-        for positional, named in found
-        for item in (*positional, *named.values())
-        if isinstance(item, Tensor)
-    ):
-        raise MappingError("samples: at least one is needed")
-    return found
 
 
 def _check_anything(plan: GraphPlan, otherwise: Exception | None) -> None:

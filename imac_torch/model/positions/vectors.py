@@ -32,7 +32,11 @@ class Vectors(Positions):
 
     def through(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """See :class:`Positions`."""
-        return nn.functional.linear(x, weight, bias)
+        if self.groups == 1:
+            return nn.functional.linear(x, weight, bias)
+        lines = x.unflatten(-1, (self.groups, 1, -1))
+        found = (lines @ weight.unflatten(0, (self.groups, -1)).mT).flatten(-3)
+        return found if bias is None else found + bias
 
     def batched(self, x: Tensor) -> bool:
         """See :class:`Positions`."""

@@ -9,7 +9,7 @@ from imac_torch.errors import ConversionError
 from imac_torch.periphery.activations import ACTIVATIONS, Activation
 from imac_torch.periphery.neuron.base import NeuronKind
 
-__all__ = ["kind_for", "neuron_kinds", "register_neuron"]
+__all__ = ["computes", "kind_for", "neuron_kinds", "register_neuron"]
 
 
 def neuron_kinds() -> Iterator[NeuronKind]:
@@ -35,6 +35,14 @@ def register_neuron(kind: NeuronKind) -> NeuronKind:
     return kind
 
 
+def computes(kind: str | None, activation: Activation) -> bool:
+    """Whether a kind of neuron computes an activation; None stands for the one that does."""
+    function = activation.function.name
+    return kind is None or any(
+        item.name == kind for item in neuron_kinds() if item.activation.name == function
+    )
+
+
 def kind_for(activation: Activation, asked: str | None, *, where: str) -> NeuronKind:
     """The kind of neuron that computes an activation.
 
@@ -55,7 +63,7 @@ def kind_for(activation: Activation, asked: str | None, *, where: str) -> Neuron
         )
     if asked in allowed:
         return allowed[asked]
-    # A network-wide kind is about activations, not read-outs.
+    # A kind of neurons is about activations, not read-outs.
     if asked is None or function.read_out:
         return next(iter(allowed.values()))
     raise ConversionError(

@@ -1,0 +1,111 @@
+"""Reports side by side: the same model as other circuits, figure by figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from imac_torch.base.tables import html_table, text_table
+from imac_torch.errors import DataError
+from imac_torch.reports.model_report import ModelReport
+from imac_torch.reports.report import Report
+from imac_torch.reports.svg import quantity
+
+__all__ = ["Comparison", "compared"]
+
+_PARTS = ("arrays", "drivers", "converters", "sums")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Figures of several reports.
+
+    Attributes:
+        names: Of the reports.
+        rows: Name of a figure, then its value in each, as text.
+        energies: J per sample by part, of each.
+    """
+
+    names: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    energies: tuple[Mapping[str, float], ...]
+
+    def __str__(self) -> str:
+        """A table."""
+        return text_table("compared", self.rows, headings=("", *self.names), width=130)
+
+    def _repr_html_(self) -> str:
+        """The same for notebooks."""
+        return html_table("compared", self.rows, headings=("", *self.names))
+
+
+def compared(reports: Mapping[str, Report | ModelReport]) -> Comparison:
+    """One table of evaluations: what converters cost beside the same arrays without them.
+
+    Args:
+        reports: By the name of their column; energies are told in multiples of the first one's.
+
+    Raises:
+        DataError: There is none, they have other scores, or one of them has no energies.
+    """
+    if not reports:
+        raise DataError("there are no reports to compare")
+    scores = {_score(report)[0] for report in reports.values()}
+    if len(scores) > 1:
+        raise DataError(f"the reports have different scores: {', '.join(sorted(scores))}")
+    energies = tuple(_energies(name, report) for name, report in reports.items())
+    first = energies[0]["total"]
+    found = list(reports.values())
+    (score,) = scores
+    rows = [
+        ("samples", *(str(report.figures()["samples"]) for report in found)),
+        (f"{score} of the circuits", *(_told(score, _score(report)[1]) for report in found)),
+        (f"{score} of software", *(_told(score, _score(report)[2]) for report in found)),
+        (
+            "energy per sample",
+            *(
+                f"{quantity(item['total'], 'J')} ({item['total'] / first:.3g} ×)"
+                for item in energies
+            ),
+        ),
+    ]
+    for part in _PARTS:
+        if any(item.get(part) for item in energies):
+            rows.append((f"  {part}", *(quantity(item.get(part, 0.0), "J") for item in energies)))
+    rows.append(("latency per sample", *(_latency(report) for report in found)))
+    rows.append(("area", *(_area(report) for report in found)))
+    return Comparison(tuple(reports), tuple(rows), energies)
+
+
+def _score(report: Report | ModelReport) -> tuple[str, float, float | None]:
+    """Name, of the circuits, of software."""
+    if isinstance(report, ModelReport):
+        return report.score.name, report.score.circuit, report.score.software
+    return "accuracy", report.accuracy, report.reference_accuracy
+
+
+def _told(score: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{100 * value:.2f} %" if score == "accuracy" else f"{value:.6g}"
+
+
+def _energies(name: str, report: Report | ModelReport) -> Mapping[str, float]:
+    if isinstance(report, ModelReport):
+        return report.energy()
+    mean = report.figures()["mean_energy"]
+    if mean is None:
+        raise DataError(f"the report {name} has no energies: its engine gave no powers")
+    return {"total": mean, "arrays": mean}
+
+
+def _latency(report: Report | ModelReport) -> str:
+    """By the period; what was measured, where it was."""
+    if isinstance(report, ModelReport):
+        return quantity(report.latency, "s")
+    return quantity(report.period, "s")
+
+
+def _area(report: Report | ModelReport) -> str:
+    """Reports of one circuit have none; their pages do."""
+    return f"{1e6 * report.area()['total']:.4g} mm²" if isinstance(report, ModelReport) else "–"

@@ -1,0 +1,243 @@
+"""Calibration, ablation, Monte Carlo and transients of models with several circuits."""
+
+import math
+
+import pytest
+import torch
+from small_networks import seeded
+from torch import nn
+
+import imac_torch as imac
+from imac_torch import Config, Converter, Driver, Interconnect, Memristor, WeightMapping, convert
+from imac_torch.conversion import calibration
+from imac_torch.devices.effects import LogNormal
+from imac_torch.devices.model import DeviceModel
+from imac_torch.errors import DataError, MappingError, SolverError
+from imac_torch.reports.model_report import ModelReport
+from imac_torch.transient.options import TimingOptions
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::imac_torch.errors.ConversionWarning"),
+    pytest.mark.filterwarnings("ignore::imac_torch.errors.SettingWarning"),
+]
+
+
+class Mixed(nn.Module):
+    """A depthwise and a plain convolution, a layer that is called twice, a head of two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deep = nn.Conv2d(2, 4, 2, groups=2)
+        self.conv = nn.Conv2d(4, 4, 2)
+        self.fc = nn.Linear(4, 4)
+        self.head = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+
+    def forward(self, x):
+        x = nn.functional.gelu(self.deep(x))
+        x = nn.functional.gelu(self.conv(x)).mean((2, 3))
+        x = x + nn.functional.gelu(self.fc(x))
+        return self.head(nn.functional.gelu(self.fc(x)))
+
+
+LOSSY = {
+    "device": Memristor.preset("RRAM"),
+    "interconnect": Interconnect.preset(9e-9, "1T1R"),
+}
+MATCHED = Config(**LOSSY, mapping=WeightMapping(levels=17, scheme="matched"))
+
+
+@pytest.fixture(scope="module")
+def x():
+    return torch.randn(24, 2, 4, 5, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return seeded(Mixed)
+
+
+def off(network, model, x) -> float:
+    with torch.no_grad():
+        found, wanted = network(x).double(), model(x).double()
+    spread = (wanted - wanted.mean(0)).square().mean().sqrt()
+    return float((found - wanted).square().mean().sqrt() / spread)
+
+
+def state(network):
+    return {name: item.clone() for name, item in network.state_dict().items()}
+
+
+def same(network, before) -> bool:
+    return all(
+        torch.equal(item.nan_to_num(), before[name].nan_to_num())
+        for name, item in network.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize("after", ["segment", "partition"])
+def test_every_circuit_is_calibrated_and_the_model_is_closer(model, x, after) -> None:
+    config = MATCHED.replace(converter=Converter(kind="sar", bits=8, after=after))
+    network = convert(model, config, samples=x, rounds=0)
+    before = off(network, model, x)
+    records = imac.calibrate(network, [x[:16], x[16:]], rounds=1)
+    assert [item.layer for item in records] == ["deep", "conv", "fc", "head.0", "head.2"]
+    assert off(network, model, x) < 0.7 * before
+    assert all(item.error_after <= item.error_before for item in records)
+    assert network.summary().count("calibrated, its outputs were off by") == 5
+    # The ranges of converters are those of the circuits as they are now.
+    ends = {path: segment.range.ends for path, segment in network.segments.items()}
+    network.find_converter_ranges([((x[:16],), {}), ((x[16:],), {})])
+    assert ends == {path: segment.range.ends for path, segment in network.segments.items()}
+
+
+def test_conversion_with_samples_calibrates(model, x) -> None:
+    bare = convert(model, MATCHED, samples=x, rounds=0)
+    network = convert(model, MATCHED, samples=x)
+    assert off(network, model, x) < off(bare, model, x)
+    again = convert(model, MATCHED, samples=x)
+    assert same(again, state(network))
+
+
+def test_what_is_no_better_is_taken_back(model, x, monkeypatch) -> None:
+    """Every circuit by itself looks better, the model is not: all of it is as it was."""
+    network = convert(model, MATCHED, samples=x, rounds=0)
+    before = state(network)
+
+    def spoil(segment, wanted, rounds, advance):
+        given = calibration._State.of(segment, wanted)
+        segment.first.matrix.trim += 0.5
+        return given, given
+
+    with monkeypatch.context() as patch:
+        patch.setattr(calibration, "_fit", spoil)
+        records = imac.calibrate(network, x)
+    assert same(network, before) or all(
+        layer.calibrated_error is not None for layer in network.analog_layers()
+    )
+    assert not any(bool(layer.matrix.trim.any()) for layer in network.analog_layers())
+    assert all(item.error_after == item.error_before for item in records)
+    with monkeypatch.context() as patch:
+        patch.setattr(calibration, "search", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            imac.calibrate(network, x)
+    assert not any(bool(layer.matrix.trim.any()) for layer in network.analog_layers())
+    with pytest.raises(MappingError, match="scheme = 'matched'"):
+        imac.calibrate(convert(model, samples=x), x)
+
+
+def test_steps_of_a_model(model, x) -> None:
+    config = Config(
+        **LOSSY, mapping=WeightMapping(levels=17), driver=Driver(kind="dac", bits=5),
+        converter=Converter(kind="sar", bits=5),
+    )  # fmt: skip
+    network = convert(model, config, samples=x)
+    before = state(network)
+    targets = torch.arange(24) % 3
+    steps = {step.name: step for step in imac.ablate(network, [x[:16], x[16:]], targets)}
+    assert same(network, before)
+    assert list(steps) == [
+        "software", "clipping", "mapping", "quantisation", "variation", "neuron", "loading",
+        "wires", "partitioning", "calibration", "drivers", "converters",
+    ]  # fmt: skip
+    assert steps["software"].output_error == pytest.approx(0.0, abs=1e-6)
+    assert steps["clipping"].output_error == pytest.approx(0.0, abs=1e-6)
+    # Continuous weights without wires are the software model (float32, and clipped nowhere).
+    assert steps["mapping"].output_error < 1e-3
+    assert steps["converters"].output_error == pytest.approx(off(network, model, x), rel=1e-4)
+    with torch.no_grad():
+        right = (network(x).argmax(1) == targets).double().mean()
+    assert steps["converters"].accuracy == float(right)
+    # Each of the following is another network that is converted for it.
+    for name, changes in {
+        "partitioning": {},
+        "loading": {"interconnect": config.interconnect.replace(resistance=False)},
+    }.items():
+        ideal = config.replace(driver=Driver(), converter=Converter(), **changes)
+        other = convert(model, ideal, samples=x)
+        assert steps[name].output_error == pytest.approx(off(other, model, x), rel=1e-4)
+    # Without wires, neurons that nothing loads are the rounded weights: the neuron's step, too.
+    rounded = steps["quantisation"].output_error
+    assert steps["neuron"].output_error == pytest.approx(rounded, rel=0.05)
+    assert len(steps["wires"].layer_errors) == 5
+    assert all(error < 1.0 for error in steps["loading"].layer_errors)
+
+
+def test_steps_in_the_users_metric(model, x) -> None:
+    network = convert(model, samples=x)
+    with torch.no_grad():
+        targets = model(x)
+
+    def mse(outputs, wanted):
+        return (outputs - wanted).square().mean()
+
+    steps = imac.ablate(network, x, targets, metric=mse)
+    assert steps[0].score == pytest.approx(0.0, abs=1e-9)
+    with torch.no_grad():
+        assert steps[-1].score == pytest.approx(float(mse(network(x), targets)), rel=1e-4)
+    assert math.isnan(steps[-1].accuracy)
+    with pytest.raises(DataError, match="do not match"):
+        imac.ablate(network, x, [targets, targets])
+
+
+def test_samples_of_devices_in_a_model(model, x) -> None:
+    network = convert(model, Config(**LOSSY), samples=x)
+    before = state(network)
+    trial = imac.MonteCarlo(network, DeviceModel((LogNormal(0.2),)), seed=3)
+    targets = torch.arange(24) % 3
+    found = trial.run(x, targets, samples=3, keep_outputs=True)
+    assert same(network, before)
+    for sample in range(3):
+        with torch.no_grad():
+            outputs = trial.realise(sample)(x)
+            nominal = network(x)
+        assert torch.allclose(found.outputs[sample], outputs, atol=1e-6)
+        right = (outputs.argmax(1) == targets).double().mean()
+        assert float(found.accuracy[sample]) == float(right)
+        rms = float((outputs - nominal).double().square().mean().sqrt())
+        assert float(found.error[sample]) == pytest.approx(rms, rel=1e-4)
+    assert len({float(error) for error in found.error}) == 3
+    parts = [trial.run(x, targets, samples=n, first=k) for k, n in ((0, 1), (1, 2))]
+    joined = type(found).joined(parts)
+    assert torch.equal(joined.error, found.error)
+    assert joined.outputs is None
+
+
+def test_amplifiers_of_a_sample_differ(model, x) -> None:
+    config = Config(**LOSSY).replace(
+        amplifier=imac.Amplifier(kind="transimpedance", offset_spread=2e-3)
+    )
+    whole = nn.Sequential(nn.Linear(40, 4), nn.GELU(), nn.Linear(4, 2))
+    flat = x.flatten(1)
+    network = convert(whole, config, samples=flat, generator=torch.Generator().manual_seed(0))
+    trial = imac.MonteCarlo(network, seed=1)
+    found = trial.run(flat, samples=2)
+    offsets = [trial.realise(sample).segments["0"].first.matrix.offsets for sample in (0, 0, 1)]
+    assert torch.equal(offsets[0], offsets[1]) and not torch.equal(offsets[0], offsets[2])
+    assert float(offsets[0].std()) == pytest.approx(2e-3, rel=0.5)
+    assert bool((found.error > 0.0).all())
+
+
+def test_settling_of_a_model(model, x, tmp_path) -> None:
+    wires = Interconnect.preset(9e-9, "1T1R").replace(capacitance=True)
+    network = convert(model, Config(device=LOSSY["device"], interconnect=wires), samples=x)
+    targets = torch.arange(24) % 3
+    report = imac.evaluate(
+        network, [(x, targets)], timing=TimingOptions(samples=3), progress=False
+    )
+    by_path = {item.path: item for item in report.segments}
+    for path, item in by_path.items():
+        assert item.settling["vectors"] == 3
+        assert 0.0 < item.settling["median"] <= item.settling["worst"]
+        period = network.segments[path].pace.period
+        assert item.settled == pytest.approx(item.latency * item.settling["worst"] / period)
+    assert by_path["deep"].settling["groups"] == 2
+    # One circuit follows the other.
+    assert report.settled == pytest.approx(sum(item.settled for item in report.segments))
+    assert "settled" in str(report)
+    loaded = ModelReport.load(report.save(tmp_path / "run"))
+    assert (loaded.settled, loaded.segments) == (report.settled, report.segments)
+    partitions = convert(
+        model, Config(converter=Converter(kind="sar", bits=8, after="partition")), samples=x
+    )
+    with pytest.raises(SolverError, match="deep: converters stand behind its read-outs"):
+        imac.evaluate(partitions, [(x, targets)], timing=True, progress=False)
