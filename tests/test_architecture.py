@@ -23,7 +23,7 @@ LAYERS = (
     ("base", "software"),
     ("config", "finfet", "results"),
     ("mapping",),
-    ("devices", "periphery"),
+    ("cells", "devices", "periphery"),
     ("circuit", "datasets"),
     ("elimination", "netlist", "reference"),
     ("dc", "simulator"),

@@ -101,6 +101,8 @@ CHANGES = {
     "device.variation": Change(0.1, "voltages"),
     "device.effects": Change({"log_normal": {"sigma": 0.1}}, "voltages"),
     "device.bend": Change(0.3, "voltages"),
+    "device.cell": Change({"sinh": {"v0": 0.3}}, "voltages"),
+    "device.access": Change({"resistor": {"resistance": 5e3}}, "voltages"),
     "device.states": Change(4, "voltages", MATCHED),
     "interconnect.tech_node": Change(14e-9, "voltages"),
     "interconnect.metal": Change(40e-9, "voltages"),

@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 import imac_torch as imac
+from imac_torch.cells import Sinh
 from imac_torch.conversion.layer_effects import layer_effects
 from imac_torch.dc import curved
 from imac_torch.dc.ir_drop import cell_voltages
 from imac_torch.dc.tangents import CurvedCells, Eliminated
 from imac_torch.devices.effects import LogNormal
 from imac_torch.errors import CircuitError, SolverError
-from imac_torch.reference.nonlinear import Sinh, solve_nonlinear
+from imac_torch.reference.nonlinear import solve_nonlinear
 
 BEND = 0.25
 """V. Up to 1.6 V lie across a cell: the current is 12 times that of an ohmic one."""
@@ -264,9 +265,6 @@ def test_vectors_are_solved_one_by_one(generator: torch.Generator) -> None:
 def test_what_curved_cells_cannot_do_says_so(generator: torch.Generator) -> None:
     network = convert(generator, 6, 5, 4)
     x = inputs_of(generator, 3, 6)
-    outputs = network(x)
-    with pytest.raises(SolverError, match="no gradients"):
-        outputs.sum().backward()
     with pytest.raises(CircuitError, match="ohmic cells"):
         network.measure(x)
     layer = next(network.analog_layers())

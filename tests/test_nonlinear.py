@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from imac_torch import Config, convert
+from imac_torch.cells import Sinh
 from imac_torch.circuit.topology import GROUND, SUPPLY, LayerCircuit
 from imac_torch.config import Amplifier, Crossbar, Memristor, WeightMapping
 from imac_torch.dc.native import Native
 from imac_torch.errors import SolverError
 from imac_torch.model.network import IMACNetwork
-from imac_torch.reference.nonlinear import Sinh, solve_nonlinear
+from imac_torch.reference.nonlinear import solve_nonlinear
 
 VDD = 0.8
 

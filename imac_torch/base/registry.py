@@ -25,6 +25,7 @@ class Registry(Generic[Item]):
         error: Raised for an unknown name.
 
     Attributes:
+        what: What an item is.
         built_in: Names of the package's own items, which nobody replaces.
     """
 
@@ -36,7 +37,7 @@ class Registry(Generic[Item]):
         instantiate: bool = True,
         error: type[ImacError] = ConfigError,
     ) -> None:
-        self._what = what
+        self.what = what
         self._instantiate = instantiate
         self._items: dict[str, Item | str] = dict(built_in)
         self.built_in = frozenset(built_in)
@@ -58,7 +59,7 @@ class Registry(Generic[Item]):
     def unknown(self, name: object) -> str:
         """What an error says of a name that is not here."""
         return (
-            f"no {self._what} {name!r}; there are {', '.join(self._items)}. One of your own is "
+            f"no {self.what} {name!r}; there are {', '.join(self._items)}. One of your own is "
             "known once the module that registers it has been imported"
         )
 
@@ -86,7 +87,7 @@ class Registry(Generic[Item]):
         """
         if not name.isidentifier() or name in self.built_in:
             raise self._error(
-                f"{name!r} cannot name a {self._what} of your own: it is no identifier, or one of "
+                f"{name!r} cannot name a {self.what} of your own: it is no identifier, or one of "
                 f"the package's ({', '.join(sorted(self.built_in))})"
             )
         self._items[name] = item

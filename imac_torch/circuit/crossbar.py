@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from imac_torch.cells import Cell, build_cell, series_resistance
 from imac_torch.circuit.wires import segments
 from imac_torch.config import Config, Crossbar
 from imac_torch.errors import CircuitError
@@ -58,7 +59,8 @@ class CrossbarSpec:
         input_segment: Ω (0-dimensional float64), per cell on an input line; 0 is an ideal wire.
         output_segment: Ω (0-dimensional float64), per cell on an I± line; 0 is an ideal wire.
         read_out: What every row of every horizontal partition ends in, and how they meet.
-        bend: V, v0 of cells whose current is v0·g·sinh(v/v0); None: ohmic cells.
+        cell: What its cells are, conductances being those of their memory devices at small
+            voltages; None: resistors.
         groups: G.
     """
 
@@ -68,7 +70,7 @@ class CrossbarSpec:
     input_segment: Tensor
     output_segment: Tensor
     read_out: ReadOut
-    bend: float | None = None
+    cell: Cell | None = None
     groups: int = 1
 
     def __post_init__(self) -> None:
@@ -182,7 +184,7 @@ def build_crossbar(
     """Cut a layer and give it the wires and the read-out of its (per-layer) configuration.
 
     Args:
-        conductances: Pairs of shape (..., M·L, N+1), S.
+        conductances: Of memory devices, pairs of shape (..., M·L, N+1), S.
         config: From :meth:`Config.for_layer`; partitions, slices and resistances are read.
         gain: Of the amplifiers.
         groups: G; each is cut as asked.
@@ -200,6 +202,11 @@ def build_crossbar(
     column_ends, row_ends = partitions(columns, rows, config.crossbar)
     wire = segments(config.interconnect)
     device = conductances.positive.device
+    series = series_resistance(config.device)
+    if series > 0.0:
+        conductances = ConductancePair(
+            *(side / (1.0 + series * side) for side in vars(conductances).values())
+        )
 
     def scalar(value: float) -> Tensor:
         return torch.tensor(value, dtype=torch.float64, device=device)
@@ -213,6 +220,6 @@ def build_crossbar(
         read_out=build_read_out(
             config, gain, len(column_ends), device=device, offsets=offsets
         ),
-        bend=config.device.bend,
+        cell=build_cell(config.device),
         groups=groups,
     )

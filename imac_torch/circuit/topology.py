@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from imac_torch.cells import Cell
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.circuit.wires import input_line_capacitances, output_line_capacitance
 from imac_torch.config import Config, Timing
@@ -69,21 +70,21 @@ class ElementArray:
     """Many two-terminal elements of one kind.
 
     Attributes:
-        kind: ``resistor`` (values in Ω), ``capacitor`` (F) or ``sinh``: cells that carry
-            i = bend/value·sinh(v/bend), values in Ω at small voltages.
+        kind: ``resistor`` (values in Ω), ``capacitor`` (F) or ``cell``: bit cells that are no
+            resistors, values in Ω of their memory devices at small voltages.
         name: Prefix; element k is called ``{name}{label_0}_{label_1}…``.
         labels: (E, L) int64, 1-based indices that make names unique.
         nodes: (E, 2) int64, node indices of the layer.
         values: (E,) float64, Ω or F, finite and positive.
-        bend: V; only of ``sinh``.
+        cell: What they are; only of ``cell``.
     """
 
-    kind: Literal["resistor", "capacitor", "sinh"]
+    kind: Literal["resistor", "capacitor", "cell"]
     name: str
     labels: IndexArray
     nodes: IndexArray
     values: FloatArray
-    bend: float | None = None
+    cell: Cell | None = None
 
 
 @dataclass(frozen=True)
@@ -224,12 +225,12 @@ class _LayerBuilder:
 
     def add(
         self,
-        kind: Literal["resistor", "capacitor", "sinh"],
+        kind: Literal["resistor", "capacitor", "cell"],
         name: str,
         labels: Sequence[IndexArray],
         ends: tuple[IndexArray, IndexArray],
         values: FloatArray | float,
-        bend: float | None = None,
+        cell: Cell | None = None,
     ) -> None:
         """Add elements; arguments broadcast together; labels are 0-based here."""
         value, first, second, *label = np.broadcast_arrays(values, *ends, *labels)
@@ -243,7 +244,7 @@ class _LayerBuilder:
                 labels=np.stack([item.reshape(-1) + 1 for item in label], axis=1),
                 nodes=np.stack([first.reshape(-1), second.reshape(-1)], axis=1),
                 values=value,
-                bend=bend,
+                cell=cell,
             )
         )
 
@@ -314,12 +315,12 @@ def build_layer(
     for side, conductance in (("p", positive), ("n", negative)):
         present = conductance > 0.0  # an open cell is no element
         builder.add(
-            "resistor" if spec.bend is None else "sinh",
+            "resistor" if spec.cell is None else "cell",
             f"r{side}",
             (row[present], column[present]),
             (cell[present], sides[side][present]),
             1.0 / conductance[present],
-            spec.bend,
+            spec.cell,
         )
     if config.interconnect.capacitance:
         ground = np.full((rows, columns), GROUND)

@@ -20,8 +20,8 @@ from imac_torch.cli.arguments import (
 from imac_torch.cli.opening import check_output, open_network, open_run
 from imac_torch.config import DEVICES, Config, Interconnect, Memristor
 from imac_torch.config.assignment import apply_overrides, field_paths, parse_assignment
-from imac_torch.config.effects import effect_paths
 from imac_torch.config.kinds import DIALECTS
+from imac_torch.config.named import named_paths
 from imac_torch.conversion.storage import save
 from imac_torch.errors import ConfigError, DataError
 from imac_torch.netlist import NetlistSettings
@@ -56,7 +56,7 @@ def config(
     """
     if fields:
         table = Table("field", "meaning", show_lines=False)
-        for path, text in (*field_paths(), *effect_paths()):
+        for path, text in (*field_paths(), *named_paths()):
             table.add_row(path, text)
         console().print(table)
         return

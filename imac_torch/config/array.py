@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from typing_extensions import Self
 
-from imac_torch.config.effects import build_effect, frozen_effects, merge_effects
+from imac_torch.config.kinds import NAMED
+from imac_torch.config.named import build_named, frozen, merge_named
 from imac_torch.config.quantity import (
     BEND,
     FRACTION,
@@ -49,10 +50,21 @@ class Memristor(Section):
         None,
         gt=0,
         description="V. v0 of cells with a curved characteristic i = v0/R·sinh(v/v0), rlow and "
-        "rhigh being those at small voltages; None: ohmic. Native operating points know it, though "
-        "not their gradients, and so do netlists; native transients do not.",
+        "rhigh being those at small voltages; None: ohmic. Short for device.cell.sinh.v0.",
     )
-
+    cell: dict[str, dict[str, Any]] | None = Field(
+        None,
+        description="Current of the memory device over its voltage: one table of parameters by the "
+        "kind's name (device.cell.sinh.v0 = 0.3); rlow and rhigh are those at small voltages. "
+        "None: ohmic. Operating points, their gradients and netlists know it; transients, "
+        "maps of voltages and noise do not. Kinds are in docs/your_device.md.",
+    )
+    access: dict[str, dict[str, Any]] | None = Field(
+        None,
+        description="What stands in series with the memory device, between it and the I± line: one "
+        "table of parameters by the kind's name (device.access.diode.saturation = 1e-12). None: "
+        "nothing. Known where device.cell is.",
+    )
     effects: dict[str, dict[str, Any]] | None = Field(
         None,
         description="What else happens to resistances, in order, after variation: tables of "
@@ -61,19 +73,23 @@ class Memristor(Section):
         "the generator given to convert; names are in docs/your_device.md.",
     )
 
-    @field_validator("effects", mode="after")
+    @field_validator(*NAMED, mode="after")
     @classmethod
-    def _effects_exist(
-        cls, values: dict[str, dict[str, Any]] | None
+    def _exist(
+        cls, values: dict[str, dict[str, Any]] | None, info: ValidationInfo
     ) -> dict[str, dict[str, Any]] | None:
+        field = str(info.field_name)
         for label, settings in (values or {}).items():
-            build_effect(label, settings)
-        return frozen_effects(values) if values else None
+            build_named(NAMED[field], label, settings)
+        if field != "effects" and len(values or {}) > 1:
+            names = ", ".join(values or {})
+            raise ValueError(f"a bit cell has one {NAMED[field].what}, not {names}")
+        return frozen(values) if values else None
 
     def overridden(self, changes: Mapping[str, Any]) -> Self:
         """See :class:`Section`; effects add to those that there are."""
         if "effects" in changes:
-            effects = merge_effects(self.effects or {}, changes["effects"] or {})
+            effects = merge_named(self.effects or {}, changes["effects"] or {})
             changes = {**changes, "effects": effects}
         return self.replaced(changes)
 
@@ -81,7 +97,14 @@ class Memristor(Section):
     def _ordered(self) -> Self:
         if self.rlow >= self.rhigh:
             raise ValueError(f"rlow = {self.rlow} Ω must be below rhigh = {self.rhigh} Ω")
+        if self.bend is not None and self.cell is not None:
+            raise ValueError("bend is short for cell.sinh.v0: set one of bend and cell")
         return self
+
+    @property
+    def ohmic(self) -> bool:
+        """Whether cells are resistors."""
+        return self.bend is None and self.cell is None and self.access is None
 
     @property
     def varies(self) -> bool:

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from imac_torch.base.files import parse_toml
 from imac_torch.config import Config, LayerConfig, Quantity, Section
-from imac_torch.config.effects import quantity_of
+from imac_torch.config.kinds import NAMED
+from imac_torch.config.named import quantity_of
 from imac_torch.config.section import field_paths as paths_of
 from imac_torch.config.section import imac_sim_names
 from imac_torch.errors import ConfigError
@@ -107,15 +108,16 @@ def path_keys(path: str) -> list[str]:
     return keys
 
 
-def _effect_keys(keys: list[str]) -> list[str] | None:
-    """Label and parameter of a path within device effects; None for other paths."""
+def _named_keys(keys: list[str]) -> list[str] | None:
+    """Field, label and parameter of a path within tables by name; None for other paths."""
     inner = keys[2:] if keys[0] == "layers" else keys
-    return inner[2:] if inner[:2] == ["device", "effects"] and len(inner) in (3, 4) else None
+    named = inner[0] == "device" and len(inner) in (3, 4) and inner[1] in NAMED
+    return inner[1:] if named else None
 
 
 def _check(path: str, keys: list[str]) -> None:
-    if _effect_keys(keys) is not None:
-        return  # what there is depends on the kind of effect, which the section checks
+    if _named_keys(keys) is not None:
+        return  # what there is depends on the kind, which the section checks
     known = {name for name, _ in field_paths()}
     if keys[0] == "layers" and len(keys) == 4:
         tail = ".".join(keys[2:])
@@ -154,14 +156,14 @@ def _unknown(path: str, known: set[str], message: str) -> str:
 
 def _quantity(values: Mapping[str, Any], keys: list[str]) -> Quantity | None:
     """What the field at the end of a path measures."""
-    effect = _effect_keys(keys)
-    if effect is not None:
-        label, parameter = (*effect, "")[:2]
+    named = _named_keys(keys)
+    if named is not None:
+        field, label, parameter = (*named, "")[:3]
         layer = values.get("layers", {}).get(keys[1], {}) if keys[0] == "layers" else {}
-        tables = [(place.get("device", {}).get("effects") or {}).get(label, {})
+        tables = [(place.get("device", {}).get(field) or {}).get(label, {})
                   for place in (values, layer)]  # fmt: skip
         kind = {"kind": label, **tables[0], **tables[1]}["kind"]
-        return quantity_of(kind, parameter)
+        return quantity_of(NAMED[field], kind, parameter)
     section: type[Section] = Config
     for key in keys[2:-1] if keys[0] == "layers" else keys[:-1]:
         section = section.model_fields[key].annotation  # type: ignore[assignment]

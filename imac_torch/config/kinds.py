@@ -13,11 +13,14 @@ from imac_torch.base.registry import Registry
 from imac_torch.errors import NetlistError
 
 __all__ = [
+    "ACCESS_KINDS",
+    "CELL_KINDS",
     "CONVERTER_KINDS",
     "DEVICE_EFFECTS",
     "DIALECTS",
     "DRIVER_KINDS",
     "ENGINES",
+    "NAMED",
     "NEURON_KINDS",
     "READ_OUT_KINDS",
     "known",
@@ -102,6 +105,33 @@ DEVICE_EFFECTS: Final[Registry[Any]] = Registry(
     instantiate=False,
 )
 """Classes of :class:`imac_torch.devices.model.Effect`."""
+
+_CELLS: Final = "imac_torch.cells"
+
+CELL_KINDS: Final[Registry[Any]] = Registry(
+    "cell",
+    {
+        "sinh": f"{_CELLS}.sinh:Sinh",
+        "mtj": f"{_CELLS}.mtj:TunnelJunction",
+        "table": f"{_CELLS}.table:Table",
+    },
+    instantiate=False,
+)
+"""Classes of :class:`imac_torch.cells.Cell`: memory devices whose current is no straight line."""
+
+ACCESS_KINDS: Final[Registry[Any]] = Registry(
+    "access device",
+    {
+        "resistor": f"{_CELLS}.resistor:Resistor",
+        "diode": f"{_CELLS}.diode:Diode",
+        "selector": f"{_CELLS}.diode:Selector",
+    },
+    instantiate=False,
+)
+"""Classes of :class:`imac_torch.cells.Access`: what stands in series with a memory device."""
+
+NAMED: Final = {"effects": DEVICE_EFFECTS, "cell": CELL_KINDS, "access": ACCESS_KINDS}
+"""Registries of the fields of the configuration's section device that are tables by name."""
 
 ENGINES: Final[Registry[Any]] = Registry(
     "engine",

@@ -12,6 +12,8 @@ __all__ = [
     "AREA",
     "BEND",
     "CAPACITANCE",
+    "CONDUCTANCE",
+    "CURRENT",
     "DECIBEL",
     "ENERGY",
     "FRACTION",
@@ -57,6 +59,11 @@ _OTHERS: Final[dict[str, tuple[tuple[tuple[str, ...], float, float], ...]]] = {
     ),
     "m²": ((("µm²", "um2", "um^2"), 1e-12, 0.0), (("mm²", "mm2", "mm^2"), 1e-6, 0.0)),
     "dB": (),
+    "A": (
+        (("µA", "uA"), 1e-6, 0.0), (("nA",), 1e-9, 0.0), (("mA",), 1e-3, 0.0),
+        (("pA",), 1e-12, 0.0),
+    ),
+    "S": ((("µS", "uS"), 1e-6, 0.0), (("nS",), 1e-9, 0.0), (("mS",), 1e-3, 0.0)),
     "1": ((("%",), 1e-2, 0.0),),
 }  # fmt: skip
 _OWN: Final = {"Ω": ("Ω", "ohm", "Ohm"), "K": ("K",), "1": ()}
@@ -149,6 +156,10 @@ PERMITTIVITY: Final = Quantity("F/m", (8.8e-12, 1e-7), 1e-5)
 """From vacuum to ferroelectrics."""
 CAPACITANCE: Final = Quantity("F", (0.0, 1e-9), 1e-3)
 """Of nodes on a chip."""
+CURRENT: Final = Quantity("A", (0.0, 1.0), 1e3)
+"""Of a device on a chip."""
+CONDUCTANCE: Final = Quantity("S", (0.0, 1.0))
+"""Of a device on a chip."""
 FREQUENCY: Final = Quantity("Hz", (1e3, 1e13), 1e16)
 """Of amplifiers."""
 TIME: Final = Quantity("s", (1e-15, 1e-2), 1e6)

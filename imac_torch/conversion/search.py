@@ -174,7 +174,7 @@ class _Bench:
             key = (index, scaling.input_scale, scaling.output_scale, gain)
             if key not in self.memory:
                 self.built += layer.weight.numel()
-                crossbar = replace(layer.matrix.crossbar(), bend=None)
+                crossbar = replace(layer.matrix.crossbar(), cell=None)
                 self.memory[key] = _Built(
                     (crossbar, layer.neuron_spec()),
                     self.segment.native.eliminate(crossbar),

@@ -14,19 +14,21 @@ Shapes: B input vectors; H, V partitions of R rows and K columns; M outputs, L s
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.dc.anderson import DEPTH, Anderson
+from imac_torch.dc.implicit import attach_cells, refuse_other_gradients
 from imac_torch.dc.layer import Driven, PreparedLayer, with_bias
 from imac_torch.dc.newton import NeuronSolution, NewtonOptions, solve_neurons
-from imac_torch.dc.tangents import AcrossCells, CurvedCells, Tangents
-from imac_torch.errors import SolverError
+from imac_torch.dc.tangents import CurvedCells, FoundCells, Tangents
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.reference.nonlinear import ROUNDING
@@ -46,21 +48,8 @@ ARRAYS: Final = 8
 """(R, K, K) arrays per partition that an elimination holds at its peak."""
 STATES: Final = 2 * DEPTH + 16
 """(2, R, K) arrays per partition that a vector has in chords: history, and what is computed."""
-
-
-class _NoWayBack(torch.autograd.Function):
-    """Values that stand in a graph without a way back, so that training says so."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, *tracked: Tensor) -> Tensor:  # noqa: ANN401 - torch's
-        return values.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401 - torch's signature
-        raise SolverError(
-            "curved cells (device.bend) have no gradients; train with device.bend = None, as the "
-            "ideal circuit or as the ohmic one"
-        )
+RECORDED: Final = 2
+"""What a step with its graph takes, compared with chords."""
 
 
 @dataclass(frozen=True)
@@ -119,27 +108,42 @@ class CurvedLayer(PreparedLayer):
     def drive(
         self, sources: Tensor, before: PreparedLayer | None, options: NewtonOptions
     ) -> CurvedDriven:
-        """See :class:`PreparedLayer`; voltages have no gradients."""
+        """See :class:`PreparedLayer`."""
         neuron = None if before is None else before.neuron
+        pair = self.spec.conductances
+        tracked = torch.is_grad_enabled() and any(
+            item.requires_grad for item in (sources, pair.positive, pair.negative)
+        )
+        refuse_other_gradients(self.spec, self.vdd)
         with lasting():
-            parts = []
+            samples = []
             for k, of_sample in enumerate(sources.detach()):
                 cells = self.cells[k % len(self.cells)]
                 size = max(1, MEMORY // _bytes_of_chords(cells))
                 pieces = [
-                    _drive(cells, self.vdd, options, part, neuron)
+                    _drive(cells, self.vdd, options, part, neuron, keep=tracked)
                     for part in of_sample.split(size)
                 ]
-                parts.append([torch.cat(items) for items in zip(*map(_kept, pieces), strict=True)])
-            voltages, gates, *rest = (torch.stack(items) for items in zip(*parts, strict=True))
-        plus, minus, currents, status, residual, iterations = rest
-        read_out, pair = self.spec.read_out, self.spec.conductances
-        combined = read_out.combination.of_partitions(read_out.output(plus, minus))
-        tracked = [item for item in (sources, pair.positive, pair.negative) if item.requires_grad]
-        if torch.is_grad_enabled() and tracked:
-            voltages, combined = (_NoWayBack.apply(v, *tracked) for v in (voltages, combined))
-        solved = NeuronSolution(voltages, gates, status, residual, iterations)
-        return CurvedDriven(voltages, combined, solved, self, (plus, minus), currents)
+                samples.append(_joined(pieces))
+            whole = _joined(samples, torch.stack)
+        read_out = self.spec.read_out
+        ends = whole.positive_end, whole.negative_end
+        combined = read_out.combination.of_partitions(read_out.output(*ends))
+        voltages = whole.inputs
+        if tracked:
+            both = [
+                attach_cells(
+                    self.spec.select(k), self.vdd, options, neuron,
+                    max(1, MEMORY // (RECORDED * _bytes_of_chords(cells))),
+                    sources[k], whole.state[k], (voltages[k], combined[k]),
+                )
+                for k, cells in enumerate(self.cells * (len(sources) // len(self.cells)))
+            ]  # fmt: skip
+            voltages, combined = (torch.stack(items) for items in zip(*both, strict=True))
+        solved = NeuronSolution(
+            voltages, whole.gates, whole.status, whole.residual, whole.iterations
+        )
+        return CurvedDriven(voltages, combined, solved, self, ends, whole.currents)
 
 
 @dataclass
@@ -155,6 +159,7 @@ class _Solved:
         status: (B,) int64.
         residual: (B,) A.
         iterations: (B,) int64.
+        state: (B, Q, 2, H, V, R, K) V, see :class:`FoundCells`; (B, 0) where nobody asks for it.
     """
 
     inputs: Tensor
@@ -165,6 +170,7 @@ class _Solved:
     status: Tensor
     residual: Tensor
     iterations: Tensor
+    state: Tensor
 
     def replace(self, which: Tensor, other: _Solved) -> None:
         """Put another solution of the vectors ``which`` in place; iterations add up."""
@@ -173,8 +179,12 @@ class _Solved:
             getattr(self, part.name)[which] = getattr(other, part.name)
 
 
-def _kept(solved: _Solved) -> list[Tensor]:
-    return [getattr(solved, part.name) for part in fields(solved)]
+def _joined(
+    parts: Sequence[_Solved], join: Callable[[list[Tensor]], Tensor] = torch.cat
+) -> _Solved:
+    return _Solved(**{
+        part.name: join([getattr(item, part.name) for item in parts]) for part in fields(_Solved)
+    })  # fmt: skip
 
 
 def _drive(
@@ -183,18 +193,30 @@ def _drive(
     options: NewtonOptions,
     inputs: Tensor,
     neuron: NeuronCircuit | None,
+    *,
+    keep: bool,
 ) -> _Solved:
     """Solve a crossbar driven by sources (``inputs`` in V) or neurons (their combined sources).
 
     Chords first, of which all vectors share one elimination; Newton's method from rest for the
     vectors for which they do not converge.
+
+    Args:
+        layer: The crossbar.
+        vdd: V, on the bias line.
+        options: Tolerance and limit.
+        inputs: (B, N) V.
+        neuron: That drives the lines; None: sources do.
+        keep: Whether the state of the cells is wanted.
     """
-    driven = _iterate(layer, vdd, options, inputs, neuron, shared=True)
-    rest = torch.nonzero(driven.status != int(Status.CONVERGED))[:, 0]
+    driven = _iterate(layer, vdd, options, inputs, neuron, shared=True, keep=keep)
+    solved = (driven.status == int(Status.CONVERGED)) | (driven.status == int(Status.OUTSIDE))
+    rest = torch.nonzero(~solved)[:, 0]
     if len(rest) == 0:
         return driven
     for part in rest.split(max(1, MEMORY // _bytes_of_newton(layer))):
-        driven.replace(part, _iterate(layer, vdd, options, inputs[part], neuron, shared=False))
+        again = _iterate(layer, vdd, options, inputs[part], neuron, shared=False, keep=keep)
+        driven.replace(part, again)
     return driven
 
 
@@ -206,10 +228,11 @@ def _iterate(
     neuron: NeuronCircuit | None,
     *,
     shared: bool,
+    keep: bool,
 ) -> _Solved:
     """Chords (``shared``: slopes are the mean over vectors, accelerated) or Newton's method."""
     count = len(inputs)
-    across = inputs.new_zeros(count, *layer.cells.shape)
+    state = inputs.new_zeros(count, *layer.state_shape)
     status = torch.full((count,), int(Status.MAX_ITERATIONS), device=inputs.device)
     iterations = torch.zeros_like(status)
     tolerance = options.tolerance
@@ -218,13 +241,13 @@ def _iterate(
     acceleration = Anderson()
     limit = min(CHORDS, options.max_iterations) if shared else options.max_iterations
     for number in range(limit):
-        current, slopes = layer.current(across)
+        current, slopes = layer.currents(state)
         if not shared or number < FIRST_CHORDS or number % CHORDS_OF_ONE == 0:
             slopes = slopes.mean(0, keepdim=True) if shared else slopes
             eliminated = layer.eliminate(slopes)
             without = eliminated.load(vdd)
             acceleration.restart()
-        tangents = eliminated.tangents(current - eliminated.slopes * across)
+        tangents = eliminated.tangents(current - eliminated.slopes * state[:, 0])
         gates = lines = inputs.clone()
         residual = torch.zeros_like(inputs[:, 0])
         neurons_status = torch.zeros_like(status)
@@ -234,7 +257,7 @@ def _iterate(
             residual, neurons_status = solved.residual[:, 0], solved.status[:, 0]
         driven = with_bias(lines, vdd.detach())
         found = tangents.follow(driven)
-        step = torch.stack([found.positive, found.negative], dim=1) - across
+        step = found.state - state
         size = step.abs().flatten(1).amax(-1)
         iterations = iterations + (status != int(Status.CONVERGED))
         good = (size <= tolerance) & (neurons_status == int(Status.CONVERGED))
@@ -246,12 +269,18 @@ def _iterate(
         if bool(good.all()) or number + 1 == limit:
             break
         if shared:
-            step = acceleration.step(across.flatten(1), step.flatten(1)).reshape(step.shape)
+            step = acceleration.step(state.flatten(1), step.flatten(1)).reshape(step.shape)
             size = step.abs().flatten(1).amax(-1)
-        share = (layer.curve.bend / size).clamp(max=1.0).nan_to_num(nan=0.0)
+        share = (layer.cell.bend / size).clamp(max=1.0).nan_to_num(nan=0.0)
         share = torch.where(good, torch.zeros_like(share), share)
-        across = (across + share.reshape(-1, 1, 1, 1, 1, 1) * step).nan_to_num()
+        state = (state + share.reshape(-1, *[1] * (state.ndim - 1)) * step).nan_to_num()
     positive_end, negative_end = layer.ends(found)
+    low, high = layer.cell.range
+    if (low, high) != (-math.inf, math.inf):
+        across = found.state[:, 0].flatten(1)
+        outside = ((across < low) | (across > high)).any(-1)
+        known = status == int(Status.CONVERGED)
+        status = torch.where(outside & known, int(Status.OUTSIDE), status)
     return _Solved(
         inputs=lines,
         gates=gates,
@@ -261,6 +290,7 @@ def _iterate(
         status=status,
         residual=torch.maximum(residual, _defect(tangents, found)),
         iterations=iterations,
+        state=found.state if keep else inputs[:, :0],
     )
 
 
@@ -275,9 +305,8 @@ def _bytes_of_chords(layer: CurvedCells) -> int:
     return 8 * (2 * STATES * layer.positive.numel() + 4 * horizontal * columns**2)
 
 
-def _defect(tangents: Tangents, found: AcrossCells) -> Tensor:
+def _defect(tangents: Tangents, found: FoundCells) -> Tensor:
     """(B,) A, largest difference between a cell's curve and the tangent that was solved with."""
     known = tangents.eliminated
-    across = torch.stack([found.positive, found.negative], dim=1)
-    current, _ = known.layer.current(across)
-    return (current - known.slopes * across - tangents.sources).abs().flatten(1).amax(-1)
+    current, _ = known.layer.currents(found.state)
+    return (current - known.slopes * found.state[:, 0] - tangents.sources).abs().flatten(1).amax(-1)

@@ -128,12 +128,12 @@ class Native(Engine):
 
     def eliminate(self, crossbar: CrossbarSpec) -> Eliminated:
         """One layer's ports, or (curved cells) itself, and how it is eliminated."""
-        if crossbar.bend is not None:
+        if crossbar.cell is not None:
             refuse_real(crossbar, "the solution of curved cells")
             if crossbar.groups > 1:
                 raise SolverError(
-                    f"curved cells (device.bend = {crossbar.bend} V) are solved in layers of one "
-                    f"group, this one has {crossbar.groups}; set device.bend to None for it"
+                    f"curved cells ({crossbar.cell}) are solved in layers of one group, this one "
+                    f"has {crossbar.groups}; take device.bend, device.cell and device.access out"
                 )
             return crossbar, EliminationInfo("tangents", "torch")
         return eliminate_layer(crossbar, method=self.method, kernel=self.kernel)

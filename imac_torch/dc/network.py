@@ -274,7 +274,7 @@ def eliminated(layer: PreparedLayer, what: str) -> PortLayer:
         SolverError: Its cells are curved.
     """
     if not isinstance(layer, PortLayer):
-        raise SolverError(f"{what}: cells are curved (device.bend), set it to None")
+        raise SolverError(f"{what}: cells are curved (device.bend, device.cell or device.access)")
     return layer
 
 

@@ -15,19 +15,25 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from imac_torch.cells import CellCurrents
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.dc.load import Load
 from imac_torch.elimination.blocks import BlockLayout, Termination
 from imac_torch.elimination.interior import CellValues, Injection, Interior
-from imac_torch.reference.nonlinear import Sinh
 
 
 @dataclass(frozen=True)
-class AcrossCells:
-    """(B, H, V, R, K) V across the cells of both sides, (B, H, V, R) V at the line ends."""
+class FoundCells:
+    """Voltages of a crossbar.
 
-    positive: Tensor
-    negative: Tensor
+    Attributes:
+        state: (B, Q, 2, H, V, R, K) V: across the cells of the I+ and of the I- side and, for cells
+            that ask for it (Q = 2), of the I± lines there.
+        positive_end: (B, H, V, R) V.
+        negative_end: (B, H, V, R) V.
+    """
+
+    state: Tensor
     positive_end: Tensor
     negative_end: Tensor
 
@@ -38,32 +44,39 @@ class CurvedCells:
     Attributes:
         spec: The crossbars.
         layout: Where cells lie in blocks.
-        curve: Of the cells.
+        cell: What the cells are.
     """
 
     def __init__(self, spec: CrossbarSpec) -> None:
         self.spec = spec
         self.layout = BlockLayout.of(spec)
         self.wires = Termination.of(spec)
-        self.positive = self.layout.gather(spec.conductances.positive.detach())
-        self.negative = self.layout.gather(spec.conductances.negative.detach())
-        assert spec.bend is not None  # noqa: S101 - ohmic layers go another way
-        self.curve = Sinh(spec.bend)
+        self.positive = self.layout.gather(spec.conductances.positive)
+        self.negative = self.layout.gather(spec.conductances.negative)
+        assert spec.cell is not None  # noqa: S101 - ohmic layers go another way
+        self.cell = spec.cell
 
     @property
     def cells(self) -> Tensor:
         """(2, H, V, R, K) S at small voltages, I+ side first."""
         return torch.stack([self.positive, self.negative])
 
-    def current(self, across: Tensor) -> tuple[Tensor, Tensor]:
-        """A and S of cells at (B, 2, H, V, R, K) V."""
-        return self.curve.current(self.cells, across)
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        """Of the voltages that cells are known by, see :class:`FoundCells`."""
+        return (2 if self.cell.absolute else 1, 2, *self.positive.shape)
+
+    def currents(self, state: Tensor) -> CellCurrents:
+        """Of cells at (B, Q, 2, H, V, R, K) V."""
+        return self.cell.currents(
+            self.cells, state[:, 0], state[:, 1] if self.cell.absolute else None
+        )
 
     def eliminate(self, slopes: Tensor) -> Eliminated:
         """The layer with (b, 2, H, V, R, K) S of the cells, lines eliminated."""
         return Eliminated(self, slopes, Interior.of(slopes[:, 0], slopes[:, 1], self.wires))
 
-    def ends(self, found: AcrossCells) -> tuple[Tensor, Tensor]:
+    def ends(self, found: FoundCells) -> tuple[Tensor, Tensor]:
         """(B, M·L, H) V of the I+ and of the I- ends."""
         return self.by_row(found.positive_end), self.by_row(found.negative_end)
 
@@ -149,12 +162,17 @@ class Tangents:
         currents = known.ports @ known.columns(layout.gather_inputs(inputs))
         return layout.scatter_inputs(known.vectors(currents) + self.drawn)
 
-    def follow(self, inputs: Tensor) -> AcrossCells:
+    def follow(self, inputs: Tensor) -> FoundCells:
         """Voltages everywhere for (B, C) V on the input lines, the bias included."""
         known = self.eliminated
         voltages = known.columns(known.layer.layout.gather_inputs(inputs)[:, :, None, :])
         found, seen = known.interior.follow(voltages, self.injection)
-        across = (found.input_line - side for side in (found.positive, found.negative))
-        return AcrossCells(
-            *(known.vectors(item) for item in (*across, seen.positive_end, seen.negative_end))
+        sides = torch.stack([found.positive, found.negative], dim=1)
+        across = known.vectors(found.input_line[:, None] - sides)
+        if known.layer.cell.absolute:
+            state = torch.stack([across, known.vectors(sides)], dim=1)
+        else:
+            state = across[:, None]
+        return FoundCells(
+            state, known.vectors(seen.positive_end), known.vectors(seen.negative_end)
         )

@@ -28,7 +28,8 @@ import torch
 from torch import Tensor
 
 from imac_torch.config import Memristor
-from imac_torch.config.effects import build_effect
+from imac_torch.config.kinds import DEVICE_EFFECTS
+from imac_torch.config.named import build_named
 from imac_torch.mapping.quantization import ConductancePair
 
 READ_MULTIPLIER: Final = 0xDA942042E4DD58B5
@@ -108,7 +109,7 @@ class DeviceModel:
         settings = list((device.effects or {}).items())
         if device.variation > 0.0:
             settings.insert(0, ("uniform", {"kind": "uniform", "spread": device.variation}))
-        made = [build_effect(*item) for item in settings]
+        made = [build_named(DEVICE_EFFECTS, *item) for item in settings]
         return cls(tuple(item.opened() if hasattr(item, "opened") else item for item in made))
 
     @property

@@ -180,10 +180,11 @@ def refuse_curved(spec: CrossbarSpec, what: str) -> None:
     Raises:
         SolverError: The layer's cells are curved.
     """
-    if spec.bend is not None:
+    if spec.cell is not None:
         raise SolverError(
-            f"{what} is for ohmic cells, device.bend is {spec.bend} V; set device.bend to None, or "
-            "use what knows curved cells: network.solve, evaluate, MonteCarlo, netlists"
+            f"{what} is for ohmic cells, these are {spec.cell}; take device.bend, device.cell and "
+            "device.access out, or use what knows curved cells: network.solve, evaluate, "
+            "MonteCarlo, netlists"
         )
 
 

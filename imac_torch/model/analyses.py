@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from imac_torch.cells import build_cell
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Noise, Timing
 from imac_torch.dc.native import Native, Prepared
@@ -78,10 +79,11 @@ class Analyses(nn.Module):
 
     def _in_time(self, options: TransientOptions) -> tuple[DynamicLayer, ...]:
         for layer in self.analog_layers():
-            if layer.config.device.bend is not None:
+            cell = build_cell(layer.config.device)
+            if cell is not None:
                 raise CircuitError(
-                    f"{layer.name}: transients are of ohmic cells, device.bend is "
-                    f"{layer.config.device.bend} V; set it to None to measure times"
+                    f"{layer.name}: transients are of ohmic cells, these are {cell}; take "
+                    "device.bend, device.cell and device.access out to measure times"
                 )
         interconnects = [layer.config.interconnect for layer in self.analog_layers()]
         return prepare_transient(

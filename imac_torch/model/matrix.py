@@ -454,7 +454,7 @@ class ProgrammedMatrix(nn.Module):
         vertical = max(1, round(parts * count / self.outputs))
         config = self.config.replace(
             crossbar=self.config.crossbar.replace(vertical=vertical),
-            device=device.replace(bend=None),
+            device=device.replace(bend=None, cell=None, access=None),
         )
         return predict(
             build_crossbar(found.pair, config, gain), wanted, self.statistics,

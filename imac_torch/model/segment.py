@@ -259,7 +259,7 @@ class Segment(AnalogChain):
         if len(self.layers) > 1 or not isinstance(self.engine, Native):
             return None
         config, matrix = self.first.config, self.first.matrix
-        if config.device.bend is not None or matrix.varies_by_read or not config.amplifier.linear:
+        if not config.device.ohmic or matrix.varies_by_read or not config.amplifier.linear:
             return None
         return self.engine
 

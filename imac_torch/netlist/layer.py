@@ -14,7 +14,7 @@ from imac_torch.errors import NetlistError
 from imac_torch.netlist.subcircuits import Subcircuit
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z]\w*")
-_LETTER: Final = {"resistor": "r", "capacitor": "c", "sinh": "r"}
+_LETTER: Final = {"resistor": "r", "capacitor": "c", "cell": "r"}
 _PER_LINE: Final = 16
 
 NEURON_SUPPLY: Final = "vddn"
@@ -28,7 +28,7 @@ def wrap(words: Sequence[str], first: str = "") -> str:
 
 
 def element_lines(element: ElementArray, names: Sequence[str]) -> Iterator[str]:
-    """One line per element.
+    """One line per element, for bit cells with an access device two.
 
     Args:
         element: The elements.
@@ -37,8 +37,6 @@ def element_lines(element: ElementArray, names: Sequence[str]) -> Iterator[str]:
     Raises:
         NetlistError: The prefix does not begin with the letter of the kind.
     """
-    # A current that depends on a voltage is a controlled source, whatever it stands for.
-    source = "G" if element.kind == "sinh" else ""
     prefix = element.name
     if prefix[:1].lower() != _LETTER[element.kind] or _IDENTIFIER.fullmatch(prefix) is None:
         raise NetlistError(f"{prefix!r} is not a name for a {element.kind} in SPICE")
@@ -50,10 +48,10 @@ def element_lines(element: ElementArray, names: Sequence[str]) -> Iterator[str]:
     for label, a, b, k in zip(labels, first, second, which.tolist(), strict=True):
         first_end, second_end = names[a], names[b]
         value = texts[k]
-        if element.bend is not None:
-            bend = spice_number(element.bend)
-            value = f"cur='{bend}/{value}*sinh(v({first_end},{second_end})/{bend})'"
-        yield f"{source}{prefix}{label} {first_end} {second_end} {value}"
+        if element.cell is None:
+            yield f"{prefix}{label} {first_end} {second_end} {value}"
+        else:
+            yield from element.cell.lines(f"{prefix}{label}", first_end, second_end, value)
 
 
 def layer_text(layer: LayerCircuit, amplifier: Subcircuit, neuron: Subcircuit) -> str:

@@ -60,7 +60,7 @@ def stamp(layer: LayerCircuit) -> NodalSystem:
         columns.extend([first, second, second, first])
         values.extend([conductance, -conductance, conductance, -conductance])
 
-    if any(element.kind == "sinh" for element in layer.elements):
+    if any(element.kind == "cell" for element in layer.elements):
         raise SolverError(f"{layer.name} has curved cells; see imac_torch.reference.nonlinear")
     for element in layer.elements:
         if element.kind == "resistor" and element.name != "ro":

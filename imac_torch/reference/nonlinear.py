@@ -7,13 +7,13 @@ small arrays and one layer only; networks are solved in :mod:`imac_torch.dc.curv
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final
 
 import torch
 from torch import Tensor
 
+from imac_torch.cells import Cell
 from imac_torch.circuit.topology import GROUND, SUPPLY, LayerCircuit
 from imac_torch.errors import SolverError
 from imac_torch.numeric.modes import lasting
@@ -23,53 +23,6 @@ LARGEST_STEP: Final = 0.5
 """Limit of one Newton step in units of the voltage over which a cell's current bends."""
 ROUNDING: Final = 1e-13
 """V. Steps below this are rounding, whatever the tolerance."""
-
-
-class CellCurve(Protocol):
-    """Current through a cell as a function of the voltage across it; add your own."""
-
-    def current(self, conductance: Tensor, voltage: Tensor) -> tuple[Tensor, Tensor]:
-        """A and S (the derivative) for S at small voltages and V; all of one shape."""
-        ...
-
-    @property
-    def bend(self) -> float:
-        """V. Over this voltage the current changes its slope noticeably."""
-        ...
-
-
-@dataclass(frozen=True)
-class Sinh:
-    """i = g·v0·sinh(v/v0): hopping or trap-assisted tunnelling through an oxide.
-
-    The dependence on voltage in the compact model of P.-Y. Chen and S. Yu, "Compact modeling of
-    RRAM devices and its applications in 1T1R and 1S1R array design", IEEE Trans. Electron Devices
-    62(12), 4022-4028 (2015), whose I0·exp(-gap/g0)·sinh(V/V0) has the gap's factor in g here.
-
-    Attributes:
-        v0: V; the cell is ohmic, with conductance g, well below it.
-    """
-
-    v0: float
-
-    def __post_init__(self) -> None:
-        """Check v0.
-
-        Raises:
-            SolverError: It is not positive.
-        """
-        if not 0.0 < self.v0 < math.inf:
-            raise SolverError(f"v0 = {self.v0} V must be positive and finite")
-
-    @property
-    def bend(self) -> float:
-        """See :class:`CellCurve`."""
-        return self.v0
-
-    def current(self, conductance: Tensor, voltage: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`CellCurve`."""
-        ratio = voltage / self.v0
-        return conductance * self.v0 * torch.sinh(ratio), conductance * torch.cosh(ratio)
 
 
 @dataclass(frozen=True)
@@ -99,7 +52,7 @@ def _split(layer: LayerCircuit) -> tuple[LayerCircuit, LayerCircuit, Tensor, Ten
     """The layer without its cells and with ohmic ones; cells' (E, 2) nodes, (E,) conductances."""
     cells = [item for item in layer.elements if item.name in ("rp", "rn")]
     wires = tuple(item for item in layer.elements if item.name not in ("rp", "rn"))
-    ohmic = tuple(replace(item, kind="resistor", bend=None) for item in cells)
+    ohmic = tuple(replace(item, kind="resistor", cell=None) for item in cells)
     linear = replace(layer, elements=wires)
     nodes = torch.cat([torch.from_numpy(item.nodes) for item in cells])
     values = torch.cat([torch.from_numpy(1.0 / item.values) for item in cells])
@@ -111,7 +64,7 @@ def solve_nonlinear(
     layer: LayerCircuit,
     inputs: Tensor,
     vdd: float,
-    curve: CellCurve,
+    cell: Cell,
     *,
     tolerance: float = 1e-12,
     max_iterations: int = 100,
@@ -122,7 +75,7 @@ def solve_nonlinear(
         layer: Of :meth:`IMACNetwork.circuit`; cell resistances are those at small voltages.
         inputs: (B, N) float64, V at the input pins.
         vdd: V, on the bias lines.
-        curve: I-V of the cells.
+        cell: What all cells are.
         tolerance: V, largest update of a converged vector's last step.
         max_iterations: Limit of steps.
 
@@ -168,16 +121,16 @@ def solve_nonlinear(
         active = torch.nonzero(~converged)[:, 0]
         if len(active) == 0:
             break
-        defect, slope = _defect(nodes[active], matrix, first, second, conductance, curve)
+        defect, slope = _defect(nodes[active], matrix, first, second, conductance, cell)
         for row, sample in enumerate(active.tolist()):
             jacobian = _add_cells(matrix, first, second, slope[row])[free][:, free]
             step = torch.linalg.solve(jacobian, defect[row, free])
             size = float(step.abs().max())
-            limit = LARGEST_STEP * curve.bend
+            limit = LARGEST_STEP * cell.bend
             nodes[sample, free] -= step * min(1.0, limit / size) if size > 0.0 else step
             iterations[sample] += 1
             converged[sample] = size <= max(tolerance, ROUNDING)
-    defect, _ = _defect(nodes, matrix, first, second, conductance, curve)
+    defect, _ = _defect(nodes, matrix, first, second, conductance, cell)
     return _finish(layer, nodes, defect, free, pins, out, neuron_inputs, iterations, converged)
 
 
@@ -187,11 +140,12 @@ def _defect(
     first: Tensor,
     second: Tensor,
     conductance: Tensor,
-    curve: CellCurve,
+    cell: Cell,
 ) -> tuple[Tensor, Tensor]:
     """(B, nodes) A out of every node, (B, E) S of the cells."""
     across = nodes[:, first] - nodes[:, second]
-    current, slope = curve.current(conductance.expand_as(across), across)
+    with torch.no_grad():
+        current, slope = cell.currents(conductance.expand_as(across), across, nodes[:, second])
     leaving = nodes @ matrix.T
     leaving.index_add_(1, first, current)
     leaving.index_add_(1, second, -current)

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from imac_torch.base.files import parse_toml, read_text
 from imac_torch.config import Config, Section
 from imac_torch.config.assignment import apply_overrides, field_paths
+from imac_torch.config.kinds import NAMED
 from imac_torch.conversion.calibration import ROUNDS
 from imac_torch.errors import ConfigError
 from imac_torch.sweep.evaluator import METRICS, TIMING_METRICS
@@ -20,6 +21,9 @@ from imac_torch.sweep.points import SEED, grid, product
 from imac_torch.sweep.search import Choices, Range
 
 __all__ = ["EXAMPLE", "SweepFile", "read_sweep"]
+
+_INNER: Final = ("layers.", *(f"device.{field}." for field in NAMED))
+"""Paths into tables, which are checked with their values."""
 
 EXAMPLE: Final = '''\
 [model]
@@ -255,7 +259,7 @@ def _space(described: Mapping[str, Any]) -> dict[str, Range | Choices]:
     space: dict[str, Range | Choices] = {}
     known = sorted(path for path, _ in field_paths())
     for name, item in described.items():
-        inner = name.startswith(("layers.", "device.effects."))  # checked with the values
+        inner = name.startswith(_INNER)
         if name != SEED and name not in known and not inner:
             hint = _similar(name, known)
             raise ConfigError(f"[search.space] there is no field {name!r}{hint}")

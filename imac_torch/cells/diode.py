@@ -1,0 +1,112 @@
+"""Access devices of 1S1R cells: a diode, and a selector that conducts both ways."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from imac_torch.base.units import spice_number
+from imac_torch.cells.base import CellCurrents
+from imac_torch.cells.series import Access
+from imac_torch.config.quantity import BEND, CONDUCTANCE, CURRENT
+from imac_torch.errors import ConfigError
+
+__all__ = ["Diode", "Selector"]
+
+
+@dataclass(frozen=True)
+class Diode(Access):
+    """i = I_s·(exp(v/v0) - 1) + g·v: W. Shockley, Bell Syst. Tech. J. 28(3), 435-489 (1949).
+
+    It conducts from the input line to the I± line only: inputs below the voltage of that line are
+    lost.
+
+    Attributes:
+        saturation: A, I_s.
+        v0: V, ideality times kT/q.
+        leakage: S, g, beside it; keeps the cell from being open.
+    """
+
+    saturation: Annotated[float, CURRENT]
+    v0: Annotated[float, BEND] = 0.03
+    leakage: Annotated[float, CONDUCTANCE] = 1e-12
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: One is not positive.
+        """
+        _check(self)
+
+    @property
+    def bend(self) -> float:
+        """See :class:`Access`."""
+        return self.v0
+
+    def currents(self, across: Tensor, end: Tensor | None = None) -> CellCurrents:
+        """See :class:`Access`."""
+        ratio = across / self.v0
+        return CellCurrents(
+            self.saturation * torch.expm1(ratio) + self.leakage * across,
+            self.saturation / self.v0 * torch.exp(ratio) + self.leakage,
+        )
+
+    def lines(self, name: str, first: str, second: str) -> list[str]:
+        """See :class:`Access`."""
+        current, v0, leakage = map(spice_number, (self.saturation, self.v0, self.leakage))
+        across = f"v({first},{second})"
+        return [
+            f"G{name} {first} {second} cur='{current}*(exp({across}/{v0})-1)+{leakage}*{across}'"
+        ]
+
+
+@dataclass(frozen=True)
+class Selector(Access):
+    """i = I·sinh(v/v0): a bidirectional exponential selector.
+
+    The selector of 1S1R cells in P.-Y. Chen and S. Yu, IEEE Trans. Electron Devices 62(12),
+    4022-4028 (2015); without a threshold that switches.
+
+    Attributes:
+        scale: A, I.
+        v0: V.
+    """
+
+    scale: Annotated[float, CURRENT]
+    v0: Annotated[float, BEND]
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: One is not positive.
+        """
+        _check(self)
+
+    @property
+    def bend(self) -> float:
+        """See :class:`Access`."""
+        return self.v0
+
+    def currents(self, across: Tensor, end: Tensor | None = None) -> CellCurrents:
+        """See :class:`Access`."""
+        ratio = across / self.v0
+        return CellCurrents(
+            self.scale * torch.sinh(ratio), self.scale / self.v0 * torch.cosh(ratio)
+        )
+
+    def lines(self, name: str, first: str, second: str) -> list[str]:
+        """See :class:`Access`."""
+        scale, v0 = spice_number(self.scale), spice_number(self.v0)
+        return [f"G{name} {first} {second} cur='{scale}*sinh(v({first},{second})/{v0})'"]
+
+
+def _check(access: Diode | Selector) -> None:
+    for name, value in vars(access).items():
+        if not 0.0 < value < math.inf:
+            raise ConfigError(f"{name} = {value} must be positive and finite")

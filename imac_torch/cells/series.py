@@ -1,0 +1,164 @@
+"""A memory device with an access device in series, and the node between them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import torch
+from torch import Tensor
+
+from imac_torch.cells.base import Cell, CellCurrents
+from imac_torch.errors import SolverError
+
+__all__ = ["Access", "Ohmic", "Series"]
+
+STEPS: Final = 200
+"""Of the search for the inner node. Halving the interval alone takes 60 for a volt."""
+RESOLUTION: Final = 1e-15
+"""Of the voltage across the cell: the inner node is known to rounding."""
+
+
+class Access(ABC):
+    """One kind of access device: a current that grows with the voltage across it.
+
+    Kinds are frozen dataclasses, as cells are.
+
+    Attributes:
+        absolute: As of :class:`Cell`.
+    """
+
+    absolute: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def bend(self) -> float:
+        """V. See :class:`Cell`; infinite for a resistor."""
+
+    def ohms(self) -> float | None:
+        """Ω, of a resistor; None: the current is no straight line."""
+        return None
+
+    @abstractmethod
+    def currents(self, across: Tensor, end: Tensor | None = None) -> CellCurrents:
+        """Currents and slopes; the current is differentiable.
+
+        Args:
+            across: V, from the memory device to the I± line.
+            end: V, of the I± line; given where it matters.
+        """
+
+    @abstractmethod
+    def lines(self, name: str, first: str, second: str) -> list[str]:
+        """See :meth:`Cell.lines`."""
+
+
+@dataclass(frozen=True)
+class Ohmic(Cell):
+    """A resistor; alone, layers of it are solved another way."""
+
+    @property
+    def bend(self) -> float:
+        """See :class:`Cell`."""
+        return float("inf")
+
+    def currents(
+        self, conductance: Tensor, across: Tensor, end: Tensor | None = None
+    ) -> CellCurrents:
+        """See :class:`Cell`."""
+        return CellCurrents(conductance * across, conductance.expand_as(across))
+
+    def lines(self, name: str, first: str, second: str, resistance: str) -> list[str]:
+        """See :class:`Cell`."""
+        return [f"{name} {first} {second} {resistance}"]
+
+
+@dataclass(frozen=True)
+class Series(Cell):
+    """A memory device, from the input line to an inner node, and an access device behind it.
+
+    Attributes:
+        memory: From the input line on.
+        access: From the inner node to the I± line.
+    """
+
+    memory: Cell
+    access: Access
+
+    @property
+    def absolute(self) -> bool:  # type: ignore[override]
+        """See :class:`Cell`."""
+        return self.access.absolute
+
+    @property
+    def bend(self) -> float:
+        """See :class:`Cell`."""
+        return min(self.memory.bend, self.access.bend)
+
+    def currents(
+        self, conductance: Tensor, across: Tensor, end: Tensor | None = None
+    ) -> CellCurrents:
+        """See :class:`Cell`.
+
+        The memory device carries m(u), the access device a(v - u), both growing: one u between 0
+        and v gives the same. Newton's steps; where one leads out of the interval, or is not half as
+        long as the last (exponentials are descended in many), the interval is halved.
+
+        Raises:
+            SolverError: A voltage is no number, or the inner node was not found.
+        """
+        with torch.no_grad():
+            at = self._inner(conductance.detach(), across.detach(), _detached(end))
+            found = self.memory.currents(conductance.detach(), at)
+            behind = self.access.currents(across.detach() - at, _detached(end))
+            total = found.slope + behind.slope
+            slope = torch.where(total > 0.0, found.slope * behind.slope / total, 0.0)
+        if not torch.is_grad_enabled():
+            return CellCurrents(found.current, slope)
+        # One more step, which moves nothing but has the derivatives of the node (implicit function
+        # theorem); the current is that of the memory device there.
+        defect = (
+            self.memory.currents(conductance, at).current
+            - self.access.currents(across - at, end).current
+        )
+        moved = at - torch.where(total > 0.0, defect / total, 0.0)
+        return CellCurrents(self.memory.currents(conductance, moved).current, slope)
+
+    def _inner(self, conductance: Tensor, across: Tensor, end: Tensor | None) -> Tensor:
+        """V across the memory device."""
+        low, high = across.clamp(max=0.0), across.clamp(min=0.0)
+        at = across / 2.0
+        limit = RESOLUTION * across.abs() + torch.finfo(across.dtype).tiny
+        step = across.abs()
+        for _ in range(STEPS):
+            found = self.memory.currents(conductance, at)
+            behind = self.access.currents(across - at, end)
+            defect = found.current - behind.current
+            low = torch.where(defect < 0.0, at, low)
+            high = torch.where(defect > 0.0, at, high)
+            following = at - defect / (found.slope + behind.slope)
+            good = (following >= low) & (following <= high)
+            good &= (following - at).abs() <= 0.5 * step
+            following = torch.where(good, following, (low + high) / 2.0)
+            following = torch.where(defect == 0.0, at, following)
+            step = (following - at).abs()
+            at = following
+            if not bool((step > limit).any()):
+                return at
+        left = int((step > limit).sum())
+        if left and not bool(torch.isfinite(across).all()):
+            return at  # what is no number stays none, and is told as such
+        raise SolverError(f"the inner nodes of {left} cells were not found")
+
+    def lines(self, name: str, first: str, second: str, resistance: str) -> list[str]:
+        """See :class:`Cell`."""
+        inner = f"{name}m"
+        return [
+            *self.memory.lines(name, first, inner, resistance),
+            *self.access.lines(f"{name}a", inner, second),
+        ]
+
+
+def _detached(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach()

@@ -1,0 +1,205 @@
+"""Gradients of layers of curved cells: the implicit function theorem along the iteration itself.
+
+A solution is a fixed point z = F(z, θ) of the iteration in :mod:`imac_torch.dc.curved`, so that
+dz/dθ = (1 - ∂F/∂z)⁻¹·∂F/∂θ, whatever conductances the chords have. Backwards this is the fixed
+point of u ← (∂F/∂z)ᵀ·u + r, found as the solution was: with chords that all vectors share, and
+where these do not converge with every vector's own slopes, for which ∂F/∂z is 0. Products with
+∂F/∂z are those of automatic differentiation through one step (S. Bai, J. Z. Kolter and V. Koltun,
+"Deep equilibrium models", NeurIPS 2019, do so for networks); nothing of the iteration is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from imac_torch.circuit.crossbar import CrossbarSpec
+from imac_torch.dc.anderson import Anderson
+from imac_torch.dc.layer import with_bias
+from imac_torch.dc.newton import NewtonOptions, solve_loaded
+from imac_torch.dc.tangents import CurvedCells, Eliminated
+from imac_torch.errors import SolverError
+from imac_torch.mapping.quantization import ConductancePair
+from imac_torch.numeric.modes import differentiating
+from imac_torch.periphery.neuron.circuit import NeuronCircuit
+
+__all__ = ["attach_cells", "refuse_other_gradients"]
+
+STEPS: Final = 60
+"""Of the backward iteration with shared chords."""
+TOLERANCE: Final = 1e-11
+"""Of its last step, relative to what it started with."""
+
+
+def refuse_other_gradients(spec: CrossbarSpec, vdd: Tensor) -> None:
+    """Say that gradients are by inputs and conductances.
+
+    Raises:
+        SolverError: The supply or a wire requires a gradient.
+    """
+    others = {
+        "the supply": vdd, "segments of input lines": spec.input_segment,
+        "segments of output lines": spec.output_segment,
+    }  # fmt: skip
+    for name, tensor in others.items():
+        if tensor.requires_grad and torch.is_grad_enabled():
+            raise SolverError(
+                f"layers of curved cells have gradients by inputs and conductances, not by {name}"
+            )
+
+
+def attach_cells(
+    spec: CrossbarSpec,
+    vdd: Tensor,
+    options: NewtonOptions,
+    neuron: NeuronCircuit | None,
+    size: int,
+    sources: Tensor,
+    state: Tensor,
+    solution: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Make a solution differentiable.
+
+    Args:
+        spec: Crossbars of one sample, conductances with their graph.
+        vdd: V, on the bias line.
+        options: Of the neurons' solution.
+        neuron: That drives the lines; None: sources do.
+        size: Vectors at a time.
+        sources: (B, N) V, with their graph: on the lines, or combined read-outs before.
+        state: (B, Q, 2, H, V, R, K) V, of cells at the solution.
+        solution: (B, N) V on the lines and (B, M) V that read-outs combine to.
+    """
+
+    def parts(
+        cells: CurvedCells, known: Eliminated, sources: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return _step(cells, known, vdd.detach(), options, neuron, sources, state)
+
+    pair = spec.conductances
+    found: tuple[Tensor, Tensor] = _Implicit.apply(
+        parts, spec, size, state, *solution, sources, pair.positive, pair.negative
+    )
+    return found
+
+
+def _step(
+    cells: CurvedCells,
+    known: Eliminated,
+    vdd: Tensor,
+    options: NewtonOptions,
+    neuron: NeuronCircuit | None,
+    sources: Tensor,
+    state: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Voltages of lines, combined ones and the next state, all differentiable."""
+    current = cells.currents(state).current
+    tangents = known.tangents(current - known.slopes * state[:, 0])
+    lines = sources
+    if neuron is not None:
+        load = tangents.load(known.load(vdd))
+        lines = solve_loaded(sources[:, None], neuron, load, options).outputs[:, 0]
+    found = tangents.follow(with_bias(lines, vdd))
+    read_out = cells.spec.read_out
+    combined = read_out.combination.of_partitions(read_out.output(*cells.ends(found)))
+    return lines, combined, found.state
+
+
+class _Implicit(torch.autograd.Function):
+    """A solution in value, a fixed point in derivative."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's signature
+        step: Callable[[CurvedCells, Eliminated, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]],
+        spec: CrossbarSpec,
+        size: int,
+        state: Tensor,
+        lines: Tensor,
+        combined: Tensor,
+        sources: Tensor,
+        positive: Tensor,
+        negative: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.step, ctx.spec, ctx.size = step, spec, size
+        ctx.save_for_backward(state, sources, positive, negative)
+        return lines.clone(), combined.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # type: ignore[override]
+        ctx: Any, lines: Tensor, combined: Tensor  # noqa: ANN401 - torch's signature
+    ) -> tuple[Tensor | None, ...]:
+        state, sources, positive, negative = ctx.saved_tensors
+        by_sources, by_cells = [], [torch.zeros_like(positive), torch.zeros_like(negative)]
+        for piece in torch.arange(len(sources), device=sources.device).split(ctx.size):
+            found = _backward(
+                ctx.step, ctx.spec, state[piece], sources[piece], (positive, negative),
+                (lines[piece], combined[piece]),
+            )  # fmt: skip
+            by_sources.append(found[0])
+            for total, part in zip(by_cells, found[1:], strict=True):
+                total += part
+        return (*[None] * 6, torch.cat(by_sources), *by_cells)
+
+
+def _backward(
+    step: Callable[[CurvedCells, Eliminated, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]],
+    spec: CrossbarSpec,
+    state: Tensor,
+    sources: Tensor,
+    conductances: tuple[Tensor, Tensor],
+    gradients: tuple[Tensor, Tensor],
+) -> tuple[Tensor, ...]:
+    """Gradients by sources and by conductances of both sides."""
+    with differentiating():
+        asked = [item.detach().requires_grad_() for item in (sources, *conductances)]
+        cells = CurvedCells(replace(spec, conductances=ConductancePair(*asked[1:])))
+        slopes = cells.currents(state).slope.detach()
+        for known in (slopes.mean(0, keepdim=True), slopes):
+            at = state.detach().requires_grad_()
+            eliminated = cells.eliminate(known)
+            lines, combined, following = step(cells, eliminated, asked[0], at)
+            outputs = [lines, combined]
+            # A line that sources drive does not depend on the cells.
+            right = _product(outputs, [at], list(gradients))[0]
+            through = _fixed_point(following, at, right)
+            if through is not None:
+                break
+        else:
+            raise SolverError("gradients of curved cells did not converge")
+        found = _product([*outputs, following], asked, [*gradients, through])
+    return tuple(found)
+
+
+def _fixed_point(following: Tensor, at: Tensor, right: Tensor) -> Tensor | None:
+    """U = (∂following/∂at)ᵀ·u + right for every vector; None: it was not found."""
+    found, acceleration = right, Anderson()
+    limit = TOLERANCE * right.flatten(1).abs().amax(-1)
+    for _ in range(STEPS):
+        step = _product([following], [at], [found])[0] + right - found
+        size = step.flatten(1).abs().amax(-1)
+        if not bool((size > limit).any()):
+            return found + step
+        if not bool(torch.isfinite(size).all()):
+            return None
+        found = found + acceleration.step(found.flatten(1), step.flatten(1)).reshape(found.shape)
+    return None
+
+
+def _product(outputs: list[Tensor], inputs: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
+    """Gradients of outputs that have some, zeros where there is no way."""
+    pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if o.requires_grad]
+    values = torch.autograd.grad(
+        [item for item, _ in pairs], inputs, [item for _, item in pairs],
+        retain_graph=True, allow_unused=True,
+    )  # fmt: skip
+    return [
+        torch.zeros_like(item) if value is None else value
+        for item, value in zip(inputs, values, strict=True)
+    ]
