@@ -8,6 +8,7 @@ import pytest
 import torch
 from dense_network import VDD, behavioural, circuit_of, random_layers, scalar
 
+from imac_torch.elimination.forms import AmplifierForms
 from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.reference.nodal import solve_layer
 
@@ -104,7 +105,7 @@ def test_amplifier_power_is_the_sum_over_amplifiers(case):
         current = current + output / float(spec.read_out.combination.output_resistance)
     expected = (output * current).sum((-1, -2))
     blocks = ports.layout.gather_inputs(lines)
-    found = torch.einsum("bhi,hij,bhj->b", blocks, ports.amplifier_forms.lines, blocks)
+    found = torch.einsum("bhi,hij,bhj->b", blocks, AmplifierForms.of(ports).lines, blocks)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
 
 

@@ -22,31 +22,36 @@ class Anderson:
 
     def __init__(self) -> None:
         self._last: tuple[Tensor, Tensor] | None = None
-        self._points: list[Tensor] = []
-        self._steps: list[Tensor] = []
+        self._moves: list[Tensor] = []  # changes of point plus step
+        self._steps: list[Tensor] = []  # changes of steps
+        self._gram: list[list[Tensor]] = []  # products of these, lower triangle
 
     def restart(self) -> None:
         """Forget everything: the iterated function has changed."""
         self._last = None
-        self._points.clear()
+        self._moves.clear()
         self._steps.clear()
+        self._gram.clear()
 
     def step(self, point: Tensor, step: Tensor) -> Tensor:
         """What to add to (B, N) points whose plain step is (B, N)."""
         if self._last is not None:
-            self._points.append(point - self._last[0])
-            self._steps.append(step - self._last[1])
-            del self._points[:-DEPTH], self._steps[:-DEPTH]
+            change = step - self._last[1]
+            self._moves.append(point - self._last[0] + change)
+            self._steps.append(change)
+            if len(self._steps) > DEPTH:
+                del self._moves[0], self._steps[0], self._gram[0]
+                self._gram = [row[1:] for row in self._gram]
+            self._gram.append([_product(change, other) for other in self._steps])
         self._last = point, step
         if not self._steps:
             return step
         count = len(self._steps)
-        gram = step.new_zeros(len(step), count, count)
-        right = step.new_zeros(len(step), count)
-        for i, first in enumerate(self._steps):
-            right[:, i] = (first * step).sum(-1)
-            for j, second in enumerate(self._steps[: i + 1]):
-                gram[:, i, j] = gram[:, j, i] = (first * second).sum(-1)
+        gram = step.new_empty(len(step), count, count)
+        for i, row in enumerate(self._gram):
+            for j, value in enumerate(row):
+                gram[:, i, j] = gram[:, j, i] = value
+        right = torch.stack([_product(item, step) for item in self._steps], dim=-1)
         # Columns of length 1, so that early, large steps do not hide late ones.
         scale = gram.diagonal(dim1=-2, dim2=-1).sqrt()
         scale = torch.where(scale > 0.0, 1.0 / scale, torch.zeros_like(scale))
@@ -54,6 +59,11 @@ class Anderson:
         inverse = torch.linalg.pinv(gram, rtol=RANK, hermitian=True)
         weights = scale * (inverse @ (scale * right)[..., None]).squeeze(-1)
         result = step.clone()
-        for k in range(count):
-            result -= weights[:, k, None] * (self._points[k] + self._steps[k])
+        for k, move in enumerate(self._moves):
+            result.addcmul_(weights[:, k, None], move, value=-1.0)
         return result
+
+
+def _product(first: Tensor, second: Tensor) -> Tensor:
+    """(B,) of two (B, N)."""
+    return (first * second).sum(-1)

@@ -15,6 +15,7 @@ from imac_torch.dc.curved import CurvedLayer
 from imac_torch.dc.layer import Driven, PreparedLayer, with_bias
 from imac_torch.dc.load import Load
 from imac_torch.dc.newton import NeuronSolution, NewtonOptions, solve_loaded
+from imac_torch.elimination.forms import AmplifierForms
 from imac_torch.elimination.ports import PortNetwork
 from imac_torch.elimination.saturation import Saturated
 from imac_torch.errors import SolverError
@@ -59,7 +60,7 @@ class PortsDriven(Driven):
             bias = vdd * network.bias_current(blocks, self.beyond)
         # Read-outs: a quadratic form per partition, and what flows between them and on through the
         # neuron input. With one partition nothing flows between: no difference of large numbers.
-        amplifiers = network.amplifier_forms.power(blocks, self.beyond)
+        amplifiers = self.layer.amplifier_forms.power(blocks, self.beyond)
         if network.groups > 1:  # (S, G, B), so far
             by_inputs, bias, amplifiers = (
                 item if item.ndim == 2 else item.sum(1) for item in (by_inputs, bias, amplifiers)
@@ -118,6 +119,11 @@ class PortLayer(PreparedLayer):
     def network(self) -> PortNetwork:
         """The ports with a sample dimension."""
         return self.ports if self.shape[0] is not None else self.ports.with_sample()
+
+    @cached_property
+    def amplifier_forms(self) -> AmplifierForms:
+        """Power of the read-outs' outputs."""
+        return AmplifierForms.of(self.network)
 
     def as_load(self) -> Load:
         """See :class:`PreparedLayer`."""

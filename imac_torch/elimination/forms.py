@@ -13,13 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from imac_torch.elimination.ports import PortNetwork
+from imac_torch.elimination.ports import PortNetwork
 
 
 @dataclass(frozen=True)

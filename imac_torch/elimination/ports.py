@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,7 +11,6 @@ from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.elimination.blocks import BlockLayout, BlockPorts, Termination
 from imac_torch.elimination.choice import EliminationInfo, Kernel, Method, eliminate
 from imac_torch.elimination.feedback import Feedback
-from imac_torch.elimination.forms import AmplifierForms
 from imac_torch.errors import SolverError
 from imac_torch.periphery.readout import ReadOut
 
@@ -93,11 +91,6 @@ class PortNetwork:
     def combine_ends(self, positive: Tensor, negative: Tensor) -> Tensor:
         """From line ends (..., M·L, H) V to the neuron inputs (..., M) V they make."""
         return self.read_out.combination.of_partitions(self.read_out.output(positive, negative))
-
-    @cached_property
-    def amplifier_forms(self) -> AmplifierForms:
-        """Power of the read-outs' outputs."""
-        return AmplifierForms.of(self)
 
     def with_sample(self) -> PortNetwork:
         """With a leading dimension of one sample."""

@@ -117,7 +117,7 @@ def _compiled(
 
     outputs = linear.contiguous().clone()
     beyond = torch.empty_like(outputs)
-    good = torch.empty(outputs.shape[:-1], dtype=torch.bool)
+    good = torch.empty(outputs.shape[:-1], dtype=torch.bool, device=outputs.device)
     pieces = work_count(outputs.numpy())
     run_blocks(
         sweep_blocks,
