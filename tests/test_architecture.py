@@ -1,6 +1,7 @@
 """The import graph points one way, importing does nothing, and public names exist."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -64,6 +65,7 @@ def module_files(root: Path) -> dict[str, Path]:
     return files
 
 
+@functools.cache
 def import_graph(root: Path) -> Graph:
     """Which module of the package imports which, wherever in a module the import stands."""
     files = module_files(root)

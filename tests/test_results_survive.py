@@ -101,15 +101,18 @@ def test_ascii_terminals_and_closed_pipes_lose_nothing(tmp_path: Path) -> None:
     assert samples_of(tmp_path / "pipe") == 6
 
 
-def test_a_loader_that_fails_midway_leaves_a_report(tmp_path: Path) -> None:
-    run = subprocess.run(
-        command(tmp_path, *simulate("broken", "run", "--testnum-per-batch", "2")), cwd=tmp_path,
-        env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert run.returncode == 3, run.stderr
-    assert "Traceback" not in run.stderr
-    assert "sample [/bold] cannot be read" in run.stderr
-    assert "4 samples were finished before" in run.stderr
+def test_a_loader_that_fails_midway_leaves_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands.register(app)
+    monkeypatch.chdir(tmp_path)
+    words = command(tmp_path, *simulate("broken", "run", "--testnum-per-batch", "2"))[3:]
+    run = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    sys.modules.pop("own_model", None)
+    assert run.exit_code == 3, run.output
+    assert "Traceback" not in run.output
+    assert "sample [/bold] cannot be read" in run.output
+    assert "4 samples were finished before" in run.output
     assert samples_of(tmp_path / "run") == 4
     assert "ValueError" in Report.load(tmp_path / "run").stopped
 

@@ -28,6 +28,7 @@ from imac_torch import (
     Neuron,
     NgSpice,
     Spice,
+    TimingOptions,
     WeightMapping,
 )
 from imac_torch.conversion.convert import convert
@@ -397,9 +398,8 @@ def started(client):
 if __name__ == "__main__":
     backend = Dask(workers=2, on_start=started) if {dask} else Processes(2)
     points = grid({{"x": range({count} // 2), "seed": [0, 1]}})
-    table = run_sweep(points, Probe(Path({directory!r}, "log"), pause=0.01),
-                      Path({directory!r}, "s.sqlite"), backend=backend, progress=False)
-    table.to_csv(Path({directory!r}, "s.csv"))
+    run_sweep(points, Probe(Path({directory!r}, "log"), pause=0.01),
+              Path({directory!r}, "s.sqlite"), backend=backend, progress=False)
 """
 
 
@@ -449,14 +449,14 @@ def test_killed_twice_and_resumed_the_table_is_the_uninterrupted_one(
     time.sleep(1.0)  # workers notice that their run is gone
     log = tmp_path / "log"
     at_kill = len(log.read_text().splitlines())
-    again = start(tmp_path, dask=dask, count=count)
-    assert again.wait() == 0
+    whole = grid({"x": range(count // 2), "seed": [0, 1]})
+    again = run_sweep(whole, Probe(log), path, progress=False)
+    again.to_csv(tmp_path / "s.csv")
     lines = log.read_text().splitlines()
     # Nothing recorded is run again: the second run evaluates exactly what was missing.
     assert sorted(lines[at_kill:]) == sorted(set(lines) - recorded)
     # What the kills cost is what was under way: two workers with two points each, per kill.
     assert len(lines) - count <= 4 * (2 if dask else 1)
-    whole = grid({"x": range(count // 2), "seed": [0, 1]})
     plain = run_sweep(whole, Probe(), tmp_path / "plain.sqlite", progress=False)
     plain.to_csv(tmp_path / "plain.csv")
     assert (tmp_path / "s.csv").read_text() == (tmp_path / "plain.csv").read_text()
@@ -582,7 +582,7 @@ def test_latency_in_a_table(tmp_path: Path) -> None:
     assert not set(TIMING_METRICS) & set(plain.bench()(point))
     assert set(TIMING_METRICS) <= set(table.metrics)
     network = convert(timed.model, configure(timed.base, points[0])).eval()
-    measured = network.measure(timed.inputs)
+    measured = network.measure(timed.inputs, options=TimingOptions(waveforms=0))
     assert long["latency_worst"] == pytest.approx(float(measured.latency.images.max()), rel=1e-9)
     assert long["energy_switching"] == pytest.approx(float(measured.switching.total.mean()))
     assert long["unsettled"] == 0.0 < short["unsettled"]

@@ -1,5 +1,6 @@
 """Transients of small networks: invariants, options, kernels, energies."""
 
+import functools
 import math
 from dataclasses import fields
 from itertools import pairwise
@@ -18,6 +19,7 @@ from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.finfet import transistors
 from imac_torch.results.energy import Energy
+from imac_torch.results.latency import measure_latency
 from imac_torch.transient.inference import InferenceRun
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.network import solve_transient
@@ -74,8 +76,7 @@ def solve(network, inputs, timing=TIMING, *, initial=None, **settings):
     return solve_transient(layers, inputs, timing, initial=initial, options=options)
 
 
-@pytest.mark.parametrize("wires", ["exact", "reduced"])
-@pytest.mark.parametrize("combine", ["average", "sum"])
+@pytest.mark.parametrize(("wires", "combine"), [("exact", "sum"), ("reduced", "average")])
 def test_settles_to_the_dc_solution_and_its_power(generator, wires, combine):
     network = build(generator, combine=combine)
     inputs = vectors(generator, 3, 2)
@@ -191,6 +192,17 @@ def test_batch_equals_loop(generator):
         assert torch.allclose(alone.energy.total[0], together.energy.total[k], rtol=1e-6)
 
 
+def loaded(load=0.0, **circuit):
+    generator = torch.Generator().manual_seed(11)
+    network = build(generator, **circuit)
+    return solve(network, vectors(generator, 2, 1), TIMING.replace(load_capacitance=load))
+
+
+@functools.cache
+def without_capacitors(tie):
+    return loaded(tie=tie)
+
+
 @pytest.mark.parametrize(
     ("circuit", "load"),
     [({}, 5e-15), ({"pole": 2e9}, 0.0), ({"output_capacitance": 5e-15}, 0.0),
@@ -198,15 +210,7 @@ def test_batch_equals_loop(generator):
     ids=["load", "pole", "output", "input of an ideal source", "input"],
 )
 def test_capacitors_and_poles_slow_the_outputs_down(circuit, load):
-    from imac_torch.results.latency import measure_latency
-
-    def run(load=0.0, **circuit):
-        generator = torch.Generator().manual_seed(11)
-        network = build(generator, **circuit)
-        return solve(network, vectors(generator, 4, 1), Timing(period=2e-9, load_capacitance=load))
-
-    plain = run(tie=circuit.get("tie", 1.0))
-    slower = run(load, **circuit)
+    plain, slower = without_capacitors(circuit.get("tie", 1.0)), loaded(load, **circuit)
     times = [
         measure_latency(item.time, item.outputs, TIMING.period).images for item in (plain, slower)
     ]
@@ -221,8 +225,6 @@ def test_capacitors_and_poles_slow_the_outputs_down(circuit, load):
 
 def test_latency_of_a_loaded_output_is_that_of_its_rc(generator):
     """Identity neurons without any other capacitor: the last ones are their resistor and load."""
-    from imac_torch.results.latency import measure_latency
-
     network = build(generator, kind="identity", capacitance=False)
     timing = Timing(period=4e-9, transition=1e-12, load_capacitance=1e-14)
     result = solve(network, vectors(generator, 3, 1), timing, control=StepControl(tolerance=1e-5))
@@ -235,8 +237,6 @@ def test_latency_of_a_loaded_output_is_that_of_its_rc(generator):
 
 def test_time_and_energy_of_a_large_load_scale_with_it():
     """Once the gates have settled, C·du/dt = I(u): twice the load is the same in twice the time."""
-    from imac_torch.results.latency import measure_latency
-
     config = Config(neuron=Neuron(kind="finfet")).for_layer(0, "a", 1)
     cells = torch.ones(2, SIZES[0] + 1, dtype=torch.float64)
     crossbar = build_crossbar(ConductancePair(cells / 78e3, cells / 202e3), config, 60.0)
@@ -284,17 +284,15 @@ def test_amplifier_pole_is_a_single_pole(generator):
 
 
 def test_latency_follows_capacitance_and_node(generator):
-    from imac_torch.results.latency import measure_latency
-
     def latency(**settings):
         network = build(torch.Generator().manual_seed(7), **settings)
-        inputs = vectors(torch.Generator().manual_seed(8), 8, 1)
+        inputs = vectors(torch.Generator().manual_seed(8), 4, 1)
         result = solve(network, inputs)
         return float(measure_latency(result.time, result.outputs, TIMING.period).images.mean())
 
     assert latency(capacitance=False) < latency(capacitance=True)
     # Larger cells are longer wires: more capacitance, at the same memristors.
-    nodes = [latency(node=node) for node in (7e-9, 14e-9, 28e-9, 45e-9)]
+    nodes = [latency(node=node) for node in (7e-9, 45e-9)]
     assert nodes == sorted(nodes)
 
 

@@ -41,7 +41,7 @@ Rout f out 'rout'
 """
 CAPACITANCES = (0.8e-15, 0.4e-15)
 SIZES = (12, 9, 5)
-PERIOD, IMAGES = 1e-9, 4
+PERIOD, IMAGES = 1e-9, 2
 
 
 def parts(generator, directory: Path, capacitances=CAPACITANCES):
@@ -111,7 +111,7 @@ def test_waveforms_latency_and_energy(generator, ngspice, tmp_path):
         latency = measure_latency(result.time, result.outputs, PERIOD)
         moved = latency.outputs[0] > 0
         ratio = latency.outputs[0][moved] / theirs.outputs[0][moved]
-        assert int(moved.sum()) > 5
+        assert int(moved.sum()) > 4
         assert float((ratio - 1).abs().max()) < 0.02
         for k in range(IMAGES):
             # ngspice starts and ends periods on the corners of its sources.
@@ -135,7 +135,7 @@ def test_neuron_capacitances_matter(tmp_path):
         generator = torch.Generator().manual_seed(21)
         layers, config = parts(generator, tmp_path, capacitances)
         prepared = Native().prepare(layers)
-        voltages = 0.8 * torch.sign(torch.randn(2, SIZES[0], generator=generator).double())
+        voltages = 0.8 * torch.sign(torch.randn(1, SIZES[0], generator=generator).double())
         options = TransientOptions(wires="reduced")
         timed = prepare_transient(
             layers, [config.interconnect] * 2, prepared.layers, options

@@ -493,9 +493,7 @@ def solve_tiles(
                 finished = finished and done[lane]
             if finished or turn == limit:
                 break
-            worst = scratch[_WORST * LANES : (_WORST + 1) * LANES].copy()
             _step(tile, size, matrix, a, b, loaded, scratch)
-            scratch[_WORST * LANES : (_WORST + 1) * LANES] = worst
             for lane in range(LANES):
                 size_of_step = scratch[_LARGEST * LANES + lane]
                 if size_of_step <= 1.2 * before[lane]:

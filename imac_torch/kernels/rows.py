@@ -45,10 +45,9 @@ def _reduce_rows(
     count = positive.shape[0]
     width = reduced.shape[2]
     for r in range(count - 1, -1, -1):
-        if r == count - 1:
-            reduced[r] = 0.0
-        else:
-            reduced[r] = reduced[r + 1]
+        for i in range(width):
+            for j in range(width):
+                reduced[r, i, j] = 0.0 if r == count - 1 else reduced[r + 1, i, j]
         factor_row(positive[r], negative[r], scalars, plus, minus)
         add_row(positive[r], negative[r], scalars, plus, minus, reduced[r], buffers)
         insert_series(
@@ -93,7 +92,9 @@ def eliminate_down(
     for b in range(first, last):
         reduced = saved[b] if keep else own
         _reduce_rows(positive[b], negative[b], scalars, reduced, plus, minus, buffers, coefficients)
-        admittance[b] = reduced[0, :columns, :columns]
+        for i in range(columns):
+            for j in range(columns):
+                admittance[b, i, j] = reduced[0, i, j]
         voltages[:] = 0.0
         for i in range(columns):
             voltages[i, i] = 1.0
@@ -110,8 +111,8 @@ def eliminate_down(
                 for j in range(width):
                     ends[2, j] += ends[0, i] * voltages[i, j]
                     ends[3, j] += ends[1, i] * voltages[i, j]
-            positive_end[b, r] = ends[2, :columns]
-            negative_end[b, r] = ends[3, :columns]
+            for j in range(columns):
+                positive_end[b, r, j], negative_end[b, r, j] = ends[2, j], ends[3, j]
 
 
 @njit(nogil=True, fastmath={"contract"})
@@ -181,17 +182,19 @@ def eliminate_backward(
             for i in range(width):
                 for j in range(width):
                     source[i, j] -= segment * currents[i, j]
-            upward[r] = source
+                    upward[r, i, j] = source[i, j]
         voltages[:] = 0.0
         adjoints[:] = 0.0
         for i in range(columns):
             voltages[i, i] = 1.0
-            adjoints[i, :columns] = grad_admittance[b, i]
+            for j in range(columns):
+                adjoints[i, j] = grad_admittance[b, i, j]
         products[:] = 0.0
         for r in range(count):
-            currents[:] = 0.0
+            for i in range(width):
+                for j in range(width):
+                    currents[i, j], adjoint_currents[i, j] = 0.0, upward[r, i, j]
             add_product(reduced[r], voltages, currents, width)
-            adjoint_currents[:] = upward[r]
             add_transposed_product(reduced[r], adjoints, adjoint_currents, width)
             for i in range(width):
                 for j in range(width):
@@ -199,8 +202,9 @@ def eliminate_backward(
                     voltages[i, j] -= segment * currents[i, j]
                     adjoints[i, j] -= segment * adjoint_currents[i, j]
             factor_row(positive[b, r], negative[b, r], scalars, plus, minus)
-            grad_ends[0, :columns] = grad_positive_end[b, r]
-            grad_ends[1, :columns] = grad_negative_end[b, r]
+            for j in range(columns):
+                grad_ends[0, j] = grad_positive_end[b, r, j]
+                grad_ends[1, j] = grad_negative_end[b, r, j]
             row_gradients(
                 positive[b, r], negative[b, r], scalars, plus, minus, voltages, adjoints,
                 grad_ends[0], grad_ends[1], sums, vectors, grad_positive[b, r],
