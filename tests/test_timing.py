@@ -195,7 +195,7 @@ def test_sampling_too_early_is_said_with_its_cost(report):
 
 
 def test_what_is_sampled_too_early_comes_from_the_stream():
-    chain = network(LOGISTIC.replace(
+    chain = convert(mlp(6, 5, 3), LOGISTIC.replace(
         amplifier=Amplifier(pole=1e9), timing=Timing(period=2e-10, transition=5e-11)
     ))
     inputs = INPUTS[:6]
