@@ -5,8 +5,10 @@ once, the output (or, where that holds charge, its derivative) has a corner at a
 Samples share their steps, and have so many corners that no step can end at each. Therefore their
 size is bounded instead: a corner by which a slope changes by s is missed by at most
 :data:`MISSED`·s·w by whatever :func:`imac_torch.results.waveform.sample` makes of points around it,
-w being the longest of the interval that it is in and the two beside it. Such corners are known by
-the slopes of the curve at the points, which every Newton system has in it.
+w being the longest of the interval that it is in and the two beside it. Where the output holds
+charge, s is that of an output without, times the part of the current that does not charge it; the
+points are off then, too (a trapezoid in which a rate bends), by up to :data:`HELD`·s·w more. Such
+corners are known by the slopes of the curve at the points, which every Newton system has in it.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ from imac_torch.transient.state import StageState
 
 MISSED: Final = 0.154
 """Largest over all places of the corner and ratios of steps from a quarter to two."""
+HELD: Final = 0.105
+"""The same of one charge at the output: times the square of the part of a stage's conductance that
+is the charge's, what it adds to that; found by the same search."""
 BENT: Final = 0.1
 """Slopes of a curve at two neighbouring points whose ratio is less have a corner in between: points
 do not resolve what is there. Where they do, differences of outputs say more."""
@@ -91,7 +96,9 @@ def met_kinks(
         size = curve.abs()
         bent = torch.minimum(size[1:], size[:-1]) < BENT * torch.maximum(size[1:], size[:-1])
         bend = torch.where(bent, curve.diff(dim=0).abs(), 0.0).amax(0)
-        missed = MISSED * bend * gates.diff(dim=0).abs().amax(0) / system.diagonal
+        held = end.sigma * end.systems[k].output_by_output / system.diagonal
+        part = MISSED + HELD * held.square()
+        missed = part * bend * gates.diff(dim=0).abs().amax(0) / system.diagonal
         reach = torch.maximum(reach, missed.amax(-1))
         seen = seen | bent.any(0).any(-1)
         errors.append(reach)
