@@ -18,7 +18,7 @@ from imac_torch.dc.load import Load
 from imac_torch.elimination.blocks import BlockLayout
 from imac_torch.elimination.chain import LineEnds
 from imac_torch.elimination.interior import CellValues, Interior
-from imac_torch.elimination.ports import PortNetwork, end_voltages
+from imac_torch.elimination.ports import PortNetwork, end_voltages, input_currents
 from imac_torch.numeric.budget import FACTORISATIONS
 from imac_torch.transient.dynamics import DynamicBlocks, SeriesModel
 from imac_torch.transient.integrator import first_history, local_error, second_history, shift
@@ -63,13 +63,24 @@ class LineMatrices:
 
     Attributes:
         load: Admittance of inputs without the bias, no offset.
-        admittance: (H, K, K) S, the bias included.
+        bias: (C,) S, current into every line by the bias line's voltage.
         transfer: (M, C).
     """
 
     load: StageLoad
-    admittance: Tensor
+    bias: Tensor
     transfer: Tensor
+
+    @classmethod
+    def of(cls, admittance: Tensor, transfer: Tensor, ports: PortNetwork) -> LineMatrices:
+        """From (H, K, K) S, the bias included, and (M, C)."""
+        unit = torch.zeros_like(transfer[:1])
+        unit[0, -1] = 1.0
+        return cls(
+            StageLoad(_as_load(admittance, ports.layout), ports.inputs),
+            input_currents(admittance, ports.layout, unit)[0],
+            transfer,
+        )
 
 
 class Lines(Protocol):
@@ -145,6 +156,16 @@ class ReducedLines:
         self._flat = self.transfers[later].movedim(0, 1).flatten(1)  # (M, K·C)
         self._admittances = model.admittance[later].movedim(0, -2).flatten(-2)  # (H, K, K·K)
         self._poles: list[float] = model.poles.tolist()
+        layout = ports.layout
+        widths = layout.column_mask.sum(-1).tolist()
+        self._columns = list(zip(layout.column_index[:, -1].tolist(), widths, strict=True))
+        # The bias is the last column of the last partition. In terms of the filters' states its
+        # current is Σ_k row_k·(v - Σ_{j<k} f_j).
+        rows = torch.zeros_like(model.admittance[: model.order + 1, :, 0])
+        rows[:, -1] = model.admittance[: model.order + 1, -1, -1]
+        rows = layout.scatter_inputs(rows)
+        self._bias = rows.sum(0)
+        self._bias_filtered = (self._bias - rows.cumsum(0))[:-1, :, None]
         self._cache: dict[float, LineMatrices] = {}
 
     @property
@@ -171,8 +192,7 @@ class ReducedLines:
             powers = ratios[: self.model.order + 1].cumprod(0)
             admittance = torch.tensordot(powers, self.model.admittance[:-1], dims=1)
             transfer = torch.tensordot(powers, self.transfers[:-1], dims=1)
-            load = StageLoad(_as_load(admittance, self.ports.layout), self.ports.inputs)
-            self._cache[step] = LineMatrices(load, admittance, transfer)
+            self._cache[step] = LineMatrices.of(admittance, transfer, self.ports)
         return self._cache[step]
 
     def _history(self, history: Tensor, step: float) -> LineHistory:
@@ -187,9 +207,12 @@ class ReducedLines:
         for k in range(1, order):
             past.append(ratios[k] * (past[-1] - history[k] / sigma))
         filtered = torch.stack(past, dim=1)  # (B, K, C)
-        blocks = layout.gather_inputs(filtered).permute(2, 0, 1, 3).flatten(-2)  # (H, B, K·K)
+        horizontal, columns = layout.column_index.shape
+        blocks = filtered.new_zeros(horizontal, len(filtered), order, columns)
+        for block, (last, width) in zip(blocks, self._columns, strict=True):
+            block[..., columns - width :] = filtered[..., last + 1 - width : last + 1]
         currents = layout.scatter_inputs(
-            (blocks @ self._admittances.transpose(-1, -2)).transpose(0, 1)
+            (blocks.flatten(-2) @ self._admittances.transpose(-1, -2)).transpose(0, 1)
         )
         return LineHistory(currents, filtered.flatten(1) @ self._flat.T, step, history)
 
@@ -211,7 +234,7 @@ class ReducedLines:
             for k, pole in enumerate(self._poles):
                 torch.add(past[k], through, alpha=pole, out=values[k]).div_(level + pole)
                 through = through - values[k]
-            return LineState(values, level * values - past)
+            return LineState(values, (level * values).sub_(past))
         return LineState(values, values)
 
     def local_error(self, step: float, *states: LineState) -> Any:
@@ -233,21 +256,16 @@ class ReducedLines:
         return change.values[: self.model.order].abs().amax(dim=(0, 2))
 
     def voltages(self, state: LineState, voltages: Tensor) -> list[Tensor]:
-        """u_0 … u_{K+1}, (B, C) each."""
+        """u_0 … u_K, (B, C) each."""
         result = [voltages]
-        for k in range(self.model.order + 1 if self.model.order else 0):
+        for k in range(self.model.order):
             result.append(result[-1] - state.values[k])
         return result
 
     def bias_current(self, state: LineState, voltages: Tensor) -> Tensor:
         """See :class:`Lines`."""
-        layout = self.ports.layout
-        total = torch.zeros_like(voltages[:, 0])
-        powers = self.voltages(state, voltages)
-        for k in range(self.model.order + 1):
-            row = self.model.admittance[k][-1, -1]  # the bias: last column of the last partition
-            total = total + layout.gather_inputs(powers[k])[:, -1] @ row
-        return total
+        held = (state.values[: self.model.order] @ self._bias_filtered).sum(0)[:, 0]
+        return voltages @ self._bias - held
 
     def end_voltages(self, state: LineState, voltages: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`Lines`."""
@@ -263,7 +281,7 @@ class ReducedLines:
         """(B,) V: what the series leaves out, at the combined amplifier voltages."""
         if self.model.order == 0:
             return voltages.new_zeros(len(voltages))
-        return self.left_out_of(self.voltages(state, voltages)[-1])
+        return self.left_out_of(voltages - state.values.sum(0))
 
     def left_out_of(self, filtered: Tensor) -> Tensor:
         """(B,) V, for inputs (B, C) V behind all filters."""
@@ -308,8 +326,8 @@ class ExactLines:
             unit = torch.eye(columns, dtype=admittance.dtype, device=admittance.device)
             _, seen = elimination.solve(self.blocks.spread(unit), None)
             transfer = self._combine(seen.positive_end, seen.negative_end).T
-            load = StageLoad(_as_load(admittance, self.ports.layout), self.ports.inputs)
-            self._cache[step] = LineMatrices(load, admittance, transfer), elimination
+            matrices = LineMatrices.of(admittance, transfer, self.ports)
+            self._cache[step] = matrices, elimination
         return self._cache[step]
 
     def matrices(self, step: float) -> LineMatrices:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from imac_torch.dc.network import solve_dc
 from imac_torch.dc.newton import NewtonOptions
-from imac_torch.elimination.ports import input_currents
 from imac_torch.results.solution import Status
 from imac_torch.transient.accuracy import (
     LEFT,
@@ -314,10 +313,8 @@ class Stepper:
                     if middle is None
                     else following.second(state, present(middle.lines[k + 1]), step)
                 )
-                bias = with_bias(torch.zeros_like(combined), self.vdd)
-                admittance = following.matrices(step).admittance
-                offset = input_currents(admittance, following.ports.layout, bias)
-                offset = (offset + past.currents)[:, :-1]
+                bias = self.vdd * following.matrices(step).bias
+                offset = (bias + past.currents)[:, :-1]
             pole_rate = torch.zeros_like(combined)
             if layer.pole is not None:
                 pole_history = history("pole")
