@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from imac_torch.errors import SolverError
+from imac_torch.results.waveform import sample
 from imac_torch.transient.dynamics import ramp_peak, ramp_step
 from imac_torch.transient.integrator import (
     GAMMA,
@@ -19,6 +20,7 @@ from imac_torch.transient.integrator import (
     second_history,
     shift,
 )
+from imac_torch.transient.kinks import HELD, MISSED
 
 WEIGHTS = (math.sqrt(2.0) / 4.0, math.sqrt(2.0) / 4.0, 1.0 - math.sqrt(2.0) / 2.0)
 """Of the derivatives at the start, the stage and the end: y₁ = y₀ + h·Σ w·ẏ."""
@@ -191,3 +193,47 @@ def test_steps_are_powers_of_root_two():
 def test_impossible_controls(settings):
     with pytest.raises(SolverError):
         StepControl(**settings)
+
+
+@pytest.mark.parametrize("held", [0.0, 0.5, 0.95])
+def test_a_rate_that_bends_within_a_step(held):
+    # τ·y' + y = max(t, 0), which bends anywhere in the second step; held = σ·τ/(1 + σ·τ) there.
+    worst = 0.0
+    tau = held / (1.0 - held) / shift(1.0)
+    for growth in (1.0, math.sqrt(2.0), 2.0):
+        steps = [1.0, 1.0, *(growth for _ in range(4))]
+        place = torch.linspace(0.02, 0.98, 25, dtype=torch.float64)
+        time = -1.0 - place
+        value, rate = torch.zeros_like(place), torch.zeros_like(place)
+        points, values = [time], [value]
+        for step in steps:
+            sigma = shift(step)
+            part = sigma * tau / (1.0 + sigma * tau)
+
+            def stage(at, history, sigma=sigma):
+                end = (at.clamp(min=0.0) + tau * history) / (1.0 + sigma * tau)
+                return end, sigma * end - history
+
+            middle, second = stage(time + GAMMA * step, first_history(step, value, rate))
+            end, third = stage(time + step, second_history(step, value, middle))
+            error = part * local_error(step, rate, second, third)
+            points += [time + GAMMA * step, time + step]
+            # What transients record and go on from, see imac_torch.transient.accuracy.
+            values += [middle + (1.0 - GAMMA) * error, end + part * error]
+            value, rate = values[-1], third + sigma * (part - 1.0) * error
+            time = time + step
+        for k in range(len(place)):
+            found = torch.stack(points)[:, k].contiguous()
+            at = torch.linspace(-1.0 - place[k], float(found[-1]), 400, dtype=torch.float64)
+            now = at.clamp(min=0.0)
+            exact = now - tau * (1.0 - torch.exp(-now / tau)) if tau else now
+            missed = sample(found, torch.stack(values)[:, k], at) - exact
+            # Gates move by as much as time passes; steps that see the corner: this one, and the
+            # next one, if it is behind the stage.
+            seen = GAMMA / (1.0 + shift(1.0) * tau)
+            if place[k] > GAMMA:
+                seen = max(seen, GAMMA * growth / (1.0 + shift(growth) * tau))
+            worst = max(worst, float(missed.abs().max()) / seen)
+    assert worst < MISSED + HELD * held**2
+    if held > 0.9:
+        assert worst > MISSED

@@ -25,8 +25,8 @@ LEAST_SPREAD: Final = 0.005 / math.sqrt(3.0)
 """Relative standard deviation of conductances that the choice allows for at least, that of ±0.5 %.
 
 Amplifiers are built for devices that are not known one by one; of devices without any spread only
-rounding would limit the gain. It is a choice: a third and three times as much move accuracies by 0.3
-points at most in the twelve cells of docs/accuracy.md's table on which it was tried (digits, half).
+rounding would limit the gain. It is a choice: a third and three times as much move accuracies by
+0.3 points at most in the twelve cells of docs/accuracy.md's table tried for it (half of digits).
 """
 MARGIN: Final = 1e-4
 """Of the range of devices, for what the lines of finite amplifiers float by."""
