@@ -47,7 +47,7 @@ class Cell(ABC):
         """V. The slope changes noticeably over it; no step of an iteration is longer."""
 
     @property
-    def range(self) -> tuple[float, float]:
+    def known_range(self) -> tuple[float, float]:
         """V across the cell that it is known for; beyond, solutions are said to be outside."""
         return -math.inf, math.inf
 

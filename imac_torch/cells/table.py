@@ -77,7 +77,7 @@ class Table(Cell):
         return min(b - a for a, b in pairwise(self.voltages))
 
     @property
-    def range(self) -> tuple[float, float]:
+    def known_range(self) -> tuple[float, float]:
         """See :class:`Cell`."""
         return self.voltages[0], self.voltages[-1]
 
@@ -114,7 +114,7 @@ class Table(Cell):
         return first, low, high
 
     def lines(self, name: str, first: str, second: str, resistance: str) -> list[str]:
-        """See :class:`Cell`: a sum of |v - v_k|, which is the same broken line."""
+        """See :class:`Cell`: a sum of ``|v - v_k|``, which is the same broken line."""
         one = torch.tensor([1.0 / float(resistance)], dtype=torch.float64, device="cpu")
         at = torch.tensor(self.voltages, dtype=torch.float64, device="cpu")
         found, slope = self.currents(one.expand_as(at), at)

@@ -275,7 +275,7 @@ def _iterate(
         share = torch.where(good, torch.zeros_like(share), share)
         state = (state + share.reshape(-1, *[1] * (state.ndim - 1)) * step).nan_to_num()
     positive_end, negative_end = layer.ends(found)
-    low, high = layer.cell.range
+    low, high = layer.cell.known_range
     if (low, high) != (-math.inf, math.inf):
         across = found.state[:, 0].flatten(1)
         outside = ((across < low) | (across > high)).any(-1)

@@ -20,6 +20,7 @@ Conversion, training (:func:`imac_torch.varied`) and :class:`imac_torch.MonteCar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
@@ -148,6 +149,37 @@ class DeviceModel:
                 sides = (pair.positive, pair.negative)
                 pair = ConductancePair(*(effect.apply(side, window, generator) for side in sides))
         return pair
+
+
+def relative_spread(
+    device: Memristor, pair: ConductancePair, rows: Tensor, shape: tuple[int, int]
+) -> float:
+    """Rms of what becomes of conductances besides a common factor, relative to theirs.
+
+    Of spread without other effects exactly, else of one draw.
+
+    Args:
+        device: Of the configuration.
+        pair: (m, N+1) S, of some rows.
+        rows: (m,) int64, which.
+        shape: Rows and columns of the whole layer.
+    """
+    if not device.effects:
+        return device.variation / math.sqrt(3.0)
+    model = DeviceModel.of(device)
+    whole = any(isinstance(effect, PairEffect) for effect in model.effects)
+    if whole:  # some know the cells of a layer one by one
+        empty = pair.positive.new_zeros(shape)
+        pair = ConductancePair(
+            *(empty.index_copy(0, rows, side) for side in (pair.positive, pair.negative))
+        )
+    drawn = model.sample(pair, device, torch.Generator().manual_seed(0))
+    sides = ((pair.positive, drawn.positive), (pair.negative, drawn.negative))
+    parts = [[side[rows] if whole else side for side in both] for both in sides]
+    before, after = (torch.cat(both).flatten() for both in zip(*parts, strict=True))
+    power = before.square().sum()
+    rest = after - before * (after @ before) / power
+    return float((rest.square().sum() / power).sqrt())
 
 
 @dataclass(frozen=True, eq=False)

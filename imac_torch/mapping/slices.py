@@ -82,6 +82,11 @@ class Slicing:
         powers = [self.base**k for k in reversed(range(self.count))]
         return tuple(power / sum(powers) for power in powers)
 
+    def rows_of(self, outputs: Tensor) -> Tensor:
+        """(m·L,) int64: the rows of outputs (m,) int64."""
+        slices = torch.arange(self.count, device=outputs.device)
+        return (self.count * outputs[:, None] + slices).flatten()
+
     def levels(self, count: int) -> int:
         """Levels of a weight, equally spaced, whose pairs have ``count`` of them.
 

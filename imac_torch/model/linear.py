@@ -190,7 +190,8 @@ class IMACLinear(nn.Module):
     def description(self) -> str:
         """Partitions, mapping, errors of the devices' weights, gain and neuron, as they are now."""
         matrix = self.matrix
-        spec, mapping, slicing = matrix.crossbar(), self.config.mapping, matrix.slicing
+        mapping, slicing = self.config.mapping, matrix.slicing
+        column_ends, row_ends = matrix.partitions()
         levels = f"{mapping.levels}/{mapping.scheme}"
         if slicing.count > 1:
             levels += f" in {slicing.count} slices to base {slicing.base}"
@@ -207,7 +208,7 @@ class IMACLinear(nn.Module):
             "what varies in them"
         )
         return (
-            f"{groups}{len(spec.column_ends)}×{len(spec.row_ends)} partitions of up to "
+            f"{groups}{len(column_ends)}×{len(row_ends)} partitions of up to "
             f"{self.config.crossbar.columns}×{self.config.crossbar.rows}, mapping {levels} "
             f"({matrix.weight_errors().text(bias=self.bias is not None)}), "
             f"gain {matrix.gain():.4g}, neuron {self.neuron_spec().kind}{clipped}{calibrated}"

@@ -17,7 +17,7 @@ from imac_torch.config import Config
 from imac_torch.config.kinds import READ_OUT_KINDS
 from imac_torch.dc.prediction import Prediction, predict
 from imac_torch.devices.effects import Factors
-from imac_torch.devices.model import DeviceModel, DeviceSample, PairEffect, draw_normal
+from imac_torch.devices.model import DeviceModel, DeviceSample, draw_normal, relative_spread
 from imac_torch.devices.record import from_bytes, name_of, to_bytes
 from imac_torch.errors import CircuitError, ConversionError, ConversionWarning
 from imac_torch.mapping.divider import RowDivider
@@ -456,40 +456,15 @@ class ProgrammedMatrix(nn.Module):
             crossbar=self.config.crossbar.replace(vertical=vertical),
             device=device.replace(bend=None, cell=None, access=None),
         )
+        spread = relative_spread(
+            device, found.pair, self.slicing.rows_of(chosen), (self.rows, self.columns)
+        )
         return predict(
             build_crossbar(found.pair, config, gain), wanted, self.statistics,
             source_resistance=self.target().driver_resistance,
             load_factor=max(1.0, self.outputs / self.groups / count),
-            spread=max(gains.LEAST_SPREAD, self._spread(found.pair, chosen)),
+            spread=max(gains.LEAST_SPREAD, spread),
         )  # fmt: skip
-
-    def _spread(self, pair: ConductancePair, outputs: Tensor) -> float:
-        """Rms of what becomes of conductances besides a common factor, relative to theirs.
-
-        Of spread without other effects exactly, else of one draw.
-
-        Args:
-            pair: (m·L, N+1) S, of some outputs.
-            outputs: (m,) int64, which.
-        """
-        device, slices = self.config.device, self.slicing.count
-        if not device.effects:
-            return device.variation / math.sqrt(3.0)
-        model = DeviceModel.of(device)
-        rows = (outputs[:, None] * slices + torch.arange(slices, device=outputs.device)).flatten()
-        whole = any(isinstance(effect, PairEffect) for effect in model.effects)
-        if whole:  # some know the cells of a layer one by one
-            empty = self.trim.new_zeros(self.rows, self.columns)
-            pair = ConductancePair(
-                *(empty.index_copy(0, rows, side) for side in (pair.positive, pair.negative))
-            )
-        drawn = model.sample(pair, device, torch.Generator().manual_seed(0))
-        sides = ((pair.positive, drawn.positive), (pair.negative, drawn.negative))
-        parts = [[side[rows] if whole else side for side in both] for both in sides]
-        before, after = (torch.cat(both).flatten() for both in zip(*parts, strict=True))
-        power = before.square().sum()
-        rest = after - before * (after @ before) / power
-        return float((rest.square().sum() / power).sqrt())
 
     @lasting()
     def _slope_by_gain(self, target: Target) -> Callable[[float], float] | None:
@@ -522,8 +497,7 @@ class ProgrammedMatrix(nn.Module):
         pair, count = self._nominal_of(target, quantized), min(self.outputs, LOOKED_AT)
         step = self.outputs / count
         some = torch.tensor([int(k * step) for k in range(count)], device=self.trim.device)
-        slices = self.slicing.count
-        rows = (slices * some[:, None] + torch.arange(slices, device=some.device)).flatten()
+        rows = self.slicing.rows_of(some)
         pair = ConductancePair(pair.positive[rows], pair.negative[rows])
         transfer = self.divider(gain).transfer(pair)
         scale = quantized.scale if quantized.scale.ndim == 0 else quantized.scale[some]
