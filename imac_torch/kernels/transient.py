@@ -161,7 +161,7 @@ def solve_stage(
         circuit: (5,) input resistance Ω, feedback conductance S, level shift V, shift 1/s,
             capacitance from gates to ground F.
         capacitance: (M,) F from outputs to ground.
-        tolerance: V.
+        tolerance: V, of what is left.
         limit: Largest number of iterations.
         largest: V, longest step.
     """
@@ -184,6 +184,7 @@ def solve_stage(
         gate_step, coupling = np.empty((size, LANES)), np.empty((size, LANES))
         own = np.zeros(size)
         moved = np.empty(LANES)
+        moved_before = np.full(LANES, np.inf)
         done = np.zeros(LANES, dtype=np.bool_)
         matrix, a, b = admittance[part], left[part], across[part]
         if loaded:
@@ -271,7 +272,13 @@ def solve_stage(
                     u[row, lane] += factor * step[row, lane]
                     g[row, lane] += factor * gate_step[row, lane]
             for lane in range(LANES):
-                if moved[lane] <= tolerance:
+                # What is left once steps shrink by a factor is less than the series of those to
+                # come (Hairer and Wanner, Solving Ordinary Differential Equations II, IV.8).
+                now, past = moved[lane], moved_before[lane]
+                shrinks = now < 0.5 * past <= 0.5 * largest
+                remaining = now * now / (past - now) if shrinks else now
+                moved_before[lane] = now
+                if remaining <= tolerance:
                     done[lane] = True
         for lane in range(lanes):
             image = head + lane

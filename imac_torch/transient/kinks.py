@@ -77,16 +77,14 @@ def met_kinks(
     seen = torch.zeros_like(reach, dtype=torch.bool)
     errors, met = [], []
     for k, layer in enumerate(layers):
-        gates, curve = (
-            torch.stack(points)
-            for points in zip(*(
-                (neurons[k].gates, slope[k])
-                for neurons, slope in zip(passed, known, strict=True)
-                if neurons is not None and slope is not None
-            ), strict=True)
-        )  # fmt: skip
+        gates, curves = zip(*(
+            (neurons[k].gates, slope[k])
+            for neurons, slope in zip(passed, known, strict=True)
+            if neurons is not None and slope is not None
+        ), strict=True)  # fmt: skip
+        curve = torch.stack(curves)
         system = end.systems[k].newton
-        if k:
+        if k and bool(seen.any()):
             lines: Lines = layer.lines
             reach = reach * lines.matrices(step).transfer[:, :-1].abs().max()
             if layer.pole is not None:
@@ -95,12 +93,14 @@ def met_kinks(
             reach = reach * largest.amax(-1)
         size = curve.abs()
         bent = torch.minimum(size[1:], size[:-1]) < BENT * torch.maximum(size[1:], size[:-1])
-        bend = torch.where(bent, curve.diff(dim=0).abs(), 0.0).amax(0)
-        held = end.sigma * end.systems[k].output_by_output / system.diagonal
-        part = MISSED + HELD * held.square()
-        missed = part * bend * gates.diff(dim=0).abs().amax(0) / system.diagonal
-        reach = torch.maximum(reach, missed.amax(-1))
-        seen = seen | bent.any(0).any(-1)
+        if bool(bent.any()):
+            bend = torch.where(bent, curve.diff(dim=0).abs(), 0.0).amax(0)
+            held = end.sigma * end.systems[k].output_by_output / system.diagonal
+            part = MISSED + HELD * held.square()
+            passed_by = torch.stack(gates).diff(dim=0).abs().amax(0)
+            missed = part * bend * passed_by / system.diagonal
+            reach = torch.maximum(reach, missed.amax(-1))
+            seen = seen | bent.any(0).any(-1)
         errors.append(reach)
         met.append(seen)
     return Kinks(torch.stack(errors), torch.stack(met))

@@ -52,6 +52,9 @@ NEWTON_SHARE: Final = 1e-2
 """Newton's method stops at this part of the step control's tolerance."""
 
 
+_CHARGES: Final = ("gate_charge", "output_charge", "supply_charge")
+
+
 class FailedStep(NamedTuple):
     """Newton's method did not converge: the first sample and layer (from 0) where."""
 
@@ -315,6 +318,7 @@ class Stepper:
                 )
                 bias = self.vdd * following.matrices(step).bias
                 offset = (bias + past.currents)[:, :-1]
+            held = {name: history(name) for name in _CHARGES}
             pole_rate = torch.zeros_like(combined)
             if layer.pole is not None:
                 pole_history = history("pole")
@@ -327,8 +331,8 @@ class Stepper:
                     sigma,
                     combined,
                     offset,
-                    history("gate_charge"),
-                    history("output_charge"),
+                    held["gate_charge"],
+                    held["output_charge"],
                     gates,
                     outputs,
                 ),
@@ -340,10 +344,7 @@ class Stepper:
             if bool(failed.any()):
                 return FailedStep(int(failed.nonzero()[0, 0]), k)
             outputs = solved.outputs
-            rates = [
-                sigma * getattr(solved, name) - history(name)
-                for name in ("gate_charge", "output_charge", "supply_charge")
-            ]
+            rates = [sigma * getattr(solved, name) - held[name] for name in _CHARGES]
             neurons.append(
                 NeuronState(
                     gates=solved.gates,
