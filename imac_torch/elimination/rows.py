@@ -183,7 +183,7 @@ def _run_forward(
     arguments = (_array(positive), _array(negative), _array(scalars), admittance, ends[0], ends[1])
     threads = torch.get_num_threads()
     saved = np.empty((0, 0, 0, 0)) if saved is None else saved
-    run_blocks(kernels.eliminate_down, blocks, threads, *arguments, saved)
+    run_blocks(kernels.eliminate_up, blocks, threads, *arguments, saved)
     return torch.from_numpy(admittance), torch.from_numpy(ends[0]), torch.from_numpy(ends[1])
 
 

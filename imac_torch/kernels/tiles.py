@@ -93,11 +93,10 @@ def base_tiles(
     count, columns = positive.shape[1:]
     width = (columns + 3) // 4 * 4
     size = 2 * width + 4 * count
-    work = np.empty((size, size))
+    work = np.empty((size, (size + 7) // 8 * 8))
     factor_width = max(width, 4)
     plus, minus = np.empty((FACTORS, factor_width)), np.empty((FACTORS, factor_width))
-    buffers = np.empty((4, size))
-    coefficients = np.empty((size, 4))
+    buffers = np.empty((4, work.shape[1]))
     far_plus, far_minus = np.empty(columns), np.empty(columns)
     beyond_plus, beyond_minus = output_segment, output_segment
     if terminated:
@@ -139,9 +138,7 @@ def base_tiles(
                 for i in range(right + 4):
                     work[i, right] = 0.0
                     work[i, right + 1] = 0.0
-            insert_series(
-                work, width, right + 4, right + 4, input_segment, coefficients, buffers
-            )
+            insert_series(work, width, right + 4, (right + 11) // 8 * 8, input_segment, buffers)
         for i in range(outputs.shape[0]):
             for j in range(inputs.shape[0]):
                 result[t, i, j] = work[outputs[i], inputs[j]]

@@ -74,8 +74,13 @@ class InputStatistics:
         mean = bias.mean(0)
         centred = bias - mean
         rank = min(RANK, *centred.shape)
-        _, singular, vectors = torch.linalg.svd(centred, full_matrices=False)
-        factor = (vectors[:rank] * singular[:rank, None] / max(1, len(lines)) ** 0.5).T
+        # The largest singular vectors are all that is asked for: those of the smaller square.
+        if len(lines) < centred.shape[1]:
+            vectors = torch.linalg.eigh(centred @ centred.T).eigenvectors[:, -rank:]
+            factor = centred.T @ vectors / max(1, len(lines)) ** 0.5
+        else:
+            values, vectors = torch.linalg.eigh(centred.T @ centred / max(1, len(lines)))
+            factor = vectors[:, -rank:] * values[-rank:].clamp(min=0.0).sqrt()
         total = centred.square().mean(0)
         return cls(mean, (total - factor.square().sum(-1)).clamp(min=0.0), factor.contiguous())
 

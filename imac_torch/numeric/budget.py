@@ -140,10 +140,10 @@ def elimination_bytes(
     """Elimination of blocks, results included, and what its gradients keep and take.
 
     Results are (K, K) and twice (R, K) per block, padded cells twice (R, K). Compiled rows keep
-    (R, K, K) per thread; torch holds eight of them per block, as many blocks at a time as a chunk
-    takes. Tiles hold, at the last merge, the matrix
-    of the whole block and of its halves: a block has 2·K + 4·R ports at its edges, and both
-    together take about twice the square of that; one block is done after the other.
+    twice (K, K) and six times (R, K) per thread; torch holds eight (R, K, K) per block, as many
+    blocks at a time as a chunk takes. Tiles hold, at the last merge, the matrix of the whole block
+    and of its halves: a block has 2·K + 4·R ports at its edges, and both together take about twice
+    the square of that; one block is done after the other.
 
     With gradients compiled rows keep (R, K, K) per block where all of these are no more than a
     chunk, and take it once more per thread on the way back, twice where they were not kept; torch
@@ -165,7 +165,7 @@ def elimination_bytes(
         return results + 16 * (2 * columns + 4 * rows) ** 2
     if not compiled:
         return results + max(8 * work, min(8 * work * blocks, CHUNK_BYTES))
-    return results + min(blocks, threads) * work
+    return results + min(blocks, threads) * 8 * columns * (2 * columns + 6 * rows)
 
 
 def map_bytes(blocks: int, rows: int, columns: int, images: int) -> int:

@@ -1,0 +1,92 @@
+"""The inner loop of dense kernels: four terms of a product added to a strip of a matrix.
+
+A compiler that is given plain loops has to ask for every row whether the matrices overlap, which
+takes as long as 32 columns do, and reads the terms anew for every row. Here a strip of the four
+rows on the right stays in registers while the rows on the left go by: that needs vectors by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imac_torch.kernels.compiled import obstacle
+
+Array = NDArray[np.float64]
+Panel = Callable[[Array, int, int, int, Array, int, Array, int], None]
+TERMS = 4
+
+
+def _plain(lanes: int) -> Panel:
+    def panel(
+        result: Array, first: int, last: int, j: int, left: Array, k: int, right: Array, p: int
+    ) -> None:
+        strip = right[p : p + TERMS, j : j + lanes]
+        for i in range(first, last):
+            result[i, j : j + lanes] += left[i, k : k + TERMS] @ strip
+
+    return panel
+
+
+def _panel(lanes: int) -> Panel:
+    """A function that adds left[i, k..k+4]·right[p..p+4, j..j+lanes] to result[i, j..j+lanes].
+
+    For every i in first..last. ``result`` and ``left`` may be the same matrix, if these columns
+    are not those; ``right`` and ``result`` have neighbours of a row side by side.
+    """
+    if obstacle() is not None:
+        return _plain(lanes)
+    from llvmlite import ir
+    from numba.core import cgutils, types
+    from numba.extending import intrinsic
+
+    vector = ir.VectorType(ir.DoubleType(), lanes)
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ANN401
+        result, left, right = (
+            context.make_array(signature.args[n])(context, builder, values[n]) for n in (0, 4, 6)
+        )
+        first, last, j, k, p = (values[n] for n in (1, 2, 3, 5, 7))
+
+        def place(array: Any, row: Any, column: Any) -> Any:  # noqa: ANN401
+            strides = cgutils.unpack_tuple(builder, array.strides, 2)
+            offset = builder.add(builder.mul(row, strides[0]), builder.mul(column, strides[1]))
+            return cgutils.pointer_add(builder, array.data, offset)
+
+        def strip(array: Any, row: Any) -> Any:  # noqa: ANN401
+            return builder.bitcast(place(array, row, j), vector.as_pointer())
+
+        fused = ("contract",)
+        numbers = [ir.Constant(first.type, n) for n in range(TERMS)]
+        rows = [builder.load(strip(right, builder.add(p, n)), align=8) for n in numbers]
+        zero = ir.Constant(ir.IntType(32), 0)
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+        with cgutils.for_range(builder, last, start=first, intp=first.type) as loop:
+            at = strip(result, loop.index)
+            total = builder.load(at, align=8)
+            for n, row in zip(numbers, rows, strict=True):
+                one = builder.load(place(left, loop.index, builder.add(k, n)), align=8)
+                empty = ir.Constant(vector, ir.Undefined)
+                one = builder.insert_element(empty, one, zero)
+                same = builder.shuffle_vector(one, empty, mask)
+                total = builder.fadd(total, builder.fmul(same, row, flags=fused), flags=fused)
+            builder.store(total, at, align=8)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def panel(typing: Any, result, first, last, j, left, k, right, p):  # noqa: ANN001, ANN202
+        arrays = (result, left, right)
+        if not all(isinstance(item, types.Array) and item.ndim == 2 for item in arrays):
+            return None
+        whole = types.intp
+        return types.void(result, whole, whole, whole, left, whole, right, whole), generate
+
+    return panel
+
+
+add_16 = _panel(16)
+add_8 = _panel(8)
+add_4 = _panel(4)
