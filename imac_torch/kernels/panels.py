@@ -76,15 +76,18 @@ def _panel(lanes: int) -> Panel:
             builder.store(total, at, align=8)
         return context.get_dummy_value()
 
-    @intrinsic
-    def panel(typing: Any, result, first, last, j, left, k, right, p):  # noqa: ANN001, ANN202
+    def panel(  # noqa: PLR0913
+        typing: Any, result: Any, first: Any, last: Any, j: Any, left: Any, k: Any,  # noqa: ANN401
+        right: Any, p: Any,  # noqa: ANN401
+    ) -> Any:  # fmt: skip  # noqa: ANN401
         arrays = (result, left, right)
         if not all(isinstance(item, types.Array) and item.ndim == 2 for item in arrays):
             return None
         whole = types.intp
         return types.void(result, whole, whole, whole, left, whole, right, whole), generate
 
-    return panel
+    typed: Panel = intrinsic(panel)  # type: ignore[assignment]
+    return typed
 
 
 add_16 = _panel(16)
