@@ -76,7 +76,7 @@ def _panel(lanes: int) -> Panel:
             builder.store(total, at, align=8)
         return context.get_dummy_value()
 
-    def panel(  # noqa: PLR0913
+    def panel(
         typing: Any, result: Any, first: Any, last: Any, j: Any, left: Any, k: Any,  # noqa: ANN401
         right: Any, p: Any,  # noqa: ANN401
     ) -> Any:  # fmt: skip  # noqa: ANN401
