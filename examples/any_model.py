@@ -5,11 +5,13 @@ each, and shows the accuracy on held-out images that remains: of the ideal circu
 resistances, and with converters of 8, 6 and 4 bits at the borders of every segment; with --tune
 also after some steps of training through the wires and the converters of 6 bits. With --compare,
 what the same arrays take without converters, and with some behind every circuit, layer, partition.
+With --levels, what so many levels of weights leave: as they are, matched, matched and calibrated.
 
     python examples/any_model.py
     python examples/any_model.py --network resnet --network vit
     python examples/any_model.py --network resnet --device MRAM --bit-cell 2T1R --tune 40
     python examples/any_model.py --network lenet --compare 8
+    python examples/any_model.py --network resnet --device RRAM --levels 17
     python examples/any_model.py --dataset MNIST --root ~/data --network lenet --steps 2000
 """
 
@@ -109,11 +111,13 @@ def circuit(
     )
 
 
-def converted(model: nn.Module, config: imac.Config, samples: Tensor) -> imac.IMACNetwork:
+def converted(
+    model: nn.Module, config: imac.Config, samples: Tensor, *, rounds: int = 1
+) -> imac.IMACNetwork:
     """The one line, without its advice about small networks."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConversionWarning)
-        return imac.convert(model, config, samples=samples)
+        return imac.convert(model, config, samples=samples, rounds=rounds)
 
 
 def tuned(network: imac.IMACNetwork, data: Data, *, steps: int, seed: int) -> imac.IMACNetwork:
@@ -146,6 +150,21 @@ def measured(name: str, data: Data, options: argparse.Namespace, *, seed: int) -
     )
 
 
+def of_levels(model: nn.Module, data: Data, options: argparse.Namespace) -> dict[str, float]:
+    """Shares of correct held-out images, weights having levels."""
+    samples, config = data.images[:SAMPLES].float(), circuit(options.device, options.bit_cell)
+    images, labels = data.test_images.float(), data.test_labels
+    found = {"software": accuracy(model, images, labels)}
+    ways = ("levels", False, 0), ("matched", True, 0), ("calibrated", True, 3)
+    for name, matched, rounds in ways:
+        mapping = imac.WeightMapping(levels=options.levels)
+        if matched:
+            mapping = mapping.replace(scheme="matched")
+        network = converted(model, config.replace(mapping=mapping), samples, rounds=rounds)
+        found[name] = accuracy(network, images, labels)
+    return found
+
+
 def compare(model: nn.Module, data: Data, options: argparse.Namespace) -> Comparison:
     """Energies of the arrays without converters, and with them at other places."""
     bits = options.compare
@@ -175,13 +194,21 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Kept]:
     parser.add_argument(
         "--compare", type=int, metavar="BITS", help="energies without and with converters, instead"
     )
+    parser.add_argument(
+        "--levels", type=int, metavar="N", help="of weights, instead: plain, matched, calibrated"
+    )
     options = parser.parse_args(arguments)
     data = load_data(options)
     names = options.network or list(ZOO)
-    if options.compare:
+    if options.compare or options.levels:
         for name in names:
             model = trained(name, data, steps=options.steps, seed=0)
-            Console(width=140).print(f"{name}\n{compare(model, data, options)}")
+            if options.compare:
+                Console(width=140).print(f"{name}\n{compare(model, data, options)}")
+            else:
+                shares = of_levels(model, data, options)
+                parts = [f"{key} {100 * share:.2f} %" for key, share in shares.items()]
+                Console(width=140).print(f"{name}: {', '.join(parts)}")
         return {}
     found = {name: measured(name, data, options, seed=0) for name in names}
     table = Table(title="held-out images classified correctly, %")

@@ -10,9 +10,10 @@ from torch import nn
 import imac_torch as imac
 from imac_torch import Config, Converter, Driver, Interconnect, Memristor, WeightMapping, convert
 from imac_torch.conversion import calibration
+from imac_torch.datasets.metrics import tensors_in
 from imac_torch.devices.effects import LogNormal
 from imac_torch.devices.model import DeviceModel
-from imac_torch.errors import DataError, MappingError, SolverError
+from imac_torch.errors import CircuitError, DataError, MappingError, SolverError
 from imac_torch.reports.model_report import ModelReport
 from imac_torch.transient.options import TimingOptions
 
@@ -250,3 +251,121 @@ def test_settling_of_a_model(model, x, tmp_path) -> None:
     )
     with pytest.raises(SolverError, match="deep: converters stand behind its read-outs"):
         imac.evaluate(partitions, [(x, targets)], timing=True, progress=False)
+
+
+class Two(nn.Module):
+    """Two inputs, outputs in a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.last = nn.Linear(4, 5), nn.Linear(3, 5), nn.Linear(5, 2)
+
+    def forward(self, x, y):
+        hidden = nn.functional.gelu(self.left(x)) * self.right(y)
+        return {"one": self.last(hidden), "other": [hidden.sum(1)]}
+
+
+class Tied(nn.Module):
+    """Weights that are another layer's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+        self.two.weight = self.one.weight
+
+    def forward(self, x):
+        return self.two(nn.functional.gelu(self.one(x)))
+
+
+class Twice(nn.Module):
+    """A layer that is used at two sizes, one after dropout, of half precision where asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.drop, self.fc = nn.Conv1d(1, 2, 2), nn.Dropout(0.5), nn.Linear(2, 3)
+
+    def forward(self, x):
+        x = x[:, None]
+        both = self.conv(x).mean(2) + self.drop(self.conv(x[..., ::2])).mean(2)
+        return self.fc(nn.functional.gelu(both))
+
+
+class ByValue(nn.Module):
+    """How often its layer is called depends on what it gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        for _ in range(5):
+            if float(x.abs().max()) < self.limit:
+                break
+            x = 0.9 * nn.functional.gelu(self.fc(x))
+        return self.last(x)
+
+
+def tensors(outputs):
+    return [item.detach().double().flatten() for item in tensors_in(outputs)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "dtype"),
+    [
+        (Two, ((5, 4), (5, 3)), torch.float32),
+        (Tied, ((5, 4),), torch.float64),
+        (Tied, ((4,),), torch.float32),
+        (Twice, ((5, 4),), torch.bfloat16),
+    ],
+    ids=["two", "tied", "unbatched", "bfloat"],
+)
+def test_odd_models_too(kind, given, dtype, tmp_path) -> None:
+    model = seeded(kind).to(dtype)
+    generator = torch.Generator().manual_seed(2)
+    inputs = tuple(torch.randn(*shape, generator=generator).to(dtype) for shape in given)
+    network = convert(model, MATCHED, samples=[inputs], rounds=0)
+    with torch.no_grad():
+        wanted = model.eval()(*inputs)
+
+    def metric(outputs, targets):
+        pairs = zip(tensors(outputs), tensors(targets), strict=True)
+        return sum(float((one - other).square().mean()) for one, other in pairs)
+
+    report = imac.evaluate(network, [(inputs, wanted)], metric=metric, progress=False)
+    assert len(report.segments) == len(network.segments)
+    imac.calibrate(network, [inputs], rounds=1)
+    after = imac.evaluate(network, [(inputs, wanted)], metric=metric, progress=False)
+    assert after.score.circuit <= report.score.circuit
+    steps = imac.ablate(network, [inputs], [wanted], metric=metric)
+    # bfloat16 has 8 bits: outputs of two ways of adding differ in the last of them.
+    close = 0.05 if dtype == torch.bfloat16 else 1e-6
+    assert steps[0].output_error == pytest.approx(0.0, abs=close)
+    assert steps[-1].score == pytest.approx(after.score.circuit, rel=0.05)
+    trial = imac.MonteCarlo(network, DeviceModel((LogNormal(0.2),)), seed=3)
+    found = trial.run([inputs], samples=1)
+    with torch.no_grad():
+        pairs = zip(tensors(trial.realise(0)(*inputs)), tensors(network(*inputs)), strict=True)
+        rms = float(torch.cat([one - other for one, other in pairs]).square().mean().sqrt())
+    assert float(found.error) == pytest.approx(rms, rel=1e-3)
+    imac.save(network, tmp_path / "network.safetensors")
+    loaded = imac.load(tmp_path / "network.safetensors", model)
+    again = imac.evaluate(loaded, [(inputs, wanted)], metric=metric, progress=False)
+    assert again.score == after.score
+
+
+def test_circuits_that_are_called_otherwise_than_software_are_refused() -> None:
+    model, x = seeded(ByValue), torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    model.limit = 0.0
+    network = convert(model, MATCHED, samples=x, rounds=0)
+    before = state(network)
+    calls = []
+    # The circuit's first outputs end the loop, software's do not.
+    network.segments["fc"].register_forward_hook(
+        lambda segment, _, output: output * (segment.stand_in is not None or calls.append(1) or 0)
+    )
+    for part in network.modules():
+        if isinstance(part, ByValue):
+            part.limit = 1e-9
+    with pytest.raises(CircuitError, match="fc: the model calls this circuit otherwise"):
+        imac.calibrate(network, x)
+    assert same(network, before)

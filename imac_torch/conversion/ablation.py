@@ -48,6 +48,7 @@ from imac_torch.conversion.outputs import Outputs, Scored, activations, relative
 from imac_torch.datasets.metrics import Metric, samples_in_run
 from imac_torch.dc.transfer import transfer_curve
 from imac_torch.errors import DataError
+from imac_torch.model.effective import NARROW
 from imac_torch.model.inputs import Arguments
 from imac_torch.model.linear import IMACLinear
 from imac_torch.model.network import Chain, IMACNetwork
@@ -199,7 +200,7 @@ class _Bench:
         """
         segments = variant.segments
         given = nullcontext() if answer is None else instead(
-            segments, lambda _, segment, x: answer(segment, x)[-1]
+            segments, lambda _, segment, x: _like(x, answer(segment, x)[-1])
         )
         with _bordered(variant, drivers, converters), given:
             outputs, drawn = self._run(variant)
@@ -302,8 +303,14 @@ def _clipped(segment: Segment, x: Tensor) -> list[Tensor]:
     return found
 
 
+def _like(x: Tensor, outputs: Tensor) -> Tensor:
+    """Outputs in the type that a segment gives for such inputs."""
+    return outputs.to(x.dtype) if x.is_floating_point() else outputs
+
+
 def _within(segment: Segment, x: Tensor) -> Tensor:
-    x = x if x.is_floating_point() else x.to(torch.float64)
+    if not x.is_floating_point() or x.dtype in NARROW:
+        x = x.to(torch.float32 if x.is_floating_point() else torch.float64)
     scale = segment.first.scaling.input_scale
     return x.clamp(-scale, scale) if segment.saturates else x
 

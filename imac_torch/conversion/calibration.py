@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 import torch
@@ -30,6 +30,7 @@ from imac_torch.conversion.losses import Losses
 from imac_torch.conversion.outputs import Outputs, activations, relative_error, runs_of
 from imac_torch.conversion.search import fit_rows, search
 from imac_torch.errors import ConversionError, MappingError
+from imac_torch.model.converters import without_range
 from imac_torch.model.inputs import Arguments
 from imac_torch.model.linear import IMACLinear, Scaling
 from imac_torch.model.network import Chain, IMACNetwork
@@ -115,6 +116,8 @@ def calibrate(
     """
     losses = Losses()
     chain = isinstance(network.model, Chain)
+    if chain and isinstance(batches, Mapping):
+        raise MappingError("samples of a model that is one circuit are tensors; it has one input")
     runs = runs_of(join_samples(cast("Iterable[Tensor]", batches)) if chain else batches)
     records = fit(
         network, runs, losses, rounds=rounds, trim=trim, generator=generator, progress=progress
@@ -147,6 +150,8 @@ def fit(
         raise MappingError(f"rounds = {rounds} must be at least 0")
     chain = isinstance(network.model, Chain)
     network.find_ranges(runs)
+    if without_range(network.model):
+        network.find_converter_ranges(runs)
     if not trim:
         _assume(network, runs[0][0][0] if chain else None)
         return _records(layers, None, None)
@@ -158,7 +163,8 @@ def fit(
     try:
         with progress_bar("calibrating", None, "circuits", shown=progress) as advance:
             for path, *states in _calibrated(network, runs, rounds, generator, advance):
-                given[path], found[path] = states
+                given[path], now = states
+                found[path] = replace(now, buffers=())  # nobody goes back to it
         network.find_converter_ranges(runs)
         after = next(reversed(found.values())) if chain else _Whole.of(network, runs)
         worse = before is not None and not after.better_than(before)

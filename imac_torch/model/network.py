@@ -123,7 +123,8 @@ class IMACNetwork(nn.Module):
     def _refusal(self, what: str) -> CircuitError:
         return CircuitError(
             f"the model's circuits are {', '.join(self.segments)}, and this is about a model that "
-            f"{what}; ask one of network.segments, with inputs of that circuit"
+            f"{what}; ask one of network.segments, with inputs of that circuit "
+            "(network.inputs_of(path, x); its positions.vectors makes input vectors of them)"
         )
 
     def _chain(self) -> Chain:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from imac_torch.circuit.crossbar import build_crossbar
+from imac_torch.conversion.calibration import join_samples
 from imac_torch.conversion.outputs import Outputs, Scored
 from imac_torch.datasets.batches import check_labels
 from imac_torch.datasets.metrics import Metric
@@ -383,6 +384,8 @@ class MonteCarlo:
             numbers = range(first, first + samples)
             bench = Scored.of(self.network, inputs, labels, metric)
             return self._one_by_one(bench, numbers, keep_outputs=keep_outputs, progress=progress)
+        if not isinstance(inputs, Tensor):
+            inputs = join_samples(inputs)
         if labels is not None:
             labels = check_labels(labels, inputs, classes=self.network.classes)
         if len(inputs) == 0:
