@@ -13,7 +13,7 @@ from imac_torch.conversion import calibration
 from imac_torch.datasets.metrics import tensors_in
 from imac_torch.devices.effects import LogNormal
 from imac_torch.devices.model import DeviceModel
-from imac_torch.errors import CircuitError, DataError, MappingError, SolverError
+from imac_torch.errors import CircuitError, ConversionError, DataError, MappingError, SolverError
 from imac_torch.reports.model_report import ModelReport
 from imac_torch.transient.options import TimingOptions
 
@@ -357,6 +357,7 @@ def test_circuits_that_are_called_otherwise_than_software_are_refused() -> None:
     model, x = seeded(ByValue), torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     model.limit = 0.0
     network = convert(model, MATCHED, samples=x, rounds=0)
+    network.summary()  # chooses the gains
     before = state(network)
     calls = []
     # The circuit's first outputs end the loop, software's do not.
@@ -369,3 +370,15 @@ def test_circuits_that_are_called_otherwise_than_software_are_refused() -> None:
     with pytest.raises(CircuitError, match="fc: the model calls this circuit otherwise"):
         imac.calibrate(network, x)
     assert same(network, before)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Linear(3, 2, device="meta"), "weight is on the device meta"),
+        (nn.Sequential(nn.LazyLinear(2), nn.GELU()), "0.weight has no shape yet"),
+    ],
+)
+def test_weights_without_values_are_refused(model, message) -> None:
+    with pytest.raises(ConversionError, match=message):
+        convert(model, samples=torch.zeros(2, 3))

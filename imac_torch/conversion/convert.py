@@ -119,6 +119,7 @@ def convert(
     if not (isinstance(exclude, str | type) or callable(exclude)):
         exclude = tuple(exclude)
     refuse_lasting_training(model)
+    _refuse_empty(model)
     plan = None
     why = None
     if include is None:
@@ -181,6 +182,20 @@ def convert(
             network.find_converter_ranges(runs)
     losses.warn("what this conversion loses", stacklevel=2)
     return network
+
+
+def _refuse_empty(model: nn.Module) -> None:
+    """Refuse parameters without values: there is nothing to program."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if nn.parameter.is_lazy(tensor):
+            raise ConversionError(
+                f"{name} has no shape yet (a lazy module): run the model on a batch first"
+            )
+        if tensor.is_meta:
+            raise ConversionError(
+                f"{name} is on the device meta, where tensors have no values: make the model on "
+                "the CPU, or load its weights (model.to_empty(device='cpu'), load_state_dict)"
+            )
 
 
 def _refuse_unseen(model: nn.Module) -> None:
