@@ -67,12 +67,14 @@ def mnist(directory: Path) -> Data:
     return Data("MNIST 14×14", pooled, labels[:3000])
 
 
-def trained(data: Data, activation: type[nn.Module]) -> nn.Sequential:
+def trained(
+    data: Data, activation: type[nn.Module], *, seed: int = 0, steps: int = 100
+) -> nn.Sequential:
     """A network with one hidden layer of 32."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(data.images.shape[1], 32), activation(), nn.Linear(32, 10))
     optimiser = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(100):
+    for _ in range(steps):
         loss = nn.functional.cross_entropy(model(data.images), data.labels)
         optimiser.zero_grad()
         loss.backward()

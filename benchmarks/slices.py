@@ -13,29 +13,15 @@ import argparse
 import warnings
 from statistics import fmean
 
-import torch
-from gain import SAMPLES, Data, accuracy, digits
+from gain import SAMPLES, Data, accuracy, digits, trained
 from torch import nn
 
 import imac_torch as imac
 
 
-def trained(data: Data, seed: int) -> nn.Sequential:
-    """A float network with one hidden layer of 32 sigmoids."""
-    torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(64, 32), nn.Sigmoid(), nn.Linear(32, 10))
-    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(300):
-        loss = nn.functional.cross_entropy(model(data.images), data.labels)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    return model
-
-
 def power(network: imac.IMACNetwork, data: Data) -> float:
     """W, mean over test images."""
-    return float(network.solve(data.test_images).power.total.mean())
+    return float(network.solve(data.images[SAMPLES:]).power.total.mean())
 
 
 def main() -> None:
@@ -46,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     data = digits()
-    models = [trained(data, seed) for seed in range(options.networks)]
+    models = [trained(data, nn.Sigmoid, seed=seed, steps=300) for seed in range(options.networks)]
     print(f"software: {100 * fmean(accuracy(model, data) for model in models):.1f} %")
     print("| slices | rounding error | ternary | matched, calibrated | power, mW |")
     print("|---|---|---|---|---|")

@@ -18,8 +18,29 @@ from imac_torch.errors import ConfigError
 __all__ = ["Diode", "Selector"]
 
 
+class _Exponential(Access):
+    """Parameters are positive, and e is reached in v0."""
+
+    v0: float
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: One is not positive.
+        """
+        for name, value in vars(self).items():
+            if not 0.0 < value < math.inf:
+                raise ConfigError(f"{name} = {value} must be positive and finite")
+
+    @property
+    def bend(self) -> float:
+        """See :class:`Access`."""
+        return self.v0
+
+
 @dataclass(frozen=True)
-class Diode(Access):
+class Diode(_Exponential):
     """i = I_s·(exp(v/v0) - 1) + g·v: W. Shockley, Bell Syst. Tech. J. 28(3), 435-489 (1949).
 
     It conducts from the input line to the I± line only: inputs below the voltage of that line are
@@ -34,19 +55,6 @@ class Diode(Access):
     saturation: Annotated[float, CURRENT]
     v0: Annotated[float, BEND] = 0.03
     leakage: Annotated[float, CONDUCTANCE] = 1e-12
-
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ConfigError: One is not positive.
-        """
-        _check(self)
-
-    @property
-    def bend(self) -> float:
-        """See :class:`Access`."""
-        return self.v0
 
     def currents(self, across: Tensor, end: Tensor | None = None) -> CellCurrents:
         """See :class:`Access`."""
@@ -66,7 +74,7 @@ class Diode(Access):
 
 
 @dataclass(frozen=True)
-class Selector(Access):
+class Selector(_Exponential):
     """i = I·sinh(v/v0): a bidirectional exponential selector.
 
     The selector of 1S1R cells in P.-Y. Chen and S. Yu, IEEE Trans. Electron Devices 62(12),
@@ -80,19 +88,6 @@ class Selector(Access):
     scale: Annotated[float, CURRENT]
     v0: Annotated[float, BEND]
 
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ConfigError: One is not positive.
-        """
-        _check(self)
-
-    @property
-    def bend(self) -> float:
-        """See :class:`Access`."""
-        return self.v0
-
     def currents(self, across: Tensor, end: Tensor | None = None) -> CellCurrents:
         """See :class:`Access`."""
         ratio = across / self.v0
@@ -104,9 +99,3 @@ class Selector(Access):
         """See :class:`Access`."""
         scale, v0 = spice_number(self.scale), spice_number(self.v0)
         return [f"G{name} {first} {second} cur='{scale}*sinh(v({first},{second})/{v0})'"]
-
-
-def _check(access: Diode | Selector) -> None:
-    for name, value in vars(access).items():
-        if not 0.0 < value < math.inf:
-            raise ConfigError(f"{name} = {value} must be positive and finite")
