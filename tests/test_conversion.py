@@ -607,3 +607,14 @@ def test_a_gain_that_is_not_enough_is_said_once(recwarn: pytest.WarningsRecorder
     said = [str(item.message) for item in recwarn if "no gain makes" in str(item.message)]
     assert [text.count("no gain makes") for text in said] == [1, 1]
     assert "crossbar.columns" in said[0]
+
+
+def test_a_networks_kind_of_neuron_is_for_what_it_computes() -> None:
+    model = nn.Sequential(
+        nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3), nn.Sigmoid(), nn.Linear(3, 2)
+    )
+    network = convert(model, LOGISTIC)
+    kinds = [layer.neuron_spec().kind for layer in network.analog_layers()]
+    assert kinds == ["relu", "logistic", "identity"]
+    with pytest.raises(ConversionError, match="0: neuron kind 'logistic' does not compute relu"):
+        convert(model, LOGISTIC.replace(layers={"0": LayerConfig(neuron={"kind": "logistic"})}))
