@@ -22,11 +22,14 @@ from torch.autograd import gradcheck
 
 import imac_torch as imac
 from imac_torch.config.kinds import READ_OUT_KINDS
+from imac_torch.dc.ir_drop import cell_voltages
 from imac_torch.dc.native import Native
 from imac_torch.dc.network import chain_layers, solve_dc
 from imac_torch.dc.newton import NewtonOptions
+from imac_torch.devices import DeviceModel, LogNormal
 from imac_torch.elimination import saturation
 from imac_torch.elimination.ports import eliminate_layer
+from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.periphery.readout import Transimpedance
 from imac_torch.simulator import NgSpice
@@ -173,6 +176,24 @@ def test_imperfect_amplifiers_equal_ngspice(ngspice, tmp_path, kind, what):
         )
 
 
+@every
+@pytest.mark.parametrize("what", ["offset", "all"])
+def test_maps_of_imperfect_amplifiers_equal_a_dense_solution(kind, what):
+    layers = real_layers(kind, [4, 3], what)
+    inputs = signs(1, 4)
+    circuit = circuit_of(layers)
+    dense = solve_dense(circuit, inputs[0].numpy())
+    lines = torch.cat([inputs, torch.full((1, 1), VDD, dtype=torch.float64)], dim=1)
+    found = cell_voltages(layers[0][0], lines)
+    for name, ours in (("a", found.cell), ("p", found.positive), ("n", found.negative)):
+        wanted = dense.layer(circuit, 0, name)
+        np.testing.assert_allclose(ours[0], wanted, rtol=0.0, atol=1e-10)
+    last = [stop - 1 for stop in layers[0][0].column_ends]
+    for name, ours in (("pe", found.positive_end), ("ne", found.negative_end)):
+        wanted = dense.layer(circuit, 0, name)
+        np.testing.assert_allclose(ours[0][:, last], wanted, rtol=0.0, atol=1e-10)
+
+
 def parameters(read_out):
     """Names of everything that has a gradient."""
     return [name for name, value in vars(read_out).items() if isinstance(value, torch.Tensor)]
@@ -279,6 +300,66 @@ def test_offsets_are_drawn_per_amplifier_and_saved(tmp_path, generator):
     torch.testing.assert_close(loaded(x), outputs, rtol=0.0, atol=0.0)
     first.draw(generator)
     assert not torch.equal(network(x), outputs)
+
+
+@pytest.mark.filterwarnings("ignore::imac_torch.errors.ConversionWarning")
+def test_monte_carlo_draws_other_amplifiers_in_every_sample(generator):
+    network = imac.convert(mlp(5, 4, 2), OFFSET, generator=generator)
+    v = 0.9 * signs(3, 5)
+    study = imac.MonteCarlo(network, seed=3)
+    together = study.solve(range(3), v)
+    assert float(together.outputs.std(0).max()) > 1e-3
+    for sample in range(3):
+        alone = study.realise(sample).solve(v.float() / VDD)
+        torch.testing.assert_close(alone.outputs, together.outputs[sample], rtol=0.0, atol=1e-9)
+        torch.testing.assert_close(
+            alone.power.amplifiers, together.power.amplifiers[sample], rtol=1e-6, atol=0.0
+        )
+    # With effects of one's own the network's amplifiers stay.
+    fixed = imac.MonteCarlo(network, DeviceModel((LogNormal(1e-12),)))
+    torch.testing.assert_close(
+        fixed.solve(range(2), v).outputs[1], network.solve(v.float() / VDD).outputs,
+        rtol=0.0, atol=1e-8,
+    )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::imac_torch.errors.ImacWarning")
+@pytest.mark.parametrize("power", [False, True])
+def test_groups_of_imperfect_amplifiers_are_circuits_side_by_side(power, generator):
+    """The circuits of both groups, one by one: outputs, offsets and what saturates, powers."""
+    spec, neuron = real_layers("differential", [6, 4], "all")[0]
+    pair = ConductancePair(
+        *(torch.stack([side, side.flip(0)]) for side in vars(spec.conductances).values())
+    )
+    real = spec.read_out.imperfections
+    offsets = 5e-3 * torch.randn(
+        8, len(spec.column_ends), 1, generator=generator, dtype=torch.float64
+    )
+    core = neuron.model.core(neuron)
+
+    def solved(conductances, groups, offsets, inputs):
+        read_out = replace(spec.read_out, imperfections=replace(real, offsets=offsets))
+        crossbar = replace(spec, conductances=conductances, groups=groups, read_out=read_out)
+        circuit = NeuronCircuit.of(neuron, core, read_out.combination.series_resistance)
+        layers = chain_layers(
+            [(eliminate_layer(crossbar)[0], circuit)], torch.tensor(VDD, dtype=torch.float64)
+        )
+        return solve_dc(layers, inputs, power=power)
+
+    inputs = signs(3, 12)
+    found = solved(pair, 2, offsets, inputs)
+    parts = [
+        solved(
+            ConductancePair(pair.positive[k], pair.negative[k]), 1,
+            offsets[4 * k : 4 * k + 4], inputs[:, 6 * k : 6 * k + 6],
+        )
+        for k in range(2)
+    ]  # fmt: skip
+    wanted = torch.cat([part.outputs for part in parts], dim=1)
+    torch.testing.assert_close(found.outputs, wanted, rtol=0.0, atol=1e-12)
+    for name in ("inputs", "bias", "amplifiers") if power else ():
+        total = sum(getattr(part.power, name) for part in parts)
+        torch.testing.assert_close(getattr(found.power, name), total, rtol=1e-9, atol=1e-15)
 
 
 @pytest.mark.filterwarnings("ignore::imac_torch.errors.ConversionWarning")

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.elimination.blocks import BlockLayout, Termination
-from imac_torch.elimination.interior import Interior
-from imac_torch.elimination.ports import refuse_curved, refuse_real
+from imac_torch.elimination.feedback import passive, respond
+from imac_torch.elimination.interior import CellValues, Interior, PortResponse
+from imac_torch.elimination.ports import eliminate_layer, refuse_curved
 from imac_torch.errors import SolverError
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.numeric.budget import map_bytes, require_memory
@@ -83,17 +84,17 @@ def cell_voltages(spec: CrossbarSpec, inputs: Tensor) -> CellVoltages:
         All voltages.
 
     Raises:
-        SolverError: The layer is too large for it, or inputs do not fit.
+        SolverError: The layer is too large for it, or inputs do not fit, or amplifiers at rails
+            are not found.
     """
     refuse_curved(spec, "a map of voltages inside arrays")
-    refuse_real(spec, "a map of voltages inside arrays")
     positive, negative = spec.conductances.positive, spec.conductances.negative
     if positive.ndim != 2 or inputs.ndim != 2 or inputs.shape[1] != positive.shape[1]:
         raise SolverError(
             "maps need conductances (M, C), without samples or groups, and inputs (B, C), got "
             f"{tuple(positive.shape)} and {tuple(inputs.shape)}"
         )
-    layout, wires = BlockLayout.of(spec), Termination.of(spec)
+    layout = BlockLayout.of(spec)
     plus, minus = layout.gather(positive), layout.gather(negative)  # (H, V, R, K)
     horizontal, vertical, rows, columns = plus.shape
     require_memory(
@@ -104,7 +105,10 @@ def cell_voltages(spec: CrossbarSpec, inputs: Tensor) -> CellVoltages:
     )
     voltages = layout.gather_inputs(inputs).movedim(0, -1)[:, None]  # (H, 1, K, B)
     voltages = voltages.expand(horizontal, vertical, columns, inputs.shape[0])
-    found, seen = Interior.of(plus, minus, wires).follow(voltages, None)
+    if spec.read_out.ideal:
+        found, seen = Interior.of(plus, minus, Termination.of(spec)).follow(voltages, None)
+    else:
+        found, seen = _of_real(spec, Interior.of(plus, minus, passive(spec)), inputs, voltages)
 
     def whole(blocks: Tensor) -> Tensor:
         """(H, V, R, K, B) → (B, M, C)."""
@@ -119,3 +123,16 @@ def cell_voltages(spec: CrossbarSpec, inputs: Tensor) -> CellVoltages:
         negative_end=whole(seen.negative_end[..., None, :].expand_as(found.negative)),
         conductances=spec.conductances,
     )
+
+
+def _of_real(
+    spec: CrossbarSpec, interior: Interior, inputs: Tensor, voltages: Tensor
+) -> tuple[CellValues, PortResponse]:
+    """With amplifiers that have offsets or a swing: known outputs, behind their resistors."""
+    network, _ = eliminate_layer(spec)
+    feedback = network.feedback
+    assert feedback is not None  # noqa: S101 - read-outs are not ideal
+    found = feedback.limited(network.blocks(inputs))
+    if not bool(found.converged.all()):
+        raise SolverError("a map of voltages inside arrays: amplifiers at rails were not found")
+    return respond(interior, voltages, *feedback.injected(found.outputs, spec.read_out))

@@ -77,9 +77,6 @@ class Feedback:
         read_out = spec.read_out
         real, amplifiers = read_out.imperfections, read_out.amplifiers
         assert real is not None  # noqa: S101 - only such read-outs come here
-        wires = Termination(
-            spec.input_segment, spec.output_segment, *read_out.passive_loads()
-        )
         plus = layout.gather(spec.conductances.positive)
         minus = layout.gather(spec.conductances.negative)
         rows, count = plus.shape[-2], len(amplifiers)
@@ -100,9 +97,9 @@ class Feedback:
             "take smaller arrays (crossbar.rows, crossbar.columns)",
             plus.device,
         )
-        interior = Interior.of(plus, minus, wires)
+        interior = Interior.of(plus, minus, passive(spec))
         pieces = [
-            respond(interior, *part)
+            respond(interior, None, *part)[1]
             for part in zip(*(item.split(step, dim=-1) for item in into), strict=True)
         ]
         seen = PortResponse(*(torch.cat(items, dim=-1) for items in zip(*pieces, strict=True)))
@@ -190,6 +187,15 @@ class Feedback:
         rows = values.unflatten(-1, (-1, self.count)).flatten(-3, -2)
         return rows[..., self.layout.row_position, :]
 
+    def injected(self, outputs: Tensor, read_out: ReadOut) -> tuple[Tensor, Tensor]:
+        """(..., H, V, R, B) A into the I+ and the I- ends, for outputs (..., H, B, V, N) V."""
+        rows = outputs.unflatten(-1, (-1, self.count)).movedim(-4, -2)  # (..., H, V, R, B, n)
+        sides = ("to_positive", "to_negative")
+        into = (torch.stack([getattr(item, side) for item in read_out.amplifiers])
+                for side in sides)
+        first, second = (rows @ item for item in into)
+        return first, second
+
     def combined(self, outputs: Tensor, read_out: ReadOut) -> Tensor:
         """(..., H, B, V, N) V to the neuron inputs (..., B, M) V that they make."""
         meeting = read_out.combination
@@ -217,16 +223,26 @@ class Feedback:
         return beyond.flatten(-2) @ self.currents_beyond.movedim(-1, -2).flatten(-3, -2)
 
 
-def respond(interior: Interior, positive: Tensor, negative: Tensor) -> PortResponse:
-    """What ports see of currents into the ends of lines, input lines at 0 V.
+def passive(spec: CrossbarSpec) -> Termination:
+    """The wires, and read-outs whose amplifiers all put out 0 V."""
+    return Termination(
+        spec.input_segment, spec.output_segment, *spec.read_out.passive_loads()
+    )
+
+
+def respond(
+    interior: Interior, voltages: Tensor | None, positive: Tensor, negative: Tensor
+) -> tuple[CellValues, PortResponse]:
+    """Node voltages and what ports see of currents into the ends of lines.
 
     A current into an end divides between the read-out's load and the last segment: into the last
     node flows what the load's share of both resistances is.
 
     Args:
-        interior: The blocks.
-        positive: (R, Q) A into I+ ends.
-        negative: (R, Q) A into I- ends.
+        interior: The blocks, of :func:`passive` wires.
+        voltages: (..., K, Q) V at the input lines; None: 0 V.
+        positive: (..., R, Q) A into I+ ends.
+        negative: (..., R, Q) A into I- ends.
     """
     ends, wires = interior.ends, interior.wires
     local = wires.output_segment * ends.positive_share * positive
@@ -241,10 +257,9 @@ def respond(interior: Interior, positive: Tensor, negative: Tensor) -> PortRespo
         before = nothing[..., :-1, :]
         return torch.cat([before, currents[..., None, :].expand_as(nothing[..., :1, :])], dim=-2)
 
-    _, seen = interior.solve(
-        None, CellValues(nothing, at_last(last_plus), at_last(last_minus))
-    )
-    return PortResponse(
+    nodes = CellValues(nothing, at_last(last_plus), at_last(last_minus))
+    found, seen = interior.solve(voltages, nodes)
+    return found, PortResponse(
         seen.currents,
         seen.positive_end + local,
         seen.negative_end + beside + (1.0 - ends.negative_share) * follows,

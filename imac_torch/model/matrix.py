@@ -313,18 +313,17 @@ class ProgrammedMatrix(nn.Module):
         return self.config.device.varies or self.config.amplifier.offset_spread > 0.0
 
     @lasting()
-    def draw_offsets(self, generator: torch.Generator | None = None) -> None:
-        """Take other amplifiers; see :meth:`draw`."""
-        self.offsets = self._no_offsets()
-        if self.offsets is None:
-            return
-        spread = self.config.amplifier.offset_spread
+    def drawn_offsets(self, generator: torch.Generator | None) -> Tensor | None:
+        """(M·L, H, n) V of other amplifiers, see :meth:`draw`; None: they do not differ."""
+        offsets, spread = self._no_offsets(), self.config.amplifier.offset_spread
+        if offsets is None:
+            return None
         if generator is None:
             raise ConversionError(
                 f"{self.name}: amplifier.offset_spread = {spread} needs a torch.Generator: "
                 "convert(..., generator=torch.Generator().manual_seed(0))"
             )
-        self.offsets = spread * draw_normal(self.offsets, generator)
+        return spread * draw_normal(offsets, generator)
 
     @lasting()
     def draw(self, generator: torch.Generator | None = None) -> None:
@@ -338,7 +337,7 @@ class ProgrammedMatrix(nn.Module):
         """
         device, model = self.config.device, DeviceModel.of(self.config.device)
         self.devices = ()
-        self.draw_offsets(generator)
+        self.offsets = self.drawn_offsets(generator)
         if not model.effects:
             return
         source = torch.Generator() if generator is None else generator

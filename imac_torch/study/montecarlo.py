@@ -232,6 +232,20 @@ class MonteCarlo:
         return found
 
     @lasting()
+    def offsets(self, sample: int) -> list[Tensor | None]:
+        """(M·L, H, n) V of every layer's amplifiers; None: they do not differ.
+
+        With a model of one's own they are the network's, as its devices are.
+        """
+        layers = list(self.network.analog_layers())
+        if self.model is not None:
+            return [layer.matrix.offsets for layer in layers]
+        return [
+            layer.matrix.drawn_offsets(self.generator(sample, len(layers) + index))
+            for index, layer in enumerate(layers)
+        ]
+
+    @lasting()
     def realise(self, sample: int) -> IMACNetwork:
         """A copy of the network whose devices are those of one sample.
 
@@ -244,13 +258,14 @@ class MonteCarlo:
 
     def _put(self, network: IMACNetwork, sample: int) -> None:
         """Give a network the devices and amplifiers of a sample."""
-        layers = list(network.analog_layers())
-        for index, (layer, drawn) in enumerate(zip(layers, self.drawn(sample), strict=True)):
+        parts = zip(
+            network.analog_layers(), self.drawn(sample), self.offsets(sample), strict=True
+        )
+        for layer, drawn, offsets in parts:
             matrix = layer.matrix
             before = () if self.model is None else matrix.history
             matrix.devices, matrix.sample = (*before, drawn), None
-            if self.model is None and layer.config.amplifier.offset_spread > 0.0:
-                matrix.draw_offsets(self.generator(sample, len(layers) + index))
+            matrix.offsets = offsets
 
     @contextmanager
     def _realised(self, sample: int) -> Iterator[IMACNetwork]:
@@ -313,7 +328,7 @@ class MonteCarlo:
     ) -> Solution:
         programmed = [self.programmed(sample) for sample in samples]
         if not self.varies_by_read or not len(voltages):
-            return self._solve(programmed, voltages, power=power)
+            return self._solve(samples, programmed, voltages, power=power)
         # Every image has conductances of its own, and so an elimination of its own.
         found = []
         for image in range(len(voltages)):
@@ -321,20 +336,30 @@ class MonteCarlo:
                 self._read(pairs, sample, image)
                 for sample, pairs in zip(samples, programmed, strict=True)
             ]
-            found.append(self._solve(drawn, voltages[image : image + 1], power=power))
+            found.append(self._solve(samples, drawn, voltages[image : image + 1], power=power))
             forecast.done(len(samples))
         return concatenate(found)
 
     def _solve(
-        self, drawn: list[list[ConductancePair]], voltages: Tensor, *, power: bool
+        self,
+        samples: range,
+        drawn: list[list[ConductancePair]],
+        voltages: Tensor,
+        *,
+        power: bool,
     ) -> Solution:
         parts = []
+        amplifiers = [self.offsets(sample) for sample in samples]
         for index, layer in enumerate(self.network.analog_layers()):
             pair = ConductancePair(
                 torch.stack([item[index].positive for item in drawn]),
                 torch.stack([item[index].negative for item in drawn]),
             )
-            crossbar = build_crossbar(pair, layer.config, layer.matrix.gain())
+            kept = [item for item in (found[index] for found in amplifiers) if item is not None]
+            crossbar = build_crossbar(
+                pair, layer.config, layer.matrix.gain(),
+                offsets=torch.stack(kept) if kept else None,
+            )  # fmt: skip
             parts.append((crossbar, layer.neuron_spec()))
         engine = self.network.segment.native
         return engine.solve(engine.prepare(parts), voltages, power=power)
@@ -377,10 +402,7 @@ class MonteCarlo:
         if samples < 1 or first < 0:
             raise MappingError(f"samples = {samples} must be at least 1, first = {first} 0")
         alone = isinstance(self.network.model, Chain) and metric is None
-        spreads = [
-            layer.config.amplifier.offset_spread for layer in self.network.analog_layers()
-        ]
-        if not alone or (self.model is None and any(spreads)):
+        if not alone:
             numbers = range(first, first + samples)
             bench = Scored.of(self.network, inputs, labels, metric)
             return self._one_by_one(bench, numbers, keep_outputs=keep_outputs, progress=progress)
