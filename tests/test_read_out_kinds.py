@@ -109,6 +109,35 @@ def test_transients_equal_ngspice(ngspice, kind):
     assert found.passed
 
 
+@pytest.mark.parametrize(("kind", "gain", "pole"), [
+    ("differential", 8.0, None), ("transimpedance", 3.0, 5e9),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore::imac_torch.errors.ImacWarning")
+def test_transients_of_imperfect_amplifiers_equal_ngspice(ngspice, kind, gain, pole, generator):
+    """From rail to rail; the second layer's amplifiers load the first one's neurons."""
+    config = LOGISTIC.replace(
+        device=imac.Memristor(rlow=5e3, rhigh=15e3),
+        neuron=imac.Neuron(kind="logistic", output_capacitance=1e-14),
+        crossbar=imac.Crossbar(rows=2, columns=2),
+        amplifier=imac.Amplifier(
+            kind=kind, gain=gain, pole=pole, output_resistance=2e3,
+            swing=(-0.25, 0.3), offset=2e-3, offset_spread=5e-3,
+        ),
+        timing=imac.Timing(period=1e-9, transition=5e-11),
+    )  # fmt: skip
+    network = imac.convert(mlp(3, 3, 2), config, generator=generator)
+    x = torch.tensor([[1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]])
+    solution = network.solve(x)
+    first, inputs = network.prepare().layers[0], solution.layers[0].inputs
+    assert first.limited(inputs[None]).beyond is not None
+    assert float(solution.outputs.detach().diff(dim=0).abs().min()) > 0.01
+    found = verify_transient(
+        network, [(x, torch.zeros(2, dtype=torch.long))], 2,
+        simulator=NgSpice(str(ngspice), timeout=60.0),
+    )  # fmt: skip
+    assert found.passed, found
+
+
 # Amplifiers that are not ideal: each imperfection alone, and all together
 
 IMPERFECT = {
@@ -364,10 +393,13 @@ def test_groups_of_imperfect_amplifiers_are_circuits_side_by_side(power, generat
 
 @pytest.mark.filterwarnings("ignore::imac_torch.errors.ConversionWarning")
 def test_what_does_not_know_imperfect_amplifiers_refuses_them(generator):
-    network = imac.convert(mlp(5, 2), OFFSET, generator=generator)
     x = signs(2, 5).float() / VDD
-    with pytest.raises(imac.errors.SolverError, match="a transient of the native engine is for"):
-        network.transient(x)
+    charged = imac.convert(
+        mlp(5, 2), OFFSET.replace(interconnect=imac.Interconnect(capacitance=True)),
+        generator=generator,
+    )  # fmt: skip
+    with pytest.raises(imac.errors.SolverError, match="a transient with capacitances of wires"):
+        charged.transient(x)
     bent = OFFSET.replace(device=imac.Memristor(bend=0.5))
     with pytest.raises(imac.errors.SolverError, match="the solution of curved cells is for"):
         imac.convert(mlp(5, 2), bent, generator=generator)(x)

@@ -214,7 +214,7 @@ def _passed(
         ))
         if k + 1 < len(layers):
             before = torch.nn.functional.pad(outputs, (0, 1))
-            combined = outputs @ layers[k + 1].lines.matrices(step).transfer[:, :-1].T
+            combined = layers[k + 1].lines.passed(end.neurons[k].outputs, outputs, step)
             combined = combined if following is None else combined + following.combined
             history = following
     return found

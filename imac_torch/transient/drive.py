@@ -11,10 +11,12 @@ from torch import Tensor
 from imac_torch.config import Timing
 from imac_torch.elimination.ports import end_voltages, input_currents
 from imac_torch.transient.accuracy import LineCorrection
+from imac_torch.transient.amplifiers import RealLines
 from imac_torch.transient.dynamics import ramp_peak, ramp_step
 from imac_torch.transient.integrator import GAMMA, Rule, single_stage
 from imac_torch.transient.lines import (
     STEP_SIZES,
+    Ends,
     ExactLines,
     LineState,
     ReducedLines,
@@ -65,15 +67,13 @@ class DrivePoint:
         combined: (B, M) V.
         inputs: (B,) W, delivered by the input sources.
         bias: (B,) W.
-        positive_end: (B, M·L, H) V, or None where not asked for.
-        negative_end: (B, M·L, H) V.
+        ends: Of its lines, or None where not asked for.
     """
 
     combined: Tensor
     inputs: Tensor
     bias: Tensor
-    positive_end: Tensor | None
-    negative_end: Tensor | None
+    ends: Ends | None
 
 
 class Drive(Protocol):
@@ -223,8 +223,7 @@ class RampDrive:
                     end + torch.tensordot(kept, change, dims=1)
                     for end, change in zip(ends, ramp.ends, strict=True)
                 ]
-        positive, negative = ends if self.ends else (None, None)
-        return DrivePoint(combined, inputs, bias, positive, negative)
+        return DrivePoint(combined, inputs, bias, Ends(*ends) if self.ends else None)
 
     def at_start(self) -> DrivePoint:
         """See :class:`Drive`."""
@@ -289,14 +288,12 @@ class StepDrive:
         before, following = self.sequence.ends(self._period)
         slope = self.sequence.slope(time, after=after) * (following - before)
         charging = self.lines.blocks.port_capacitance[:-1] * slope
-        positive, negative = self.lines.end_voltages(state, voltages)
-        ports = self.lines.ports
+        ends = self.lines.ends(state, voltages)
         return DrivePoint(
-            ports.combine_ends(positive, negative),
+            self.lines.ports.combine_ends(ends.positive, ends.negative),
             (voltages[:, :-1] * (currents[:, :-1] + charging)).sum(-1),
             self.vdd * currents[:, -1],
-            positive,
-            negative,
+            ends,
         )
 
     def at_start(self) -> DrivePoint:
@@ -341,3 +338,52 @@ class StepDrive:
     def left_out(self) -> Tensor:
         """See :class:`Drive`: nothing."""
         return torch.zeros_like(self._voltages(self._time)[:, 0])
+
+
+class RealDrive:
+    """The first layer where its amplifiers have offsets or a swing.
+
+    Args:
+        lines: Of the first layer.
+        sequence: Inputs and timing.
+        vdd: V.
+    """
+
+    def __init__(self, lines: RealLines, sequence: Sequence, vdd: float) -> None:
+        self.lines, self.sequence, self.vdd = lines, sequence, vdd
+        self._period, self._time, self._tried = 0, 0.0, 0.0
+
+    def begin(self, period: int) -> None:
+        """Enter a period."""
+        self._period, self._time = period, 0.0
+
+    def _point(self, time: float) -> DrivePoint:
+        before, after = self.sequence.ends(self._period)
+        voltages = before + self.sequence.fraction(time) * (after - before)
+        seen = self.lines.seen(voltages)
+        return DrivePoint(
+            seen.combined,
+            (voltages * seen.currents[:, :-1]).sum(-1),
+            self.vdd * seen.currents[:, -1],
+            seen.ends,
+        )
+
+    def at_start(self) -> DrivePoint:
+        """The present time's values."""
+        return self._point(self._time)
+
+    def try_step(
+        self, time: float, step: float, rule: Rule
+    ) -> tuple[DrivePoint, DrivePoint, LineCorrection | None]:
+        """Values at the two stages of a step; nothing is stepped, so nothing is to be added."""
+        self._tried = time + step
+        end = self._point(self._tried)
+        return (end if rule != "tr-bdf2" else self._point(time + GAMMA * step)), end, None
+
+    def accept(self) -> None:
+        """Keep the step tried last."""
+        self._time = self._tried
+
+    def left_out(self) -> Tensor:
+        """(B,) V: nothing."""
+        return torch.zeros_like(self.sequence.ends(self._period)[0][:, 0])

@@ -20,6 +20,7 @@ from imac_torch.elimination.chain import LineEnds
 from imac_torch.elimination.interior import CellValues, Interior
 from imac_torch.elimination.ports import PortNetwork, end_voltages, input_currents
 from imac_torch.numeric.budget import FACTORISATIONS
+from imac_torch.periphery.readout import ReadOut
 from imac_torch.transient.dynamics import DynamicBlocks, SeriesModel
 from imac_torch.transient.integrator import first_history, local_error, second_history, shift
 from imac_torch.transient.neuronstage import StageLoad
@@ -37,6 +38,26 @@ class LineState(NamedTuple):
 
     values: Any
     rates: Any
+
+
+class Ends(NamedTuple):
+    """Where a layer's lines end.
+
+    Attributes:
+        positive: (B, M·L, H) V, of the I+ ends.
+        negative: (B, M·L, H) V, of the I- ends.
+        amplifiers: (B, M·L, H, n) V that amplifiers put out; None: they are linear in the ends.
+    """
+
+    positive: Tensor
+    negative: Tensor
+    amplifiers: Tensor | None = None
+
+    def output(self, read_out: ReadOut) -> Tensor:
+        """(B, M·L, H) V that the read-outs give, before partitions and slices meet."""
+        if self.amplifiers is None:
+            return read_out.output(self.positive, self.negative)
+        return read_out.join(self.amplifiers)
 
 
 class LineHistory(NamedTuple):
@@ -116,6 +137,10 @@ class Lines(Protocol):
         """History of a stage that begins with these values alone."""
         ...
 
+    def passed(self, voltages: Tensor, change: Tensor, step: float) -> Tensor:
+        """(B, M) V of combined read-outs for a change (B, N) V of the (B, N) V on the lines."""
+        ...
+
     def sum(self, state: LineState, change: LineState) -> LineState:
         """A state and a change of it."""
         ...
@@ -128,8 +153,8 @@ class Lines(Protocol):
         """(B,) A into the bias line."""
         ...
 
-    def end_voltages(self, state: LineState, voltages: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, M·L, H) V of the I+ and the I- ends."""
+    def ends(self, state: LineState, voltages: Tensor) -> Ends:
+        """Where the lines end."""
         ...
 
 
@@ -247,6 +272,10 @@ class ReducedLines:
         """See :class:`Lines`."""
         return self._history(shift(step) * values, step)
 
+    def passed(self, voltages: Tensor, change: Tensor, step: float) -> Tensor:
+        """See :class:`Lines`."""
+        return change @ self.matrices(step).transfer[:, :-1].T
+
     def sum(self, state: LineState, change: LineState) -> LineState:
         """See :class:`Lines`."""
         return LineState(state.values + change.values, state.rates + change.rates)
@@ -267,7 +296,7 @@ class ReducedLines:
         held = (state.values[: self.model.order] @ self._bias_filtered).sum(0)[:, 0]
         return voltages @ self._bias - held
 
-    def end_voltages(self, state: LineState, voltages: Tensor) -> tuple[Tensor, Tensor]:
+    def ends(self, state: LineState, voltages: Tensor) -> Ends:
         """See :class:`Lines`."""
         layout = self.ports.layout
         ends = [torch.zeros((), device="cpu"), torch.zeros((), device="cpu")]
@@ -275,7 +304,7 @@ class ReducedLines:
         for k in range(self.model.order + 1):
             for side, end in enumerate((self.model.positive_end, self.model.negative_end)):
                 ends[side] = ends[side] + end_voltages(end[k], layout, powers[k])
-        return ends[0], ends[1]
+        return Ends(*ends)
 
     def left_out(self, state: LineState, voltages: Tensor) -> Tensor:
         """(B,) V: what the series leaves out, at the combined amplifier voltages."""
@@ -380,6 +409,10 @@ class ExactLines:
         """See :class:`Lines`."""
         return self._history(values.times(shift(step)), step)
 
+    def passed(self, voltages: Tensor, change: Tensor, step: float) -> Tensor:
+        """See :class:`Lines`."""
+        return change @ self.matrices(step).transfer[:, :-1].T
+
     def sum(self, state: LineState, change: LineState) -> LineState:
         """See :class:`Lines`."""
         return LineState(state.values + change.values, state.rates + change.rates)
@@ -404,13 +437,13 @@ class ExactLines:
         gp, gn = blocks.positive[..., None], blocks.negative[..., None]
         return blocks.input_currents((gp * (a - p) + gn * (a - n)).sum(dim=1))
 
-    def end_voltages(self, state: LineState, voltages: Tensor) -> tuple[Tensor, Tensor]:
+    def ends(self, state: LineState, voltages: Tensor) -> Ends:
         """See :class:`Lines`."""
         wires, cells = self.blocks.wires, state.values
         positive, negative = LineEnds.of(wires).voltages(
             cells.positive[..., -1, :], cells.negative[..., -1, :], wires.alpha
         )
-        return self.blocks.ends(positive), self.blocks.ends(negative)
+        return Ends(self.blocks.ends(positive), self.blocks.ends(negative))
 
 
 _SIDES = ("input_line", "positive", "negative")

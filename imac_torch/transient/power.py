@@ -10,7 +10,7 @@ from torch import Tensor
 
 from imac_torch.errors import SolverError
 from imac_torch.transient.drive import DrivePoint
-from imac_torch.transient.lines import LineState
+from imac_torch.transient.lines import Ends, LineState
 from imac_torch.transient.preparation import DynamicLayer
 from imac_torch.transient.state import NeuronState, present, with_bias
 
@@ -68,8 +68,9 @@ def source_powers(
         if amplifiers:
             ends = line_ends(layers, point, lines, neurons, k)
             delivered = delivered + layer.static.ports.read_out.power(
-                *ends, state.pole, static.drawn + state.gate_rate, delayed=state.delayed
-            )
+                ends.positive, ends.negative, state.pole, static.drawn + state.gate_rate,
+                delayed=state.delayed, amplifiers=ends.amplifiers,
+            )  # fmt: skip
     if not amplifiers:
         delivered = torch.full_like(bias, torch.nan)
     moving = torch.stack([nothing, nothing, *charging, nothing])
@@ -83,15 +84,15 @@ def line_ends(
     lines: Sequence[LineState | None],
     neurons: Sequence[NeuronState],
     k: int,
-) -> tuple[Tensor, Tensor]:
-    """(B, M·L, H) V of the I+ and the I- ends of layer k.
+) -> Ends:
+    """Where the lines of layer k end.
 
     Raises:
         SolverError: Those of the first layer were not asked for.
     """
     if k == 0:
-        if point.positive_end is None or point.negative_end is None:
+        if point.ends is None:
             raise SolverError("the ends of the first layer's lines are missing")
-        return point.positive_end, point.negative_end
+        return point.ends
     voltages = with_bias(neurons[k - 1].outputs, float(layers[0].static.vdd))
-    return layers[k].lines.end_voltages(present(lines[k]), voltages)
+    return layers[k].lines.ends(present(lines[k]), voltages)

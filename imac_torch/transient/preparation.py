@@ -17,6 +17,7 @@ from imac_torch.elimination.ports import refuse_real
 from imac_torch.errors import SolverError
 from imac_torch.numeric.budget import lines_bytes, require_memory
 from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.transient.amplifiers import RealLines
 from imac_torch.transient.dynamics import DynamicBlocks, LineCapacitances, SeriesModel
 from imac_torch.transient.lines import LEFT_OUT_FACTOR, ExactLines, ReducedLines
 from imac_torch.transient.neuronstage import DynamicNeurons
@@ -102,8 +103,11 @@ def prepare_transient(
                 "transients take conductances (M, C), of one sample and in one group, got "
                 f"{tuple(crossbar.conductances.positive.shape)}"
             )
-        refuse_real(crossbar, "a transient of the native engine")
         capacitances = LineCapacitances.of(interconnect, crossbar)
+        if capacitances is None and not crossbar.read_out.ideal:
+            lines.append(RealLines(static))
+            continue
+        refuse_real(crossbar, "a transient with capacitances of wires (interconnect.capacitance)")
         if capacitances is None:
             lines.append(ReducedLines(SeriesModel.static(static.ports), static.ports))
             continue

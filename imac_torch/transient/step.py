@@ -21,7 +21,8 @@ from imac_torch.transient.accuracy import (
     correction,
     power_errors,
 )
-from imac_torch.transient.drive import Drive, DrivePoint, RampDrive, Sequence, StepDrive
+from imac_torch.transient.amplifiers import RealLines
+from imac_torch.transient.drive import Drive, DrivePoint, RampDrive, RealDrive, Sequence, StepDrive
 from imac_torch.transient.integrator import (
     GAMMA,
     Rule,
@@ -40,6 +41,7 @@ from imac_torch.transient.lines import (
 from imac_torch.transient.neuronstage import (
     StageInputs,
     StageLoad,
+    StageSolution,
     StageSystem,
     solve_stage,
 )
@@ -112,11 +114,13 @@ class Stepper:
         self.sequence, self.options = sequence, options
         self.vdd = float(layers[0].static.vdd)
         first = layers[0].lines
-        self.drive: Drive = (
-            RampDrive(first, sequence, self.vdd, ends=options.amplifiers)
-            if isinstance(first, ReducedLines)
-            else StepDrive(first, sequence, self.vdd, ends=options.amplifiers)
-        )
+        self.drive: Drive
+        if isinstance(first, RealLines):
+            self.drive = RealDrive(first, sequence, self.vdd)
+        elif isinstance(first, ReducedLines):
+            self.drive = RampDrive(first, sequence, self.vdd, ends=options.amplifiers)
+        else:
+            self.drive = StepDrive(first, sequence, self.vdd, ends=options.amplifiers)
         self.tolerance = options.control.tolerance * NEWTON_SHARE
         solution = solve_dc(
             [layer.static for layer in layers],
@@ -139,7 +143,7 @@ class Stepper:
         for k, layer in enumerate(self.layers):
             if layer.pole is not None and options.amplifiers:
                 ends = line_ends(self.layers, self.drive.at_start(), self.lines, self.neurons, k)
-                ideal = layer.static.ports.read_out.output(*ends)
+                ideal = ends.output(layer.static.ports.read_out)
                 self.neurons[k] = self.neurons[k]._replace(
                     delayed=ideal, delayed_rate=torch.zeros_like(ideal)
                 )
@@ -325,21 +329,16 @@ class Stepper:
                 combined = (layer.pole * combined + pole_history) / (sigma + layer.pole)
                 pole_rate = sigma * combined - pole_history
             gates, outputs = self._guess(k, step, None if middle is None else middle.neurons[k])
-            solved = solve_stage(
-                layer.neurons,
-                StageInputs(
-                    sigma,
-                    combined,
-                    offset,
-                    held["gate_charge"],
-                    held["output_charge"],
-                    gates,
-                    outputs,
-                ),
-                load,
-                tolerance=self.tolerance,
-                limit=self.options.max_iterations,
+            stage = StageInputs(
+                sigma,
+                combined,
+                offset,
+                held["gate_charge"],
+                held["output_charge"],
+                gates,
+                outputs,
             )
+            solved = self._solved(k, stage, load)
             failed = ~solved.converged & self.alive
             if bool(failed.any()):
                 return FailedStep(int(failed.nonzero()[0, 0]), k)
@@ -364,7 +363,7 @@ class Stepper:
             if start.delayed is not None and layer.pole is not None:
                 ends = line_ends(self.layers, point, lines, neurons, k)
                 past_delay = history("delayed")
-                delayed = layer.pole * layer.static.ports.read_out.output(*ends) + past_delay
+                delayed = layer.pole * ends.output(layer.static.ports.read_out) + past_delay
                 delayed = delayed / (sigma + layer.pole)
                 neurons[k] = neurons[k]._replace(
                     delayed=delayed, delayed_rate=sigma * delayed - past_delay
@@ -374,8 +373,33 @@ class Stepper:
                 following = self.layers[k + 1].lines
                 voltages = with_bias(outputs, self.vdd)
                 lines.append(following.close(past, voltages))
-                combined = voltages @ following.matrices(step).transfer.T + past.combined
+                combined = (
+                    following.combined(outputs)
+                    if isinstance(following, RealLines)
+                    else voltages @ following.matrices(step).transfer.T + past.combined
+                )
         return StageState(neurons, lines, systems, sigma)
+
+    def _solved(self, k: int, stage: StageInputs, load: StageLoad) -> StageSolution:
+        """Neurons of layer k, in turns with amplifiers of the next layer that may be at rails."""
+        following = self.layers[k + 1].lines if k + 1 < len(self.layers) else None
+        limit = self.options.max_iterations
+        if not isinstance(following, RealLines):
+            return solve_stage(
+                self.layers[k].neurons, stage, load, tolerance=self.tolerance, limit=limit
+            )
+        offset, outputs = stage.offset, stage.outputs
+        for _ in range(limit):
+            stage = stage._replace(offset=offset + following.drawn(outputs))
+            solved = solve_stage(
+                self.layers[k].neurons, stage, load, tolerance=self.tolerance, limit=limit
+            )
+            moved = (solved.outputs - outputs).abs().amax(-1)
+            outputs = solved.outputs
+            if not following.loads or not bool((moved > self.tolerance)[self.alive].any()):
+                return solved
+            stage = stage._replace(gates=solved.gates, outputs=outputs)
+        return solved._replace(converged=solved.converged & ~(moved > self.tolerance))
 
     def _guess(self, k: int, step: float, middle: NeuronState | None) -> tuple[Tensor, Tensor]:
         """Gates and outputs at the end of a stage, extrapolated linearly."""

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, NamedTuple
 
+import torch
 from torch import Tensor
 from typing_extensions import Self
 
@@ -282,6 +283,7 @@ class ReadOut(ABC):
         drawn: Tensor,
         *,
         delayed: Tensor | None = None,
+        amplifiers: Tensor | None = None,
     ) -> Tensor:
         """(...,) W that the outputs of a layer deliver, those behind a pole included.
 
@@ -294,10 +296,16 @@ class ReadOut(ABC):
             combined: (..., M) V, what the outputs (behind a pole) combine to.
             drawn: (..., M) A that neurons draw.
             delayed: (..., M·L, H) V of the outputs behind a pole; None: at rest, as before it.
+            amplifiers: (..., M·L, H, n) V of amplifiers with offsets or a swing; None: linear.
         """
-        (output, current), *others = self.sources(positive, negative)
-        power = output * current
-        for volts, current in others:
+        if amplifiers is None:
+            sources = self.sources(positive, negative)
+            output = sources[0][0]
+        else:
+            sources = self.deliveries(amplifiers, positive, negative)
+            output = self.join(amplifiers)
+        power = torch.zeros_like(output)
+        for volts, current in sources:
             power = power + volts * current
         onward = output if delayed is None else delayed
         if delayed is not None:

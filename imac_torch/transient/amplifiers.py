@@ -1,0 +1,101 @@
+"""Amplifiers with offsets or a swing, in time.
+
+With wires that hold no charge a layer's crossbars follow the lines that drive them at once. What
+its amplifiers put out is that of the operating point at the same voltages, offsets included, and
+which of them are at rails. A pole comes behind the clamp, as in the netlists, and commutes with
+how outputs meet. What amplifiers at rails draw from the lines is found in turns with the neurons
+that drive them, as in operating points.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from imac_torch.dc.network import PortLayer
+from imac_torch.elimination.feedback import Feedback
+from imac_torch.elimination.saturation import Saturated
+from imac_torch.transient.dynamics import SeriesModel
+from imac_torch.transient.lines import Ends, LineState, ReducedLines
+
+
+class Seen(NamedTuple):
+    """A layer's crossbars for given voltages on their lines.
+
+    Attributes:
+        combined: (B, M) V; NaN where amplifiers at rails were not found.
+        currents: (B, C) A into the lines.
+        ends: Of its lines.
+    """
+
+    combined: Tensor
+    currents: Tensor
+    ends: Ends
+
+
+class RealLines(ReducedLines):
+    """Crossbars without charge whose amplifiers are not ideal.
+
+    Args:
+        layer: Its DC description.
+    """
+
+    def __init__(self, layer: PortLayer) -> None:
+        super().__init__(SeriesModel.static(layer.ports), layer.ports)
+        self.layer = layer
+        feedback = layer.network.feedback
+        assert feedback is not None  # noqa: S101 - such layers only
+        self.feedback: Feedback = feedback
+
+    @property
+    def name(self) -> str:
+        """For reports."""
+        return "static, amplifiers with offsets or a swing"
+
+    def seen(self, voltages: Tensor) -> Seen:
+        """For (B, N) V that drive the lines."""
+        network, found = self.layer.network, self.layer.limited(voltages[None])
+        lines = self.layer.lines(voltages[None])
+        currents = network.block_currents(network.blocks(lines), found.beyond)
+        (positive, negative), outputs = self.layer.real_outputs(lines, found.beyond)
+        return Seen(
+            self._combined(found),
+            network.line_currents(currents)[0],
+            Ends(positive[0], negative[0], outputs[0]),
+        )
+
+    def _combined(self, found: Saturated) -> Tensor:
+        combined = self.feedback.combined(found.outputs, self.layer.network.read_out)[0]
+        good = found.converged.all(-1).all(-2)[0]
+        return torch.where(good[:, None], combined, torch.nan)
+
+    def combined(self, voltages: Tensor) -> Tensor:
+        """(B, M) V for (B, N) V that drive the lines."""
+        return self._combined(self.layer.limited(voltages[None]))
+
+    def drawn(self, voltages: Tensor) -> Tensor:
+        """(B, N) A that offsets and amplifiers at rails draw besides, for (B, N) V."""
+        network, found = self.layer.network, self.layer.limited(voltages[None])
+        drawn = self.feedback.drawn[0].unsqueeze(-2)  # (H, 1, K)
+        if found.beyond is not None:
+            drawn = drawn + self.feedback.moved_currents(found.beyond)[0]
+        return network.line_currents(drawn)[..., :-1].expand(voltages.shape)
+
+    @property
+    def loads(self) -> bool:
+        """Whether what they draw besides depends on the voltages."""
+        return self.feedback.loads
+
+    def passed(self, voltages: Tensor, change: Tensor, step: float) -> Tensor:
+        """See :class:`Lines`: amplifiers at rails do not move."""
+        return self.combined(voltages + change) - self.combined(voltages)
+
+    def bias_current(self, state: LineState, voltages: Tensor) -> Tensor:
+        """See :class:`Lines`."""
+        return self.seen(voltages[:, :-1]).currents[:, -1]
+
+    def ends(self, state: LineState, voltages: Tensor) -> Ends:
+        """See :class:`Lines`."""
+        return self.seen(voltages[:, :-1]).ends
