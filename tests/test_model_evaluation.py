@@ -62,7 +62,9 @@ def test_scores_and_energy_by_circuit(branches) -> None:
         rows = circuits.inputs_of(item.path, x)[0]
         power = circuits.segments[item.path].solve(rows).power.total.mean()
         assert item.uses == 1
-        assert item.energy["arrays"] == pytest.approx(float(power.detach()) * 2e-9)
+        spent = item.energy["arrays"] + item.energy["neurons"]
+        assert spent == pytest.approx(float(power.detach()) * 2e-9)
+        assert "amplifiers" in item.counted.ideal and "amplifiers" not in item.energy
         wanted = circuits.segments[item.path].software(rows)[-1]
         off = circuits.segments[item.path](rows) - wanted
         # Relative to what varies over everything: one mean, as one output is as good as another.
@@ -71,7 +73,7 @@ def test_scores_and_energy_by_circuit(branches) -> None:
     # Branches work side by side, so that two circuits follow one another, not three.
     assert report.latency == pytest.approx(2 * 2e-9)
     assert report.energy()["total"] == pytest.approx(
-        sum(item.energy["arrays"] for item in report.segments)
+        sum(item.energy["arrays"] + item.energy["neurons"] for item in report.segments)
     )
 
 

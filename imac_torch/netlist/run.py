@@ -105,7 +105,7 @@ def write_netlists(
     for number, first in enumerate(range(0, len(values), settings.images_per_netlist)):
         folder = f"batch_{number:05d}"
         part = values[first : first + settings.images_per_netlist]
-        deck = BatchDeck(circuit, part, settings, "batch")
+        deck = writer.deck(circuit, part, settings, "batch")
         name = f"{folder}/{deck.stem}{writer.suffix}"
         files[name] = writer.deck_text(deck, circuit_files)
         decks[name] = first, deck
