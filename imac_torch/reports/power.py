@@ -145,9 +145,11 @@ def supplied(segment: Segment) -> dict[str, dict[str, bool]]:
     found: dict[str, dict[str, bool]] = {"amplifiers": {}, "neurons": {}}
     for layer in segment.analog_layers():
         current, spec = layer.config.amplifier.quiescent_current, layer.neuron_spec()
+        kind = kind_of(spec.kind)
         found["amplifiers"][layer.name] = current is not None
         current = spec.options.quiescent_current
-        found["neurons"][layer.name] = not kind_of(spec.kind).ideal or current is not None
+        nothing = kind.activation.read_out  # then there is no circuit to be counted
+        found["neurons"][layer.name] = nothing or not kind.ideal or current is not None
     return found
 
 

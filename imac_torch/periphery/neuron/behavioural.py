@@ -113,8 +113,12 @@ class BehaviouralNeuron(NeuronKind):
         vdd, slope, resistance = (
             torch.tensor(value, dtype=torch.float64, device=device) for value in values
         )
-        current = spec.options.quiescent_current
+        current = self.quiescent(spec)
         return BehaviouralCore(self.curve, vdd, slope, resistance, current, self.signed)
+
+    def quiescent(self, spec: NeuronSpec) -> float | None:
+        """A from its supplies; None: it has none, as where there is no circuit."""
+        return spec.options.quiescent_current if "quiescent_current" in self.reads else None
 
     @property
     def signed(self) -> bool:
@@ -136,11 +140,11 @@ class BehaviouralNeuron(NeuronKind):
                 f"{spec.input_resistance} and {spec.feedback_resistance} Ω"
             )
         text = super().subcircuit(spec)
-        return text if spec.options.quiescent_current is None else self._supplied(text)
+        return text if self.quiescent(spec) is None else self._supplied(text)
 
     def arguments(self, spec: NeuronSpec) -> dict[str, float]:
         """See :class:`NeuronKind`."""
-        current = spec.options.quiescent_current
+        current = self.quiescent(spec)
         return super().arguments(spec) | ({} if current is None else {"iq": current})
 
     def _supplied(self, text: str) -> str:
