@@ -377,7 +377,7 @@ IDLE = {
     "neuron.flavour": Idle("lstp"),
     "neuron.model_directory": Idle("cards"),
     "neuron.slope": Idle(6.0, {"neuron.kind": None}, only=(6, 2)),
-    "neuron.quiescent_current": Idle(1e-6, {"neuron.kind": "finfet"}),
+    "neuron.quiescent_current": Idle(1e-6, {"neuron.kind": None}, only=(6, 2)),
     "neuron.output_resistance": Idle(5e3, {"neuron.kind": None}, written=True, only=(6, 2)),
     "neuron.input_capacitance": Idle(
         5e-16, {"amplifier.combine": "sum", "crossbar.columns": 3}, written=True
