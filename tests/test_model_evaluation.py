@@ -9,7 +9,7 @@ from small_networks import LOGISTIC, mlp, seeded
 from torch import fx, nn
 
 from imac_torch import Amplifier, Config, Crossbar, Timing, convert, evaluate
-from imac_torch.errors import DataError, ImacError, SolverError
+from imac_torch.errors import DataError, ImacError
 from imac_torch.reports.model_page import write_model_report
 from imac_torch.reports.model_report import ModelReport, is_model_report
 from imac_torch.reports.report import Report
@@ -148,8 +148,6 @@ def test_what_is_no_classification_is_refused(branches) -> None:
         evaluate(circuits, [x], progress=False)
     with pytest.raises(DataError, match="8 samples"):
         evaluate(circuits, [(x, torch.zeros(8).long())], limit=9, progress=False)
-    with pytest.raises(SolverError, match="one circuit"):
-        evaluate(circuits, [(x, torch.zeros(8).long())], timing=True, progress=False)
     with pytest.raises(DataError, match="no number"):
         evaluate(circuits, [(x, x)], metric=lambda a, b: a, progress=False)
     sequence = nn.Sequential(nn.Linear(5, 1), nn.GELU(), nn.Linear(1, 1))
