@@ -41,7 +41,7 @@ from imac_torch.reports.html_report import write_report
 from imac_torch.reports.report import Report
 from imac_torch.results.solution import Status
 from imac_torch.simulator import HSpice, NgSpice, Spice
-from imac_torch.study.deck import compile
+from imac_torch.study.deck import Deck, compile
 from imac_torch.study.evaluation import evaluate
 from imac_torch.study.montecarlo import MonteCarlo
 from imac_torch.study.transient_verification import verify_transient
@@ -63,6 +63,7 @@ __all__ = [
     "Config",
     "Converter",
     "Crossbar",
+    "Deck",
     "DeviceModel",
     "Driver",
     "HSpice",

@@ -311,8 +311,6 @@ def test_what_is_saved_loads_with_the_model(name: str, tmp_path) -> None:
     generator = torch.Generator().manual_seed(0)
     network = imac.convert(model, config, generator=generator, samples=x).eval()
     path = imac.save(network, tmp_path / "n.safetensors")
-    with pytest.raises(DataError, match=r"load\(path, model\)"):
-        imac.load(path)
     with pytest.raises(DataError, match="does not fit"):
         imac.load(path, nn.Sequential(nn.Linear(6, 7), nn.GELU(), nn.Linear(7, 6)))
     other = seeded(MODELS[name][0], seed=9).double()  # its weights come from the file

@@ -48,7 +48,6 @@ MOVED: Final = {
 """Modules: old name to new one, both below the package."""
 
 RESULTS: Final = {
-    "Deck": "study.deck",
     "Energy": "results.energy",
     "InferenceReport": "transient.inference_report",
     "Latency": "results.latency",

@@ -28,10 +28,11 @@ class NetworkArguments:
 
     model: o.ModelSource
     weights: o.WeightsOption = None
-    digital: o.DigitalOption = None
+    original: o.OriginalOption = None
     config: o.ConfigOption = None
     changes: o.SetOption = None
     exclude: o.ExcludeOption = None
+    include: o.IncludeOption = None
     seed: o.SeedOption = None
     trust: o.TrustOption = False
 
@@ -70,7 +71,7 @@ class ReferenceArguments:
     ] = None
     reference_weights: Annotated[
         Path | None,
-        typer.Option("--reference-weights", help="State dict of --reference (.safetensors)."),
+        typer.Option("--reference-weights", help="State dict of --reference, like --weights."),
     ] = None
 
 

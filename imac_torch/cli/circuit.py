@@ -1,7 +1,8 @@
-"""Commands about the circuit itself: config, convert, netlist, characterize, area."""
+"""Commands about the circuit: config, convert, summary, netlist, read, characterize, area."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,8 @@ import typer
 from rich.table import Table
 
 from imac_torch.base.files import strict_json, write_text
-from imac_torch.base.tables import console
+from imac_torch.base.tables import console, text_table
+from imac_torch.base.units import quantity
 from imac_torch.cli import options as o
 from imac_torch.cli.arguments import (
     CalibrationArguments,
@@ -17,19 +19,24 @@ from imac_torch.cli.arguments import (
     NetworkArguments,
     expanded,
 )
+from imac_torch.cli.exits import ExitCode
 from imac_torch.cli.opening import check_output, open_network, open_run
 from imac_torch.config import DEVICES, Config, Interconnect, Memristor
 from imac_torch.config.assignment import apply_overrides, field_paths, parse_assignment
 from imac_torch.config.kinds import DIALECTS
 from imac_torch.config.named import named_paths
-from imac_torch.conversion.storage import save
+from imac_torch.conversion.storage import load, save
+from imac_torch.dc.native import Native
 from imac_torch.errors import ConfigError, DataError
 from imac_torch.netlist import NetlistSettings
 from imac_torch.reports.area import AREA_MODELS, network_area
+from imac_torch.results.latency import same_answers
 from imac_torch.study.characterization import characterize_neuron
+from imac_torch.study.deck import CIRCUIT, VECTORS, Deck
 from imac_torch.study.deck import compile as compile_deck
+from imac_torch.study.doctor import examine
 
-__all__ = ["area", "characterize", "config", "convert", "netlist"]
+__all__ = ["area", "characterize", "config", "convert", "doctor", "netlist", "read", "summary"]
 
 
 def config(
@@ -103,6 +110,30 @@ def convert(
 
 
 @expanded
+def summary(
+    network: NetworkArguments,
+    calibration: CalibrationArguments,
+    data_root: o.DataRootOption = None,
+    quiet: o.QuietOption = False,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Show what becomes, or became, of every module of a model, and write nothing.
+
+    Example: `imac-torch summary model_zoo.py:ResNet(8,10) --exclude stem`
+    """
+    opened = open_network(network, calibration, data_root=data_root, progress=not quiet)
+    if as_json:
+        rows = [asdict(record) for record in opened.network.records]
+        circuits = {
+            path: [layer.name for layer in segment.analog_layers()]
+            for path, segment in opened.network.segments.items()
+        }
+        typer.echo(strict_json({"modules": rows, "circuits": circuits}))
+        return
+    typer.echo(opened.network.summary())
+
+
+@expanded
 def netlist(
     network: NetworkArguments,
     samples: DataArguments,
@@ -118,6 +149,15 @@ def netlist(
     analysis: o.AnalysisOption = o.Analysis.TRANSIENT,
     testnum: o.TestnumOption = None,
     testnum_per_batch: o.PerBatchOption = None,
+    segment: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a model with several circuits: which one; `imac-torch summary` names them.",
+        ),
+    ] = None,
+    vectors: Annotated[
+        int, typer.Option(min=1, help="With --segment: input vectors that reach it, at most.")
+    ] = VECTORS,
 ) -> None:
     """Write the netlists of a network and its inputs, for a simulator of your own.
 
@@ -138,9 +178,80 @@ def netlist(
             analysis=analysis.value, images_per_netlist=per_netlist
         ),
         trust=network.trust,
+        segment=segment,
+        vectors=vectors,
     )
-    files = len(deck.run_files.batches)
-    typer.echo(f"wrote {files} netlists for {found.count} samples to {deck.directory}")
+    run = deck.run_files
+    what = "samples" if segment is None else f"input vectors of {segment}"
+    typer.echo(f"wrote {len(run.batches)} netlists for {run.images} {what} to {deck.directory}")
+
+
+def read(
+    directory: Annotated[Path, typer.Argument(help="Of `imac-torch netlist`.")],
+    trust: o.TrustOption = False,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Read what a simulator that you, or somebody else, ran by hand made of netlists.
+
+    Results are looked for beside each netlist; README.md in the directory says how to run them.
+    Nothing is run. What came back is compared with the native engine. Exits with 5 if netlists
+    were not run, or failed.
+    """
+    deck = Deck.read(directory, trust=trust)
+    found = deck.results()
+    solution, run = found.solution, deck.run_files
+    done = solution.converged
+    network = load(deck.directory / CIRCUIT, files=trust)
+    ours = Native().bind(network.segment).solve(deck.inputs)
+    figures: dict[str, object] = {"samples": run.images, "solved": int(done.sum())}
+    if bool(done.any()):
+        assert solution.power is not None  # noqa: S101 - simulators give it
+        classes = same_answers(solution.outputs, ours.outputs, network.segment.threshold)
+        difference = (solution.outputs - ours.outputs).abs()[done]
+        figures |= {
+            "mean_power": float(solution.power.total[done].mean()),
+            "largest_difference_from_native": float(difference.max()),
+            "same_class_as_native": int(classes[done].sum()),
+        }
+        if deck.vectors is None:
+            right = network.answers(network.decode(solution.outputs)) == deck.labels
+            figures["accuracy"] = float(right[done].double().mean())
+        if run.settings.analysis == "transient":
+            figures |= {
+                "mean_energy": float(found.energy.total[done].mean()),
+                "mean_latency": float(found.latency.images[done].mean()),
+            }
+    if as_json:
+        errors = [str(error) for error in found.errors]
+        typer.echo(strict_json({**figures, "errors": errors}))
+    else:
+        units = {"mean_power": "W", "mean_energy": "J", "mean_latency": "s",
+                 "largest_difference_from_native": "V"}  # fmt: skip
+        rows = [
+            (name.replace("_", " "), quantity(value, units[name]) if name in units
+             and isinstance(value, float) else f"{value:.6g}")
+            for name, value in figures.items()
+        ]  # fmt: skip
+        typer.echo(text_table(f"{run.dialect}, {run.settings.analysis} analysis", rows), nl=False)
+    if found.errors:
+        typer.echo(f"{len(found.errors)} of {len(run.batches)} netlists gave no results", err=True)
+        raise found.errors[0]
+
+
+def doctor(as_json: o.JsonOption = False) -> None:
+    """Show what this installation has: versions, simulators, compiled kernels, places to write.
+
+    Exits with 3 if something is missing that everything needs.
+    """
+    found = list(examine())
+    if as_json:
+        typer.echo(strict_json([asdict(item) for item in found]))
+    else:
+        words = {True: "ok", False: "BAD", None: "–"}
+        rows = [(item.what, words[item.fine], item.detail) for item in found]
+        typer.echo(text_table("imac-torch doctor", rows, width=100), nl=False)
+    if any(item.fine is False for item in found):
+        raise typer.Exit(int(ExitCode.INPUT))
 
 
 def characterize(

@@ -16,12 +16,16 @@ def register(app: typer.Typer) -> None:
     for command in (
         circuit.config,
         circuit.convert,
+        circuit.summary,
         simulation.simulate,
         simulation.verify,
         simulation.report,
+        simulation.compare,
         circuit.netlist,
+        circuit.read,
         circuit.characterize,
         circuit.area,
+        circuit.doctor,
         sweeps.sweep,
         sweeps.search,
     ):

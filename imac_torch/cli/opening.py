@@ -28,6 +28,7 @@ from imac_torch.cli.arguments import (
 from imac_torch.cli.options import build_config
 from imac_torch.conversion.calibration import ROUNDS
 from imac_torch.conversion.convert import convert
+from imac_torch.conversion.selection import named_layers
 from imac_torch.datasets.batches import labelled_batches
 from imac_torch.datasets.named import DATASETS
 from imac_torch.errors import DataError
@@ -318,7 +319,7 @@ def _open(arguments: NetworkArguments) -> Source:
     return open_model(
         arguments.model,
         weights=arguments.weights,
-        digital=arguments.digital,
+        original=arguments.original,
         trust=arguments.trust,
     )
 
@@ -339,12 +340,12 @@ def _convert(
     _tell(shown=progress)
     software, words = _reference(arguments, source, reference)
     if source.network is not None:
-        if arguments.config is not None or arguments.changes or arguments.exclude or (
-            arguments.seed is not None
-        ):
+        given = (arguments.config, arguments.seed, arguments.changes or None,
+                 arguments.exclude or None, arguments.include or None)  # fmt: skip
+        if any(item is not None for item in given):
             raise DataError(
                 f"{arguments.model} is converted already, its configuration and devices are in it: "
-                "--config, --set, --seed and --exclude go with the original model"
+                "--config, --set, --seed, --exclude and --include go with the original model"
             )
         return Opened(source, source.network, None, software, words)
     built = build_config(arguments.config, arguments.changes, default=source.config)
@@ -354,7 +355,8 @@ def _convert(
     network = convert(
         source.software,
         built,
-        exclude=arguments.exclude or (),
+        exclude=named_layers(source.software, arguments.exclude or ()),
+        include=named_layers(source.software, arguments.include) if arguments.include else None,
         generator=generator,
         samples=samples,
         rounds=rounds,

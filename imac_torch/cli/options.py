@@ -38,18 +38,23 @@ class Analysis(str, Enum):
 ModelSource = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="network.safetensors, module:factory, or a directory of IMAC-Sim."
+        metavar="MODEL",
+        help="network.safetensors, module:factory or file.py:factory, or a directory of IMAC-Sim.",
     ),
 ]
 WeightsOption = Annotated[
     Path | None,
-    typer.Option("--weights", help="State dict of a module:factory model (.safetensors)."),
+    typer.Option(
+        "--weights",
+        help="State dict of a module:factory model: .safetensors, or of torch.save (.pt, ...).",
+    ),
 ]
-DigitalOption = Annotated[
+OriginalOption = Annotated[
     str | None,
     typer.Option(
-        "--digital",
-        help="module:factory of the modules before the circuit, where a saved network asks for it.",
+        "--original", "--digital",
+        help="module:factory of the model that MODEL, a saved network, was converted from (or of "
+        "the modules before its circuit), where the file does not suffice.",
     ),
 ]
 ConfigOption = Annotated[
@@ -80,7 +85,18 @@ TrustOption = Annotated[
 ]
 ExcludeOption = Annotated[
     list[str] | None,
-    typer.Option("--exclude", help="Path of a linear layer to keep in software; repeat at will."),
+    typer.Option(
+        "--exclude",
+        help="Layers to keep in software: a path in the model, or a class (Conv2d); repeat at "
+        "will.",
+    ),
+]
+IncludeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        help="The only layers to become analog, named likewise; Module takes all that can.",
+    ),
 ]
 DataOption = Annotated[
     str | None,

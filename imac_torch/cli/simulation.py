@@ -1,8 +1,8 @@
-"""Commands that solve the circuit: simulate, verify, report."""
+"""Commands that solve the circuit, and their results: simulate, verify, report, compare."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +28,7 @@ from imac_torch.dc.native import Native
 from imac_torch.errors import DataError
 from imac_torch.reports.analysis import Analysis
 from imac_torch.reports.area import network_area
+from imac_torch.reports.differences import differences
 from imac_torch.reports.html_report import render_report, write_report
 from imac_torch.reports.model_page import render_model_report, write_model_report
 from imac_torch.reports.model_report import ModelReport, is_model_report
@@ -40,7 +41,7 @@ from imac_torch.study.sources import Loader
 from imac_torch.study.transient_verification import verify_transient
 from imac_torch.transient.options import TimingOptions
 
-__all__ = ["report", "simulate", "verify"]
+__all__ = ["compare", "report", "simulate", "verify"]
 
 
 @expanded
@@ -336,3 +337,20 @@ def report(
         text = render_report(Report.load(directory), Analysis.load(directory), title=title)
     page = write_text(output or directory / "report.html", text)
     typer.echo(f"wrote {page}")
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="A run, a network or a configuration.")],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+    as_json: o.JsonOption = False,
+) -> None:
+    """Show what differs between two runs, saved networks or configurations.
+
+    A run is a directory of `imac-torch simulate --output`: its figures, what was simulated and how
+    are compared; a network (.safetensors) by layers, configuration and tensors.
+    """
+    found = differences(first, second)
+    if as_json:
+        typer.echo(strict_json([asdict(item) for item in found.found]))
+        return
+    typer.echo(str(found), nl=False)

@@ -11,7 +11,7 @@ from torch import nn
 
 from imac_torch.errors import ConversionError
 
-__all__ = ["Choice", "Selection", "chosen_by"]
+__all__ = ["Choice", "Selection", "chosen_by", "named_layers"]
 
 Choice = (
     str | type[nn.Module] | Iterable[str | type[nn.Module]] | Callable[..., bool]
@@ -68,6 +68,20 @@ def chosen_by(choice: Choice, layers: Mapping[str, nn.Module], what: str) -> Sel
         return isinstance(module, classes) or any(_inside(path, name) for name in names)
 
     return Selection(says, not items)
+
+
+def named_layers(model: nn.Module, names: Iterable[str]) -> tuple[str | type[nn.Module], ...]:
+    """A choice written as text: paths, and classes by their names.
+
+    Args:
+        model: Whose paths are paths; every other name is looked for among the classes of its
+            modules, and what they are derived from.
+        names: What is neither stays as it is, to be refused as a path.
+    """
+    paths = dict(model.named_modules())
+    kinds = [kind for part in paths.values() for kind in reversed(type(part).__mro__)]
+    classes = {kind.__name__: kind for kind in kinds if issubclass(kind, nn.Module)}
+    return tuple(name if name in paths else classes.get(name, name) for name in names)
 
 
 def _inside(path: str, name: str) -> bool:

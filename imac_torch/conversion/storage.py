@@ -1,8 +1,8 @@
 """Save a network to one safetensors file, and load it back; nothing is ever unpickled.
 
 The file holds every tensor of the network, the configuration (inside the state, as text), and in
-its header what is needed to build the modules again: standard torch modules before and after the
-circuit are rebuilt from their arguments, others are asked for.
+its header what is needed to build the modules again: standard torch modules from their arguments, a
+traced model from the calls of its graph. What only the user's code can build is asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from torch import Tensor, nn
 
 from imac_torch.base.files import parse_json, read_tensors, write_tensors
 from imac_torch.config import Config
+from imac_torch.conversion.graph.blueprint import build_blueprint, inputs_of_blueprint
 from imac_torch.conversion.graph.building import rebuild_graph
+from imac_torch.conversion.layers import expandable
+from imac_torch.conversion.modules import DAMAGE, build_module, describe_module
 from imac_torch.conversion.plan import DIGITAL_TAIL
 from imac_torch.errors import ConversionError, ConversionWarning, DataError, FileWarning, ImacError
 from imac_torch.model.linear import IMACLinear, settings
@@ -27,12 +30,10 @@ from imac_torch.model.network import Chain, IMACNetwork, LayerRecord, renew
 from imac_torch.model.segment import Segment
 from imac_torch.model.state import unpack
 from imac_torch.numeric.modes import lasting
-from imac_torch.periphery.activations import InverterSigmoid
-from imac_torch.software.behaviour import own_behaviour
 from imac_torch.software.leaves import leaves, plain_leaves
 from imac_torch.software.plain import copied
 
-__all__ = ["FORMAT", "load", "save"]
+__all__ = ["FORMAT", "load", "read_saved", "save"]
 
 FORMAT: Final = 2
 """Version of the file format. In 1 a network was one chain of layers."""
@@ -41,45 +42,6 @@ GRAPH_FORMAT: Final = 3
 
 _ENTRY: Final = "imac_torch network"
 """Where in the file's metadata our header is."""
-
-_CONVOLUTION = (
-    "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups",
-    "padding_mode",
-)  # fmt: skip
-_NORM = ("num_features", "eps", "momentum", "affine", "track_running_stats")
-_POOL = ("kernel_size", "stride", "padding")
-_REBUILT: Final[Mapping[type[nn.Module], tuple[str, ...]]] = {
-    nn.Identity: (),
-    nn.Flatten: ("start_dim", "end_dim"),
-    nn.Linear: ("in_features", "out_features"),
-    nn.Conv1d: _CONVOLUTION,
-    nn.Conv2d: _CONVOLUTION,
-    nn.BatchNorm1d: _NORM,
-    nn.BatchNorm2d: _NORM,
-    nn.MaxPool2d: (*_POOL, "dilation", "ceil_mode"),
-    nn.AvgPool2d: (*_POOL, "ceil_mode", "count_include_pad", "divisor_override"),
-    nn.AdaptiveAvgPool2d: ("output_size",),
-    nn.Dropout: ("p",),
-    nn.Dropout2d: ("p",),
-    nn.ReLU: (),
-    nn.Sigmoid: (),
-    nn.Tanh: (),
-    nn.LeakyReLU: ("negative_slope",),
-    nn.GELU: ("approximate",),
-    nn.Hardtanh: ("min_val", "max_val"),
-    nn.Softmax: ("dim",),
-    nn.LogSoftmax: ("dim",),
-    InverterSigmoid: ("slope",),
-}
-"""Modules that are built again from their own attributes."""
-
-_DAMAGE: Final = (
-    AttributeError, IndexError, KeyError, MemoryError, OverflowError, RuntimeError, TypeError,
-    ValueError,
-)  # fmt: skip
-"""What torch makes of arguments and tensors that somebody changed."""
-
-_TYPES: Final = {kind.__name__: kind for kind in _REBUILT}
 
 
 def save(network: IMACNetwork, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -111,7 +73,7 @@ def save(network: IMACNetwork, path: str | Path, *, overwrite: bool = False) -> 
             "tail": _headers(network.tail, path, "after"),
         }
     else:
-        # What was traced is code of the user's: the file says what was decided about it.
+        # What was traced, as text where that is possible, and what was decided about it.
         header |= {"format": GRAPH_FORMAT, "graph": _graph_header(network)}
     header["records"] = [asdict(record) for record in network.conversion]
     # One entry: safetensors writes several in random order, files would differ.
@@ -138,8 +100,8 @@ def load(
     Args:
         path: The file.
         digital: The software modules before the circuit, or a function that makes them; the whole
-            original model will do. Needed where they are not standard torch modules, and always
-            where the model was traced: then it is the original model. Weights come from the file.
+            original model will do, and of one that was traced it is that. Needed where something
+            in it is neither torch's nor could be traced. Weights come from the file.
         files: Use the files that the configuration inside names: tables, model cards and
             sub-circuits of neurons. Without it a warning says which they are, and what needs one
             is refused.
@@ -176,7 +138,7 @@ def load(
         network.load_state_dict(tensors, strict=True)
     except ImacError:
         raise
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DataError(f"{path}: tensors do not fit the modules: {error}") from None
     if not files:
         _leave_files(path, network)
@@ -186,11 +148,15 @@ def load(
 def _graph_header(network: IMACNetwork) -> dict[str, Any]:
     """What was decided about a traced model: its circuits by their layers, and its inputs."""
     assert network.inputs is not None  # noqa: S101 - narrows the type only
+    blueprint = network.blueprint
     return {
+        "class": type(network.model).__name__,
+        "own_code" if isinstance(blueprint, str) else "blueprint": blueprint,
         "segments": [
             [layer.name for layer in segment.analog_layers()]
             for segment in network.segments.values()
         ],
+        "kept": [path for path, part in network.model.named_modules() if expandable(part)],
         "inputs": list(network.inputs.names),
     }
 
@@ -202,30 +168,40 @@ def _traced(
     model: nn.Module | Callable[[], nn.Module] | None,
 ) -> IMACNetwork:
     """The network of a model that was traced: traced once more, with the decisions of the file."""
-    if model is None:
-        raise DataError(
-            f"{path}: the network is of a model whose forward was traced, which is your own code; "
-            "pass the original model (or a function that makes it) as load(path, model)"
-        )
     try:
         decided = header["graph"]
         segments = [[str(name) for name in names] for names in decided["segments"]]
         inputs = [str(name) for name in decided["inputs"]]
+        kept = [str(name) for name in decided.get("kept", ())]
+        blueprint = decided.get("blueprint")
         records = [LayerRecord(**record) for record in _list(path, header, "records")]
-        config = unpack(
-            tensors["_extra_state"], lambda found: Config.from_dict(found["config"]), "network"
-        )
-        model = model if isinstance(model, nn.Module) else model()
-        network = rebuild_graph(model, config, segments, inputs)
+        config = _config(tensors)
+        if model is None and blueprint is None:
+            own = decided.get("own_code")
+            raise DataError(
+                f"{path}: only your own code can build "
+                f"{f'a part of its model, {own}' if own else 'its model'}: pass the original model "
+                "(or a function that makes it) as load(path, model), on the command line "
+                "--original module:factory; its weights come from the file"
+            )
+        if model is None:
+            model = build_blueprint(blueprint, str(decided["class"]))
+        else:
+            blueprint = None
+            model = model if isinstance(model, nn.Module) else model()
+        network = rebuild_graph(model, config, segments, inputs, kept)
+        if blueprint is not None:
+            network.inputs, network.blueprint = inputs_of_blueprint(blueprint, inputs), blueprint
+            type(network.model).__name__ = str(decided["class"])  # a graph has a class of its own
         network.conversion = tuple(records)
         network.load_state_dict(dict(tensors), strict=True)
-    except DataError:
-        raise
+    except DataError as error:
+        raise error if str(error).startswith(str(path)) else DataError(f"{path}: {error}") from None
     except ConversionError as error:
         raise DataError(f"{path}: the model given does not fit: {error}") from None
     except ImacError:
         raise
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DataError(f"{path}: tensors do not fit the model given: {error}") from None
     return network.eval()
 
@@ -253,13 +229,14 @@ def _layer_header(layer: IMACLinear) -> dict[str, Any]:
         "in_features": layer.in_features,
         "out_features": layer.out_features,
         "bias": layer.bias is not None,
+        **({} if layer.groups == 1 else {"groups": layer.groups}),
     }
 
 
 def _headers(part: nn.Module, path: Path, where: str) -> list[dict[str, Any]]:
     """How to build the modules of a part again; a warning names those that only the user can."""
     items = [leaf.module for leaf in leaves(part)]
-    found = [_module_header(item) for item in items]
+    found = [describe_module(item) for item in items]
     unknown = [
         type(item).__name__
         for item, header in zip(items, found, strict=True)
@@ -275,34 +252,25 @@ def _headers(part: nn.Module, path: Path, where: str) -> list[dict[str, Any]]:
     return found
 
 
-def _module_header(module: nn.Module) -> dict[str, Any]:
-    """How to build a module again; no arguments where that is not known."""
-    kind = type(module)
-    if kind not in _REBUILT or own_behaviour(module, kind) is not None:
-        return {"type": f"{kind.__module__}.{kind.__qualname__}"}
-    arguments = {name: getattr(module, name) for name in _REBUILT[kind]}
-    if "bias" in module.__dict__.get("_parameters", {}) and kind not in (
-        nn.BatchNorm1d,
-        nn.BatchNorm2d,
-    ):
-        arguments["bias"] = getattr(module, "bias", None) is not None
-    tensors = [*module.parameters(), *module.buffers()]
-    dtype = next((item.dtype for item in tensors if item.is_floating_point()), None)
-    if dtype is not None:
-        arguments["dtype"] = str(dtype).removeprefix("torch.")
-    # A convolution sums in the order of its weights in memory: files bring the last digit back.
-    if any(_channels_last(item) for item in tensors):
-        arguments["channels_last"] = True
-    return {"type": kind.__name__, "arguments": arguments}
+def read_saved(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Config]:
+    """What a saved network holds, without building it: header, tensors, configuration.
+
+    Raises:
+        DataError: The file is missing, damaged, of another kind or newer.
+        ConfigError: The configuration inside is not valid.
+    """
+    header, tensors = _read(path)
+    _list(path, header, "records")
+    try:
+        return header, tensors, _config(tensors)
+    except DAMAGE as error:
+        raise DataError(f"{path}: the network is damaged: {error}") from None
 
 
-def _channels_last(tensor: Tensor) -> bool:
-    # By strides: with one channel a tensor is contiguous in both orders, and yet another one.
-    if tensor.ndim != 4:
-        return False
-    other = torch.empty(tensor.shape, device="meta", memory_format=torch.channels_last)
-    plain = torch.empty(tensor.shape, device="meta")
-    return tensor.stride() == other.stride() != plain.stride()
+def _config(tensors: Mapping[str, Tensor]) -> Config:
+    return unpack(
+        tensors["_extra_state"], lambda found: Config.from_dict(found["config"]), "network"
+    )
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -353,6 +321,7 @@ def _build_layer(
             inputs,
             outputs,
             bias=bool(header["bias"]),
+            groups=int(header.get("groups", 1)),
             activation=activation,
             config=config,
             scaling=scaling,
@@ -364,29 +333,16 @@ def _build_layer(
         raise DataError(f"{path}: layer {index}: {error}") from None
     except ImacError:
         raise
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DataError(f"{path}: layer {index} is damaged: {error}") from None
     return layer
 
 
 def _build_module(path: Path, header: dict[str, Any], where: str) -> nn.Module:
-    kind = _TYPES.get(str(header.get("type")))
-    if kind is None or "arguments" not in header:
-        raise DataError(f"{path}: {header.get('type')} {where} is no standard torch module")
     try:
-        arguments = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in header["arguments"].items()
-        }
-        dtype = arguments.pop("dtype", None)
-        channels_last = bool(arguments.pop("channels_last", False))
-        with torch.device("cpu"):  # not the default device, which `load` does not promise
-            module = kind(**arguments)
-        if channels_last:
-            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return module if dtype is None else module.to(getattr(torch, str(dtype)))
-    except _DAMAGE as error:
-        raise DataError(f"{path}: {header['type']} {where} cannot be built: {error}") from None
+        return build_module(header)
+    except DAMAGE as error:
+        raise DataError(f"{path}: {header.get('type')} {where} cannot be built: {error}") from None
 
 
 def _given(digital: nn.Module | Callable[[], nn.Module]) -> list[nn.Module]:

@@ -11,11 +11,12 @@ import functools
 import os
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from imac_torch.errors import ImacWarning
 
-__all__ = ["njit", "obstacle"]
+__all__ = ["cache_place", "njit", "obstacle"]
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -31,6 +32,16 @@ def obstacle() -> str | None:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "numba"
         return "numba is not installed" if missing else f"numba cannot be imported: {error}"
     return None
+
+
+def cache_place() -> Path | None:
+    """Where numba, which can be used here, keeps kernels of this package; None: nowhere."""
+    from numba.core.caching import FunctionCache
+
+    try:
+        return Path(FunctionCache(njit).cache_path)
+    except RuntimeError:  # numba's word for: there is no such place
+        return None
 
 
 def njit(**options: Any) -> Callable[[Kernel], Kernel]:  # noqa: ANN401 - numba's own

@@ -27,7 +27,7 @@ from imac_torch.model.state import pack, rename, unpack
 from imac_torch.noise.result import NoiseReport
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.activations import Bounded
-from imac_torch.results.solution import Dissipation, Solution
+from imac_torch.results.solution import Solution
 from imac_torch.transient.inference import InferenceRun
 from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.transient.options import TimingOptions, TransientOptions
@@ -94,6 +94,8 @@ class IMACNetwork(nn.Module):
         records: The conversion table; what it says of analog layers is renewed when it is asked
             for (:attr:`records`).
         inputs: What of the original's forward the model takes; None: whatever it is given.
+        blueprint: Of a model that was traced: what it computes, for a file to hold, or what of it
+            no file can.
 
     Raises:
         ConversionError: There is no segment in the model.
@@ -105,10 +107,12 @@ class IMACNetwork(nn.Module):
         config: Config,
         records: Sequence[LayerRecord] = (),
         inputs: Inputs | None = None,
+        blueprint: Mapping[str, Any] | str = "",
     ) -> None:
         super().__init__()
         self.model = model
         self.inputs = inputs
+        self.blueprint = blueprint
         self._config = config
         self.conversion = tuple(records)
         if not self.segments:
@@ -257,10 +261,6 @@ class IMACNetwork(nn.Module):
     ) -> InferenceReport:
         """Latency and energy of model inputs (B, …); see :meth:`Segment.measure`."""
         return self.segment.measure(self.features(x), options=options)
-
-    def dissipation(self, x: Tensor) -> Dissipation:
-        """Where the power goes, for model inputs (B, …); see :meth:`Segment.dissipation`."""
-        return self.segment.dissipation(self.features(x))
 
     @lasting()
     def noise(self, x: Tensor, settings: Noise | None = None) -> NoiseReport:

@@ -10,7 +10,7 @@ from imac_torch.netlist.inverter import (
 from imac_torch.netlist.job import SimulationJob
 from imac_torch.netlist.ngspice import NgSpiceWriter
 from imac_torch.netlist.osdi import osdi_inverter
-from imac_torch.netlist.run import NetlistBatch, NetlistRun, write_netlists
+from imac_torch.netlist.run import NetlistBatch, NetlistRun, read_netlists, write_netlists
 from imac_torch.netlist.settings import NetlistSettings
 from imac_torch.netlist.subcircuits import Subcircuit, read_subcircuit
 from imac_torch.netlist.writer import BatchDeck, NetlistWriter, register_dialect
@@ -29,6 +29,7 @@ __all__ = [
     "card_inverter",
     "library_inverter",
     "osdi_inverter",
+    "read_netlists",
     "read_subcircuit",
     "register_dialect",
     "table_inverter",

@@ -16,6 +16,8 @@ from imac_torch.netlist.layer import wrap
 from imac_torch.netlist.measures import band
 from imac_torch.netlist.testbench import CURRENTS, BenchNetlist, TestBench
 from imac_torch.netlist.writer import (
+    NEURON_POWER,
+    SUPPLY_POWER,
     BatchDeck,
     NetlistWriter,
     pwl_sources,
@@ -131,14 +133,16 @@ class HSpiceWriter(NetlistWriter):
         return [
             *deck.output_nodes,
             *(f"p_inputs{chunk}" for chunk in chunks),
-            *(f"p_{name}" for name in deck.supply_powers),
+            "p_supply",
+            "p_neurons",
         ]
 
     @staticmethod
     def _powers(deck: BatchDeck) -> list[tuple[str, str]]:
         return [
             *((f"p_inputs{c}", term) for c, term in enumerate(deck.input_power_terms())),
-            *((f"p_{name}", power) for name, power in deck.supply_powers.items()),
+            ("p_supply", SUPPLY_POWER),
+            ("p_neurons", NEURON_POWER),
         ]
 
     def analysis(self, deck: BatchDeck) -> list[str]:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.circuit.topology import Circuit
 from imac_torch.errors import NetlistError
 from imac_torch.netlist.job import SimulationJob
-from imac_torch.netlist.rundir import write_run_directory
+from imac_torch.netlist.rundir import read_run_directory, write_run_directory
 from imac_torch.netlist.settings import NetlistSettings
 from imac_torch.netlist.writer import BatchDeck, NetlistWriter
 
@@ -100,15 +101,10 @@ def write_netlists(
         image, line = np.argwhere(~np.isfinite(values))[0].tolist()
         raise NetlistError(f"inputs[{image}, {line}] is {values[image, line]} V; inputs are finite")
     circuit_files = writer.circuit_files(circuit)
-    files = dict(circuit_files)
-    decks = {}
-    for number, first in enumerate(range(0, len(values), settings.images_per_netlist)):
-        folder = f"batch_{number:05d}"
-        part = values[first : first + settings.images_per_netlist]
-        deck = writer.deck(circuit, part, settings, "batch")
-        name = f"{folder}/{deck.stem}{writer.suffix}"
-        files[name] = writer.deck_text(deck, circuit_files)
-        decks[name] = first, deck
+    decks = _decks(circuit, values, writer, settings)
+    files = circuit_files | {
+        name: writer.deck_text(deck, circuit_files) for name, (_, deck) in decks.items()
+    }
     description = {
         "dialect": writer.name,
         "images": len(values),
@@ -118,7 +114,59 @@ def write_netlists(
     if shared:
         content = json.dumps([description, sorted(files.items())]).encode()
         directory /= f"samples_{hashlib.sha256(content).hexdigest()[:16]}"
-    batches = tuple(
+    digests = write_run_directory(directory, files, description, wait=shared)
+    return NetlistRun(
+        directory, writer.name, settings, circuit, len(values),
+        _batches(decks, directory, writer), digests, shared,
+    )  # fmt: skip
+
+
+def read_netlists(
+    circuit: Circuit, inputs: Tensor, directory: Path, writer: NetlistWriter
+) -> NetlistRun:
+    """Netlists that :func:`write_netlists` has written, not written again.
+
+    Args:
+        circuit: What they describe.
+        inputs: (B, N) V, of all of them.
+        directory: The run directory.
+        writer: The dialect.
+
+    Raises:
+        NetlistError: The directory is none of ours, or its netlists are others.
+    """
+    directory = directory.absolute()
+    content, digests = read_run_directory(directory)
+    try:
+        settings = NetlistSettings(**content["settings"])
+        images = int(content["images"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise NetlistError(f"the manifest of {directory} is damaged: {error}") from None
+    decks = _decks(circuit, inputs.double().numpy(), writer, settings)
+    if content.get("dialect") != writer.name or images != len(inputs) or not set(decks) <= set(
+        digests
+    ):
+        raise NetlistError(f"the netlists in {directory} are not those of its samples")
+    batches = _batches(decks, directory, writer)
+    return NetlistRun(directory, writer.name, settings, circuit, images, batches, digests)
+
+
+def _decks(
+    circuit: Circuit, values: NDArray[np.float64], writer: NetlistWriter, settings: NetlistSettings
+) -> dict[str, tuple[int, BatchDeck]]:
+    """By name of the netlist: its first image, and what is in it."""
+    found = {}
+    for number, first in enumerate(range(0, len(values), settings.images_per_netlist)):
+        part = values[first : first + settings.images_per_netlist]
+        deck = BatchDeck(circuit, part, settings, "batch")
+        found[f"batch_{number:05d}/{deck.stem}{writer.suffix}"] = first, deck
+    return found
+
+
+def _batches(
+    decks: Mapping[str, tuple[int, BatchDeck]], directory: Path, writer: NetlistWriter
+) -> tuple[NetlistBatch, ...]:
+    return tuple(
         NetlistBatch(
             deck,
             first,
@@ -130,8 +178,4 @@ def write_netlists(
             ),
         )
         for name, (first, deck) in decks.items()
-    )
-    digests = write_run_directory(directory, files, description, wait=shared)
-    return NetlistRun(
-        directory, writer.name, settings, circuit, len(values), batches, digests, shared
     )

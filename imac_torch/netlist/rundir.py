@@ -142,6 +142,21 @@ def _write(
     _write_manifest(directory, new, description, complete=True)
 
 
+def read_run_directory(directory: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the manifest of a run directory says of its run, and digests of its files.
+
+    Raises:
+        NetlistError: It is no run directory, or writing it was interrupted.
+    """
+    if not (directory / MANIFEST).is_file():
+        raise NetlistError(f"{directory} is no run directory of imac_torch: it has no {MANIFEST}")
+    digests = _read_manifest(directory)
+    content: dict[str, Any] = parse_json(read_text(directory / MANIFEST))
+    if not content.get("complete") or any(len(values) != 1 for values in digests.values()):
+        raise NetlistError(f"writing {directory} was interrupted; write the netlists again")
+    return content, {name: values[0] for name, values in digests.items()}
+
+
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 

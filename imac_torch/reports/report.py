@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from torch import Tensor
 
 from imac_torch.base.files import (
@@ -27,7 +26,6 @@ from imac_torch.base.tables import html_table, text_table
 from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
-from imac_torch.reports.power import Counted
 from imac_torch.reports.svg import quantity
 from imac_torch.reports.timing import (
     NOT_MEASURED,
@@ -42,6 +40,11 @@ from imac_torch.transient.inference_report import InferenceReport
 
 FORMAT = 1
 """Version of saved reports."""
+ARTEFACT: Final = "amplifiers_artefact"
+"""What ideal amplifiers deliver, in figures and files: outputs tied through a milliohm fight each
+other with kilowatts, which no circuit has."""
+IDEAL: Final = "ideal, not counted"
+"""What tables and pages say instead."""
 TEXT: Final = "report.json"
 TENSORS: Final = "report.safetensors"
 
@@ -55,6 +58,14 @@ def environment() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def mean_power(power: Power, solved: Tensor) -> dict[str, float]:
+    """W by part, averaged over solved samples; ``total`` is inputs + bias + neurons."""
+    names = [part.name for part in fields(Power)]
+    means = {name: float(getattr(power, name)[solved].mean()) for name in names}
+    means[ARTEFACT] = means.pop("amplifiers")
+    return {"total": float(power.total[solved].mean()), **means}
 
 
 def saved_text(directory: Path) -> Any:  # noqa: ANN401 - whatever JSON holds
@@ -119,7 +130,6 @@ class Report:
         noise: V rms that was drawn for every image at the inputs of each layer's neurons, and at
             the outputs besides; None: there was none.
         stopped: What ended the run before all samples were done; empty where nothing did.
-        counted: What borders take, where power goes, and which parts are ideal.
     """
 
     labels: Tensor
@@ -136,7 +146,6 @@ class Report:
     timing: InferenceReport | None = None
     noise: dict[str, float] | None = None
     stopped: str = ""
-    counted: Counted = field(default_factory=Counted)
 
     @property
     def solved(self) -> Tensor:
@@ -173,22 +182,24 @@ class Report:
         return self.solution.outputs
 
     def mean_power(self) -> dict[str, float]:
-        """W, averaged over solved samples, by source; see :meth:`Counted.mean`.
+        """W, averaged over solved samples, by part; ``total`` is inputs + bias + neurons.
 
-        What an engine does not measure is NaN. What ideal amplifiers deliver is no power of a
-        circuit, and is called ``amplifiers_artefact``.
+        Parts that an engine does not measure are NaN. What ideal amplifiers deliver is no power of
+        a circuit, and is called :data:`ARTEFACT`.
         """
         power = self.solution.power
-        return {} if power is None else self.counted.mean(power, self.solved, self.period)
+        if power is None:
+            return {}
+        return mean_power(power, self.solved)
 
     @property
     def energy(self) -> Tensor | None:
-        """(B,) J per inference: settled power times the period, and borders; None without powers.
+        """(B,) J per inference: settled power times the period; None without powers.
 
         ``timing.energy`` is the measured one, with what the change of inputs costs.
         """
         power = self.solution.power
-        return None if power is None else power.total * self.period + self.counted.border_energy
+        return None if power is None else power.total * self.period
 
     def figures(self) -> dict[str, Any]:
         """The scalar results."""
@@ -200,8 +211,6 @@ class Report:
             "reference_accuracy": self.reference_accuracy,
             "agreement": self.agreement,
             "mean_power": self.mean_power(),
-            "power_by_part": dict(self.counted.parts),
-            "ideal": list(self.counted.ideal),
             "mean_energy": None if energy is None else float(energy[self.solved].mean()),
             "period": self.period,
             "largest_residual": float(self.solution.residual[self.solved].max()),
@@ -231,12 +240,11 @@ class Report:
         if self.reference is not None:
             rows.append(("accuracy of software", f"{100 * (self.reference_accuracy or 0):.2f} %"))
             rows.append(("agreement", f"{100 * (self.agreement or 0):.2f} %"))
-        if power := figures["mean_power"]:
-            rows.append(("power, total", quantity(power["total"], "W")))
-            rows += [(f"power, {name}", text) for name, text in self.counted.by_source(power)]
-        if parts := self.counted.by_part():
-            title = f"where it goes ({self.counted.images} images)"
-            rows.append((title, ", ".join(f"{name} {text}" for name, text in parts)))
+        for name, value in figures["mean_power"].items():
+            if name == ARTEFACT:
+                rows.append(("power, amplifiers", IDEAL))
+            elif not math.isnan(value):  # measured
+                rows.append((f"power, {name.replace('_', ' ')}", quantity(value, "W")))
         if figures["mean_energy"] is not None:
             energy, period = quantity(figures["mean_energy"], "J"), quantity(self.period, "s")
             text = f"{energy} at {period} per sample"
@@ -289,7 +297,6 @@ class Report:
             "seconds": self.seconds,
             "stopped": self.stopped,
             "noise": self.noise,
-            "counted": asdict(self.counted),
             "period": self.period,
             "layers": [asdict(record) for record in self.layers],
             "config": self.config.to_dict(),
@@ -366,10 +373,7 @@ class Report:
     def _read(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Report:
         power = None
         if "power.inputs" in tensors:
-            nothing = torch.zeros_like(tensors["power.inputs"])  # of files of earlier versions
-            power = Power(*(
-                tensors.get(f"power.{part.name}", nothing) for part in fields(Power)
-            ))
+            power = Power(*(tensors[f"power.{part.name}"] for part in fields(Power)))
         solution = Solution(
             tensors["outputs"],
             (),
@@ -392,7 +396,6 @@ class Report:
             seconds=content["seconds"],
             stopped=content.get("stopped", ""),
             noise=_numbers(content.get("noise")),
-            counted=Counted.read(content.get("counted")),
             timing=read_timing(content["timing"], tensors) if content.get("timing") else None,
         )
 

@@ -15,7 +15,7 @@ from imac_torch.simulator.ngspice import NgSpice
 from imac_torch.simulator.process import ProcessOutput, run_process
 from imac_torch.simulator.rawfile import read_raw
 from imac_torch.simulator.result import SimulationOutcome, SimulationResult
-from imac_torch.simulator.solve import SpiceSolution, check, solve_netlists
+from imac_torch.simulator.solve import SpiceSolution, check, read_results, solve_netlists
 
 __all__ = [
     "HSpice",
@@ -36,6 +36,7 @@ __all__ = [
     "read_measure_file",
     "read_post",
     "read_raw",
+    "read_results",
     "run_jobs",
     "run_process",
     "solve_netlists",

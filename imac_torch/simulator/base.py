@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
+import shlex
 import shutil
 import threading
 from abc import ABC, abstractmethod
@@ -166,6 +168,34 @@ class Program(ABC):
         error = self._ended(job, output) or self._diagnose(job, output, text)
         result, problem = self._collect(job, text, version, output.wall_time)
         return SimulationOutcome(job, result, error or problem)
+
+    def abilities(self) -> list[str]:
+        """What an installed program can and cannot do, in words, where that is known."""
+        return []
+
+    def command(self, job: SimulationJob) -> str:
+        """What to type in the directory of a netlist to run it by hand."""
+        return shlex.join([self.name, *self._run_arguments(job)])
+
+    def results(self, job: SimulationJob) -> list[str]:
+        """Names of the files that running a netlist leaves, of which not all need be there."""
+        names = [*job.waveform_files, *(path.name for path in self._output_files(job))]
+        return list(dict.fromkeys(names))
+
+    def read(self, job: SimulationJob) -> SimulationOutcome:
+        """What somebody's run of a netlist has left in its directory; nothing is run.
+
+        The outcome has an error where results are missing or not complete.
+        """
+        if not any(path.is_file() for path in self._output_files(job)):
+            return SimulationOutcome(job, None, SimulatorError(
+                f"{job.netlist} was not run: no {' or '.join(self.results(job)[:3])} beside it; "
+                f"in {job.directory}: {self.command(job)}", directory=job.directory,
+            ))  # fmt: skip
+        log = self._log_path(job)
+        text = _log_text(log) if log.is_file() else ""
+        result, problem = self._collect(job, text, "", math.nan, resumed=True)
+        return SimulationOutcome(job, result, problem)
 
     def reload(self, job: SimulationJob, version: str, wall_time: float) -> SimulationResult | None:
         """Read the files of an earlier run, or return None if they are not complete."""

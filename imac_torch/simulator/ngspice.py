@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,7 @@ _CONVERGENCE: Final = re.compile(
     r"^(?:doAnalyses:.*|.*simulation\(s\) aborted.*|DC solution failed.*)$",
     re.IGNORECASE | re.MULTILINE,
 )
+_ASKING: Final = "* asking\n.control\nosdi\nquit 0\n.endc\n.end\n"
 _ERROR: Final = re.compile(
     r"^.*(?:\bMismatch:|\bError\b:?(?!: measure)|fatal|Simulation interrupted|No such file|"
     r"not found|can't find|unknown (?:subckt|model)|circuit not parsed).*$",
@@ -63,6 +65,16 @@ class NgSpice(Simulator):
     def _parse_version(self, text: str) -> str | None:
         match = _VERSION.search(text)
         return match[1] if match else None
+
+    def abilities(self) -> list[str]:
+        """See :class:`Program`: whether it was built with KLU and with compiled models (OSDI)."""
+        with tempfile.TemporaryDirectory(prefix="imac_torch_") as directory:
+            (Path(directory) / "asking.cir").write_text(_ASKING)
+            output = self._start(["-b", "-n", "asking.cir"], Path(directory), timeout=60.0)
+            banner = self._start(self._version_arguments(), Path(directory), timeout=60.0)
+        text = "".join((output.stdout, output.stderr, banner.stdout, banner.stderr))
+        osdi = "no such command" not in text
+        return [f"KLU {'yes' if 'KLU' in text else 'no'}", f"OSDI {'yes' if osdi else 'no'}"]
 
     def _run_arguments(self, job: SimulationJob) -> list[str]:
         # -n: the user's .spiceinit must not change results.

@@ -38,8 +38,7 @@ class SpiceSolution:
         solution: Outputs and powers in the order of the inputs. ``layers`` is empty, ``residual``
             is NaN and ``iterations`` is 0: simulators do not give them. Powers of a transient are
             averages over each period without its transition. ``power.level_shift`` and
-            ``power.amplifiers`` are NaN: sources inside sub-circuits are not measured. Supplies of
-            amplifiers are.
+            ``power.amplifiers`` are NaN: sources inside sub-circuits are not measured.
         latency: Of every image, its L is 1: until outputs stay near their values at the end of
             the period. The decision latency needs waveforms, without which it is NaN.
         energy: (B, 1) J by part over the period; level shifts and amplifiers are NaN.
@@ -156,6 +155,33 @@ def solve_netlists(
         finished_jobs = run_jobs(
             simulator, jobs, workers=workers, resume=resume, progress=progress
         )
+    return _solution(run, simulator, finished_jobs)
+
+
+def read_results(run: NetlistRun, simulator: Program) -> SpiceSolution:
+    """What somebody's runs of the netlists have left; nothing is run, and no simulator is needed.
+
+    Args:
+        run: The netlists.
+        simulator: A driver for their dialect.
+
+    Returns:
+        The solution; images of netlists without results have failed, see ``errors``.
+
+    Raises:
+        NetlistError: A netlist is not what was written any more, or of another dialect.
+    """
+    if run.dialect != simulator.dialect:
+        raise NetlistError(
+            f"the netlists in {run.directory} are for {run.dialect}, not for {simulator.dialect}"
+        )
+    with run_directory(run.directory, run.digests, wait=run.shared):
+        return _solution(run, simulator, [simulator.read(batch.job) for batch in run.batches])
+
+
+def _solution(
+    run: NetlistRun, simulator: Program, finished_jobs: Sequence[SimulationOutcome]
+) -> SpiceSolution:
     parts, outcomes = zip(
         *(
             _read_or_fail(batch, outcome, simulator)
@@ -166,13 +192,11 @@ def solve_netlists(
     outputs = torch.cat([part.outputs for part in parts])
     finished = torch.isfinite(outputs).all(dim=1)
     nowhere = torch.full((run.images,), torch.nan, dtype=torch.float64, device="cpu")
-    inputs, supply, neurons, amplifiers = torch.cat([part.power for part in parts]).unbind(dim=1)
+    inputs, supply, neurons = torch.cat([part.power for part in parts]).unbind(dim=1)
     solution = Solution(
         outputs=torch.where(finished[:, None], outputs, torch.nan),
         layers=(),
-        power=Power(
-            inputs, supply - neurons, neurons, nowhere, nowhere.clone(), amplifiers
-        ),
+        power=Power(inputs, supply - neurons, neurons, nowhere, nowhere.clone()),
         status=torch.where(finished, int(Status.CONVERGED), int(Status.FAILED)),
         residual=nowhere.clone(),
         iterations=torch.zeros(run.images, dtype=torch.int64, device="cpu"),
@@ -208,10 +232,10 @@ def _latency(parts: Sequence[TransientValues], fraction: float) -> Latency:
 
 
 def _energy(sources: Tensor) -> Energy:
-    """(B, 4) J of inputs, vdd, its part for neurons, and the amplifiers' supplies."""
-    inputs, supply, neurons, amplifiers = sources[:, None].unbind(dim=2)
+    """(B, 3) J of inputs, vdd and its part for neurons."""
+    inputs, supply, neurons = sources[:, None].unbind(dim=2)
     nowhere = torch.full_like(inputs, torch.nan)
-    return Energy(inputs, supply - neurons, neurons, nowhere, nowhere.clone(), amplifiers)
+    return Energy(inputs, supply - neurons, neurons, nowhere, nowhere.clone())
 
 
 def _read_or_fail(

@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from imac_torch.base.files import read_tensors, write_tensors, write_text
 from imac_torch.base.progress import progress_bar
 from imac_torch.circuit.topology import Circuit
+from imac_torch.config import Config
 from imac_torch.config.kinds import DIALECTS, ENGINES
+from imac_torch.conversion.storage import load, save
 from imac_torch.datasets.batches import labelled_batches
 from imac_torch.errors import DataError, NetlistError, NeuronWarning
-from imac_torch.model.network import IMACNetwork
+from imac_torch.model.network import Chain, IMACNetwork
 from imac_torch.model.segment import Segment
-from imac_torch.netlist import NetlistRun, NetlistSettings, NetlistWriter, write_netlists
+from imac_torch.netlist import (
+    NetlistRun,
+    NetlistSettings,
+    NetlistWriter,
+    read_netlists,
+    write_netlists,
+)
+from imac_torch.netlist.rundir import MANIFEST, read_run_directory
 from imac_torch.numeric.modes import lasting
 from imac_torch.simulator import (
     SimulationOutcome,
     Simulator,
     SpiceSolution,
     check,
+    read_results,
     solve_netlists,
 )
 
+CIRCUIT: Final = "circuit.safetensors"
+"""In a run directory: the circuit that the netlists describe, as a network."""
+SAMPLES: Final = "samples.safetensors"
+"""In a run directory: ``inputs`` (B, N) V, ``labels`` (B,) and, of a segment, ``vectors``."""
+README: Final = "README.md"
 VECTORS: Final = 16
 """Input vectors of a segment's netlists, if nothing else is asked for."""
 
@@ -41,12 +60,14 @@ class Deck:
         run_files: The netlists and how to run them.
         labels: (B,) int64, in the loader's order; of a segment's netlists those of the samples that
             its input vectors are of.
+        inputs: (B, N) V, at the input lines.
         vectors: (B, N) software units: the input vectors of a segment's netlists, for
             ``network.segments[segment].solve``; None: of a whole network.
     """
 
     run_files: NetlistRun = field(repr=False)
     labels: Tensor = field(repr=False)
+    inputs: Tensor = field(repr=False)
     vectors: Tensor | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
@@ -56,6 +77,50 @@ class Deck:
             f"{run.dialect} netlists of {run.images} samples in {len(run.batches)} batches, "
             f"{run.settings.analysis} analysis: {run.directory}"
         )
+
+    @classmethod
+    def read(cls, directory: str | Path, *, trust: bool = False) -> Deck:
+        """A deck that :func:`compile` has written, here or on another machine.
+
+        :meth:`results` reads what somebody's runs of its netlists have left beside them.
+
+        Args:
+            directory: The run directory.
+            trust: Use the files that the circuit in it names, see :func:`compile`.
+
+        Raises:
+            NetlistError: It is no run directory, or was not written to the end.
+            DataError: The circuit or the samples in it are missing, damaged or of other netlists.
+        """
+        directory = Path(directory)
+        content, digests = read_run_directory(directory)
+        try:
+            found, metadata = read_tensors(directory / SAMPLES)
+            inputs, labels = found["inputs"], found["labels"]
+        except (KeyError, OSError, ValueError) as error:
+            raise DataError(f"{directory / SAMPLES} cannot be read: {error}") from None
+        if metadata.get("netlists") != _digest(digests):
+            raise DataError(f"{directory / SAMPLES} is not of the netlists in {directory}")
+        circuit = load(directory / CIRCUIT, files=trust).circuit()
+        kind = DIALECTS.get(str(content.get("dialect")))
+        run = read_netlists(circuit, inputs, directory, kind(trust=trust))
+        return cls(run, labels, inputs, found.get("vectors"))
+
+    def results(self, simulator: Simulator | None = None) -> SpiceSolution:
+        """What somebody's runs of the netlists have left in their directories; nothing is run.
+
+        Args:
+            simulator: A driver for the dialect, which need not be installed; None: the program of
+                that name.
+
+        Returns:
+            The solution. Netlists without complete results have failed: their errors say what is
+            missing, and how to run them.
+
+        Raises:
+            NetlistError: A netlist is not what was written any more, or no driver reads it.
+        """
+        return read_results(self.run_files, simulator or _simulator_of(self.run_files))
 
     @property
     def directory(self) -> Path:
@@ -165,10 +230,10 @@ def compile(
             dialect=dialect, settings=settings,
             amplifier=None if amplifier is None else Path(amplifier), trust=trust,
         )  # fmt: skip
-        return replace(deck, vectors=rows)
+        return _described(replace(deck, vectors=rows), part, network.config)
     inputs, labels = collect(network, loader, first=first, limit=limit)
     _warn_of_subcircuits(network)
-    return write_deck(
+    deck = write_deck(
         network,
         inputs,
         labels,
@@ -178,6 +243,69 @@ def compile(
         amplifier=None if amplifier is None else Path(amplifier),
         trust=trust,
     )
+    return _described(deck, network.segment, network.config)
+
+
+def _described(deck: Deck, segment: Segment, config: Config) -> Deck:
+    """Put beside the netlists what reading their results back takes, and what to do with them."""
+    directory = deck.directory
+    alone = IMACNetwork(Chain(nn.Sequential(), segment, nn.Sequential()), config)
+    save(alone, directory / CIRCUIT, overwrite=True)
+    tensors = {"inputs": deck.inputs, "labels": deck.labels}
+    if deck.vectors is not None:
+        tensors["vectors"] = deck.vectors
+    write_tensors(directory / SAMPLES, tensors, {"netlists": _digest(deck.run_files.digests)})
+    write_text(directory / README, _readme(deck))
+    return deck
+
+
+def _digest(digests: Mapping[str, str]) -> str:
+    """What identifies the netlists of a run."""
+    return hashlib.sha256(json.dumps(sorted(digests.items())).encode()).hexdigest()
+
+
+def _readme(deck: Deck) -> str:
+    run = deck.run_files
+    job = run.batches[0].job
+    driver = ENGINES.get(run.dialect) if run.dialect in ENGINES else None
+    if driver is not None and issubclass(driver, Simulator):
+        simulator: Simulator = driver()
+        needed = simulator.results(job)
+        how = (
+            f"    for d in batch_*; do (cd \"$d\" && {simulator.command(job)}); done\n\n"
+            f"Every netlist is run in its own directory, and its results stay there; what of "
+            f"{', '.join(needed)} it leaves is read back."
+        )
+    else:
+        how = "Run every netlist in its own directory with your simulator; results stay there."
+    return f"""# Netlists for {run.dialect}
+
+{run.images} input vectors in {len(run.batches)} netlists (`batch_*/{job.netlist.name}`), \
+{run.settings.analysis} analysis, written by imac_torch {version("imac_torch")}.
+
+## Run
+
+{how}
+
+Netlists include the files of `circuit/`, which stay where they are; change nothing in either, their
+digests are in `{MANIFEST}`.
+
+## Read back
+
+    imac-torch read path/to/this/directory
+
+or, in Python, `imac_torch.Deck.read(directory).results()`; both also take this directory back after
+it was copied to a cluster. Part of the netlists is enough, the others are listed as missing.
+`{CIRCUIT}` (the circuit) and `{SAMPLES}` (input voltages and labels) are for that.
+
+## Names
+
+Inputs are `x1` to `x{len(run.circuit.layers[0].inputs)}`, outputs `y1` to \
+`y{len(run.circuit.layers[-1].outputs)}` (V). A measure ends in `_k` for the k-th vector of its \
+netlist, from 0: `y1_0` is output 1 at the end of the first one's period. `p_`, `e_` and `s_` are
+mean power (W), energy (J) and power at the end of the period (W) of `inputs`, `supply` (vdd, the
+neurons' included) and `neurons`.
+"""
 
 
 @lasting()
@@ -262,7 +390,7 @@ def _written(
     kind = DIALECTS.get(dialect) if isinstance(dialect, str) else dialect
     writer = kind(amplifier=amplifier, trust=trust)
     run = write_netlists(circuit, inputs, directory, writer, settings, shared=shared)
-    return Deck(run, labels)
+    return Deck(run, labels, inputs.detach().cpu().double())
 
 
 def simulate_first(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import pickle
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,10 +23,11 @@ from imac_torch.conversion.storage import load
 from imac_torch.datasets.imac_sim import read_imac_sim
 from imac_torch.datasets.imac_sim_script import ImacSimScript, read_imac_sim_script
 from imac_torch.datasets.named import DATASETS, load_dataset
+from imac_torch.datasets.torchvision_compat import import_torchvision
 from imac_torch.errors import DataError
 from imac_torch.model.network import IMACNetwork
 
-__all__ = ["Loader", "Source", "import_object", "open_data", "open_model"]
+__all__ = ["Loader", "Source", "import_object", "open_data", "open_model", "read_state"]
 
 SCRIPT = "testIMAC.py"
 
@@ -52,46 +56,92 @@ class Source:
 
 
 def import_object(text: str) -> Any:  # noqa: ANN401 - whatever the user named
-    """The object ``module:name``; modules are looked for in the current directory too.
+    """The object ``module:name``, or what ``module:name(…)`` gives.
+
+    Modules are looked for in the current directory too; ``path/to/file.py:name`` names one by its
+    file. Arguments are literals: numbers, texts, lists, True, None. Of torchvision ``name`` may be
+    one of its models.
 
     Raises:
-        DataError: There is no such module or name, or importing it fails.
+        DataError: There is no such module or name, or importing or calling it fails.
     """
-    module_name, _, name = text.partition(":")
-    here = str(Path.cwd())
+    module_name, _, rest = text.partition(":")
+    path, called = _call(rest, text)
+    found = module = _module(module_name, text)
+    for part in path.split("."):
+        if found is module and module.__name__ == "torchvision" and not hasattr(module, part):
+            found = module.models
+        if not hasattr(found, part):
+            raise DataError(f"{module_name} has no {path!r}; write module:function")
+        found = getattr(found, part)
+    if called is None:
+        return found
+    positional, named = called
+    try:
+        return found(*positional, **named)
+    except Exception as error:
+        raise DataError(f"{text} failed: {type(error).__name__}: {error}") from error
+
+
+def _call(rest: str, text: str) -> tuple[str, tuple[list[Any], dict[str, Any]] | None]:
+    """The name in ``name`` or ``name(…)``, and the arguments."""
+    if "(" not in rest:
+        return rest, None
+    try:
+        tree = ast.parse(rest, mode="eval").body
+        if not isinstance(tree, ast.Call):
+            raise ValueError
+        named = {item.arg: ast.literal_eval(item.value) for item in tree.keywords}
+        positional = [ast.literal_eval(item) for item in tree.args]
+        return ast.unparse(tree.func), (positional, {str(key): named[key] for key in named})
+    except (SyntaxError, ValueError):
+        raise DataError(
+            f"{text!r}: write module:function or module:function(arguments), where arguments are "
+            "numbers, texts, lists, True, False or None"
+        ) from None
+
+
+def _module(name: str, text: str) -> Any:  # noqa: ANN401 - a module
+    """A module by its name, or by its file."""
+    file = Path(name).expanduser() if name.endswith(".py") else None
+    if file is not None and not file.is_file():
+        raise DataError(f"{name} (of {text!r}): there is no such file")
+    here = str(Path.cwd() if file is None else file.resolve().parent)
+    name = name if file is None else file.stem
     added = here not in sys.path
     if added:
         sys.path.insert(0, here)
     try:
-        module = importlib.import_module(module_name)
+        module = import_torchvision() if name == "torchvision" else importlib.import_module(name)
     except Exception as error:
         raise DataError(
-            f"cannot import {module_name!r} (of {text!r}): {type(error).__name__}: {error}"
+            f"cannot import {name!r} (of {text!r}): {type(error).__name__}: {error}"
         ) from error
     finally:
         if added:
             sys.path.remove(here)
-    found: Any = module
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise DataError(f"{module_name} has no {name!r}; write module:function")
-        found = getattr(found, part)
-    return found
+    if file is not None and Path(str(module.__file__)).resolve() != file.resolve():
+        raise DataError(
+            f"{text}: another module is called {name!r}, {module.__file__}; rename the file"
+        )
+    return module
 
 
 def open_model(
     text: str,
     *,
     weights: Path | None = None,
-    digital: str | None = None,
+    original: str | None = None,
     trust: bool = False,
 ) -> Source:
     """Open a model by name.
 
     Args:
-        text: ``network.safetensors``, ``module:factory``, or a directory of IMAC-Sim.
-        weights: State dict of a factory's model, safetensors.
-        digital: ``module:factory`` of the modules before a saved network's circuit.
+        text: ``network.safetensors``, ``module:factory`` (:func:`import_object`), or a directory of
+            IMAC-Sim.
+        weights: State dict of a factory's model: safetensors, or what ``torch.save`` wrote.
+        original: ``module:factory`` of the model that a saved network was converted from, or of its
+            modules before the circuit, where the file does not suffice.
         trust: Use the files that a saved network names.
 
     Raises:
@@ -99,27 +149,29 @@ def open_model(
     """
     path = Path(text).expanduser()
     if path.is_dir():
-        _only(weights is None and digital is None, text, "a directory of IMAC-Sim")
+        _only(weights is None and original is None, text, "a directory of IMAC-Sim")
         return _imac_sim(path)
     if path.suffix == ".safetensors":
         _only(weights is None, text, "a saved network (its weights are in it)")
-        factory = None if digital is None else import_object(digital)
+        factory = None if original is None else partial(_from_factory, original, None)
         network = load(path, factory, files=trust)
-        # One dtype throughout; the modules before the circuit are shared with the network.
-        software = to_software(network).double().eval()
+        # One dtype throughout. A traced model's is that of its own software, which may be all there
+        # is of it besides circuits.
+        dtype = torch.float64 if network.inputs is None else next(network.parameters()).dtype
+        software = to_software(network).to(dtype).eval()
         return Source(software=software, network=network, config=network.config)
     if ":" not in text:
         raise DataError(
-            f"{text!r} is no model: give a network (.safetensors) that exists, module:factory, or "
-            "a directory of IMAC-Sim"
+            f"{text!r} is no model: give a network (.safetensors) that exists, module:factory or "
+            "file.py:factory, or a directory of IMAC-Sim"
         )
-    _only(digital is None, text, "a factory (the whole model comes from it)")
+    _only(original is None, text, "a factory (the whole model comes from it)")
     return Source(software=_from_factory(text, weights))
 
 
 def _only(fine: bool, text: str, kind: str) -> None:
     if not fine:
-        raise DataError(f"{text} is {kind}: --weights and --digital do not go with it")
+        raise DataError(f"{text} is {kind}: --weights and --original do not go with it")
 
 
 def _from_factory(text: str, weights: Path | None) -> nn.Module:
@@ -131,16 +183,7 @@ def _from_factory(text: str, weights: Path | None) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise DataError(f"{text} gave a {type(model).__name__}; a torch.nn.Module is needed")
     if weights is not None:
-        if weights.suffix != ".safetensors":
-            raise DataError(
-                f"{weights}: weights are read from .safetensors only, because other formats run "
-                "code on loading; write them with safetensors.torch.save_file(model.state_dict(), "
-                "...)"
-            )
-        try:
-            state, _ = read_tensors(weights)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{weights} cannot be read: {error}") from None
+        state = read_state(weights)
         try:
             # Strict, and in a model's own override of it too.
             left = model.load_state_dict(fitted(state, model))
@@ -154,8 +197,55 @@ def _from_factory(text: str, weights: Path | None) -> nn.Module:
     return model.eval()
 
 
-_PREFIXES = ("module.", "_orig_mod.")
-"""What DataParallel, AveragedModel and torch.compile put before the names of weights."""
+_TORCH_FILES = (".pt", ".pth", ".ckpt", ".bin")
+"""What files of ``torch.save`` are called."""
+_STATES = ("state_dict", "model_state_dict", "model", "net", "weights")
+"""Where checkpoints keep a model's state."""
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file, of which nothing but tensors is ever unpickled.
+
+    Args:
+        path: A safetensors file, or one of ``torch.save``: a state dict, or a checkpoint that has
+            one under a usual name.
+
+    Raises:
+        DataError: It cannot be read, or holds something else.
+    """
+    advice = "write it with torch.save(model.state_dict(), ...) or safetensors.torch.save_file"
+    if path.suffix == ".safetensors":
+        try:
+            return read_tensors(path)[0]
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from None
+    if path.suffix not in _TORCH_FILES:
+        raise DataError(
+            f"{path}: weights are a .safetensors file or one of torch.save "
+            f"({', '.join(_TORCH_FILES)}); {advice}"
+        )
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise DataError(
+            f"{path} holds more than tensors (a whole model?), which is not read, because doing so "
+            f"may run code: {advice}"
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    for name in _STATES:
+        if isinstance(found, dict) and isinstance(found.get(name), dict):
+            found = found[name]
+            break
+    if not isinstance(found, dict) or not all(isinstance(item, Tensor) for item in found.values()):
+        raise DataError(f"{path} holds no state dict: {advice}")
+    return dict(found)
+
+
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+"""What DataParallel, AveragedModel, torch.compile and Lightning put before the names of weights."""
 
 
 def fitted(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

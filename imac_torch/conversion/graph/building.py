@@ -86,6 +86,7 @@ def convert_graph(
     trained = any(layer.source.trained is not None for layer in plan.placed)
     config = trained_config(plan.placed) if config is None else config
     check_config(config, plan.placed)
+    asked = config  # what was chosen for the user is not the user's to hear about
     if not trained:  # layers that were trained as a circuit were so with all of it
         config, defaults = graph_config(config)
         plan.records += defaults
@@ -98,7 +99,7 @@ def convert_graph(
     for layer in layers:
         if layer.matrix.varies:
             layer.matrix.draw(generator)
-    warn_of_unread(unread_settings(config, places_of(plan.placed, config)))
+    warn_of_unread(unread_settings(asked, places_of(plan.placed, config)))
     losses = losses_of(
         [layer for layer, item in zip(layers, free, strict=True) if item], ranges=True
     )
@@ -133,7 +134,11 @@ def graph_layers(model: nn.Module, exclude: Choice, otherwise: Exception | None)
 
 
 def rebuild_graph(
-    model: nn.Module, config: Config, segments: Sequence[Sequence[str]], names: Sequence[str]
+    model: nn.Module,
+    config: Config,
+    segments: Sequence[Sequence[str]],
+    names: Sequence[str],
+    kept: Sequence[str] = (),
 ) -> IMACNetwork:
     """The network that a model became, for its state to be loaded.
 
@@ -142,6 +147,7 @@ def rebuild_graph(
         config: The network's.
         segments: Paths of the layers of every circuit.
         names: Of its inputs.
+        kept: Modules that stayed whole although they could have become layers.
 
     Raises:
         ConversionError: The model does not become these circuits.
@@ -149,7 +155,7 @@ def rebuild_graph(
     layers = {path for paths in segments for path in paths}
     copy = private_copy(model)
     inputs = Inputs.named(copy.forward, names)
-    plan = plan_graph(copy, (), lambda path, _: path in layers, inputs)
+    plan = plan_graph(copy, tuple(kept), lambda path, _: path in layers, inputs)
     found = [[link.path for link in cut.links] for cut in plan.cuts]
     if sorted(found) != sorted(map(list, segments)):
         raise ConversionError(
@@ -274,7 +280,7 @@ def build_graph(
         layers += own
         free += [not item for item in trained]
     model = _with(plan, segments)
-    network = IMACNetwork(model, config, plan.records, plan.inputs)
+    network = IMACNetwork(model, config, plan.records, plan.inputs, plan.blueprint)
     own_modes(network, plan.modes)
     return network, layers, free
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx, nn
 
 from imac_torch.conversion.building import Placed
+from imac_torch.conversion.graph.blueprint import OwnCodeError, blueprint_of
 from imac_torch.conversion.graph.chains import Cut, Link, find_chains
 from imac_torch.conversion.graph.functions import name_of, no_operation, weighted
 from imac_torch.conversion.graph.tracing import Traced, of_torch, trace
@@ -47,6 +49,7 @@ class GraphPlan:
         inputs: Of its forward.
         modes: Whether its modules were training, by path.
         odd: Why layers stay software that look as if they could be analog, by path.
+        blueprint: The model as text, or what of it only its author's code can build.
     """
 
     model: nn.Module
@@ -55,6 +58,7 @@ class GraphPlan:
     inputs: Inputs
     modes: dict[str, bool]
     odd: dict[str, str]
+    blueprint: dict[str, Any] | str
 
     @property
     def links(self) -> list[tuple[Cut, Link]]:
@@ -147,7 +151,25 @@ def plan_graph(
             cuts.append(Cut((Link(path, module, source_of(Leaf(path, module))),)))
     writer = _Writer(traced, cuts, keep, only)
     records = writer.records()
-    return GraphPlan(traced.model, cuts, records, inputs, modes, writer.odd)
+    blueprint = _blueprint(traced, expanded, inputs)
+    return GraphPlan(traced.model, cuts, records, inputs, modes, writer.odd, blueprint)
+
+
+def _blueprint(
+    traced: Traced, expanded: Mapping[str, nn.Module], inputs: Inputs
+) -> dict[str, Any] | str:
+    model = traced.model
+    if not isinstance(model, fx.GraphModule):
+        return f"{type(model).__name__} ({traced.opaque['']})"
+
+    def module_at(path: str) -> nn.Module:
+        found = model.get_submodule(path)
+        return expanded[path] if isinstance(found, Expanded) else found
+
+    try:
+        return blueprint_of(model, module_at, traced.opaque, inputs)
+    except OwnCodeError as error:
+        return str(error)
 
 
 def _known() -> tuple[type[nn.Module], ...]:
