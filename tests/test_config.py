@@ -128,6 +128,7 @@ CHANGES = {
     "amplifier.offset": Change(5e-3, "voltages"),
     "amplifier.offset_spread": Change(5e-3, "voltages"),
     "amplifier.swing": Change((-0.1, 0.1), "voltages", {"amplifier.gain": 10.0}),
+    "amplifier.quiescent_current": Change(1e-6, "power", {"amplifier.swing": (-0.5, 0.5)}),
     "amplifier.output_resistance": Change(1e3, "voltages", FINFET),
     "amplifier.pole": Change(1e9, "latency"),
     "amplifier.combine": Change("sum", "voltages", {"crossbar.columns": 3}),
@@ -141,6 +142,7 @@ CHANGES = {
     "neuron.model_directory": Change("cards", "voltages", FINFET),
     "neuron.slope": Change(6.0, "voltages", {"amplifier.gain": 10.0}),
     "neuron.output_resistance": Change(5e3, "voltages"),
+    "neuron.quiescent_current": Change(1e-6, "power"),
     "neuron.input_capacitance": Change(5e-16, "latency", FINFET),
     "neuron.output_capacitance": Change(2e-14, "latency"),
     "neuron.table": Change(
@@ -295,6 +297,8 @@ def observe(output, config, tmp_path, sizes=(6, 4, 2)):
         # Equal steps: what differs is not where time points lie. In ns.
         options = TransientOptions(control=StepControl(fixed=1e-10))
         return 1e9 * network.measure(inputs[:1], options=options).latency.outputs
+    if output == "power":
+        return network.solve(inputs).power.total.detach().log()
     if output == "noise":  # dB
         settings = config.noise.replace(bandwidth=config.noise.bandwidth or 1e7)
         layer = network.noise(inputs[:1], settings).layers[0]
@@ -373,6 +377,7 @@ IDLE = {
     "neuron.flavour": Idle("lstp"),
     "neuron.model_directory": Idle("cards"),
     "neuron.slope": Idle(6.0, {"neuron.kind": None}, only=(6, 2)),
+    "neuron.quiescent_current": Idle(1e-6, {"neuron.kind": None}, only=(6, 2)),
     "neuron.output_resistance": Idle(5e3, {"neuron.kind": None}, written=True, only=(6, 2)),
     "neuron.input_capacitance": Idle(
         5e-16, {"amplifier.combine": "sum", "crossbar.columns": 3}, written=True
@@ -636,7 +641,8 @@ CONFIGS = {
         crossbar=Crossbar(rows=16, columns=8, horizontal=(13, 4, 3), vertical=(4, 3, 1)),
         amplifier=Amplifier(
             gain=(30.0, 0.1, 10.0), output_resistance=0.0, pole=3e9, combine="sum",
-            open_loop_gain=1e4, offset=-1e-3, offset_spread=2e-3, swing=(-0.7, 0.75),
+            open_loop_gain=1e4, offset=-1e-3, offset_spread=2e-3, swing=(0.0, 0.65),
+            quiescent_current=1e-6,
         ),
         neuron=Neuron(
             kind="finfet", rlow=None, rhigh=1e5, model_directory="/a b/ü", fins=3,

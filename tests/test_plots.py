@@ -144,7 +144,7 @@ def timed():
     time = torch.linspace(0, 1e-9, 5, dtype=torch.float64)
     waves = torch.stack([time * 1e9, 1 - time * 1e9], dim=-1)[:, None].expand(-1, 2, -1)
     none = torch.zeros(3, 1, dtype=torch.float64)
-    energy = Energy(none, none, none, none, none)
+    energy = Energy(none, none, none, none, none, none)
     settled = torch.tensor([[1.0, 0.0], [nan, nan], [0.0, 1.0]], dtype=torch.float64)
     return InferenceReport(
         settled, settled, Latency(outputs[:, None], outputs[:, :1] / 2, 0.1), energy, energy,

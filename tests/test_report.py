@@ -23,8 +23,9 @@ def tensor(*values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-def power(inputs, bias, neurons, level_shift=(0.0,) * 4, amplifiers=(0.0,) * 4):
-    return Power(*(tensor(*values) for values in (inputs, bias, neurons, level_shift, amplifiers)))
+def power(inputs, bias, neurons, level_shift=(0.0,) * 4, amplifiers=(0.0,) * 4, supply=(0.0,) * 4):
+    parts = (inputs, bias, neurons, level_shift, amplifiers, supply)
+    return Power(*(tensor(*values) for values in parts))
 
 
 REPORT = Report(

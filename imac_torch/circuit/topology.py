@@ -187,11 +187,13 @@ class Circuit:
         layers: At least one.
         vdd: V.
         timing: Period and transition of the input sequence, load of the last outputs.
+        vss: V, the other supply of amplifiers that have supplies.
     """
 
     layers: tuple[LayerCircuit, ...]
     vdd: float
     timing: Timing
+    vss: float = 0.0
 
     def __post_init__(self) -> None:
         """Check that layers chain.

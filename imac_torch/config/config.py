@@ -110,6 +110,26 @@ class Config(Section):
                 raise ValueError(f"layers.{name}: {error}") from None
         return self
 
+    @model_validator(mode="after")
+    def _amplifiers_within_supplies(self) -> Self:
+        """An amplifier with supplies cannot put out more than these."""
+        for name in ("", *self.layers):
+            amplifier = self.amplifier
+            if name:
+                amplifier = amplifier.overridden(self.layers[name].amplifier)
+            if amplifier.quiescent_current is None:
+                continue
+            low, high = self.supplies.vss, self.supplies.vdd
+            place = f"layers.{name}: " if name else ""
+            if amplifier.swing is None or amplifier.swing[0] < low or amplifier.swing[1] > high:
+                raise ValueError(
+                    f"{place}amplifier.quiescent_current = {amplifier.quiescent_current} A is of "
+                    f"amplifiers between supplies.vss = {low} V and supplies.vdd = {high} V, "
+                    "beyond which they cannot put out anything: set amplifier.swing within them, "
+                    f"it is {amplifier.swing}"
+                )
+        return self
+
     def questions(self, name: str) -> list[str]:
         """See :class:`Section`; those of overrides too."""
         if name != "layers":

@@ -10,6 +10,7 @@ from typing_extensions import Self
 from imac_torch.config.kinds import NEURON_KINDS, READ_OUT_KINDS, known
 from imac_torch.config.quantity import (
     CAPACITANCE,
+    CURRENT,
     FREQUENCY,
     RESISTANCE,
     TRANSISTOR_NODE,
@@ -66,6 +67,13 @@ class Amplifier(Section):
         None,
         description="Lowest and highest output of every operational amplifier, V, where it "
         "saturates; None: unlimited, as of amplifiers without supplies.",
+    )
+    quiescent_current: Annotated[float | None, CURRENT] = Field(
+        None,
+        ge=0,
+        description="A. From vdd to vss through every operational amplifier, whatever it puts out; "
+        "what it puts out comes from vdd or goes to vss besides. Needs a swing within these. None: "
+        "ideal amplifiers without supplies, whose power is not counted.",
     )
     output_resistance: Annotated[float, SERIES] = Field(
         1e-3,
@@ -138,6 +146,13 @@ class Neuron(Section):
     )
     output_resistance: Annotated[float, SERIES] = Field(
         1e3, gt=0, description="Ω. Output resistance of the behavioural neurons."
+    )
+    quiescent_current: Annotated[float | None, CURRENT] = Field(
+        None,
+        ge=0,
+        description="A. From vdd into every behavioural neuron (and through to a supply at -vdd, "
+        "where outputs are of both signs), besides the current that it puts out. None: an ideal "
+        "shape without supply, whose power is not counted.",
     )
     input_capacitance: Annotated[float, CAPACITANCE] = Field(
         0.0,

@@ -76,6 +76,11 @@ class Place:
         return several or (self.config.converter.after == "partition" and parts > 1)
 
     @property
+    def counted(self) -> bool:
+        """Whether amplifiers have supplies."""
+        return self.config.amplifier.quiescent_current is not None
+
+    @property
     def draws(self) -> bool:
         """Whether a neuron draws current from the amplifiers, if only to charge a capacitance."""
         ideal = self.ideal and not self.subcircuit
@@ -175,9 +180,11 @@ CONDITIONS: Final[Mapping[str, Condition]] = {
     "interconnect.imac_sim_capacitance": _CAPACITANCE,
     "amplifier.open_loop_gain": _amplifier("open_loop_gain"),
     "amplifier.output_resistance": Condition(
-        lambda place: place.config.amplifier.combine == "average" and place.draws,
+        lambda place: place.config.amplifier.combine == "average"
+        and (place.draws or (place.counted and place.parts > 1)),
         "amplifier.combine = 'average' and neurons that draw current at their inputs (kind "
-        "'finfet' or 'table', or neuron.input_capacitance); but for noise",
+        "'finfet' or 'table', or neuron.input_capacitance); but for noise, and for the power of "
+        "partitions with amplifier.quiescent_current",
     ),
     "amplifier.combine": Condition(
         lambda place: place.parts > 1 or place.draws, "layers of more than one partition"
@@ -190,6 +197,7 @@ CONDITIONS: Final[Mapping[str, Condition]] = {
     "neuron.flavour": _neuron("flavour"),
     "neuron.model_directory": _neuron("model_directory"),
     "neuron.slope": _neuron("slope"),
+    "neuron.quiescent_current": _neuron("quiescent_current"),
     "neuron.output_resistance": Condition(
         lambda place: place.subcircuit
         or (

@@ -26,7 +26,7 @@ from torch import Tensor
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.dc.anderson import DEPTH, Anderson
 from imac_torch.dc.implicit import attach_cells, refuse_other_gradients
-from imac_torch.dc.layer import Driven, PreparedLayer, with_bias
+from imac_torch.dc.layer import Driven, DrivenPower, PreparedLayer, with_bias
 from imac_torch.dc.newton import NeuronSolution, NewtonOptions, solve_neurons
 from imac_torch.dc.tangents import CurvedCells, FoundCells, Tangents
 from imac_torch.numeric.modes import lasting
@@ -71,13 +71,15 @@ class CurvedDriven(Driven):
         """See :class:`Driven`."""
         return self.layer.spec.read_out.output(*self.ends)
 
-    def power(self, drawn: Tensor, *, first: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def power(self, drawn: Tensor, *, first: bool) -> DrivenPower:
         """See :class:`Driven`."""
         by_inputs = (self.voltages * self.currents[..., :-1]).sum(-1)
-        return (
-            by_inputs if first else torch.zeros_like(by_inputs),
+        nothing = torch.zeros_like(by_inputs)
+        return DrivenPower(
+            by_inputs if first else nothing,
             self.layer.vdd * self.currents[..., -1],
             self.layer.spec.read_out.power(*self.ends, self.combined, drawn),
+            nothing,
         )
 
 

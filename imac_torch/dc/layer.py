@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from imac_torch.dc.load import Load
 from imac_torch.dc.newton import NeuronSolution, NewtonOptions
-from imac_torch.periphery.neuron.circuit import NeuronCircuit
+from imac_torch.periphery.neuron.circuit import NeuronCircuit, NeuronPower
+from imac_torch.results.solution import Power
+
+
+class DrivenPower(NamedTuple):
+    """What sources at a layer's crossbars and read-outs deliver, (S, B) W each.
+
+    Parts: :class:`imac_torch.results.solution.BySource`.
+    """
+
+    inputs: Tensor
+    bias: Tensor
+    amplifiers: Tensor
+    amplifier_supply: Tensor
+
+    def with_neurons(self, neurons: NeuronPower) -> Power:
+        """The layer's power, with what its neurons take."""
+        return Power(neurons=neurons.supply, level_shift=neurons.level_shift, **self._asdict())
 
 
 @dataclass(frozen=True)
@@ -34,8 +52,8 @@ class Driven(ABC):
         """(S, B, M·L, H) V that every read-out gives, before partitions and slices meet."""
 
     @abstractmethod
-    def power(self, drawn: Tensor, *, first: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """(S, B) W of the inputs, the bias and the read-outs.
+    def power(self, drawn: Tensor, *, first: bool) -> DrivenPower:
+        """What sources other than those at the neurons deliver.
 
         Args:
             drawn: (S, B, M) A that the neurons behind draw.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.dc.curved import CurvedLayer
-from imac_torch.dc.layer import Driven, PreparedLayer, with_bias
+from imac_torch.dc.layer import Driven, DrivenPower, PreparedLayer, with_bias
 from imac_torch.dc.load import Load
 from imac_torch.dc.newton import NeuronSolution, NewtonOptions, solve_loaded
 from imac_torch.elimination.forms import AmplifierForms
@@ -46,7 +46,7 @@ class PortsDriven(Driven):
             return self.layer.ungrouped(network.read_out.output(*network.end_voltages(lines)))
         return network.read_out.join(self.layer.real_outputs(lines, self.beyond)[1])
 
-    def power(self, drawn: Tensor, *, first: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def power(self, drawn: Tensor, *, first: bool) -> DrivenPower:
         """See :class:`Driven`."""
         network, vdd = self.layer.network, self.layer.vdd
         blocks = network.blocks(self.layer.lines(self.voltages))
@@ -66,7 +66,17 @@ class PortsDriven(Driven):
                 item if item.ndim == 2 else item.sum(1) for item in (by_inputs, bias, amplifiers)
             )
         meeting = network.read_out.combination
-        return by_inputs, bias, amplifiers + meeting.meeting_power(self.combined, drawn)
+        amplifiers = amplifiers + meeting.meeting_power(self.combined, drawn)
+        return DrivenPower(by_inputs, bias, amplifiers, self._supplied(drawn))
+
+    def _supplied(self, drawn: Tensor) -> Tensor:
+        """(S, B) W of the amplifiers' supplies: what comes from which of them is not linear."""
+        network, read_out = self.layer.network, self.layer.network.read_out
+        if read_out.rails is None:
+            return torch.zeros_like(drawn[..., 0])
+        ends, outputs = self.layer.real_outputs(self.layer.lines(self.voltages), self.beyond)
+        onward = read_out.combination.current(read_out.join(outputs), self.combined, drawn)
+        return network.read_out.supplied(outputs, *ends, onward).sum((-1, -2))
 
 
 @dataclass(frozen=True)
@@ -339,8 +349,8 @@ def solve_dc(
         steps.append(solved)
         if power:
             neurons = layer.neuron.static_power(layer.vdd, solved.gates, solved.outputs)
-            of_inputs, bias, amplifiers = here.power(neurons.drawn, first=k == 0)
-            powers.append(Power(of_inputs, bias, neurons.supply, neurons.level_shift, amplifiers))
+            here_power = here.power(neurons.drawn, first=k == 0)
+            powers.append(here_power.with_neurons(neurons))
         solutions.append(LayerSolution(here.voltages, here.combined, solved.gates, solved.outputs))
     status = torch.stack([step.status for step in steps]).amax(0)
     status = torch.where(finite, status, int(Status.NOT_FINITE))

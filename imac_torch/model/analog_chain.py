@@ -341,7 +341,7 @@ class AnalogChain(Analyses):
             build_layer(f"layer{number}", *part, layer.config)
             for number, (part, layer) in enumerate(parts, 1)
         ]
-        return Circuit(tuple(layers), self.supplies.vdd, self.pace)
+        return Circuit(tuple(layers), self.supplies.vdd, self.pace, self.supplies.vss)
 
     @contextmanager
     def reading(self, read: int | None) -> Iterator[None]:

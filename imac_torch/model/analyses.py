@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from imac_torch.cells import build_cell
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Noise, Timing
+from imac_torch.dc.dissipation import dissipated
 from imac_torch.dc.native import Native, Prepared
 from imac_torch.errors import CircuitError
 from imac_torch.model.linear import IMACLinear
@@ -20,7 +21,7 @@ from imac_torch.noise.result import NoiseReport
 from imac_torch.noise.sampling import REFERENCES, NoiseDraws
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.base import NeuronSpec
-from imac_torch.results.solution import Solution
+from imac_torch.results.solution import Dissipation, Solution
 from imac_torch.transient.inference import InferenceRun
 from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.transient.network import solve_transient
@@ -155,6 +156,26 @@ class Analyses(nn.Module):
         run = self.timing(options)
         run.add(self.voltages(features))
         return run.report()
+
+    # Power
+
+    def dissipation(self, features: Tensor) -> Dissipation:
+        """Where the power of operating points goes; its parts add up to what sources deliver.
+
+        Args:
+            features: (B, N) software units.
+
+        Raises:
+            SolverError: Cells are curved, or another engine solves.
+        """
+        return self.dissipation_at(self.voltages(features))
+
+    @lasting()
+    def dissipation_at(self, voltages: Tensor) -> Dissipation:
+        """:meth:`dissipation` for (B, N) V on the lines."""
+        prepared = self.prepare()
+        solution = self.native.solve(prepared, voltages, power=False)
+        return dissipated(prepared.exact, solution)
 
     # Noise
 

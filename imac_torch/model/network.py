@@ -27,7 +27,7 @@ from imac_torch.model.state import pack, rename, unpack
 from imac_torch.noise.result import NoiseReport
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.activations import Bounded
-from imac_torch.results.solution import Solution
+from imac_torch.results.solution import Dissipation, Solution
 from imac_torch.transient.inference import InferenceRun
 from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.transient.options import TimingOptions, TransientOptions
@@ -261,6 +261,10 @@ class IMACNetwork(nn.Module):
     ) -> InferenceReport:
         """Latency and energy of model inputs (B, …); see :meth:`Segment.measure`."""
         return self.segment.measure(self.features(x), options=options)
+
+    def dissipation(self, x: Tensor) -> Dissipation:
+        """Where the power goes, for model inputs (B, …); see :meth:`Segment.dissipation`."""
+        return self.segment.dissipation(self.features(x))
 
     @lasting()
     def noise(self, x: Tensor, settings: Noise | None = None) -> NoiseReport:

@@ -16,8 +16,6 @@ from imac_torch.netlist.layer import wrap
 from imac_torch.netlist.measures import band
 from imac_torch.netlist.testbench import CURRENTS, BenchNetlist, TestBench
 from imac_torch.netlist.writer import (
-    NEURON_POWER,
-    SUPPLY_POWER,
     BatchDeck,
     NetlistWriter,
     pwl_sources,
@@ -133,16 +131,14 @@ class HSpiceWriter(NetlistWriter):
         return [
             *deck.output_nodes,
             *(f"p_inputs{chunk}" for chunk in chunks),
-            "p_supply",
-            "p_neurons",
+            *(f"p_{name}" for name in deck.supply_powers),
         ]
 
     @staticmethod
     def _powers(deck: BatchDeck) -> list[tuple[str, str]]:
         return [
             *((f"p_inputs{c}", term) for c, term in enumerate(deck.input_power_terms())),
-            ("p_supply", SUPPLY_POWER),
-            ("p_neurons", NEURON_POWER),
+            *((f"p_{name}", power) for name, power in deck.supply_powers.items()),
         ]
 
     def analysis(self, deck: BatchDeck) -> list[str]:

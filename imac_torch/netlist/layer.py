@@ -11,7 +11,7 @@ import numpy as np
 from imac_torch.base.units import spice_number
 from imac_torch.circuit.topology import ElementArray, LayerCircuit
 from imac_torch.errors import NetlistError
-from imac_torch.netlist.subcircuits import Subcircuit
+from imac_torch.netlist.subcircuits import Subcircuit, has_rails
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z]\w*")
 _LETTER: Final = {"resistor": "r", "capacitor": "c", "cell": "r"}
@@ -19,6 +19,13 @@ _PER_LINE: Final = 16
 
 NEURON_SUPPLY: Final = "vddn"
 """Port of a layer that supplies its neurons, apart from the bias lines, to measure both."""
+AMPLIFIER_SUPPLIES: Final = ("vdda", "vssa")
+"""Ports of a layer whose amplifiers have supplies, again apart."""
+
+
+def supply_ports(amplifier: Subcircuit) -> tuple[str, ...]:
+    """Ports of a layer behind its inputs and outputs."""
+    return ("vdd", NEURON_SUPPLY, *(AMPLIFIER_SUPPLIES if has_rails(amplifier) else ()))
 
 
 def wrap(words: Sequence[str], first: str = "") -> str:
@@ -75,7 +82,7 @@ def layer_text(layer: LayerCircuit, amplifier: Subcircuit, neuron: Subcircuit) -
     lines = [
         f"* {layer.name}: {len(layer.inputs)} inputs, {len(layer.outputs)} outputs",
         *(f"* {note}" for note in layer.notes),
-        wrap([*ports, "vdd", NEURON_SUPPLY], f".subckt {layer.name}"),
+        wrap([*ports, *supply_ports(amplifier)], f".subckt {layer.name}"),
     ]
     for element in layer.elements:
         lines.extend(element_lines(element, names))
@@ -101,12 +108,13 @@ def _joined(label: list[int]) -> str:
 def _amplifier_lines(layer: LayerCircuit, amplifier: Subcircuit, names: list[str]) -> Iterator[str]:
     array = layer.read_outs
     read_out = array.read_out
+    rails = "".join(f" {node}" for node in AMPLIFIER_SUPPLIES) if has_rails(amplifier) else ""
     arguments = amplifier.arguments(read_out.parameters() | read_out.real_parameters())
     for label, nodes in zip(array.labels.tolist(), array.nodes.tolist(), strict=True):
         ends = " ".join(names[node] for node in nodes)
         row, part = label
         own = amplifier.arguments(read_out.offset_parameters(row - 1, part - 1))
-        yield f"Xamplifier{_joined(label)} {ends} {amplifier.name}{arguments}{own}"
+        yield f"Xamplifier{_joined(label)} {ends}{rails} {amplifier.name}{arguments}{own}"
 
 
 def _sum_lines(layer: LayerCircuit, names: list[str]) -> Iterator[str]:

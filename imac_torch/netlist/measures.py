@@ -15,6 +15,8 @@ from typing import Final
 
 SOURCES: Final = ("inputs", "supply", "neurons")
 """Input sources; vdd into bias lines and neurons; of this, the neurons' part."""
+AMPLIFIERS: Final = "amplifiers"
+"""Both supplies of the amplifiers, where these have some: one more source."""
 
 
 def before(node: str, k: int) -> str:

@@ -8,12 +8,10 @@ from typing import Final
 from imac_torch.base.units import spice_number
 from imac_torch.netlist.inverter import Inverter, table_inverter
 from imac_torch.netlist.layer import wrap
-from imac_torch.netlist.measures import SOURCES, band
+from imac_torch.netlist.measures import band
 from imac_torch.netlist.osdi import osdi_inverter
 from imac_torch.netlist.testbench import BenchNetlist, TestBench
 from imac_torch.netlist.writer import (
-    NEURON_POWER,
-    SUPPLY_POWER,
     BatchDeck,
     FloatArray,
     NetlistWriter,
@@ -72,7 +70,7 @@ class NgSpiceWriter(NetlistWriter):
         """See :class:`NetlistWriter`."""
         if deck.settings.analysis == "dc":
             return ()
-        names = [*deck.output_nodes, *(f"{kind}_{q}" for q in SOURCES for kind in ("e", "s"))]
+        names = [*deck.output_nodes, *(f"{kind}_{q}" for q in deck.sources for kind in ("e", "s"))]
         return (
             *(f"{node}_start" for node in deck.output_nodes),
             *(f"{name}_{k}" for k in range(deck.images) for name in names),
@@ -103,20 +101,20 @@ class NgSpiceWriter(NetlistWriter):
             return []
         vectors = [f"v({node})" for node in ["vdd", *deck.output_nodes, *deck.input_nodes]]
         vectors += ["i(vdd)", "i(vneurons)", *(f"i(v{node})" for node in deck.input_nodes)]
+        if deck.rails:
+            vectors += ["v(vdda)", "v(vssa)", "i(vdda)", "i(vssa)"]
         return [wrap(vectors, ".save")]
 
     def _transient(self, deck: BatchDeck) -> list[str]:
         lines = ["run", "let p_inputs = 0*v(vdd)"]
         lines += [f"let p_inputs = p_inputs{term}" for term in deck.input_power_terms()]
-        lines += [f"let p_supply = {SUPPLY_POWER}", f"let p_neurons = {NEURON_POWER}"]
+        lines += [f"let p_{name} = {power}" for name, power in deck.supply_powers.items()]
         vectors = (
             ["all"]
             if deck.settings.save == "all"
             else [
                 *(f"v({node})" for node in deck.output_nodes),
-                "p_inputs",
-                "p_supply",
-                "p_neurons",
+                *(f"p_{name}" for name in deck.sources),
             ]
         )
         # Measures leave vectors of one element behind: they come after what is written.
@@ -142,7 +140,7 @@ class NgSpiceWriter(NetlistWriter):
                         for edge, level in (("up", "upper"), ("low", "lower"))
                     ),
                 ]
-            for source in SOURCES:
+            for source in deck.sources:
                 lines += [
                     f"meas tran e_{source}_{k} integ p_{source} from={start} to={end}",
                     f"meas tran s_{source}_{k} find p_{source} at={end}",

@@ -158,7 +158,7 @@ def _decks(
     found = {}
     for number, first in enumerate(range(0, len(values), settings.images_per_netlist)):
         part = values[first : first + settings.images_per_netlist]
-        deck = BatchDeck(circuit, part, settings, "batch")
+        deck = writer.deck(circuit, part, settings, "batch")
         found[f"batch_{number:05d}/{deck.stem}{writer.suffix}"] = first, deck
     return found
 

@@ -17,6 +17,8 @@ from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.readout import ReadOut
 
 AMPLIFIER_PORTS: Final = ("plus", "minus", "out")
+RAIL_PORTS: Final = ("vdd", "vss")
+"""Ports of amplifiers with supplies, behind the others."""
 NEURON_PORTS: Final = ("z", "out", "vdd")
 INVERTER_PORTS: Final = ("g", "out", "vdd")
 
@@ -71,7 +73,12 @@ def packaged(stem: str, ports: Sequence[str], *, name: str | None = None) -> Sub
 
 
 def read_subcircuit(
-    path: Path, ports: Sequence[str], *, name: str | None = None, trust: bool = False
+    path: Path,
+    ports: Sequence[str],
+    *,
+    name: str | None = None,
+    trust: bool = False,
+    more: Sequence[str] = (),
 ) -> Subcircuit:
     """Read a sub-circuit file and check its statements and ports.
 
@@ -81,6 +88,7 @@ def read_subcircuit(
         name: Name of the sub-circuit; None: the first in the file with these ports.
         trust: Take the file and what it includes as they are, unchecked. It must be
             self-contained or include by absolute paths, since it is copied into the run directory.
+        more: Ports that it may have behind these.
 
     Returns:
         The sub-circuit.
@@ -101,16 +109,21 @@ def read_subcircuit(
                 "trusted files are copied into the run directory as they are, so give absolute "
                 "paths"
             )
-        return parse_subcircuit(text, path, ports, name=name)
+        return parse_subcircuit(text, path, ports, name=name, more=more)
     definitions, includes = read_definitions(path)
     written = join_definitions(definitions)
-    found = parse_subcircuit(written, path, ports, name=name)
+    found = parse_subcircuit(written, path, ports, name=name, more=more)
     contents = f"{text}\n{written}" if includes else text
     return replace(found, definitions=definitions, contents=contents)
 
 
 def parse_subcircuit(
-    text: str, path: Path, ports: Sequence[str], *, name: str | None = None
+    text: str,
+    path: Path,
+    ports: Sequence[str],
+    *,
+    name: str | None = None,
+    more: Sequence[str] = (),
 ) -> Subcircuit:
     """The sub-circuit in a text that needs no check; ``path`` is named in errors.
 
@@ -120,18 +133,19 @@ def parse_subcircuit(
     wanted = tuple(port.lower() for port in ports)
     declared = subcircuit_headers(text)
     named = [item for item in declared if name is None or item[0].lower() == name.lower()]
-    fitting = [item for item in named if item[1] == wanted]
+    longer = wanted + tuple(port.lower() for port in more)
+    fitting = [item for item in named if item[1] in (wanted, longer)]
     if not fitting:
         found = "; ".join(f"{item[0]} ({' '.join(item[1])})" for item in declared) or "none"
         called = f" called {name}" if name else ""
         raise NetlistError(
-            f"{path} has no sub-circuit{called} with the ports ({' '.join(wanted)}); it declares: "
-            f"{found}"
+            f"{path} has no sub-circuit{called} with the ports ({' '.join(wanted)})"
+            f"{f' or ({chr(32).join(longer)})' if more else ''}; it declares: {found}"
         )
-    called, _, parameters = fitting[0]
+    called, ports, parameters = fitting[0]
     if _IDENTIFIER.fullmatch(called) is None:
         raise NetlistError(f"{path}: {called!r} is not a usable sub-circuit name")
-    return Subcircuit(called, wanted, parameters, text, path, contents=text)
+    return Subcircuit(called, tuple(ports), parameters, text, path, contents=text)
 
 
 def subcircuit_headers(text: str) -> list[tuple[str, tuple[str, ...], frozenset[str]]]:
@@ -161,6 +175,11 @@ def defined_names(subcircuit: Subcircuit) -> dict[str, str]:
     return {name.lower(): subcircuit.text for name in _DEFINED.findall(subcircuit.text)}
 
 
+def has_rails(amplifier: Subcircuit) -> bool:
+    """Whether an amplifier's sub-circuit takes its current from supplies."""
+    return amplifier.ports[-len(RAIL_PORTS) :] == RAIL_PORTS
+
+
 def read_out_subcircuit(replacement: Subcircuit | None, read_out: ReadOut) -> Subcircuit:
     """The sub-circuit that stands for the read-outs of a layer.
 
@@ -176,7 +195,9 @@ def read_out_subcircuit(replacement: Subcircuit | None, read_out: ReadOut) -> Su
         name, text = read_out.subcircuit, read_out.subcircuit_text
         if text is None:
             return packaged(name, AMPLIFIER_PORTS)
-        return parse_subcircuit(text, Path(f"{name}.sp"), AMPLIFIER_PORTS, name=name)
+        return parse_subcircuit(
+            text, Path(f"{name}.sp"), AMPLIFIER_PORTS, name=name, more=RAIL_PORTS
+        )
     if pole is not None and "pole" not in replacement.parameters:
         raise NetlistError(
             f"amplifier.pole is {pole:g} Hz, but the sub-circuit {replacement.name} in "

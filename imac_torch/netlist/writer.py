@@ -12,18 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imac_torch.base.units import ZERO_CELSIUS, spice_number
-from imac_torch.circuit.topology import Circuit
+from imac_torch.circuit.topology import Circuit, LayerCircuit
 from imac_torch.config.kinds import DIALECTS
 from imac_torch.errors import NetlistError
 from imac_torch.netlist.inverter import Inverter
-from imac_torch.netlist.layer import layer_text, wrap
-from imac_torch.netlist.measures import crossings
+from imac_torch.netlist.layer import AMPLIFIER_SUPPLIES, layer_text, supply_ports, wrap
+from imac_torch.netlist.measures import AMPLIFIERS, SOURCES, crossings
 from imac_torch.netlist.settings import NetlistSettings
 from imac_torch.netlist.subcircuits import (
     AMPLIFIER_PORTS,
     INVERTER_PORTS,
+    RAIL_PORTS,
     Subcircuit,
     defined_names,
+    has_rails,
     read_out_subcircuit,
     read_subcircuit,
 )
@@ -48,12 +50,14 @@ class BatchDeck:
         inputs: (b, N) V.
         settings: Analysis and tolerances.
         stem: Name of the netlist file without suffix.
+        rails: Whether there are amplifiers that take current from supplies.
     """
 
     circuit: Circuit
     inputs: FloatArray
     settings: NetlistSettings
     stem: str
+    rails: bool = False
 
     @property
     def images(self) -> int:
@@ -80,6 +84,17 @@ class BatchDeck:
         """Start of every image's period, s."""
         return [k * self.circuit.timing.period for k in range(self.images)]
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of what delivers power."""
+        return (*SOURCES, AMPLIFIERS) if self.rails else SOURCES
+
+    @property
+    def supply_powers(self) -> dict[str, str]:
+        """Expressions for the power of the supplies, by their names in :attr:`sources`."""
+        powers = {"supply": SUPPLY_POWER, "neurons": NEURON_POWER, AMPLIFIERS: AMPLIFIER_POWER}
+        return {name: powers[name] for name in self.sources if name in powers}
+
     def input_power_terms(self) -> list[str]:
         """Expressions that add up to the power delivered by all input sources."""
         terms = [f"v({node})*i(v{node})" for node in self.input_nodes]
@@ -92,6 +107,8 @@ SUPPLY_POWER: Final = "-(v(vdd)*i(vdd))"
 """Power delivered by vdd to bias lines and neurons."""
 NEURON_POWER: Final = "v(vdd)*i(vneurons)"
 """Power that passes the ammeter in the neurons' supply."""
+AMPLIFIER_POWER: Final = "-(v(vdda)*i(vdda)+v(vssa)*i(vssa))"
+"""Power delivered by the amplifiers' supplies, which are sources of their own."""
 
 
 class NetlistWriter(ABC):
@@ -115,7 +132,8 @@ class NetlistWriter(ABC):
         """Read the sub-circuits that replace the package's.
 
         Args:
-            amplifier: File with a sub-circuit of ports ``plus minus out``; None: the package's.
+            amplifier: File with a sub-circuit of ports ``plus minus out``, or of these and
+                ``vdd vss``; None: the package's.
             inverter: The transistors of FinFET neurons, or a file with a sub-circuit ``inverter``
                 of ports ``g out vdd`` and a parameter ``fins``; None: the dialect's own.
             trust: Take sub-circuit files as they are, unchecked.
@@ -127,7 +145,7 @@ class NetlistWriter(ABC):
         self._amplifier = (
             None
             if amplifier is None
-            else read_subcircuit(amplifier, AMPLIFIER_PORTS, trust=trust)
+            else read_subcircuit(amplifier, AMPLIFIER_PORTS, trust=trust, more=RAIL_PORTS)
         )
         self.trust = trust
         if isinstance(inverter, Path):
@@ -206,10 +224,7 @@ class NetlistWriter(ABC):
             layer.name: checked_subcircuit(layer.neurons.spec, trust=self.trust)
             for layer in circuit.layers
         }
-        amplifiers = {
-            layer.name: read_out_subcircuit(self._amplifier, layer.read_outs.read_out)
-            for layer in circuit.layers
-        }
+        amplifiers = {layer.name: self.amplifier_of(layer) for layer in circuit.layers}
         stems = {
             ("amplifier" if self._amplifier is not None else item.name): item
             for item in amplifiers.values()
@@ -235,6 +250,17 @@ class NetlistWriter(ABC):
                 layer, amplifiers[layer.name], neurons[layer.name]
             )
         return files
+
+    def amplifier_of(self, layer: LayerCircuit) -> Subcircuit:
+        """The sub-circuit that stands for a layer's read-outs."""
+        return read_out_subcircuit(self._amplifier, layer.read_outs.read_out)
+
+    def deck(
+        self, circuit: Circuit, inputs: FloatArray, settings: NetlistSettings, stem: str
+    ) -> BatchDeck:
+        """A batch of images, for :meth:`deck_text`."""
+        rails = any(has_rails(self.amplifier_of(layer)) for layer in circuit.layers)
+        return BatchDeck(circuit, inputs, settings, stem, rails)
 
     def _find_inverter(self, circuit: Circuit) -> Inverter | None:
         specs = [
@@ -291,6 +317,7 @@ class NetlistWriter(ABC):
             f"Vdd vdd 0 {spice_number(circuit.vdd)}",
             "* ammeter: what of the supply goes to the neurons",
             "Vneurons vdd vddn 0",
+            *(_amplifier_supplies(circuit) if deck.rails else ()),
             *self.input_sources(deck),
         ]
         nodes = deck.input_nodes
@@ -301,7 +328,8 @@ class NetlistWriter(ABC):
                 if last
                 else [f"{layer.name}_{m}" for m in range(1, len(layer.outputs) + 1)]
             )
-            lines.append(wrap([*nodes, *following, "vdd", "vddn", layer.name], f"X{layer.name}"))
+            supplies = supply_ports(self.amplifier_of(layer))
+            lines.append(wrap([*nodes, *following, *supplies, layer.name], f"X{layer.name}"))
             nodes = following
         lines.extend(load_lines(deck))
         lines.extend(self.analysis(deck))
@@ -353,6 +381,14 @@ def _without_collisions(
         kept = [part.text for part in item.definitions if part.text not in repeated]
         texts[stem] = "".join(kept) if repeated else item.text
     return texts
+
+
+def _amplifier_supplies(circuit: Circuit) -> list[str]:
+    """Sources of the amplifiers, apart from vdd to measure what they deliver."""
+    return [
+        f"{node} {node} 0 {spice_number(volts)}"  # sources are called as their nodes
+        for node, volts in zip(AMPLIFIER_SUPPLIES, (circuit.vdd, circuit.vss), strict=True)
+    ]
 
 
 def _temperature(circuit: Circuit) -> float:

@@ -25,7 +25,8 @@ from imac_torch.conversion.layer_effects import LayerEffect, layer_effects
 from imac_torch.conversion.outputs import relative_error, software_activations
 from imac_torch.datasets.batches import labelled_batches
 from imac_torch.dc.ir_drop import cell_voltages
-from imac_torch.dc.network import eliminated
+from imac_torch.dc.layer import with_bias
+from imac_torch.dc.network import PortsDriven, eliminated
 from imac_torch.errors import DataError, SolverError
 from imac_torch.model.linear import IMACLinear
 from imac_torch.model.network import IMACNetwork, evaluating
@@ -81,7 +82,7 @@ class LayerAnalysis:
         circuit_weight_gain: Slope of those weights on the software weights: below 1 signals are
             attenuated.
         power: Mean W of ``inputs`` (sources of the first layer; neurons drive the others),
-            ``bias`` and ``neurons``.
+            ``bias``, ``neurons`` and the supplies of ``amplifiers`` that have some.
         area: m² by part; None where the model says nothing.
         swing: Mean V between the largest and smallest neuron input of a sample.
         map_note: Why there are no maps; empty where there are.
@@ -349,15 +350,22 @@ def _layer(
     spec, voltages = layer.matrix.crossbar(), solution.layers[index]
     prepared = eliminated(network.prepare().layers[index], layer.name)
     driven = voltages.inputs[solved]
-    lines = torch.cat([driven, prepared.vdd.expand(len(driven), 1)], dim=1)
-    currents = prepared.line_currents(driven[None])[0]
-    core = prepared.neuron.core.values(voltages.gates[solved], voltages.outputs[solved])
-    power = {
-        "inputs": float((lines * currents)[:, :-1].sum(1).mean()) if index == 0 else 0.0,
-        "bias": float((lines * currents)[:, -1].mean()),
-        "neurons": float((prepared.vdd * core.supply.sum(-1)).mean()),
-    }
+    lines = with_bias(driven, prepared.vdd)
     combined = voltages.combined[solved]
+    neurons = prepared.neuron.static_power(
+        prepared.vdd, voltages.gates[solved], voltages.outputs[solved]
+    )
+    beyond = None if prepared.network.feedback is None else prepared.limited(driven[None]).beyond
+    found = PortsDriven(driven[None], combined[None], None, prepared, beyond).power(
+        neurons.drawn[None], first=index == 0
+    )
+    power = {
+        "inputs": float(found.inputs.mean()),
+        "bias": float(found.bias.mean()),
+        "neurons": float(neurons.supply.mean()),
+    }
+    if layer.config.amplifier.quiescent_current is not None:
+        power["amplifiers"] = float(found.amplifier_supply.mean())
     errors = layer.matrix.weight_errors()
     maps, note = {}, ""
     try:

@@ -23,7 +23,8 @@ from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.analysis import Analysis, analyse
 from imac_torch.reports.charts import bars, heatmap, scatter
 from imac_torch.reports.model_report import ModelReport
-from imac_torch.reports.report import IDEAL, Report
+from imac_torch.reports.power import WORDS
+from imac_torch.reports.report import Report
 from imac_torch.reports.svg import quantity
 from imac_torch.reports.timing_section import NOTE, timing_section
 
@@ -126,7 +127,14 @@ def samples_csv(report: Report) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     header = ["sample", "label", "circuit", "software", "status", "iterations"]
     header += [f"output_{k}_V" for k in range(columns)]
-    header += ["power_inputs_W", "power_bias_W", "power_neurons_W", "energy_J"] if power else []
+    columns_of_power = {
+        name: part for name, part in (
+            ("inputs", power.inputs), ("bias", power.bias), ("neurons", power.neurons),
+            ("amplifiers", power.amplifier_supply),
+        ) if report.counted.counts(name) or name == "neurons"
+    } if power else {}  # fmt: skip
+    header += [f"power_{name}_W" for name in columns_of_power]
+    header += ["energy_J"] if power else []
     timed = _timed_columns(report)
     writer.writerow([*header, *timed])
     energy = report.energy
@@ -141,8 +149,7 @@ def samples_csv(report: Report) -> str:
             *outputs[index].tolist(),
         ]
         if power is not None and energy is not None:
-            parts = (power.inputs, power.bias, power.neurons, energy)
-            row += [float(part[index]) for part in parts]
+            row += [float(part[index]) for part in (*columns_of_power.values(), energy)]
         writer.writerow(
             [*row, *(float(c[index]) if index < len(c) else "" for c in timed.values())]
         )
@@ -283,20 +290,16 @@ def _accuracy(report: Report) -> dict[str, Any]:
 
 
 def _power(report: Report, analysis: Analysis | None) -> dict[str, Any]:
-    power = report.mean_power()
-    names = {
-        "inputs": "inputs", "bias": "bias lines", "neurons": "neurons",
-        "level_shift": "level shifts", "total": "total (inputs, bias, neurons)",
-    }  # fmt: skip
+    power, counted = report.mean_power(), report.counted
     rows = []
-    for name, text in names.items():
-        if name not in power:
-            continue
-        value = power[name]
-        energy = "not counted" if name == "level_shift" else quantity(value * report.period, "J")
-        rows.append({"name": text, "power": quantity(value, "W"), "energy": energy})
     if power:
-        rows.append({"name": "amplifiers", "power": IDEAL, "energy": IDEAL})
+        in_joules = {name: value * report.period for name, value in power.items()}
+        energies = dict(counted.by_source(in_joules, "J"))
+        for name, text in [*counted.by_source(power), ("total", quantity(power["total"], "W"))]:
+            energy = energies.get(name, quantity(in_joules["total"], "J"))
+            if name == WORDS["level_shift"]:
+                energy = "in no total"
+            rows.append({"name": name, "power": text, "energy": energy})
     chart: dict[str, dict[str, float]] = {}
     if analysis is not None:
         for layer in analysis.layers:
@@ -304,14 +307,19 @@ def _power(report: Report, analysis: Analysis | None) -> dict[str, Any]:
                 part: value for part, value in layer.power.items() if value > 0
             }
     elif power:
-        chart = {"network": {part: power[part] for part in ("inputs", "bias", "neurons")}}
+        chart = {"network": {
+            part: value for part, value in power.items()
+            if part in WORDS and part != "level_shift"
+        }}  # fmt: skip
     note = (
-        "The amplifiers are ideal: they have no supply, and what their outputs would deliver is no "
-        "power of a circuit. Level shifts are in no total."
+        "Ideal parts have no supply, and what they deliver is no power of a circuit. Level shifts "
+        "are in no total."
     )
     return {
         "power_chart": bars(chart, unit="W", label="power by layer and source") if chart else "",
         "power_rows": rows,
+        "part_rows": counted.by_part(),
+        "part_images": counted.images,
         "power_note": note if rows else "The engine gave no powers.",
     }
 

@@ -21,6 +21,7 @@ from imac_torch.base.tables import html_table, text_table
 from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
+from imac_torch.reports.power import Counted
 from imac_torch.reports.report import TENSORS, TEXT, saved_content, saved_text
 from imac_torch.reports.svg import quantity
 
@@ -61,16 +62,19 @@ class SegmentFigures:
         arrays: Physical arrays, copies included.
         error: Rms difference of its outputs from what software gives for the same inputs, relative
             to the rms of the software outputs about their mean. NaN: outputs do not vary.
-        power: W, mean while it is used, by part; ``total`` is inputs + bias + neurons. Empty where
-            the engine gives none.
-        energy: J per sample by part: ``arrays`` (power times ``timing.period``), ``drivers``,
-            ``converters``, ``sums`` in software.
+        power: W, mean while it is used, by source (:meth:`imac_torch.reports.power.Counted.mean`).
+            Empty where the engine gives none.
+        energy: J per sample by part: ``arrays`` (what inputs and vdd deliver into the lines, times
+            ``timing.period``), ``neurons``, ``amplifiers`` that are not ideal (what supplies
+            deliver), ``drivers``, ``converters``, ``sums`` in software.
         latency: s per sample, one use after the other in every copy.
-        area: m², of arrays and neurons and of its borders, by part.
+        area: m², by part: cells, switches, amplifiers and neurons as far as the model of areas has
+            them, and its borders.
         settling: What was measured in time (:class:`imac_torch.study.settling.Settling`), by name;
             empty: nothing.
         settled: s per sample like ``latency``, but with the longest measured settling time in the
             place of ``timing.period``. NaN: not measured.
+        counted: Where power goes, and which parts are ideal.
     """
 
     path: str
@@ -85,6 +89,7 @@ class SegmentFigures:
     area: Mapping[str, float]
     settling: Mapping[str, float] = field(default_factory=dict)
     settled: float = math.nan
+    counted: Counted = field(default_factory=Counted)
 
     def row(self) -> tuple[str, ...]:
         """Cells of the table under :data:`HEADINGS`."""
@@ -215,11 +220,20 @@ class ModelReport:
             rows.append((f"{self.score.name} of software", self._told(self.score.software)))
         if self.agreement is not None:
             rows.append(("agreement", _percent(self.agreement)))
+        ideal = dict.fromkeys(
+            part
+            for item in self.segments
+            for part in (
+                *(name for name in item.counted.ideal if " of " not in name),
+                *(f"{name} in {item.path}" for name in item.counted.ideal if " of " in name),
+            )
+        )
         energy = self.energy()
         total = energy.pop("total")
         parts = ", ".join(f"{key} {quantity(value, 'J')}" for key, value in energy.items() if value)
         rows += [
             ("energy per sample", quantity(total, "J") + (f" ({parts})" if parts else "")),
+            *([("ideal, not counted", ", ".join(ideal))] if ideal else []),
             ("latency per sample", f"{quantity(self.latency, 's')}, software not counted"),
             *self._timed(),
             ("area", f"{1e6 * self.area()['total']:.4g} mm²"),
@@ -342,6 +356,7 @@ def _segment(content: Mapping[str, Any]) -> SegmentFigures:
     never = math.inf if timed else math.nan
     values["settled"] = _number(values.get("settled"), never)
     values["settling"] = {name: _number(value, math.inf) for name, value in timed.items()}
+    values["counted"] = Counted.read(values.get("counted"))
     return SegmentFigures(**values)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from torch import Tensor
 
 from imac_torch.base.files import (
@@ -26,6 +27,7 @@ from imac_torch.base.tables import html_table, text_table
 from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
+from imac_torch.reports.power import Counted
 from imac_torch.reports.svg import quantity
 from imac_torch.reports.timing import (
     NOT_MEASURED,
@@ -40,11 +42,6 @@ from imac_torch.transient.inference_report import InferenceReport
 
 FORMAT = 1
 """Version of saved reports."""
-ARTEFACT: Final = "amplifiers_artefact"
-"""What ideal amplifiers deliver, in figures and files: outputs tied through a milliohm fight each
-other with kilowatts, which no circuit has."""
-IDEAL: Final = "ideal, not counted"
-"""What tables and pages say instead."""
 TEXT: Final = "report.json"
 TENSORS: Final = "report.safetensors"
 
@@ -58,14 +55,6 @@ def environment() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def mean_power(power: Power, solved: Tensor) -> dict[str, float]:
-    """W by part, averaged over solved samples; ``total`` is inputs + bias + neurons."""
-    names = [part.name for part in fields(Power)]
-    means = {name: float(getattr(power, name)[solved].mean()) for name in names}
-    means[ARTEFACT] = means.pop("amplifiers")
-    return {"total": float(power.total[solved].mean()), **means}
 
 
 def saved_text(directory: Path) -> Any:  # noqa: ANN401 - whatever JSON holds
@@ -130,6 +119,7 @@ class Report:
         noise: V rms that was drawn for every image at the inputs of each layer's neurons, and at
             the outputs besides; None: there was none.
         stopped: What ended the run before all samples were done; empty where nothing did.
+        counted: What borders take, where power goes, and which parts are ideal.
     """
 
     labels: Tensor
@@ -146,6 +136,7 @@ class Report:
     timing: InferenceReport | None = None
     noise: dict[str, float] | None = None
     stopped: str = ""
+    counted: Counted = field(default_factory=Counted)
 
     @property
     def solved(self) -> Tensor:
@@ -182,24 +173,22 @@ class Report:
         return self.solution.outputs
 
     def mean_power(self) -> dict[str, float]:
-        """W, averaged over solved samples, by part; ``total`` is inputs + bias + neurons.
+        """W, averaged over solved samples, by source; see :meth:`Counted.mean`.
 
-        Parts that an engine does not measure are NaN. What ideal amplifiers deliver is no power of
-        a circuit, and is called :data:`ARTEFACT`.
+        What an engine does not measure is NaN. What ideal amplifiers deliver is no power of a
+        circuit, and is called ``amplifiers_artefact``.
         """
         power = self.solution.power
-        if power is None:
-            return {}
-        return mean_power(power, self.solved)
+        return {} if power is None else self.counted.mean(power, self.solved, self.period)
 
     @property
     def energy(self) -> Tensor | None:
-        """(B,) J per inference: settled power times the period; None without powers.
+        """(B,) J per inference: settled power times the period, and borders; None without powers.
 
         ``timing.energy`` is the measured one, with what the change of inputs costs.
         """
         power = self.solution.power
-        return None if power is None else power.total * self.period
+        return None if power is None else power.total * self.period + self.counted.border_energy
 
     def figures(self) -> dict[str, Any]:
         """The scalar results."""
@@ -211,6 +200,8 @@ class Report:
             "reference_accuracy": self.reference_accuracy,
             "agreement": self.agreement,
             "mean_power": self.mean_power(),
+            "power_by_part": dict(self.counted.parts),
+            "ideal": list(self.counted.ideal),
             "mean_energy": None if energy is None else float(energy[self.solved].mean()),
             "period": self.period,
             "largest_residual": float(self.solution.residual[self.solved].max()),
@@ -240,11 +231,12 @@ class Report:
         if self.reference is not None:
             rows.append(("accuracy of software", f"{100 * (self.reference_accuracy or 0):.2f} %"))
             rows.append(("agreement", f"{100 * (self.agreement or 0):.2f} %"))
-        for name, value in figures["mean_power"].items():
-            if name == ARTEFACT:
-                rows.append(("power, amplifiers", IDEAL))
-            elif not math.isnan(value):  # measured
-                rows.append((f"power, {name.replace('_', ' ')}", quantity(value, "W")))
+        if power := figures["mean_power"]:
+            rows.append(("power, total", quantity(power["total"], "W")))
+            rows += [(f"power, {name}", text) for name, text in self.counted.by_source(power)]
+        if parts := self.counted.by_part():
+            title = f"where it goes ({self.counted.images} images)"
+            rows.append((title, ", ".join(f"{name} {text}" for name, text in parts)))
         if figures["mean_energy"] is not None:
             energy, period = quantity(figures["mean_energy"], "J"), quantity(self.period, "s")
             text = f"{energy} at {period} per sample"
@@ -297,6 +289,7 @@ class Report:
             "seconds": self.seconds,
             "stopped": self.stopped,
             "noise": self.noise,
+            "counted": asdict(self.counted),
             "period": self.period,
             "layers": [asdict(record) for record in self.layers],
             "config": self.config.to_dict(),
@@ -373,7 +366,10 @@ class Report:
     def _read(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Report:
         power = None
         if "power.inputs" in tensors:
-            power = Power(*(tensors[f"power.{part.name}"] for part in fields(Power)))
+            nothing = torch.zeros_like(tensors["power.inputs"])  # of files of earlier versions
+            power = Power(*(
+                tensors.get(f"power.{part.name}", nothing) for part in fields(Power)
+            ))
         solution = Solution(
             tensors["outputs"],
             (),
@@ -396,6 +392,7 @@ class Report:
             seconds=content["seconds"],
             stopped=content.get("stopped", ""),
             noise=_numbers(content.get("noise")),
+            counted=Counted.read(content.get("counted")),
             timing=read_timing(content["timing"], tensors) if content.get("timing") else None,
         )
 

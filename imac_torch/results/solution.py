@@ -38,8 +38,10 @@ class BySource:
         bias: By vdd into the bias lines.
         neurons: By vdd into the neurons.
         level_shift: By the level-shift sources.
-        amplifiers: By the amplifiers' ideal outputs. With partitions tied together through
-            1 mΩ this is an artefact of ideal sources fighting each other, not a prediction.
+        amplifiers: By the amplifiers' outputs. With ideal ones tied together through 1 mΩ this
+            is an artefact of sources fighting each other, not a prediction.
+        amplifier_supply: By vdd and vss into the amplifiers that have supplies
+            (``amplifier.quiescent_current``); 0 of ideal ones.
     """
 
     inputs: Tensor
@@ -47,21 +49,43 @@ class BySource:
     neurons: Tensor
     level_shift: Tensor
     amplifiers: Tensor
+    amplifier_supply: Tensor
 
     @property
     def supply(self) -> Tensor:
-        """By vdd: bias lines and neurons."""
+        """By vdd into bias lines and neurons."""
         return self.bias + self.neurons
 
     @property
     def total(self) -> Tensor:
-        """Inputs and vdd: what HSPICE's POWER counts, controlled sources left out."""
-        return self.inputs + self.bias + self.neurons
+        """Inputs and supplies: with ideal amplifiers what HSPICE's POWER counts."""
+        return self.inputs + self.bias + self.neurons + self.amplifier_supply
 
 
 @dataclass(frozen=True)
 class Power(BySource):
     """Power delivered by each kind of source; (..., B) W. Its parts: :class:`BySource`."""
+
+
+@dataclass(frozen=True)
+class Dissipation:
+    """Power by where it becomes heat, in every layer; (..., B, L) W.
+
+    Together they are what the sources deliver: inputs, vdd, level shifts, the supplies of
+    amplifiers or (of ideal ones) their outputs, and ideal sums.
+
+    Attributes:
+        cells: In cells and wires.
+        amplifiers: In read-outs: amplifiers, their resistors, those in which outputs meet. Ideal
+            amplifiers take nothing, and what their outputs deliver is no power of a circuit.
+        neurons: In neurons.
+        sums: Not heat, but what ideal sums deliver to neurons.
+    """
+
+    cells: Tensor
+    amplifiers: Tensor
+    neurons: Tensor
+    sums: Tensor
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ class SpiceSolution:
         solution: Outputs and powers in the order of the inputs. ``layers`` is empty, ``residual``
             is NaN and ``iterations`` is 0: simulators do not give them. Powers of a transient are
             averages over each period without its transition. ``power.level_shift`` and
-            ``power.amplifiers`` are NaN: sources inside sub-circuits are not measured.
+            ``power.amplifiers`` are NaN: sources inside sub-circuits are not measured. Supplies of
+            amplifiers are.
         latency: Of every image, its L is 1: until outputs stay near their values at the end of
             the period. The decision latency needs waveforms, without which it is NaN.
         energy: (B, 1) J by part over the period; level shifts and amplifiers are NaN.
@@ -192,11 +193,13 @@ def _solution(
     outputs = torch.cat([part.outputs for part in parts])
     finished = torch.isfinite(outputs).all(dim=1)
     nowhere = torch.full((run.images,), torch.nan, dtype=torch.float64, device="cpu")
-    inputs, supply, neurons = torch.cat([part.power for part in parts]).unbind(dim=1)
+    inputs, supply, neurons, amplifiers = torch.cat([part.power for part in parts]).unbind(dim=1)
     solution = Solution(
         outputs=torch.where(finished[:, None], outputs, torch.nan),
         layers=(),
-        power=Power(inputs, supply - neurons, neurons, nowhere, nowhere.clone()),
+        power=Power(
+            inputs, supply - neurons, neurons, nowhere, nowhere.clone(), amplifiers
+        ),
         status=torch.where(finished, int(Status.CONVERGED), int(Status.FAILED)),
         residual=nowhere.clone(),
         iterations=torch.zeros(run.images, dtype=torch.int64, device="cpu"),
@@ -232,10 +235,10 @@ def _latency(parts: Sequence[TransientValues], fraction: float) -> Latency:
 
 
 def _energy(sources: Tensor) -> Energy:
-    """(B, 3) J of inputs, vdd and its part for neurons."""
-    inputs, supply, neurons = sources[:, None].unbind(dim=2)
+    """(B, 4) J of inputs, vdd, its part for neurons, and the amplifiers' supplies."""
+    inputs, supply, neurons, amplifiers = sources[:, None].unbind(dim=2)
     nowhere = torch.full_like(inputs, torch.nan)
-    return Energy(inputs, supply - neurons, neurons, nowhere, nowhere.clone())
+    return Energy(inputs, supply - neurons, neurons, nowhere, nowhere.clone(), amplifiers)
 
 
 def _read_or_fail(

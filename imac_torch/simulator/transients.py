@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.errors import SimulatorError
-from imac_torch.netlist.measures import EDGES, SOURCES
+from imac_torch.netlist.layer import AMPLIFIER_SUPPLIES
+from imac_torch.netlist.measures import AMPLIFIERS, EDGES, SOURCES
 from imac_torch.netlist.writer import BatchDeck
 from imac_torch.results.latency import decision_time, settling_time
 from imac_torch.results.waveform import Waveforms, integral, sample
@@ -35,7 +36,8 @@ _ROUNDING: Final = 1e-9
 class TransientValues:
     """One netlist; b images, M outputs; NaN where there is nothing.
 
-    Powers and energies by source: (b, 3) of inputs, vdd, and of vdd's part for neurons.
+    Powers and energies by source: (b, 4) of inputs, vdd, of vdd's part for neurons, and of the
+    amplifiers' supplies, 0 where these have none.
 
     Attributes:
         outputs: (b, M) V, at the ends of periods.
@@ -60,7 +62,7 @@ class TransientValues:
         def holes(*width: int) -> Tensor:
             return torch.full((deck.images, *width), torch.nan, dtype=torch.float64, device="cpu")
 
-        outputs, sources = len(deck.output_nodes), len(SOURCES)
+        outputs, sources = len(deck.output_nodes), len(SOURCES) + 1
         return cls(
             holes(outputs), holes(sources), holes(sources), holes(sources), holes(outputs), holes()
         )
@@ -79,8 +81,11 @@ def from_waveforms(
     values = TransientValues.empty(deck)
     kept, time = _times(data)
     outputs = _stack(data, [f"v({node})" for node in deck.output_nodes], kept)
-    has_power = all(f"p_{name}" in data for name in SOURCES)
-    powers = _stack(data, [f"p_{name}" for name in SOURCES], kept) if has_power else None
+    has_power = all(f"p_{name}" in data for name in deck.sources)
+    powers = None
+    if has_power:
+        powers = _stack(data, [f"p_{name}" for name in deck.sources], kept)
+        powers = powers if deck.rails else torch.nn.functional.pad(powers, (0, 1))
     transition = deck.circuit.timing.transition
     fraction, resolution = deck.settings.fraction, deck.settings.resolution
     for k, start, end in _finished(deck, time):
@@ -130,7 +135,7 @@ def _points(deck: BatchDeck, outputs: FloatArray, power: FloatArray) -> Transien
 def _points_of_files(
     deck: BatchDeck, data: Mapping[str, FloatArray]
 ) -> tuple[FloatArray, FloatArray]:
-    """Operating points of ngspice: one entry per image in every array. (b, M) V, (b, 3) W."""
+    """Operating points of ngspice: one entry per image in every array. (b, M) V, (b, 4) W."""
     outputs = np.stack([data[f"v({node})"] for node in deck.output_nodes], axis=1)
     if len(outputs) != deck.images:
         raise SimulatorError(f"it holds {len(outputs)} operating points, not {deck.images}")
@@ -140,11 +145,15 @@ def _points_of_files(
     )
     supply = -data["v(vdd)"] * data["i(vdd)"]
     neurons = data["v(vdd)"] * data["i(vneurons)"]
-    return outputs, np.stack([inputs, supply, neurons], axis=1)
+    amplifiers = np.zeros(deck.images)
+    if deck.rails:
+        for node in AMPLIFIER_SUPPLIES:
+            amplifiers = amplifiers - data[f"v({node})"] * data[f"i({node})"]
+    return outputs, np.stack([inputs, supply, neurons, amplifiers], axis=1)
 
 
 def _points_of_measures(deck: BatchDeck, result: SimulationResult) -> tuple[FloatArray, FloatArray]:
-    """Operating points of HSPICE. (b, M) V, (b, 3) W."""
+    """Operating points of HSPICE. (b, M) V, (b, 4) W."""
 
     def column(name: str) -> FloatArray:
         keys = [f"{name}[{k}]" for k in range(deck.images)]
@@ -152,9 +161,10 @@ def _points_of_measures(deck: BatchDeck, result: SimulationResult) -> tuple[Floa
 
     chunks = len(deck.input_power_terms())
     inputs = np.sum([column(f"p_inputs{c}") for c in range(chunks)], axis=0)
+    amplifiers = column(f"p_{AMPLIFIERS}") if deck.rails else np.zeros(deck.images)
     return (
         np.stack([column(node) for node in deck.output_nodes], axis=1),
-        np.stack([inputs, column("p_supply"), column("p_neurons")], axis=1),
+        np.stack([inputs, *(column(f"p_{name}") for name in SOURCES[1:]), amplifiers], axis=1),
     )
 
 
@@ -167,7 +177,8 @@ def _measured(deck: BatchDeck, result: SimulationResult) -> TransientValues:
 
     def by_source(kind: str) -> Tensor:
         inputs = [[read(f"{kind}_inputs{c}_{k}") for c in chunks] for k in images]
-        rest = [[read(f"{kind}_{name}_{k}") for name in SOURCES[1:]] for k in images]
+        rest = [[read(f"{kind}_{name}_{k}") for name in deck.sources[1:]] for k in images]
+        rest = rest if deck.rails else [[*row, 0.0] for row in rest]
         parts = [_matrix(inputs).sum(dim=1, keepdim=True), _matrix(rest)]
         return torch.cat(parts, dim=1)
 

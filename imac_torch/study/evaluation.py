@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from imac_torch.model.network import Chain, IMACNetwork, evaluating
 from imac_torch.noise.sampling import NoiseDraws
 from imac_torch.numeric.modes import lasting
 from imac_torch.reports.model_report import ModelReport
+from imac_torch.reports.power import SEEN, Counted
 from imac_torch.reports.report import Report, environment
 from imac_torch.results.solution import Solution, Status, combine, concatenate
 from imac_torch.study.interruption import keeping
@@ -36,14 +37,16 @@ class _Collected:
     predictions: list[Tensor]
     reference: list[Tensor]
     labels: list[Tensor]
+    rows: list[Tensor] = field(default_factory=list)
 
     def common(self) -> _Collected:
         """Batches of which everything is there."""
         count = min(len(self.solutions), len(self.predictions), len(self.labels))
         reference = self.reference[:count] if len(self.reference) >= count else []
         return _Collected(
-            self.solutions[:count], self.predictions[:count], reference, self.labels[:count]
-        )
+            self.solutions[:count], self.predictions[:count], reference, self.labels[:count],
+            self.rows,
+        )  # fmt: skip
 
 
 def evaluate(
@@ -195,6 +198,8 @@ def evaluate_circuit(
                 found = chosen(_scores(reference, batch), network.threshold)
                 collected.reference.append(found.cpu())
             collected.solutions.append(_without_layers(solution))
+            if isinstance(bound, BoundNative) and sum(map(len, collected.rows)) < SEEN:
+                collected.rows.append(voltages.detach()[:SEEN])
             collected.predictions.append(network.answers(solution.outputs).cpu())
             collected.labels.append(labels.cpu())
             if run is None:
@@ -317,4 +322,7 @@ def _report(
         seed=seed,
         seconds=time.perf_counter() - started,
         timing=timed,
+        counted=Counted.of(
+            network.segment, torch.cat(collected.rows) if collected.rows else None
+        ),
     )

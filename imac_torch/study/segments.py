@@ -17,7 +17,7 @@ from imac_torch.model.walk import ROWS, Drawn, places
 from imac_torch.numeric.modes import lasting
 from imac_torch.reports.area import Area, AreaModel, area_model, layer_area, layer_shape
 from imac_torch.reports.model_report import SegmentFigures
-from imac_torch.reports.report import mean_power
+from imac_torch.reports.power import Counted
 from imac_torch.study.settling import settling
 from imac_torch.transient.options import TimingOptions
 
@@ -175,11 +175,18 @@ class Watch:
     def _figures(self, path: str, segment: Segment, model: AreaModel) -> SegmentFigures:
         traffic, layers = self.traffic[path], list(segment.analog_layers())
         uses, copies = traffic.uses / self.samples, layers[0].config.crossbar.copies
-        power, passes = _power(segment, traffic.drawn.rows)
+        counted = Counted.of(segment, segment.voltages(traffic.drawn.rows))
+        power, passes = _power(segment, counted, traffic.drawn.rows)
         shapes = [layer_shape(layer) for layer in layers]
         arrays = Area.sum([layer_area(shape, model) for shape in shapes])
-        costs = segment.border_costs
-        spent = power.get("total", math.nan) * segment.pace.period * passes
+        costs, period = segment.border_costs, segment.pace.period * passes
+        found = {name: power.get(name, math.nan) for name in ("inputs", "bias", "neurons")}
+        spent = {
+            "arrays": (found["inputs"] + found["bias"]) * period,
+            "neurons": found["neurons"] * period,
+        }
+        if counted.counts("amplifiers"):
+            spent["amplifiers"] = power.get("amplifiers", math.nan) * period
         return SegmentFigures(
             path=path,
             layers=tuple(layer.name for layer in layers),
@@ -189,26 +196,30 @@ class Watch:
             error=traffic.error,
             power=power,
             energy={
-                "arrays": uses * spent,
+                **{name: uses * value for name, value in spent.items()},
                 "drivers": uses * costs.driver_energy,
                 "converters": uses * costs.converter_energy,
                 "sums": uses * costs.addition_energy,
             },
             latency=sum(costs.latency(call, copies) for call in traffic.calls),
             area={
-                "arrays": arrays.total,
+                **{name: value for name, value in arrays.parts().items() if value is not None},
                 "drivers": copies * costs.driver_area,
                 "converters": copies * costs.converter_area,
             },
+            counted=counted,
         )
 
 
-def _power(segment: Segment, rows: Tensor) -> tuple[dict[str, float], float]:
-    """Mean power (W) by part while vectors are at the inputs, and passes of the driver."""
+def _power(
+    segment: Segment, counted: Counted, rows: Tensor
+) -> tuple[dict[str, float], float]:
+    """Mean power (W) by source while vectors are at the inputs, and passes of the driver."""
     solution = segment.solve(rows)
     if solution.power is None:
         return {}, 1.0
-    return mean_power(solution.power, solution.converged), len(solution.status) / len(rows)
+    means = counted.mean(solution.power, solution.converged, segment.pace.period)
+    return means, len(solution.status) / len(rows)
 
 
 def critical_path(model: nn.Module, latency: Mapping[str, float]) -> float:

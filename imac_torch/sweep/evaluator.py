@@ -60,6 +60,9 @@ METRICS: Final = (
 )
 """Metrics of every point; powers where the engine tells them."""
 
+PHYSICAL: Final = ("power_amplifiers", "power_drivers", "power_converters", "power_sums")
+"""Metrics of parts that are not ideal, where there are such."""
+
 TIMING_METRICS: Final = (
     "latency",
     "latency_worst",
@@ -102,7 +105,8 @@ class NetworkEvaluator:
     """Convert a model at a point's configuration and seed, and run data through it.
 
     Metrics: ``accuracy``, ``reference_accuracy``, ``agreement``, ``samples``, ``failures``,
-    ``power`` and its parts (W), ``energy`` (J), ``period`` (s), ``area`` (m²), ``residual`` (A).
+    ``power`` and its parts (W; those of :data:`PHYSICAL` where they are not ideal), ``energy``
+    (J), ``period`` (s), ``area`` (m²), ``residual`` (A).
     With ``timing`` also :data:`TIMING_METRICS`: ``latency`` (median), ``latency_worst``,
     ``decision_latency`` (worst), ``safe_period`` (s), ``unsettled`` (share of samples at the end
     of the period), ``energy_measured`` and ``energy_switching`` (J, means).
@@ -346,7 +350,10 @@ class _NetworkBench:
         }
         if power:
             metrics["power"] = power["total"]
-            metrics.update({f"power_{name}": power[name] for name in ("inputs", "bias", "neurons")})
+            metrics.update({
+                name: power[name.removeprefix("power_")] for name in (*METRICS, *PHYSICAL)
+                if name.removeprefix("power_") in power
+            })  # fmt: skip
             metrics["energy"] = power["total"] * period
         if report.timing is not None:
             metrics.update(_timing_metrics(report))

@@ -10,12 +10,14 @@ from imac_torch.reports.charts import parallel_coordinates, scatter
 from imac_torch.reports.html_report import template_environment
 from imac_torch.reports.report import environment
 from imac_torch.reports.svg import quantity
+from imac_torch.sweep.evaluator import PHYSICAL
 from imac_torch.sweep.store import SweepTable
 
 __all__ = ["render_sweep"]
 
 UNITS: Final = {
-    "power": "W", "power_inputs": "W", "power_bias": "W", "power_neurons": "W", "energy": "J",
+    "power": "W", "power_inputs": "W", "power_bias": "W", "power_neurons": "W",
+    **dict.fromkeys(PHYSICAL, "W"), "energy": "J",
     "period": "s", "residual": "A", "latency": "s", "latency_worst": "s", "decision_latency": "s",
     "safe_period": "s", "energy_measured": "J", "energy_switching": "J",
 }  # fmt: skip

@@ -52,7 +52,7 @@ class Earlier(NamedTuple):
 
     Attributes:
         neurons: Of every layer.
-        power: (5, B) W, see :class:`imac_torch.transient.power.Powers`.
+        power: (6, B) W, see :class:`imac_torch.transient.power.Powers`.
         length: s, from there to the present.
         slopes: Of every layer, see :func:`imac_torch.transient.kinks.slopes`.
     """
@@ -303,9 +303,9 @@ def power_errors(
 
     Args:
         step: s.
-        powers: (5, B) W at the three points; NaN where not computed.
+        powers: (6, B) W at the three points; NaN where not computed.
         earlier: At the stage before.
-        largest: (5, B) W, of every power so far.
+        largest: (6, B) W, of every power so far.
     """
     points = Points(
         *powers,

@@ -195,7 +195,7 @@ def _period(
     period: int,
     forecast: Forecast,
 ) -> Tensor:
-    """Integrate one period; (5, B) J."""
+    """Integrate one period; (6, B) J."""
     control, start = options.control, period * timing.period
     longest = timing.period / 10 if control.largest is None else control.largest
     two_stages = control.method == "tr-bdf2"

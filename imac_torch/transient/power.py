@@ -16,7 +16,7 @@ from imac_torch.transient.state import NeuronState, present, with_bias
 
 
 class Powers(NamedTuple):
-    """Powers at one time; (5, B) each: inputs, bias, neurons, level shift, amplifiers.
+    """Powers at one time; (6, B) each: parts of :class:`imac_torch.results.solution.BySource`.
 
     Attributes:
         total: W; amplifiers are NaN where not asked for.
@@ -73,9 +73,10 @@ def source_powers(
             )  # fmt: skip
     if not amplifiers:
         delivered = torch.full_like(bias, torch.nan)
-    moving = torch.stack([nothing, nothing, *charging, nothing])
-    resting = torch.stack([point.inputs, bias, supply, shifts, delivered])
-    return Powers(resting + moving, moving, torch.stack([nothing, nothing, *stored, nothing]))
+    moving = torch.stack([nothing, nothing, *charging, nothing, nothing])
+    resting = torch.stack([point.inputs, bias, supply, shifts, delivered, nothing])
+    kept = torch.stack([nothing, nothing, *stored, nothing, nothing])
+    return Powers(resting + moving, moving, kept)
 
 
 def line_ends(

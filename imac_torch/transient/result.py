@@ -66,9 +66,9 @@ class Recorder:
         every_layer: Whether to keep the outputs of all layers, or of the last one only.
         times: s.
         layers: (B, M) V of every layer that is kept, per time.
-        powers: (5, B) W, per time: inputs, bias, neurons, level shift, amplifiers.
+        powers: (6, B) W, per time; parts of :class:`imac_torch.results.solution.BySource`.
         periods: Indices of times at which periods begin and end.
-        energies: (5, B) J per period.
+        energies: (6, B) J per period.
         steps: Accepted.
         rejected: Rejected.
     """
@@ -88,7 +88,7 @@ class Recorder:
         Args:
             time: s.
             outputs: (B, M) V of every layer.
-            power: (5, B) W.
+            power: (6, B) W.
         """
         kept = list(outputs) if self.every_layer else [outputs[-1]]
         if not self.layers:
@@ -99,7 +99,7 @@ class Recorder:
         self.powers.append(power)
 
     def close_period(self, energy: Tensor) -> None:
-        """The last time point ends a period that took ``energy`` (5, B) J."""
+        """The last time point ends a period that took ``energy`` (6, B) J."""
         self.periods.append(len(self.times) - 1)
         self.energies.append(energy)
 
@@ -113,7 +113,7 @@ class Recorder:
     ) -> TransientResult:
         """Everything as tensors."""
         device = status.device
-        power = torch.stack(self.powers)  # (T, 5, B)
+        power = torch.stack(self.powers)  # (T, 6, B)
         energy = torch.stack(self.energies, dim=-1)  # (5, B, L)
         ends = torch.tensor(self.periods, dtype=torch.int64, device=device)
         static = power[ends[1:]].permute(1, 2, 0) * timing.period

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
+from dataclasses import fields
 from typing import Final, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from imac_torch.dc.network import solve_dc
 from imac_torch.dc.newton import NewtonOptions
-from imac_torch.results.solution import Status
+from imac_torch.results.solution import Power, Status
 from imac_torch.transient.accuracy import (
     LEFT,
     LEFT_BEHIND,
@@ -185,10 +186,9 @@ class Stepper:
         after = self.sequence.ends(period)[1]
         goal = solve_dc([layer.static for layer in self.layers], after).power
         if goal is not None:
-            kinds = (goal.inputs, goal.bias, goal.neurons, goal.level_shift, goal.amplifiers)
             # Where that has no solution, what has been seen so far has to do.
-            reached = torch.stack(kinds).abs().nan_to_num(nan=0.0)
-            self.largest = torch.maximum(self.largest, reached)
+            reached = torch.stack([getattr(goal, part.name) for part in fields(Power)]).abs()
+            self.largest = torch.maximum(self.largest, reached.nan_to_num(nan=0.0))
 
     def corner(self) -> None:
         """The inputs have a corner here: what was before it says nothing of what follows."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor
 
 from imac_torch.base.units import BOLTZMANN
 from imac_torch.errors import NetlistError
+from imac_torch.periphery.activations import Bounded
 from imac_torch.periphery.neuron.base import COMMON_FIELDS, NeuronKind, NeuronSpec
 from imac_torch.periphery.neuron.core import (
     CPU,
@@ -22,22 +24,30 @@ from imac_torch.periphery.neuron.core import (
     NoiseCurrents,
 )
 
+_HEAD: Final = re.compile(r"^(\.subckt .* rout=\S+)(.*)$", re.MULTILINE)
+_ENDING: Final = re.compile(r"^(\.ends.*)$", re.MULTILINE)
+_OUTPUT: Final = re.compile(r"^Rout f out ", re.MULTILINE)
+
 
 @dataclass(frozen=True)
 class BehaviouralCore:
-    """An ideal shape ``f(gate)`` behind an output resistance; draws nothing from gate and vdd.
+    """An ideal shape ``f(gate)`` behind an output resistance; draws nothing from the gate.
 
     Attributes:
         curve: Gate voltage (V), vdd and slope to ``f`` (V) and its derivative.
         vdd: V, 0-dimensional.
         slope: 1/V, 0-dimensional; not every shape has one.
         output_resistance: Ω, 0-dimensional, > 0.
+        quiescent: A, from every supply without an output current; None: it has none.
+        signed: Whether a second supply at -vdd takes the currents into outputs.
     """
 
     curve: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
     vdd: Tensor
     slope: Tensor
     output_resistance: Tensor
+    quiescent: float | None = None
+    signed: bool = False
 
     def shape(self, gate: Tensor) -> tuple[Tensor, Tensor]:
         """``f`` and its derivative."""
@@ -58,9 +68,14 @@ class BehaviouralCore:
         )
 
     def values(self, gate: Tensor, output: Tensor) -> CoreValues:
-        """See :class:`Core`; vdd gives nothing: the source of the shape is ideal."""
-        zero = torch.zeros_like(gate + output)
-        return CoreValues((self.shape(gate)[0] - output) / self.output_resistance, zero, zero)
+        """See :class:`Core`; what a supply at -vdd takes counts as a current from vdd."""
+        current = (self.shape(gate)[0] - output) / self.output_resistance
+        zero = torch.zeros_like(current)
+        if self.quiescent is None:
+            return CoreValues(current, zero, zero)
+        if self.signed:
+            return CoreValues(current, zero, 2.0 * self.quiescent + current.abs())
+        return CoreValues(current, zero, self.quiescent + current.clamp(min=0.0))
 
     def inside(self, gate: Tensor, output: Tensor) -> Tensor:
         """See :class:`Core`: everywhere."""
@@ -74,7 +89,7 @@ class BehaviouralCore:
 class BehaviouralNeuron(NeuronKind):
     """An ideal shape behind ``neuron.output_resistance``, without resistors and charges."""
 
-    reads = COMMON_FIELDS | {"output_resistance"}
+    reads = COMMON_FIELDS | {"output_resistance", "quiescent_current"}
     ideal = True
     cut: ClassVar[tuple[float, float] | None] = None
     """Where the shape is the gate's voltage within limits: these, times vdd."""
@@ -95,10 +110,21 @@ class BehaviouralNeuron(NeuronKind):
     def core(self, spec: NeuronSpec, *, device: torch.device = CPU) -> Core:
         """See :class:`NeuronKind`."""
         values = (spec.vdd, spec.options.slope, spec.options.output_resistance)
-        return BehaviouralCore(
-            self.curve,
-            *(torch.tensor(value, dtype=torch.float64, device=device) for value in values),
+        vdd, slope, resistance = (
+            torch.tensor(value, dtype=torch.float64, device=device) for value in values
         )
+        current = self.quiescent(spec)
+        return BehaviouralCore(self.curve, vdd, slope, resistance, current, self.signed)
+
+    def quiescent(self, spec: NeuronSpec) -> float | None:
+        """A from its supplies; None: it has none, as where there is no circuit."""
+        return spec.options.quiescent_current if "quiescent_current" in self.reads else None
+
+    @property
+    def signed(self) -> bool:
+        """Whether outputs are of both signs."""
+        low = self.activation.low if isinstance(self.activation, Bounded) else 0.0
+        return low < 0.0 or (self.cut is not None and self.cut[0] < 0.0)
 
     def noise(self, spec: NeuronSpec, gates: Tensor, outputs: Tensor) -> NoiseCurrents:
         """See :class:`NeuronKind`: its output resistance; the shape is ideal."""
@@ -113,4 +139,28 @@ class BehaviouralNeuron(NeuronKind):
                 f"the behavioural neuron {self.name!r} has no input or feedback resistor, got "
                 f"{spec.input_resistance} and {spec.feedback_resistance} Ω"
             )
-        return super().subcircuit(spec)
+        text = super().subcircuit(spec)
+        return text if self.quiescent(spec) is None else self._supplied(text)
+
+    def arguments(self, spec: NeuronSpec) -> dict[str, float]:
+        """See :class:`NeuronKind`."""
+        current = self.quiescent(spec)
+        return super().arguments(spec) | ({} if current is None else {"iq": current})
+
+    def _supplied(self, text: str) -> str:
+        """A sub-circuit that also draws from vdd what :class:`BehaviouralCore` says.
+
+        Raises:
+            NetlistError: The text is not made like the package's.
+        """
+        drawn = "2*iq+abs(v(f,out))/rout" if self.signed else "iq+max(v(f,out),0)/rout"
+        supply = f"Gsupply vdd 0 cur='{drawn}'"
+        made, count = _ENDING.subn(rf"{supply}\n\1", text)
+        made, heads = _HEAD.subn(r"\1 iq=0\2", made)
+        if (count, heads) != (1, 1) or _OUTPUT.search(text) is None:
+            raise NetlistError(
+                f"the sub-circuit of the neuron {self.name!r} cannot be given a supply: "
+                "neuron.quiescent_current needs one .subckt whose output resistor is "
+                "'Rout f out'; leave it at its default"
+            )
+        return made

@@ -18,6 +18,7 @@ class IdentityNeuron(BehaviouralNeuron):
     name = "identity"
     activation = IDENTITY
     cut = (-math.inf, math.inf)
+    reads = BehaviouralNeuron.reads - {"quiescent_current"}
     layout = NeuronLayout(transistors=0, cells=0)
 
     def curve(self, gate: Tensor, vdd: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:

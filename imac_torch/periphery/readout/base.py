@@ -14,7 +14,12 @@ from imac_torch.config import Config
 from imac_torch.errors import CircuitError
 from imac_torch.mapping.divider import RowDivider
 from imac_torch.periphery.readout.combination import Combination
-from imac_torch.periphery.readout.opamp import Imperfections, OpAmp, PassiveLoads
+from imac_torch.periphery.readout.opamp import (
+    Imperfections,
+    OpAmp,
+    PassiveLoads,
+    Rails,
+)
 
 NO_RAIL: Final = 1e12
 """V in netlists, what nothing reaches."""
@@ -168,6 +173,63 @@ class ReadOut(ABC):
             for output, item in zip(outputs.unbind(-1), self.amplifiers, strict=True)
         )
 
+    def absorbed(
+        self, positive: Tensor, negative: Tensor, outputs: Tensor | None = None
+    ) -> Tensor:
+        """(...,) W that lines deliver to the read-out at their ends.
+
+        Args:
+            positive: (...,) V of the I+ end.
+            negative: (...,) V of the I- end.
+            outputs: (..., n) V of amplifiers that are not ideal; None: they are.
+        """
+        loads = PassiveLoads(self.positive_load, self.negative_load, self.coupling)
+        if outputs is not None:
+            loads = self.passive_loads()
+        from_plus = positive / loads.positive_load
+        from_minus = (negative - loads.coupling * positive) / loads.negative_load
+        if outputs is not None:
+            for output, item in zip(outputs.unbind(-1), self.amplifiers, strict=True):
+                from_plus = from_plus - item.to_positive * output
+                from_minus = from_minus - item.to_negative * output
+        return positive * from_plus + negative * from_minus
+
+    @property
+    def rails(self) -> Rails | None:
+        """Supplies of its amplifiers; None: they are ideal."""
+        return None if self.imperfections is None else self.imperfections.rails
+
+    @property
+    def drives(self) -> bool:
+        """Whether its only amplifier's output is the read-out's: it delivers what goes on, too.
+
+        What combines several amplifiers, or buffers a pole, takes that from the same supplies,
+        without a quiescent current of its own.
+        """
+        return len(self.amplifiers) == 1 and self.pole is None
+
+    def supplied(
+        self, outputs: Tensor, positive: Tensor, negative: Tensor, onward: Tensor
+    ) -> Tensor:
+        """(...,) W that the amplifiers' supplies deliver; 0 where there are none.
+
+        Args:
+            outputs: (..., n) V of the amplifiers.
+            positive: (...,) V of the I+ end.
+            negative: (...,) V of the I- end.
+            onward: (...,) A that the read-out delivers towards the neuron.
+        """
+        rails = self.rails
+        if rails is None:
+            return torch.zeros_like(positive)
+        delivered = self.deliveries(outputs, positive, negative)
+        currents = [current for _, current in delivered[: len(self.amplifiers)]]
+        currents = [currents[0] + onward] if self.drives else [*currents, onward]
+        power = torch.full_like(positive, len(self.amplifiers) * rails.idle)
+        for current in currents:
+            power = power + rails.driving(current)
+        return power
+
     @property
     @abstractmethod
     def subcircuit(self) -> str:
@@ -188,7 +250,7 @@ class ReadOut(ABC):
     def named(self, stem: str) -> str:
         """A sub-circuit's name with what is particular about this one."""
         real, pole = "" if self.ideal else "_real", "" if self.pole is None else "_pole"
-        return f"{stem}{real}{pole}"
+        return f"{stem}{real}{'' if self.rails is None else '_supplied'}{pole}"
 
     @property
     def subcircuit_text(self) -> str | None:
@@ -207,7 +269,11 @@ class ReadOut(ABC):
         body, terms = list(self.wiring()), []
         for k, _ in enumerate(self.amplifiers, start=1):
             value = f"a{k}*v(plus)+b{k}*v(minus)+n{k}*vos{k}"
-            body.append(f"Eamplifier{k} o{k} 0 vol='min(max({value},low),high)'")
+            output = f"o{k}"
+            if self.rails is not None:
+                output = f"inner{k}"
+                body.append(f"Vamplifier{k} {output} o{k} 0")
+            body.append(f"Eamplifier{k} {output} 0 vol='min(max({value},low),high)'")
             terms.append(f"s{k}*v(o{k})")
         body.append(f"Ejoin ideal 0 vol='{'+'.join(terms)}'")
         return self.declared(*body)
@@ -227,7 +293,8 @@ class ReadOut(ABC):
         low, high = (
             value if abs(value) < float("inf") else sign * NO_RAIL for value, sign in rails
         )
-        return values | {"low": low, "high": high}
+        supply = {} if self.rails is None else {"iq": self.rails.quiescent}
+        return values | {"low": low, "high": high} | supply
 
     def offset_parameters(self, row: int, part: int) -> dict[str, float]:
         """Offsets (V) of the amplifiers of one row and partition, from 0, as parameters."""
@@ -238,6 +305,21 @@ class ReadOut(ABC):
         found = offsets[place].expand(len(self.amplifiers)).tolist()
         return {f"vos{k}": value for k, value in enumerate(found, start=1)}
 
+    def _supplies(self) -> list[str]:
+        """Lines that draw from vdd and vss what :meth:`supplied` says."""
+        currents = [f"i(Vamplifier{k})" for k, _ in enumerate(self.amplifiers, start=1)]
+        currents[-1:] = [f"{currents[-1]}+i(Vout)"] if self.drives else [currents[-1], "i(Vout)"]
+        idle = f"{len(self.amplifiers)}*iq"
+        from_high, to_low = (
+            "+".join([idle, *(f"max({sign}({item}),0)" for item in currents)])
+            for sign in ("", "-")
+        )
+        return [
+            "Vout buffered out 0",
+            f"Ghigh vdd 0 cur='{from_high}'",
+            f"Glow 0 vss cur='{to_low}'",
+        ]
+
     def declared(self, *body: str) -> str:
         """The text of a sub-circuit in any dialect, with a low-pass before its output if need be.
 
@@ -247,14 +329,15 @@ class ReadOut(ABC):
         """
         names = [*self.parameters(), *self.real_parameters(), *self.offset_parameters(0, 0)]
         values = " ".join(f"{name}=1" for name in names)
-        behind = ["Ebuffer out 0 ideal 0 1"]
-        if self.pole is not None:
-            behind = [
-                f"Rpole ideal slow {LOW_PASS:g}",
-                f"Cpole slow 0 '1/(6.283185307179586*{LOW_PASS:g}*pole)'",
-                "Ebuffer out 0 slow 0 1",
-            ]
-        head = f".subckt {self.subcircuit} plus minus out {values}"
+        rails, last = self.rails is not None, "ideal" if self.pole is None else "slow"
+        behind = [] if self.pole is None else [
+            f"Rpole ideal slow {LOW_PASS:g}",
+            f"Cpole slow 0 '1/(6.283185307179586*{LOW_PASS:g}*pole)'",
+        ]
+        behind.append(f"Ebuffer {'buffered' if rails else 'out'} 0 {last} 0 1")
+        if rails:
+            behind += self._supplies()
+        head = f".subckt {self.subcircuit} plus minus out {'vdd vss ' if rails else ''}{values}"
         return "\n".join([head, *body, *behind, f".ends {self.subcircuit}"]) + "\n"
 
     def noise(self, temperature: float) -> Tensor:

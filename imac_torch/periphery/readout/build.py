@@ -13,7 +13,7 @@ from imac_torch.errors import CircuitError
 from imac_torch.mapping.slices import Slicing
 from imac_torch.periphery.readout.base import ReadOut
 from imac_torch.periphery.readout.combination import combination_of
-from imac_torch.periphery.readout.opamp import Imperfections
+from imac_torch.periphery.readout.opamp import Imperfections, Rails
 
 
 def register_read_out(kind: type[ReadOut]) -> type[ReadOut]:
@@ -69,8 +69,13 @@ def _imperfections(
     if amplifier.offset == 0.0 and offsets is None and amplifier.swing is None:
         return None
     same = torch.full((1, 1, 1), amplifier.offset, dtype=torch.float64, device=device)
-    swing = () if amplifier.swing is None else amplifier.swing
-    return Imperfections(same if offsets is None else same + offsets.to(device), *swing)
+    low, high = amplifier.swing or (-float("inf"), float("inf"))
+    rails = None
+    if amplifier.quiescent_current is not None:
+        rails = Rails(config.supplies.vss, config.supplies.vdd, amplifier.quiescent_current)
+    return Imperfections(
+        same if offsets is None else same + offsets.to(device), low, high, rails
+    )
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from imac_torch.errors import CircuitError
@@ -53,6 +54,29 @@ class PassiveLoads(NamedTuple):
     coupling: Tensor
 
 
+class Rails(NamedTuple):
+    """Supplies of operational amplifiers.
+
+    Attributes:
+        low: V.
+        high: V.
+        quiescent: A from ``high`` to ``low`` through each amplifier, without an output current.
+    """
+
+    low: float
+    high: float
+    quiescent: float
+
+    @property
+    def idle(self) -> float:
+        """W of one amplifier without an output current."""
+        return self.quiescent * (self.high - self.low)
+
+    def driving(self, currents: Tensor) -> Tensor:
+        """(...) W for (...) A out of outputs: they come from ``high``; those into go to ``low``."""
+        return torch.where(currents > 0.0, self.high, self.low) * currents
+
+
 @dataclass(frozen=True)
 class Imperfections:
     """What an amplifier does besides amplifying.
@@ -61,11 +85,13 @@ class Imperfections:
         offsets: V at the inputs: (M·L, H, n) of every amplifier, or (1, 1, 1), the same of all.
         low: V, lowest output.
         high: V, highest output.
+        rails: Supplies; None: ideal amplifiers have none.
     """
 
     offsets: Tensor
     low: float = -float("inf")
     high: float = float("inf")
+    rails: Rails | None = None
 
     def __post_init__(self) -> None:
         """Check the swing.
