@@ -398,6 +398,14 @@ def test_what_does_not_know_imperfect_amplifiers_refuses_them(generator):
     )  # fmt: skip
     with pytest.raises(imac.errors.SolverError, match="a transient with capacitances of wires"):
         charged.transient(x)
+    supplied = imac.convert(
+        mlp(5, 2), OFFSET.replace(
+            amplifier=OFFSET.amplifier.replace(quiescent_current=1e-6),
+            supplies=imac.Supplies(vss=-0.8),
+        ), generator=generator,
+    )  # fmt: skip
+    with pytest.raises(imac.errors.SolverError, match="quiescent_current out"):
+        supplied.transient(x)
     bent = OFFSET.replace(device=imac.Memristor(bend=0.5))
     with pytest.raises(imac.errors.SolverError, match="the solution of curved cells is for"):
         imac.convert(mlp(5, 2), bent, generator=generator)(x)

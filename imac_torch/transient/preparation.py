@@ -103,6 +103,11 @@ def prepare_transient(
                 "transients take conductances (M, C), of one sample and in one group, got "
                 f"{tuple(crossbar.conductances.positive.shape)}"
             )
+        if crossbar.read_out.rails is not None:
+            raise SolverError(
+                "transients do not count yet what amplifiers take from their supplies: leave "
+                "amplifier.quiescent_current out, network.solve and evaluate have the settled power"
+            )
         capacitances = LineCapacitances.of(interconnect, crossbar)
         if capacitances is None and not crossbar.read_out.ideal:
             lines.append(RealLines(static))
