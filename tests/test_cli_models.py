@@ -124,7 +124,8 @@ def test_checkpoints_hold_tensors_only(tmp_path: Path) -> None:
     (tmp_path / "damaged.pt").write_bytes(b"nothing")
     torch.save({"epoch": 3}, tmp_path / "empty.ckpt")
     for name, words in (
-        ("whole.pt", "more than tensors"), ("damaged.pt", ""), ("empty.ckpt", "no state dict"),
+        ("whole.pt", "more than tensors"), ("damaged.pt", "damaged.pt"),
+        ("empty.ckpt", "no state dict"),
         ("w.h5", "weights are a .safetensors file"), ("none.pt", "no such file"),
     ):  # fmt: skip
         with pytest.raises(DataError, match=re.escape(words)):

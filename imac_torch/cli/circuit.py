@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.table import Table
 
@@ -202,7 +203,8 @@ def read(
     solution, run = found.solution, deck.run_files
     done = solution.converged
     network = load(deck.directory / CIRCUIT, files=trust)
-    ours = Native().bind(network.segment).solve(deck.inputs)
+    with torch.no_grad():
+        ours = Native().bind(network.segment).solve(deck.inputs)
     figures: dict[str, object] = {"samples": run.images, "solved": int(done.sum())}
     if bool(done.any()):
         assert solution.power is not None  # noqa: S101 - simulators give it
