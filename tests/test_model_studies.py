@@ -1,6 +1,7 @@
 """Calibration, ablation, Monte Carlo and transients of models with several circuits."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -382,3 +383,24 @@ def test_circuits_that_are_called_otherwise_than_software_are_refused() -> None:
 def test_weights_without_values_are_refused(model, message) -> None:
     with pytest.raises(ConversionError, match=message):
         convert(model, samples=torch.zeros(2, 3))
+
+
+def test_a_circuit_that_nothing_reaches_changes_no_count() -> None:
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.never, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.last(self.never(x) if float(x.sum()) > 1e6 else x)
+
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    network = convert(seeded(Asks), MATCHED, samples=x, rounds=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing is taken from this batch
+        network(x)
+    report = imac.evaluate(network, [(x, torch.zeros(6).long())], progress=False)
+    assert [(item.path, item.uses) for item in report.segments] == [("last", 1)]
+    assert imac.calibrate(network, x, rounds=1)[1].error_after < 1.0
+    steps = imac.ablate(network, x)
+    assert math.isnan(steps[-1].layer_errors[0]) and steps[-1].layer_errors[1] < 1.0

@@ -80,7 +80,7 @@ class AnalogChain(Analyses):
         self.layers = nn.ModuleList(layers)
         self.engine: Engine = Native() if engine is None else engine
         self.positions = Vectors() if positions is None else positions
-        self.open, self.saturates = False, False
+        self.open, self.saturates, self.ranging = False, False, False
         self.scaled: frozenset[str] = frozenset()
         self.stand_in: Callable[[Tensor], Tensor] | None = None
         if self.positions.groups != layers[0].groups:

@@ -300,6 +300,8 @@ class IMACNetwork(nn.Module):
         still = [path for path, segment in self.segments.items() if segment.open]
         if still:
             self.find_ranges([(inputs, named)])
+            still = [path for path in still if not self.segments[path].open]
+        if still:
             warnings.warn(
                 f"full scales of {len(still)} circuits ({still[0]}, …) are taken from this batch "
                 "and kept: later inputs beyond them saturate. convert(…, samples=…) takes them "

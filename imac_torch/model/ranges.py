@@ -76,8 +76,14 @@ def set_ranges(segments: Mapping[str, Segment], run: Callable[[], None]) -> None
         run: Runs the model on data, once or several times.
     """
     reaches = {path: Reach() for path, segment in segments.items() if segment.open}
-    with in_software(segments, reaches):
-        run()
+    try:
+        for segment in segments.values():
+            segment.ranging = True
+        with in_software(segments, reaches):
+            run()
+    finally:
+        for segment in segments.values():
+            segment.ranging = False
     for path, reach in reaches.items():
         if reach.outputs:  # else nothing has reached the segment yet
             reach.set(segments[path])

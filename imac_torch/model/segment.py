@@ -53,6 +53,7 @@ class Segment(AnalogChain):
             takes them from data.
         scaled: Names of layers whose full scales are given, and :data:`INPUTS` if that of the
             segment's inputs is.
+        ranging: Whether the model runs to find full scales: nobody is to count that as a use.
         saturates: Whether inputs beyond full scale are full scale, as at a driver that cannot
             leave its supplies; else they are refused.
         stand_in: What :meth:`forward` does instead of its own, if anything.

@@ -134,6 +134,8 @@ def watching(segments: Mapping[str, Segment], drawn: Mapping[str, Drawn]) -> Ite
     def hook(path: str) -> Any:  # noqa: ANN401 - torch's type of hooks
         def see(segment: nn.Module, arguments: tuple[Any, ...]) -> None:
             assert isinstance(segment, Segment)  # noqa: S101 - narrows the type only
+            if segment.ranging:
+                return
             with lasting():
                 drawn[path].see(segment.positions, arguments[0])
 
@@ -220,6 +222,8 @@ def reached(
 
     def stop(path: str) -> Any:  # noqa: ANN401 - torch's type of hooks
         def note(segment: nn.Module, arguments: tuple[Any, ...]) -> None:
+            if segment.ranging:
+                return
             order.setdefault(path, drawn[path])
             if calls is not None and drawn[path].calls == calls:
                 raise _Enough

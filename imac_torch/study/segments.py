@@ -112,6 +112,8 @@ class Watch:
         def hook(path: str) -> Any:  # noqa: ANN401 - torch's type of hooks
             def see(segment: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
                 assert isinstance(segment, Segment)  # noqa: S101 - narrows the type only
+                if segment.ranging:
+                    return
                 with lasting():
                     self.traffic[path].see(segment, arguments[0], output, compare=compare)
 
