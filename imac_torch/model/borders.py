@@ -235,7 +235,7 @@ class Borders:
             total = None
             for part in partial.outputs(volts):
                 if not exact:
-                    self.range.see(part, SEEN // len(partial.weights))
+                    self.range.see(part, SEEN // partial.count)
                 total = part if total is None else total + part
             assert total is not None  # noqa: S101 - there is a partition
             return partial.combined(total)

@@ -82,6 +82,9 @@ def unfolded(
 ) -> Tensor:
     """(R, C·K): what lies in the window at each of its places, K numbers of every channel.
 
+    Neighbours in memory are neighbouring places, as in the input: copied in the other order it
+    would take several times as long.
+
     Args:
         x: (B, C, …) or (C, …), padded.
         kernel: (D,)
@@ -92,8 +95,10 @@ def unfolded(
     channel = x.ndim - count - 1
     for d, (size, step, gap) in enumerate(zip(kernel, stride, dilation, strict=True)):
         x = x.unfold(channel + 1 + d, gap * (size - 1) + 1, step)[..., ::gap]
-    # (…, C, places, kernel) → (…, places, C, kernel)
-    return x.movedim(channel, channel + count).flatten(-count - 1).flatten(0, -2)
+    # (…, C, places, kernel) → (C, kernel, …, places)
+    order = [channel, *range(x.ndim - count, x.ndim), *range(channel)]
+    order += range(channel + 1, x.ndim - count)
+    return x.permute(order).flatten(count + 1).flatten(0, count).T
 
 
 @dataclass(frozen=True)
