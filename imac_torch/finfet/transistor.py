@@ -14,7 +14,7 @@ from imac_torch.finfet.charge import Terminals
 from imac_torch.finfet.geometry import build_geometry
 from imac_torch.finfet.intrinsic import Intrinsic
 from imac_torch.finfet.junction import build_junction
-from imac_torch.finfet.noise import ChannelNoise, channel_noise
+from imac_torch.finfet.noise import CarriedNoise, TransistorNoise, transistor_noise
 from imac_torch.finfet.numerics import float64
 from imac_torch.finfet.parameters import check_parameters, resolve_parameters
 from imac_torch.finfet.resistance import InternalNodes, jacobian, solve_internal_nodes
@@ -189,8 +189,8 @@ class FinFET:
     @torch.no_grad()
     def noise(
         self, drain: Voltage, gate: Voltage, source: Voltage = 0.0, bulk: Voltage = 0.0
-    ) -> ChannelNoise:
-        """Current noise between drain and source, series resistances included.
+    ) -> TransistorNoise:
+        """Noise of the current into the drain while all terminals are held.
 
         Args:
             drain: Drain voltage, V.
@@ -203,7 +203,27 @@ class FinFET:
         """
         bias = self._bias(drain, gate, source, bulk)
         x, y = self._inner(*bias)
-        return channel_noise(self._intrinsic, self.card.parameters, x, bias[1], y)
+        return transistor_noise(
+            self._intrinsic, self.card.parameters, (x, bias[1], y), self._carried(x, y, bias)
+        )
+
+    def _carried(self, x: Tensor, y: Tensor, bias: tuple[Tensor, ...]) -> CarriedNoise:
+        """How noise behind the series resistances reaches the drain.
+
+        The residuals (f_x, f_y) of the internal nodes x, y get -R_d·i and R_s·i of a current i
+        through the channel, and e of a voltage in series with a resistance; the nodes follow by
+        -J⁻¹ times that.
+        """
+        rd, rs = self._intrinsic.resistances(x, bias[1], y)
+        with differentiating():
+            inner = leaf(x), leaf(y)
+            current = self._intrinsic.currents(inner[0], bias[1], inner[1], bias[3]).drain
+            by_x, by_y = torch.autograd.grad(current.sum(), inner)
+        _, _, ax, ay, bx, by = jacobian(self._residual, x, y, bias)
+        det = ax * by - ay * bx
+        by_drain = (bx * by_y - by * by_x) / det  # A per V of f_x
+        by_source = (ay * by_x - ax * by_y) / det
+        return CarriedNoise(1.0 - rd * by_drain + rs * by_source, by_drain, by_source)
 
     def internal_nodes(
         self, drain: Voltage, gate: Voltage, source: Voltage = 0.0, bulk: Voltage = 0.0
