@@ -23,8 +23,14 @@ SHAPES = {
 }
 
 
-def noise_netlist(circuit: Circuit, voltages, temperature: float, signals=None) -> str:
-    """The circuit at given input voltages; node k of layer l is ``l_k``, vdd is ``vdd``."""
+def noise_netlist(
+    circuit: Circuit, voltages, temperature: float, signals=None, *, noise=None
+) -> str:
+    """The circuit at given input voltages; node k of layer l is ``l_k``, vdd is ``vdd``.
+
+    ``noise`` is the configuration's section, of which the white noise of amplifiers and neurons
+    is read.
+    """
     lines = ["* noise", f".options temp={temperature - 273.15} tnom={temperature - 273.15}"]
     lines += [".options reltol=1e-9 abstol=1e-18 vntol=1e-12 gmin=1e-18"]
     if signals is None:
@@ -37,6 +43,16 @@ def noise_netlist(circuit: Circuit, voltages, temperature: float, signals=None) 
         name = f"{kind}x{next(count)}"
         lines.append(" ".join([name, *(str(item) for item in rest)]))
         return name
+
+    white = (0.0, 0.0, 0.0)
+    if noise is not None:
+        white = (noise.amplifier_voltage, noise.amplifier_current, noise.neuron_voltage)
+
+    def noisy(density: float) -> str:
+        """A node and the factor that makes its resistor's noise a density per √Hz."""
+        node = f"w{next(count)}"
+        add("r", node, 0, 1.0)
+        return f"{node} 0 {density / (4.0 * 1.380649e-23 * temperature) ** 0.5!r}"
 
     for number, layer in enumerate(circuit.layers):
         pins = {}
@@ -60,14 +76,9 @@ def noise_netlist(circuit: Circuit, voltages, temperature: float, signals=None) 
             for (a, b), value in zip(element.nodes, element.values, strict=True):
                 add(letter, name(a), name(b), repr(float(value)))
         amplifier = layer.read_outs.read_out
-        gain, r = float(amplifier.gain), float(amplifier.resistance)
         for k, (plus, minus, out) in enumerate(layer.read_outs.nodes):
-            n1, n2, ideal = (f"{what}{number}_{k}" for what in ("na", "nb", "oi"))
-            add("r", name(plus), n2, r)
-            add("r", n2, 0, gain * r)
-            add("r", name(minus), n1, r)
-            add("r", n1, ideal, gain * r)
-            add("e", ideal, 0, n2, n1, GAIN)
+            ideal = f"oi{number}_{k}"
+            _read_out(add, noisy, amplifier, (name(plus), name(minus), ideal), white)
             if amplifier.pole is None:
                 add("e", name(out), 0, ideal, 0, 1)
             else:
@@ -88,14 +99,15 @@ def noise_netlist(circuit: Circuit, voltages, temperature: float, signals=None) 
             z, out = name(z), name(out)
             gate = f"g{number}_{k}"
             if signals is None:
-                lines.append(f"Vs{number}_{k} {gate} {z} {spec.level_shift}")
+                add("e", f"z{number}_{k}", z, noisy(white[2]))
+                lines.append(f"Vs{number}_{k} {gate} z{number}_{k} {spec.level_shift}")
                 shape = f"f{number}_{k}"
                 text = SHAPES[spec.kind].format(
                     half=circuit.vdd / 2, vdd=circuit.vdd, slope=spec.options.slope, g=gate
                 )
                 add("b", shape, 0, "v=" + text.strip("'"))
                 add("r", shape, out, spec.options.output_resistance)
-                add("c", z, 0, repr(spec.input_capacitance))
+                add("c", f"z{number}_{k}", 0, repr(spec.input_capacitance))
             else:
                 if spec.input_resistance:
                     add("r", z, gate, spec.input_resistance)
@@ -109,6 +121,48 @@ def noise_netlist(circuit: Circuit, voltages, temperature: float, signals=None) 
             for node in layer.outputs:
                 add("c", name(node), 0, repr(circuit.timing.load_capacitance))
     return "\n".join(lines)
+
+
+def _read_out(add, noisy, read_out, ports, white) -> None:
+    """From ``plus`` and ``minus`` to ``ideal``, operational amplifiers with a finite gain."""
+    plus, minus, ideal = ports
+    open_loop = getattr(read_out, "open_loop_gain", None)
+    open_loop = GAIN if open_loop is None else float(open_loop)
+    voltage, current, _ = white
+
+    def amplifier(above: str, below: str, out: str, gain: float) -> None:
+        heard = f"{out}_en"
+        add("e", heard, above, noisy(voltage))
+        add("e", out, 0, heard, below, gain)
+        for pin in (above, below):
+            if pin != "0":
+                add("g", pin, 0, noisy(current))
+
+    if read_out.kind == "differential":
+        gain, r = float(read_out.gain), float(read_out.resistance)
+        n1, n2 = f"{ideal}_n1", f"{ideal}_n2"
+        for a, b, value in ((plus, n2, 1.0), (n2, 0, gain), (minus, n1, 1.0), (n1, ideal, gain)):
+            add("r", a, b, value * r)
+        amplifier(n2, n1, ideal, open_loop)
+    elif read_out.kind == "transimpedance":
+        for line in (plus, minus):
+            add("r", line, f"{ideal}_{line}", float(read_out.feedback))
+            amplifier("0", line, f"{ideal}_{line}", open_loop)
+        add("e", ideal, 0, f"{ideal}_{minus}", f"{ideal}_{plus}", 1)
+    elif read_out.kind == "sense_resistor":
+        for line in (plus, minus):
+            add("r", line, 0, float(read_out.resistance))
+        amplifier(plus, minus, ideal, float(read_out.gain))
+    else:
+        assert read_out.kind == "current_mirror"
+        r = float(read_out.resistance)
+        add("r", plus, 0, r, "noisy=0")
+        add("g", minus, 0, plus, 0, 1.0 / r)
+        for line in (plus, minus):  # channels of the mirror: 4kT·2/3·g_m
+            add("r", channel := f"{ideal}_ch{line}", 0, 1.0)
+            add("g", line, 0, channel, 0, (2.0 / 3.0 / r) ** 0.5)
+        add("r", minus, ideal, float(read_out.feedback))
+        amplifier("0", minus, ideal, open_loop)
 
 
 def _linear_core(add, count, signal, k, gate, out) -> None:

@@ -86,3 +86,21 @@ class Noise(Section):
         "and the channels of transistors.",
     )
     flicker: bool = Field(True, description="Whether transistors have 1/f noise besides.")
+    amplifier_voltage: Annotated[float, Quantity("V/√Hz", (1e-11, 1e-5), 1.0)] = Field(
+        0.0,
+        ge=0,
+        description="V/√Hz. White noise between the inputs of every operational amplifier of the "
+        "read-outs, e_n of data sheets. Their resistors are noisy without it.",
+    )
+    amplifier_current: Annotated[float, Quantity("A/√Hz", (1e-18, 1e-8), 1.0)] = Field(
+        0.0,
+        ge=0,
+        description="A/√Hz. White noise out of each of their inputs, i_n of data sheets.",
+    )
+    neuron_voltage: Annotated[float, Quantity("V/√Hz", (1e-11, 1e-5), 1.0)] = Field(
+        0.0,
+        ge=0,
+        description="V/√Hz. White noise in series with the inputs of neurons whose own nobody "
+        "knows: behavioural ones, which stand for some circuit, and those of a sub-circuit. "
+        "Transistors bring theirs.",
+    )

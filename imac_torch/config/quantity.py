@@ -64,6 +64,11 @@ _OTHERS: Final[dict[str, tuple[tuple[tuple[str, ...], float, float], ...]]] = {
         (("pA",), 1e-12, 0.0),
     ),
     "S": ((("µS", "uS"), 1e-6, 0.0), (("nS",), 1e-9, 0.0), (("mS",), 1e-3, 0.0)),
+    "V/√Hz": ((("nV/√Hz", "nV/sqrtHz"), 1e-9, 0.0), (("µV/√Hz", "uV/sqrtHz"), 1e-6, 0.0)),
+    "A/√Hz": (
+        (("pA/√Hz", "pA/sqrtHz"), 1e-12, 0.0), (("fA/√Hz", "fA/sqrtHz"), 1e-15, 0.0),
+        (("nA/√Hz", "nA/sqrtHz"), 1e-9, 0.0),
+    ),
     "1": ((("%",), 1e-2, 0.0),),
 }  # fmt: skip
 _OWN: Final = {"Ω": ("Ω", "ohm", "Ohm"), "K": ("K",), "1": ()}

@@ -198,6 +198,10 @@ CONDITIONS: Final[Mapping[str, Condition]] = {
     "neuron.model_directory": _neuron("model_directory"),
     "neuron.slope": _neuron("slope"),
     "neuron.quiescent_current": _neuron("quiescent_current"),
+    "noise.neuron_voltage": Condition(
+        lambda place: "model_directory" not in place.reads,
+        "neurons that have no transistors of their own",
+    ),
     "neuron.output_resistance": Condition(
         lambda place: place.subcircuit
         or (

@@ -13,7 +13,7 @@ from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Noise, Timing
 from imac_torch.dc.dissipation import dissipated
 from imac_torch.dc.native import Native, Prepared
-from imac_torch.errors import CircuitError
+from imac_torch.errors import CircuitError, SolverError
 from imac_torch.model.linear import IMACLinear
 from imac_torch.noise.analysis import analyse, solved_only
 from imac_torch.noise.circuit import NoisyCircuit
@@ -21,6 +21,7 @@ from imac_torch.noise.result import NoiseReport
 from imac_torch.noise.sampling import REFERENCES, NoiseDraws
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.periphery.readout.base import AmplifierNoise
 from imac_torch.results.solution import Dissipation, Solution
 from imac_torch.transient.inference import InferenceRun
 from imac_torch.transient.inference_report import InferenceReport
@@ -179,13 +180,14 @@ class Analyses(nn.Module):
 
     # Noise
 
-    def noisy(self) -> NoisyCircuit:
+    def noisy(self, settings: Noise) -> NoisyCircuit:
         """The circuit as noise sees it, remembered like :meth:`prepare`."""
+        amplifiers = AmplifierNoise(settings.amplifier_voltage, settings.amplifier_current)
         wires = [layer.config.interconnect for layer in self.analog_layers()]
         return self.kept(
-            ("noise", self.pace.load_capacitance, self.native),
+            ("noise", self.pace.load_capacitance, self.native, amplifiers),
             lambda: NoisyCircuit.of(
-                self.parts(), wires, self.prepare().exact, self.pace.load_capacitance
+                self.parts(), wires, self.prepare().exact, self.pace.load_capacitance, amplifiers
             ),
         )
 
@@ -203,7 +205,9 @@ class Analyses(nn.Module):
         """
         settings = self.first.config.noise if settings is None else settings
         names = [layer.name for layer in self.analog_layers()]
-        return analyse(self.noisy(), names, self.solve(features, power=False), settings)
+        solution = self.solve(features, power=False)
+        self._refuse_saturated(solution, "noise")
+        return analyse(self.noisy(settings), names, solution, settings)
 
     def noise_draws(self, voltages: Tensor, settings: Noise | None = None) -> NoiseDraws:
         """Draws of noise for operating points, measured at the first of some.
@@ -218,5 +222,24 @@ class Analyses(nn.Module):
         """
         settings = self.first.config.noise if settings is None else settings
         solution = self.native.solve(self.prepare(), voltages[:REFERENCES], power=False)
-        circuit = self.noisy()
-        return NoiseDraws.of(circuit, circuit.linearised(solved_only(solution)), settings)
+        self._refuse_saturated(solution, "noise that is drawn")
+        circuit = self.noisy(settings)
+        signals = circuit.linearised(solved_only(solution), settings.neuron_voltage)
+        return NoiseDraws.of(circuit, signals, settings)
+
+    def _refuse_saturated(self, solution: Solution, what: str) -> None:
+        """Refuse operating points at which amplifiers do not amplify.
+
+        Raises:
+            SolverError: There are some.
+        """
+        for layer, prepared, found in zip(
+            self.analog_layers(), self.prepare().layers, solution.layers, strict=True
+        ):
+            if (count := prepared.saturated(found.inputs)) > 0:
+                raise SolverError(
+                    f"{layer.name}: {count} amplifiers are at the ends of amplifier.swing = "
+                    f"{layer.config.amplifier.swing} at these {len(found.inputs)} samples, and "
+                    f"{what} is for amplifiers that amplify: lower amplifier.gain, take more "
+                    "partitions or a wider swing, or leave amplifier.swing out for noise"
+                )

@@ -315,8 +315,8 @@ def analyse(
     parts: list[list[LayerVariance]] = []
     band, unknown = (0.0, 0.0), set()
     for batch in in_batches(circuit, solution):
-        signals = circuit.linearised(batch)
-        unknown |= {item.spec.kind for item in signals if item.noise is None}
+        signals = circuit.linearised(batch, settings.neuron_voltage)
+        unknown |= {item.spec.kind for item in signals if item.noise is None and not item.voltage}
         found, band = variances(circuit, signals, settings)
         parts.append(found)
     layers = tuple(

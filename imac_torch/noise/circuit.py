@@ -20,9 +20,10 @@ from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Interconnect
 from imac_torch.dc.layer import PreparedLayer
 from imac_torch.elimination.linalg import solve
-from imac_torch.noise.layer import LayerAt, NoisyLayer
+from imac_torch.noise.layer import QUIET, LayerAt, NoisyLayer
 from imac_torch.noise.neurons import NeuronsAt, SmallSignal
 from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.periphery.readout.base import AmplifierNoise
 from imac_torch.results.solution import Solution
 
 PARTS: Final = ("cells and wires", "read-outs", "resistors", "transistors", "1/f noise")
@@ -163,6 +164,7 @@ class NoisyCircuit:
         interconnects: Sequence[Interconnect],
         prepared: Sequence[PreparedLayer],
         load_capacitance: float,
+        amplifiers: AmplifierNoise = QUIET,
     ) -> NoisyCircuit:
         """Prepare a circuit.
 
@@ -171,12 +173,13 @@ class NoisyCircuit:
             interconnects: Wires of every layer.
             prepared: Their DC description, with exact models.
             load_capacitance: F, at the last outputs.
+            amplifiers: Noise at the inputs of operational amplifiers.
 
         Raises:
             SolverError: Cells are curved, or conductances have sample dimensions.
         """
         layers = tuple(
-            NoisyLayer.of(crossbar, wires, spec.temperature)
+            NoisyLayer.of(crossbar, wires, spec.temperature, amplifiers)
             for (crossbar, spec), wires in zip(parts, interconnects, strict=True)
         )
         held = []
@@ -191,11 +194,16 @@ class NoisyCircuit:
         specs = tuple(spec for _, spec in parts)
         return cls(layers, tuple(prepared), specs, tuple(held))
 
-    def linearised(self, solution: Solution) -> tuple[SmallSignal, ...]:
-        """The neurons at the operating points of a solution without sample dimensions."""
+    def linearised(self, solution: Solution, voltage: float = 0.0) -> tuple[SmallSignal, ...]:
+        """The neurons at the operating points of a solution without sample dimensions.
+
+        Args:
+            solution: With voltages inside.
+            voltage: V/√Hz, see :class:`SmallSignal`.
+        """
         with torch.no_grad():
             return tuple(
-                SmallSignal.of(static.neuron, spec, held, layer.gates, layer.outputs)
+                SmallSignal.of(static.neuron, spec, held, layer.gates, layer.outputs, voltage)
                 for static, spec, held, layer in zip(
                     self.prepared, self.specs, self.capacitances, solution.layers, strict=True
                 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -16,11 +17,14 @@ from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Interconnect
 from imac_torch.elimination.blocks import BlockLayout
 from imac_torch.elimination.linalg import solve
-from imac_torch.elimination.ports import refuse_curved, refuse_real
+from imac_torch.elimination.ports import refuse_curved
 from imac_torch.errors import SolverError
 from imac_torch.noise.ports import EndPorts, end_ports
+from imac_torch.periphery.readout.base import AmplifierNoise
 from imac_torch.transient.dynamics import DynamicBlocks, LineCapacitances
 
+QUIET: Final = AmplifierNoise()
+"""Of amplifiers that add nothing but the noise of their resistors."""
 KEPT = 128
 """Frequencies whose matrices are kept."""
 
@@ -65,18 +69,24 @@ class NoisyLayer:
         spec: The crossbars.
         layout: Where their cells lie.
         temperature: K.
+        amplifiers: Noise of operational amplifiers at their inputs.
         blocks: With the wires' capacitors; None: there are none.
     """
 
     spec: CrossbarSpec
     layout: BlockLayout
     temperature: float
+    amplifiers: AmplifierNoise
     blocks: DynamicBlocks | None
     _kept: dict[float, LayerAt] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(
-        cls, spec: CrossbarSpec, interconnect: Interconnect, temperature: float
+        cls,
+        spec: CrossbarSpec,
+        interconnect: Interconnect,
+        temperature: float,
+        amplifiers: AmplifierNoise = QUIET,
     ) -> NoisyLayer:
         """Of crossbars without sample dimensions.
 
@@ -84,12 +94,11 @@ class NoisyLayer:
             SolverError: There are some, or cells are curved.
         """
         refuse_curved(spec, "noise")
-        refuse_real(spec, "noise")
         if spec.conductances.positive.ndim != 2:
             raise SolverError("noise takes conductances without sample dimensions; select one")
         capacitances = LineCapacitances.of(interconnect, spec)
         blocks = None if capacitances is None else DynamicBlocks.of(spec, capacitances)
-        return cls(spec, BlockLayout.of(spec), temperature, blocks)
+        return cls(spec, BlockLayout.of(spec), temperature, amplifiers, blocks)
 
     @property
     def pole(self) -> float | None:
@@ -179,11 +188,14 @@ class NoisyLayer:
         array = self._added(
             torch.cat([out, zero], dim=-1), torch.cat([back, lines], dim=-1), covariance
         )
-        own = self.spec.read_out.noise(self.temperature).to(like.dtype)
+        # By their roots and not by covariances: what feedback takes away is taken from amplitudes.
+        sources = self.spec.read_out.noise(self.temperature, self.amplifiers)
+        amplitudes = like.new_tensor([item for item in sources if any(item)]).T.contiguous()
+        own = torch.kron(amplitudes, unit)
         at_outputs = torch.cat([out, unit.expand(horizontal, vertical, rows, rows)], dim=-1)
         nothing = like.new_zeros(horizontal, vertical, columns, rows)
         read_out = self._added(
-            at_outputs, torch.cat([back, nothing], dim=-1), torch.kron(own, unit)
+            at_outputs @ own, torch.cat([back, nothing], dim=-1) @ own
         )
         return LayerAt(transfer, admittance, array, read_out)
 
@@ -191,21 +203,23 @@ class NoisyLayer:
         """(H, V, R, K) outputs per line to (M, C) combined."""
         return self.spec.read_out.combination.of_columns(self.layout.scatter(outputs))
 
-    def _added(self, outputs: Tensor, lines: Tensor, covariance: Tensor) -> Added:
+    def _added(
+        self, outputs: Tensor, lines: Tensor, covariance: Tensor | None = None
+    ) -> Added:
         """From sources with a covariance per block to a layer's inputs and lines.
 
         Args:
             outputs: (H, V, R, Q) outputs per source.
             lines: (H, V, K, Q) line currents per source.
-            covariance: (H, V, Q, Q) or (Q, Q).
+            covariance: (H, V, Q, Q); None: they are independent, of 1 per Hz each.
         """
         combination, layout = self.spec.read_out.combination, self.layout
-        there = outputs @ covariance
+        there = outputs if covariance is None else outputs @ covariance
         own = (there @ outputs.mH).sum(0) * combination.weight**2  # (V, R, R)
         rows = torch.block_diag(*own)[layout.row_position][:, layout.row_position]
         join = combination.slicing.join
         inputs = join(join(rows, dim=0), dim=1)
-        seen = lines @ covariance
+        seen = lines if covariance is None else lines @ covariance
         across = seen @ outputs.mH * combination.weight  # (H, V, K, R)
         mixed = across.permute(0, 2, 1, 3).flatten(-2)[..., layout.row_position]
         return Added(inputs, (seen @ lines.mH).sum(1), join(mixed, dim=-1))

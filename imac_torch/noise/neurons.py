@@ -49,6 +49,8 @@ class SmallSignal:
         charges: Likewise.
         capacitance: (M,) F from every output to ground besides.
         noise: Of the core; None: not known.
+        voltage: V/√Hz in series with the input besides; of those without transistors only, which
+            bring noise of their own.
     """
 
     circuit: NeuronCircuit
@@ -57,6 +59,7 @@ class SmallSignal:
     charges: ChargeValues
     capacitance: Tensor
     noise: NoiseCurrents | None
+    voltage: float = 0.0
 
     @classmethod
     def of(
@@ -66,12 +69,14 @@ class SmallSignal:
         capacitance: Tensor,
         gates: Tensor,
         outputs: Tensor,
+        voltage: float = 0.0,
     ) -> SmallSignal:
         """Linearise at (B, M) V."""
         charges = spec.model.charges(spec, device=gates.device).values(gates, outputs)
         return cls(
             circuit, spec, circuit.core.currents(gates, outputs), charges, capacitance,
             spec.model.noise(spec, gates, outputs),
+            0.0 if "model_directory" in spec.model.reads else voltage,
         )  # fmt: skip
 
     def at(self, frequency: float) -> NeuronsAt:
@@ -92,7 +97,8 @@ class SmallSignal:
         """V²/Hz in series with the input: of the read-outs' resistance, and of the neuron's own."""
         thermal = 4.0 * BOLTZMANN * self.spec.temperature
         own = self.spec.input_resistance
-        return thermal * (float(self.circuit.input_resistance) - own), thermal * own
+        meeting = thermal * (float(self.circuit.input_resistance) - own)
+        return meeting, thermal * own + self.voltage**2
 
     @property
     def feedback_noise(self) -> float:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from imac_torch.base.units import BOLTZMANN
 from imac_torch.config import Config
 from imac_torch.errors import CircuitError
 from imac_torch.mapping.divider import RowDivider
@@ -37,6 +38,41 @@ class Stamp(NamedTuple):
 
     drawn: tuple[tuple[float, float], tuple[float, float]]
     output: tuple[float, float]
+
+
+class AmplifierNoise(NamedTuple):
+    """White noise at the inputs of an operational amplifier.
+
+    Attributes:
+        voltage: e_n, V/√Hz, between them.
+        current: i_n, A/√Hz, out of each of them.
+    """
+
+    voltage: float = 0.0
+    current: float = 0.0
+
+
+class NoiseSource(NamedTuple):
+    """An independent source of noise in a read-out, rms per √Hz, voltages of the ends held.
+
+    Attributes:
+        positive: A, drawn from the I+ end.
+        negative: A, drawn from the I- end.
+        output: V, added to the output.
+    """
+
+    positive: float = 0.0
+    negative: float = 0.0
+    output: float = 0.0
+
+    def times(self, factor: float) -> NoiseSource:
+        """As much of it."""
+        return NoiseSource(*(factor * value for value in self))
+
+
+def thermal_current(resistance: Tensor, temperature: float) -> float:
+    """A/√Hz of a resistor (Ω) at a temperature (K)."""
+    return float((4.0 * BOLTZMANN * temperature / resistance.detach()).sqrt())
 
 
 def check_positive(**values: Tensor) -> None:
@@ -340,15 +376,15 @@ class ReadOut(ABC):
         head = f".subckt {self.subcircuit} plus minus out {'vdd vss ' if rails else ''}{values}"
         return "\n".join([head, *body, *behind, f".ends {self.subcircuit}"]) + "\n"
 
-    def noise(self, temperature: float) -> Tensor:
-        """(3, 3) covariance per Hz of what it adds to its currents and its output.
+    def noise(self, temperature: float, amplifiers: AmplifierNoise) -> tuple[NoiseSource, ...]:
+        """What it adds to its currents and its output, source by source.
 
-        Its rows are the current drawn from the I+ end (A), that from the I- end (A) and the output
-        (V), with the voltages of the ends held. Loads that active circuits imitate have no noise of
-        a resistor, so that nothing follows from them.
+        Loads that active circuits imitate have no noise of a resistor, so that nothing follows
+        from them.
 
         Args:
             temperature: K.
+            amplifiers: At the inputs of its operational amplifiers.
 
         Raises:
             CircuitError: The kind does not know.

@@ -20,9 +20,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from imac_torch.base.units import BOLTZMANN
 from imac_torch.config import Config
-from imac_torch.periphery.readout.base import ReadOut, check_positive
+from imac_torch.periphery.readout.base import (
+    AmplifierNoise,
+    NoiseSource,
+    ReadOut,
+    check_positive,
+    thermal_current,
+)
 from imac_torch.periphery.readout.combination import Combination
 from imac_torch.periphery.readout.opamp import OpAmp, PassiveLoads
 
@@ -118,26 +123,42 @@ class Differential(ReadOut):
             "R2 plus n2 'r'", "R4 n2 0 'gain*r'", "R1 minus n1 'r'", "R3 n1 o1 'gain*r'"
         )  # fmt: skip
 
-    def noise(self, temperature: float) -> Tensor:
-        """See :class:`ReadOut`: R1 to R4; the operational amplifier is ideal.
+    def noise(self, temperature: float, amplifiers: AmplifierNoise) -> tuple[NoiseSource, ...]:
+        """See :class:`ReadOut`: R1 to R4, and the operational amplifier.
 
-        With e_k in series with R_k, n2 = n1 = α·(p + e2) + (1 - α)·e4, the I+ end gives
-        (e2 - e4)/(R2 + R4), the I- end (e1 - n1)/R1, and o = n1 - G·(q - n1 + e1) + e3.
+        With e_k in series with R_k and currents i1, i2 into the nodes n1, n2,
+
+            n2 = α·(p + e2) + (1 - α)·(e4 + G·R·i2),
+            n1 = α·(q + e1) + (1 - α)·(o + e3 + G·R·i1),
+            o = A·(n2 + e_n - n1) = κ·(n2 + e_n - α·(q + e1) - (1 - α)·(e3 + G·R·i1)),
+
+        κ = 1 + G or A/(1 + A/(1 + G)), and the ends give (p + e2 - n2)/R and (q + e1 - n1)/R.
         """
-        gain, resistance, alpha = (
-            item.detach() for item in (self.gain, self.resistance, self.coupling)
+        gain, resistance = float(self.gain), float(self.resistance)
+        alpha, beta = gain / (1.0 + gain), 1.0 / (1.0 + gain)
+        kappa = 1.0 + gain
+        if self.open_loop_gain is not None:
+            kappa = float(self.open_loop_gain) / (1.0 + float(self.open_loop_gain) * beta)
+
+        def source(
+            n2: float, n1: float, *, e1: float = 0.0, e2: float = 0.0, en: float = 0.0
+        ) -> NoiseSource:
+            output = kappa * (n2 + en - n1)
+            n1 = n1 + beta * output
+            return NoiseSource((e2 - n2) / resistance, (e1 - n1) / resistance, output)
+
+        small = thermal_current(self.resistance, temperature) * resistance
+        large = small * gain**0.5
+        current = amplifiers.current * beta * gain * resistance
+        return (
+            source(0.0, alpha * small, e1=small),
+            source(alpha * small, 0.0, e2=small),
+            source(0.0, beta * large),
+            source(beta * large, 0.0),
+            source(0.0, 0.0, en=amplifiers.voltage),
+            source(0.0, current),
+            source(current, 0.0),
         )
-        one, zero = torch.ones_like(gain), torch.zeros_like(gain)
-        through = 1.0 / self.positive_load.detach()
-        rows = [  # of R1, R2, R3, R4, per volt
-            torch.stack([zero, 1.0 / resistance, -gain]),
-            torch.stack([through, -alpha / resistance, gain]),
-            torch.stack([zero, zero, one]),
-            torch.stack([-through, (alpha - 1.0) / resistance, one]),
-        ]
-        values = torch.stack([one, one, gain, gain]) * resistance
-        sources = torch.stack(rows)
-        return 4.0 * BOLTZMANN * temperature * (sources.T * values) @ sources
 
     @property
     def subcircuit(self) -> str:

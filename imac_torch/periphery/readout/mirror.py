@@ -13,15 +13,25 @@ virtual ground, the I+ line floats at R_m·i+, and its cells count 1/(1 + S·R_m
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from imac_torch.config import Config
-from imac_torch.periphery.readout.base import ReadOut, check_positive
+from imac_torch.periphery.readout.base import (
+    AmplifierNoise,
+    NoiseSource,
+    ReadOut,
+    check_positive,
+    thermal_current,
+)
 from imac_torch.periphery.readout.combination import Combination
 from imac_torch.periphery.readout.opamp import OpAmp, PassiveLoads
 from imac_torch.periphery.readout.transimpedance import IDEAL
+
+GAMMA: Final = 2.0 / 3.0
+"""Of a long channel in saturation."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,24 @@ class CurrentMirror(ReadOut):
         return (
             (output, (output - negative) / self.feedback),
             (negative, -positive / self.resistance),
+        )
+
+    def noise(self, temperature: float, amplifiers: AmplifierNoise) -> tuple[NoiseSource, ...]:
+        """See :class:`ReadOut`: both transistors of the mirror, R_f and the amplifier.
+
+        Channels have 4kT·γ·g_m of noise (A. van der Ziel, "Thermal noise in field-effect
+        transistors", Proc. IRE 50, 1808-1812, 1962), :data:`GAMMA` in long ones; g_m is 1/R_m.
+        """
+        channel = GAMMA**0.5 * thermal_current(self.resistance, temperature)
+        gain, feedback = float(self.open_loop_gain), float(self.feedback)
+        return (
+            NoiseSource(positive=channel),
+            NoiseSource(negative=channel),
+            NoiseSource(negative=thermal_current(self.feedback, temperature)),
+            NoiseSource(negative=amplifiers.current),
+            NoiseSource(
+                negative=-gain * amplifiers.voltage / feedback, output=gain * amplifiers.voltage
+            ),
         )
 
     @property

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from imac_torch.config import Config
-from imac_torch.periphery.readout.base import ReadOut, check_positive
+from imac_torch.periphery.readout.base import (
+    AmplifierNoise,
+    NoiseSource,
+    ReadOut,
+    check_positive,
+    thermal_current,
+)
 from imac_torch.periphery.readout.combination import Combination
 from imac_torch.periphery.readout.opamp import OpAmp
 
@@ -72,6 +78,20 @@ class SenseResistor(ReadOut):
         """See :class:`ReadOut`: the output has nothing to drive within."""
         output = self.output(positive, negative)
         return ((output, torch.zeros_like(output)),)
+
+    def noise(self, temperature: float, amplifiers: AmplifierNoise) -> tuple[NoiseSource, ...]:
+        """See :class:`ReadOut`: both resistors, and the amplifier's inputs.
+
+        What sets its gain is not known, and not counted.
+        """
+        thermal = thermal_current(self.resistance, temperature)
+        return (
+            NoiseSource(positive=thermal),
+            NoiseSource(negative=thermal),
+            NoiseSource(positive=amplifiers.current),
+            NoiseSource(negative=amplifiers.current),
+            NoiseSource(output=float(self.gain) * amplifiers.voltage),
+        )
 
     @property
     def amplifiers(self) -> tuple[OpAmp, ...]:

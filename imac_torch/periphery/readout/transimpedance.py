@@ -20,9 +20,14 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from imac_torch.base.units import BOLTZMANN
 from imac_torch.config import Config
-from imac_torch.periphery.readout.base import ReadOut, check_positive
+from imac_torch.periphery.readout.base import (
+    AmplifierNoise,
+    NoiseSource,
+    ReadOut,
+    check_positive,
+    thermal_current,
+)
 from imac_torch.periphery.readout.combination import Combination
 from imac_torch.periphery.readout.opamp import OpAmp, PassiveLoads
 
@@ -91,10 +96,25 @@ class Transimpedance(ReadOut):
                 (positive, negative))
         return ((output, torch.zeros_like(output)), *ends)
 
-    def noise(self, temperature: float) -> Tensor:
-        """See :class:`ReadOut`: R_f twice; what is small at the lines is so by feedback alone."""
-        thermal = 4.0 * BOLTZMANN * temperature / self.feedback.detach()
-        return torch.diag(torch.stack([thermal, thermal, torch.zeros_like(thermal)]))
+    def noise(self, temperature: float, amplifiers: AmplifierNoise) -> tuple[NoiseSource, ...]:
+        """See :class:`ReadOut`: R_f and the amplifier, twice.
+
+        What is small at the lines is so by feedback alone. With e_n at the amplifier's other input
+        o± = A·(e_n - p), and the line gives (p - o±)/R_f.
+        """
+        gain = float(self.open_loop_gain)
+        thermal = thermal_current(self.feedback, temperature)
+        drawn, moved = (
+            gain * amplifiers.voltage / resistance for resistance in (float(self.feedback), 1.0)
+        )
+        return (
+            NoiseSource(positive=thermal),
+            NoiseSource(negative=thermal),
+            NoiseSource(positive=amplifiers.current),
+            NoiseSource(negative=amplifiers.current),
+            NoiseSource(positive=-drawn, output=-moved),
+            NoiseSource(negative=-drawn, output=moved),
+        )
 
     @property
     def amplifiers(self) -> tuple[OpAmp, ...]:
