@@ -372,7 +372,6 @@ IDLE = {
     "amplifier.open_loop_gain": Idle(1e3, {"amplifier.kind": "sense_resistor"}),
     "amplifier.output_resistance": Idle(1e3, {"crossbar.columns": 3}, written=True),
     "amplifier.combine": Idle("sum", written=True),
-    "noise.neuron_voltage": Idle(1e-8, FINFET),
     "neuron.kind": Idle("finfet", only=(6, 2)),
     "neuron.rlow": Idle(50e3),
     "neuron.rhigh": Idle(400e3),
@@ -420,8 +419,9 @@ IDLE = {
 def test_every_condition_is_tested():
     paths = set(walk(Config))
     assert set(CONDITIONS) <= paths
-    # Some layer is the first, some the last: what they take of a network is read.
-    always = {"supplies.input_scale", "driver.kind", "converter.kind"}
+    # Some layer is the first, some the last: what they take of a network is read. Where all neurons
+    # have transistors: tests/test_noise.py.
+    always = {"supplies.input_scale", "driver.kind", "converter.kind", "noise.neuron_voltage"}
     assert set(CONDITIONS) == set(IDLE) | always
 
 

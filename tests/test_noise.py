@@ -19,8 +19,10 @@ from imac_torch import (
     Amplifier,
     Config,
     Crossbar,
+    DeviceModel,
     Interconnect,
     InverterSigmoid,
+    MonteCarlo,
     Neuron,
     NgSpice,
     Report,
@@ -32,16 +34,20 @@ from imac_torch import (
 )
 from imac_torch.base.units import BOLTZMANN
 from imac_torch.config import Noise
+from imac_torch.conversion.convert import unread
+from imac_torch.devices import LogNormal
 from imac_torch.elimination.chain import Shunts
 from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.errors import CircuitError, SolverError
 from imac_torch.finfet import FinFET, builtin_14nm_hp
 from imac_torch.finfet.charge import channel_charges
 from imac_torch.finfet.geometry import CHARGE
+from imac_torch.model.noisy import hearing
 from imac_torch.noise.circuit import NoisyCircuit
 from imac_torch.noise.layer import NoisyLayer
 from imac_torch.noise.ports import end_ports
 from imac_torch.noise.result import ALL_PARTS
+from imac_torch.reports.model_report import ModelReport
 
 SMALL = Crossbar(rows=3, columns=3)
 WIRES = Interconnect(capacitance=True)
@@ -430,6 +436,12 @@ def test_samples_are_analysed_one_by_one_and_shown():
     torch.testing.assert_close(layer.output_snr, expected)
 
 
+def test_transistors_bring_their_own_noise():
+    config = Config(neuron=Neuron(kind="finfet"), noise=Noise(neuron_voltage=1e-8))
+    (found,) = unread(nn.Sequential(nn.Linear(3, 2), nn.Sigmoid()), config)
+    assert found.path == "noise.neuron_voltage"
+
+
 def test_circuits_take_the_neurons_of_a_solver():
     layers = random_layers((5, 4), finfet(), rows=3, columns=3)
     circuit = NoisyCircuit.of(layers, [Interconnect()], [], 1e-15)
@@ -514,6 +526,80 @@ def test_evaluations_draw_anew_for_every_image(tmp_path):
     steps = ablate(net, images, noise=torch.Generator().manual_seed(1))
     assert steps[-1].name == "noise"
     assert steps[-1].layer_errors[0] > steps[-2].layer_errors[0]
+
+
+class Branched(nn.Module):
+    """Two convolutions, the second one beside a way around it, and a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 3, 1)
+        self.last = nn.Linear(48, 4)
+        nn.init.constant_(self.first.bias, 1.0)
+
+    def forward(self, x):
+        x = torch.relu(self.first(x))
+        return self.last((x + torch.relu(self.second(x))).flatten(1))
+
+
+@pytest.fixture(scope="module")
+def branched():
+    images = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    noise = Noise(bandwidth=1e9, inputs=0.02)
+    net = convert(Branched().eval(), Config(crossbar=SMALL, noise=noise), samples=images)
+    return net, images
+
+
+def test_models_of_several_circuits_are_noisy_at_every_position(branched):
+    net, images = branched
+    found = net.noise(images)
+    assert [layer.name for layer in found.layers] == ["first", "second", "last"]
+    segment = net.segments["first"]
+    with torch.no_grad(), hearing(
+        {"first": segment}, True, torch.Generator().manual_seed(2)
+    ) as heard:
+        noisy = segment(torch.full((300, 1, 4, 4), 0.5, dtype=torch.float64))
+    quiet = segment(torch.full((1, 1, 4, 4), 0.5, dtype=torch.float64))
+    assert float(quiet.min()) > 0.2 and segment.heard is None  # nothing is cut by ReLU
+    shift = noisy - quiet
+    # 4,800 vectors: standard deviations are good to 1 %; 3,600 pairs are next to each other.
+    unit = segment.last.scaling.output_scale / segment.supplies.vdd
+    expected = unit * heard["first"].draws.covariances[0].diagonal().sqrt()
+    spread = shift.std((0, 2, 3))
+    torch.testing.assert_close(spread, expected, rtol=0.05, atol=0.0)
+    beside = (shift[..., 1:] * shift[..., :-1]).mean((0, 2, 3)) / spread.square()
+    assert float(beside.abs().max()) < 4.5 / math.sqrt(3600)  # positions have noise of their own
+
+
+def test_models_of_several_circuits_are_evaluated_ablated_and_drawn_with_noise(branched, tmp_path):
+    net, images = branched
+    labels = torch.tensor([0, 1, 2, 3])
+
+    def run(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return evaluate(net, [(images, labels)], noise=True, generator=generator, progress=False)
+
+    report = run(1)
+    assert set(report.segments[0].noise) == {"first", "outputs"}
+    assert report.segments[0].noise["first"] > 1e-3
+    assert run(1).segments == report.segments
+    assert "noise drawn in every use" in str(report)
+    report.save(tmp_path / "report")
+    assert ModelReport.load(tmp_path / "report").segments == report.segments
+    steps = ablate(net, images, labels, noise=torch.Generator().manual_seed(1))
+    assert steps[-1].name == "noise" and steps[-1].output_error > 2.0 * steps[-2].output_error
+    samples = MonteCarlo(net, DeviceModel((LogNormal(1e-6),)), seed=3)
+    loud = samples.run(images, samples=2, noise=True)
+    still = samples.run(images, samples=2)
+    assert float(still.error.max()) < 0.1 * float(loud.error.min())
+    assert torch.equal(samples.run(images, samples=2, noise=True).error, loud.error)
+    split = convert(
+        Branched().eval(),
+        net.config.replace(converter={"kind": "sar", "after": "partition"}), samples=images,
+    )  # fmt: skip
+    with pytest.raises(SolverError, match="converters see every partition"):
+        evaluate(split, [(images, labels)], noise=True, generator=torch.Generator(), progress=False)
 
 
 def test_noise_needs_the_native_engine_and_a_generator():

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
 from small_networks import LOGISTIC, mlp
 
 import imac_torch as imac
-from imac_torch.devices import DeviceSample, Factors, LogNormal, ReadNoise
+from imac_torch.devices import DeviceSample, Factors, Flicker, LogNormal, ReadNoise, Telegraph
+from imac_torch.mapping.quantization import ConductancePair
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -119,3 +121,29 @@ def test_gains_allow_for_effects():
     as_effect = spread(effects={"uniform": {"spread": 0.3}})
     assert as_effect == pytest.approx(field, rel=0.2)
     assert spread(variation=0.3, effects={"stuck": {"off": 0.1}}) > 1.2 * as_effect
+
+
+def test_traps_stay_in_their_cells_and_are_filled_anew():
+    # 200 × 200 cells, a tenth of them with a trap that is filled a quarter of the time in 24 reads,
+    # 0.1 % of them never: shares are good to 0.0015 and 0.0014 (one sigma).
+    cells, device = torch.full((200, 200), 1e-5, dtype=torch.float64), imac.Memristor()
+    model = imac.DeviceModel((Telegraph(amplitude=0.25, cells=0.1, filled=0.25),))
+    sample = DeviceSample.seeded(model, 3)
+    pair = ConductancePair(cells, cells.clone())
+    filled = [sample.of(pair, device, read).positive < 0.9e-5 for read in range(24)]
+    ever = torch.stack(filled).any(0)
+    assert float(ever.double().mean()) == pytest.approx(0.1, abs=7e-3)
+    share = torch.stack(filled).double().mean(0)[ever].mean()
+    assert float(share) == pytest.approx(0.25, abs=7e-3)
+    assert not torch.equal(filled[0], filled[1])
+    assert set(sample.of(pair, device).positive.unique().tolist()) == {1e-5 / 1.25, 1e-5}
+    sides = sample.of(pair, device)
+    assert not torch.equal(sides.positive, sides.negative)
+
+
+def test_flicker_has_the_variance_of_its_band():
+    cells, device = torch.full((400, 400), 1e-5, dtype=torch.float64), imac.Memristor()
+    model = imac.DeviceModel((Flicker(strength=1e-5, lowest=0.1, highest=1e8),))
+    found = DeviceSample.seeded(model, 4).of(ConductancePair(cells, cells), device).positive
+    expected = 1e-5 * (1e-5 * math.log(1e9)) ** 0.5
+    assert float(found.std()) == pytest.approx(expected, rel=0.01)  # 0.2 % one sigma

@@ -91,6 +91,8 @@ DEVICE_EFFECTS: Final[Registry[Any]] = Registry(
         "stuck": f"{_EFFECTS}:Stuck",
         "levels": f"{_EFFECTS}:Levels",
         "read_noise": f"{_EFFECTS}:ReadNoise",
+        "flicker": f"{_EFFECTS}:Flicker",
+        "telegraph": f"{_EFFECTS}:Telegraph",
         "drift": f"{_EFFECTS}:Drift",
         "temperature": f"{_EFFECTS}:Temperature",
         "activated": f"{_EFFECTS}:Activated",

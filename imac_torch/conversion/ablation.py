@@ -52,6 +52,7 @@ from imac_torch.model.effective import NARROW
 from imac_torch.model.inputs import Arguments
 from imac_torch.model.linear import IMACLinear
 from imac_torch.model.network import Chain, IMACNetwork
+from imac_torch.model.noisy import hearing
 from imac_torch.model.positions import Vectors
 from imac_torch.model.ranges import instead
 from imac_torch.model.segment import Segment, left_out
@@ -125,8 +126,7 @@ def ablate(
         labels: (B,) int64 classes, or None; or what ``metric`` compares outputs with, batch by
             batch where inputs are batches.
         metric: See :func:`imac_torch.evaluate`; None: accuracy.
-        noise: What draws noise for a step more, as the configuration describes it; None: none. Of
-            models that are one circuit.
+        noise: What draws noise for a step more, as the configuration describes it; None: none.
 
     Raises:
         DataError: Labels and inputs do not match.
@@ -159,7 +159,8 @@ def ablate(
         if any(getattr(layer.config, name[:-1]).kind != "ideal" for layer in layers):
             results.append(bench.step(name, network, drivers=drivers, converters=converters))
     if noise is not None:
-        results.append(bench.noisy(noise))
+        with hearing(network.segments, True, noise):
+            results.append(bench.step("noise", network, drivers=True, converters=True))
     return tuple(results)
 
 
@@ -244,27 +245,6 @@ class _Bench:
         chain = isinstance(self.network.model, Chain)
         error = by_layer[-1] if chain else outputs.error(self.software)
         return AblationStep(name, accuracy, error, by_layer, failed, score)
-
-    def noisy(self, generator: torch.Generator) -> AblationStep:
-        """The circuit with noise, of a network that is one."""
-        network = self.network
-        segment = network.segment
-        (inputs,), _ = self.data.runs[0]
-        with left_out(network):
-            voltages = network.voltages(inputs)
-            shifts = segment.noise_draws(voltages).draw(len(voltages), generator)
-            solution = segment.native.solve(
-                segment.prepare(), voltages, power=False, noise=shifts
-            )
-        errors, (path,) = {}, self.wanted
-        for layer, state, wanted in zip(
-            segment.analog_layers(), solution.layers, self.wanted[path][1:], strict=True
-        ):
-            good, found = solution.converged, layer.software_units(state.outputs)
-            scale = layer.scaling.output_scale
-            errors[layer.name] = relative_error(found[good], wanted[good], scale)
-        scores = network.scores(solution.outputs)
-        return self._step("noise", Outputs((scores,)), errors)
 
 
 @contextmanager
@@ -363,7 +343,7 @@ def _solved(segment: Segment, rows: Tensor) -> list[Tensor]:
     layers = list(segment.analog_layers())
     if len(layers) == 1:
         return [segment(rows)]
-    solution = segment.solve(rows, power=False)
+    solution = segment.operated(rows)
     return [
         torch.where(
             solution.converged[:, None], layer.software_units(state.outputs), math.nan

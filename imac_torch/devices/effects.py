@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imac_torch.config.quantity import AGE, ENERGY, FRACTION, TEMPERATURE
+from imac_torch.config.quantity import AGE, ENERGY, FRACTION, TEMPERATURE, Quantity
 from imac_torch.devices.model import Effect, PairEffect, Window, draw_normal, with_noise
 from imac_torch.errors import ConfigError
 from imac_torch.mapping.quantization import ConductancePair
 
+_BAND: Final = Quantity("Hz", (1e-9, 1e12), 1e16)
 BOLTZMANN: Final = 8.617333262e-5
 """Boltzmann constant, eV/K (CODATA 2018)."""
 
@@ -207,6 +208,91 @@ class ReadNoise(Effect):
         """See :class:`Effect`."""
         factor = 1.0 + self.sigma * draw_normal(conductance, generator)
         return (conductance * factor).clamp(min=0.0)
+
+
+@dataclass(frozen=True)
+class Flicker(Effect):
+    """1/f noise in every read: a conductance fluctuates with the density S_g/g² = K/f.
+
+    Between two frequencies that is a variance of K·ln(f₂/f₁) (F. N. Hooge, "1/f noise is no surface
+    effect", Phys. Lett. A 29, 139-140, 1969: K = α/N of N carriers). The lowest frequency is the
+    inverse of the time since devices were last looked at, the highest what a read does not average
+    any more, half of the inverse of its length.
+
+    Attributes:
+        strength: K.
+        lowest: f₁, Hz.
+        highest: f₂, Hz.
+    """
+
+    strength: float
+    lowest: Annotated[float, _BAND] = 1.0
+    highest: Annotated[float, _BAND] = 1e9
+
+    def __post_init__(self) -> None:
+        """Check all."""
+        _check("strength", self.strength, 0.0)
+        if not 0.0 < self.lowest < self.highest < math.inf:
+            raise ConfigError(f"lowest = {self.lowest} Hz must be above 0 and below highest")
+
+    @property
+    def cycle(self) -> bool:
+        """It is there in every cycle."""
+        return True
+
+    def apply(self, conductance: Tensor, window: Window, generator: torch.Generator) -> Tensor:
+        """See :class:`Effect`."""
+        sigma = math.sqrt(self.strength * math.log(self.highest / self.lowest))
+        return with_noise(conductance, sigma * conductance * draw_normal(conductance, generator))
+
+
+@dataclass(frozen=True)
+class Telegraph(Effect):
+    """Random telegraph noise: a trap beside the filament raises the resistance while it is filled.
+
+    Which cells have a trap stays from read to read. A read sees a trap filled with the probability
+    τ_e/(τ_c + τ_e) of its times of capture and emission (S. Machlup, "Noise in semiconductors:
+    spectrum of a two-parameter random signal", J. Appl. Phys. 25, 341-343, 1954), independently of
+    other reads: reads are shorter than these times and farther apart. How much a trap depletes
+    depends on the filament (S. Ambrogio et al., "Understanding switching variability and random
+    telegraph noise in resistive RAM", IEDM 2013), so that there is no amplitude for all devices.
+
+    Attributes:
+        amplitude: ΔR/R of a filled trap.
+        cells: Share of cells that have one.
+        filled: Probability that it is filled.
+    """
+
+    amplitude: Annotated[float, FRACTION]
+    cells: Annotated[float, FRACTION] = 1.0
+    filled: Annotated[float, FRACTION] = 0.5
+
+    def __post_init__(self) -> None:
+        """Check all."""
+        _check("amplitude", self.amplitude, 0.0)
+        _check("cells", self.cells, 0.0, 1.0 + 1e-12)
+        _check("filled", self.filled, 0.0, 1.0 + 1e-12)
+
+    @property
+    def cycle(self) -> bool:
+        """It is there in every cycle."""
+        return True
+
+    def apply(self, conductance: Tensor, window: Window, generator: torch.Generator) -> Tensor:
+        """See :class:`Effect`, of a read that stands alone."""
+        return self.apply_to_cells(conductance, window, generator, generator)
+
+    def apply_to_cells(
+        self,
+        conductance: Tensor,
+        window: Window,
+        generator: torch.Generator,
+        cells: torch.Generator,
+    ) -> Tensor:
+        """See :class:`imac_torch.devices.model.CellEffect`."""
+        trapped = _uniform(conductance, cells) < self.cells
+        filled = _uniform(conductance, generator) < self.filled
+        return torch.where(trapped & filled, conductance / (1.0 + self.amplitude), conductance)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,10 @@ READ_MULTIPLIER: Final = 0xDA942042E4DD58B5
 """Odd and without a pattern in common with other multipliers: reads do not share their seeds."""
 
 
+CELLS: Final = -1
+"""In the place of a read's number: of what stays of cells from read to read."""
+
+
 @dataclass(frozen=True)
 class Window:
     """Conductances of the two end states, S."""
@@ -76,6 +80,26 @@ class PairEffect(Protocol):
         self, pair: ConductancePair, window: Window, generator: torch.Generator
     ) -> ConductancePair:
         """Pairs (..., M·L, N+1) S to pairs of the same shape."""
+        ...
+
+
+@runtime_checkable
+class CellEffect(Protocol):
+    """An effect of every read that needs something of each cell which stays from read to read."""
+
+    @property
+    def cycle(self) -> bool:
+        """See :class:`Effect`."""
+        return True
+
+    def apply_to_cells(
+        self,
+        conductance: Tensor,
+        window: Window,
+        generator: torch.Generator,
+        cells: torch.Generator,
+    ) -> Tensor:
+        """See :class:`Effect`; ``cells`` gives the same in every read."""
         ...
 
 
@@ -125,10 +149,22 @@ class DeviceModel:
         return self._apply(pair, device, generator, cycle=False)
 
     def read(
-        self, pair: ConductancePair, device: Memristor, generator: torch.Generator
+        self,
+        pair: ConductancePair,
+        device: Memristor,
+        generator: torch.Generator,
+        cells: torch.Generator | None = None,
     ) -> ConductancePair:
-        """Conductances (..., M, N+1) in one read cycle of programmed cells."""
-        return self._apply(pair, device, generator, cycle=True)
+        """Conductances (..., M, N+1) in one read cycle of programmed cells.
+
+        Args:
+            pair: As programmed.
+            device: Of the configuration.
+            generator: Of the read.
+            cells: Of what stays of cells from read to read (:class:`CellEffect`); None: the same
+                generator, for a read that stands alone.
+        """
+        return self._apply(pair, device, generator, cells, cycle=True)
 
     def sample(
         self, pair: ConductancePair, device: Memristor, generator: torch.Generator
@@ -137,16 +173,27 @@ class DeviceModel:
         return self.read(self.program(pair, device, generator), device, generator)
 
     def _apply(
-        self, pair: ConductancePair, device: Memristor, generator: torch.Generator, *, cycle: bool
+        self,
+        pair: ConductancePair,
+        device: Memristor,
+        generator: torch.Generator,
+        cells: torch.Generator | None = None,
+        *,
+        cycle: bool,
     ) -> ConductancePair:
         window = Window.of(device)
         for effect in self.effects:
             if effect.cycle != cycle:
                 continue
+            sides = (pair.positive, pair.negative)
             if isinstance(effect, PairEffect):
                 pair = effect.apply_pair(pair, window, generator)
+            elif isinstance(effect, CellEffect):
+                own = generator if cells is None else cells
+                pair = ConductancePair(
+                    *(effect.apply_to_cells(side, window, generator, own) for side in sides)
+                )
             else:
-                sides = (pair.positive, pair.negative)
                 pair = ConductancePair(*(effect.apply(side, window, generator) for side in sides))
         return pair
 
@@ -222,7 +269,7 @@ class DeviceSample:
         if read is None:
             return programmed
         begin = generator.get_state() if self.read is None else self.read
-        return self.model.read(programmed, device, reader(begin, read))
+        return self.model.read(programmed, device, reader(begin, read), reader(begin, CELLS))
 
 
 def reader(first: Tensor, read: int) -> torch.Generator:
@@ -230,7 +277,7 @@ def reader(first: Tensor, read: int) -> torch.Generator:
 
     Args:
         first: (K,) uint8, state of the generator when the first read begins.
-        read: From 0.
+        read: From 0, or :data:`CELLS`.
     """
     generator = torch.Generator()
     generator.set_state(first)

@@ -27,6 +27,7 @@ from imac_torch.model.coding import (
 )
 from imac_torch.model.effective import Effective
 from imac_torch.model.linear import IMACLinear, connect
+from imac_torch.model.noisy import Heard
 from imac_torch.model.partial import Partial
 from imac_torch.model.positions import Positions, Vectors
 from imac_torch.model.reads import BoundByRead
@@ -83,6 +84,7 @@ class AnalogChain(Analyses):
         self.open, self.saturates, self.ranging = False, False, False
         self.scaled: frozenset[str] = frozenset()
         self.stand_in: Callable[[Tensor], Tensor] | None = None
+        self.heard: Heard | None = None
         if self.positions.groups != layers[0].groups:
             raise ConversionError(
                 f"{layers[0].name} has {layers[0].groups} groups, its positions "

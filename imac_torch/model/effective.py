@@ -9,6 +9,7 @@ solved circuit to rounding, float32 is what software has.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,18 +81,28 @@ class Effective:
             weight, bias = weight / unit, (bias + layer.neuron.level_shift) / unit
         return cls(weight.to(dtype), bias.to(dtype), low, high, neuron, native)
 
-    def __call__(self, x: Tensor, positions: Positions) -> Tensor:
+    def __call__(
+        self, x: Tensor, positions: Positions, noise: Sequence[Tensor] | None = None
+    ) -> Tensor:
         """Outputs at all positions.
 
         Args:
             x: As the software layer takes its inputs, of the type of the matrix.
             positions: Where the layer is applied.
+            noise: V, shaped like the outputs, added before the neurons and behind them.
 
         Returns:
             As the software layer gives its outputs; NaN where a neuron does not converge. V, if
             neurons do more than cutting off, else in the unit of outputs.
         """
         combined = positions.through(x, self.weight, self.bias)
+        if noise is None:
+            return self._outputs(combined)
+        before, behind = (item.to(combined.dtype) for item in noise)
+        return self._outputs(combined + before) + behind
+
+    def _outputs(self, combined: Tensor) -> Tensor:
+        """Of what neurons are driven with."""
         if self.neuron is None:
             free = self.low == -math.inf and self.high == math.inf
             return combined if free else combined.clamp(self.low, self.high)

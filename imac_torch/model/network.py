@@ -19,7 +19,7 @@ from imac_torch.datasets.batches import chosen
 from imac_torch.dc.native import Native, Prepared
 from imac_torch.errors import CircuitError, ConfigError, ConversionError, ConversionWarning
 from imac_torch.model.converters import fit_converters, without_range
-from imac_torch.model.inputs import Arguments, Inputs
+from imac_torch.model.inputs import Arguments, Inputs, arguments_of
 from imac_torch.model.linear import IMACLinear
 from imac_torch.model.ranges import in_software, set_ranges
 from imac_torch.model.segment import Segment
@@ -35,6 +35,9 @@ from imac_torch.transient.result import TransientResult
 
 HEADINGS = ("path", "module", "becomes", "detail")
 """Of the conversion table."""
+
+NOISY = 16
+"""Input vectors of each circuit whose noise is analysed, in models of several."""
 
 _OLD_NAMES = {
     "layers.": "model.segment.layers.", "digital.": "model.digital.", "tail.": "model.tail.",
@@ -267,9 +270,40 @@ class IMACNetwork(nn.Module):
         return self.segment.dissipation(self.features(x))
 
     @lasting()
-    def noise(self, x: Tensor, settings: Noise | None = None) -> NoiseReport:
-        """Noise at the operating points of model inputs (B, …); see :meth:`Segment.noise`."""
-        return self.segment.noise(self.features(x), settings)
+    def noise(self, x: Any, settings: Noise | None = None) -> NoiseReport:  # noqa: ANN401
+        """Noise at operating points of all circuits, layer by layer; see :meth:`Segment.noise`.
+
+        Args:
+            x: (B, …) as the model takes it; a tuple or list is several inputs, a dict named ones.
+                Of a model of several circuits, :data:`NOISY` of the input vectors that reach each
+                of them are analysed, evenly among all its calls and positions.
+            settings: Amplitudes and band; None: those of each circuit's configuration.
+        """
+        if isinstance(self.model, Chain):
+            return self.segment.noise(self.features(x), settings)
+        inputs, named = arguments_of(x)
+        found: dict[str, list[Tensor]] = {path: [] for path in self.segments}
+        handles = [
+            segment.register_forward_pre_hook(
+                lambda part, arguments, path=path: found[path].append(
+                    part.positions.vectors(arguments[0].detach())
+                )
+            )
+            for path, segment in self.segments.items()
+        ]
+        try:
+            with evaluating(self.model):
+                self.forward(*inputs, **named)
+        finally:
+            for handle in handles:
+                handle.remove()
+        reports = []
+        for path, segment in self.segments.items():
+            if found[path]:
+                rows = torch.cat(found[path])
+                rows = rows[:: max(1, len(rows) // NOISY)][:NOISY]
+                reports.append(segment.noise(rows.to(torch.float64), settings))
+        return NoiseReport.joined(reports)
 
     def decode(self, outputs: Tensor) -> Tensor:
         """See :meth:`Segment.decode`."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
 from imac_torch.circuit.engine import BoundEngine
+from imac_torch.dc.native import BoundNative
 from imac_torch.results.solution import Solution, concatenate
 
 
@@ -22,12 +23,18 @@ class BoundByRead(BoundEngine):
         self.bound = bind(0)
         self.count = 0
 
-    def solve(self, inputs: Tensor, *, power: bool = True) -> Solution:
-        """See :class:`BoundEngine`."""
+    def solve(
+        self, inputs: Tensor, *, power: bool = True, noise: Sequence[Tensor] | None = None
+    ) -> Solution:
+        """See :class:`BoundEngine`; with noise as :class:`BoundNative`, which engines then are."""
         found = []
-        for row in inputs.split(1):
+        for k, row in enumerate(inputs.split(1)):
             self.bound = self.bind(self.count)
-            found.append(self.bound.solve(row, power=power))
+            if noise is not None and isinstance(self.bound, BoundNative):
+                own = [part[k : k + 1] for part in noise]
+                found.append(self.bound.solve(row, power=power, noise=own))
+            else:
+                found.append(self.bound.solve(row, power=power))
             self.count += 1
         return concatenate(found) if found else self.bound.solve(inputs, power=power)
 

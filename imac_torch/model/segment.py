@@ -11,16 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from imac_torch.config import Config
-from imac_torch.dc.native import Native
+from imac_torch.dc.native import BoundNative, Native
 from imac_torch.errors import CircuitError
 from imac_torch.model.analog_chain import AnalogChain
 from imac_torch.model.coding import check_tensor, line_voltages, reach
 from imac_torch.model.effective import NARROW, Effective
 from imac_torch.model.partial import Partial
 from imac_torch.model.positions import Vectors, positions_of
+from imac_torch.model.reads import BoundByRead
 from imac_torch.model.state import pack, unpack
+from imac_torch.noise.sampling import REFERENCES
 from imac_torch.numeric.modes import lasting, ordinary, refuse_transforms
 from imac_torch.periphery.neuron.behavioural import BehaviouralNeuron
+from imac_torch.results.solution import Solution
 
 INPUTS: Final = ""
 """In :attr:`Segment.scaled`: no layer has this name."""
@@ -59,6 +62,7 @@ class Segment(AnalogChain):
         stand_in: What :meth:`forward` does instead of its own, if anything.
         range: The voltages that converters tell apart.
         exact: Whether driver and converter are left out, see :func:`left_out`.
+        heard: Noise in the outputs, while it is there (:func:`imac_torch.model.noisy.hearing`).
 
     Raises:
         ConversionError: There is no layer, or shapes do not chain.
@@ -122,12 +126,13 @@ class Segment(AnalogChain):
         given = x if x.is_floating_point() else x.to(torch.float64)
         if self.borders.in_software:
             return self._summed(given).to(given.dtype)
-        if (found := self._in_one_product(given)) is not None:
+        if self.heard is None and (found := self._in_one_product(given)) is not None:
             return found.to(given.dtype)
         effective = self.effective(_computed(given.dtype))
         if effective is not None and given.numel():
             volts = self.coded(given.to(effective.weight.dtype))
-            return self.decode(effective(volts, self.positions)).to(given.dtype)
+            noise = self._noise_at(volts)
+            return self.decode(effective(volts, self.positions, noise)).to(given.dtype)
         return torch.cat(
             [self._position_by_position(part) for part in self._in_parts(given, 1)]
         ).to(given.dtype)
@@ -137,11 +142,33 @@ class Segment(AnalogChain):
         step = max(1, POSITIONS // max(1, size * self.positions.count(x))) if x.ndim else 1
         return x.split(step) if self.positions.batched(x) else (x,)
 
+    def _noise_at(self, volts: Tensor) -> list[Tensor] | None:
+        """Noise at all positions, shaped like the outputs; None: there is none.
+
+        Args:
+            volts: On the lines, of a tensor's shape.
+        """
+        if self.heard is None:
+            return None
+        count = self.positions.count(volts) * (len(volts) if self.positions.batched(volts) else 1)
+        few = volts[:REFERENCES] if self.positions.batched(volts) else volts
+        some = self.positions.vectors(few)
+        shifts = self.heard.shifts(self, some, count)
+        return [self.positions.tensor(shift, volts) for shift in shifts]
+
+    def operated(self, rows: Tensor) -> Solution:
+        """:meth:`solve` of (R, N) software units without powers, with noise while it is there."""
+        if self.heard is None:
+            return self.solve(rows, power=False)
+        voltages = self.voltages(rows)
+        noise = self.heard.shifts(self, voltages, len(voltages))
+        bound = self.bind(self.native)
+        assert isinstance(bound, BoundNative | BoundByRead)  # noqa: S101 - of the native engine
+        return bound.solve(voltages, power=False, noise=noise)
+
     def _position_by_position(self, x: Tensor) -> Tensor:
         rows = self.positions.vectors(x)
-        outputs = torch.cat(
-            [self.solve(part, power=False).outputs for part in rows.split(POSITIONS)]
-        )
+        outputs = torch.cat([self.operated(part).outputs for part in rows.split(POSITIONS)])
         return self.positions.tensor(self.decode(outputs), x)
 
     def _summed(self, x: Tensor) -> Tensor:
@@ -154,12 +181,16 @@ class Segment(AnalogChain):
             if partial is not None:
                 return borders.sums(partial, rows, exact=exact)
             found = self.read_outs(rows)
+            if self.heard is not None:
+                found = found + self.heard.shifts(self, rows, len(rows))[0]
             return borders.combined(found if exact else borders.converted(found))
 
         def converted(lines: Tensor, exact: bool) -> Tensor:
             volts = line_voltages(lines, self.coding)
             if effective is not None:
                 found = self.positions.through(volts, effective.weight, effective.bias)
+                if (noise := self._noise_at(volts)) is not None:
+                    found = found + noise[0].to(found.dtype)
                 return found if exact else borders.converted(found)
             parts = self._in_parts(volts, 1 + self.first.lines // 64)
             return torch.cat([

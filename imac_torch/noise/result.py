@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -94,6 +95,18 @@ class NoiseReport:
     temperature: float
     unknown: tuple[str, ...] = ()
 
+    @classmethod
+    def joined(cls, reports: Sequence[NoiseReport]) -> NoiseReport:
+        """Of the circuits of a model, one after the other."""
+        bands = [item.band for item in reports]
+        return cls(
+            tuple(layer for item in reports for layer in item.layers),
+            (min(low for low, _ in bands), max(high for _, high in bands)),
+            all(item.limited for item in reports),
+            max(item.temperature for item in reports),
+            tuple(sorted({kind for item in reports for kind in item.unknown})),
+        )
+
     def __str__(self) -> str:
         """A table, a row per layer."""
         return text_table(self._title(), self._rows(), headings=HEADINGS) + self._notes()
@@ -105,11 +118,9 @@ class NoiseReport:
     def _title(self) -> str:
         low, high = (quantity(value, "Hz") for value in self.band)
         band = f"{low} to {high}" if self.limited else f"{low} up to where the circuit ends it"
-        return f"noise at {self.temperature:g} K, {band}, mean of {self._count} samples"
-
-    @property
-    def _count(self) -> int:
-        return len(self.layers[0].gate_voltages)
+        counts = sorted({len(item.gate_voltages) for item in self.layers})
+        count = " to ".join(str(item) for item in (counts[0], counts[-1])[: len(counts)])
+        return f"noise at {self.temperature:g} K, {band}, mean of {count} samples"
 
     def _notes(self) -> str:
         if not self.unknown:

@@ -75,6 +75,8 @@ class SegmentFigures:
         settled: s per sample like ``latency``, but with the longest measured settling time in the
             place of ``timing.period``. NaN: not measured.
         counted: Where power goes, and which parts are ideal.
+        noise: V rms that was drawn in every use, at the inputs of each layer's neurons by layer,
+            and at the ``outputs`` besides; empty: there was none.
     """
 
     path: str
@@ -90,6 +92,7 @@ class SegmentFigures:
     settling: Mapping[str, float] = field(default_factory=dict)
     settled: float = math.nan
     counted: Counted = field(default_factory=Counted)
+    noise: Mapping[str, float] = field(default_factory=dict)
 
     def row(self) -> tuple[str, ...]:
         """Cells of the table under :data:`HEADINGS`."""
@@ -236,6 +239,7 @@ class ModelReport:
             *([("ideal, not counted", ", ".join(ideal))] if ideal else []),
             ("latency per sample", f"{quantity(self.latency, 's')}, software not counted"),
             *self._timed(),
+            *self._noises(),
             ("area", f"{1e6 * self.area()['total']:.4g} mm²"),
             ("wall time", f"{self.seconds:.2f} s"),
         ]
@@ -261,6 +265,15 @@ class ModelReport:
                 f"{worst.path} for {few:g} of {of:g} vectors",
             ))
         return rows
+
+    def _noises(self) -> list[tuple[str, str]]:
+        drawn = [
+            f"{quantity(volts, 'V')} ({item.path if name == item.path else f'{item.path}, {name}'})"
+            for item in self.segments
+            for name, volts in item.noise.items()
+            if volts > 0.0
+        ]
+        return [("noise drawn in every use, rms", ", ".join(drawn))] if drawn else []
 
     def _told(self, value: float) -> str:
         return _percent(value) if self.score.name == "accuracy" else f"{value:.6g}"

@@ -18,7 +18,9 @@ from imac_torch.datasets.metrics import Metric
 from imac_torch.dc.native import BoundNative
 from imac_torch.errors import DataError, SamplingWarning, SolverError
 from imac_torch.model.network import Chain, IMACNetwork, evaluating
-from imac_torch.noise.sampling import NoiseDraws
+from imac_torch.model.noisy import Heard
+from imac_torch.model.reads import BoundByRead
+from imac_torch.model.segment import Segment
 from imac_torch.numeric.modes import lasting
 from imac_torch.reports.model_report import ModelReport
 from imac_torch.reports.power import SEEN, Counted
@@ -79,7 +81,7 @@ def evaluate(
         limit: Samples to take, None for all.
         timing: See :func:`evaluate_circuit`; of several circuits it is how long each takes to
             settle, and with that the model's latency.
-        noise: Of one circuit only.
+        noise: See :func:`evaluate_circuit`; drawn anew in every use of every circuit.
         generator: Where noise comes from.
         seed: For the record.
         progress: Show a progress bar.
@@ -90,21 +92,17 @@ def evaluate(
 
     Raises:
         DataError: See :func:`evaluate_circuit` and :func:`evaluate_model`.
-        SolverError: Likewise; or ``noise`` with several circuits.
+        SolverError: Likewise.
     """
     if metric is None and isinstance(network.model, Chain):
         return evaluate_circuit(
             network, loader, reference=reference, engine=engine, first=first, limit=limit,
             timing=timing, noise=noise, generator=generator, seed=seed, progress=progress,
         )  # fmt: skip
-    if noise:
-        raise SolverError(
-            "noise is drawn for one circuit, not yet for models of several: "
-            "network.segments[path].noise(rows) analyses each of them"
-        )
     return evaluate_model(
         network, loader, reference=reference, metric=metric, engine=engine, first=first,
-        limit=limit, timing=timing, seed=seed, progress=progress,
+        limit=limit, timing=timing, noise=noise, generator=generator, seed=seed,
+        progress=progress,
     )  # fmt: skip
 
 
@@ -171,7 +169,13 @@ def evaluate_circuit(
         )
     started = time.perf_counter()
     bound = network.segment.bind(engine)
-    drawn = _Noise.of(network, bound, noise, generator) if noise else None
+    drawn = None
+    if noise:
+        drawn = Heard.of("the circuit", network.segment, noise, generator, engine)
+
+    def heard() -> dict[str, float] | None:
+        return None if drawn is None else drawn.figures(network.segment)
+
     run = None
     if timing:
         run = network.timing(None if timing is True else timing)
@@ -182,7 +186,7 @@ def evaluate_circuit(
         # The engine is asked once more: it may tell what went wrong.
         done, timed = collected.common(), _finished(run)
         report = _report(network, done, timed, bound.description(), seed, started)
-        return replace(report, stopped=stopped, noise=None if drawn is None else drawn.figures())
+        return replace(report, stopped=stopped, noise=heard())
 
     label = f"{bound.description()['name']}{', transients' if run else ''}"
     with keeping(lambda: sum(map(len, collected.common().labels)), kept), lasting(), evaluating(
@@ -193,7 +197,7 @@ def evaluate_circuit(
         ):
             batch = inputs.to(network.device)
             voltages = network.voltages(batch)
-            solution = bound.solve(voltages) if drawn is None else drawn.solve(voltages)
+            solution = _solve(bound, voltages, network.segment, drawn)
             if reference is not None:
                 found = chosen(_scores(reference, batch), network.threshold)
                 collected.reference.append(found.cpu())
@@ -212,50 +216,17 @@ def evaluate_circuit(
     if timed is not None and (text := timed.cost(torch.cat(collected.labels)).warning):
         warnings.warn(text, SamplingWarning, stacklevel=2)
     report = _report(network, collected, timed, bound.description(), seed, started)
-    return replace(report, noise=None if drawn is None else drawn.figures())
+    return replace(report, noise=heard())
 
 
-@dataclass
-class _Noise:
-    """Solves operating points with noise, which is measured at the first batch's."""
-
-    network: IMACNetwork
-    bound: BoundNative
-    settings: Noise
-    generator: torch.Generator
-    draws: NoiseDraws | None = None
-
-    @classmethod
-    def of(
-        cls,
-        network: IMACNetwork,
-        bound: BoundEngine,
-        noise: bool | Noise,
-        generator: torch.Generator | None,
-    ) -> _Noise:
-        if not isinstance(bound, BoundNative):
-            raise SolverError(
-                "noise is drawn for the native engine's operating points; leave engine out"
-            )
-        if generator is None:
-            raise SolverError(
-                "noise is drawn at random: pass generator=torch.Generator().manual_seed(…)"
-            )
-        settings = network.segment.first.config.noise if noise is True else noise
-        assert isinstance(settings, Noise)  # noqa: S101 - narrows the type only
-        return cls(network, bound, settings, generator)
-
-    def solve(self, voltages: Tensor) -> Solution:
-        if self.draws is None:
-            self.draws = self.network.segment.noise_draws(voltages, self.settings)
-        return self.bound.solve(voltages, noise=self.draws.draw(len(voltages), self.generator))
-
-    def figures(self) -> dict[str, float]:
-        """V rms that was drawn, at the neurons of every layer and at the outputs."""
-        if self.draws is None:
-            return {}
-        names = [layer.name for layer in self.network.analog_layers()]
-        return dict(zip([*names, "outputs"], self.draws.rms, strict=True))
+def _solve(
+    bound: BoundEngine, voltages: Tensor, segment: Segment, drawn: Heard | None
+) -> Solution:
+    if drawn is None:
+        return bound.solve(voltages)
+    assert isinstance(bound, BoundNative | BoundByRead)  # noqa: S101 - noise asks for it
+    noise = drawn.shifts(segment, voltages, len(voltages))
+    return bound.solve(voltages, noise=noise)
 
 
 def _finished(run: InferenceRun | None) -> InferenceReport | None:

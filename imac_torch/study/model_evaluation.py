@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from imac_torch.base.progress import progress_bar
 from imac_torch.circuit.engine import Engine
+from imac_torch.config import Noise
 from imac_torch.datasets.batches import samples_in, taken
 from imac_torch.datasets.metrics import (
     Metric,
@@ -25,6 +27,7 @@ from imac_torch.datasets.metrics import (
 from imac_torch.errors import DataError, SolverError
 from imac_torch.model.inputs import Arguments, arguments_of
 from imac_torch.model.network import IMACNetwork, evaluating
+from imac_torch.model.noisy import hearing
 from imac_torch.numeric.modes import lasting
 from imac_torch.reports.area import AreaModel
 from imac_torch.reports.model_report import ModelReport, Score
@@ -48,6 +51,8 @@ def evaluate_model(
     first: int = 0,
     limit: int | None = None,
     timing: bool | TimingOptions = False,
+    noise: bool | Noise = False,
+    generator: torch.Generator | None = None,
     area: AreaModel | str = "imac-sim",
     seed: int | None = None,
     progress: bool = True,
@@ -65,6 +70,9 @@ def evaluate_model(
         limit: Samples to take, None for all.
         timing: Whether to measure how long every circuit takes to settle, with transients of some
             of the input vectors that have reached it (``TimingOptions.samples``; 16 of each).
+        noise: Whether noise is drawn anew in every use of every circuit, with the section of that
+            name of each one's configuration, or another one; of the native engine.
+        generator: Where it comes from.
         area: Model of the arrays' area, or its name.
         seed: Seed that the run's randomness came from, for the record.
         progress: Show a progress bar.
@@ -73,7 +81,9 @@ def evaluate_model(
         DataError: The loader's batches are no such pairs, there are too few samples, or outputs
             are not what the score is of.
         SolverError: Not a single sample was solved; ``timing`` with another engine, or of a circuit
-            whose transients are not what its latency is.
+            whose transients are not what its latency is; noise without a generator, or that is not
+            known.
+        CircuitError: Nothing limits the bandwidth of the noise.
 
     Whatever ends the run midway has the report of the samples that were finished before in its
     ``report``.
@@ -88,7 +98,9 @@ def evaluate_model(
     total = samples_in(loader, first, limit)
     with keeping(lambda: run.samples, run.report), _engine(network, engine), evaluating(
         network, reference
-    ), progress_bar(network.engine.name, total, "samples", shown=progress) as advance:
+    ), hearing(network.segments, noise, generator) as run.watch.heard, progress_bar(
+        network.engine.name, total, "samples", shown=progress
+    ) as advance:
         for arguments, targets, count in _batches(loader, first, limit):
             moved = tree_map_only(Tensor, lambda item: item.to(network.device), arguments)
             with run.watch.batch(count):

@@ -17,15 +17,24 @@ import torch
 from torch import Tensor
 
 from imac_torch.circuit.crossbar import build_crossbar
+from imac_torch.config import Noise
 from imac_torch.conversion.calibration import join_samples
 from imac_torch.conversion.outputs import Outputs, Scored
 from imac_torch.datasets.batches import check_labels
 from imac_torch.datasets.metrics import Metric
-from imac_torch.devices.model import READ_MULTIPLIER, DeviceModel, DeviceSample, reader
+from imac_torch.devices.model import (
+    CELLS,
+    READ_MULTIPLIER,
+    DeviceModel,
+    DeviceSample,
+    reader,
+)
 from imac_torch.errors import MappingError
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.model.linear import IMACLinear
 from imac_torch.model.network import Chain, IMACNetwork
+from imac_torch.model.noisy import hearing
+from imac_torch.noise.sampling import NoiseDraws
 from imac_torch.numeric.budget import fitting, require_memory, sample_bytes
 from imac_torch.numeric.forecast import Forecast
 from imac_torch.numeric.modes import lasting
@@ -227,8 +236,9 @@ class MonteCarlo:
         for index, (pair, layer) in enumerate(
             zip(programmed, self.network.analog_layers(), strict=True)
         ):
-            generator = reader(self.generator(sample, index).get_state(), read)
-            found.append(self._nominal(layer)[1].read(pair, layer.config.device, generator))
+            first = self.generator(sample, index).get_state()
+            model, device = self._nominal(layer)[1], layer.config.device
+            found.append(model.read(pair, device, reader(first, read), reader(first, CELLS)))
         return found
 
     @lasting()
@@ -373,6 +383,7 @@ class MonteCarlo:
         samples: int,
         first: int = 0,
         metric: Metric | None = None,
+        noise: bool | Noise = False,
         memory: int = MEMORY,
         keep_outputs: bool = False,
         progress: Callable[[int, int], None] | None = None,
@@ -390,6 +401,10 @@ class MonteCarlo:
             first: Number of the first one. A sample is the same in every run of its seed, so that
                 runs may be continued: :meth:`MonteCarloResult.joined`.
             metric: See :func:`imac_torch.evaluate`; None: accuracy.
+            noise: Whether noise is drawn besides, of every sample, image and use of a circuit its
+                own, with the section of that name of each circuit's configuration, or another
+                one. It is as strong as with the devices of the first sample; samples are run one
+                by one.
             memory: Bytes per chunk of samples.
             keep_outputs: Whether to keep all output voltages (S·B·M numbers).
             progress: Called with samples done and samples in all after every chunk.
@@ -402,10 +417,12 @@ class MonteCarlo:
         if samples < 1 or first < 0:
             raise MappingError(f"samples = {samples} must be at least 1, first = {first} 0")
         alone = isinstance(self.network.model, Chain) and metric is None
-        if not alone:
+        if noise or not alone:
             numbers = range(first, first + samples)
             bench = Scored.of(self.network, inputs, labels, metric)
-            return self._one_by_one(bench, numbers, keep_outputs=keep_outputs, progress=progress)
+            return self._one_by_one(
+                bench, numbers, noise, keep_outputs=keep_outputs, progress=progress
+            )
         if not isinstance(inputs, Tensor):
             inputs = join_samples(inputs)
         if labels is not None:
@@ -459,6 +476,7 @@ class MonteCarlo:
         self,
         bench: Scored,
         numbers: range,
+        noise: bool | Noise,
         *,
         keep_outputs: bool,
         progress: Callable[[int, int], None] | None,
@@ -467,10 +485,17 @@ class MonteCarlo:
         nominal = Outputs.of(self.network, bench.runs)
         columns: list[list[float]] = [[], [], [], []]
         outputs: list[Tensor] = []
+        measured: dict[str, NoiseDraws | None] = {}
         forecast = Forecast(f"Monte Carlo of {len(numbers)} samples", len(numbers))
         for done, sample in enumerate(numbers, 1):
-            with self._realised(sample) as network:
+            generator = self.generator(sample, 2 * len(list(self.network.analog_layers())))
+            with self._realised(sample) as network, hearing(
+                network.segments, noise, generator
+            ) as heard:
+                for path, item in heard.items():
+                    item.draws = measured.get(path)
                 found = Outputs.of(network, bench.runs)
+                measured = {path: item.draws for path, item in heard.items()}
             accuracy, score, failed = bench.scores(found)
             row = (accuracy, found.difference(nominal), 1.0 - failed / bench.samples, score)
             for column, value in zip(columns, row, strict=True):

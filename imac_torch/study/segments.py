@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from imac_torch.errors import ImacError, SolverError
+from imac_torch.model.noisy import Heard
 from imac_torch.model.segment import Segment
 from imac_torch.model.walk import ROWS, Drawn, places
 from imac_torch.numeric.modes import lasting
@@ -97,6 +98,7 @@ class Watch:
         generator = torch.Generator().manual_seed(0)  # the same run gives the same figures
         self.traffic = {path: Traffic(Drawn(ROWS, generator)) for path in segments}
         self.samples = 0
+        self.heard: Mapping[str, Heard] = {}
 
     @contextmanager
     def batch(self, samples: int) -> Iterator[None]:
@@ -203,6 +205,7 @@ class Watch:
                 "converters": uses * costs.converter_energy,
                 "sums": uses * costs.addition_energy,
             },
+            noise=self.heard[path].figures(segment) if path in self.heard else {},
             latency=sum(costs.latency(call, copies) for call in traffic.calls),
             area={
                 **{name: value for name, value in arrays.parts().items() if value is not None},

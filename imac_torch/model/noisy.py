@@ -1,0 +1,133 @@
+"""Noise in the outputs of circuits, drawn anew in every use of them.
+
+While a segment has a :class:`Heard`, what its neurons are driven with, and what they put out, is
+shifted by a normal vector at every position: of every image, in every call, in every pass of a
+driver. Converters round what they then see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from imac_torch.circuit.engine import Engine
+from imac_torch.config import Noise
+from imac_torch.dc.native import Native
+from imac_torch.errors import SolverError
+from imac_torch.noise.sampling import REFERENCES, NoiseDraws
+
+if TYPE_CHECKING:
+    from imac_torch.model.segment import Segment
+
+__all__ = ["Heard", "hearing"]
+
+
+@dataclass
+class Heard:
+    """The noise of one segment, measured at the first of its input vectors.
+
+    Attributes:
+        generator: On the CPU.
+        settings: What counts, and within which band.
+        draws: What was measured; None: nothing yet.
+    """
+
+    generator: torch.Generator
+    settings: Noise
+    draws: NoiseDraws | None = None
+
+    @classmethod
+    def of(
+        cls,
+        path: str,
+        segment: Segment,
+        noise: bool | Noise,
+        generator: torch.Generator | None,
+        engine: Engine | None = None,
+    ) -> Heard:
+        """The noise of a segment.
+
+        Args:
+            path: Of the segment, for messages.
+            segment: Which one it is.
+            noise: What counts; True: what its configuration says.
+            generator: Where it comes from.
+            engine: What solves; None: the segment's own.
+
+        Raises:
+            SolverError: There is no generator, another engine solves, or what is asked for is not
+                known.
+        """
+        if not isinstance(segment.engine if engine is None else engine, Native):
+            raise SolverError(
+                "noise is drawn for the native engine's operating points; leave engine out"
+            )
+        if generator is None:
+            raise SolverError(
+                "noise is drawn at random: pass generator=torch.Generator().manual_seed(…)"
+            )
+        if segment.borders.by_partition:
+            raise SolverError(
+                f"{path}: noise is drawn for what partitions combine to, and its converters see "
+                "every partition (converter.after = 'partition'): leave noise out, or convert "
+                "after 'layer' or 'segment'"
+            )
+        return cls(
+            generator, noise if isinstance(noise, Noise) else segment.first.config.noise
+        )
+
+    def shifts(self, segment: Segment, voltages: Tensor, count: int) -> list[Tensor]:
+        """(count, M) V each: at the neurons of every layer, and at the outputs.
+
+        Args:
+            segment: Which one it is.
+            voltages: (R, N) V on its lines, some of those that it gets.
+            count: Vectors to draw.
+        """
+        if self.draws is None:
+            step = max(1, len(voltages) // REFERENCES)
+            found = voltages[::step][:REFERENCES].to(torch.float64)
+            self.draws = segment.noise_draws(found, self.settings)
+        return self.draws.draw(count, self.generator)
+
+    def figures(self, segment: Segment) -> dict[str, float]:
+        """V rms that was drawn, at the neurons of every layer and at the outputs."""
+        if self.draws is None:
+            return {}
+        names = [layer.name for layer in segment.analog_layers()]
+        return dict(zip([*names, "outputs"], self.draws.rms, strict=True))
+
+
+@contextmanager
+def hearing(
+    segments: Mapping[str, Segment], noise: bool | Noise, generator: torch.Generator | None
+) -> Iterator[dict[str, Heard]]:
+    """Have noise in the outputs of segments for a while.
+
+    Args:
+        segments: By path.
+        noise: See :meth:`Heard.of`; False: there is none.
+        generator: Where it comes from.
+
+    Yields:
+        The noise of each.
+
+    Raises:
+        SolverError: See :meth:`Heard.of`.
+    """
+    found = {
+        path: Heard.of(path, segment, noise, generator)
+        for path, segment in segments.items() if noise
+    }  # fmt: skip
+    try:
+        for path, heard in found.items():
+            segments[path].heard = heard
+        yield found
+    finally:
+        for path in found:
+            segments[path].heard = None
