@@ -47,6 +47,8 @@ from imac_torch.noise.circuit import NoisyCircuit
 from imac_torch.noise.layer import NoisyLayer
 from imac_torch.noise.ports import end_ports
 from imac_torch.noise.result import ALL_PARTS
+from imac_torch.reports.html_report import render_report
+from imac_torch.reports.model_page import render_model_report
 from imac_torch.reports.model_report import ModelReport
 
 SMALL = Crossbar(rows=3, columns=3)
@@ -514,7 +516,9 @@ def test_evaluations_draw_anew_for_every_image(tmp_path):
     assert "noise drawn per image" in str(report)
     report.save(tmp_path / "report")
     assert Report.load(tmp_path / "report").noise == report.noise
+    assert "drawn anew for every image" in render_report(report)
     plain = evaluate(net, data, progress=False)
+    assert "drawn anew" not in render_report(plain)
     assert plain.noise is None and len(plain.outputs.unique(dim=0)) == 1
     # Nothing but the amplitude counts where everything else is quiet.
     quiet = evaluate(
@@ -587,6 +591,7 @@ def test_models_of_several_circuits_are_evaluated_ablated_and_drawn_with_noise(b
     assert "noise drawn in every use" in str(report)
     report.save(tmp_path / "report")
     assert ModelReport.load(tmp_path / "report").segments == report.segments
+    assert "drawn anew in every use" in render_model_report(report)
     steps = ablate(net, images, labels, noise=torch.Generator().manual_seed(1))
     assert steps[-1].name == "noise" and steps[-1].output_error > 2.0 * steps[-2].output_error
     samples = MonteCarlo(net, DeviceModel((LogNormal(1e-6),)), seed=3)

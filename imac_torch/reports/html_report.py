@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,12 +198,21 @@ def render_report(
         "configuration": tomli_w.dumps(report.config.to_dict()),
         "analysis": analysis,
         "energy_chart": _energy_chart(report),
+        "noise_chart": noise_chart(report.noise or {}),
         **_accuracy(report),
         **_power(report, analysis),
     }
     if analysis is not None:
         context.update(_details(analysis))
     return template_environment().get_template("report.html.jinja").render(context)
+
+
+def noise_chart(volts: Mapping[str, float]) -> str:
+    """Bars of V rms by name; nothing where there is no noise."""
+    if not any(volts.values()):
+        return ""
+    rows = {name: {"rms": value} for name, value in volts.items()}
+    return bars(rows, unit="V", label="noise that was drawn, rms")
 
 
 def _subtitle(report: Report) -> str:

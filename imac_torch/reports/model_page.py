@@ -13,7 +13,7 @@ from imac_torch.conversion.ablation import AblationStep
 from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.analysis import EFFECTS
 from imac_torch.reports.charts import bars
-from imac_torch.reports.html_report import saved_in, template_environment
+from imac_torch.reports.html_report import noise_chart, saved_in, template_environment
 from imac_torch.reports.model_report import HEADINGS, ModelReport
 
 __all__ = ["render_model_report", "write_model_report"]
@@ -82,6 +82,13 @@ def render_model_report(
                 {item.path: dict(item.energy) for item in report.segments},
                 unit="J",
                 label="energy per sample by circuit",
+            ),
+            noise_chart=noise_chart(
+                {
+                    name if name == item.path else f"{item.path}, {name}": volts
+                    for item in report.segments
+                    for name, volts in item.noise.items()
+                }
             ),
             ablation=[
                 (
