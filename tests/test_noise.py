@@ -409,6 +409,12 @@ def test_what_cannot_be_limited_is_said():
         poled.noise(signs(1, 4))  # the resistance behind the pole is noisy at any frequency
     with pytest.raises(CircuitError, match=r"must be above noise\.lowest"):
         net.noise(signs(1, 4), Noise(bandwidth=1e6, lowest=1e7))
+    grouped = convert(
+        nn.Sequential(nn.Conv2d(2, 2, 1, groups=2), nn.Flatten()), Config(), include=["0"],
+        samples=torch.rand(2, 2, 2, 2),
+    )  # fmt: skip
+    with pytest.raises(SolverError, match="layers of one group, this one has 2"):
+        grouped.noise(torch.rand(1, 2, 2, 2), Noise(bandwidth=1e6))
     curved = network(
         4, 3, crossbar=SMALL, neuron=Neuron(kind="identity"), device={"bend": 0.3}
     )

@@ -91,9 +91,14 @@ class NoisyLayer:
         """Of crossbars without sample dimensions.
 
         Raises:
-            SolverError: There are some, or cells are curved.
+            SolverError: There are some, cells are curved, or the layer is in groups.
         """
         refuse_curved(spec, "noise")
+        if spec.groups > 1:
+            raise SolverError(
+                f"noise is known of layers of one group, this one has {spec.groups}: keep it in "
+                "software (convert(…, exclude=…)), or leave noise out"
+            )
         if spec.conductances.positive.ndim != 2:
             raise SolverError("noise takes conductances without sample dimensions; select one")
         capacitances = LineCapacitances.of(interconnect, spec)
