@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,12 +19,32 @@ from imac_torch.circuit.engine import Engine
 from imac_torch.config import Noise
 from imac_torch.dc.native import Native
 from imac_torch.errors import SolverError
+from imac_torch.model.borders import Borders
+from imac_torch.model.linear import IMACLinear
 from imac_torch.noise.sampling import REFERENCES, NoiseDraws
 
-if TYPE_CHECKING:
-    from imac_torch.model.segment import Segment
-
 __all__ = ["Heard", "hearing"]
+
+
+class Audible(Protocol):
+    """A segment, as far as noise asks it."""
+
+    engine: Engine
+    heard: Heard | None
+
+    @property
+    def borders(self) -> Borders:
+        """What stands between software and circuit."""
+
+    @property
+    def first(self) -> IMACLinear:
+        """The layer at the border before."""
+
+    def analog_layers(self) -> Iterator[IMACLinear]:
+        """The analog layers, in order."""
+
+    def noise_draws(self, voltages: Tensor, settings: Noise | None = None) -> NoiseDraws:
+        """Draws of noise, measured for (B, N) V on the lines."""
 
 
 @dataclass
@@ -45,7 +65,7 @@ class Heard:
     def of(
         cls,
         path: str,
-        segment: Segment,
+        segment: Audible,
         noise: bool | Noise,
         generator: torch.Generator | None,
         engine: Engine | None = None,
@@ -81,7 +101,7 @@ class Heard:
             generator, noise if isinstance(noise, Noise) else segment.first.config.noise
         )
 
-    def shifts(self, segment: Segment, voltages: Tensor, count: int) -> list[Tensor]:
+    def shifts(self, segment: Audible, voltages: Tensor, count: int) -> list[Tensor]:
         """(count, M) V each: at the neurons of every layer, and at the outputs.
 
         Args:
@@ -95,7 +115,7 @@ class Heard:
             self.draws = segment.noise_draws(found, self.settings)
         return self.draws.draw(count, self.generator)
 
-    def figures(self, segment: Segment) -> dict[str, float]:
+    def figures(self, segment: Audible) -> dict[str, float]:
         """V rms that was drawn, at the neurons of every layer and at the outputs."""
         if self.draws is None:
             return {}
@@ -105,7 +125,7 @@ class Heard:
 
 @contextmanager
 def hearing(
-    segments: Mapping[str, Segment], noise: bool | Noise, generator: torch.Generator | None
+    segments: Mapping[str, Audible], noise: bool | Noise, generator: torch.Generator | None
 ) -> Iterator[dict[str, Heard]]:
     """Have noise in the outputs of segments for a while.
 
