@@ -293,7 +293,7 @@ def test_simulate_with_ngspice_keeps_its_run(project: Path, ngspice: Path) -> No
         (["simulate", "@build", "-d", "@data", "--reference", "n.safetensors"], 3,
          "software model is needed"),
         (["simulate", "@broken", "-d", "digits"], 3, "no model today"),
-        (["simulate", "@build", "--weights", "w.pt", "-d", "@data"], 3, "safetensors only"),
+        (["simulate", "@build", "--weights", "w.h5", "-d", "@data"], 3, "torch.save"),
         (["simulate", "@build", "-d", "@data", "-s", "amplifer.gain=3"], 3, "did you mean"),
         (["simulate", "@build", "-d", "@data", "--analysis", "transient"], 3, "--engine"),
         (["simulate", "@build", "-d", "@data", "-e", "spectre"], 2, "spectre"),

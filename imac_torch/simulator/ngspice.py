@@ -73,8 +73,10 @@ class NgSpice(Simulator):
             output = self._start(["-b", "-n", "asking.cir"], Path(directory), timeout=60.0)
             banner = self._start(self._version_arguments(), Path(directory), timeout=60.0)
         text = "".join((output.stdout, output.stderr, banner.stdout, banner.stderr))
-        osdi = "no such command" not in text
-        return [f"KLU {'yes' if 'KLU' in text else 'no'}", f"OSDI {'yes' if osdi else 'no'}"]
+        osdi = "no" if "no such command" in text else "yes"
+        if not _FINISHED.search(text):  # it has not answered
+            osdi = "not known"
+        return [f"KLU {'yes' if 'KLU' in text else 'no'}", f"OSDI {osdi}"]
 
     def _run_arguments(self, job: SimulationJob) -> list[str]:
         # -n: the user's .spiceinit must not change results.
