@@ -45,6 +45,7 @@ from imac_torch.study.deck import Deck, compile
 from imac_torch.study.evaluation import evaluate
 from imac_torch.study.montecarlo import MonteCarlo
 from imac_torch.study.transient_verification import verify_transient
+from imac_torch.study.useramplifier import tabulate_amplifier
 from imac_torch.study.userneuron import tabulate_neuron
 from imac_torch.study.verification import verify_nodes
 from imac_torch.transient.integrator import StepControl
@@ -101,6 +102,7 @@ __all__ = [
     "load_dataset",
     "read_imac_sim",
     "save",
+    "tabulate_amplifier",
     "tabulate_neuron",
     "to_software",
     "varied",

@@ -56,6 +56,10 @@ class NeuronWarning(ImacWarning):
     """A sub-circuit in netlists stands for a neuron that the native engine solves differently."""
 
 
+class AmplifierWarning(ImacWarning):
+    """A sub-circuit in netlists stands for a read-out that the native engine solves differently."""
+
+
 class FileWarning(ImacWarning):
     """A file that was read names other files, which are not read unless that is asked for."""
 

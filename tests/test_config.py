@@ -37,11 +37,15 @@ from imac_torch import (
 from imac_torch.config import CONDITIONS, SCHEMA, Section
 from imac_torch.config.kinds import READ_OUT_KINDS
 from imac_torch.conversion.convert import unread
-from imac_torch.errors import ConfigError, SettingWarning
+from imac_torch.errors import ConfigError, NetlistError, SettingWarning
 from imac_torch.finfet import builtin_14nm_hp, write_model_card
 from imac_torch.model.converters import fit_converters
+from imac_torch.netlist.subcircuits import read_subcircuit
+from imac_torch.netlist.testbench import amplifier_digest
 from imac_torch.periphery.neuron.neurontable import InterpolationError, NeuronTable
 from imac_torch.periphery.readout import Differential, register_read_out
+from imac_torch.periphery.readout.amplifiertable import AmplifierTable
+from imac_torch.periphery.readout.amplifiertable import InterpolationError as OfAmplifier
 from imac_torch.reports.area import network_area
 from imac_torch.study.deck import write_deck
 from imac_torch.transient.integrator import StepControl
@@ -68,6 +72,26 @@ def doubled_read_out():
     READ_OUT_KINDS.remove("doubled")
 
 
+def amplifier_table(directory, gain):
+    """Linear, 1 S at a gain of 1e4, of a sub-circuit in the same words."""
+    path = directory / "opamp.sp"
+    path.write_text(
+        ".subckt opamp plus minus out vdd vss\nG1 0 out plus minus 1\nR1 out 0 1e4\n"
+        "R2 vdd vss 1k\n.ends opamp\n"
+    )
+    found = read_subcircuit(path, ("plus", "minus", "out", "vdd", "vss"))
+    stretched = torch.linspace(-9.0, 9.0, 61, dtype=torch.float64)
+    outputs = torch.linspace(-0.9, 0.9, 7, dtype=torch.float64)
+    d, o = torch.meshgrid(1e-4 * torch.sinh(stretched), outputs, indexing="ij")
+    currents = torch.stack([1e-4 * (gain * d - o), 1e-3 + 0.0 * o], dim=-1)[None]
+    return AmplifierTable(
+        torch.zeros(1, dtype=torch.float64), stretched, outputs, currents, 1e-4, 0.8, -0.8, 298.15,
+        gain=gain, offset=0.0, swing=(-0.8, 0.8), quiescent=1e-3,
+        error=OfAmplifier(0.0, 0.0, 0.0), subcircuit="opamp",
+        digest=amplifier_digest(found), simulator="hand",
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Change:
     """A field put to ``value`` in a configuration where it matters, and the output that shows it.
@@ -83,6 +107,7 @@ class Change:
 
 CAPACITIVE = {"interconnect.capacitance": True}
 FINFET = {"neuron.kind": "finfet"}
+TABLED = {"amplifier.kind": "transimpedance", "amplifier.gain": 5.0}
 TRANSISTOR_NOISE = {**FINFET, "amplifier.gain": 10.0}
 TRANSISTORS = {**FINFET, "neuron.model_directory": "cards"}
 DAC, SAR, FLASH = {"driver.kind": "dac"}, {"converter.kind": "sar"}, {"converter.kind": "flash"}
@@ -129,6 +154,12 @@ CHANGES = {
     "amplifier.offset_spread": Change(5e-3, "voltages"),
     "amplifier.swing": Change((-0.1, 0.1), "voltages", {"amplifier.gain": 10.0}),
     "amplifier.quiescent_current": Change(1e-6, "power", {"amplifier.swing": (-0.5, 0.5)}),
+    "amplifier.table": Change(
+        "weak_opamp.safetensors", "voltages", {**TABLED, "amplifier.table": "opamp.safetensors"}
+    ),
+    "amplifier.subcircuit": Change(
+        "opamp.sp", "netlist", {**TABLED, "amplifier.table": "opamp.safetensors"}
+    ),
     "amplifier.output_resistance": Change(1e3, "voltages", FINFET),
     "amplifier.pole": Change(1e9, "latency"),
     "amplifier.combine": Change("sum", "voltages", {"crossbar.columns": 3}),
@@ -256,6 +287,8 @@ def files(tmp_path_factory):
     neuron_table(11.0).save(directory / "flat.safetensors")
     neuron_table(22.0).save(directory / "steep.safetensors")
     (directory / "bsimcmg.osdi").write_bytes(b"compiled")  # it is named in netlists, not run
+    for name, gain in (("opamp", 1e4), ("weak_opamp", 50.0)):
+        amplifier_table(directory, gain).save(directory / f"{name}.safetensors")
     (directory / "mine.sp").write_text(
         ".subckt mine z out vdd\nR1 z out 1k\nR2 out 0 1k\n.ends mine\n"
     )
@@ -311,11 +344,14 @@ def observe(output, config, tmp_path, sizes=(6, 4, 2)):
             solution = network.solve(inputs, power=False)
         assert bool(solution.converged.all())
         return solution.outputs
-    deck = write_deck(
-        network, network.voltages(inputs), torch.zeros(3, dtype=torch.int64), tmp_path,
-        dialect="ngspice",
-        settings=NetlistSettings(analysis="dc") if output == "operating points" else None,
-    )  # fmt: skip
+    try:
+        deck = write_deck(
+            network, network.voltages(inputs), torch.zeros(3, dtype=torch.int64), tmp_path,
+            dialect="ngspice",
+            settings=NetlistSettings(analysis="dc") if output == "operating points" else None,
+        )  # fmt: skip
+    except NetlistError as error:
+        return str(error)
     texts = sorted(p for p in deck.directory.rglob("*") if p.suffix in (".sp", ".cir"))
     return "\n".join(path.read_text() for path in texts)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from imac_torch.base.units import quantity
 from imac_torch.config.kinds import NEURON_KINDS, READ_OUT_KINDS, known
 from imac_torch.config.quantity import (
     CAPACITANCE,
@@ -18,12 +19,37 @@ from imac_torch.config.quantity import (
     Quantity,
 )
 from imac_torch.config.section import Section
+from imac_torch.errors import ConfigError
 
 SERIES: Final = Quantity("Ω", (0.0, 1e13), 1e18)
 """Output resistances, which may be as small as one likes."""
 
 OFFSET: Final = Quantity("V", (1e-7, 0.5), 20.0)
 """Of operational amplifiers: from those with choppers to what nobody would use."""
+
+
+AMPLIFIERS: Final[dict[str, dict[str, Any]]] = {
+    # Measured of spice/opamp_two_stage.sp between -0.8 and 0.8 V: `imac-torch characterize
+    # amplifier --draws 200`, ngspice 39. What its transistors are is in that file.
+    "two_stage_180nm": {
+        "open_loop_gain": 5640.0,
+        "offset_spread": 1.0e-3,
+        "swing": (-0.685, 0.655),
+        "quiescent_current": 80.7e-6,
+    },
+    # The gate-input amplifier measured by Chatterjee, Tsividis and Kinget, "0.5-V analog circuit
+    # techniques and their application in OTA and filter design", IEEE J. Solid-State Circuits 40
+    # (2005) 2373, in 0.18 µm CMOS: DC gain 62 dB, 75 µW from 0.5 V.
+    "ota_500mv": {
+        "open_loop_gain": 1259.0,
+        "quiescent_current": 150e-6,
+        # Assumptions, as nothing of it was published: 0.1 V from supplies of ±0.8 V, which are
+        # not its own, and the mismatch of a pair of 4 µm² by Pelgrom's 4 mV·µm.
+        "swing": (-0.7, 0.7),
+        "offset_spread": 2e-3,
+    },
+}
+"""Amplifiers with their sources; V/V, V, A."""
 
 
 class Amplifier(Section):
@@ -75,6 +101,17 @@ class Amplifier(Section):
         "what it puts out comes from vdd or goes to vss besides. Needs a swing within these. None: "
         "ideal amplifiers without supplies, whose power is not counted.",
     )
+    table: str | None = Field(
+        None,
+        description="File with a characterised operational amplifier, safetensors: what it puts "
+        "out and takes from its supplies, in place of open_loop_gain, swing and quiescent_current "
+        "(kinds differential, transimpedance, current_mirror).",
+    )
+    subcircuit: str | None = Field(
+        None,
+        description="SPICE file with that amplifier, a sub-circuit of ports plus minus out vdd "
+        "vss, for netlists.",
+    )
     output_resistance: Annotated[float, SERIES] = Field(
         1e-3,
         ge=0,
@@ -95,16 +132,59 @@ class Amplifier(Section):
         "an ideal sum.",
     )
 
+    @classmethod
+    def preset(cls, name: str) -> Amplifier:
+        """Operational amplifiers that exist: numbers of :data:`AMPLIFIERS`.
+
+        Raises:
+            ConfigError: There is no such preset.
+        """
+        if name not in AMPLIFIERS:
+            raise ConfigError(f"no amplifier preset {name!r}; there are {', '.join(AMPLIFIERS)}")
+        return cls(**AMPLIFIERS[name])
+
     @property
     def linear(self) -> bool:
         """Whether outputs are proportional to what amplifiers see: no offset, no swing."""
-        return self.offset == 0.0 and self.offset_spread == 0.0 and self.swing is None
+        bent = self.swing is not None or self.table is not None
+        return self.offset == 0.0 and self.offset_spread == 0.0 and not bent
+
+    def described(self) -> str:
+        """What is not ideal about amplifiers, for tables: in brackets, or nothing."""
+        low, high = self.swing or (0.0, 0.0)
+        said = (
+            (self.table is not None, f"table {self.table}"),
+            (self.open_loop_gain is not None, f"gain {self.open_loop_gain or 0:.4g}"),
+            (self.offset != 0.0, f"offset {quantity(self.offset, 'V')}"),
+            (self.offset_spread > 0.0, f"offsets of {quantity(self.offset_spread, 'V')} rms"),
+            (self.swing is not None, f"{low:g} to {high:g} V"),
+            (self.quiescent_current is not None, quantity(self.quiescent_current, "A")),
+        )
+        parts = [text for holds, text in said if holds]
+        return f" (amplifiers: {', '.join(parts)})" if parts else ""
+
+    @property
+    def supplied(self) -> bool:
+        """Whether amplifiers take current from supplies, and are counted."""
+        return self.quiescent_current is not None or self.table is not None
 
     @model_validator(mode="after")
     def _valid(self) -> Self:
         gains = self.gain if isinstance(self.gain, tuple) else (self.gain,)
         if any(gain is not None and gain <= 0 for gain in gains):
             raise ValueError(f"gain = {self.gain}: every gain must be positive")
+        if self.table is not None:
+            for name in ("open_loop_gain", "swing", "quiescent_current"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name} = {getattr(self, name)}: the amplifier of table = {self.table!r} "
+                        "has its own; leave it out"
+                    )
+        if self.subcircuit is not None and self.table is None:
+            raise ValueError(
+                f"subcircuit = {self.subcircuit!r} without a table: the native engine would solve "
+                "another amplifier; measure it (imac_torch.tabulate_amplifier)"
+            )
         if self.swing is not None and not self.swing[0] < self.swing[1]:
             raise ValueError(f"swing = {self.swing}: the lowest output comes first")
         if self.combine == "average" and self.output_resistance == 0:

@@ -210,11 +210,15 @@ def _leave_files(path: Path, network: IMACNetwork) -> None:
     """Say which files a network names, and see to it that they are not used."""
     named: dict[str, None] = {}
     for layer in network.analog_layers():
-        layer.foreign = str(path)
-        for field in ("table", "subcircuit", "model_directory", "osdi"):
-            value = getattr(layer.config.neuron, field)
-            if value is not None:
-                named[f"neuron.{field} = {value!r}"] = None
+        layer.foreign = layer.matrix.foreign = str(path)
+        for section, files in (
+            ("neuron", ("table", "subcircuit", "model_directory", "osdi")),
+            ("amplifier", ("table", "subcircuit")),
+        ):
+            for field in files:
+                value = getattr(getattr(layer.config, section), field)
+                if value is not None:
+                    named[f"{section}.{field} = {value!r}"] = None
     if named:
         warnings.warn(
             f"{path} names other files, which are not used unasked: {', '.join(named)}; "

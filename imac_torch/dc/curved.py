@@ -108,7 +108,11 @@ class CurvedLayer(PreparedLayer):
         return tuple(CurvedCells(self.spec.select(k)) for k in range(self.shape[0] or 1))
 
     def drive(
-        self, sources: Tensor, before: PreparedLayer | None, options: NewtonOptions
+        self,
+        sources: Tensor,
+        before: PreparedLayer | None,
+        options: NewtonOptions,
+        drawn: Tensor | None = None,
     ) -> CurvedDriven:
         """See :class:`PreparedLayer`."""
         neuron = None if before is None else before.neuron

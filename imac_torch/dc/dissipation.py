@@ -41,14 +41,15 @@ def dissipated(layers: Sequence[PreparedLayer], solution: Solution) -> Dissipati
             *(getattr(found, part.name)[None] for part in fields(found))
         )
         network = port.network
+        static = port.neuron.static_power(port.vdd, found.gates, found.outputs)
         lines, beyond, outputs = port.lines(found.inputs), None, None
         if network.feedback is None:
             plus, minus = (port.ungrouped(end) for end in network.end_voltages(lines))
         else:
-            beyond = port.limited(found.inputs).beyond
+            drawn = static.drawn if port.notices else None
+            beyond = port.limited(found.inputs, drawn).beyond
             (plus, minus), outputs = port.real_outputs(lines, beyond)
         taken = network.read_out.absorbed(plus, minus, outputs).sum((-1, -2))
-        static = port.neuron.static_power(port.vdd, found.gates, found.outputs)
         driven = PortsDriven(found.inputs, found.combined, None, port, beyond)
         power = driven.power(static.drawn, first=True)
         supplied = network.read_out.rails is not None

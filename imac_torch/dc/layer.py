@@ -93,9 +93,18 @@ class PreparedLayer(ABC):
     def as_load(self) -> Load | None:
         """What drives the lines sees; None: it is solved together with them."""
 
+    @property
+    def notices(self) -> bool:
+        """Whether read-outs depend on what neurons draw from them."""
+        return False
+
     @abstractmethod
     def drive(
-        self, sources: Tensor, before: PreparedLayer | None, options: NewtonOptions
+        self,
+        sources: Tensor,
+        before: PreparedLayer | None,
+        options: NewtonOptions,
+        drawn: Tensor | None = None,
     ) -> Driven:
         """Solve what drives the lines, and the crossbars as far as that takes.
 
@@ -103,6 +112,7 @@ class PreparedLayer(ABC):
             sources: (S, B, N) V: on the lines, or combined read-outs of the layer before.
             before: That layer, whose neurons drive the lines; None: sources do.
             options: Of Newton's method.
+            drawn: (S, B, M) A that the neurons behind draw, for read-outs that notice it.
         """
 
 

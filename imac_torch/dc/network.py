@@ -141,12 +141,21 @@ class PortLayer(PreparedLayer):
             raise SolverError("lines of a layer in groups are driven by sources, not by neurons")
         return Load.of(self.network, self.vdd)
 
+    @property
+    def notices(self) -> bool:
+        """See :class:`PreparedLayer`."""
+        return self.ports.feedback is not None and self.ports.feedback.notices
+
     def drive(
-        self, sources: Tensor, before: PreparedLayer | None, options: NewtonOptions
+        self,
+        sources: Tensor,
+        before: PreparedLayer | None,
+        options: NewtonOptions,
+        drawn: Tensor | None = None,
     ) -> PortsDriven:
         """See :class:`PreparedLayer`; the load stands for the crossbars."""
         if self.ports.feedback is not None:
-            return self._drive_real(sources, before, options)
+            return self._drive_real(sources, before, options, drawn)
         solved = None
         if before is not None:
             solved = solve_loaded(sources, before.neuron, before.load, options)
@@ -156,11 +165,16 @@ class PortLayer(PreparedLayer):
         combined = self.by_groups(sources) @ transfer[..., :-1].transpose(-1, -2) + constant
         return PortsDriven(sources, self.ungrouped(combined, dim=-1), solved, self)
 
-    def limited(self, voltages: Tensor) -> Saturated:
-        """Amplifiers that are not ideal, for (S, B, N) V that drive the lines."""
+    def limited(self, voltages: Tensor, drawn: Tensor | None = None) -> Saturated:
+        """Amplifiers that are not ideal, for (S, B, N) V that drive the lines.
+
+        Args:
+            voltages: On the lines.
+            drawn: (S, B, M) A that neurons draw, for amplifiers that notice it; None: nothing.
+        """
         feedback = self.network.feedback
         assert feedback is not None  # noqa: S101 - asked for such amplifiers only
-        return feedback.limited(self.network.blocks(self.lines(voltages)))
+        return feedback.limited(self.network.blocks(self.lines(voltages)), drawn)
 
     def saturated(self, inputs: Tensor) -> int:
         """See :class:`PreparedLayer`."""
@@ -190,7 +204,11 @@ class PortLayer(PreparedLayer):
         return (ends[0], ends[1]), self.ungrouped(outputs, dim=-3)
 
     def _drive_real(
-        self, sources: Tensor, before: PreparedLayer | None, options: NewtonOptions
+        self,
+        sources: Tensor,
+        before: PreparedLayer | None,
+        options: NewtonOptions,
+        drawn: Tensor | None,
     ) -> PortsDriven:
         """Amplifiers with offsets and swing; what saturates moves the lines that drive it."""
         network, solved, voltages = self.network, None, sources
@@ -199,14 +217,15 @@ class PortLayer(PreparedLayer):
         if before is not None:
             solved = solve_loaded(sources, before.neuron, before.load, options)
             voltages = solved.outputs
-        found = self.limited(voltages)
+        found = self.limited(voltages, drawn)
         if solved is not None and feedback.loads and found.beyond is not None:
             assert before is not None  # noqa: S101 - something was solved
-            solved, found = self._together(sources, before, options, solved, found)
+            solved, found = self._together(sources, before, options, solved, found, drawn)
             voltages = solved.outputs
         good = found.converged.all(-1).all(-2)
         good = good if network.groups == 1 else good.all(1)
-        status = torch.where(good, int(Status.CONVERGED), int(Status.MAX_ITERATIONS))
+        bad = Status.MAX_ITERATIONS if feedback.tabled is None else Status.OUTSIDE
+        status = torch.where(good, int(Status.CONVERGED), int(bad))
         if solved is None:
             none = torch.zeros_like(status)
             solved = NeuronSolution(
@@ -226,6 +245,7 @@ class PortLayer(PreparedLayer):
         options: NewtonOptions,
         solved: NeuronSolution,
         found: Saturated,
+        drawn_on: Tensor | None,
     ) -> tuple[NeuronSolution, Saturated]:
         """Neurons and the amplifiers that they drive, in turns.
 
@@ -244,7 +264,8 @@ class PortLayer(PreparedLayer):
             drawn = network.line_currents(feedback.moved_currents(beyond.index_select(2, active)))
             loads = load.with_drawn(drawn[..., :-1])
             turn = solve_loaded(sources.index_select(1, active), before.neuron, loads, options)
-            again = self.limited(turn.outputs)
+            onward = None if drawn_on is None else drawn_on.index_select(1, active)
+            again = self.limited(turn.outputs, onward)
             there = torch.zeros_like(again.outputs) if again.beyond is None else again.beyond
             moved = turn.outputs - solved.outputs.index_select(1, active)
             turn = replace(
@@ -260,7 +281,9 @@ class PortLayer(PreparedLayer):
                 found.converged.index_copy(2, active, again.converged),
             )  # fmt: skip
             settled = ~(moved.detach().abs().amax(-1) > options.tolerance)
-            active = active[~settled.all(0)]
+            # Images whose amplifiers have no solution stay without: their status says so.
+            lost = (~again.converged).movedim(2, 0).flatten(1).any(1)
+            active = active[~(settled.all(0) | lost)]
             if len(active) == 0:
                 break
         status = solved.status.index_fill(1, active, int(Status.MAX_ITERATIONS))
@@ -339,26 +362,17 @@ def solve_dc(
     if not bool(finite.all()):
         inputs = torch.where(finite[:, None], inputs, torch.zeros_like(inputs))
     voltages = inputs.expand(samples, *inputs.shape)
+    passed = _pass(layers, voltages, options, noise, [None] * len(layers))
+    if any(layer.notices for layer in layers):
+        passed = _settle(layers, voltages, options, noise, passed)
+    steps = [] if passed[0][0].solved is None else [passed[0][0].solved]
+    steps += [solved for _, solved in passed]
     solutions: list[LayerSolution] = []
     powers: list[Power] = []
-    driven = _shifted(layers[0].drive(voltages, None, options), noise, 0)
-    steps = [] if driven.solved is None else [driven.solved]
-    for k, layer in enumerate(layers):
-        here = driven
-        if k + 1 < len(layers):
-            driven = layers[k + 1].drive(here.combined, layer, options)
-            assert driven.solved is not None  # noqa: S101 - neurons drive the lines
-            solved = driven.solved
-            driven = _shifted(driven, noise, k + 1)
-        else:
-            solved = solve_loaded(here.combined, layer.neuron, layer.load, options)
-            if noise is not None:
-                solved = replace(solved, outputs=solved.outputs + noise[-1])
-        steps.append(solved)
+    for k, (layer, (here, solved)) in enumerate(zip(layers, passed, strict=True)):
         if power:
             neurons = layer.neuron.static_power(layer.vdd, solved.gates, solved.outputs)
-            here_power = here.power(neurons.drawn, first=k == 0)
-            powers.append(here_power.with_neurons(neurons))
+            powers.append(here.power(neurons.drawn, first=k == 0).with_neurons(neurons))
         solutions.append(LayerSolution(here.voltages, here.combined, solved.gates, solved.outputs))
     status = torch.stack([step.status for step in steps]).amax(0)
     status = torch.where(finite, status, int(Status.NOT_FINITE))
@@ -376,6 +390,70 @@ def solve_dc(
     )
     sampled = any(layer.shape[0] is not None for layer in layers)
     return solution if sampled else combine(lambda tensor, dim: tensor[0], solution)
+
+
+def _pass(
+    layers: Sequence[PreparedLayer],
+    voltages: Tensor,
+    options: NewtonOptions,
+    noise: Sequence[Tensor] | None,
+    drawn: Sequence[Tensor | None],
+) -> list[tuple[Driven, NeuronSolution]]:
+    """Layer after layer: what drives each, and its neurons.
+
+    Args:
+        layers: In order.
+        voltages: (S, B, N) V at the first layer's lines.
+        options: Of Newton's method.
+        noise: As of :func:`solve_dc`.
+        drawn: (S, B, M) A of every layer's neurons, for read-outs that notice it.
+    """
+    driven = _shifted(layers[0].drive(voltages, None, options, drawn[0]), noise, 0)
+    passed = []
+    for k, layer in enumerate(layers):
+        here = driven
+        if k + 1 < len(layers):
+            driven = layers[k + 1].drive(here.combined, layer, options, drawn[k + 1])
+            assert driven.solved is not None  # noqa: S101 - neurons drive the lines
+            solved = driven.solved
+            driven = _shifted(driven, noise, k + 1)
+        else:
+            solved = solve_loaded(here.combined, layer.neuron, layer.load, options)
+            if noise is not None:
+                solved = replace(solved, outputs=solved.outputs + noise[-1])
+        passed.append((here, solved))
+    return passed
+
+
+def _settle(
+    layers: Sequence[PreparedLayer],
+    voltages: Tensor,
+    options: NewtonOptions,
+    noise: Sequence[Tensor] | None,
+    passed: list[tuple[Driven, NeuronSolution]],
+) -> list[tuple[Driven, NeuronSolution]]:
+    """Passes through all layers until read-outs notice no change of what neurons draw.
+
+    A read-out's output moves by its resistance within the loop times what a neuron draws through a
+    resistance hundreds of times as large, so that every pass gains digits.
+    """
+    for _ in range(options.max_iterations):
+        drawn = [
+            layer.neuron.static_power(layer.vdd, solved.gates, solved.outputs).drawn
+            if layer.notices else None
+            for layer, (_, solved) in zip(layers, passed, strict=True)
+        ]  # fmt: skip
+        before = [here.combined.detach() for here, _ in passed]
+        passed = _pass(layers, voltages, options, noise, drawn)
+        moved = torch.stack([
+            (here.combined.detach() - old).abs().amax(-1)
+            for (here, _), old in zip(passed, before, strict=True)
+        ]).amax(0)  # fmt: skip
+        if not bool((moved > options.tolerance).any()):
+            return passed
+    here, solved = passed[-1]
+    failed = torch.where(moved > options.tolerance, int(Status.MAX_ITERATIONS), solved.status)
+    return [*passed[:-1], (here, replace(solved, status=torch.maximum(solved.status, failed)))]
 
 
 def _shifted(driven: Driven, noise: Sequence[Tensor] | None, layer: int) -> Driven:

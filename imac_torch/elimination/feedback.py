@@ -34,6 +34,7 @@ from imac_torch.elimination.blocks import BlockLayout, BlockPorts, Termination
 from imac_torch.elimination.interior import CellValues, Interior, PortResponse
 from imac_torch.elimination.linalg import solve
 from imac_torch.elimination.saturation import Saturated, limit, times
+from imac_torch.elimination.tabled import TabledAmplifiers, solve_tabled
 from imac_torch.numeric.budget import CHUNK_BYTES, map_bytes, require_memory
 from imac_torch.periphery.readout import ReadOut
 
@@ -57,6 +58,8 @@ class Feedback:
         currents: (..., H, V, K) A, what they draw from the input lines.
         ends_beyond: (..., H, V, 2, R, N), change of the ends per V of w.
         currents_beyond: (..., H, V, K, N) A, change of input currents per V of w.
+        open_ends: (..., H, V, 2, R, K), ends per input voltage, of amplifiers given as tables.
+        tabled: What is around those; None: they have a swing.
     """
 
     layout: BlockLayout
@@ -70,6 +73,8 @@ class Feedback:
     currents: Tensor
     ends_beyond: Tensor
     currents_beyond: Tensor
+    open_ends: Tensor | None = None
+    tabled: TabledAmplifiers | None = None
 
     @classmethod
     def of(cls, spec: CrossbarSpec, layout: BlockLayout, ports: BlockPorts) -> Feedback:
@@ -132,6 +137,8 @@ class Feedback:
             (ends @ outputs[..., None, :, None]).squeeze(-1),
             (seen.currents @ outputs[..., None]).squeeze(-1),
             -ends @ beyond, -seen.currents @ relative,
+            torch.stack([ports.positive_end, ports.negative_end], dim=-3),
+            TabledAmplifiers.of(read_out, layout, spec.groups, real.offsets),
         )  # fmt: skip
 
     def with_sample(self) -> Feedback:
@@ -155,16 +162,37 @@ class Feedback:
 
     @property
     def saturates(self) -> bool:
-        """Whether outputs are limited."""
-        return self.high - self.low < float("inf")
+        """Whether outputs are limited, or a table says what they do."""
+        return self.tabled is not None or self.high - self.low < float("inf")
 
     @cached_property
     def loads(self) -> bool:
         """Whether what drives the lines notices that amplifiers saturate."""
         return self.saturates and bool(self.currents_beyond.detach().any())
 
-    def limited(self, blocks: Tensor) -> Saturated:
-        """The amplifiers for (..., H, B, K) V on the lines of the blocks."""
+    @property
+    def notices(self) -> bool:
+        """Whether outputs depend on what neurons draw."""
+        return self.tabled is not None and self.tabled.onward
+
+    def limited(self, blocks: Tensor, drawn: Tensor | None = None) -> Saturated:
+        """The amplifiers for (..., H, B, K) V on the lines of the blocks.
+
+        Args:
+            blocks: The lines.
+            drawn: (..., B, M·L) A of neurons, for amplifiers that notice it; None: nothing.
+        """
+        if self.tabled is not None and self.open_ends is not None:
+            plain = (blocks @ self.open_ends.flatten(-4, -2).mT).unflatten(
+                -1, self.open_ends.shape[-4:-1]
+            )  # (..., H, B, V, 2, R)
+            ends = plain.movedim(-2, 1) + self.ends.movedim(-2, 1).unsqueeze(-3)
+            if drawn is not None:
+                rows = drawn[..., None, None].expand(*drawn.shape, len(blocks[0]), self.count)
+                drawn = self.layout.gather_rows(rows).movedim(-4, -3)[:, :1]
+            return solve_tabled(
+                self.tabled, self.mutual, self.ends_beyond, self._linear(blocks), ends, drawn
+            )
         return limit(self.mutual, self._linear(blocks), self.low, self.high)
 
     def outputs_at(self, blocks: Tensor, beyond: Tensor | None) -> Tensor:
@@ -172,7 +200,8 @@ class Feedback:
         linear = self._linear(blocks)
         if beyond is None:
             return linear
-        return (linear - times(self.mutual, beyond)).clamp(self.low, self.high)
+        found = linear - times(self.mutual, beyond)
+        return found.clamp(self.low, self.high) if self.tabled is None else found - beyond
 
     def _linear(self, blocks: Tensor) -> Tensor:
         linear = (blocks @ self.transfer.flatten(-3, -2).mT).unflatten(-1, self.outputs.shape[-2:])

@@ -187,6 +187,12 @@ def refuse_real(spec: CrossbarSpec, what: str) -> None:
     Raises:
         SolverError: The layer's are others.
     """
+    if spec.read_out.table is not None:
+        raise SolverError(
+            f"{what} does not know amplifiers given as tables (amplifier.table): describe them by "
+            "open_loop_gain, swing and quiescent_current instead, or use what knows them: "
+            "network.solve, evaluate, netlists"
+        )
     if not spec.read_out.ideal:
         raise SolverError(
             f"{what} is for amplifiers without offset and swing; leave amplifier.offset, "

@@ -211,7 +211,8 @@ class IMACLinear(nn.Module):
             f"{groups}{len(column_ends)}×{len(row_ends)} partitions of up to "
             f"{self.config.crossbar.columns}×{self.config.crossbar.rows}, mapping {levels} "
             f"({matrix.weight_errors().text(bias=self.bias is not None)}), "
-            f"gain {matrix.gain():.4g}, neuron {self.neuron_spec().kind}{clipped}{calibrated}"
+            f"gain {matrix.gain():.4g}{self.config.amplifier.described()}, "
+            f"neuron {self.neuron_spec().kind}{clipped}{calibrated}"
         )
 
     def threshold_and_slope(self) -> tuple[float, float]:

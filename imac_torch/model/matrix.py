@@ -19,7 +19,7 @@ from imac_torch.dc.prediction import Prediction, predict
 from imac_torch.devices.effects import Factors
 from imac_torch.devices.model import DeviceModel, DeviceSample, draw_normal, relative_spread
 from imac_torch.devices.record import from_bytes, name_of, to_bytes
-from imac_torch.errors import CircuitError, ConversionError, ConversionWarning
+from imac_torch.errors import CircuitError, ConfigError, ConversionError, ConversionWarning
 from imac_torch.mapping.divider import RowDivider
 from imac_torch.mapping.matching import Match
 from imac_torch.mapping.quantization import (
@@ -91,6 +91,7 @@ class ProgrammedMatrix(nn.Module):
         sample: What becomes of them in this training step, too (:func:`imac_torch.varied`).
         read: Which read effects of every read are of; None: they are left out.
         warned: Whether it was said that no gain is large enough.
+        foreign: The file that it came from, while it may not name further ones.
     """
 
     trim: Tensor
@@ -119,6 +120,7 @@ class ProgrammedMatrix(nn.Module):
         self.name = name
         self.devices: tuple[DeviceSample, ...] = ()
         self.sample: DeviceSample | None = None
+        self.foreign: str | None = None
         self.read: int | None = 0
         self.warned = False
         # Read by the scheme 'matched'. Volts at the neuron per volt on a line, added to what the
@@ -192,7 +194,22 @@ class ProgrammedMatrix(nn.Module):
 
     def read_out(self, gain: float, device: torch.device) -> ReadOut:
         """What the rows end in, for a given gain; its tensors are on the device."""
+        self._check_files()
         return build_read_out(self.config, gain, len(self.partitions()[0]), device=device)
+
+    def _check_files(self) -> None:
+        """Refuse files that another file brought along.
+
+        Raises:
+            ConfigError: Nobody asked to use them.
+        """
+        name = self.config.amplifier.table
+        if self.foreign is not None and name is not None:
+            raise ConfigError(
+                f"{self.foreign} names another file, amplifier.table = {name!r}, which is not used "
+                "unasked: load the network with files=True (on the command line --trust) if you "
+                "trust it"
+            )
 
     def quantized(self) -> QuantizedWeights:
         """Weights and bias in units of the device's full scale, and what rounding cost."""
@@ -295,6 +312,7 @@ class ProgrammedMatrix(nn.Module):
 
     def crossbar(self) -> CrossbarSpec:
         """The crossbars as they are built, wires included."""
+        self._check_files()
         return build_crossbar(
             self.conductances(), self.config, self.gain(), self.groups, self.offsets
         )

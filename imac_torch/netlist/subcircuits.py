@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -57,6 +58,16 @@ class Subcircuit:
     def call(self, instance: str, nodes: Sequence[str], values: Mapping[str, float]) -> str:
         """One instance line; parameters that the sub-circuit does not declare are left out."""
         return f"X{instance} {' '.join(nodes)} {self.name}{self.arguments(values)}"
+
+    def defaults(self) -> dict[str, float]:
+        """Values that it declares for parameters, as far as they are numbers."""
+        found = {}
+        joined = re.sub(r"\r?\n[ \t]*\+", " ", self.text)
+        header = re.search(rf"^[ \t]*\.subckt[ \t]+{self.name}\b.*$", joined, re.I | re.M)
+        for name, value in re.findall(r"(\w+)\s*=\s*(\S+)", header[0] if header else ""):
+            with suppress(ValueError):
+                found[name.lower()] = float(value)
+        return found
 
     def arguments(self, values: Mapping[str, float]) -> str:
         """``" name=value …"`` for every declared parameter among ``values``."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ FloatArray = NDArray[np.float64]
 
 NEURON_FILE: Final = "neuron.sp"
 """Copy of the sub-circuit's file beside the netlist."""
+AMPLIFIER_FILE: Final = "amplifier.sp"
+"""Likewise."""
 CURRENTS: Final = ("i_out", "i_in", "i_supply")
 """What is measured: into the output's source, out of the input's and the supply's, A."""
 
@@ -59,12 +62,17 @@ class TestBench:
     settings: NetlistSettings
     stem: str
 
+    @property
+    def file(self) -> str:
+        """Name of the copy of the sub-circuit's file."""
+        return NEURON_FILE
+
     def circuit(self, z: str, out: str) -> list[str]:
         """The neuron between sources of values ``z`` and ``out``, in any dialect."""
         arguments = self.subcircuit.arguments(self.spec.model.arguments(self.spec))
         return [
             f".temp {spice_number(self.spec.temperature - ZERO_CELSIUS)}",
-            f".include '{NEURON_FILE}'",
+            f".include '{self.file}'",
             f"Vdd vdd 0 {spice_number(self.spec.vdd)}",
             f"Vz z 0 {z}",
             f"Vout out 0 {out}",
@@ -77,6 +85,49 @@ class TestBench:
             f"* imac_torch, {dialect}: {self.subcircuit.name} with forced input and output, "
             f"{len(self.inputs)} x {len(self.outputs)} points"
         )
+
+
+@dataclass(frozen=True)
+class AmplifierBench(TestBench):
+    """An operational amplifier between sources: both inputs, output, vdd and vss.
+
+    Attributes:
+        inputs: (P,) s, of which width·sinh(s) V are between plus and minus.
+        plus: V.
+        width: V.
+        vss: V.
+        shifts: V by parameter of the sub-circuit.
+    """
+
+    plus: float
+    width: float
+    vss: float
+    shifts: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def file(self) -> str:
+        """See :class:`TestBench`."""
+        return AMPLIFIER_FILE
+
+    def circuit(self, z: str, out: str) -> list[str]:
+        """See :class:`TestBench`; what is measured at z is nothing."""
+        return [
+            f".temp {spice_number(self.spec.temperature - ZERO_CELSIUS)}",
+            f".include '{self.file}'",
+            f"Vdd vdd 0 {spice_number(self.spec.vdd)}",
+            f"Vss vss 0 {spice_number(self.vss)}",
+            f"Vz z 0 {z}",
+            f"Vplus plus 0 {spice_number(self.plus)}",
+            f"Eminus minus 0 vol='v(plus)-{spice_number(self.width)}*sinh(v(z))'",
+            f"Vout out 0 {out}",
+            f"Xamplifier plus minus out vdd vss {self.subcircuit.name}"
+            f"{self.subcircuit.arguments(self.shifts)}",
+        ]
+
+
+def amplifier_digest(subcircuit: Subcircuit) -> str:
+    """What identifies an operational amplifier: its file's contents and its name."""
+    return hashlib.sha256(f"{subcircuit.name}\n{subcircuit.contents}".encode()).hexdigest()
 
 
 def checked_subcircuit(spec: NeuronSpec, *, trust: bool = False) -> Subcircuit:

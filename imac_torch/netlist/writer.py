@@ -29,7 +29,12 @@ from imac_torch.netlist.subcircuits import (
     read_out_subcircuit,
     read_subcircuit,
 )
-from imac_torch.netlist.testbench import BenchNetlist, TestBench, checked_subcircuit
+from imac_torch.netlist.testbench import (
+    BenchNetlist,
+    TestBench,
+    amplifier_digest,
+    checked_subcircuit,
+)
 from imac_torch.periphery.neuron.base import NeuronSpec
 
 FloatArray = NDArray[np.float64]
@@ -225,11 +230,16 @@ class NetlistWriter(ABC):
             for layer in circuit.layers
         }
         amplifiers = {layer.name: self.amplifier_of(layer) for layer in circuit.layers}
+        operational = {
+            layer.name: item
+            for layer in circuit.layers
+            if (item := self._operational(layer)) is not None
+        }
         stems = {
             ("amplifier" if self._amplifier is not None else item.name): item
             for item in amplifiers.values()
         }
-        for item in neurons.values():
+        for item in (*neurons.values(), *operational.values()):
             stem = item.name.lower()
             if stems.setdefault(stem, item).text != item.text:
                 raise NetlistError(
@@ -254,6 +264,29 @@ class NetlistWriter(ABC):
     def amplifier_of(self, layer: LayerCircuit) -> Subcircuit:
         """The sub-circuit that stands for a layer's read-outs."""
         return read_out_subcircuit(self._amplifier, layer.read_outs.read_out)
+
+    def _operational(self, layer: LayerCircuit) -> Subcircuit | None:
+        """The operational amplifier within a layer's read-outs, if that is a sub-circuit.
+
+        Raises:
+            NetlistError: Its file is not named, or has changed since it was measured.
+        """
+        real = layer.read_outs.read_out.imperfections
+        if real is None or real.table is None or self._amplifier is not None:
+            return None
+        if real.subcircuit is None:
+            raise NetlistError(
+                "amplifiers given as a table have no netlist of their own; name the sub-circuit "
+                "file that it was characterised from (amplifier.subcircuit)"
+            )
+        ports = (*AMPLIFIER_PORTS, *RAIL_PORTS)
+        found = read_subcircuit(Path(real.subcircuit), ports, trust=self.trust)
+        if amplifier_digest(found) != real.table.digest:
+            raise NetlistError(
+                f"{found.source} is not the file that amplifier.table was characterised from; "
+                "characterise it again (imac_torch.tabulate_amplifier)"
+            )
+        return found
 
     def deck(
         self, circuit: Circuit, inputs: FloatArray, settings: NetlistSettings, stem: str

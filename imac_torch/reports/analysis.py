@@ -355,7 +355,9 @@ def _layer(
     neurons = prepared.neuron.static_power(
         prepared.vdd, voltages.gates[solved], voltages.outputs[solved]
     )
-    beyond = None if prepared.network.feedback is None else prepared.limited(driven[None]).beyond
+    beyond = None if prepared.network.feedback is None else prepared.limited(
+        driven[None], neurons.drawn[None] if prepared.notices else None
+    ).beyond
     found = PortsDriven(driven[None], combined[None], None, prepared, beyond).power(
         neurons.drawn[None], first=index == 0
     )
@@ -364,7 +366,7 @@ def _layer(
         "bias": float(found.bias.mean()),
         "neurons": float(neurons.supply.mean()),
     }
-    if layer.config.amplifier.quiescent_current is not None:
+    if layer.config.amplifier.supplied:
         power["amplifiers"] = float(found.amplifier_supply.mean())
     errors = layer.matrix.weight_errors()
     maps, note = {}, ""

@@ -144,9 +144,9 @@ def supplied(segment: Segment) -> dict[str, dict[str, bool]]:
     """Whether amplifiers and neurons have supplies, by part and layer."""
     found: dict[str, dict[str, bool]] = {"amplifiers": {}, "neurons": {}}
     for layer in segment.analog_layers():
-        current, spec = layer.config.amplifier.quiescent_current, layer.neuron_spec()
+        spec = layer.neuron_spec()
         kind = kind_of(spec.kind)
-        found["amplifiers"][layer.name] = current is not None
+        found["amplifiers"][layer.name] = layer.config.amplifier.supplied
         current = spec.options.quiescent_current
         nothing = kind.activation.read_out  # then there is no circuit to be counted
         found["neurons"][layer.name] = nothing or not kind.ideal or current is not None

@@ -26,7 +26,7 @@ class Status(IntEnum):
     FAILED = 3
     """The simulator (see its log) or the transient of this sample gave no result."""
     OUTSIDE = 4
-    """A neuron or bit cell left the range of its model; characterise it over a wider one."""
+    """A neuron, amplifier or bit cell left the range of its model; characterise a wider one."""
 
 
 @dataclass(frozen=True)

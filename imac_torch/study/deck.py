@@ -22,7 +22,7 @@ from imac_torch.config import Config
 from imac_torch.config.kinds import DIALECTS, ENGINES
 from imac_torch.conversion.storage import load, save
 from imac_torch.datasets.batches import labelled_batches
-from imac_torch.errors import DataError, NetlistError, NeuronWarning
+from imac_torch.errors import AmplifierWarning, DataError, NetlistError, NeuronWarning
 from imac_torch.model.network import Chain, IMACNetwork
 from imac_torch.model.segment import Segment
 from imac_torch.netlist import (
@@ -203,7 +203,9 @@ def compile(
         settings: Analysis, samples per netlist, tolerances; None: a transient, ten per netlist.
         first: Samples to skip (IMAC-Sim: firstimage).
         limit: Samples to take, None for all (IMAC-Sim: testnum).
-        amplifier: File with a sub-circuit that replaces the amplifier's; same ports.
+        amplifier: File with a sub-circuit that replaces the whole read-out's, resistors included,
+            in netlists only; ports ``plus minus out``, or these and ``vdd vss``. (An operational
+            amplifier of yours within them is ``amplifier.table`` and ``amplifier.subcircuit``.)
         trust: Take sub-circuit files (``amplifier``, ``neuron.subcircuit``, the library of
             ``neuron.model_directory``) and all that they include as they are. A simulator obeys
             what is in them, programs and files included; without it, they may hold sub-circuits,
@@ -221,6 +223,15 @@ def compile(
         CircuitError: There is no such segment.
         NetlistError: Something cannot be written, or the directory is somebody else's.
     """
+    if amplifier is not None:
+        warnings.warn(
+            f"netlists have the sub-circuit {amplifier} for every read-out, the native engine the "
+            "configured one, and nothing compares the two: verify that they agree "
+            "(imac_torch.verify_nodes), or have an operational amplifier measured "
+            "(imac_torch.tabulate_amplifier, amplifier.table), which both then solve",
+            AmplifierWarning,
+            stacklevel=2,
+        )
     if segment is not None:
         rows, labels = _reaching(network, loader, segment, vectors, first=first, limit=limit)
         part = network.segments[segment]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from imac_torch.netlist import NetlistSettings
 from imac_torch.netlist.job import SimulationJob
 from imac_torch.netlist.rundir import run_directory, write_run_directory
 from imac_torch.netlist.subcircuits import NEURON_PORTS, read_subcircuit
-from imac_torch.netlist.testbench import NEURON_FILE, TestBench, subcircuit_digest
+from imac_torch.netlist.testbench import TestBench, subcircuit_digest
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.neurontable import NeuronTable, measure_interpolation
 from imac_torch.periphery.neuron.table import TableNeuron
@@ -103,9 +103,9 @@ def tabulate_neuron(
     inputs = np.linspace(*input_range, nodes[0])
     outputs = np.linspace(low, high, nodes[1])
     whole = TestBench(subcircuit, spec, inputs, outputs, settings, "nodes")
-    middle = replace(whole, inputs=_middle(inputs), outputs=_middle(outputs), stem="middle")
-    with _directory(directory) as folder:
-        found = _simulate([whole, middle], simulator, folder)
+    middle = replace(whole, inputs=middles(inputs), outputs=middles(outputs), stem="middle")
+    with bench_directory(directory) as folder:
+        found = simulate_benches([whole, middle], simulator, folder)
     axes = torch.from_numpy(inputs), torch.from_numpy(outputs)
     input_scale, supply_scale, error = measure_interpolation(*axes, *found)
     return NeuronTable(
@@ -123,12 +123,13 @@ def tabulate_neuron(
     )
 
 
-def _middle(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def middles(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Between neighbouring values."""
     return (values[1:] + values[:-1]) / 2
 
 
 @contextmanager
-def _directory(directory: str | Path | None) -> Iterator[Path]:
+def bench_directory(directory: str | Path | None) -> Iterator[Path]:
     if directory is not None:
         yield Path(directory).absolute()
         return
@@ -136,17 +137,19 @@ def _directory(directory: str | Path | None) -> Iterator[Path]:
         yield Path(temporary) / "characterize"
 
 
-def _simulate(benches: list[TestBench], simulator: Simulator, folder: Path) -> list[Tensor]:
-    """(P, Q, 3) A per bench."""
+def simulate_benches(
+    benches: Sequence[TestBench], simulator: Simulator, folder: Path
+) -> list[Tensor]:
+    """(P, Q, 3) A per test bench of one sub-circuit, in a folder that is not there yet."""
     writer = DIALECTS.get(simulator.dialect)()
-    files = {NEURON_FILE: benches[0].subcircuit.text}
+    files = {benches[0].file: benches[0].subcircuit.text}
     jobs = []
     for bench in benches:
         name = f"{bench.stem}{writer.suffix}"
         written = writer.bench(bench)
         files[name] = "\n".join(written.lines) + "\n"
         jobs.append(SimulationJob(folder / name, written.measures, written.waveform_files))
-    description = {"dialect": writer.name, "subcircuit": benches[0].spec.kind}
+    description = {"dialect": writer.name, "subcircuit": benches[0].subcircuit.name}
     digests = write_run_directory(folder, files, description)
     with run_directory(folder, digests):
         outcomes = run_jobs(simulator, jobs, workers=2)

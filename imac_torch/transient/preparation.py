@@ -106,7 +106,8 @@ def prepare_transient(
         if crossbar.read_out.rails is not None:
             raise SolverError(
                 "transients do not count yet what amplifiers take from their supplies: leave "
-                "amplifier.quiescent_current out, network.solve and evaluate have the settled power"
+                "amplifier.quiescent_current and amplifier.table out, network.solve and evaluate "
+                "have the settled power"
             )
         capacitances = LineCapacitances.of(interconnect, crossbar)
         if capacitances is None and not crossbar.read_out.ideal:

@@ -14,7 +14,7 @@ from imac_torch.errors import SolverError
 from imac_torch.kernels.compiled import obstacle
 
 
-def _coefficients_of_values(count: int) -> Tensor:
+def coefficients_of_values(count: int) -> Tensor:
     """(count+2, count) operator from node values to cubic B-spline coefficients.
 
     Interpolation at the nodes, (c_{i-1} + 4c_i + c_{i+1})/6 = f_i, and not-a-knot ends (the third
@@ -75,8 +75,8 @@ class SplineTable:
                 raise SolverError(
                     "a spline table needs at least 5 ascending, uniform nodes per axis"
                 )
-        along_first = _coefficients_of_values(len(first)).to(values.device)
-        along_second = _coefficients_of_values(len(second)).to(values.device)
+        along_first = coefficients_of_values(len(first)).to(values.device)
+        along_second = coefficients_of_values(len(second)).to(values.device)
         half = torch.tensordot(along_first, values, dims=([1], [0]))
         coefficients = torch.einsum("bq,aqt->abt", along_second, half)
         return cls(
@@ -155,16 +155,31 @@ class SplineTable:
 
     def _axis(self, position: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Cell index, B-spline weights (..., 4), their slopes, distance outside the grid."""
-        low, high, step = self.start[axis], self.end[axis], self.step[axis]
-        within = position.detach().clamp(low, high)
-        over = position - within
-        scaled = (within - low) / step
-        # A position that is not a number gives no number, but must index something.
-        index = scaled.floor().clamp(0, self.nodes[axis] - 2).nan_to_num(0.0)
-        t = scaled - index
-        s = 1.0 - t
-        weight = torch.stack(
-            [s**3, 3 * t**3 - 6 * t**2 + 4, 3 * s**3 - 6 * s**2 + 4, t**3], dim=-1
-        )
-        slope = torch.stack([-(s**2), 3 * t**2 - 4 * t, 4 * s - 3 * s**2, t**2], dim=-1)
-        return index.to(torch.int64), weight / 6, slope / (2 * step), over
+        return cubic_weights(position, self.start[axis], self.step[axis], self.nodes[axis])
+
+
+def cubic_weights(
+    position: Tensor, low: float, step: float, nodes: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """How the coefficients of a cubic spline on a uniform axis make its value.
+
+    Args:
+        position: Coordinates, any shape.
+        low: The first node's.
+        step: Distance of nodes.
+        nodes: How many.
+
+    Returns:
+        Index of the first of four coefficients, their weights (..., 4), the derivatives of these,
+        and how far positions are outside.
+    """
+    within = position.detach().clamp(low, low + (nodes - 1) * step)
+    over = position - within
+    scaled = (within - low) / step
+    # A position that is not a number gives no number, but must index something.
+    index = scaled.floor().clamp(0, nodes - 2).nan_to_num(0.0)
+    t = scaled - index
+    s = 1.0 - t
+    weight = torch.stack([s**3, 3 * t**3 - 6 * t**2 + 4, 3 * s**3 - 6 * s**2 + 4, t**3], dim=-1)
+    slope = torch.stack([-(s**2), 3 * t**2 - 4 * t, 4 * s - 3 * s**2, t**2], dim=-1)
+    return index.to(torch.int64), weight / 6, slope / (2 * step), over

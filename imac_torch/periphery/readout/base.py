@@ -14,12 +14,14 @@ from imac_torch.base.units import BOLTZMANN
 from imac_torch.config import Config
 from imac_torch.errors import CircuitError
 from imac_torch.mapping.divider import RowDivider
+from imac_torch.periphery.readout.amplifiertable import AmplifierTable
 from imac_torch.periphery.readout.combination import Combination
 from imac_torch.periphery.readout.opamp import (
     Imperfections,
     OpAmp,
     PassiveLoads,
     Rails,
+    Terminals,
 )
 
 NO_RAIL: Final = 1e12
@@ -179,6 +181,18 @@ class ReadOut(ABC):
         """Its operational amplifiers, for offsets and swing; none: it can have neither."""
         return ()
 
+    @property
+    def terminals(self) -> tuple[Terminals, ...]:
+        """Where each of :attr:`amplifiers` stands, for those that are given as tables.
+
+        Raises:
+            CircuitError: The kind does not say.
+        """
+        raise CircuitError(
+            f"the read-out '{self.kind}' has no operational amplifiers that could be a sub-circuit "
+            "(amplifier.table)"
+        )
+
     def passive_loads(self) -> PassiveLoads:
         """Loads of the ends while all amplifier outputs are at 0 V."""
         return PassiveLoads(self.positive_load, self.negative_load, self.coupling)
@@ -233,7 +247,14 @@ class ReadOut(ABC):
     @property
     def rails(self) -> Rails | None:
         """Supplies of its amplifiers; None: they are ideal."""
+        if self.table is not None:
+            return Rails(self.table.vss, self.table.vdd, 0.0)
         return None if self.imperfections is None else self.imperfections.rails
+
+    @property
+    def table(self) -> AmplifierTable | None:
+        """What its amplifiers were measured to do; None: they are described."""
+        return None if self.imperfections is None else self.imperfections.table
 
     @property
     def drives(self) -> bool:
@@ -258,12 +279,36 @@ class ReadOut(ABC):
         rails = self.rails
         if rails is None:
             return torch.zeros_like(positive)
+        if self.table is not None:
+            return self._supplied_by_table(self.table, outputs, positive, negative, onward)
         delivered = self.deliveries(outputs, positive, negative)
         currents = [current for _, current in delivered[: len(self.amplifiers)]]
         currents = [currents[0] + onward] if self.drives else [*currents, onward]
         power = torch.full_like(positive, len(self.amplifiers) * rails.idle)
         for current in currents:
             power = power + rails.driving(current)
+        return power
+
+    def _supplied_by_table(
+        self,
+        table: AmplifierTable,
+        outputs: Tensor,
+        positive: Tensor,
+        negative: Tensor,
+        onward: Tensor,
+    ) -> Tensor:
+        """:meth:`supplied` of measured amplifiers."""
+        assert self.imperfections is not None  # noqa: S101 - the table is one
+        power, offsets = torch.zeros_like(positive), self.imperfections.offsets
+        offsets = offsets.expand(*offsets.shape[:-1], outputs.shape[-1])
+        for output, offset, place in zip(
+            outputs.unbind(-1), offsets.unbind(-1), self.terminals, strict=True
+        ):
+            plus, minus = place.inputs(positive, negative, output)
+            found = table.values(plus + offset, minus, output)
+            power = power + table.vdd * found.supply - table.vss * (found.supply - found.output)
+        if not self.drives:
+            power = power + torch.where(onward > 0.0, table.vdd, table.vss) * onward
         return power
 
     @property
@@ -286,6 +331,8 @@ class ReadOut(ABC):
     def named(self, stem: str) -> str:
         """A sub-circuit's name with what is particular about this one."""
         real, pole = "" if self.ideal else "_real", "" if self.pole is None else "_pole"
+        if self.table is not None:
+            return f"{stem}_of_{self.table.subcircuit}{pole}"
         return f"{stem}{real}{'' if self.rails is None else '_supplied'}{pole}"
 
     @property
@@ -302,6 +349,8 @@ class ReadOut(ABC):
 
     def declared_real(self) -> str:
         """The text of the sub-circuit with offsets and swing, in any dialect."""
+        if self.table is not None:
+            return self._declared_table(self.table)
         body, terms = list(self.wiring()), []
         for k, _ in enumerate(self.amplifiers, start=1):
             value = f"a{k}*v(plus)+b{k}*v(minus)+n{k}*vos{k}"
@@ -314,12 +363,28 @@ class ReadOut(ABC):
         body.append(f"Ejoin ideal 0 vol='{'+'.join(terms)}'")
         return self.declared(*body)
 
+    def _declared_table(self, table: AmplifierTable) -> str:
+        """The text around operational amplifiers that are sub-circuits of their own."""
+        body, terms = list(self.wiring()), []
+        for k, (place, item) in enumerate(zip(self.terminals, self.amplifiers, strict=True), 1):
+            plus, minus, output = place.nodes
+            body += [
+                f"Voffset{k} in{k} {plus} 'vos{k}'",
+                f"Xamplifier{k} in{k} {minus} {output} vdd vss {table.subcircuit}",
+            ]
+            terms.append(f"{float(item.share):+g}*v({output})")
+        if self.drives:
+            body.append(f"Vout {self.terminals[0].nodes[2]} out 0")
+        else:
+            body.append(f"Ejoin ideal 0 vol='{''.join(terms)}'")
+        return self.declared(*body)
+
     def real_parameters(self) -> dict[str, float]:
         """Values of the parameters of :meth:`declared_real` besides :meth:`parameters`.
 
         Offsets, which differ, are :meth:`offset_parameters`.
         """
-        if self.imperfections is None:
+        if self.imperfections is None or self.table is not None:
             return {}
         values: dict[str, float] = {}
         for k, item in enumerate(self.amplifiers, start=1):
@@ -346,6 +411,8 @@ class ReadOut(ABC):
         currents = [f"i(Vamplifier{k})" for k, _ in enumerate(self.amplifiers, start=1)]
         currents[-1:] = [f"{currents[-1]}+i(Vout)"] if self.drives else [currents[-1], "i(Vout)"]
         idle = f"{len(self.amplifiers)}*iq"
+        if self.table is not None:  # these have their own
+            currents, idle = ["i(Vout)"], "0"
         from_high, to_low = (
             "+".join([idle, *(f"max({sign}({item}),0)" for item in currents)])
             for sign in ("", "-")
@@ -370,9 +437,12 @@ class ReadOut(ABC):
             f"Rpole ideal slow {LOW_PASS:g}",
             f"Cpole slow 0 '1/(6.283185307179586*{LOW_PASS:g}*pole)'",
         ]
-        behind.append(f"Ebuffer {'buffered' if rails else 'out'} 0 {last} 0 1")
-        if rails:
-            behind += self._supplies()
+        if self.table is not None and self.drives:
+            behind = []
+        else:
+            behind.append(f"Ebuffer {'buffered' if rails else 'out'} 0 {last} 0 1")
+            if rails:
+                behind += self._supplies()
         head = f".subckt {self.subcircuit} plus minus out {'vdd vss ' if rails else ''}{values}"
         return "\n".join([head, *body, *behind, f".ends {self.subcircuit}"]) + "\n"
 

@@ -11,6 +11,7 @@ from imac_torch.config import Config
 from imac_torch.config.kinds import READ_OUT_KINDS
 from imac_torch.errors import CircuitError
 from imac_torch.mapping.slices import Slicing
+from imac_torch.periphery.readout.amplifiertable import AmplifierTable, read_amplifier_table
 from imac_torch.periphery.readout.base import ReadOut
 from imac_torch.periphery.readout.combination import combination_of
 from imac_torch.periphery.readout.opamp import Imperfections, Rails
@@ -51,15 +52,47 @@ def build_read_out(
     slicing = Slicing.of(config.mapping, config.device)
     combination = combination_of(amplifier.combine, partitions, resistance, slicing)
     kind: type[ReadOut] = READ_OUT_KINDS.get(amplifier.kind)
+    table = _table(config)
+    if table is not None:  # the linear amplifier that this one deviates from
+        linear = amplifier.replace(table=None, subcircuit=None, open_loop_gain=table.gain)
+        config = config.replace(amplifier=linear)
     built = kind.of(config, gain, combination)
     _check_linear(built, device)
     real = _imperfections(config, offsets, device)
+    if table is not None:
+        real = Imperfections(
+            torch.zeros(1, 1, 1, dtype=torch.float64, device=device) if real is None
+            else real.offsets, table=table, subcircuit=amplifier.subcircuit,
+        )  # fmt: skip
     if real is None:
         return built
     built = replace(built, imperfections=real)
+    if table is not None and table.grounded and not all(p.grounded for p in built.terminals):
+        raise CircuitError(
+            f"the read-out '{built.kind}' moves the input plus of its amplifiers, and "
+            f"amplifier.table = {amplifier.table!r} was measured with it at ground: characterise "
+            "the sub-circuit again with plus=(lowest, highest, count)"
+        )
     if not built.amplifiers:
         built.wiring()  # says that it can have none
     return built
+
+
+def _table(config: Config) -> AmplifierTable | None:
+    """What the configuration's amplifiers were measured to do; None: they are described."""
+    amplifier, supplies = config.amplifier, config.supplies
+    if amplifier.table is None:
+        return None
+    if "open_loop_gain" not in READ_OUT_KINDS.get(amplifier.kind).reads:
+        raise CircuitError(
+            f"the read-out '{amplifier.kind}' has no operational amplifier in a loop that "
+            "amplifier.table could stand for"
+        )
+    table = read_amplifier_table(amplifier.table)
+    table.check(
+        vdd=supplies.vdd, vss=supplies.vss, temperature=config.temperature, where=amplifier.table
+    )
+    return table
 
 
 def _imperfections(

@@ -29,7 +29,7 @@ from imac_torch.periphery.readout.base import (
     thermal_current,
 )
 from imac_torch.periphery.readout.combination import Combination
-from imac_torch.periphery.readout.opamp import OpAmp, PassiveLoads
+from imac_torch.periphery.readout.opamp import OpAmp, PassiveLoads, Terminals
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,13 @@ class Differential(ReadOut):
         if open_loop is not None:
             noise = open_loop / (1.0 + open_loop / noise)
         return (OpAmp(closed, -closed, noise, none, through, none + 1.0),)
+
+    @property
+    def terminals(self) -> tuple[Terminals, ...]:
+        """See :class:`ReadOut`: at n2 and n1."""
+        alpha, none = self.gain / (1.0 + self.gain), torch.zeros_like(self.gain)
+        minus = (none, alpha, 1.0 / (1.0 + self.gain))
+        return (Terminals(("n2", "n1", "o1"), (alpha, none, none), minus),)
 
     def passive_loads(self) -> PassiveLoads:
         """See :class:`ReadOut`: R2 + R4 and R1 + R3."""

@@ -27,7 +27,7 @@ from imac_torch.periphery.readout.base import (
     thermal_current,
 )
 from imac_torch.periphery.readout.combination import Combination
-from imac_torch.periphery.readout.opamp import OpAmp, PassiveLoads
+from imac_torch.periphery.readout.opamp import OpAmp, PassiveLoads, Terminals
 from imac_torch.periphery.readout.transimpedance import IDEAL
 
 GAMMA: Final = 2.0 / 3.0
@@ -121,6 +121,13 @@ class CurrentMirror(ReadOut):
         """See :class:`ReadOut`: o = A·(v_os - q)."""
         gain, none = self.open_loop_gain, torch.zeros_like(self.open_loop_gain)
         return (OpAmp(none, -gain, gain, none, 1.0 / self.feedback, none + 1.0),)
+
+    @property
+    def terminals(self) -> tuple[Terminals, ...]:
+        """See :class:`ReadOut`: plus is grounded."""
+        none = torch.zeros_like(self.feedback)
+        minus = (none, none + 1.0, none)
+        return (Terminals(("0", "minus", "o1"), (none, none, none), minus),)
 
     def passive_loads(self) -> PassiveLoads:
         """See :class:`ReadOut`: the I- end in R_f, beside the copy of p/R_m."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from imac_torch.errors import CircuitError
+from imac_torch.periphery.readout.amplifiertable import AmplifierTable
 
 
 class OpAmp(NamedTuple):
@@ -77,6 +78,34 @@ class Rails(NamedTuple):
         return torch.where(currents > 0.0, self.high, self.low) * currents
 
 
+class Terminals(NamedTuple):
+    """Where an operational amplifier stands in a read-out.
+
+    Attributes:
+        nodes: Of its inputs plus and minus and its output, in the sub-circuit.
+        plus: Voltage there per V of the I+ end, of the I- end and of its output, 0-dimensional.
+        minus: Likewise.
+    """
+
+    nodes: tuple[str, str, str]
+    plus: tuple[Tensor, Tensor, Tensor]
+    minus: tuple[Tensor, Tensor, Tensor]
+
+    @property
+    def grounded(self) -> bool:
+        """Whether its input plus is at ground."""
+        return self.nodes[0] == "0"
+
+    def inputs(
+        self, positive: Tensor, negative: Tensor, output: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """V at plus and at minus."""
+        plus, minus = (
+            by[0] * positive + by[1] * negative + by[2] * output for by in (self.plus, self.minus)
+        )
+        return plus, minus
+
+
 @dataclass(frozen=True)
 class Imperfections:
     """What an amplifier does besides amplifying.
@@ -86,12 +115,16 @@ class Imperfections:
         low: V, lowest output.
         high: V, highest output.
         rails: Supplies; None: ideal amplifiers have none.
+        table: What was measured of a sub-circuit, in place of gain, swing and rails.
+        subcircuit: Its file; None: netlists have none.
     """
 
     offsets: Tensor
     low: float = -float("inf")
     high: float = float("inf")
     rails: Rails | None = None
+    table: AmplifierTable | None = None
+    subcircuit: str | None = None
 
     def __post_init__(self) -> None:
         """Check the swing.
@@ -104,5 +137,5 @@ class Imperfections:
 
     @property
     def saturates(self) -> bool:
-        """Whether the swing is limited."""
-        return self.high - self.low < float("inf")
+        """Whether the swing is limited, or a table says what outputs do."""
+        return self.table is not None or self.high - self.low < float("inf")

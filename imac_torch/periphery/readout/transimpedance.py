@@ -29,7 +29,7 @@ from imac_torch.periphery.readout.base import (
     thermal_current,
 )
 from imac_torch.periphery.readout.combination import Combination
-from imac_torch.periphery.readout.opamp import OpAmp, PassiveLoads
+from imac_torch.periphery.readout.opamp import OpAmp, PassiveLoads, Terminals
 
 IDEAL: Final = 1e9
 """V/V, what stands for an infinite open-loop gain."""
@@ -124,6 +124,16 @@ class Transimpedance(ReadOut):
         return (
             OpAmp(-gain, none, gain, through, none, none - 1.0),
             OpAmp(none, -gain, gain, none, through, none + 1.0),
+        )
+
+    @property
+    def terminals(self) -> tuple[Terminals, ...]:
+        """See :class:`ReadOut`: plus is grounded."""
+        none = torch.zeros_like(self.feedback)
+        ground, one = (none, none, none), none + 1.0
+        return (
+            Terminals(("0", "plus", "o1"), ground, (one, none, none)),
+            Terminals(("0", "minus", "o2"), ground, (none, one, none)),
         )
 
     def passive_loads(self) -> PassiveLoads:
