@@ -23,7 +23,7 @@ from imac_torch.elimination.saturation import Saturated, times
 from imac_torch.errors import SolverError
 from imac_torch.numeric.budget import CHUNK_BYTES
 from imac_torch.periphery.readout import ReadOut
-from imac_torch.periphery.readout.amplifiertable import AmplifierTable
+from imac_torch.periphery.readout.opamp import Measured
 
 ITERATIONS: Final = 100
 TOLERANCE: Final = 1e-11
@@ -63,7 +63,7 @@ class TabledAmplifiers:
         partitions: H.
     """
 
-    table: AmplifierTable
+    table: Measured
     plus: Tensor
     minus: Tensor
     back: Tensor

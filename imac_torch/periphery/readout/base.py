@@ -14,10 +14,10 @@ from imac_torch.base.units import BOLTZMANN
 from imac_torch.config import Config
 from imac_torch.errors import CircuitError
 from imac_torch.mapping.divider import RowDivider
-from imac_torch.periphery.readout.amplifiertable import AmplifierTable
 from imac_torch.periphery.readout.combination import Combination
 from imac_torch.periphery.readout.opamp import (
     Imperfections,
+    Measured,
     OpAmp,
     PassiveLoads,
     Rails,
@@ -252,7 +252,7 @@ class ReadOut(ABC):
         return None if self.imperfections is None else self.imperfections.rails
 
     @property
-    def table(self) -> AmplifierTable | None:
+    def table(self) -> Measured | None:
         """What its amplifiers were measured to do; None: they are described."""
         return None if self.imperfections is None else self.imperfections.table
 
@@ -291,7 +291,7 @@ class ReadOut(ABC):
 
     def _supplied_by_table(
         self,
-        table: AmplifierTable,
+        table: Measured,
         outputs: Tensor,
         positive: Tensor,
         negative: Tensor,
@@ -363,7 +363,7 @@ class ReadOut(ABC):
         body.append(f"Ejoin ideal 0 vol='{'+'.join(terms)}'")
         return self.declared(*body)
 
-    def _declared_table(self, table: AmplifierTable) -> str:
+    def _declared_table(self, table: Measured) -> str:
         """The text around operational amplifiers that are sub-circuits of their own."""
         body, terms = list(self.wiring()), []
         for k, (place, item) in enumerate(zip(self.terminals, self.amplifiers, strict=True), 1):

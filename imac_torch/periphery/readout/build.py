@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
+from imac_torch.base.registry import Registry
 from imac_torch.config import Config
 from imac_torch.config.kinds import READ_OUT_KINDS
 from imac_torch.errors import CircuitError
 from imac_torch.mapping.slices import Slicing
-from imac_torch.periphery.readout.amplifiertable import AmplifierTable, read_amplifier_table
 from imac_torch.periphery.readout.base import ReadOut
 from imac_torch.periphery.readout.combination import combination_of
-from imac_torch.periphery.readout.opamp import Imperfections, Rails
+from imac_torch.periphery.readout.opamp import Imperfections, Measured, Rails
+
+# Read when it is needed: netlists know read-outs, and not the compiled splines of tables.
+_READERS: Final[Registry[Any]] = Registry(
+    "table",
+    {"amplifier": "imac_torch.periphery.readout.amplifiertable:read_amplifier_table"},
+    instantiate=False,
+)
 
 
 def register_read_out(kind: type[ReadOut]) -> type[ReadOut]:
@@ -78,7 +86,7 @@ def build_read_out(
     return built
 
 
-def _table(config: Config) -> AmplifierTable | None:
+def _table(config: Config) -> Measured | None:
     """What the configuration's amplifiers were measured to do; None: they are described."""
     amplifier, supplies = config.amplifier, config.supplies
     if amplifier.table is None:
@@ -88,7 +96,7 @@ def _table(config: Config) -> AmplifierTable | None:
             f"the read-out '{amplifier.kind}' has no operational amplifier in a loop that "
             "amplifier.table could stand for"
         )
-    table = read_amplifier_table(amplifier.table)
+    table: Measured = _READERS.get("amplifier")(amplifier.table)
     table.check(
         vdd=supplies.vdd, vss=supplies.vss, temperature=config.temperature, where=amplifier.table
     )

@@ -14,13 +14,12 @@ o known everything else is linear. Offset and saturation are then currents into 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from imac_torch.errors import CircuitError
-from imac_torch.periphery.readout.amplifiertable import AmplifierTable
 
 
 class OpAmp(NamedTuple):
@@ -78,6 +77,86 @@ class Rails(NamedTuple):
         return torch.where(currents > 0.0, self.high, self.low) * currents
 
 
+class MeasuredCurrents(Protocol):
+    """See :class:`imac_torch.periphery.readout.amplifiertable.AmplifierValues`."""
+
+    @property
+    def output(self) -> Tensor:
+        """A out of the output."""
+        ...
+
+    @property
+    def supply(self) -> Tensor:
+        """A from vdd."""
+        ...
+
+    @property
+    def by_plus(self) -> Tensor:
+        """S."""
+        ...
+
+    @property
+    def by_minus(self) -> Tensor:
+        """S."""
+        ...
+
+    @property
+    def by_output(self) -> Tensor:
+        """S."""
+        ...
+
+
+class Measured(Protocol):
+    """What of :class:`imac_torch.periphery.readout.amplifiertable.AmplifierTable` matters here."""
+
+    @property
+    def vdd(self) -> float:
+        """V."""
+        ...
+
+    @property
+    def vss(self) -> float:
+        """V."""
+        ...
+
+    @property
+    def gain(self) -> float:
+        """V/V."""
+        ...
+
+    @property
+    def swing(self) -> tuple[float, float]:
+        """V."""
+        ...
+
+    @property
+    def grounded(self) -> bool:
+        """Whether it holds for an input plus at one voltage only."""
+        ...
+
+    @property
+    def subcircuit(self) -> str:
+        """Name of the sub-circuit."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Of its file."""
+        ...
+
+    def values(self, plus: Tensor, minus: Tensor, output: Tensor) -> MeasuredCurrents:
+        """Currents at voltages."""
+        ...
+
+    def inside(self, plus: Tensor, minus: Tensor, output: Tensor) -> Tensor:
+        """Whether it was measured there."""
+        ...
+
+    def check(self, *, vdd: float, vss: float, temperature: float, where: str) -> None:
+        """Refuse other conditions."""
+        ...
+
+
 class Terminals(NamedTuple):
     """Where an operational amplifier stands in a read-out.
 
@@ -123,7 +202,7 @@ class Imperfections:
     low: float = -float("inf")
     high: float = float("inf")
     rails: Rails | None = None
-    table: AmplifierTable | None = None
+    table: Measured | None = None
     subcircuit: str | None = None
 
     def __post_init__(self) -> None:
