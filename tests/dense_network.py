@@ -434,6 +434,7 @@ def solve_dense(circuit: Circuit, inputs: np.ndarray, *, limit: int = 400) -> De
             (state[gate] * tunnel).sum() - (state[u] * out).sum() + circuit.vdd * supply.sum()
         )
     power["neurons"] = drawn
+    power["amplifier_supply"] = 0.0  # amplifiers are ideal here
     power["bias"] = power.pop("vdd") - drawn
     return DenseSolution(
         nodes,

@@ -396,7 +396,7 @@ NAN, INF = float("nan"), float("inf")
         (nn.Sequential(nn.Tanh(), nn.Sequential(linear(4, 3, weight={(2, 1): NAN}))),
          r"1.0: weight \[2, 1\] is nan"),
         (nn.Sequential(linear(4, 3, bias={0: INF})), r"0: bias \[0\] is inf"),
-        (nn.Sequential(nn.LazyLinear(3)), r"0 \(LazyLinear\): its shape is not known yet"),
+        (nn.Sequential(nn.LazyLinear(3)), "0.weight has no shape yet"),
         (nn.Linear(3, 2, dtype=torch.complex64), r"Linear \(Linear\): complex weights"),
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ from imac_torch.cells import Sinh
 from imac_torch.circuit.topology import GROUND, SUPPLY, LayerCircuit
 from imac_torch.config import Amplifier, Crossbar, Memristor, WeightMapping
 from imac_torch.dc.native import Native
-from imac_torch.errors import SolverError
+from imac_torch.errors import ConfigError, SolverError
 from imac_torch.model.network import IMACNetwork
 from imac_torch.reference.nonlinear import solve_nonlinear
 
@@ -135,7 +135,7 @@ def test_ngspice_finds_the_same(
 
 def test_refusals(generator: torch.Generator) -> None:
     layer, _ = small_layer(generator)
-    with pytest.raises(SolverError, match="v0"):
+    with pytest.raises(ConfigError, match="v0"):
         Sinh(v0=0.0)
     with pytest.raises(SolverError, match=r"\(B, 5\)"):
         solve_nonlinear(layer, torch.zeros(2, 4, dtype=torch.float64), VDD, Sinh(0.3))

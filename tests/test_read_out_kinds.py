@@ -404,7 +404,7 @@ def test_what_does_not_know_imperfect_amplifiers_refuses_them(generator):
             supplies=imac.Supplies(vss=-0.8),
         ), generator=generator,
     )  # fmt: skip
-    with pytest.raises(imac.errors.SolverError, match="quiescent_current out"):
+    with pytest.raises(imac.errors.SolverError, match=r"leave amplifier\.quiescent_current"):
         supplied.transient(x)
     bent = OFFSET.replace(device=imac.Memristor(bend=0.5))
     with pytest.raises(imac.errors.SolverError, match="the solution of curved cells is for"):

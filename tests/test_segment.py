@@ -115,7 +115,6 @@ def test_what_is_of_one_circuit_is_asked_of_one():
         lambda: network.solve(INPUTS), lambda: network.voltages(INPUTS), network.circuit,
         network.prepare, network.timing, lambda: network.measure(INPUTS), lambda: network.layers,
         lambda: network.classes,
-        lambda: imac.ablate(network, INPUTS),
     ):  # fmt: skip
         with pytest.raises(CircuitError, match=r"circuits are parts\.one, two.*network\.segments"):
             ask()

@@ -132,7 +132,14 @@ def _of_real(
     network, _ = eliminate_layer(spec)
     feedback = network.feedback
     assert feedback is not None  # noqa: S101 - read-outs are not ideal
-    found = feedback.limited(network.blocks(inputs))
+    if feedback.notices:
+        raise SolverError(
+            "a map of voltages inside arrays does not know what neurons draw from amplifiers that "
+            "are given as tables (amplifier.table) and drive them; network.solve has their outputs"
+        )
+    sampled = network.with_sample()
+    assert sampled.feedback is not None  # noqa: S101 - of the same network
+    found = sampled.feedback.limited(sampled.blocks(inputs[None]))
     if not bool(found.converged.all()):
-        raise SolverError("a map of voltages inside arrays: amplifiers at rails were not found")
-    return respond(interior, voltages, *feedback.injected(found.outputs, spec.read_out))
+        raise SolverError("a map of voltages inside arrays: amplifiers were not found")
+    return respond(interior, voltages, *feedback.injected(found.outputs[0], spec.read_out))

@@ -10,6 +10,8 @@ from typing import Any, Final
 from torch import Tensor
 
 from imac_torch.base.units import quantity
+from imac_torch.cells import build_cell
+from imac_torch.dc.native import Native
 from imac_torch.model.segment import Segment
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.base import kind_of
@@ -64,8 +66,8 @@ class Counted:
             found["converters"] = costs.converter_energy
             found |= {"sums": costs.addition_energy} if costs.addition_energy else {}
         made = cls(ideal_parts(segment), found)
-        followed = rows is not None and len(rows) > 0 and segment.engine.name == "native"
-        if not followed or any(layer.config.device.bend for layer in segment.analog_layers()):
+        followed = rows is not None and len(rows) > 0 and isinstance(segment.engine, Native)
+        if not followed or any(build_cell(x.config.device) for x in segment.analog_layers()):
             return made
         assert rows is not None  # noqa: S101 - narrows the type only
         parts = _parts(segment, rows[:SEEN], made)
