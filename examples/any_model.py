@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,14 +59,24 @@ class Kept:
     tuned: float | None = None
 
 
-def trained(name: str, data: Data, *, steps: int, seed: int) -> nn.Module:
-    """A network of the zoo, trained as any other software."""
+def trained(
+    build: Callable[[int, int], nn.Module], data: Data, *, steps: int, seed: int
+) -> nn.Module:
+    """A network, trained as any other software.
+
+    Args:
+        build: Makes it of the side of images in pixels and the number of classes, as those of the
+            zoo.
+        data: What it is trained with.
+        steps: Of 64 images.
+        seed: Of its first weights and of the images drawn.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = ZOO[name](data.images.shape[-1], int(data.labels.max()) + 1)
+        model = build(data.images.shape[-1], int(data.labels.max()) + 1)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=steps)
-    train(f"training {name}", model, data, optimizer, schedule, steps=steps, seed=seed)
+    train("software", model, data, optimizer, schedule, steps=steps, seed=seed)
     return model.eval()
 
 
@@ -130,7 +140,7 @@ def tuned(network: imac.IMACNetwork, data: Data, *, steps: int, seed: int) -> im
 
 def measured(name: str, data: Data, options: argparse.Namespace, *, seed: int) -> Kept:
     """Train, convert and compare."""
-    model = trained(name, data, steps=options.steps, seed=seed)
+    model = trained(ZOO[name], data, steps=options.steps, seed=seed)
     images, labels = data.test_images.float(), data.test_labels
     samples = data.images[:SAMPLES].float()
 
@@ -202,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Kept]:
     names = options.network or list(ZOO)
     if options.compare or options.levels:
         for name in names:
-            model = trained(name, data, steps=options.steps, seed=0)
+            model = trained(ZOO[name], data, steps=options.steps, seed=0)
             if options.compare:
                 Console(width=140).print(f"{name}\n{compare(model, data, options)}")
             else:

@@ -58,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Losses]:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_data_options(parser)
+    parser.add_argument("--seeds", type=int, default=1, help="networks to train, one after another")
     add_circuit_options(parser)
     parser.add_argument("--activation", default="tanh", choices=sorted(ACTIVATIONS))
     parser.add_argument("--steps", type=int, default=600, help="of training")

@@ -51,7 +51,6 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         "need not be there",
     )
     parser.add_argument("--limit", type=int, default=None, help="test images; default: all")
-    parser.add_argument("--seeds", type=int, default=1, help="networks to train, one after another")
 
 
 def add_circuit_options(parser: argparse.ArgumentParser) -> None:

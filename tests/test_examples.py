@@ -240,3 +240,61 @@ def test_any_model_of_the_zoo(capsys, monkeypatch):
     assert kept.converters[8] > 0.5
     assert kept.tuned > 0.3
     assert "tuned" in capsys.readouterr().out
+
+
+def test_coming_from_aihwkit(in_empty_directory, capsys):
+    import coming_from_aihwkit
+
+    month = 2592000.0
+    found = coming_from_aihwkit.main([
+        "--steps", "100", "--limit", "60", "--chips", "1", "--times", "20", str(month),
+    ])  # fmt: skip
+    for wires in (False, True):
+        fresh, old = found[wires, 20.0], found[wires, month]
+        # The same cells at the time from which drift counts: nothing to make up for.
+        assert fresh.left == 1.0
+        assert fresh.drifted == fresh.compensated > 0.5
+        # (t/20 s)^-ν, the mean of ν being 0.049 for large conductances and at most 0.1 for small
+        # ones; its spread makes means a little larger.
+        assert (month / 20.0) ** -0.1 < old.left < 1.05 * (month / 20.0) ** -0.049
+        assert old.compensated > fresh.compensated - 0.2
+    assert "2,592,000 s" in capsys.readouterr().out
+    assert not state_of(in_empty_directory)
+
+
+def test_coming_from_crosssim(capsys):
+    import coming_from_crosssim
+
+    found = coming_from_crosssim.main(["--steps", "60", "--limit", "60", "--bits", "8", "2"])
+    for wires in (False, True):
+        for place in coming_from_crosssim.PLACES:
+            ideal = found[None, place, wires]
+            assert ideal > 0.5
+            # Of 60 images some are ties for the 255 steps of a range; four levels are no network.
+            assert found[8, place, wires] > ideal - 0.1
+            assert found[2, place, wires] < ideal - 0.1
+    assert "partition, wires" in capsys.readouterr().out
+
+
+def test_coming_from_neurosim(capsys):
+    import coming_from_neurosim
+
+    reports = coming_from_neurosim.main([
+        "--steps", "60", "--width", "4", "--limit", "10", "--size", "32", "--bits", "6",
+    ])  # fmt: skip
+    large, small = reports[20], reports[7]
+    # A cell is 12 by 15 λ; published converters and drivers are the same ones at every node.
+    assert large.area()["cells"] / small.area()["cells"] == pytest.approx((20 / 7) ** 2, rel=1e-12)
+    for part in ("drivers", "converters"):
+        assert large.area()[part] == small.area()[part]
+        assert large.energy()[part] == small.energy()[part]
+    first = small.segments[0]
+    # 64 positions, a pass per bit besides the sign, four outputs of nine inputs in one array: 63
+    # comparisons of 50 fJ each and 1 fJ to hold it; its four outputs share a converter of 1 GHz.
+    passes = 64 * 7
+    assert first.energy["converters"] == pytest.approx(passes * 4 * (63 * 5e-14 + 1e-15), rel=1e-12)
+    assert first.latency == pytest.approx(passes * (4e-9 + 4 * 1e-9), rel=1e-12)
+    assert small.energy()["total"] == pytest.approx(
+        sum(sum(item.energy.values()) for item in small.segments), rel=1e-12
+    )
+    assert "20 nm" in capsys.readouterr().out
