@@ -3,10 +3,11 @@
 What the second half of aihwkit's 06_lenet5_hardware_aware.py asks: how much of the accuracy of a
 trained network is left when phase-change memory has been programmed, has drifted and is read, with
 one factor per layer that makes up for the mean drift and without. Devices are those of its
-statistics (0 to 25 µS), arrays 256×256 as its tiles; the second half of the table is of the same
-chips with the wires' resistances. Accuracies are means over chips, of held-out images.
+statistics (0 to 25 µS) in arrays of 256×256; the second half of the table is of the same chips with
+the wires' resistances. Accuracies are means over chips, of held-out images.
 
     python examples/coming_from_aihwkit.py
+    python examples/coming_from_aihwkit.py --size 32
     python examples/coming_from_aihwkit.py --times 20 3600 31536000 --chips 10
     python examples/coming_from_aihwkit.py --dataset MNIST --root ~/data --steps 2000
 """

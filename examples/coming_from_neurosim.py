@@ -58,7 +58,7 @@ def config(node: int, options: argparse.Namespace) -> imac.Config:
         device=imac.Memristor(rlow=100e3, rhigh=1e6),
         interconnect=imac.Interconnect.preset(node * 1e-9),
         crossbar=imac.Crossbar(rows=options.size, columns=options.size, copies=options.copies),
-        neuron=imac.Neuron(transistor_node=node, output_resistance=1.0),
+        neuron=imac.Neuron(transistor_node=node),
         driver=imac.Driver(kind="bit_serial", bits=8),
         converter=imac.Converter(kind="flash", bits=options.bits, after="partition", shared_by=8),
     )

@@ -247,40 +247,44 @@ def test_coming_from_aihwkit(in_empty_directory, capsys):
 
     month = 2592000.0
     found = coming_from_aihwkit.main([
-        "--steps", "100", "--limit", "60", "--chips", "1", "--times", "20", str(month),
+        "--steps", "60", "--limit", "60", "--chips", "1", "--size", "32",
+        "--times", "20", str(month),
     ])  # fmt: skip
     for wires in (False, True):
         fresh, old = found[wires, 20.0], found[wires, month]
         # The same cells at the time from which drift counts: nothing to make up for.
         assert fresh.left == 1.0
-        assert fresh.drifted == fresh.compensated > 0.5
+        assert fresh.drifted == fresh.compensated
         # (t/20 s)^-ν, the mean of ν being 0.049 for large conductances and at most 0.1 for small
-        # ones; its spread makes means a little larger.
-        assert (month / 20.0) ** -0.1 < old.left < 1.05 * (month / 20.0) ** -0.049
-        assert old.compensated > fresh.compensated - 0.2
+        # ones. Read noise, by then as large as small conductances are, adds to magnitudes.
+        assert (month / 20.0) ** -0.1 < old.left < 1.2 * (month / 20.0) ** -0.049
+    assert found[False, 20.0].drifted > 0.5
     assert "2,592,000 s" in capsys.readouterr().out
     assert not state_of(in_empty_directory)
 
 
-def test_coming_from_crosssim(capsys):
+def test_coming_from_crosssim(capsys, monkeypatch):
     import coming_from_crosssim
 
-    found = coming_from_crosssim.main(["--steps", "60", "--limit", "60", "--bits", "8", "2"])
-    for wires in (False, True):
-        for place in coming_from_crosssim.PLACES:
-            ideal = found[None, place, wires]
-            assert ideal > 0.5
-            # Of 60 images some are ties for the 255 steps of a range; four levels are no network.
-            assert found[8, place, wires] > ideal - 0.1
-            assert found[2, place, wires] < ideal - 0.1
+    monkeypatch.setattr(coming_from_crosssim, "PLACES", ("partition",))
+    monkeypatch.setattr(coming_from_crosssim, "SAMPLES", 64)
+    found = coming_from_crosssim.main(["--steps", "40", "--limit", "60", "--bits", "8", "2"])
+    shares = {bits: found[bits, "partition", False] for bits in (None, 8, 2)}
+    assert shares[None] > 0.5
+    # Of 60 images some are ties for the 255 steps of a range; four levels are no network.
+    assert abs(shares[8] - shares[None]) < 0.1
+    assert shares[2] < shares[None] - 0.1
+    # Wires of 9 nm between devices of 10 kΩ.
+    assert found[None, "partition", True] < shares[None] - 0.1
     assert "partition, wires" in capsys.readouterr().out
 
 
-def test_coming_from_neurosim(capsys):
+def test_coming_from_neurosim(capsys, monkeypatch):
     import coming_from_neurosim
 
+    monkeypatch.setattr(coming_from_neurosim, "SAMPLES", 16)
     reports = coming_from_neurosim.main([
-        "--steps", "60", "--width", "4", "--limit", "10", "--size", "32", "--bits", "6",
+        "--steps", "10", "--width", "4", "--limit", "5", "--size", "32", "--bits", "6",
     ])  # fmt: skip
     large, small = reports[20], reports[7]
     # A cell is 12 by 15 λ; published converters and drivers are the same ones at every node.
