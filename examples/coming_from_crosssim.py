@@ -8,6 +8,7 @@ partitions are combined as currents and voltages, behind the neurons of whole la
 
     python examples/coming_from_crosssim.py
     python examples/coming_from_crosssim.py --size 128 --range mse --bits 8 6 4
+    python examples/coming_from_crosssim.py --matched --bits 6
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ def config(
         device=imac.Memristor(rlow=10e3, rhigh=1e6),
         crossbar=imac.Crossbar(rows=options.size, columns=options.size),
     )
+    if options.matched:
+        made = made.replace(mapping=imac.WeightMapping(levels="continuous", scheme="matched"))
     if bits is None:
         return made
     return made.replace(
@@ -54,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[tuple[int | None, str, 
     parser.add_argument("--bits", type=int, nargs="+", default=[8, 7, 6, 5, 4])
     parser.add_argument("--range", default="percentile", choices=("percentile", "mse", "max"))
     parser.add_argument("--coverage", type=float, default=0.9995, help="of the percentile")
+    parser.add_argument(
+        "--matched", action="store_true", help="solve for conductances, and fit them on samples"
+    )
     options = parser.parse_args(arguments)
     data = load_data(options)
     model = trained(ZOO["resnet"], data, steps=options.steps, seed=0)
