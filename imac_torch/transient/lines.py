@@ -9,6 +9,7 @@ line ends as matrices of the stage's input voltages plus a history.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -18,7 +19,7 @@ from imac_torch.dc.load import Load
 from imac_torch.elimination.blocks import BlockLayout
 from imac_torch.elimination.chain import LineEnds
 from imac_torch.elimination.interior import CellValues, Interior
-from imac_torch.elimination.ports import PortNetwork, end_voltages, input_currents
+from imac_torch.elimination.ports import PortNetwork, input_currents
 from imac_torch.numeric.budget import FACTORISATIONS
 from imac_torch.periphery.readout import ReadOut
 from imac_torch.transient.dynamics import DynamicBlocks, SeriesModel
@@ -298,13 +299,18 @@ class ReducedLines:
 
     def ends(self, state: LineState, voltages: Tensor) -> Ends:
         """See :class:`Lines`."""
-        layout = self.ports.layout
-        ends = [torch.zeros((), device="cpu"), torch.zeros((), device="cpu")]
-        powers = self.voltages(state, voltages)
-        for k in range(self.model.order + 1):
-            for side, end in enumerate((self.model.positive_end, self.model.negative_end)):
-                ends[side] = ends[side] + end_voltages(end[k], layout, powers[k])
-        return Ends(*ends)
+        powers = torch.stack(self.voltages(state, voltages))
+        shares = self.ports.layout.gather_inputs(powers)  # (order + 1, B, H, K)
+        found = shares.permute(2, 1, 0, 3).flatten(-2) @ self._ends  # (H, B, 2·M·L)
+        return Ends(*found.unflatten(-1, (2, -1)).permute(2, 1, 3, 0))
+
+    @cached_property
+    def _ends(self) -> Tensor:
+        """(H, (order + 1)·K, 2·M·L), of voltages in blocks to both ends of every row."""
+        count = self.model.order + 1
+        both = torch.stack([self.model.positive_end[:count], self.model.negative_end[:count]])
+        blocks = self.ports.layout.gather_inputs(both)  # (2, order + 1, M·L, H, K)
+        return blocks.permute(3, 1, 4, 0, 2).flatten(-2).flatten(1, 2).contiguous()
 
     def left_out(self, state: LineState, voltages: Tensor) -> Tensor:
         """(B,) V: what the series leaves out, at the combined amplifier voltages."""
