@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from imac_torch.cells.base import Cell
 from imac_torch.cells.series import Access, Ohmic, Series
 from imac_torch.config import Memristor
 from imac_torch.config.kinds import ACCESS_KINDS, CELL_KINDS
-from imac_torch.config.named import build_named
-from imac_torch.errors import ConfigError
+from imac_torch.config.named import build_named, register_named
 
 __all__ = ["build_cell", "register_access", "register_cell", "series_resistance"]
 
@@ -60,8 +57,7 @@ def register_cell(name: str, cell: type[Cell]) -> type[Cell]:
     Raises:
         ConfigError: It is no dataclass, or the name is no identifier or one of the package's own.
     """
-    _dataclass(cell)
-    CELL_KINDS.register(name, cell)
+    register_named(CELL_KINDS, name, cell)
     return cell
 
 
@@ -75,11 +71,5 @@ def register_access(name: str, access: type[Access]) -> type[Access]:
     Raises:
         ConfigError: It is no dataclass, or the name is no identifier or one of the package's own.
     """
-    _dataclass(access)
-    ACCESS_KINDS.register(name, access)
+    register_named(ACCESS_KINDS, name, access)
     return access
-
-
-def _dataclass(kind: type[Cell] | type[Access]) -> None:
-    if not dataclasses.is_dataclass(kind):
-        raise ConfigError(f"{kind.__name__} is no dataclass, whose fields would be parameters")

@@ -19,7 +19,14 @@ from imac_torch.config.quantity import Quantity
 from imac_torch.config.section import FrozenDict
 from imac_torch.errors import ConfigError
 
-__all__ = ["build_named", "frozen", "merge_named", "named_paths", "quantity_of"]
+__all__ = [
+    "build_named",
+    "frozen",
+    "merge_named",
+    "named_paths",
+    "quantity_of",
+    "register_named",
+]
 
 KIND = "kind"
 """Parameter that names the class where the label does not: two effects may be of one kind."""
@@ -103,6 +110,17 @@ def build_named(
         return registry.get(kind)(**values)
     except ConfigError as error:
         raise ConfigError(f"{label}: {error}") from None
+
+
+def register_named(registry: Registry[Any], name: str, kind: type[Any]) -> None:
+    """Add a class whose fields are the parameters of a table.
+
+    Raises:
+        ConfigError: It is no dataclass, or the name is no identifier or one of the package's own.
+    """
+    if not dataclasses.is_dataclass(kind):
+        raise ConfigError(f"{kind.__name__} is no dataclass, whose fields would be parameters")
+    registry.register(name, kind)
 
 
 def frozen(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from imac_torch.config.kinds import DEVICE_EFFECTS
+from imac_torch.config.named import register_named
 from imac_torch.devices.model import DeviceModel, DeviceSample, Effect
 from imac_torch.errors import ConfigError, ConversionError
 
@@ -32,9 +33,7 @@ def register_effect(name: str, effect: type[Effect]) -> type[Effect]:
     Raises:
         ConfigError: It is no dataclass, or the name is no identifier or one of the package's own.
     """
-    if not dataclasses.is_dataclass(effect):
-        raise ConfigError(f"{effect.__name__} is no dataclass, whose fields would be parameters")
-    DEVICE_EFFECTS.register(name, effect)
+    register_named(DEVICE_EFFECTS, name, effect)
     return effect
 
 

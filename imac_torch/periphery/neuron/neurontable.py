@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -10,8 +9,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from imac_torch.base.files import parse_json, read_tensors, write_tensors
-from imac_torch.errors import ConfigError, DataError
+from imac_torch.base.files import parse_json, read_tensors
+from imac_torch.errors import DataError
+from imac_torch.periphery.measured import same_conditions, write_table
 from imac_torch.periphery.neuron.spline import SplineTable
 
 __all__ = ["InterpolationError", "NeuronTable", "measure_interpolation"]
@@ -135,15 +135,11 @@ class NeuronTable:
         Raises:
             ConfigError: vdd or the temperature differs.
         """
-        for name, unit, mine, wanted in (
+        same_conditions(
+            "neuron", where,
             ("supplies.vdd", "V", self.vdd, vdd),
             ("temperature", "K", self.temperature, temperature),
-        ):
-            if abs(mine - wanted) > 1e-9 * abs(wanted):
-                raise ConfigError(
-                    f"the neuron table {where} was characterised at {name} = {mine:g} {unit}, the "
-                    f"configuration has {wanted:g} {unit}; characterise the sub-circuit again"
-                )
+        )  # fmt: skip
 
     def save(self, path: str | Path) -> Path:
         """Write a safetensors file; an existing file is not overwritten.
@@ -151,9 +147,6 @@ class NeuronTable:
         Raises:
             DataError: The file exists, or the suffix is not ``.safetensors``.
         """
-        path = Path(path)
-        if path.suffix != ".safetensors":
-            raise DataError(f"{path}: a neuron table is a .safetensors file")
         header = {
             name: getattr(self, name)
             for name in (
@@ -163,13 +156,7 @@ class NeuronTable:
         }  # fmt: skip
         header["error"] = asdict(self.error)
         tensors = {name: getattr(self, name) for name in ("inputs", "outputs", "currents")}
-        metadata = {"kind": _KIND, "format": str(FORMAT), "header": json.dumps(header)}
-        try:
-            return write_tensors(path, tensors, metadata, new=True)
-        except FileExistsError:
-            raise DataError(f"{path} exists; choose another name or remove it first") from None
-        except OSError as error:
-            raise DataError(f"{path} cannot be written: {error}") from None
+        return write_table(path, "a neuron table", _KIND, FORMAT, header, tensors)
 
     @classmethod
     def load(cls, path: str | Path) -> NeuronTable:

@@ -8,7 +8,6 @@ decides what an output does while it works, and hundreds of them while it is at 
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -17,9 +16,10 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from imac_torch.base.files import parse_json, read_tensors, write_tensors
+from imac_torch.base.files import parse_json, read_tensors
 from imac_torch.errors import ConfigError, DataError
 from imac_torch.numeric.modes import lasting
+from imac_torch.periphery.measured import same_conditions, write_table
 from imac_torch.periphery.neuron.spline import SplineTable, coefficients_of_values, cubic_weights
 
 __all__ = ["AmplifierTable", "AmplifierValues", "InterpolationError"]
@@ -202,16 +202,12 @@ class AmplifierTable:
         Raises:
             ConfigError: A supply or the temperature differs.
         """
-        for name, unit, mine, wanted in (
+        same_conditions(
+            "amplifier", where,
             ("supplies.vdd", "V", self.vdd, vdd),
             ("supplies.vss", "V", self.vss, vss),
             ("temperature", "K", self.temperature, temperature),
-        ):
-            if abs(mine - wanted) > 1e-9 * max(abs(mine), abs(wanted)):
-                raise ConfigError(
-                    f"the amplifier table {where} was characterised at {name} = {mine:g} {unit}, "
-                    f"the configuration has {wanted:g} {unit}; characterise the sub-circuit again"
-                )
+        )  # fmt: skip
 
     def save(self, path: str | Path) -> Path:
         """Write a safetensors file; an existing file is not overwritten.
@@ -219,19 +215,10 @@ class AmplifierTable:
         Raises:
             DataError: The file exists, or the suffix is not ``.safetensors``.
         """
-        path = Path(path)
-        if path.suffix != ".safetensors":
-            raise DataError(f"{path}: an amplifier table is a .safetensors file")
         header = {name: getattr(self, name) for name in _SCALARS}
         header["error"] = asdict(self.error)
         tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
-        metadata = {"kind": _KIND, "format": str(FORMAT), "header": json.dumps(header)}
-        try:
-            return write_tensors(path, tensors, metadata, new=True)
-        except FileExistsError:
-            raise DataError(f"{path} exists; choose another name or remove it first") from None
-        except OSError as error:
-            raise DataError(f"{path} cannot be written: {error}") from None
+        return write_table(path, "an amplifier table", _KIND, FORMAT, header, tensors)
 
     @classmethod
     def load(cls, path: str | Path) -> AmplifierTable:
