@@ -117,7 +117,7 @@ def test_every_kind_of_transient_deck_is_understood(ngspice, tmp_path, monkeypat
     # Everything has settled at the end of the period: powers there are those of operating points.
     power = native.solution.power
     for k in range(2):
-        settled = found[f"s_inputs0_{k}"], found[f"s_neurons_{k}"]
+        settled = found[f"s_inputs_{k}"], found[f"s_neurons_{k}"]
         assert settled == pytest.approx((float(power.inputs[k]), float(power.neurons[k])), rel=1e-5)
 
 

@@ -237,10 +237,12 @@ def test_hspice_measures(tmp_path):
     assert ".measure tran y2_1 find v(y2) at=8e-09" in text
     assert "from=1e-10 to=4e-09" in text
     assert ".measure tran e_supply_1 integ par('-(v(vdd)*i(vdd))') from=4e-09 to=8e-09" in text
-    # every input source is in exactly one power expression of each image
-    expressions = re.findall(r"p_inputs\d+_0 avg par\('(.*?)'\)", text)
-    sources = re.findall(r"i\((v\w+)\)", " ".join(expressions))
-    assert sorted(sources) == sorted(f"vx{n}" for n in range(1, 31))
+    # Every input source is in exactly one term of a chain, the end of which is measured.
+    chain = re.findall(r"^Epower(\d) power\1 0 vol='(?:v\(power(\d)\))?-\((.*)\)'$", text, re.M)
+    assert [item[:2] for item in chain] == [("1", ""), ("2", "1"), ("3", "2")]
+    sources = re.findall(r"i\((v\w+)\)", " ".join(term for _, _, term in chain))
+    assert sources == [f"vx{n}" for n in range(1, 31)]
+    assert ".measure tran p_inputs_0 avg par('v(power3)') from=1e-10" in text
     assert max(len(line) for line in text.splitlines()) < 1024  # HSPICE's limit of a line
 
 
@@ -275,21 +277,21 @@ def test_hspice_results_come_back_in_order(tmp_path, hspice):
     settings = NetlistSettings(images_per_netlist=2)
     run = write_netlists(circuit, make_inputs(circuit, 3), tmp_path / "r", HSpiceWriter(), settings)
     spice = check(solve_netlists(run, hspice))
-    # The stand-in gives measure k of a netlist the value (k + 1) mV. Per image: two outputs, two
-    # chunks of input powers, supply, neurons; energy and final power of each of these four.
-    expected = np.array([[1e-3, 2e-3], [15e-3, 16e-3], [1e-3, 2e-3]])
+    # The stand-in gives measure k of a netlist the value (k + 1) mV. Per image: two outputs, powers
+    # of inputs, supply, neurons; energy and final power of each of these three.
+    expected = np.array([[1e-3, 2e-3], [12e-3, 13e-3], [1e-3, 2e-3]])
     np.testing.assert_allclose(spice.solution.outputs, expected, rtol=1e-12)
     power = spice.solution.power
-    np.testing.assert_allclose(power.inputs, [7e-3, 35e-3, 7e-3], rtol=1e-12)
-    np.testing.assert_allclose(power.supply, [5e-3, 19e-3, 5e-3], rtol=1e-12)
-    np.testing.assert_allclose(power.neurons, [6e-3, 20e-3, 6e-3], rtol=1e-12)
-    np.testing.assert_allclose(spice.supply_energy, [11e-3, 25e-3, 11e-3], rtol=1e-12)
-    np.testing.assert_allclose(spice.energy.inputs[:, 0], [16e-3, 44e-3, 16e-3], rtol=1e-12)
-    static = np.array([[18e-3, 46e-3, 18e-3]]).T * circuit.timing.period
+    np.testing.assert_allclose(power.inputs, [3e-3, 14e-3, 3e-3], rtol=1e-12)
+    np.testing.assert_allclose(power.supply, [4e-3, 15e-3, 4e-3], rtol=1e-12)
+    np.testing.assert_allclose(power.neurons, [5e-3, 16e-3, 5e-3], rtol=1e-12)
+    np.testing.assert_allclose(spice.supply_energy, [8e-3, 19e-3, 8e-3], rtol=1e-12)
+    np.testing.assert_allclose(spice.energy.inputs[:, 0], [6e-3, 17e-3, 6e-3], rtol=1e-12)
+    static = np.array([[7e-3, 18e-3, 7e-3]]).T * circuit.timing.period
     np.testing.assert_allclose(spice.static.inputs, static, rtol=1e-12)
     # Then two outputs at the start, then two crossings of each output, each after the level that it
     # is of: the later one counts.
-    late = np.array([[34e-3, 38e-3], [42e-3, 46e-3], [20e-3, 24e-3]])
+    late = np.array([[28e-3, 32e-3], [36e-3, 40e-3], [17e-3, 21e-3]])
     starts = np.array([[0.0], [circuit.timing.period], [0.0]])
     np.testing.assert_allclose(spice.latency.outputs[:, 0], late - starts, rtol=1e-12)
     assert spice.latency.decision.isnan().all()  # measures cannot tell

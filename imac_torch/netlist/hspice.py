@@ -19,6 +19,7 @@ from imac_torch.netlist.writer import (
     BatchDeck,
     NetlistWriter,
     pwl_sources,
+    time_of,
     transient_line,
 )
 from imac_torch.periphery.neuron.base import NeuronSpec
@@ -95,9 +96,13 @@ class HSpiceWriter(NetlistWriter):
         if deck.settings.analysis == "transient":
             stop = 2.0 * deck.ends[-1]
             clock = f"Vclock clock 0 pwl(0 0 {spice_number(stop)} {spice_number(stop * 1e9)})"
-            return [*pwl_sources(deck), clock]
+            return [
+                *pwl_sources(deck), *self._input_power(deck),
+                "* 1 V per ns: measures of latency end a search at a time with it", clock,
+            ]  # fmt: skip
         names = [f"value_{node}" for node in deck.input_nodes]
         return [
+            "* drives nothing: what is swept at each row of the table, so that measures are taken",
             "Vscan scan 0 0",
             *(f".param {name}=0" for name in names),
             *(
@@ -105,7 +110,18 @@ class HSpiceWriter(NetlistWriter):
                 for node, name in zip(deck.input_nodes, names, strict=True)
             ),
             *data_table("images", names, deck.inputs.tolist()),
+            *self._input_power(deck),
         ]
+
+    @staticmethod
+    def _input_power(deck: BatchDeck) -> list[str]:
+        """Sources whose last one has, as its voltage, the power that all inputs deliver."""
+        lines = ["* v(power1) and those after it: W as V, the sum so far of what inputs deliver"]
+        sum_so_far = ""
+        for number, term in enumerate(deck.input_power_terms(), 1):
+            lines.append(f"Epower{number} power{number} 0 vol='{sum_so_far}{term}'")
+            sum_so_far = f"v(power{number})"
+        return lines
 
     def measures(self, deck: BatchDeck) -> tuple[str, ...]:
         """See :class:`NetlistWriter`."""
@@ -127,17 +143,12 @@ class HSpiceWriter(NetlistWriter):
 
     @staticmethod
     def _quantities(deck: BatchDeck) -> list[str]:
-        chunks = range(len(deck.input_power_terms()))
-        return [
-            *deck.output_nodes,
-            *(f"p_inputs{chunk}" for chunk in chunks),
-            *(f"p_{name}" for name in deck.supply_powers),
-        ]
+        return [*deck.output_nodes, "p_inputs", *(f"p_{name}" for name in deck.supply_powers)]
 
     @staticmethod
     def _powers(deck: BatchDeck) -> list[tuple[str, str]]:
         return [
-            *((f"p_inputs{c}", term) for c, term in enumerate(deck.input_power_terms())),
+            ("p_inputs", f"v(power{len(deck.input_power_terms())})"),
             *((f"p_{name}", power) for name, power in deck.supply_powers.items()),
         ]
 
@@ -147,14 +158,14 @@ class HSpiceWriter(NetlistWriter):
 
     def _transient(self, deck: BatchDeck) -> list[str]:
         lines = [transient_line(deck, with_limit=False)]
-        transition = deck.circuit.timing.transition
+        period, transition = deck.circuit.timing.period, deck.circuit.timing.transition
         if deck.settings.max_step is not None:
             lines.append(f".option delmax={spice_number(deck.settings.max_step)}")
         if self.waveform_files(deck):
             lines.append(wrap([f"v({node})" for node in deck.output_nodes], ".probe tran"))
         for k, (start, end) in enumerate(zip(deck.starts, deck.ends, strict=True)):
             until = spice_number(end)
-            settled = f"from={spice_number(start + transition)} to={until}"
+            settled = f"from={spice_number(time_of(k, period, transition))} to={until}"
             lines += [
                 f".measure tran {node}_{k} find v({node}) at={until}" for node in deck.output_nodes
             ]

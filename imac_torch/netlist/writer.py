@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar, Final, TypeVar
 
@@ -82,12 +83,12 @@ class BatchDeck:
     @property
     def ends(self) -> list[float]:
         """End of every image's period, s."""
-        return [(k + 1) * self.circuit.timing.period for k in range(self.images)]
+        return [time_of(k + 1, self.circuit.timing.period) for k in range(self.images)]
 
     @property
     def starts(self) -> list[float]:
         """Start of every image's period, s."""
-        return [k * self.circuit.timing.period for k in range(self.images)]
+        return [time_of(k, self.circuit.timing.period) for k in range(self.images)]
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -104,6 +105,11 @@ class BatchDeck:
         """Expressions that add up to the power delivered by all input sources."""
         terms = [f"v({node})*i(v{node})" for node in self.input_nodes]
         return [f"-({'+'.join(terms[i : i + _TERMS])})" for i in range(0, len(terms), _TERMS)]
+
+
+def time_of(k: int, period: float, offset: float = 0.0) -> float:
+    """k·period + offset, s, by decimal arithmetic: three times 4e-9 s is 1.2e-08 to the digit."""
+    return float(k * Decimal(repr(period)) + Decimal(repr(offset)))
 
 
 Writer = TypeVar("Writer", bound="type[NetlistWriter]")
@@ -451,9 +457,9 @@ def pwl(voltages: Sequence[float], period: float, transition: float) -> list[str
         value = spice_number(voltage)
         if k:
             # Corner at the end of the previous period: the previous voltage holds until here.
-            words += [spice_number(k * period), spice_number(voltages[k - 1])]
-        words += [spice_number(k * period + transition), value]
-    return [*words, spice_number(len(voltages) * period), spice_number(voltages[-1])]
+            words += [spice_number(time_of(k, period)), spice_number(voltages[k - 1])]
+        words += [spice_number(time_of(k, period, transition)), value]
+    return [*words, spice_number(time_of(len(voltages), period)), spice_number(voltages[-1])]
 
 
 def pwl_sources(deck: BatchDeck) -> list[str]:

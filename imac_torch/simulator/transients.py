@@ -159,28 +159,22 @@ def _points_of_measures(deck: BatchDeck, result: SimulationResult) -> tuple[Floa
         keys = [f"{name}[{k}]" for k in range(deck.images)]
         return np.array([result.measures.get(key, math.nan) for key in keys])
 
-    chunks = len(deck.input_power_terms())
-    inputs = np.sum([column(f"p_inputs{c}") for c in range(chunks)], axis=0)
     amplifiers = column(f"p_{AMPLIFIERS}") if deck.rails else np.zeros(deck.images)
     return (
         np.stack([column(node) for node in deck.output_nodes], axis=1),
-        np.stack([inputs, *(column(f"p_{name}") for name in SOURCES[1:]), amplifiers], axis=1),
+        np.stack([*(column(f"p_{name}") for name in SOURCES), amplifiers], axis=1),
     )
 
 
 def _measured(deck: BatchDeck, result: SimulationResult) -> TransientValues:
     images = range(deck.images)
-    chunks = range(len(deck.input_power_terms()))
 
     def read(name: str) -> float:
         return result.measures.get(name, math.nan)
 
     def by_source(kind: str) -> Tensor:
-        inputs = [[read(f"{kind}_inputs{c}_{k}") for c in chunks] for k in images]
-        rest = [[read(f"{kind}_{name}_{k}") for name in deck.sources[1:]] for k in images]
-        rest = rest if deck.rails else [[*row, 0.0] for row in rest]
-        parts = [_matrix(inputs).sum(dim=1, keepdim=True), _matrix(rest)]
-        return torch.cat(parts, dim=1)
+        rows = [[read(f"{kind}_{name}_{k}") for name in deck.sources] for k in images]
+        return _matrix(rows if deck.rails else [[*row, 0.0] for row in rows])
 
     nodes = deck.output_nodes
     outputs = _matrix([[read(f"{node}_{k}") for node in nodes] for k in images])
