@@ -165,6 +165,7 @@ STATEMENTS = [
     r"V\w+ \w+ 0 dc='\w+'",
     r"V\w+ \w+ \w+ [\d.]+",
     r"X\w+( \w+)+",
+    r"Epower\d+ power\d+ 0 vol='[^']+'",
     r"\.data images( value_x\d+)+",
     r"\.enddata",
     r"\.dc Vscan 0 1 1 sweep data=images",
