@@ -41,12 +41,6 @@ def parse_spice_number(text: str) -> float:
 
     Letters after the scale factor are a unit and are ignored, as every SPICE does (``10kohm``).
 
-    Args:
-        text: The number, surrounding white space allowed.
-
-    Returns:
-        The value, in the unit that the text implies.
-
     Raises:
         NetlistError: The text is not a number (HSPICE's ``failed`` included).
     """
@@ -70,9 +64,6 @@ def parse_spice_number(text: str) -> float:
 
 def spice_number(value: float) -> str:
     """Print a finite number so that reading it back gives the same double.
-
-    Args:
-        value: Any finite number.
 
     Returns:
         The shortest decimal text that round-trips, never with a scale factor.

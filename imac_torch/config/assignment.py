@@ -203,10 +203,6 @@ def apply_overrides(config: Config, changes: Mapping[str, object]) -> Config:
 
     Fields that are open in ``config`` and not changed stay open: samples may yet set them.
 
-    Args:
-        config: The base.
-        changes: Values by path.
-
     Raises:
         ConfigError: A path is unknown or a value is not allowed.
     """

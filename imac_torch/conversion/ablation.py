@@ -165,12 +165,7 @@ def ablate(
 
 
 class _Bench:
-    """Data on which the steps of a network are compared with software.
-
-    Args:
-        network: As given.
-        data: With what outputs are compared with.
-    """
+    """Data on which the steps of a network are compared with software."""
 
     def __init__(self, network: IMACNetwork, data: Scored) -> None:
         self.network, self.data = network, data

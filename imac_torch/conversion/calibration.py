@@ -286,9 +286,6 @@ def _fit(
         wanted: Of :func:`_circuits`.
         rounds: Of row fits.
         advance: Called with every circuit that was solved.
-
-    Returns:
-        The circuit as it was given, and as it is now.
     """
     layers = list(segment.analog_layers())
     with segment.reading(None):  # nothing is fitted to a read's noise

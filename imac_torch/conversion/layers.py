@@ -101,14 +101,7 @@ def expandable(module: nn.Module) -> bool:
 
 
 def expand(model: nn.Module) -> dict[str, nn.Module]:
-    """Put expansions in the places of the modules in a model that have one.
-
-    Args:
-        model: Changed in place.
-
-    Returns:
-        What was there, by path.
-    """
+    """Put expansions in the places of the modules in a model that have one."""
     done: dict[int, nn.Module] = {}
     found: dict[str, nn.Module] = {}
 

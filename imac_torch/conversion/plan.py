@@ -58,10 +58,6 @@ def fold_batch_norm(leaf: Leaf, source: Source) -> Source:
 
     In evaluation mode batch normalisation is y = γ·(x - μ)/√(σ² + ε) + β per output.
 
-    Args:
-        leaf: The normalisation.
-        source: What stands before it.
-
     Raises:
         ConversionError: It has no running statistics, or other features than the layer outputs.
     """
@@ -125,10 +121,6 @@ class Plan:
 
 def make_plan(leaves: Sequence[Leaf], keep_digital: Selection) -> Plan:
     """Decide for every module, and fold what can be folded.
-
-    Args:
-        leaves: The flattened model.
-        keep_digital: Layers that stay in software.
 
     Raises:
         NotAChainError: A module has no circuit, or linear layers would stay in software that

@@ -54,9 +54,6 @@ def save(network: IMACNetwork, path: str | Path, *, overwrite: bool = False) -> 
         path: Of the new file, ending in ``.safetensors``.
         overwrite: Whether an existing file may be replaced.
 
-    Returns:
-        The path.
-
     Raises:
         DataError: The suffix is another one, the file exists, or it cannot be written.
     """

@@ -125,9 +125,6 @@ def read_imac_sim(
         testnum: Number of samples; None: all from ``firstimage`` on.
         firstimage: The first sample, from 0.
 
-    Returns:
-        Network and samples.
-
     Raises:
         DataError: A file is missing, truncated or holds something that is not a finite number;
             layers do not chain; labels do not match; the samples asked for are not there.

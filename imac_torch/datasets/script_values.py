@@ -210,9 +210,6 @@ class _Script:
     def compute(self, node: ast.Module | ast.Expression) -> Any:  # noqa: ANN401
         """Let Python carry out plain statements, or an expression.
 
-        Returns:
-            The value of an expression.
-
         Raises:
             Unknowable: It is not plain, needs what is not known, takes too long, or fails.
         """

@@ -20,10 +20,6 @@ def dissipated(layers: Sequence[PreparedLayer], solution: Solution) -> Dissipati
     them at their ends stays in cells and wires; what read-outs take there and from their supplies
     (or, ideal ones, put out) and do not hand to neurons stays in them; and so on to the next layer.
 
-    Args:
-        layers: Of ohmic cells, as they were solved.
-        solution: With the voltages of all layers.
-
     Returns:
         (…, B, L) W; NaN where a sample did not converge.
 

@@ -80,9 +80,6 @@ def cell_voltages(spec: CrossbarSpec, inputs: Tensor) -> CellVoltages:
         spec: The crossbars; conductances (M, C) without sample dimensions.
         inputs: (B, C) float64, V, at the input lines, the bias last.
 
-    Returns:
-        All voltages.
-
     Raises:
         SolverError: The layer is too large for it, or inputs do not fit, or amplifiers at rails
             are not found.

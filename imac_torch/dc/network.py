@@ -105,12 +105,7 @@ class PortLayer(PreparedLayer):
         return lines if groups == 1 else lines.unflatten(-1, (groups, -1)).transpose(-2, -3)
 
     def ungrouped(self, values: Tensor, *, dim: int = -2) -> Tensor:
-        """(S, G, B, …, M, …) to (S, B, …, G·M, …); as they are where there is one group.
-
-        Args:
-            values: Of the outputs of every group.
-            dim: Of the outputs.
-        """
+        """(S, G, B, …, M, …) to (S, B, …, G·M, …); as they are where there is one group."""
         if self.ports.groups == 1:
             return values
         return values.movedim(1, dim - 1).flatten(dim - 1, dim)

@@ -43,11 +43,7 @@ def name_of(effect: object) -> str | None:
 
 
 def to_bytes(samples: Sequence[DeviceSample]) -> Tensor:
-    """(K,) uint8; empty where there is no sample.
-
-    Args:
-        samples: Of effects that all have a name.
-    """
+    """(K,) uint8; empty where there is no sample."""
     if not samples:
         return torch.empty(0, dtype=torch.uint8, device="cpu")
     tensors: dict[str, Tensor] = {}

@@ -132,9 +132,6 @@ def eliminate_lines(
         negative: (..., R, K) S.
         wires: Segment resistances and amplifier inputs; an ideal line has segment 0.
         shunts: From the nodes to ground; None: nothing.
-
-    Returns:
-        The rows' admittances and end transfers.
     """
     ends = LineEnds.of(wires)
     shunt_plus, shunt_minus = (

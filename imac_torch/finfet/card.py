@@ -91,13 +91,6 @@ def parse_model_cards(text: str, source: str = "<text>") -> dict[str, ModelCard]
     case, blanks around ``=``, parentheses around the parameters, SPICE scale factors. Of a
     parameter given twice the last value counts. Statements other than ``.model`` are skipped.
 
-    Args:
-        text: The text.
-        source: Its name for messages, such as a path.
-
-    Returns:
-        The cards by name as written.
-
     Raises:
         ModelCardError: A card is malformed, is not level 72, or asks for something that is not
             implemented; the message has the line.
@@ -174,12 +167,6 @@ def _parse_card(statement: str, where: str) -> ModelCard:
 def read_model_cards(path: str | Path) -> dict[str, ModelCard]:
     """Read every ``.model`` card of level 72 in a file (see :func:`parse_model_cards`).
 
-    Args:
-        path: The file.
-
-    Returns:
-        The cards by name as written.
-
     Raises:
         ModelCardError: The file cannot be read, or a card cannot be used.
     """
@@ -193,9 +180,6 @@ def read_model_cards(path: str | Path) -> dict[str, ModelCard]:
 
 def write_model_card(card: ModelCard) -> str:
     """Write a card as HSPICE reads it; reading it back gives the same card.
-
-    Args:
-        card: The card.
 
     Returns:
         A ``.model`` statement with one parameter a line.
@@ -212,9 +196,6 @@ def load_ptm(directory: str | Path, node: int, flavour: str = "hp") -> tuple[Mod
         directory: Directory with ``hp/`` and ``lstp/``, files such as ``hp/14nfet.pm``.
         node: Technology node, nm: one of :data:`PTM_NODES`.
         flavour: ``hp`` (high performance) or ``lstp`` (low standby power).
-
-    Returns:
-        The n and the p card.
 
     Raises:
         ModelCardError: There is no such node or flavour, or a file is missing or malformed.

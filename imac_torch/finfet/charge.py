@@ -44,9 +44,6 @@ def channel_charges(channel: Channel, s: ChannelState, reverse: Tensor) -> Termi
         channel: The channel.
         s: Its state.
         reverse: Where source and drain are exchanged (boolean).
-
-    Returns:
-        The charges of all fins.
     """
     p, g, t = channel.p, channel.g, channel.t
     dmob = channel.mobility_degradation(s.qia, t.eta_mu_cv)  # eqs. 3.363, 3.364

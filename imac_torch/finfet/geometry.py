@@ -67,9 +67,6 @@ def build_geometry(p: Parameters, polarity: int, *, extension: bool, sdterm: boo
         polarity: +1 for n, -1 for p.
         extension: Add the extension resistance of version 105.03, which 107 removed.
         sdterm: Whether source and drain are terminated with silicide.
-
-    Returns:
-        The geometry-dependent quantities.
     """
     gate_length = p["l"] + p["xl"]
     shrink = p["lint"] + p["ll"] * gate_length ** (-p["lln"])  # eq. 3.11

@@ -97,9 +97,6 @@ def build_junction(
         t: Temperature-dependent quantities.
         temperature: Device temperature, K.
         side: ``s`` or ``d``.
-
-    Returns:
-        The junction.
     """
     tnom = p["tnom"] + ZERO_CELSIUS
     dt = temperature - tnom

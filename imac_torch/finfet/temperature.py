@@ -132,9 +132,6 @@ def build_thermal(
         temperature: Device temperature, K.
         multiplicative: UTL and UA1 as version 105.03 has them (see below).
 
-    Returns:
-        The temperature-dependent quantities.
-
     Version 105.03 as HSPICE runs it multiplies U0·(T/TNOM)^UTE by 1 + UTL·ΔT and UA by 1 + UA1·ΔT
     where 107 adds UTL·ΔT and UA1·ΔT. In both TNOM is in °C: the PTM-MG cards' 300.15 is 573.30 K.
     """

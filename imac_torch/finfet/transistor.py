@@ -154,9 +154,6 @@ class FinFET:
             gate: Gate voltage, V.
             source: Source voltage, V.
             bulk: Bulk voltage, V.
-
-        Returns:
-            The charges.
         """
         return Terminals(*self._in_chunks(self._charges, drain, gate, source, bulk))
 

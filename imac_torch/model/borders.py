@@ -224,13 +224,7 @@ class Borders:
         return self.grid(volts).levels(volts)
 
     def sums(self, partial: Partial, volts: Tensor, *, exact: bool) -> Tensor:
-        """(R, M) V: conversions of all partitions, added, for (R, G·N) V on lines.
-
-        Args:
-            partial: Of the circuit.
-            volts: On its lines.
-            exact: Leave the conversions out.
-        """
+        """(R, M) V: conversions of all partitions, added, for (R, G·N) V on lines."""
         if self.converter is None or exact or self.range.seen is not None:
             total = None
             for part in partial.outputs(volts):
@@ -263,9 +257,6 @@ class Borders:
             relative: Inputs relative to full scale.
             converted: Volts of outputs for lines relative to full scale, and whether conversions
                 are left out.
-
-        Returns:
-            In software units.
         """
         layer, total = self.last, None
         missing = 1.0 - sum(self.weights)

@@ -62,10 +62,6 @@ def encode(inputs: Tensor, supplies: Supplies, scale: float) -> Tensor:
 def check_tensor(features: object, where: str) -> None:
     """Refuse what is no tensor of a real type.
 
-    Args:
-        features: What the software before a circuit gives.
-        where: What takes it, for errors.
-
     Raises:
         CircuitError: It is something else.
     """
@@ -80,11 +76,6 @@ def check_tensor(features: object, where: str) -> None:
 
 def check_features(features: object, inputs: int, where: str) -> None:
     """Refuse what is not (B, N) of a real type.
-
-    Args:
-        features: What the software before a circuit gives.
-        inputs: N.
-        where: What takes it, for errors.
 
     Raises:
         CircuitError: It is something else.

@@ -46,9 +46,6 @@ def least_expected(error: Callable[[float], float]) -> float:
     Little gain cannot reach large weights and asks for conductances that load what drives the
     lines; with much gain so do wires and devices that spread: what they make of the lines'
     common voltage is amplified.
-
-    Args:
-        error: To expect of neuron inputs with a gain.
     """
     return least_by_octaves(error, SMALLEST, LARGEST, start=FIRST)
 
@@ -72,13 +69,7 @@ def full_scale(largest: float, divider: RowDivider, device: Memristor) -> float:
 
 
 def tried_outputs(outputs: int, slices: int, parts: int) -> int:
-    """How many outputs a gain is tried on.
-
-    Args:
-        outputs: Of the matrix.
-        slices: Rows of an output.
-        parts: Vertical partitions.
-    """
+    """How many outputs a gain is tried on."""
     return min(outputs, max(ROWS // slices, -(-outputs * slices // parts) // slices, 1))
 
 

@@ -47,10 +47,6 @@ class Inputs:
     def of(cls, forward: Callable[..., Any], samples: Sequence[Arguments] = ()) -> Inputs:
         """Inputs are parameters without a default, and what samples give.
 
-        Args:
-            forward: Bound.
-            samples: Arguments of runs.
-
         Raises:
             ConversionError: Samples do not fit the forward.
         """
@@ -87,10 +83,6 @@ class Inputs:
     @classmethod
     def named(cls, forward: Callable[..., Any], names: Sequence[str]) -> Inputs:
         """The same of parameters that are known by name.
-
-        Args:
-            forward: Bound.
-            names: Of the inputs.
 
         Raises:
             ConversionError: It has no such parameter, or others without a default.

@@ -454,9 +454,6 @@ class ProgrammedMatrix(nn.Module):
         Of the circuit as it is built for nominal devices, wires, partitions and the lines' drivers
         included, and of devices that spread (see :mod:`imac_torch.dc.prediction`). Curved cells are
         taken as ohmic.
-
-        Args:
-            gain: Of the amplifiers.
         """
         device, parts = self.config.device, self.groups * len(self.partitions()[1])
         count = gains.tried_outputs(self.outputs, self.slicing.count, parts)

@@ -69,12 +69,7 @@ def in_software(
 
 @lasting()
 def set_ranges(segments: Mapping[str, Segment], run: Callable[[], None]) -> None:
-    """Give segments their full scales, where these are open.
-
-    Args:
-        segments: Of one model, by path.
-        run: Runs the model on data, once or several times.
-    """
+    """Give segments their full scales, where these are open."""
     reaches = {path: Reach() for path, segment in segments.items() if segment.open}
     try:
         for segment in segments.values():
@@ -106,13 +101,7 @@ class Reach:
 
     @lasting()
     def see(self, segment: Segment, x: Tensor, outputs: Sequence[Tensor]) -> None:
-        """Take note of one run.
-
-        Args:
-            segment: Whose values they are.
-            x: Its inputs.
-            outputs: Of its software layers.
-        """
+        """Take note of one run."""
         self.inputs = max(self.inputs, _largest(x))
         before = self.outputs or [0.0] * len(outputs)
         self.outputs = [max(old, _largest(new)) for old, new in zip(before, outputs, strict=True)]

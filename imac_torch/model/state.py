@@ -25,11 +25,6 @@ def pack(content: Mapping[str, Any]) -> Tensor:
 def unpack(state: object, read: Callable[[dict[str, Any]], Settings], where: str) -> Settings:
     """What :func:`pack` stored.
 
-    Args:
-        state: The tensor.
-        read: Makes settings of the content.
-        where: Whose they are, for errors.
-
     Raises:
         ConversionError: The state is not one of ours.
     """

@@ -54,12 +54,7 @@ class Drawn:
     _rows: Tensor | None = None
 
     def see(self, positions: Positions, x: Tensor) -> None:
-        """Take note of one call.
-
-        Args:
-            positions: Of the circuit.
-            x: Its inputs.
-        """
+        """Take note of one call."""
         count = places(positions, x)
         keys = torch.rand(count, generator=self.generator, dtype=torch.float64, device="cpu")
         order = torch.arange(self.seen, self.seen + count, device="cpu")
@@ -124,12 +119,7 @@ def vectors_at(positions: Positions, x: Tensor, which: Tensor) -> Tensor:
 
 @contextmanager
 def watching(segments: Mapping[str, Segment], drawn: Mapping[str, Drawn]) -> Iterator[None]:
-    """Let draws see what reaches circuits, whatever answers there.
-
-    Args:
-        segments: By path.
-        drawn: Likewise, of some of them.
-    """
+    """Let draws see what reaches circuits, whatever answers there."""
 
     def hook(path: str) -> Any:  # noqa: ANN401 - torch's type of hooks
         def see(segment: nn.Module, arguments: tuple[Any, ...]) -> None:

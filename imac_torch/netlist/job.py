@@ -17,12 +17,6 @@ _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 def check_file_name(name: str) -> str:
     """Return ``name`` if it is a plain file name that is safe on a command line.
 
-    Args:
-        name: File name without any directory.
-
-    Returns:
-        The same name.
-
     Raises:
         NetlistError: The name contains a separator, a blank or another special character.
     """

@@ -37,10 +37,6 @@ def wrap(words: Sequence[str], first: str = "") -> str:
 def element_lines(element: ElementArray, names: Sequence[str]) -> Iterator[str]:
     """One line per element, for bit cells with an access device two.
 
-    Args:
-        element: The elements.
-        names: Node names by index.
-
     Raises:
         NetlistError: The prefix does not begin with the letter of the kind.
     """

@@ -82,9 +82,6 @@ def write_netlists(
         shared: ``directory`` is for many runs: write into one below it, ``samples_`` and a digest
             of the netlists. The same netlists come to the same place, others never do.
 
-    Returns:
-        The run.
-
     Raises:
         NetlistError: The inputs do not fit the circuit, something cannot be written, or the
             directory holds files that are not ours.

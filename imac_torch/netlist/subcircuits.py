@@ -101,9 +101,6 @@ def read_subcircuit(
             self-contained or include by absolute paths, since it is copied into the run directory.
         more: Ports that it may have behind these.
 
-    Returns:
-        The sub-circuit.
-
     Raises:
         NetlistError: The file cannot be read, holds a statement that is not a definition, has no
             such sub-circuit, or its ports differ.

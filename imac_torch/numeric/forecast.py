@@ -28,12 +28,7 @@ def announce(what: str, seconds: float) -> None:
 
 
 class Forecast:
-    """Says once how long a loop will take: as soon as its first part is done.
-
-    Args:
-        what: The work, in words.
-        total: How many parts it has, or about how many.
-    """
+    """Says once how long a loop will take: as soon as its first part is done."""
 
     def __init__(self, what: str, total: float) -> None:
         self.what = what

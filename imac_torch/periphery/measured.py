@@ -44,14 +44,6 @@ def write_table(
 ) -> Path:
     """Write a safetensors file; an existing file is not overwritten.
 
-    Args:
-        path: Of the file.
-        what: It is, with its article.
-        kind: The same for readers.
-        version: Of the format.
-        header: Of numbers and texts.
-        tensors: By name.
-
     Raises:
         DataError: The file exists, or the suffix is not ``.safetensors``.
     """

@@ -109,9 +109,6 @@ def loaded_curve(
         voltage: V. Crossbars pull towards the weighted mean of their other lines.
         exact: The transistor model itself instead of the native engine's table.
 
-    Returns:
-        The curve.
-
     Raises:
         ConfigError: The conductance is negative or not finite.
         SolverError: An input did not converge, or is outside the range of the model.
@@ -154,9 +151,6 @@ def plot_finfet(
         gates: V, of the curves over the drain voltage.
         gate_limit: V, to which the gate current is drawn; tunnelling clamps overdriven gates.
         title: Written above the figure; None: the card's name.
-
-    Returns:
-        The figure, three panels.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -206,9 +200,6 @@ def plot_neuron(
         exact: As for :func:`loaded_curve`.
         title: Of the figure; None: the kind of neuron.
 
-    Returns:
-        The figure, two panels.
-
     Raises:
         ConfigError: matplotlib is not installed, or a range or load is not one.
         SolverError: As for :func:`loaded_curve`.
@@ -236,9 +227,6 @@ def plot_latency(timed: InferenceReport, *, bins: int = 40, title: str | None = 
         timed: From ``network.measure``, or ``report.timing``.
         bins: Bars of a histogram.
         title: Written above the figure.
-
-    Returns:
-        The figure, two panels.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -273,9 +261,6 @@ def plot_waveforms(
         timed: From ``network.measure``, or ``report.timing``.
         end: s, until when; None: all that was kept.
         title: Written above the figure.
-
-    Returns:
-        The figure, one panel per image.
 
     Raises:
         ConfigError: matplotlib is not installed, or no waveforms were kept.

@@ -70,14 +70,7 @@ def padded(values: Sequence[float], *, pad: float = 0.05) -> tuple[float, float]
 
 
 class Frame:
-    """Two linear axes with their grid.
-
-    Args:
-        x: Range.
-        y: Range.
-        height: User units, of the whole picture.
-        top: User units above the axes.
-    """
+    """Two linear axes with their grid."""
 
     LEFT: Final = 74.0
     RIGHT: Final = 26.0

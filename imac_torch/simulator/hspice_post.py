@@ -38,9 +38,6 @@ def read_post(path: Path) -> list[dict[str, FloatArray]]:
 
     HSPICE truncates names: ``v(out`` is returned as ``v(out)``.
 
-    Args:
-        path: The file.
-
     Returns:
         One dictionary per sweep point: arrays of shape (points,) by lower-case name, and the
         swept parameters as arrays of shape (1,).

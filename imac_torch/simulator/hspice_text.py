@@ -55,12 +55,6 @@ def read_measure_file(path: Path) -> MeasureTable:
     Names and values are wrapped over as many lines as HSPICE likes; names end with ``alter#``.
     Numbers may carry engineering suffixes (``12.3456f`` is 1.23456e-14).
 
-    Args:
-        path: The file.
-
-    Returns:
-        The table.
-
     Raises:
         FileNotFoundError: There is no such file.
         SimulatorError: The file is truncated or not a measure file.
@@ -97,9 +91,6 @@ def read_measure_file(path: Path) -> MeasureTable:
 
 def name_measures(table: MeasureTable) -> tuple[dict[str, float], set[str]]:
     """Give every value of a table a name.
-
-    Args:
-        table: The measure table.
 
     Returns:
         Values, and the names of failed measures. The value of ``x`` in row k is ``x[k]``, and
@@ -145,9 +136,6 @@ class Listing:
 
 def parse_listing(text: str) -> Listing:
     """Read an HSPICE listing (``.lis``) or what HSPICE prints on the terminal.
-
-    Args:
-        text: The whole text.
 
     Returns:
         Everything that matters for judging the run. A convergence message in a **warning** line

@@ -14,9 +14,6 @@ from imac_torch.simulator.result import FloatArray
 def read_raw(path: Path) -> list[dict[str, FloatArray]]:
     """Read every plot of an ngspice raw file (ngspice manual, "Rawfile format").
 
-    Args:
-        path: The file.
-
     Returns:
         One dictionary per plot: arrays of shape (points,) by lower-case vector name. The real
         part is returned for complex vectors of zero imaginary part.

@@ -139,9 +139,6 @@ def solve_netlists(
         resume: Read completed netlists back instead of running them again.
         progress: Called after every netlist.
 
-    Returns:
-        The solution.
-
     Raises:
         NetlistError: The netlists are in another dialect, their directory is in use, or it holds
             others by now.

@@ -48,9 +48,6 @@ def own_behaviour(module: nn.Module, kind: type[nn.Module]) -> str | None:
         module: An instance of ``kind``; hooks that only recompute weights are to be gone already
             (:func:`imac_torch.software.plain.settled`).
         kind: The class whose forward is relied on.
-
-    Returns:
-        Words that go on a sentence about the module.
     """
     actual = parametrize.type_before_parametrizations(module)
     for name in _relied_on(kind):

@@ -114,9 +114,6 @@ def characterize_neuron(
         points: Number of inputs, equally spaced.
         exact: The transistor model itself; False: the table that the native engine uses.
 
-    Returns:
-        The curves.
-
     Raises:
         ConfigError: The range is empty.
         SolverError: An input did not converge.

@@ -144,14 +144,7 @@ class _Run:
         self.watch = Watch(self.network.segments)
 
     def add(self, outputs: Any, wanted: Any, targets: Any, count: int) -> None:  # noqa: ANN401
-        """One batch more.
-
-        Args:
-            outputs: Of the network.
-            wanted: Of the reference.
-            targets: What they are compared with.
-            count: Samples.
-        """
+        """One batch more."""
         bad = unsolved(outputs, count)
         self.circuit.add(outputs, targets, count, bad)
         if self.software is not None:

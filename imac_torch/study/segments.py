@@ -87,11 +87,7 @@ class Traffic:
 
 
 class Watch:
-    """Watches the circuits of a model.
-
-    Args:
-        segments: By path.
-    """
+    """Watches the circuits of a model."""
 
     def __init__(self, segments: Mapping[str, Segment]) -> None:
         self.segments = segments
@@ -102,11 +98,7 @@ class Watch:
 
     @contextmanager
     def batch(self, samples: int) -> Iterator[None]:
-        """While the model runs on one batch.
-
-        Args:
-            samples: In it.
-        """
+        """While the model runs on one batch."""
         compare = self.samples < COMPARED
         for traffic in self.traffic.values():
             traffic.pending = []

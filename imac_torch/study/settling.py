@@ -50,10 +50,6 @@ class Settling:
 def check_measurable(path: str, segment: Segment) -> None:
     """Refuse a circuit whose transients say nothing of its latency.
 
-    Args:
-        path: Of the circuit.
-        segment: The circuit.
-
     Raises:
         SolverError: It is one; the message says why, and what can be asked instead.
     """

@@ -106,9 +106,6 @@ def verify_transient(
         directory: Where to keep the netlists; None: a temporary directory.
         trust: Take sub-circuit files as they are; see :func:`imac_torch.compile`.
 
-    Returns:
-        The largest differences.
-
     Raises:
         SimulatorNotFoundError: The simulator is not installed.
         SimulatorError: It failed on a sample.

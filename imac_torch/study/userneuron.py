@@ -79,9 +79,6 @@ def tabulate_neuron(
         directory: Where to keep the netlists and results; None: a temporary directory.
         trust: Take the file and what it includes as they are; see :func:`imac_torch.compile`.
 
-    Returns:
-        The table.
-
     Raises:
         ConfigError: A range is empty, or there are too few nodes.
         NetlistError: The file cannot be used.

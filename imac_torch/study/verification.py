@@ -78,9 +78,6 @@ def verify_nodes(
         directory: Where to keep the netlists; None: a temporary directory.
         trust: Take sub-circuit files as they are; see :func:`imac_torch.compile`.
 
-    Returns:
-        The largest differences.
-
     Raises:
         SimulatorNotFoundError: ngspice is not installed.
         SimulatorError: ngspice failed on a sample, or does not know a node.

@@ -23,9 +23,6 @@ def pareto_front(rows: Sequence[Mapping[str, Any]], objectives: Mapping[str, str
         rows: Values by name.
         objectives: ``max`` or ``min`` by name.
 
-    Returns:
-        One bool per row.
-
     Raises:
         ConfigError: There is no objective, one is neither ``max`` nor ``min``, or no row has it.
 

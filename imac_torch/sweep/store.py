@@ -171,11 +171,7 @@ class Store:
 
     @_told
     def set_points(self, points: Sequence[tuple[str, Point]]) -> None:
-        """Say which points the table has; results of earlier points are kept for when they return.
-
-        Args:
-            points: Key and settings, in the order of the rows.
-        """
+        """Say which points the table has; results of earlier ones are kept for when they return."""
         rows = [(i, key, json.dumps(dict(point))) for i, (key, point) in enumerate(points)]
         with _Transaction(self._connection):
             self._connection.execute("DELETE FROM points")

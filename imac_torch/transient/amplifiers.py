@@ -36,11 +36,7 @@ class Seen(NamedTuple):
 
 
 class RealLines(ReducedLines):
-    """Crossbars without charge whose amplifiers are not ideal.
-
-    Args:
-        layer: Its DC description.
-    """
+    """Crossbars without charge whose amplifiers are not ideal."""
 
     def __init__(self, layer: PortLayer) -> None:
         super().__init__(SeriesModel.static(layer.ports), layer.ports)

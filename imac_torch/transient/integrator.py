@@ -97,11 +97,7 @@ class Points(NamedTuple):
     length: float
 
     def at(self, part: float) -> Tensor:
-        """The parabola through the three points.
-
-        Args:
-            part: Of the step.
-        """
+        """The parabola through the three points."""
         first, second = self._differences(1.0)
         return self.start + part * (first + (part - GAMMA) * second)
 

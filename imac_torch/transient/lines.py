@@ -324,12 +324,7 @@ class ReducedLines:
 
 
 class ExactLines:
-    """Every node of the crossbars, eliminated anew for every step size.
-
-    Args:
-        blocks: With capacitors.
-        ports: The DC elimination.
-    """
+    """Every node of the crossbars, eliminated anew for every step size."""
 
     def __init__(self, blocks: DynamicBlocks, ports: PortNetwork) -> None:
         self.blocks = blocks

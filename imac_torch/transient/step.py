@@ -100,11 +100,6 @@ class Stepper:
     """The network's present state, and steps from it.
 
     It begins with the DC solution of the sequence's first vector.
-
-    Args:
-        layers: In order.
-        sequence: Inputs and timing.
-        options: Settings.
     """
 
     def __init__(

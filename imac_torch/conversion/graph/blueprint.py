@@ -136,10 +136,6 @@ def build_blueprint(text: Mapping[str, Any], name: str) -> fx.GraphModule:
 def inputs_of_blueprint(text: Mapping[str, Any], names: list[str]) -> Inputs:
     """The inputs that the original's forward had.
 
-    Args:
-        text: The blueprint.
-        names: Of those that vary.
-
     Raises:
         DataError: They are damaged.
     """

@@ -144,9 +144,6 @@ def find_chains(
         wanted: Whether a layer at a path is to be analog.
         elsewhere: ids of modules that are called besides, where no graph shows how.
 
-    Returns:
-        Segments in order of their first calls.
-
     Raises:
         ConversionError: A layer has no weights that conductances could stand for.
     """

@@ -141,11 +141,7 @@ def name_of(node: fx.Node) -> str:
 
 
 class VectorsOnly(nn.Module):
-    """Refuse what a batch normalisation that was folded would normalise along another dimension.
-
-    Args:
-        path: Of the linear layer whose inputs these are.
-    """
+    """Refuse what a batch normalisation that was folded would normalise along another dimension."""
 
     def __init__(self, path: str) -> None:
         super().__init__()

@@ -152,9 +152,6 @@ def attention(module: nn.MultiheadAttention) -> Attention:
 
 class EncoderLayer(nn.Module):
     """``nn.TransformerEncoderLayer`` that always asks its parts, where torch's has a faster path.
-
-    Args:
-        of: The original, whose parts it takes over.
     """
 
     activation: Callable[[Tensor], Tensor]

@@ -58,9 +58,6 @@ class Cell(Expanded, ABC):
         Args:
             input: (B, N) or (N,).
             hx: h, of an LSTM (h, c), shaped likewise; None: zeros.
-
-        Returns:
-            Likewise.
         """
         alone = input.dim() == 1
         x = input[None] if alone else input

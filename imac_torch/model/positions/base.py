@@ -45,9 +45,6 @@ class Positions(ABC):
     def vectors(self, x: Tensor) -> Tensor:
         """(R, G·N): the inputs of the circuit at every position, group after group.
 
-        Args:
-            x: As the software layer takes it.
-
         Raises:
             CircuitError: The layer does not take such tensors.
         """

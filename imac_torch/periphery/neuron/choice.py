@@ -23,9 +23,6 @@ def register_neuron(kind: NeuronKind) -> NeuronKind:
     Its activation is added too, if there is none of that name yet. Registering a name again
     replaces what was registered before.
 
-    Returns:
-        The kind.
-
     Raises:
         ConfigError: The name is no identifier, or one of the package's own.
     """
