@@ -151,8 +151,7 @@ def attention(module: nn.MultiheadAttention) -> Attention:
 
 
 class EncoderLayer(nn.Module):
-    """``nn.TransformerEncoderLayer`` that always asks its parts, where torch's has a faster path.
-    """
+    """``nn.TransformerEncoderLayer`` that always asks its parts: torch's has a faster path."""
 
     activation: Callable[[Tensor], Tensor]
     self_attn: nn.Module
