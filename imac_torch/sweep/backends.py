@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait as wait_for
 from typing import Any, Final, Protocol
@@ -55,27 +56,38 @@ class InProcess:
             yield run_task(bench, task)
 
 
-@dataclass
-class _Worker:
-    """What a worker process holds; one instance per process, filled when it starts."""
+class _Holder:
+    """What a worker holds: the evaluator and its bench, made at the first point."""
 
-    bench: Bench | None = None
-    problem: str = ""
+    def __init__(self, parcel: Parcel) -> None:
+        self.parcel = parcel
+        self.bench: Bench | None = None
+
+    def run(self, task: Task) -> Outcome:
+        """Evaluate on this worker.
+
+        Raises:
+            WorkerError: The bench cannot be made.
+        """
+        if self.bench is None:
+            try:
+                self.bench = self.parcel.open().bench()
+            except Exception as error:
+                raise WorkerError(cannot_start(error)) from None
+        return run_task(self.bench, task)
 
 
-_WORKER: Final = _Worker()
+_HERE: Final[list[_Holder]] = []
+"""In a worker process: its own one."""
 
 
-def _start_worker(parcel: Parcel, threads: int, started: Any) -> None:  # noqa: ANN401 - an event
+def _start_worker(parcel: Parcel, threads: int, started: Any) -> None:
     started.set()
     import torch
 
     torch.set_num_threads(threads)
     _end_with_parent()
-    try:
-        _WORKER.bench = parcel.open().bench()
-    except Exception as error:  # told by the first point, instead of a pool that breaks for ever
-        _WORKER.problem = cannot_start(error)
+    _HERE.append(_Holder(parcel))
 
 
 def _end_with_parent() -> None:
@@ -92,9 +104,7 @@ def _end_with_parent() -> None:
 
 
 def _run_in_worker(task: Task) -> Outcome:
-    if _WORKER.bench is None:
-        raise WorkerError(_WORKER.problem)
-    return run_task(_WORKER.bench, task)
+    return _HERE[0].run(task)
 
 
 def _gave_up(task: Task) -> Outcome:
@@ -217,61 +227,30 @@ class Dask:
             raise ConfigError(
                 "Dask distributed is not installed: pip install 'imac_torch[cluster]'"
             ) from None
-        with _client(distributed, self) as client:
+        with self._client(distributed) as client:
             if self.on_start is not None:
                 self.on_start(client)
             yield from _run_on_dask(distributed, client, evaluator, tasks, at_once)
 
-
-def _client(distributed: Any, backend: Dask) -> Any:  # noqa: ANN401 - an optional package's
-    if backend.address is None:
-        cluster = distributed.LocalCluster(
-            n_workers=backend.workers or os.cpu_count() or 1,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-            silence_logs=logging.ERROR,  # dying workers are replaced, and reported by their points
-        )
-        return _OwnCluster(distributed.Client(cluster), cluster)
-    try:
-        return distributed.Client(backend.address, timeout="30s")
-    except (OSError, TimeoutError, ValueError) as error:
-        raise ConfigError(f"no Dask scheduler at {backend.address}: {error}") from None
-
-
-class _OwnCluster:
-    """A client that closes its local cluster with itself."""
-
-    def __init__(self, client: Any, cluster: Any) -> None:  # noqa: ANN401
-        self.client, self.cluster = client, cluster
-
-    def __enter__(self) -> Any:  # noqa: ANN401
-        return self.client
-
-    def __exit__(self, *_: object) -> None:
-        self.client.close()
-        self.cluster.close()
-
-
-class _Holder:
-    """What Dask keeps on every worker, new ones included: the evaluator and its bench."""
-
-    def __init__(self, parcel: Parcel) -> None:
-        self.parcel = parcel
-        self.bench: Bench | None = None
-
-    def run(self, task: Task) -> Outcome:
-        """Evaluate on this worker; the bench is made at the first point.
-
-        Raises:
-            WorkerError: It cannot be made.
-        """
-        if self.bench is None:
-            try:
-                self.bench = self.parcel.open().bench()
-            except Exception as error:
-                raise WorkerError(cannot_start(error)) from None
-        return run_task(self.bench, task)
+    @contextmanager
+    def _client(self, distributed: Any) -> Iterator[Any]:
+        if self.address is None:
+            cluster = distributed.LocalCluster(
+                n_workers=self.workers or os.cpu_count() or 1,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=None,
+                silence_logs=logging.ERROR,  # workers that die are replaced, and told by points
+            )
+            with cluster, distributed.Client(cluster) as client:
+                yield client
+            return
+        try:
+            client = distributed.Client(self.address, timeout="30s")
+        except (OSError, TimeoutError, ValueError) as error:
+            raise ConfigError(f"no Dask scheduler at {self.address}: {error}") from None
+        with client:
+            yield client
 
 
 PLUGIN: Final = "imac_torch-evaluator"

@@ -10,6 +10,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Final, Protocol
 
 import torch
@@ -44,34 +45,18 @@ from imac_torch.transient.options import TimingOptions
 __all__ = ["METRICS", "TIMING_METRICS", "Evaluator", "NetworkEvaluator"]
 
 METRICS: Final = (
-    "accuracy",
-    "reference_accuracy",
-    "agreement",
-    "samples",
-    "failures",
-    "period",
-    "area",
-    "residual",
-    "power",
-    "power_inputs",
-    "power_bias",
-    "power_neurons",
-    "energy",
-)
+    "accuracy", "reference_accuracy", "agreement", "samples", "failures", "period", "area",
+    "residual", "power", "power_inputs", "power_bias", "power_neurons", "energy",
+)  # fmt: skip
 """Metrics of every point; powers where the engine tells them."""
 
 PHYSICAL: Final = ("power_amplifiers", "power_drivers", "power_converters", "power_sums")
 """Metrics of parts that are not ideal, where there are such."""
 
 TIMING_METRICS: Final = (
-    "latency",
-    "latency_worst",
-    "decision_latency",
-    "safe_period",
-    "unsettled",
-    "energy_measured",
+    "latency", "latency_worst", "decision_latency", "safe_period", "unsettled", "energy_measured",
     "energy_switching",
-)
+)  # fmt: skip
 """Metrics that only transients give."""
 
 LOOKED_AT = 200
@@ -171,6 +156,8 @@ class NetworkEvaluator:
         labels = torch.cat([batch[1] for batch in batches])
         return cls(model, inputs, labels, base, **options)
 
+    # Frozen for its users; hashing megabytes of data again for every key would be waste.
+    @cached_property
     def fingerprint(self) -> str:
         """Digest of everything that is the same for all points.
 
@@ -205,7 +192,7 @@ class NetworkEvaluator:
         """See :class:`Evaluator`; a seed that nothing depends on is not part of the content."""
         config, seed = self.configure(point), seed_of(point)
         content = {
-            "evaluator": self._fingerprint(),
+            "evaluator": self.fingerprint,
             "config": (described := config.to_dict()),
             "files": files_of(described),
             "seed": seed if self.noise or _random(config) else None,
@@ -220,22 +207,13 @@ class NetworkEvaluator:
             ConfigError: The point is not valid.
         """
         config = configure(self.base, point)
-        if self.calibration is None:
-            return config
-        found = self.__dict__.get("_fitting")
-        if found is None:
-            found = Fitting.of(self.model, self.calibration, exclude=self.exclude)
-            object.__setattr__(self, "_fitting", found)
-        assert isinstance(found, Fitting)  # noqa: S101 - narrows the type only
-        return found.config(config)
+        return config if self._fitting is None else self._fitting.config(config)
 
-    def _fingerprint(self) -> str:
-        found = self.__dict__.get("_digest")
-        if found is None:
-            found = self.fingerprint()
-            # Frozen for its users; hashing megabytes of data again for every key would be waste.
-            object.__setattr__(self, "_digest", found)
-        return str(found)
+    @cached_property
+    def _fitting(self) -> Fitting | None:
+        if self.calibration is None:
+            return None
+        return Fitting.of(self.model, self.calibration, exclude=self.exclude)
 
     def warn_of_unread(self, points: Sequence[Point]) -> None:
         """Say which fields that points set change no metric, before anything is computed.
@@ -312,14 +290,10 @@ class _NetworkBench:
 
     def __init__(self, evaluator: NetworkEvaluator) -> None:
         self.evaluator = evaluator
+        size, model = evaluator.batch_size, evaluator.model
         self.batches = list(
-            zip(
-                evaluator.inputs.split(evaluator.batch_size),
-                evaluator.labels.split(evaluator.batch_size),
-                strict=True,
-            )
+            zip(evaluator.inputs.split(size), evaluator.labels.split(size), strict=True)
         )
-        model = evaluator.model
         try:
             with lasting(), evaluating(model):
                 self.software = torch.cat([model(inputs) for inputs, _ in self.batches])

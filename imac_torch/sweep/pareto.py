@@ -37,17 +37,11 @@ def pareto_front(rows: Sequence[Mapping[str, Any]], objectives: Mapping[str, str
         if rows and not any(name in row for row in rows):
             known = ", ".join(sorted({key for row in rows for key in row}))
             raise ConfigError(f"no row has the objective {name!r}; there are {known}")
+    signs = {name: -1.0 if goal == "max" else 1.0 for name, goal in objectives.items()}
     costs = torch.tensor(
-        [
-            [
-                (-1.0 if goal == "max" else 1.0) * float(row.get(name, math.nan))
-                for name, goal in objectives.items()
-            ]
-            for row in rows
-        ],
-        dtype=torch.float64,
-        device="cpu",
-    ).reshape(len(rows), len(objectives))
+        [[sign * float(row.get(name, math.nan)) for name, sign in signs.items()] for row in rows],
+        dtype=torch.float64, device="cpu",
+    ).reshape(len(rows), len(objectives))  # fmt: skip
     valid = ~costs.isnan().any(dim=1)
     candidates = costs[valid]
     front = []

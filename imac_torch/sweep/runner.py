@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from imac_torch.sweep.backends import Backend, InProcess
 from imac_torch.sweep.evaluator import Evaluator, NetworkEvaluator
 from imac_torch.sweep.points import Point
 from imac_torch.sweep.store import Store, SweepTable, missing_tasks
-from imac_torch.sweep.tasks import Task
+from imac_torch.sweep.tasks import Outcome, Task
 
 __all__ = ["run_sweep"]
 
@@ -64,14 +64,26 @@ def run_sweep(
         have = store.finished(failed=not retry_failed)
         tasks = [Task(key, point) for key, point in missing_tasks(keyed, have)]
         with progress_bar("sweep", len(tasks), "points", shown=progress and bool(tasks)) as advance:
-            if tasks:
-                outcomes = backend.run(evaluator, tasks, at_once=at_once)
-                # Closing ends workers at once where recording or the user stops the loop.
-                with closing(outcomes):  # type: ignore[type-var]
-                    for outcome in outcomes:
-                        store.record(outcome)
-                        advance(1)
+            for _ in recorded(store, backend, evaluator, tasks, at_once):
+                advance(1)
         return store.finish()
+
+
+def recorded(
+    store: Store,
+    backend: Backend,
+    evaluator: Evaluator,
+    tasks: Sequence[Task],
+    at_once: int | None,
+) -> Iterator[Outcome]:
+    """Evaluate tasks, every result kept as it comes."""
+    if tasks:
+        outcomes = backend.run(evaluator, tasks, at_once=at_once)
+        # Closing ends workers at once where recording or the user stops the loop.
+        with closing(outcomes):  # type: ignore[type-var]
+            for outcome in outcomes:
+                store.record(outcome)
+                yield outcome
 
 
 def concurrency(evaluator: Evaluator, licences: int | None) -> int | None:

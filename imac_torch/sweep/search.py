@@ -6,8 +6,8 @@ import contextlib
 import hashlib
 import itertools
 import json
+from collections import deque
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from imac_torch.errors import ConfigError
 from imac_torch.sweep.backends import Backend, InProcess
 from imac_torch.sweep.evaluator import LOOKED_AT, Evaluator, NetworkEvaluator
 from imac_torch.sweep.points import Point
-from imac_torch.sweep.runner import concurrency
+from imac_torch.sweep.runner import concurrency, recorded
 from imac_torch.sweep.store import Store, SweepTable, missing_tasks
 from imac_torch.sweep.tasks import Outcome, Task
 
@@ -139,24 +139,17 @@ def search(
         ):
             store.claim()
             while len(points) < trials:
-                asked: list[tuple[Any, str, Point]] = []
-                for _ in range(min(batch, trials - len(points))):
-                    trial = study.ask()
-                    point = {
-                        **(fixed or {}),
-                        **{name: item.ask(trial, name) for name, item in space.items()},
-                    }
-                    asked.append((trial, _key(evaluator, point, store), point))
-                points += [(key, point) for _, key, point in asked]
+                asked = [study.ask() for _ in range(min(batch, trials - len(points)))]
+                found: list[Point] = [
+                    {**(fixed or {}), **{name: i.ask(trial, name) for name, i in space.items()}}
+                    for trial in asked
+                ]
+                pairs = [(_key(evaluator, point, store), point) for point in found]
+                points += pairs
                 store.set_points(points)
-                pairs = [(key, point) for _, key, point in asked]
                 tasks = [Task(*pair) for pair in missing_tasks(pairs, store.finished())]
-                if tasks:
-                    outcomes = backend.run(evaluator, tasks, at_once=at_once)
-                    with closing(outcomes):  # type: ignore[type-var]
-                        for outcome in outcomes:
-                            store.record(outcome)
-                for trial, key, _ in asked:
+                deque(recorded(store, backend, evaluator, tasks, at_once), maxlen=0)
+                for trial, (key, _) in zip(asked, pairs, strict=True):
                     metrics = store.metrics(key)
                     if metrics is None:
                         study.tell(trial, state=optuna.trial.TrialState.FAIL)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import wraps
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from filelock import FileLock, Timeout
@@ -134,7 +134,7 @@ class Store:
                 tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
                 if tables[0]:
                     raise DataError(f"{self.path} is a database of something else")
-                with _Transaction(self._connection):  # all of it or nothing, whatever happens
+                with _transaction(self._connection):  # all of it or nothing, whatever happens
                     for statement in (*_SCHEMA, f"PRAGMA user_version={FORMAT}"):
                         self._connection.execute(statement)
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
@@ -143,12 +143,7 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -173,7 +168,7 @@ class Store:
     def set_points(self, points: Sequence[tuple[str, Point]]) -> None:
         """Say which points the table has; results of earlier ones are kept for when they return."""
         rows = [(i, key, json.dumps(dict(point))) for i, (key, point) in enumerate(points)]
-        with _Transaction(self._connection):
+        with _transaction(self._connection):
             self._connection.execute("DELETE FROM points")
             self._connection.executemany("INSERT INTO points VALUES (?, ?, ?)", rows)
         self._update_view()
@@ -213,15 +208,12 @@ class Store:
             "SELECT settings, status, metrics, error FROM points LEFT JOIN results USING (key) "
             "ORDER BY position"
         )
-        rows, settings, metrics = [], dict[str, None](), dict[str, None]()
+        rows, settings, metrics = [], dict[str, Any](), dict[str, Any]()
         for text, status, values, error in self._connection.execute(query):
-            point = self._cells(text)
-            found = self._cells(values) if values else {}
-            settings.update(dict.fromkeys(point))
-            metrics.update(dict.fromkeys(found))
-            rows.append(
-                {**point, **found, "status": status or "missing", "error": error or ""}
-            )
+            point, found = self._cells(text), self._cells(values) if values else {}
+            settings |= point
+            metrics |= found
+            rows.append({**point, **found, "status": status or "missing", "error": error or ""})
         return SweepTable(tuple(settings), tuple(metrics), tuple(rows))
 
     def _cells(self, text: object) -> dict[str, Any]:
@@ -248,7 +240,7 @@ class Store:
         columns = [column("settings", name) for name in table.settings]
         columns += [column("metrics", name) for name in table.metrics]
         columns += ["coalesce(status, 'missing') AS status", "error", "seconds", "worker"]
-        with _Transaction(self._connection):
+        with _transaction(self._connection):
             self._connection.execute("DROP VIEW IF EXISTS sweep")
             self._connection.execute(
                 f"CREATE VIEW sweep AS SELECT {', '.join(columns)} "  # noqa: S608 - quoted above
@@ -261,17 +253,11 @@ class Store:
         return self.table()
 
 
-class _Transaction:
-    """BEGIN IMMEDIATE … COMMIT, or ROLLBACK."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection = connection
-
-    def __enter__(self) -> None:
-        self.connection.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self.connection.execute("COMMIT" if kind is None else "ROLLBACK")
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    with connection:  # commits, or rolls back
+        yield
 
 
 def missing_tasks(points: Iterable[tuple[str, Point]], have: set[str]) -> list[tuple[str, Point]]:
