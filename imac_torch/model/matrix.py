@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from imac_torch.base.memo import Memory
 from imac_torch.circuit.crossbar import CrossbarSpec, build_crossbar, partitions
 from imac_torch.config import Config
 from imac_torch.config.kinds import READ_OUT_KINDS
 from imac_torch.dc.prediction import Prediction, predict
-from imac_torch.devices.effects import Factors
-from imac_torch.devices.model import DeviceModel, DeviceSample, draw_normal, relative_spread
-from imac_torch.devices.record import from_bytes, name_of, to_bytes
+from imac_torch.devices.model import draw_normal, relative_spread
 from imac_torch.errors import CircuitError, ConfigError, ConversionError, ConversionWarning
 from imac_torch.mapping.divider import RowDivider
 from imac_torch.mapping.matching import Match
@@ -36,6 +34,7 @@ from imac_torch.mapping.residual import match_slices
 from imac_torch.mapping.slices import Slicing
 from imac_torch.mapping.states import RANK, InputStatistics
 from imac_torch.model import gains
+from imac_torch.model.devices import Devices
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.readout import ReadOut, build_read_out
 
@@ -70,7 +69,7 @@ class Target:
     driver_resistance: float = 0.0
 
 
-class ProgrammedMatrix(nn.Module):
+class ProgrammedMatrix(Devices):
     """(M, N+1) weights as pairs of memristors, their wires and read-outs.
 
     It holds what belongs to devices and amplifiers: what became of the cells, trims, a gain that
@@ -87,9 +86,6 @@ class ProgrammedMatrix(nn.Module):
 
     Attributes:
         config: As given; another one holds from then on.
-        devices: What has become of the devices, one draw after the other.
-        sample: What becomes of them in this training step, too (:func:`imac_torch.varied`).
-        read: Which read effects of every read are of; None: they are left out.
         warned: Whether it was said that no gain is large enough.
         foreign: The file that it came from, while it may not name further ones.
     """
@@ -111,17 +107,12 @@ class ProgrammedMatrix(nn.Module):
         name: str,
         groups: int = 1,
     ) -> None:
-        super().__init__()
+        super().__init__(config, name)
         self.groups = groups
         self.outputs = outputs
         self.columns = columns
-        self.config = config
         self.target = target
-        self.name = name
-        self.devices: tuple[DeviceSample, ...] = ()
-        self.sample: DeviceSample | None = None
         self.foreign: str | None = None
-        self.read: int | None = 0
         self.warned = False
         # Read by the scheme 'matched'. Volts at the neuron per volt on a line, added to what the
         # weights ask for; set by calibration. On the CPU whatever the default device is; `.to`
@@ -287,25 +278,6 @@ class ProgrammedMatrix(nn.Module):
         """Buffers that conductances depend on."""
         return tuple(self.buffers()) if self.matched else ()
 
-    @property
-    def history(self) -> tuple[DeviceSample, ...]:
-        """Everything that becomes of the devices now."""
-        return self.devices if self.sample is None else (*self.devices, self.sample)
-
-    @property
-    def varies_by_read(self) -> bool:
-        """Whether two reads of the devices differ."""
-        return self.read is not None and any(
-            sample.model.varies_by_cycle for sample in self.devices
-        )
-
-    def conductances(self) -> ConductancePair:
-        """(M·L, N+1) S, spread and faults included; differentiable in the weights."""
-        pair = self.nominal_conductances()
-        for sample in self.devices:
-            pair = sample.of(pair, self.config.device, self.read)
-        return pair if self.sample is None else self.sample.of(pair, self.config.device)
-
     def transfer(self) -> Tensor:
         """(M, N+1): combined amplifier voltage per line voltage of the devices, without wires."""
         return self.divider(self.gain()).transfer(self.conductances())
@@ -325,11 +297,6 @@ class ProgrammedMatrix(nn.Module):
         shape = self.rows, len(self.partitions()[0]), kind.operational_amplifiers
         return self.trim.new_zeros(shape)
 
-    @property
-    def varies(self) -> bool:
-        """Whether there is anything to :meth:`draw`."""
-        return self.config.device.varies or self.config.amplifier.offset_spread > 0.0
-
     @lasting()
     def drawn_offsets(self, generator: torch.Generator | None) -> Tensor | None:
         """(M·L, H, n) V of other amplifiers, see :meth:`draw`; None: they do not differ."""
@@ -337,15 +304,17 @@ class ProgrammedMatrix(nn.Module):
         if offsets is None:
             return None
         if generator is None:
-            raise ConversionError(
-                f"{self.name}: amplifier.offset_spread = {spread} needs a torch.Generator: "
-                "convert(..., generator=torch.Generator().manual_seed(0))"
-            )
+            raise self.needs_generator(f"amplifier.offset_spread = {spread} needs")
         return spread * draw_normal(offsets, generator)
+
+    @property
+    def varies(self) -> bool:
+        """Whether there is anything to :meth:`draw`."""
+        return self.config.device.varies or self.config.amplifier.offset_spread > 0.0
 
     @lasting()
     def draw(self, generator: torch.Generator | None = None) -> None:
-        """Take other devices and amplifiers, of the configuration's spreads; they stay.
+        """Take other amplifiers and devices, of the configuration's spreads; they stay.
 
         Args:
             generator: Moves on by what is drawn; needed if anything is.
@@ -353,43 +322,9 @@ class ProgrammedMatrix(nn.Module):
         Raises:
             ConversionError: A generator is needed, and there is none.
         """
-        device, model = self.config.device, DeviceModel.of(self.config.device)
-        self.devices = ()
         self.offsets = self.drawn_offsets(generator)
-        if not model.effects:
-            return
-        source = torch.Generator() if generator is None else generator
-        start = source.get_state()
-        cells = self.trim.new_full((self.rows, self.columns), 1.0 / device.rlow)
-        model.sample(ConductancePair(cells, cells), device, source)
-        if generator is None and not torch.equal(start, source.get_state()):
-            what = f"device.variation = {device.variation} needs"
-            if device.variation == 0.0:
-                what = f"device.effects ({', '.join(device.effects or {})}) need"
-            raise ConversionError(
-                f"{self.name}: {what} a torch.Generator: "
-                "convert(..., generator=torch.Generator().manual_seed(0))"
-            )
-        self.devices = (DeviceSample(model, start),)
-
-    def get_extra_state(self) -> Tensor:
-        """What has become of the devices, so that safetensors can hold it.
-
-        Of effects without a registered name it is what they did to each of the present cells.
-        """
-        known = [name_of(effect) for sample in self.devices for effect in sample.model.effects]
-        return to_bytes(self.devices if all(known) else (self._known(self.devices),))
-
-    @lasting()
-    def _known(self, samples: Sequence[DeviceSample]) -> DeviceSample:
-        nominal = pair = self.nominal_conductances()
-        for sample in samples:
-            pair = sample.of(pair, self.config.device)
-        return DeviceSample.known(Factors.between(nominal, pair))
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Restore what :meth:`get_extra_state` stored."""
-        self.devices = from_bytes(state)
+        cell = self.trim.new_tensor(1.0 / self.config.device.rlow)
+        self.draw_devices(cell.expand(self.rows, self.columns), generator)
 
     def least_squares_gain(self) -> tuple[float, str]:
         """See :func:`imac_torch.model.gains.least_squares`."""
