@@ -37,6 +37,23 @@ def mlp(*sizes, activation=InverterSigmoid, seed=3):
     return seeded(make, seed)
 
 
+def drawn(generator, *sizes, activation=InverterSigmoid):
+    """Linear layers in float64, all parameters uniform in ±1, an activation behind each."""
+    model = nn.Sequential()
+    for inputs, outputs in pairwise(sizes):
+        linear = nn.Linear(inputs, outputs, dtype=torch.float64)
+        with torch.no_grad():
+            for parameter in linear.parameters():
+                parameter.uniform_(-1, 1, generator=generator)
+        model.append(linear).append(activation())
+    return model
+
+
+def reals(generator, count, width):
+    """(count, width), uniform in ±1, float64."""
+    return 2 * torch.rand(count, width, generator=generator, dtype=torch.float64) - 1
+
+
 def signs(count, width, seed=5):
     """(count, width) of ±1, float32."""
     generator = torch.Generator().manual_seed(seed)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import runpy
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from small_networks import drawn, reals
 from torch import nn
 
 import imac_torch as imac
@@ -44,15 +44,8 @@ def network_of(
     kind: str = "logistic",
     vdd: float = 0.8,
 ) -> imac.IMACNetwork:
-    model = nn.Sequential()
-    for inputs, outputs in pairwise(sizes):
-        linear = nn.Linear(inputs, outputs, dtype=torch.float64)
-        with torch.no_grad():
-            for parameter in linear.parameters():
-                parameter.uniform_(-1, 1, generator=generator)
-        model.append(linear).append(imac.InverterSigmoid())
     return imac.convert(
-        model,
+        drawn(generator, *sizes),
         imac.Config(
             device=device,
             supplies=imac.Supplies(vdd=vdd, vss=-vdd),
@@ -62,10 +55,6 @@ def network_of(
             mapping=imac.WeightMapping(levels="continuous"),
         ),
     )
-
-
-def inputs_of(generator: torch.Generator, count: int, width: int) -> torch.Tensor:
-    return 2 * torch.rand(count, width, generator=generator, dtype=torch.float64) - 1
 
 
 def both(
@@ -85,7 +74,7 @@ def test_three_layers_are_what_ngspice_finds(
     ngspice: Path, generator: torch.Generator, name: str
 ) -> None:
     network = network_of(generator, Memristor(**ENDS, **KINDS[name]), 6, 5, 4, 3)
-    x = inputs_of(generator, 2, 6)
+    x = reals(generator, 2, 6)
     with torch.no_grad():
         found = network.solve(x)
     assert bool(found.converged.all())
@@ -104,7 +93,7 @@ def test_one_layer_is_the_dense_solution_and_no_ohmic_one(
 ) -> None:
     device = Memristor(**ENDS, **KINDS[name])
     network, straight = both(generator, device, Memristor(**ENDS))
-    x = inputs_of(generator, 2, 5)
+    x = reals(generator, 2, 5)
     with torch.no_grad():
         found, ohmic = network.solve(x), straight.solve(x)
     cell = build_cell(device)
@@ -142,7 +131,7 @@ def test_slopes_are_those_of_the_currents(generator: torch.Generator, name: str)
 @pytest.mark.parametrize("name", ["mtj", "sinh-selector"])
 def test_gradients_by_inputs_and_weights(generator: torch.Generator, name: str) -> None:
     network = network_of(generator, Memristor(**ENDS, **KINDS[name]), 4, 3, 2)
-    x = inputs_of(generator, 2, 4).requires_grad_()
+    x = reals(generator, 2, 4).requires_grad_()
     path, weight = next(iter(network.named_parameters()))
     weight = weight.detach().clone()
     # The largest weight sets the full scale, which training takes as constant.
@@ -163,8 +152,8 @@ def test_gradients_with_transistor_neurons_and_single_slopes(
     generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = network_of(generator, Memristor(**ENDS, bend=0.2), 4, 3, 2, kind="finfet")
-    x = inputs_of(generator, 3, 4)
-    direction = inputs_of(generator, 3, 4)
+    x = reals(generator, 3, 4)
+    direction = reals(generator, 3, 4)
     tracked = x.clone().requires_grad_()
     outputs = network(tracked)
     outputs.sum().backward()
@@ -183,7 +172,7 @@ def test_gradients_with_transistor_neurons_and_single_slopes(
 
 def test_training_through_cells_that_bend_strongly(generator: torch.Generator) -> None:
     network = network_of(generator, Memristor(**ENDS, bend=0.15), 2, 2)
-    x = inputs_of(generator, 20, 2)
+    x = reals(generator, 20, 2)
     wanted = (x[:, 0] * 0.6 > x[:, 1]).to(torch.int64)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
     losses = []
@@ -200,7 +189,7 @@ def test_a_resistor_in_series_with_a_resistor_is_one(generator: torch.Generator)
     access = {"resistor": {"resistance": 5e3}}
     device = Memristor(**ENDS, access=access)
     network, bent = both(generator, device, device.replace(bend=1e4))
-    x = inputs_of(generator, 3, 5)
+    x = reals(generator, 3, 5)
     with torch.no_grad():
         found = network.solve(x).layers[0].combined
         curved = bent.solve(x).layers[0].combined  # the inner nodes, found one by one
@@ -319,7 +308,7 @@ def test_a_cell_of_ones_own_is_one_class(ngspice: Path, generator: torch.Generat
     try:
         device = Memristor(**ENDS, cell={"steepening": {"v0": 0.5}})
         network = network_of(generator, device, 5, 4, 3)
-        x = inputs_of(generator, 2, 5).requires_grad_()
+        x = reals(generator, 2, 5).requires_grad_()
         found = network.solve(x)
         found.outputs.sum().backward()
         spice = imac.NgSpice(str(ngspice)).bind(network.segment).solve(network.voltages(x.detach()))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from small_networks import drawn, reals
 
 import imac_torch as imac
 from imac_torch.cells import Sinh
@@ -33,13 +32,6 @@ def convert(
     output_resistance: float = 1e-3,
     **mapping: object,
 ) -> imac.IMACNetwork:
-    model = nn.Sequential()
-    for inputs, outputs in pairwise(sizes):
-        linear = nn.Linear(inputs, outputs, dtype=torch.float64)
-        with torch.no_grad():
-            for parameter in linear.parameters():
-                parameter.uniform_(-1, 1, generator=generator)
-        model.append(linear).append(imac.InverterSigmoid())
     config = imac.Config(
         # low resistances: wires and loading matter
         device=imac.Memristor(rlow=4e3, rhigh=40e3, bend=bend),
@@ -51,11 +43,7 @@ def convert(
         neuron=imac.Neuron(kind=neuron, rlow=78e3, rhigh=202e3),
         mapping=imac.WeightMapping(**{"levels": 5, **mapping}),
     )
-    return imac.convert(model, config)
-
-
-def inputs_of(generator: torch.Generator, count: int, width: int) -> torch.Tensor:
-    return 2 * torch.rand(count, width, generator=generator, dtype=torch.float64) - 1
+    return imac.convert(drawn(generator, *sizes), config)
 
 
 CASES = [
@@ -74,7 +62,7 @@ def test_ngspice_finds_the_same(
     finfet = "neuron" in options
     # ngspice evaluates a table for every FinFET neuron, which takes seconds for a few.
     network = convert(generator, *((6, 3, 2) if finfet else (6, 5, 4, 3)), **options)
-    x = inputs_of(generator, 1 if finfet else 2, 6)
+    x = reals(generator, 1 if finfet else 2, 6)
     with torch.no_grad():
         found = network.solve(x)
     assert bool(found.converged.all())
@@ -95,7 +83,7 @@ def test_the_curve_is_no_rounding_matter(generator: torch.Generator) -> None:
     for bend in (BEND, None):
         generator.set_state(state)
         networks.append(convert(generator, 6, 5, 4, 3, bend=bend))
-    x = inputs_of(generator, 4, 6)
+    x = reals(generator, 4, 6)
     with torch.no_grad():
         bent, ohmic = (network.solve(x) for network in networks)
     assert float((bent.outputs - ohmic.outputs).abs().max()) > 1e-3
@@ -113,7 +101,7 @@ def test_a_cell_that_hardly_bends_is_ohmic(
     for bend in (1e4, None):
         generator.set_state(state)
         networks.append(convert(generator, 6, 5, 4, 3, bend=bend, **options))
-    x = inputs_of(generator, 4, 6)
+    x = reals(generator, 4, 6)
     with torch.no_grad():
         bent, ohmic = (network.solve(x) for network in networks)
     # sinh(x) - x = x³/6 at x = 1.6 V/1e4 V: 4e-9 relative of voltages of some volts at the
@@ -130,7 +118,7 @@ def test_a_cell_that_hardly_bends_is_ohmic(
 @pytest.mark.parametrize("wires", [True, False])
 def test_one_layer_is_that_of_the_dense_solution(generator: torch.Generator, wires: bool) -> None:
     network = convert(generator, 7, 5, wires=wires)
-    x = inputs_of(generator, 3, 7)
+    x = reals(generator, 3, 7)
     with torch.no_grad():
         found = network.solve(x)
     layer = network.circuit().layers[0]
@@ -149,7 +137,7 @@ def test_one_layer_can_bend_and_others_not(ngspice: Path, generator: torch.Gener
     layers[1].config = layers[1].config.replace(
         device=layers[1].config.device.replace(bend=BEND)
     )
-    x = inputs_of(generator, 2, 6)
+    x = reals(generator, 2, 6)
     with torch.no_grad():
         found = network.solve(x)
     spice = imac.NgSpice(str(ngspice)).bind(network.segment).solve(network.voltages(x))
@@ -161,7 +149,7 @@ def test_chords_and_newtons_method_agree(
     generator: torch.Generator, monkeypatch: pytest.MonkeyPatch, bend: float
 ) -> None:
     network = convert(generator, 6, 5, 4, bend=bend)
-    x = inputs_of(generator, 7, 6)
+    x = reals(generator, 7, 6)
     with torch.no_grad():
         chords = network.solve(x)
         monkeypatch.setattr(curved, "CHORDS", 2)  # so few converge for no vector
@@ -180,7 +168,7 @@ def test_vectors_that_chords_fail_for_are_solved_alone(
     generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = convert(generator, 6, 5, 4)
-    x = inputs_of(generator, 8, 6)
+    x = reals(generator, 8, 6)
     eliminated = []
     eliminate = CurvedCells.eliminate
 
@@ -206,7 +194,7 @@ def test_vectors_that_chords_fail_for_are_solved_alone(
 
 def test_samples_of_devices(generator: torch.Generator) -> None:
     network = convert(generator, 6, 5, 4)
-    x = inputs_of(generator, 3, 6)
+    x = reals(generator, 3, 6)
     run = imac.MonteCarlo(network, imac.DeviceModel((LogNormal(0.2),)), seed=3)
     result = run.run(x, torch.zeros(3, dtype=torch.int64), samples=3, keep_outputs=True)
     assert result.outputs is not None
@@ -220,7 +208,7 @@ def test_samples_of_devices(generator: torch.Generator) -> None:
 
 def test_evaluation_and_files(generator: torch.Generator, tmp_path: Path) -> None:
     network = convert(generator, 6, 5, 4)
-    x = inputs_of(generator, 5, 6)
+    x = reals(generator, 5, 6)
     pairs = [(x, torch.arange(5) % 4)]
     report = imac.evaluate(network, pairs, progress=False)
     assert report.engine["elimination"] == "tangents (torch)"
@@ -235,7 +223,7 @@ def test_evaluation_and_files(generator: torch.Generator, tmp_path: Path) -> Non
 
 def test_netlists_have_controlled_sources(generator: torch.Generator, tmp_path: Path) -> None:
     network = convert(generator, 3, 2)
-    pairs = [(inputs_of(generator, 1, 3), torch.zeros(1, dtype=torch.int64))]
+    pairs = [(reals(generator, 1, 3), torch.zeros(1, dtype=torch.int64))]
     imac.compile(network, pairs, tmp_path / "run", dialect="hspice")
     lines = (tmp_path / "run" / "circuit" / "layer1.sp").read_text().splitlines()
     cells = [line for line in lines if line.startswith(("Grp", "Grn"))]
@@ -247,7 +235,7 @@ def test_netlists_have_controlled_sources(generator: torch.Generator, tmp_path: 
 
 def test_vectors_are_solved_one_by_one(generator: torch.Generator) -> None:
     network = convert(generator, 6, 5, 4)
-    x = inputs_of(generator, 3, 6)
+    x = reals(generator, 3, 6)
     voltages = network.voltages(x)
     voltages[1, 2] = torch.nan
     with torch.no_grad():
@@ -264,7 +252,7 @@ def test_vectors_are_solved_one_by_one(generator: torch.Generator) -> None:
 
 def test_what_curved_cells_cannot_do_says_so(generator: torch.Generator) -> None:
     network = convert(generator, 6, 5, 4)
-    x = inputs_of(generator, 3, 6)
+    x = reals(generator, 3, 6)
     with pytest.raises(CircuitError, match="ohmic cells"):
         network.measure(x)
     layer = next(network.analog_layers())
