@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from imac_torch.config.borders import Converter, Driver
 from imac_torch.config.config import Config, LayerConfig
 from imac_torch.config.kinds import CONVERTER_KINDS, DRIVER_KINDS, NEURON_KINDS, READ_OUT_KINDS
 
@@ -153,6 +154,10 @@ _ADDED: Final = (
 _CAPACITANCE: Final = Condition(
     lambda place: place.config.interconnect.capacitance, "interconnect.capacitance = true"
 )
+_OF_CAPACITANCE: Final = (
+    "interconnect.height", "interconnect.spacing", "interconnect.permittivity",
+    "interconnect.imac_sim_capacitance",
+)  # fmt: skip
 _WIRES: Final = Condition(
     lambda place: place.config.interconnect.capacitance or place.config.interconnect.resistance,
     "interconnect.resistance or interconnect.capacitance = true",
@@ -171,13 +176,10 @@ CONDITIONS: Final[Mapping[str, Condition]] = {
     ),
     "interconnect.metal": _WIRES,
     "interconnect.thickness": _WIRES,
-    "interconnect.height": _CAPACITANCE,
-    "interconnect.spacing": _CAPACITANCE,
+    **dict.fromkeys(_OF_CAPACITANCE, _CAPACITANCE),
     "interconnect.resistivity": Condition(
         lambda place: place.config.interconnect.resistance, "interconnect.resistance = true"
     ),
-    "interconnect.permittivity": _CAPACITANCE,
-    "interconnect.imac_sim_capacitance": _CAPACITANCE,
     "amplifier.open_loop_gain": _amplifier("open_loop_gain"),
     "amplifier.output_resistance": Condition(
         lambda place: place.config.amplifier.combine == "average"
@@ -190,14 +192,10 @@ CONDITIONS: Final[Mapping[str, Condition]] = {
         lambda place: place.parts > 1 or place.draws, "layers of more than one partition"
     ),
     "neuron.kind": _ACTIVE,
-    "neuron.rlow": _neuron("rlow"),
-    "neuron.rhigh": _neuron("rhigh"),
-    "neuron.level_shift": _neuron("level_shift"),
-    "neuron.fins": _neuron("fins"),
-    "neuron.flavour": _neuron("flavour"),
-    "neuron.model_directory": _neuron("model_directory"),
-    "neuron.slope": _neuron("slope"),
-    "neuron.quiescent_current": _neuron("quiescent_current"),
+    **{f"neuron.{name}": _neuron(name) for name in (
+        "rlow", "rhigh", "level_shift", "fins", "flavour", "model_directory", "slope",
+        "quiescent_current", "table",
+    )},
     "noise.neuron_voltage": Condition(
         lambda place: "model_directory" not in place.reads,
         "neurons that have no transistors of their own",
@@ -222,7 +220,6 @@ CONDITIONS: Final[Mapping[str, Condition]] = {
         "amplifier.combine = 'average', or neurons that are not behavioural: an ideal sum charges "
         "any capacitance at once",
     ),
-    "neuron.table": _neuron("table"),
     "neuron.osdi": Condition(
         lambda place: "osdi" in place.reads and not place.subcircuit,
         "neurons of a kind that reads it, without neuron.subcircuit: {osdi}",
@@ -236,44 +233,30 @@ CONDITIONS: Final[Mapping[str, Condition]] = {
         lambda place: place.config.mapping.slices > 1, "mapping.slices > 1"
     ),
     "driver.kind": Condition(lambda place: place.first, "the first layer of a circuit"),
-    "driver.bits": _driver("bits"),
-    "driver.sign": _driver("sign"),
-    "driver.line_energy": _driver("line_energy"),
-    "driver.step_energy": _driver("step_energy"),
-    "driver.unit_area": _driver("unit_area"),
+    **{f"driver.{name}": _driver(name) for name in Driver.model_fields if name != "kind"},
     "converter.kind": Condition(lambda place: place.last, "the last layer of a circuit"),
-    "converter.bits": _converter("bits"),
-    "converter.shared_by": _converter("shared_by"),
+    **{
+        f"converter.{name}": _converter(name) for name in Converter.model_fields
+        if name not in ("kind", "after")
+    },
     "converter.range": _converter("range", _by_samples, _NO_ENDS),
     "converter.coverage": _converter(
         "coverage",
         lambda place: _by_samples(place) and place.config.converter.range == "percentile",
         f", with converter.range = 'percentile'{_NO_ENDS}",
     ),
-    "converter.limits": _converter("limits"),
-    "converter.clock": _converter("clock"),
-    "converter.walden": _converter("walden"),
-    "converter.schreier": _converter("schreier"),
-    "converter.comparator_energy": _converter("comparator_energy"),
-    "converter.comparator_area": _converter("comparator_area"),
-    "converter.bit_area": _converter("bit_area"),
-    "converter.unit_area": _converter("unit_area"),
     "converter.hold_energy": _converter("hold_energy", *_SHARED),
     "converter.hold_area": _converter("hold_area", *_SHARED),
     "converter.add_energy": _converter("add_energy", *_ADDED),
     "converter.add_area": _converter("add_area", *_ADDED),
-}
+}  # fmt: skip
 """By field: when it is read."""
 
 
-TRANSIENT_ONLY: Final = frozenset(
-    {
-        "interconnect.capacitance", "interconnect.height", "interconnect.spacing",
-        "interconnect.permittivity", "interconnect.imac_sim_capacitance", "amplifier.pole",
-        "neuron.input_capacitance", "neuron.output_capacitance", "timing.transition",
-        "timing.load_capacitance",
-    }
-)  # fmt: skip
+TRANSIENT_ONLY: Final = frozenset({
+    *_OF_CAPACITANCE, "interconnect.capacitance", "amplifier.pole", "neuron.input_capacitance",
+    "neuron.output_capacitance", "timing.transition", "timing.load_capacitance",
+})  # fmt: skip
 """Fields that operating points, their power and area do not depend on."""
 NETLISTS_ONLY: Final = frozenset({"neuron.osdi", "neuron.subcircuit"})
 """Fields that the native engine does not know."""
