@@ -15,7 +15,8 @@ from imac_torch.config import Config
 from imac_torch.conversion.storage import read_saved
 from imac_torch.errors import DataError
 from imac_torch.reports.model_report import ModelReport, is_model_report
-from imac_torch.reports.report import TEXT, Report
+from imac_torch.reports.report import Report
+from imac_torch.reports.saved import TEXT
 
 __all__ = ["Difference", "Differences", "differences"]
 

@@ -10,23 +10,14 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from imac_torch.base.files import (
-    exclusive,
-    read_tensors,
-    strict_json,
-    write_tensors,
-    write_text,
-)
 from imac_torch.base.tables import html_table, text_table
 from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
 from imac_torch.reports.power import Counted
-from imac_torch.reports.report import TENSORS, TEXT, saved_content, saved_text
+from imac_torch.reports.saved import SavedReport, saved_text
 from imac_torch.reports.svg import quantity
 
-FORMAT: Final = 1
-"""Version of saved reports."""
 KIND: Final = "model"
 """What tells these files from those of :class:`imac_torch.Report`."""
 HEADINGS: Final = (
@@ -117,7 +108,7 @@ class SegmentFigures:
 
 
 @dataclass(frozen=True)
-class ModelReport:
+class ModelReport(SavedReport):
     """Evaluation of a model, parts of which are circuits.
 
     Attributes:
@@ -140,6 +131,9 @@ class ModelReport:
         seconds: Wall time.
         stopped: What ended the run early; empty where nothing did.
     """
+
+    kind = KIND
+    what = "report of a model of several circuits"
 
     samples: int
     failures: int
@@ -211,12 +205,8 @@ class ModelReport:
 
     def rows(self) -> list[tuple[str, str]]:
         """Names and values of the first table."""
-        engine = dict(self.engine)
-        name = engine.pop("name", "not said")
         rows = [
-            ("engine", ", ".join([name, *(f"{key} {value}" for key, value in engine.items())])),
-            ("samples", f"{self.samples} ({self.failures} not solved)"),
-            *([("STOPPED EARLY", self.stopped)] if self.stopped else []),
+            *self._first_rows(self.samples, self.failures),
             (f"{self.score.name} of the circuits", self._told(self.score.circuit)),
         ]
         if self.score.software is not None:
@@ -278,65 +268,32 @@ class ModelReport:
     def _told(self, value: float) -> str:
         return _percent(value) if self.score.name == "accuracy" else f"{value:.6g}"
 
-    def save(self, directory: str | Path) -> Path:
-        """Write ``report.json`` and, of classifications, ``report.safetensors``.
+    def _tensors(self) -> Mapping[str, Tensor]:
+        return self.tensors
 
-        Raises:
-            DataError: The directory holds a report already, is being filled by another run, or
-                cannot be written.
-        """
-        directory = Path(directory)
-        content = {"format": FORMAT, "kind": KIND, **_plain(self)}
-        try:
-            with exclusive(directory, results=True):
-                if (directory / TEXT).exists():
-                    raise DataError(
-                        f"{directory} holds a {TEXT} already; choose another directory"
-                    )
-                if self.tensors:
-                    write_tensors(directory / TENSORS, dict(self.tensors))
-                write_text(directory / TEXT, strict_json(content, indent=2))
-        except OSError as error:
-            raise DataError(f"cannot write the report to {directory}: {error}") from None
-        return directory
+    def _content(self) -> dict[str, Any]:
+        names = ("samples", "failures", "agreement", "latency", "settled")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "score": asdict(self.score),
+            "segments": [asdict(item) for item in self.segments],
+        }
 
     @classmethod
-    def load(cls, directory: str | Path) -> ModelReport:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            DataError: The files are missing, damaged or of another version.
-        """
-        directory = Path(directory)
-        content = saved_content(directory, FORMAT, KIND, "report of a model of several circuits")
-        tensors: dict[str, Tensor] = {}
-        try:
-            if (directory / TENSORS).exists():
-                tensors, _ = read_tensors(directory / TENSORS)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{directory} holds no readable report: {error}") from None
-        try:
-            found = cls(
-                samples=content["samples"],
-                failures=content["failures"],
-                score=Score(**content["score"]),
-                agreement=content["agreement"],
-                segments=tuple(_segment(item) for item in content["segments"]),
-                latency=content["latency"],
-                config=Config.from_dict(content["config"]),
-                layers=tuple(LayerRecord(**item) for item in content["layers"]),
-                engine=content["engine"],
-                environment=content["environment"],
-                seed=content["seed"],
-                seconds=content["seconds"],
-                stopped=content["stopped"],
-                settled=_number(content.get("settled"), math.nan),
-                tensors=tensors,
-            )
-            str(found)  # what is of another type shows here
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise DataError(f"{directory}: the report is damaged: {error!r}") from None
-        return found
+    def _read(
+        cls, content: dict[str, Any], tensors: dict[str, Tensor], common: dict[str, Any]
+    ) -> ModelReport:
+        return cls(
+            samples=content["samples"],
+            failures=content["failures"],
+            score=Score(**content["score"]),
+            agreement=content["agreement"],
+            segments=tuple(_segment(item) for item in content["segments"]),
+            latency=content["latency"],
+            settled=_number(content.get("settled"), math.nan),
+            tensors=tensors,
+            **common,
+        )
 
 
 def is_model_report(directory: str | Path) -> bool:
@@ -346,18 +303,6 @@ def is_model_report(directory: str | Path) -> bool:
     except DataError:
         return False
     return isinstance(content, dict) and content.get("kind") == KIND
-
-
-def _plain(report: ModelReport) -> dict[str, Any]:
-    names = ("samples", "failures", "agreement", "latency", "engine", "environment", "seed",
-             "seconds", "stopped", "settled")  # fmt: skip
-    return {
-        **{name: getattr(report, name) for name in names},
-        "score": asdict(report.score),
-        "segments": [asdict(item) for item in report.segments],
-        "config": report.config.to_dict(),
-        "layers": [asdict(item) for item in report.layers],
-    }
 
 
 def _segment(content: Mapping[str, Any]) -> SegmentFigures:

@@ -8,26 +8,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from imac_torch.base.files import (
-    exclusive,
-    parse_json,
-    read_tensors,
-    read_text,
-    strict_json,
-    write_tensors,
-    write_text,
-)
+from imac_torch.base.files import read_tensors
 from imac_torch.base.memo import same_values
 from imac_torch.base.tables import html_table, text_table
 from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
 from imac_torch.reports.power import Counted
+from imac_torch.reports.saved import TENSORS, TEXT, SavedReport
 from imac_torch.reports.svg import quantity
 from imac_torch.reports.timing import (
     NOT_MEASURED,
@@ -39,11 +32,6 @@ from imac_torch.reports.timing import (
 )
 from imac_torch.results.solution import Power, Solution
 from imac_torch.transient.inference_report import InferenceReport
-
-FORMAT = 1
-"""Version of saved reports."""
-TEXT: Final = "report.json"
-TENSORS: Final = "report.safetensors"
 
 
 def environment() -> dict[str, str]:
@@ -57,47 +45,8 @@ def environment() -> dict[str, str]:
     return found
 
 
-def saved_text(directory: Path) -> Any:  # noqa: ANN401 - whatever JSON holds
-    """The content of a saved report's text file, whatever it is.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    try:
-        return parse_json(read_text(directory / TEXT, limit=2**30))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{directory} holds no readable report: {error}") from None
-
-
-def saved_content(
-    directory: Path,
-    version: int,
-    kind: str | None = None,
-    what: str = "report of imac_torch of one circuit",
-) -> dict[str, Any]:
-    """The text file of a saved report, checked as far as all kinds have it.
-
-    Args:
-        directory: Of the report.
-        version: Of the format, which has to be this one.
-        kind: What the file says to be, if it says it.
-        what: Such a report, for errors.
-
-    Raises:
-        DataError: It cannot be read, is something else, or of another version.
-    """
-    content = saved_text(directory)
-    if not isinstance(content, dict) or "format" not in content or content.get("kind") != kind:
-        raise DataError(f"{directory / TEXT} is no {what}")
-    if content["format"] != version:
-        raise DataError(
-            f"{directory}: report format {content['format']!r}, this version reads {version}"
-        )
-    return content
-
-
 @dataclass(frozen=True)
-class Report:
+class Report(SavedReport):
     """Evaluation of a network.
 
     Shapes: B samples, M outputs.
@@ -121,6 +70,9 @@ class Report:
         stopped: What ended the run before all samples were done; empty where nothing did.
         counted: What borders take, where power goes, and which parts are ideal.
     """
+
+    kind = None
+    what = "report of imac_torch of one circuit"
 
     labels: Tensor
     predictions: Tensor
@@ -220,12 +172,8 @@ class Report:
 
     def _rows(self) -> list[tuple[str, str]]:
         figures = self.figures()
-        settings = dict(self.engine)
-        name = str(settings.pop("name", "not said"))
         rows = [
-            ("engine", ", ".join([name, *(f"{key} {value}" for key, value in settings.items())])),
-            ("samples", f"{figures['samples']} ({self.failures} not solved)"),
-            *([("STOPPED EARLY", self.stopped)] if self.stopped else []),
+            *self._first_rows(figures["samples"], self.failures),
             ("accuracy of the circuit", f"{100 * self.accuracy:.2f} %"),
         ]
         if self.reference is not None:
@@ -253,50 +201,23 @@ class Report:
         rows.append(("wall time", f"{self.seconds:.2f} s"))
         return rows
 
-    def save(self, directory: str | Path) -> Path:
-        """Write ``report.json`` and ``report.safetensors`` into a directory.
-
-        Figures that were not measured are null in the JSON file. It is written last and makes the
-        report a report: what an interrupted run left without it is replaced, and so is a report of
-        the very same results.
-
-        Raises:
-            DataError: The directory holds a report of other results, is being filled by another
-                run, or cannot be written.
-        """
-        directory = Path(directory)
-        try:
-            with exclusive(directory, results=True):
-                self._save(directory)
-        except OSError as error:
-            raise DataError(f"cannot write the report to {directory}: {error}") from None
-        return directory
-
-    def _save(self, directory: Path) -> None:
-        tensors = self._tensors()
-        known = _tensors_of(directory / TENSORS)
+    def _check_place(self, directory: Path) -> None:
+        """See :class:`SavedReport`; a report of the very same results is replaced."""
+        tensors, known = self._tensors(), _tensors_of(directory / TENSORS)
         whole = (directory / TEXT).exists()
         if whole and not (known is not None and _same_values(known, tensors)):
-            raise DataError(f"{directory} holds a {TEXT} already; choose another directory")
+            super()._check_place(directory)
         if not whole and (directory / TENSORS).exists() and "predictions" not in (known or {}):
             raise DataError(f"{directory} holds a {TENSORS} already; choose another directory")
-        content = {
-            "format": FORMAT,
+
+    def _content(self) -> dict[str, Any]:
+        return {
             "figures": self.figures(),
-            "engine": self.engine,
-            "environment": self.environment,
-            "seed": self.seed,
-            "seconds": self.seconds,
-            "stopped": self.stopped,
             "noise": self.noise,
             "counted": asdict(self.counted),
             "period": self.period,
-            "layers": [asdict(record) for record in self.layers],
-            "config": self.config.to_dict(),
             "timing": None if self.timing is None else timing_content(self.timing),
         }
-        write_tensors(directory / TENSORS, tensors)
-        write_text(directory / TEXT, strict_json(content, indent=2))
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {
@@ -314,33 +235,7 @@ class Report:
                 tensors[f"power.{part.name}"] = getattr(self.solution.power, part.name)
         if self.timing is not None:
             tensors.update(timing_tensors(self.timing))
-        # Clones, because a file cannot hold tensors that share memory.
-        return {
-            name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
-        }
-
-    @classmethod
-    def load(cls, directory: str | Path) -> Report:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            DataError: The files are missing, damaged or of another version.
-        """
-        directory = Path(directory)
-        content = saved_content(directory, FORMAT)
-        try:
-            tensors, _ = read_tensors(directory / TENSORS)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{directory} holds no readable report: {error}") from None
-        try:
-            found = cls._read(content, tensors)
-            found._check_shapes()
-            str(found), found.figures()  # what is of another type or shape shows here
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
-            raise DataError(f"{directory}: the report is damaged: {error!r}") from None
-        except ValueError as error:
-            raise DataError(f"{directory}: the report is damaged: {error}") from None
-        return found
+        return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
 
     def _check_shapes(self) -> None:
         """What a page lays side by side has to belong together.
@@ -363,7 +258,9 @@ class Report:
                     raise ValueError(f"outputs or latencies are not of {timed} images")
 
     @classmethod
-    def _read(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Report:
+    def _read(
+        cls, content: dict[str, Any], tensors: dict[str, Tensor], common: dict[str, Any]
+    ) -> Report:
         power = None
         if "power.inputs" in tensors:
             nothing = torch.zeros_like(tensors["power.inputs"])  # of files of earlier versions
@@ -378,23 +275,20 @@ class Report:
             tensors["residual"],
             tensors["iterations"],
         )
-        return cls(
+        found = cls(
             labels=tensors["labels"],
             predictions=tensors["predictions"],
             reference=tensors.get("reference"),
             solution=solution,
             period=content["period"],
-            config=Config.from_dict(content["config"]),
-            layers=tuple(LayerRecord(**record) for record in content["layers"]),
-            engine=content["engine"],
-            environment=dict(content["environment"]),
-            seed=content["seed"],
-            seconds=content["seconds"],
-            stopped=content.get("stopped", ""),
+            **common,
             noise=_numbers(content.get("noise")),
             counted=Counted.read(content.get("counted")),
             timing=read_timing(content["timing"], tensors) if content.get("timing") else None,
         )
+        found._check_shapes()
+        found.figures()
+        return found
 
 
 def _numbers(values: Mapping[str, Any] | None) -> dict[str, float] | None:
