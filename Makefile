@@ -15,7 +15,7 @@ help:
 	@echo "make test       ruff, mypy and pytest"
 	@echo "make fuzz       ten minutes of hostile files, command lines, simulators and kills"
 	@echo "make docs       guides and reference as HTML in docs/_build/html"
-	@echo "make reference  compare with the published HSPICE results (needs IMAC_TORCH_SHARED)"
+	@echo "make reference  compare with published HSPICE results; says which repositories to clone"
 	@echo "make benchmark  time the solver against other programs; chosen gains beside a scan; convolutions"
 	@echo "make clean      remove .venv and everything generated"
 
@@ -42,7 +42,7 @@ docs: $(VENV)/.installed-docs
 	@echo "docs/_build/html/index.html"
 
 reference: $(VENV)/.installed-dev
-	$(BIN)/python benchmarks/reference.py
+	$(BIN)/python benchmarks/reference.py $(if $(REFERENCES),--references $(REFERENCES))
 
 benchmark: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/run.py

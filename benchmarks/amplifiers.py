@@ -1,10 +1,9 @@
 """Circuit F with amplifiers that have supplies: accuracy, power and time of all 10,000 images.
 
-Two settings of the 400-120-84-10 network (``golden/README.md`` of the shared references, whose
-directory the environment variable ``IMAC_TORCH_SHARED`` names): the published devices and gains,
-and the 5 kΩ and 15 kΩ that IMAC-Sim ships with. Amplifiers are ideal, saturate at ±0.8 V, and have
-an output resistance besides; then gains are searched that suit amplifiers that saturate, one layer
-after the other, on the first 2,000 images::
+Two settings of the 400-120-84-10 network (:meth:`golden.ReferenceNetwork.at_hand`): the published
+devices and gains, and the 5 kΩ and 15 kΩ that IMAC-Sim ships with. Amplifiers are ideal, saturate
+at ±0.8 V, and have an output resistance besides; then gains are searched that suit amplifiers that
+saturate, one layer after the other, on the first 2,000 images::
 
     python benchmarks/amplifiers.py [--images 10000] [--search 2000] [--rounds 2]
 """
@@ -17,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from golden import ReferenceNetwork, shared_directory
+from golden import ReferenceNetwork
 from rich.console import Console
 from rich.table import Table
 
@@ -119,7 +118,8 @@ def main() -> None:
     parser.add_argument("--search", type=int, default=2_000, help="images of the search, 0: none")
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
-    network = ReferenceNetwork.read(shared_directory())
+    network = ReferenceNetwork.at_hand(arguments.images)
+    print(network.name)
     console = Console(width=120)
     with torch.no_grad():
         for name, config in settings().items():

@@ -1,7 +1,8 @@
 """The published HSPICE results and the circuits they belong to, built from our own primitives.
 
 The files are described in ``golden/README.md`` of the shared references, whose directory the
-environment variable ``IMAC_TORCH_SHARED`` names.
+environment variable ``IMAC_TORCH_SHARED`` names. Benchmarks that want such a network, but none of
+the results, run without: then ours, from ``data/``, takes its place.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import imac_torch as it
+from imac_torch.base.resources import data_file
 from imac_torch.circuit.crossbar import CrossbarSpec, partition_ends
 from imac_torch.circuit.wires import segments
 from imac_torch.dc.transfer import transfer_curve
@@ -49,17 +52,43 @@ def load(shared: Path, name: str) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class ReferenceNetwork:
-    """The 400-120-84-10 network and its 10,000 inputs."""
+    """A 400-120-84-10 network with inputs of ±1 and their labels."""
 
     weights: tuple[Tensor, ...]
     biases: tuple[Tensor, ...]
     inputs: Tensor
     labels: Tensor
+    name: str = "the published network, MNIST"
 
     @classmethod
     def read(cls, shared: Path) -> ReferenceNetwork:
-        """From ``network.npz``."""
-        content = load(shared, "network.npz")
+        """The published one with its 10,000 inputs, from ``network.npz``."""
+        return cls.of(load(shared, "network.npz"))
+
+    @classmethod
+    def shipped(cls, images: int | None = None) -> ReferenceNetwork:
+        """Ours, which ships in ``data/`` (``examples/train_lenet.py``).
+
+        Args:
+            images: Inputs, its 360 over and over; None for these.
+        """
+        with np.load(data_file("lenet_400_120_84_10.npz"), allow_pickle=False) as content:
+            network = replace(cls.of(dict(content)), name="the network of data/, digits")
+        chosen = torch.arange(images or len(network.labels)) % len(network.labels)
+        return replace(network, inputs=network.inputs[chosen], labels=network.labels[chosen])
+
+    @classmethod
+    def at_hand(cls, images: int) -> ReferenceNetwork:
+        """The published one where the references are, otherwise ours: ``name`` says which."""
+        if os.environ.get("IMAC_TORCH_SHARED"):
+            network = cls.read(shared_directory())
+            chosen = slice(0, images)
+            return replace(network, inputs=network.inputs[chosen], labels=network.labels[chosen])
+        return cls.shipped(images)
+
+    @classmethod
+    def of(cls, content: Mapping[str, np.ndarray]) -> ReferenceNetwork:
+        """From the arrays of either file."""
         bits = np.unpackbits(content["inputs_bits"], axis=1).astype(np.float64)
         numbers = range(1, LAYERS + 1)
         return cls(
@@ -160,7 +189,12 @@ def circuit_r_ports(
 
 
 def circuit_r(
-    network: ReferenceNetwork, inputs: Tensor, neuron: str, *, bits: int | None = None
+    network: ReferenceNetwork,
+    inputs: Tensor,
+    neuron: str,
+    *,
+    bits: int | None = None,
+    average: bool = False,
 ) -> Tensor:
     """Outputs of circuit R: layers apart, partitions summed.
 
@@ -170,6 +204,7 @@ def circuit_r(
         neuron: ``logistic`` (0.8/(1 + exp(11 s))) or ``finfet``.
         bits: Converters around the neuron: round s to 2**bits - 1 steps over ±0.8 V, and its
             output again; None for none.
+        average: Neurons see the mean of the partitions instead.
 
     Returns:
         (B, 10) V.
@@ -186,6 +221,8 @@ def circuit_r(
             grounded = signals.new_zeros(len(signals), CROSSBAR_INPUTS - (end - start))
             lines += [signals[:, start:end], grounded, signals.new_full((len(signals), 1), vdd)]
         summed = torch.cat(lines, dim=1) @ ports.transfer.T
+        if average:
+            summed = summed / (len(ends) - 1)
         if bits is not None:
             summed = _convert(summed, bits, vdd)
         if neuron == "logistic":

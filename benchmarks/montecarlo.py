@@ -1,9 +1,9 @@
 """Monte Carlo against single runs: the same results, time per sample, memory that does not grow.
 
-The network is a random 400-120-84-10 multilayer perceptron with ternary weights, or the weights of
-``network.npz`` (arrays W1, B1, …, inputs_bits and labels) where a file is given.
+The network is the published 400-120-84-10 one where IMAC_TORCH_SHARED names the shared references,
+otherwise that of ``data/``.
 
-    python benchmarks/montecarlo.py --network $IMAC_TORCH_SHARED/golden/network.npz
+    python benchmarks/montecarlo.py
 """
 
 from __future__ import annotations
@@ -11,45 +11,14 @@ from __future__ import annotations
 import argparse
 import resource
 import time
-from itertools import pairwise
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from golden import ReferenceNetwork
 
 from imac_torch import Config, convert
 from imac_torch.config import Neuron
 from imac_torch.devices import DeviceModel, LogNormal
-from imac_torch.periphery.activations import InverterSigmoid
 from imac_torch.study.montecarlo import MonteCarlo
-
-WIDTHS = (400, 120, 84, 10)
-
-
-def build(path: str | None, images: int) -> tuple[nn.Sequential, Tensor, Tensor]:
-    """The model, (B, 400) inputs of ±1 and (B,) labels."""
-    generator = torch.Generator().manual_seed(0)
-    modules: list[nn.Module] = []
-    content = None if path is None else np.load(path, allow_pickle=False)
-    for k, (inputs, outputs) in enumerate(pairwise(WIDTHS), start=1):
-        linear = nn.Linear(inputs, outputs, dtype=torch.float64)
-        with torch.no_grad():
-            if content is None:
-                for parameter in (linear.weight, linear.bias):
-                    draw = torch.randint(0, 2, parameter.shape, generator=generator)
-                    parameter.copy_(draw * 2.0 - 1.0)
-            else:
-                linear.weight.copy_(torch.from_numpy(content[f"W{k}"].astype(float)).T)
-                linear.bias.copy_(torch.from_numpy(content[f"B{k}"].astype(float)))
-        modules += [linear, InverterSigmoid(0.5)]
-    if content is None:
-        x = torch.randint(0, 2, (images, WIDTHS[0]), generator=generator) * 2.0 - 1.0
-        labels = torch.randint(0, WIDTHS[-1], (images,), generator=generator)
-    else:
-        bits = np.unpackbits(content["inputs_bits"][:images], axis=1)
-        x = torch.from_numpy(bits * 2.0 - 1.0)
-        labels = torch.from_numpy(content["labels"][:images].astype(np.int64))
-    return nn.Sequential(*modules), x.to(torch.float64), labels
 
 
 def peak_memory() -> float:
@@ -63,12 +32,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--singles", type=int, default=20, help="single runs to compare with")
     parser.add_argument("--neuron", default="finfet", choices=("finfet", "logistic"))
-    parser.add_argument("--network", help="network.npz with trained weights")
     parser.add_argument("--sigma", type=float, default=0.05)
     options = parser.parse_args()
 
-    model, x, labels = build(options.network, options.images)
-    network = convert(model, Config.imac_sim(neuron=Neuron(kind=options.neuron)))
+    reference = ReferenceNetwork.at_hand(options.images)
+    x, labels = reference.inputs, reference.labels
+    print(reference.name)
+    network = convert(reference.model(), Config.imac_sim(neuron=Neuron(kind=options.neuron)))
     run = MonteCarlo(network, DeviceModel((LogNormal(options.sigma),)), seed=0)
     run.run(x, samples=2, memory=1)  # compiles, builds tables
     print(f"before: peak {peak_memory():.0f} MiB")

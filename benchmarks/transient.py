@@ -5,8 +5,8 @@
 
 The first runs images with wire capacitances on worker processes of one thread each, and prints
 times, latencies, energies and memory; with ``--table`` it prints the latency for capacitances on
-and off and technology nodes (λ) from 7 to 45 nm. Needs the shared references, whose directory
-IMAC_TORCH_SHARED names.
+and off and technology nodes (λ) from 7 to 45 nm. The network is the published one where
+IMAC_TORCH_SHARED names the shared references, otherwise that of ``data/``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import torch
-from golden import ReferenceNetwork, shared_directory
+from golden import ReferenceNetwork
 
 import imac_torch as it
 from imac_torch.results.energy import Energy
@@ -65,14 +65,14 @@ class Done:
 def run(job: Job) -> Done:
     """Measure the images of a job on one thread, each after the one before it in the data set."""
     torch.set_num_threads(1)
-    reference = ReferenceNetwork.read(shared_directory())
+    reference = ReferenceNetwork.at_hand(job.last)
     wires = it.Interconnect(tech_node=job.tech_node, capacitance=job.capacitance)
     network = reference.circuit_f(it.Config.imac_sim(interconnect=wires))
     options = it.TimingOptions(
         it.TransientOptions(control=StepControl(tolerance=job.tolerance), amplifiers=False),
         waveforms=0,
     )
-    voltages = network.voltages(reference.inputs[: job.last])
+    voltages = network.voltages(reference.inputs)
     before = torch.cat([torch.zeros_like(voltages[:1]), voltages[:-1]])
     warm = network.timing(options)
     warm.add(voltages[:8])
@@ -90,7 +90,7 @@ def run(job: Job) -> Done:
 def spread(done: list[Done], workers: int, images: int) -> None:
     """What all images of a data set say together."""
     reports = [item.report for item in done]
-    labels = ReferenceNetwork.read(shared_directory()).labels[:images]
+    labels = ReferenceNetwork.at_hand(images).labels
     status = torch.cat([report.status for report in reports])
     good = status == 0
     latency = Latency.join([report.latency for report in reports])
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=1e-4, help="V, of a time step")
     parser.add_argument("--table", action="store_true", help="latency by technology node")
     arguments = parser.parse_args()
-    shared_directory()
+    print(ReferenceNetwork.at_hand(1).name)
     workers = arguments.workers
     images = arguments.images or (100 if arguments.table else 512)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:

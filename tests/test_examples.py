@@ -66,6 +66,46 @@ def test_shipped_sample_is_ternary_and_as_good_as_it_says(sample):
     assert min(found.values()) > 0.97
 
 
+def test_shipped_lenet_is_ternary_and_its_tail_as_good_as_it_says():
+    import train_lenet
+
+    import imac_torch as imac
+
+    sample = train_lenet.shipped()
+    for parameter in sample.tail.parameters():
+        assert set(parameter.unique().tolist()) <= {-1.0, 0.0, 1.0}
+    network = imac.convert(sample.tail, imac.Config.imac_sim())
+    found = train_lenet.accuracy(network, sample.inputs, sample.labels)
+    assert found == pytest.approx(sample.figures["digits, ternary, circuit"], abs=1.5 / 360)
+    images, labels = train_lenet.tensors(imac.load_dataset("digits", train=False))
+    features = train_lenet.features(sample.front, train_lenet.enlarged(images), [(0, 0)])
+    # What is stored is what the filters make of the images; a sign at 0 may turn over.
+    assert (features != sample.inputs).double().mean() < 1e-4
+    assert (labels == sample.labels).all()
+
+
+def test_the_lenet_is_trained_saved_and_read_back(tmp_path):
+    import train_lenet
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(60, 1, 28, 28, generator=generator)
+    digits = torch.rand(30, 1, 8, 8, generator=generator)
+    labels = torch.arange(60) % 10
+    made = train_lenet.make(
+        images[:40], labels[:40], (digits[:20], digits[20:]), (labels[:20], labels[:10]),
+        (images[40:], labels[40:]), float_steps=2, circuit_steps=1,
+    )  # fmt: skip
+    made.save(tmp_path / "made.npz")
+    read = train_lenet.LeNet.load(tmp_path / "made.npz")
+    assert read.figures == made.figures
+    with torch.no_grad():
+        assert (read.front(images) == made.front(images)).all()
+        assert (read.tail(made.inputs) == made.tail(made.inputs)).all()
+    assert (read.inputs == made.inputs).all()
+    with pytest.raises(SystemExit, match="exists"):
+        made.save(tmp_path / "made.npz")
+
+
 def test_training_makes_a_ternary_circuit_better_than_rounding(in_empty_directory):
     import train_sample
 
