@@ -1,8 +1,8 @@
 """Published HSPICE results, from the users' own clones of the repositories that hold them.
 
-    git clone https://github.com/chekfung/IMAC-Sim
-    git clone https://github.com/ACADLab/LIMCA
-    make reference REFERENCES=.
+    git clone https://github.com/chekfung/IMAC-Sim references/IMAC-Sim
+    git clone https://github.com/ACADLab/LIMCA references/LIMCA
+    make reference REFERENCES=references
 
 The first has runs of IMAC-Sim's 400-120-84-10 network on 10,000 images, as one circuit and row by
 row, beside the network and its images; the second an archive of runs of the same network with other

@@ -37,10 +37,9 @@ from imac_torch.errors import DataError
 
 FETCH = """There are no published results here. Fetch them and name their directory:
 
-    mkdir references && cd references
-    git clone https://github.com/chekfung/IMAC-Sim
-    git clone https://github.com/ACADLab/LIMCA
-    cd .. && make reference REFERENCES=references
+    git clone https://github.com/chekfung/IMAC-Sim references/IMAC-Sim
+    git clone https://github.com/ACADLab/LIMCA references/LIMCA
+    make reference REFERENCES=references
 
 The first has the network, its 10,000 images and their HSPICE results, the second an archive of runs
 with other devices, bit cells and arrays; either serves, the second needs the first."""
