@@ -62,3 +62,26 @@ def test_copies_start_empty(copied):
     counted(memory, 1)
     other = copied(memory)
     assert other.limit == 2 and counted(other, 1) and not counted(memory, 1)
+
+
+@pytest.mark.parametrize("size", [2051, 4096, 70001])
+def test_large_tensors_are_known_by_digests_that_see_every_change(size):
+    tensor = torch.randn(size, generator=torch.Generator().manual_seed(size))
+    memory = Memory()
+    assert counted(memory, 1, tensor)
+    assert not counted(memory, 1, tensor.clone())
+    assert not any(isinstance(item, torch.Tensor) for item in memory._entries[0][1])
+    far = size - 1
+    for change in (
+        lambda t: t.neg_(), lambda t: t[:2].neg_(), lambda t: t[[0, far]].neg_(),
+        lambda t: t.copy_(t.flip(0)), lambda t: t[0].nextafter_(torch.tensor(9.0)),
+        lambda t: t[far].nextafter_(torch.tensor(9.0)), lambda t: t.copy_(t.roll(2)),
+    ):  # fmt: skip
+        other = tensor.clone()
+        change(other.data)
+        if torch.equal(other, tensor):  # an index made a copy
+            other[[0, far]] = -other[[0, far]]
+        assert counted(memory, 1, other)
+        assert counted(memory, 1, tensor)
+    assert counted(memory, 1, tensor.view(torch.int32))
+    assert counted(memory, 1, tensor[None])

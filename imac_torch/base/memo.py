@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from imac_torch.kernels.compiled import obstacle
 from imac_torch.numeric.modes import lasting
 
 Result = TypeVar("Result")
+Seen = Tensor | tuple[object, ...]
+"""A copy of a tensor, or a digest of it."""
+
+COPIED: Final = 4096
+"""Bytes up to which tensors are copied: digests are for those whose copies would cost memory."""
+KEYS: Final = np.random.default_rng().integers(0, 2**64, 1026, np.uint64)
+"""Of digests; a process has its own, and no one's global generator moves on."""
 
 
 class Memory(Generic[Result]):
@@ -20,16 +27,15 @@ class Memory(Generic[Result]):
 
     Only an economy: results are functions of settings and tensors. A copy or a pickle starts empty.
     Tensors are compared by value: neither addresses nor version counters see everything that can
-    be done to a tensor (``weight.data = …`` changes neither).
+    be done to a tensor (``weight.data = …`` changes neither). Of large ones digests are kept.
 
     Args:
         limit: Settings that are remembered at once; where there are more, it starts anew.
-        digests: Whether to keep digests of tensors instead of copies: slower, but no memory.
     """
 
-    def __init__(self, limit: int = 1, *, digests: bool = False) -> None:
-        self.limit, self.digests = limit, digests
-        self._entries: list[tuple[object, tuple[Tensor | bytes, ...], Result]] = []
+    def __init__(self, limit: int = 1) -> None:
+        self.limit = limit
+        self._entries: list[tuple[object, tuple[Seen, ...], Result]] = []
 
     def get(
         self, settings: object, tensors: Sequence[Tensor], compute: Callable[[], Result]
@@ -44,15 +50,13 @@ class Memory(Generic[Result]):
         """
         known = next((entry for entry in self._entries if entry[0] == settings), None)
         if known is not None and len(known[1]) == len(tensors) and all(
-            one == _digest(two) if isinstance(one, bytes) else same_values(one, two)
+            same_values(one, two) if isinstance(one, Tensor) else one == _seen(two)
             for one, two in zip(known[1], tensors, strict=True)
         ):
             return known[2]
         with lasting():
             result = compute()
-            kept = tuple(
-                _digest(tensor) if self.digests else tensor.detach().clone() for tensor in tensors
-            )
+            kept = tuple(_seen(tensor) for tensor in tensors)
         if known is not None:
             self._entries = [entry for entry in self._entries if entry is not known]
         elif len(self._entries) >= self.limit:
@@ -65,17 +69,24 @@ class Memory(Generic[Result]):
         self._entries = []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Memory[Result]:
-        return Memory(self.limit, digests=self.digests)
+        return Memory(self.limit)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(Memory, self.limit, digests=self.digests), ()
+        return Memory, (self.limit,)
 
 
-def _digest(tensor: Tensor) -> bytes:
-    """Of place, type, shape and values: no two tensors that ever meet have the same."""
-    digest = hashlib.blake2b(f"{tensor.device} {tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.digest()
+def _seen(tensor: Tensor) -> Seen:
+    """What a tensor is compared by later on."""
+    size = tensor.numel() * tensor.element_size()
+    if tensor.device.type != "cpu" or size <= COPIED or obstacle() is not None:
+        return tensor.detach().clone()
+    from imac_torch.kernels.digest import digest  # imports numba
+
+    data = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    whole, found = size - size % 8, np.empty(2, np.uint64)
+    digest(data[:whole].numpy().view(np.uint64), KEYS, found)
+    rest = bytes(data[whole:].tolist())
+    return tensor.device, tensor.dtype, tensor.shape, int(found[0]), int(found[1]), rest
 
 
 def same_values(one: Tensor, two: Tensor) -> bool:

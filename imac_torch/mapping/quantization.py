@@ -25,6 +25,10 @@ class ConductancePair:
     positive: Tensor
     negative: Tensor
 
+    def of_rows(self, rows: Tensor) -> ConductancePair:
+        """Those of some rows, by number."""
+        return ConductancePair(self.positive[..., rows, :], self.negative[..., rows, :])
+
 
 @dataclass(frozen=True)
 class QuantizedWeights:

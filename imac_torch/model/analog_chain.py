@@ -23,6 +23,7 @@ from imac_torch.model.coding import (
     Signs,
     check_features,
     line_voltages,
+    reach,
     relative_inputs,
 )
 from imac_torch.model.effective import Effective
@@ -215,9 +216,9 @@ class AnalogChain(Analyses):
                 f"layer {self.first.name}: full scales are not known yet; run the network on a "
                 "batch first, or convert with samples"
             )
-        if not self.saturates:
-            return features
         scale = self.first.scaling.input_scale
+        if not self.saturates or reach(features) <= scale:
+            return features
         self._told.saturation(features, scale, self.first.name)
         return features.clamp(-scale, scale)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import torch
@@ -33,15 +34,16 @@ def relative_inputs(inputs: Tensor, supplies: Supplies, scale: float) -> Tensor:
     Raises:
         CircuitError: An input is not finite or, with the linear coding, beyond full scale.
     """
-    if not bool(torch.isfinite(inputs).all()):
+    largest = reach(inputs)
+    if not largest < math.inf:
         row = int(torch.nonzero(~torch.isfinite(inputs))[0, 0])
         raise CircuitError(f"input {row} of the batch is not finite")
     relative = inputs / scale
     if supplies.encoding == "sign":
         relative = torch.sign(relative)
-    elif bool((relative.abs() > 1.0 + 1e-9).any()):
+    elif largest / scale > 1.0 + 1e-9:
         raise CircuitError(
-            f"inputs reach {float(inputs.detach().abs().max()):g}, full scale is {scale:g}: "
+            f"inputs reach {largest:g}, full scale is {scale:g}: "
             "voltages would leave the supplies. Scale the data, or set supplies.input_scale"
         )
     return relative
@@ -145,14 +147,15 @@ class Signs:
         Warns:
             SettingWarning: Some are.
         """
-        if self._beyond or features.numel() == 0:
+        if self._beyond:
             return
-        count = int((features.detach().abs() > scale).sum())
+        beyond = features.detach().abs()
+        count = int((beyond > scale).sum())
         if count:
             self._beyond = True
             warnings.warn(
                 f"{where}: {count} of {features.numel()} inputs are beyond full scale ({scale:.3g})"
-                f", up to {float(features.detach().abs().max()):.3g}; they become full scale, here "
+                f", up to {float(beyond.max()):.3g}; they become full scale, here "
                 "and in runs to come. Convert with samples that reach as far as the data do",
                 SettingWarning,
                 stacklevel=3,

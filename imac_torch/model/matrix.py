@@ -125,8 +125,8 @@ class ProgrammedMatrix(Devices):
         self.register_buffer("offsets", self._no_offsets())
         self.set_input_statistics(InputStatistics.independent(columns - 1))
         self._matches: Memory[Match] = Memory(4)
-        self._quantized: Memory[QuantizedWeights] = Memory(digests=True)
-        self._gains: Memory[tuple[float, str]] = Memory(digests=True)
+        self._quantized: Memory[QuantizedWeights] = Memory()
+        self._gains: Memory[tuple[float, str]] = Memory()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ProgrammedMatrix:
         """Move the matrix; another type is for software weights, what is here keeps its own."""
@@ -256,11 +256,16 @@ class ProgrammedMatrix(Devices):
         target = self.target()
         return self._nominal_of(target, self._quantized_of(target))
 
-    def _nominal_of(self, target: Target, quantized: QuantizedWeights) -> ConductancePair:
+    def _nominal_of(
+        self, target: Target, quantized: QuantizedWeights, outputs: Tensor | None = None
+    ) -> ConductancePair:
+        """Of all outputs, or of some of them, by number."""
         if self.matched:
-            return self.match().pair
+            pair = self.match().pair
+            return pair if outputs is None else pair.of_rows(self.slicing.rows_of(outputs))
         mapping = self.config.mapping
-        values = math.copysign(1.0, target.unit) * quantized.values
+        values = quantized.values if outputs is None else quantized.values[outputs]
+        values = math.copysign(1.0, target.unit) * values
         if not target.bias:
             # A pair of equal cells would not do: the read-out weighs the two sides of a row alike
             # only where their sums are.
@@ -443,11 +448,10 @@ class ProgrammedMatrix(Devices):
         """
         gain, target = self.gain(), self.target()
         quantized = self._quantized_of(target)
-        pair, count = self._nominal_of(target, quantized), min(self.outputs, LOOKED_AT)
+        count = min(self.outputs, LOOKED_AT)
         step = self.outputs / count
         some = torch.tensor([int(k * step) for k in range(count)], device=self.trim.device)
-        rows = self.slicing.rows_of(some)
-        pair = ConductancePair(pair.positive[rows], pair.negative[rows])
+        pair = self._nominal_of(target, quantized, some)
         transfer = self.divider(gain).transfer(pair)
         scale = quantized.scale if quantized.scale.ndim == 0 else quantized.scale[some]
         wanted = scale * quantized.values[some]
