@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor
@@ -11,7 +12,7 @@ from typing_extensions import Self
 
 from imac_torch.config import Memristor
 
-__all__ = ["Cell", "CellCurrents"]
+__all__ = ["Cell", "CellCurrents", "Part"]
 
 
 class CellCurrents(NamedTuple):
@@ -19,11 +20,36 @@ class CellCurrents(NamedTuple):
 
     Attributes:
         current: A, from the input line to the I± line.
-        slope: S, derivative by the voltage between them, positive.
+        slope: S, derivative by the voltage of the input line, not negative.
+        back: S, likewise by that of the I± line, with the other sign; None: the same, the current
+            is one of the voltage between them.
+        leak: A, into the I± line besides; None: nothing.
     """
 
     current: Tensor
     slope: Tensor
+    back: Tensor | None = None
+    leak: Tensor | None = None
+
+    @property
+    def chord(self) -> Tensor:
+        """S, how much of a voltage of the I± line the cell takes from its line."""
+        return self.slope if self.back is None else self.back
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the netlist of a cell needs besides its lines.
+
+    Attributes:
+        name: Of the sub-circuit, unlike any other's.
+        text: The sub-circuit.
+        files: Further files by name, in the same folder.
+    """
+
+    name: str
+    text: str
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 class Cell(ABC):
@@ -46,10 +72,16 @@ class Cell(ABC):
     def bend(self) -> float:
         """V. The slope changes noticeably over it; no step of an iteration is longer."""
 
-    @property
-    def known_range(self) -> tuple[float, float]:
-        """V across the cell that it is known for; beyond, solutions are said to be outside."""
-        return -math.inf, math.inf
+    def exact(self) -> Self:
+        """The same without tables that stand for a slower model."""
+        return self
+
+    def inside(self, across: Tensor, end: Tensor | None = None) -> Tensor | None:
+        """Where the cell is known, see :meth:`currents`; None: everywhere.
+
+        Solutions beyond are said to be outside.
+        """
+        return None
 
     @abstractmethod
     def currents(
@@ -73,3 +105,7 @@ class Cell(ABC):
             second: Node of the I± line.
             resistance: Ω, of the memory device at small voltages.
         """
+
+    def part(self, dialect: str) -> Part | None:
+        """What :meth:`lines` call in a dialect; None: nothing."""
+        return None

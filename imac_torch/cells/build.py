@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from imac_torch.cells.base import Cell
 from imac_torch.cells.series import Access, Ohmic, Series
-from imac_torch.config import Memristor
+from imac_torch.config import Config, Memristor
 from imac_torch.config.kinds import ACCESS_KINDS, CELL_KINDS
 from imac_torch.config.named import build_named, register_named
 
 __all__ = ["build_cell", "register_access", "register_cell", "series_resistance"]
 
 
-def build_cell(device: Memristor) -> Cell | None:
+def build_cell(device: Memristor, config: Config | None = None) -> Cell | None:
     """The bit cell of a (per-layer) configuration; None: a resistor.
+
+    Args:
+        device: What says what it is.
+        config: Whose section it is, with supplies and temperature; None: those by default.
 
     Raises:
         ConfigError: There is no such kind.
@@ -22,6 +26,7 @@ def build_cell(device: Memristor) -> Cell | None:
         return None
     if access is None:
         return memory
+    access = access.of_circuit(Config() if config is None else config)
     return Series(Ohmic() if memory is None else memory, access)
 
 

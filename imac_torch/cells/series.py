@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Final
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
-from imac_torch.cells.base import Cell, CellCurrents
+from imac_torch.cells.base import Cell, CellCurrents, Part
+from imac_torch.config import Config
 from imac_torch.errors import SolverError
 
 __all__ = ["Access", "Ohmic", "Series"]
@@ -18,6 +20,10 @@ STEPS: Final = 200
 """Of the search for the inner node. Halving the interval alone takes 60 for a volt."""
 RESOLUTION: Final = 1e-15
 """Of the voltage across the cell: the inner node is known to rounding."""
+LAST_STEP: Final = 1e-8
+"""V. Transistors bend over 0.1 V: what a step of Newton's method leaves is its square over that."""
+REACH: Final = 0.5
+"""V. What leaks from gates may lift an inner node this far beyond the cell's two lines."""
 
 
 class Access(ABC):
@@ -36,13 +42,25 @@ class Access(ABC):
     def bend(self) -> float:
         """V. See :class:`Cell`; infinite for a resistor."""
 
+    def of_circuit(self, config: Config) -> Self:
+        """The same, knowing the circuit's supplies and temperature."""
+        return self
+
+    def exact(self) -> Self:
+        """See :class:`Cell`."""
+        return self
+
+    def inside(self, end: Tensor, node: Tensor) -> Tensor | None:
+        """Where it is known: V of the I± line and of the inner node; None: everywhere."""
+        return None
+
     def ohms(self) -> float | None:
         """Ω, of a resistor; None: the current is no straight line."""
         return None
 
     @abstractmethod
     def currents(self, across: Tensor, end: Tensor | None = None) -> CellCurrents:
-        """Currents and slopes; the current is differentiable.
+        """Currents and slopes; currents are differentiable.
 
         Args:
             across: V, from the memory device to the I± line.
@@ -52,6 +70,10 @@ class Access(ABC):
     @abstractmethod
     def lines(self, name: str, first: str, second: str) -> list[str]:
         """See :meth:`Cell.lines`."""
+
+    def part(self, dialect: str) -> Part | None:
+        """See :meth:`Cell.part`."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -113,9 +135,11 @@ class Series(Cell):
             found = self.memory.currents(conductance.detach(), at)
             behind = self.access.currents(across.detach() - at, _detached(end))
             total = found.slope + behind.slope
-            slope = torch.where(total > 0.0, found.slope * behind.slope / total, 0.0)
+            share = torch.where(total > 0.0, found.slope / total, 0.0)
+            slope = share * behind.slope
+            back = None if behind.back is None else share * behind.back
         if not torch.is_grad_enabled():
-            return CellCurrents(found.current, slope)
+            return CellCurrents(found.current, slope, back, _of_cells(behind.leak, conductance))
         # One more step, which moves nothing but has the derivatives of the node (implicit function
         # theorem); the current is that of the memory device there.
         defect = (
@@ -123,13 +147,33 @@ class Series(Cell):
             - self.access.currents(across - at, end).current
         )
         moved = at - torch.where(total > 0.0, defect / total, 0.0)
-        return CellCurrents(self.memory.currents(conductance, moved).current, slope)
+        leak = None if behind.leak is None else self.access.currents(across - moved, end).leak
+        return CellCurrents(
+            self.memory.currents(conductance, moved).current, slope, back,
+            _of_cells(leak, conductance),
+        )  # fmt: skip
+
+    def exact(self) -> Series:
+        """See :class:`Cell`."""
+        return replace(self, memory=self.memory.exact(), access=self.access.exact())
+
+    def inside(self, across: Tensor, end: Tensor | None = None) -> Tensor | None:
+        """See :class:`Cell`, of the two lines, between which the inner node is."""
+        known = [self.memory.inside(across)]
+        if end is not None:
+            known.append(self.access.inside(end, end + across))
+        found = [item for item in known if item is not None]
+        return None if not found else torch.stack(found).all(0)
 
     def _inner(self, conductance: Tensor, across: Tensor, end: Tensor | None) -> Tensor:
         """V across the memory device."""
         low, high = across.clamp(max=0.0), across.clamp(min=0.0)
         at = across / 2.0
+        if self.absolute:
+            low, high, at = low - REACH, high + REACH, across
         limit = RESOLUTION * across.abs() + torch.finfo(across.dtype).tiny
+        if self.absolute:
+            limit = limit + LAST_STEP
         step = across.abs()
         for _ in range(STEPS):
             found = self.memory.currents(conductance, at)
@@ -141,7 +185,8 @@ class Series(Cell):
             good = (following >= low) & (following <= high)
             good &= (following - at).abs() <= 0.5 * step
             following = torch.where(good, following, (low + high) / 2.0)
-            following = torch.where(defect == 0.0, at, following)
+            # What is known to rounding stays: another step would not be half as long.
+            following = torch.where((defect == 0.0) | (step <= limit), at, following)
             step = (following - at).abs()
             at = following
             if not bool((step > limit).any()):
@@ -158,6 +203,15 @@ class Series(Cell):
             *self.memory.lines(name, first, inner, resistance),
             *self.access.lines(f"{name}a", inner, second),
         ]
+
+    def part(self, dialect: str) -> Part | None:
+        """See :class:`Cell`."""
+        return self.access.part(dialect)
+
+
+def _of_cells(leak: Tensor | None, conductance: Tensor) -> Tensor | None:
+    """No cell, no access device."""
+    return None if leak is None else torch.where(conductance > 0.0, leak, 0.0)
 
 
 def _detached(tensor: Tensor | None) -> Tensor | None:

@@ -76,10 +76,9 @@ class Table(Cell):
         """See :class:`Cell`."""
         return min(b - a for a, b in pairwise(self.voltages))
 
-    @property
-    def known_range(self) -> tuple[float, float]:
+    def inside(self, across: Tensor, end: Tensor | None = None) -> Tensor:
         """See :class:`Cell`."""
-        return self.voltages[0], self.voltages[-1]
+        return (across >= self.voltages[0]) & (across <= self.voltages[-1])
 
     def currents(
         self, conductance: Tensor, across: Tensor, end: Tensor | None = None
@@ -117,7 +116,7 @@ class Table(Cell):
         """See :class:`Cell`: a sum of ``|v - v_k|``, which is the same broken line."""
         one = torch.tensor([1.0 / float(resistance)], dtype=torch.float64, device="cpu")
         at = torch.tensor(self.voltages, dtype=torch.float64, device="cpu")
-        found, slope = self.currents(one.expand_as(at), at)
+        found, slope = self.currents(one.expand_as(at), at)[:2]
         slopes = [*slope[:-1].tolist()]
         across = f"v({first},{second})"
         mean = (slopes[0] + slopes[-1]) / 2.0

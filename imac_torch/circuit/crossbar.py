@@ -220,6 +220,6 @@ def build_crossbar(
         read_out=build_read_out(
             config, gain, len(column_ends), device=device, offsets=offsets
         ),
-        cell=build_cell(config.device),
+        cell=build_cell(config.device, config),
         groups=groups,
     )

@@ -127,6 +127,7 @@ ACCESS_KINDS: Final[Registry[Any]] = Registry(
         "resistor": f"{_CELLS}.resistor:Resistor",
         "diode": f"{_CELLS}.diode:Diode",
         "selector": f"{_CELLS}.diode:Selector",
+        "finfet": f"{_CELLS}.finfet:AccessTransistor",
     },
     instantiate=False,
 )

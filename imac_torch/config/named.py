@@ -7,6 +7,7 @@ says the name as ``kind``.
 from __future__ import annotations
 
 import dataclasses
+import types
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -37,10 +38,15 @@ def _parameters(registry: Registry[Any], kind: str) -> dict[str, Any]:
     named = registry.get(kind)
     hints = typing.get_type_hints(named, include_extras=True)
     found = {field.name: hints[field.name] for field in dataclasses.fields(named) if field.init}
-    return {
-        name: hint for name, hint in found.items()
-        if getattr(hint, "__origin__", hint) in (float, int, bool, str, tuple)
-    }  # fmt: skip
+    return {name: hint for name, hint in found.items() if _plain(hint)}
+
+
+def _plain(hint: Any) -> bool:  # noqa: ANN401 - a type
+    """Whether a file can hold it; what is left out of one is None."""
+    base = getattr(hint, "__origin__", hint)
+    if isinstance(base, types.UnionType):
+        return all(item is types.NoneType or _plain(item) for item in base.__args__)
+    return base in (float, int, bool, str, tuple)
 
 
 def quantity_of(registry: Registry[Any], kind: str, parameter: str) -> Quantity | None:

@@ -14,7 +14,6 @@ Shapes: B input vectors; H, V partitions of R rows and K columns; M outputs, L s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -247,13 +246,14 @@ def _iterate(
     acceleration = Anderson()
     limit = min(CHORDS, options.max_iterations) if shared else options.max_iterations
     for number in range(limit):
-        current, slopes = layer.currents(state)
+        cells = layer.currents(state)
+        slopes = cells.chord
         if not shared or number < FIRST_CHORDS or number % CHORDS_OF_ONE == 0:
             slopes = slopes.mean(0, keepdim=True) if shared else slopes
             eliminated = layer.eliminate(slopes)
             without = eliminated.load(vdd)
             acceleration.restart()
-        tangents = eliminated.tangents(current - eliminated.slopes * state[:, 0])
+        tangents = eliminated.tangents(cells, state[:, 0])
         gates = lines = inputs.clone()
         residual = torch.zeros_like(inputs[:, 0])
         neurons_status = torch.zeros_like(status)
@@ -281,10 +281,9 @@ def _iterate(
         share = torch.where(good, torch.zeros_like(share), share)
         state = (state + share.reshape(-1, *[1] * (state.ndim - 1)) * step).nan_to_num()
     positive_end, negative_end = layer.ends(found)
-    low, high = layer.cell.known_range
-    if (low, high) != (-math.inf, math.inf):
-        across = found.state[:, 0].flatten(1)
-        outside = ((across < low) | (across > high)).any(-1)
+    inside = layer.inside(found.state)
+    if inside is not None:
+        outside = ~inside.flatten(1).all(-1)
         known = status == int(Status.CONVERGED)
         status = torch.where(outside & known, int(Status.OUTSIDE), status)
     return _Solved(
@@ -314,5 +313,5 @@ def _bytes_of_chords(layer: CurvedCells) -> int:
 def _defect(tangents: Tangents, found: FoundCells) -> Tensor:
     """(B,) A, largest difference between a cell's curve and the tangent that was solved with."""
     known = tangents.eliminated
-    current, _ = known.layer.currents(found.state)
+    current = known.layer.currents(found.state).current
     return (current - known.slopes * found.state[:, 0] - tangents.sources).abs().flatten(1).amax(-1)

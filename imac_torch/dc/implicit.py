@@ -98,8 +98,7 @@ def _step(
     state: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Voltages of lines, combined ones and the next state, all differentiable."""
-    current = cells.currents(state).current
-    tangents = known.tangents(current - known.slopes * state[:, 0])
+    tangents = known.tangents(cells.currents(state), state[:, 0])
     lines = sources
     if neuron is not None:
         load = tangents.load(known.load(vdd))
@@ -160,7 +159,7 @@ def _backward(
     with differentiating():
         asked = [item.detach().requires_grad_() for item in (sources, *conductances)]
         cells = CurvedCells(replace(spec, conductances=ConductancePair(*asked[1:])))
-        slopes = cells.currents(state).slope.detach()
+        slopes = cells.currents(state).chord.detach()
         for known in (slopes.mean(0, keepdim=True), slopes):
             at = state.detach().requires_grad_()
             eliminated = cells.eliminate(known)

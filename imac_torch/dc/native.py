@@ -84,9 +84,10 @@ class Native(Engine):
     def _prepared(self, segment: Solvable) -> Prepared:
         """Built anew, but for layers whose conductances are what they were."""
         parts = segment.parts()
-        settings = self.method, self.kernel
         found = []
         for k, (crossbar, _) in enumerate(parts):
+            exact = crossbar.cell is not None and self.device_model == "exact"
+            settings = self.method, self.kernel, exact
             pair, real = crossbar.conductances, crossbar.read_out.imperfections
             tensors = (pair.positive, pair.negative, *(() if real is None else (real.offsets,)))
             found.append(
@@ -135,6 +136,8 @@ class Native(Engine):
                     f"curved cells ({crossbar.cell}) are solved in layers of one group, this one "
                     f"has {crossbar.groups}; take device.bend, device.cell and device.access out"
                 )
+            if self.device_model == "exact":
+                crossbar = replace(crossbar, cell=crossbar.cell.exact())
             return crossbar, EliminationInfo("tangents", "torch")
         return eliminate_layer(crossbar, method=self.method, kernel=self.kernel)
 

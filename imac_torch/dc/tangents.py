@@ -72,6 +72,10 @@ class CurvedCells:
             self.cells, state[:, 0], state[:, 1] if self.cell.absolute else None
         )
 
+    def inside(self, state: Tensor) -> Tensor | None:
+        """(B, 2, H, V, R, K), where cells are known at such voltages; None: everywhere."""
+        return self.cell.inside(state[:, 0], state[:, 1] if self.cell.absolute else None)
+
     def eliminate(self, slopes: Tensor) -> Eliminated:
         """The layer with (b, 2, H, V, R, K) S of the cells, lines eliminated."""
         return Eliminated(self, slopes, Interior.of(slopes[:, 0], slopes[:, 1], self.wires))
@@ -120,11 +124,14 @@ class Eliminated:
         ports = self.ports
         return Load.of_blocks(self.layer.layout, ports, torch.zeros_like(ports[..., 0]), vdd)
 
-    def tangents(self, sources: Tensor) -> Tangents:
-        """With (B, 2, H, V, R, K) A of sources beside the cells."""
+    def tangents(self, found: CellCurrents, across: Tensor) -> Tangents:
+        """With the currents of the cells, at (B, 2, H, V, R, K) V across them."""
+        sources = found.current - self.slopes * across
+        into = sources if found.leak is None else sources + found.leak
         plus, minus = (self.columns(side) for side in sources.unbind(1))
+        ends = (plus, minus) if into is sources else (self.columns(x) for x in into.unbind(1))
         return Tangents(
-            self, sources, self.interior.inject(CellValues(-plus - minus, plus, minus))
+            self, sources, self.interior.inject(CellValues(-plus - minus, *ends))
         )
 
 

@@ -27,6 +27,7 @@ from imac_torch.netlist.subcircuits import (
     Subcircuit,
     defined_names,
     has_rails,
+    parse_subcircuit,
     read_out_subcircuit,
     read_subcircuit,
 )
@@ -255,10 +256,17 @@ class NetlistWriter(ABC):
         inverter = self._find_inverter(circuit)
         if inverter is not None:
             stems["inverter"] = inverter.subcircuit
+        cells = [item.cell for layer in circuit.layers for item in layer.elements]
+        parts = [item.part(self.name) for item in cells if item is not None]
+        for part in filter(None, parts):
+            path = Path(f"{part.name}.sp")
+            stems[part.name] = parse_subcircuit(part.text, path, ("a", "b"), name=part.name)
         files = {
             f"{CIRCUIT_FOLDER}/{stem}.sp": text
             for stem, text in _without_collisions(circuit, stems).items()
         }
+        for part in filter(None, parts):
+            files |= {f"{CIRCUIT_FOLDER}/{name}": text for name, text in part.files.items()}
         if inverter is not None:
             files |= {f"{CIRCUIT_FOLDER}/{name}": text for name, text in inverter.files.items()}
         for layer in circuit.layers:

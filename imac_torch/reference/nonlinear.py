@@ -121,16 +121,16 @@ def solve_nonlinear(
         active = torch.nonzero(~converged)[:, 0]
         if len(active) == 0:
             break
-        defect, slope = _defect(nodes[active], matrix, first, second, conductance, cell)
+        defect, slope, back = _defect(nodes[active], matrix, first, second, conductance, cell)
         for row, sample in enumerate(active.tolist()):
-            jacobian = _add_cells(matrix, first, second, slope[row])[free][:, free]
+            jacobian = _add_cells(matrix, first, second, slope[row], back[row])[free][:, free]
             step = torch.linalg.solve(jacobian, defect[row, free])
             size = float(step.abs().max())
             limit = LARGEST_STEP * cell.bend
             nodes[sample, free] -= step * min(1.0, limit / size) if size > 0.0 else step
             iterations[sample] += 1
             converged[sample] = size <= max(tolerance, ROUNDING)
-    defect, _ = _defect(nodes, matrix, first, second, conductance, cell)
+    defect, _, _ = _defect(nodes, matrix, first, second, conductance, cell)
     return _finish(layer, nodes, defect, free, pins, out, neuron_inputs, iterations, converged)
 
 
@@ -141,22 +141,26 @@ def _defect(
     second: Tensor,
     conductance: Tensor,
     cell: Cell,
-) -> tuple[Tensor, Tensor]:
-    """(B, nodes) A out of every node, (B, E) S of the cells."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, nodes) A out of every node, (B, E) S of the cells by their first and second node."""
     across = nodes[:, first] - nodes[:, second]
     with torch.no_grad():
-        current, slope = cell.currents(conductance.expand_as(across), across, nodes[:, second])
+        found = cell.currents(conductance.expand_as(across), across, nodes[:, second])
     leaving = nodes @ matrix.T
-    leaving.index_add_(1, first, current)
-    leaving.index_add_(1, second, -current)
-    return leaving, slope
+    leaving.index_add_(1, first, found.current)
+    into = found.current if found.leak is None else found.current + found.leak
+    leaving.index_add_(1, second, -into)
+    return leaving, found.slope, found.chord
 
 
-def _add_cells(matrix: Tensor, first: Tensor, second: Tensor, slope: Tensor) -> Tensor:
+def _add_cells(
+    matrix: Tensor, first: Tensor, second: Tensor, slope: Tensor, back: Tensor
+) -> Tensor:
+    """With the conductances of cells; those of leaks, far smaller, are left out."""
     result = matrix.clone()
     for rows, columns, values in (
-        (first, first, slope), (second, second, slope),
-        (first, second, -slope), (second, first, -slope),
+        (first, first, slope), (second, second, back),
+        (first, second, -back), (second, first, -slope),
     ):  # fmt: skip
         result.index_put_((rows, columns), values, accumulate=True)
     return result

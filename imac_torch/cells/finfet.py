@@ -1,0 +1,317 @@
+"""FinFETs as access devices: 1T1R, 2T1R, and with p transistors in parallel 1TG1R."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Annotated, ClassVar, Final
+
+import torch
+from torch import Tensor
+
+from imac_torch.base.units import spice_number
+from imac_torch.cells.base import CellCurrents, Part
+from imac_torch.cells.series import Access
+from imac_torch.config import Config
+from imac_torch.config.quantity import TRANSISTOR_NODE, VOLTAGE
+from imac_torch.errors import ConfigError
+from imac_torch.finfet import (
+    FinFET,
+    ModelCard,
+    builtin_14nm_hp,
+    load_ptm,
+    write_model_card,
+)
+from imac_torch.numeric.modes import differentiating, lasting, leaf, once
+from imac_torch.periphery.neuron.spline import SplineTable
+
+__all__ = ["AccessTransistor"]
+
+STEP: Final = 5e-3
+"""V. Largest distance of the nodes of a table. Interpolation errs by step⁴/384 times the fourth
+derivative, which is largest where a transistor turns off: measured with two fins, 0.12 nA at most
+and 5 pA rms, of currents up to 1 mA."""
+MARGIN: Final = 0.1
+"""V. Tables reach this far beyond the supplies, which lines do not leave."""
+COARSE: Final = 1e-2
+"""V. Likewise of the tables that ngspice reads, and interpolates bilinearly."""
+
+
+@dataclass(frozen=True)
+class Bias:
+    """What a transistor's current depends on besides its source and drain.
+
+    Attributes:
+        gate: V, of n transistors.
+        p_gate: V, of p transistors.
+        bulk: V, of n transistors.
+        p_bulk: V, of p transistors.
+        temperature: K.
+        low: V, lowest of the lines.
+        high: V, highest of the lines.
+        tabulated: Whether currents are those of a table.
+    """
+
+    gate: float
+    p_gate: float
+    bulk: float
+    p_bulk: float
+    temperature: float
+    low: float
+    high: float
+    tabulated: bool = True
+
+
+@dataclass(frozen=True)
+class AccessTransistor(Access):
+    """FinFETs (BSIM-CMG) from the memory device to the I± line, gates at constant voltages.
+
+    Source and drain are whichever terminal the current makes them. What tunnels from the gate to
+    them is part of their currents; what flows from the gate to the bulk does not pass the lines
+    and is not counted. 1T1R has n fins only, 2T1R two transistors in parallel, so twice the fins,
+    1TG1R (a transmission gate) p fins besides.
+
+    Attributes:
+        fins: Of n transistors.
+        p_fins: Of p transistors in parallel; 0: none.
+        gate: V, of n transistors; None: vdd.
+        p_gate: V, of p transistors; None: vss.
+        bulk: V, below n transistors; None: vss. Below p transistors it is vdd.
+        node: nm, of the PTM-MG cards.
+        flavour: ``hp`` or ``lstp``.
+        model_directory: Directory of PTM-MG cards; empty: 14 nm hp, which is built in.
+        bias: What the circuit says of the rest.
+    """
+
+    fins: int = 1
+    p_fins: int = 0
+    gate: Annotated[float | None, VOLTAGE] = None
+    p_gate: Annotated[float | None, VOLTAGE] = None
+    bulk: Annotated[float | None, VOLTAGE] = None
+    node: Annotated[int, TRANSISTOR_NODE] = 14
+    flavour: str = "hp"
+    model_directory: str = ""
+    bias: Bias | None = None
+
+    absolute: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: One is not allowed.
+        """
+        if self.fins < 0 or self.p_fins < 0 or self.fins + self.p_fins < 1:
+            raise ConfigError(
+                f"fins = {self.fins}, p_fins = {self.p_fins}: a cell has one at least"
+            )
+        if not self.model_directory and (self.node, self.flavour) != (14, "hp"):
+            raise ConfigError(
+                f"only the 14 nm hp transistor is built in; for {self.node} nm {self.flavour} set "
+                "model_directory to a directory of PTM-MG cards"
+            )
+
+    def of_circuit(self, config: Config) -> AccessTransistor:
+        """See :class:`Access`: gates and bulks at the supplies, where nothing else is said."""
+        vdd, vss = config.supplies.vdd, config.supplies.vss
+        bias = Bias(
+            gate=vdd if self.gate is None else self.gate,
+            p_gate=vss if self.p_gate is None else self.p_gate,
+            bulk=vss if self.bulk is None else self.bulk,
+            p_bulk=vdd,
+            temperature=config.temperature,
+            low=vss,
+            high=vdd,
+        )
+        return replace(self, bias=bias)
+
+    def exact(self) -> AccessTransistor:
+        """See :class:`Access`: the compact model itself."""
+        return replace(self, bias=replace(self.known, tabulated=False))
+
+    @property
+    def known(self) -> Bias:
+        """Of a cell without a circuit: that of the default one."""
+        found = self.bias or self.of_circuit(Config()).bias
+        assert found is not None  # noqa: S101 - narrows the type only
+        return found
+
+    @property
+    def bend(self) -> float:
+        """See :class:`Access`: currents fall by a decade in some 70 mV where gates turn off."""
+        return 0.2
+
+    def inside(self, end: Tensor, node: Tensor) -> Tensor | None:
+        """See :class:`Access`."""
+        bias = self.known
+        low, high = bias.low - MARGIN, bias.high + MARGIN
+        return (end >= low) & (end <= high) & (node >= low) & (node <= high)
+
+    def currents(self, across: Tensor, end: Tensor | None = None) -> CellCurrents:
+        """See :class:`Access`."""
+        assert end is not None  # noqa: S101 - absolute
+        node = end + across
+        bias = self.known
+        if not bias.tabulated:
+            return self._of_model(node, end)
+        table = _table(self.unbiased, bias)
+        if node.device.type != "cpu":
+            table = table.to(node.device)
+        found = table(node.detach(), end.detach())
+        value = found.value
+        if torch.is_grad_enabled() and (node.requires_grad or end.requires_grad):
+            value = once(
+                value
+                + found.by_first * (node - node.detach())[..., None]
+                + found.by_second * (end - end.detach())[..., None]
+            )
+        into, leak = value.unbind(-1)
+        return CellCurrents(into, found.by_first[..., 0], -found.by_second[..., 0], leak)
+
+    @property
+    def unbiased(self) -> AccessTransistor:
+        """The transistors alone."""
+        return replace(self, gate=None, p_gate=None, bulk=None, bias=None)
+
+    def terminals(self, node: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+        """Into the transistors from the memory device, and into the I± line besides (A).
+
+        Args:
+            node: V, behind the memory device.
+            end: V, of the I± line.
+        """
+        bias = self.known
+        into, leak = torch.zeros_like(node), torch.zeros_like(node)
+        for transistor, gate, bulk in zip(
+            _transistors(self.unbiased, bias.temperature),
+            (bias.gate, bias.p_gate), (bias.bulk, bias.p_bulk), strict=True,
+        ):  # fmt: skip
+            if transistor is not None:
+                found = transistor.currents(node, gate, end, bulk)
+                into, leak = into + found.drain, leak - found.drain - found.source
+        return into, leak
+
+    def _of_model(self, node: Tensor, end: Tensor) -> CellCurrents:
+        with differentiating():
+            at = [leaf(item) for item in torch.broadcast_tensors(node, end)]
+            into, _ = self.terminals(*at)
+            by_node, by_end = torch.autograd.grad(into.sum(), at)
+        into, leak = self.terminals(node, end)
+        return CellCurrents(into, by_node, -by_end, leak)
+
+    @property
+    def name(self) -> str:
+        """Of its sub-circuit."""
+        return f"access_{hashlib.sha256(repr(self).encode()).hexdigest()[:8]}"
+
+    def lines(self, name: str, first: str, second: str) -> list[str]:
+        """See :class:`Access`."""
+        return [f"X{name} {first} {second} {self.name}"]
+
+    def part(self, dialect: str) -> Part | None:
+        """See :class:`Access`: model cards, or for ngspice, which has no level 72, tables."""
+        if dialect == "hspice":
+            return Part(self.name, _cards_text(self.name, self))
+        if dialect == "ngspice":
+            return Part(self.name, *_tables(self))
+        return None
+
+
+def cards(access: AccessTransistor) -> tuple[ModelCard, ModelCard]:
+    """Model cards of its n and p transistors."""
+    if access.model_directory:
+        return load_ptm(access.model_directory, access.node, access.flavour)
+    return builtin_14nm_hp()
+
+
+@lru_cache(maxsize=16)
+@lasting()
+def _transistors(
+    access: AccessTransistor, temperature: float
+) -> tuple[FinFET | None, FinFET | None]:
+    n, p = (
+        FinFET(card, nfin=fins, temperature=temperature) if fins else None
+        for card, fins in zip(cards(access), (access.fins, access.p_fins), strict=True)
+    )
+    return n, p
+
+
+@lru_cache(maxsize=16)  # a pure function of its arguments that takes a second or two
+@lasting()
+def _table(access: AccessTransistor, bias: Bias) -> SplineTable:
+    """Of the inner node's and the I± line's voltage: current into the transistors, and leak."""
+    low, high = bias.low - MARGIN, bias.high + MARGIN
+    nodes = torch.linspace(
+        low, high, 1 + round((high - low) / STEP + 0.49), dtype=torch.float64, device="cpu"
+    )
+    return SplineTable.fit(nodes, nodes, _on_grid(replace(access, bias=bias), nodes))
+
+
+def _on_grid(access: AccessTransistor, nodes: Tensor) -> Tensor:
+    """(P, P, 2) A of :meth:`AccessTransistor.terminals`.
+
+    The cards are symmetric (a test says so): source and drain exchanged, currents are exchanged.
+    """
+    count = len(nodes)
+    first, second = torch.triu_indices(count, count, device="cpu").unbind(0)
+    into, leak = access.terminals(nodes[first], nodes[second])
+    result = nodes.new_empty(count, count, 2)
+    result[first, second] = torch.stack([into, leak], dim=-1)
+    result[second, first] = torch.stack([-into - leak, leak], dim=-1)
+    return result
+
+
+def _cards_text(name: str, access: AccessTransistor) -> str:
+    """A sub-circuit of level 72; gates and bulks are nodes that all cells share."""
+    bias = access.known
+    rails = {"g": bias.gate, "b": bias.bulk, "gp": bias.p_gate, "bp": bias.p_bulk}
+    used = [*(("g", "b") if access.fins else ()), *(("gp", "bp") if access.p_fins else ())]
+    lines = ["* Access transistors; word lines and bulks are held.", ".global"]
+    lines[-1] += "".join(f" {name}_{rail}" for rail in used)
+    lines += [f"V{name}_{rail} {name}_{rail} 0 {spice_number(rails[rail])}" for rail in used]
+    lines.append(f".subckt {name} a b")
+    for card, fins, gate, bulk in zip(
+        cards(access), (access.fins, access.p_fins), ("g", "gp"), ("b", "bp"), strict=True
+    ):
+        if fins:
+            lines += write_model_card(card).splitlines()
+            lines.append(
+                f"M{card.polarity} a {name}_{gate} b {name}_{bulk} {card.name} "
+                f"l={spice_number(float(card.parameters['l']))} nfin={fins}"
+            )
+    return "\n".join([*lines, f".ends {name}", ""])
+
+
+@lru_cache(maxsize=16)
+@lasting()
+def _tables(access: AccessTransistor) -> tuple[str, dict[str, str]]:
+    """A sub-circuit of two tables, of what enters it and of what leaves it, and their files."""
+    bias = access.known
+    low, high = bias.low - MARGIN, bias.high + MARGIN
+    nodes = torch.linspace(
+        low, high, 1 + round((high - low) / COARSE + 0.49), dtype=torch.float64, device="cpu"
+    )
+    into, leak = _on_grid(replace(access, bias=bias), nodes).unbind(-1)
+    words = " ".join(map(repr, nodes.tolist()))
+    files = {}
+    for what, values in (("in", into), ("out", into + leak)):
+        rows = [" ".join(map(repr, row)) for row in values.T.tolist()]
+        head = ["* x is the inner node, y the I+- line, V; table in A", *[str(len(nodes))] * 2]
+        files[f"{access.name}_{what}.tbl"] = "\n".join([*head, words, words, *rows, ""])
+    text = "\n".join([
+        "* Access transistors with their gates held, as a table of currents; static.",
+        f".subckt {access.name} a b",
+        *(
+            f"A{what} a b %id({ends}) {access.name}_{what}"
+            for what, ends in (("in", "a 0"), ("out", "0 b"))
+        ),
+        *(
+            f'.model {access.name}_{what} table2d (offset=0 gain=1 order=3 '
+            f'file="../circuit/{access.name}_{what}.tbl")'
+            for what in ("in", "out")
+        ),
+        f".ends {access.name}",
+        "",
+    ])  # fmt: skip
+    return text, files

@@ -1,0 +1,239 @@
+"""FinFETs between memory devices and I± lines: 1T1R, 2T1R, 1TG1R."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from test_cells import ENDS, both, inputs_of, network_of
+
+import imac_torch as imac
+from imac_torch.cells import build_cell, finfet
+from imac_torch.cells.base import CellCurrents
+from imac_torch.cells.finfet import AccessTransistor
+from imac_torch.config import Memristor
+from imac_torch.errors import ConfigError
+from imac_torch.finfet import FinFET, builtin_14nm_hp
+from imac_torch.netlist.hspice import HSpiceWriter
+from imac_torch.netlist.run import write_netlists
+from imac_torch.reference.nonlinear import solve_nonlinear
+
+KINDS: dict[str, dict[str, object]] = {
+    "1T1R": {"access": {"finfet": {"fins": 2}}},
+    "1TG1R-sinh": {"access": {"finfet": {"fins": 1, "p_fins": 1}}, "bend": 0.3},
+    "half-open": {"access": {"finfet": {"fins": 1, "gate": 0.5}}},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def coarse() -> Iterator[None]:
+    """Tables that take a tenth of a second, not two."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finfet, "STEP", 0.02)
+        patch.setattr(finfet, "COARSE", 0.05)
+        for cached in (finfet._table, finfet._tables):
+            cached.cache_clear()
+        yield
+    for cached in (finfet._table, finfet._tables):
+        cached.cache_clear()
+
+
+def volts(generator: torch.Generator, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inner nodes and I± lines; half of them 0.1 V apart at most."""
+    end = torch.rand(count, generator=generator, dtype=torch.float64) * 1.4 - 0.7
+    near = torch.rand(count, generator=generator, dtype=torch.float64) * 0.2 - 0.1
+    node = torch.where(torch.arange(count) % 2 == 0, end + near, -end.flip(0))
+    return node, end
+
+
+def test_currents_are_those_of_the_model_in_both_directions(generator: torch.Generator) -> None:
+    access = AccessTransistor(fins=2, p_fins=3)
+    node, end = volts(generator, 80)
+    into, leak = access.terminals(node, end)
+    n, p = builtin_14nm_hp()
+    down = FinFET(n, nfin=2).currents(node, 0.8, end, -0.8)
+    up = FinFET(p, nfin=3).currents(node, -0.8, end, 0.8)
+    torch.testing.assert_close(into, down.drain + up.drain, rtol=1e-12, atol=1e-18)
+    torch.testing.assert_close(into + leak, -(down.source + up.source), rtol=1e-12, atol=1e-18)
+    # source and drain are what the current makes them: tables are computed on one side only
+    other, same = access.terminals(end, node)
+    torch.testing.assert_close(other, -into - leak, rtol=0, atol=1e-16)
+    torch.testing.assert_close(same, leak, rtol=0, atol=1e-16)
+    table = access.currents(node - end, end)
+    assert table.leak is not None
+    # 4⁴ times what interpolation is off at the step in use, 0.12 nA with 2 fins
+    assert float((table.current - into).abs().max()) < 1e-7
+    assert float((table.leak - leak).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_one_layer_is_the_dense_solution_and_no_ohmic_one(
+    generator: torch.Generator, name: str
+) -> None:
+    device = Memristor(**ENDS, **KINDS[name])
+    network, straight = both(generator, device, Memristor(**ENDS))
+    x = inputs_of(generator, 2, 5)
+    with torch.no_grad():
+        found, ohmic = network.solve(x), straight.solve(x)
+    cell = build_cell(device, network.config)
+    assert cell is not None and bool(found.converged.all())
+    dense = solve_nonlinear(network.circuit().layers[0], network.voltages(x), 0.8, cell)
+    assert bool(dense.converged.all())
+    combined = found.layers[0].combined
+    torch.testing.assert_close(combined, dense.combined, rtol=0, atol=1e-9)
+    assert float((combined - ohmic.layers[0].combined).abs().max()) > 1e-2
+
+
+def test_slopes_of_both_lines(generator: torch.Generator) -> None:
+    cell = build_cell(Memristor(**ENDS, **KINDS["1TG1R-sinh"]))
+    assert cell is not None
+    line, end = volts(generator, 40)
+    line, end = line.requires_grad_(), end.requires_grad_()
+    g = torch.full_like(line, 2e-4).detach().requires_grad_()
+    found = cell.currents(g, line - end, end)
+    by_line, by_end, by_g = torch.autograd.grad(found.current.sum(), [line, end, g])
+    torch.testing.assert_close(by_line, found.slope, rtol=1e-8, atol=1e-16)
+    torch.testing.assert_close(-by_end, found.back, rtol=1e-8, atol=1e-16)
+    step = 1e-5
+    with torch.no_grad():
+        above, below = (
+            cell.currents(g * (1.0 + s), line - end, end).current for s in (step, -step)
+        )
+    torch.testing.assert_close((above - below) / (2 * step), by_g * g, rtol=1e-5, atol=1e-13)
+    open_cell = cell.currents(torch.zeros_like(g), line - end, end)
+    assert open_cell.leak is not None
+    assert not bool(open_cell.current.any()) and not bool(open_cell.leak.any())
+
+
+def test_gradients_through_a_network(generator: torch.Generator) -> None:
+    network = network_of(generator, Memristor(**ENDS, **KINDS["1T1R"]), 4, 3, 2)
+    x, direction = inputs_of(generator, 2, 4), inputs_of(generator, 2, 4)
+    tracked = x.clone().requires_grad_()
+    network(tracked).sum().backward()
+    assert tracked.grad is not None
+    step = 1e-4
+    with torch.no_grad():
+        ahead, behind = (network(x + s * step * direction).sum() for s in (1.0, -1.0))
+    # the second difference leaves step², of gradients of about 1
+    assert float((tracked.grad * direction).sum() - (ahead - behind) / (2 * step)) == pytest.approx(
+        0.0, abs=1e-6
+    )
+
+
+@cache
+def of_nodes(access: AccessTransistor, count: int) -> torch.Tensor:
+    low, high = access.known.low - finfet.MARGIN, access.known.high + finfet.MARGIN
+    return finfet._on_grid(access, torch.linspace(low, high, count, dtype=torch.float64))
+
+
+class Bilinear(AccessTransistor):
+    """What ngspice has: the same currents, interpolated bilinearly between its nodes."""
+
+    def currents(self, across: torch.Tensor, end: torch.Tensor | None = None) -> CellCurrents:
+        assert end is not None and self.bias is not None
+        low, high = self.bias.low - finfet.MARGIN, self.bias.high + finfet.MARGIN
+        count = 1 + round((high - low) / finfet.COARSE + 0.49)
+        axis = torch.linspace(low, high, count, dtype=torch.float64)
+        values = of_nodes(AccessTransistor(**vars(self)), count)
+        step = float(axis[1] - axis[0])
+        i, j = (((v - low) / step).floor().long().clamp(0, count - 2) for v in (end + across, end))
+        t, s = (
+            ((v - axis[k]) / step)[..., None] for v, k in ((end + across, i), (end, j))
+        )
+        low_low, high_low = values[i, j], values[i + 1, j]
+        low_high, high_high = values[i, j + 1], values[i + 1, j + 1]
+        before, after = (1 - t) * low_low + t * high_low, (1 - t) * low_high + t * high_high
+        found = (1 - s) * before + s * after
+        by_node = ((1 - s) * (high_low - low_low) + s * (high_high - low_high)) / step
+        return CellCurrents(
+            found[..., 0], by_node[..., 0], -((after - before) / step)[..., 0], found[..., 1]
+        )
+
+
+def test_ngspice_finds_what_its_table_says(
+    ngspice: Path, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = network_of(generator, Memristor(**ENDS, **KINDS["1T1R"]), 3, 2, 2)
+    x = inputs_of(generator, 1, 3)
+    spice = imac.NgSpice(str(ngspice)).bind(network.segment).solve(network.voltages(x))
+    with torch.no_grad():
+        close = network.solve(x).outputs
+        monkeypatch.setattr(AccessTransistor, "currents", Bilinear.currents)
+        same = imac.Native(batch_size=3).bind(network.segment).solve(network.voltages(x))
+    torch.testing.assert_close(same.outputs, spice.outputs, rtol=0, atol=1e-9)
+    assert same.power is not None and spice.power is not None
+    torch.testing.assert_close(same.power.inputs, spice.power.inputs, rtol=1e-7, atol=1e-14)
+    torch.testing.assert_close(same.power.bias, spice.power.bias, rtol=1e-7, atol=1e-14)
+    assert float((close - spice.outputs).abs().max()) < 5e-3  # nodes 50 mV apart
+
+
+def test_hspice_has_the_cards(generator: torch.Generator, tmp_path: Path) -> None:
+    network = network_of(generator, Memristor(**ENDS, **KINDS["1TG1R-sinh"]), 3, 2)
+    inputs = network.voltages(inputs_of(generator, 1, 3))
+    write_netlists(network.circuit(), inputs, tmp_path, HSpiceWriter())
+    (file,) = (tmp_path / "circuit").glob("access_*.sp")
+    text, name = file.read_text(), file.stem
+    assert f".global {name}_g {name}_b {name}_gp {name}_bp" in text
+    assert f"V{name}_g {name}_g 0 0.8" in text and f"V{name}_gp {name}_gp 0 -0.8" in text
+    assert f"Mn a {name}_g b {name}_b nfet l=1.8e-08 nfin=1" in text
+    assert f"Mp a {name}_gp b {name}_bp pfet l=1.8e-08 nfin=1" in text
+    assert text.count("level=72") == 2
+    layer = next((tmp_path / "circuit").glob("layer*.sp")).read_text()
+    assert f" {name}\n" in layer and "Xrp1_1a rp1_1m " in layer
+
+
+def test_gates_follow_supplies_and_temperature_is_the_circuits(generator: torch.Generator) -> None:
+    device = Memristor(access={"finfet": {"fins": 4}})
+    config = imac.Config(device=device, temperature=320.0)
+    config = config.replace(supplies=imac.Supplies(vdd=0.7, vss=-0.5))
+    cell = build_cell(config.device, config)
+    assert isinstance(cell, imac.cells.Series)
+    found = cell.access.bias
+    assert (found.gate, found.bulk, found.temperature) == (0.7, -0.5, 320.0)
+    assert build_cell(Memristor(access={"finfet": {"gate": 1.0}}), config).access.bias.gate == 1.0
+    # a gate at 0.5 V passes no more than what its source follows: 0.8 V at the line, 0 V behind
+    end = torch.zeros(1, dtype=torch.float64)
+    across = torch.full_like(end, 0.8)
+    currents = [
+        float(AccessTransistor(fins=1, gate=gate).currents(across, end).current)
+        for gate in (0.0, 0.5, 0.8)
+    ]
+    assert currents[0] < 1e-7 and currents[1] < 0.5 * currents[2]
+
+
+def test_settings_are_read_saved_and_refused(generator: torch.Generator, tmp_path: Path) -> None:
+    from imac_torch.config.assignment import apply_overrides, parse_assignment
+
+    changes = ["device.access.finfet.gate=1.1V", "device.access.finfet.p_fins=2"]
+    config = apply_overrides(imac.Config(), dict(map(parse_assignment, changes)))
+    assert config.device.access == {"finfet": {"gate": 1.1, "p_fins": 2}}
+    config.save(tmp_path / "circuit.toml")
+    assert imac.Config.load(tmp_path / "circuit.toml") == config
+    network = network_of(generator, Memristor(**ENDS, **KINDS["half-open"]), 3, 2)
+    imac.save(network, tmp_path / "saved.safetensors")
+    x = inputs_of(generator, 2, 3)
+    with torch.no_grad():
+        again = imac.load(tmp_path / "saved.safetensors")(x)
+        torch.testing.assert_close(again, network(x), rtol=0, atol=0)
+    for settings, message in (
+        ({"fins": 0}, "a cell has one at least"),
+        ({"node": 7}, "only the 14 nm hp transistor is built in"),
+        ({"fins": 1.5}, "fins"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Memristor(access={"finfet": settings})
+
+
+def test_beyond_the_supplies_nothing_is_known() -> None:
+    cell = build_cell(Memristor(access={"finfet": {}}))
+    assert cell is not None
+    across = torch.tensor([0.5, 0.5, 0.2], dtype=torch.float64)
+    end = torch.tensor([0.1, 0.5, -1.0], dtype=torch.float64)
+    inside = cell.inside(across, end)
+    assert inside is not None and inside.tolist() == [True, False, False]
+    exact = replace(cell, access=replace(cell.access, fins=2)).exact()
+    assert not exact.access.bias.tabulated
