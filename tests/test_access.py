@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_cells import ENDS, both, inputs_of, network_of
+from small_networks import reals
+from test_cells import ENDS, both, network_of
 
 import imac_torch as imac
 from imac_torch.cells import build_cell, finfet
@@ -76,7 +77,7 @@ def test_one_layer_is_the_dense_solution_and_no_ohmic_one(
 ) -> None:
     device = Memristor(**ENDS, **KINDS[name])
     network, straight = both(generator, device, Memristor(**ENDS))
-    x = inputs_of(generator, 2, 5)
+    x = reals(generator, 2, 5)
     with torch.no_grad():
         found, ohmic = network.solve(x), straight.solve(x)
     cell = build_cell(device, network.config)
@@ -111,7 +112,7 @@ def test_slopes_of_both_lines(generator: torch.Generator) -> None:
 
 def test_gradients_through_a_network(generator: torch.Generator) -> None:
     network = network_of(generator, Memristor(**ENDS, **KINDS["1T1R"]), 4, 3, 2)
-    x, direction = inputs_of(generator, 2, 4), inputs_of(generator, 2, 4)
+    x, direction = reals(generator, 2, 4), reals(generator, 2, 4)
     tracked = x.clone().requires_grad_()
     network(tracked).sum().backward()
     assert tracked.grad is not None
@@ -158,7 +159,7 @@ def test_ngspice_finds_what_its_table_says(
     ngspice: Path, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = network_of(generator, Memristor(**ENDS, **KINDS["1T1R"]), 3, 2, 2)
-    x = inputs_of(generator, 1, 3)
+    x = reals(generator, 1, 3)
     spice = imac.NgSpice(str(ngspice)).bind(network.segment).solve(network.voltages(x))
     with torch.no_grad():
         close = network.solve(x).outputs
@@ -173,7 +174,7 @@ def test_ngspice_finds_what_its_table_says(
 
 def test_hspice_has_the_cards(generator: torch.Generator, tmp_path: Path) -> None:
     network = network_of(generator, Memristor(**ENDS, **KINDS["1TG1R-sinh"]), 3, 2)
-    inputs = network.voltages(inputs_of(generator, 1, 3))
+    inputs = network.voltages(reals(generator, 1, 3))
     write_netlists(network.circuit(), inputs, tmp_path, HSpiceWriter())
     (file,) = (tmp_path / "circuit").glob("access_*.sp")
     text, name = file.read_text(), file.stem
@@ -215,7 +216,7 @@ def test_settings_are_read_saved_and_refused(generator: torch.Generator, tmp_pat
     assert imac.Config.load(tmp_path / "circuit.toml") == config
     network = network_of(generator, Memristor(**ENDS, **KINDS["half-open"]), 3, 2)
     imac.save(network, tmp_path / "saved.safetensors")
-    x = inputs_of(generator, 2, 3)
+    x = reals(generator, 2, 3)
     with torch.no_grad():
         again = imac.load(tmp_path / "saved.safetensors")(x)
         torch.testing.assert_close(again, network(x), rtol=0, atol=0)
