@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor
 from typing_extensions import Self
 
-from imac_torch.config import Memristor
+from imac_torch.config import Config, Memristor
 
 __all__ = ["Cell", "CellCurrents", "Part"]
 
@@ -45,11 +45,13 @@ class Part:
         name: Of the sub-circuit, unlike any other's.
         text: The sub-circuit.
         files: Further files by name, in the same folder.
+        ports: Of the sub-circuit.
     """
 
     name: str
     text: str
     files: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[str, ...] = ("a", "b")
 
 
 class Cell(ABC):
@@ -59,9 +61,12 @@ class Cell(ABC):
 
     Attributes:
         absolute: Whether the voltage of the I± line matters besides that across the cell.
+        gated: Whether the input line holds a gate: it carries nothing, and all of what flows into
+            the I± line (``leak``) comes from vdd.
     """
 
     absolute: ClassVar[bool] = False
+    gated: ClassVar[bool] = False
 
     def of_device(self, device: Memristor) -> Self:
         """The same, knowing the section that it stands in; for kinds that look at the states."""
@@ -71,6 +76,10 @@ class Cell(ABC):
     @abstractmethod
     def bend(self) -> float:
         """V. The slope changes noticeably over it; no step of an iteration is longer."""
+
+    def of_circuit(self, config: Config) -> Self:
+        """The same, knowing the circuit's supplies and temperature."""
+        return self
 
     def exact(self) -> Self:
         """The same without tables that stand for a slower model."""

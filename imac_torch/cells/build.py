@@ -7,6 +7,7 @@ from imac_torch.cells.series import Access, Ohmic, Series
 from imac_torch.config import Config, Memristor
 from imac_torch.config.kinds import ACCESS_KINDS, CELL_KINDS
 from imac_torch.config.named import build_named, register_named
+from imac_torch.errors import ConfigError
 
 __all__ = ["build_cell", "register_access", "register_cell", "series_resistance"]
 
@@ -21,13 +22,27 @@ def build_cell(device: Memristor, config: Config | None = None) -> Cell | None:
     Raises:
         ConfigError: There is no such kind.
     """
+    circuit = Config() if config is None else config
     memory, access = _memory(device), _access(device)
+    memory = None if memory is None else memory.of_circuit(circuit)
     if memory is None and (access is None or access.ohms() is not None):
         return None
     if access is None:
         return memory
-    access = access.of_circuit(Config() if config is None else config)
+    access = access.of_circuit(circuit)
+    if access.gated or (memory is not None and memory.gated):
+        return _three_terminal(memory, access)
     return Series(Ohmic() if memory is None else memory, access)
+
+
+def _three_terminal(memory: Cell | None, access: Access) -> Cell:
+    from imac_torch.cells.gated import Gated, ReadTransistor
+
+    if not isinstance(access, ReadTransistor) or (memory is not None and memory.gated):
+        raise ConfigError(
+            f"{memory}: the input line holds its gate, there is no place for {access} as well"
+        )
+    return Gated(Ohmic() if memory is None else memory, access)
 
 
 def series_resistance(device: Memristor) -> float:

@@ -184,7 +184,7 @@ class AccessTransistor(Access):
         bias = self.known
         into, leak = torch.zeros_like(node), torch.zeros_like(node)
         for transistor, gate, bulk in zip(
-            _transistors(self.unbiased, bias.temperature),
+            transistors(self.unbiased, bias.temperature),
             (bias.gate, bias.p_gate), (bias.bulk, bias.p_bulk), strict=True,
         ):  # fmt: skip
             if transistor is not None:
@@ -203,7 +203,7 @@ class AccessTransistor(Access):
     @property
     def name(self) -> str:
         """Of its sub-circuit."""
-        return f"access_{hashlib.sha256(repr(self).encode()).hexdigest()[:8]}"
+        return name_of("access", replace(self, bias=self.known))
 
     def lines(self, name: str, first: str, second: str) -> list[str]:
         """See :class:`Access`."""
@@ -227,7 +227,7 @@ def cards(access: AccessTransistor) -> tuple[ModelCard, ModelCard]:
 
 @lru_cache(maxsize=16)
 @lasting()
-def _transistors(
+def transistors(
     access: AccessTransistor, temperature: float
 ) -> tuple[FinFET | None, FinFET | None]:
     n, p = (
@@ -242,9 +242,7 @@ def _transistors(
 def _table(access: AccessTransistor, bias: Bias) -> SplineTable:
     """Of the inner node's and the I± line's voltage: current into the transistors, and leak."""
     low, high = bias.low - MARGIN, bias.high + MARGIN
-    nodes = torch.linspace(
-        low, high, 1 + round((high - low) / STEP + 0.49), dtype=torch.float64, device="cpu"
-    )
+    nodes = axis(low, high, STEP)
     return SplineTable.fit(nodes, nodes, _on_grid(replace(access, bias=bias), nodes))
 
 
@@ -275,11 +273,7 @@ def _cards_text(name: str, access: AccessTransistor) -> str:
         cards(access), (access.fins, access.p_fins), ("g", "gp"), ("b", "bp"), strict=True
     ):
         if fins:
-            lines += write_model_card(card).splitlines()
-            lines.append(
-                f"M{card.polarity} a {name}_{gate} b {name}_{bulk} {card.name} "
-                f"l={spice_number(float(card.parameters['l']))} nfin={fins}"
-            )
+            lines += transistor_lines(card, fins, ("a", f"{name}_{gate}", "b", f"{name}_{bulk}"))
     return "\n".join([*lines, f".ends {name}", ""])
 
 
@@ -289,29 +283,57 @@ def _tables(access: AccessTransistor) -> tuple[str, dict[str, str]]:
     """A sub-circuit of two tables, of what enters it and of what leaves it, and their files."""
     bias = access.known
     low, high = bias.low - MARGIN, bias.high + MARGIN
-    nodes = torch.linspace(
-        low, high, 1 + round((high - low) / COARSE + 0.49), dtype=torch.float64, device="cpu"
-    )
+    nodes = axis(low, high, COARSE)
     into, leak = _on_grid(replace(access, bias=bias), nodes).unbind(-1)
-    words = " ".join(map(repr, nodes.tolist()))
-    files = {}
-    for what, values in (("in", into), ("out", into + leak)):
-        rows = [" ".join(map(repr, row)) for row in values.T.tolist()]
-        head = ["* x is the inner node, y the I+- line, V; table in A", *[str(len(nodes))] * 2]
-        files[f"{access.name}_{what}.tbl"] = "\n".join([*head, words, words, *rows, ""])
-    text = "\n".join([
-        "* Access transistors with their gates held, as a table of currents; static.",
-        f".subckt {access.name} a b",
-        *(
-            f"A{what} a b %id({ends}) {access.name}_{what}"
-            for what, ends in (("in", "a 0"), ("out", "0 b"))
-        ),
-        *(
-            f'.model {access.name}_{what} table2d (offset=0 gain=1 order=3 '
-            f'file="../circuit/{access.name}_{what}.tbl")'
-            for what in ("in", "out")
-        ),
-        f".ends {access.name}",
-        "",
-    ])  # fmt: skip
+    lines, files = [], {}
+    for what, ends, values in (("in", "a 0", into), ("out", "0 b", into + leak)):
+        table, file, words = table_lines(f"{access.name}_{what}", f"a b %id({ends})", nodes, values)
+        lines += table
+        files[file] = words
+    head = "* Access transistors with their gates held, as a table of currents; static."
+    text = "\n".join([head, f".subckt {access.name} a b", *lines, f".ends {access.name}", ""])
     return text, files
+
+
+def axis(low: float, high: float, step: float) -> Tensor:
+    """Nodes (V), as far apart as asked or a little less."""
+    count = 1 + round((high - low) / step + 0.49)
+    return torch.linspace(low, high, count, dtype=torch.float64, device="cpu")
+
+
+def table_lines(
+    name: str, ends: str, nodes: Tensor, values: Tensor
+) -> tuple[list[str], str, str]:
+    """A current of two voltages for ngspice, which interpolates it bilinearly.
+
+    Args:
+        name: Of the model, and of the file.
+        ends: Nodes of both voltages, then between which the current flows.
+        nodes: (P,) V, of both.
+        values: (P, P) A.
+
+    Returns:
+        Lines, and name and content of a file.
+    """
+    words = " ".join(map(repr, nodes.tolist()))
+    rows = [" ".join(map(repr, row)) for row in values.T.tolist()]
+    head = ["* V, V; A", *[str(len(nodes))] * 2, words, words]
+    lines = [
+        f"A{name} {ends} {name}",
+        f'.model {name} table2d (offset=0 gain=1 order=3 file="../circuit/{name}.tbl")',
+    ]
+    return lines, f"{name}.tbl", "\n".join([*head, *rows, ""])
+
+
+def name_of(kind: str, device: object) -> str:
+    """Of a sub-circuit; other devices have other ones."""
+    return f"{kind}_{hashlib.sha256(repr(device).encode()).hexdigest()[:8]}"
+
+
+def transistor_lines(card: ModelCard, fins: int, nodes: tuple[str, ...]) -> list[str]:
+    """A transistor of level 72 with its card; drain, gate, source, bulk."""
+    return [
+        *write_model_card(card).splitlines(),
+        f"M{card.polarity} {' '.join(nodes)} {card.name} "
+        f"l={spice_number(float(card.parameters['l']))} nfin={fins}",
+    ]

@@ -33,9 +33,12 @@ class Access(ABC):
 
     Attributes:
         absolute: As of :class:`Cell`.
+        gated: Likewise; it is then between vdd and the memory device, see
+            :mod:`imac_torch.cells.gated`.
     """
 
     absolute: ClassVar[bool] = False
+    gated: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -116,6 +116,8 @@ CELL_KINDS: Final[Registry[Any]] = Registry(
         "sinh": f"{_CELLS}.sinh:Sinh",
         "mtj": f"{_CELLS}.mtj:TunnelJunction",
         "table": f"{_CELLS}.table:Table",
+        "fefet": f"{_CELLS}.gated:ThresholdTransistor",
+        "flash": f"{_CELLS}.gated:ThresholdTransistor",
     },
     instantiate=False,
 )
@@ -128,6 +130,7 @@ ACCESS_KINDS: Final[Registry[Any]] = Registry(
         "diode": f"{_CELLS}.diode:Diode",
         "selector": f"{_CELLS}.diode:Selector",
         "finfet": f"{_CELLS}.finfet:AccessTransistor",
+        "read_transistor": f"{_CELLS}.gated:ReadTransistor",
     },
     instantiate=False,
 )

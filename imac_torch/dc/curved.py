@@ -59,11 +59,13 @@ class CurvedDriven(Driven):
         layer: The layer.
         ends: (S, B, M·L, H) V of the I+ and of the I- ends.
         currents: (S, B, C) A into the lines.
+        supplied: (S, B) A from vdd into cells whose gates inputs hold.
     """
 
     layer: CurvedLayer
     ends: tuple[Tensor, Tensor]
     currents: Tensor
+    supplied: Tensor
 
     @property
     def read_outs(self) -> Tensor:
@@ -76,7 +78,7 @@ class CurvedDriven(Driven):
         nothing = torch.zeros_like(by_inputs)
         return DrivenPower(
             by_inputs if first else nothing,
-            self.layer.vdd * self.currents[..., -1],
+            self.layer.vdd * (self.currents[..., -1] + self.supplied),
             self.layer.spec.read_out.power(*self.ends, self.combined, drawn),
             nothing,
         )
@@ -148,7 +150,9 @@ class CurvedLayer(PreparedLayer):
         solved = NeuronSolution(
             voltages, whole.gates, whole.status, whole.residual, whole.iterations
         )
-        return CurvedDriven(voltages, combined, solved, self, ends, whole.currents)
+        return CurvedDriven(
+            voltages, combined, solved, self, ends, whole.currents, whole.supplied
+        )
 
 
 @dataclass
@@ -161,6 +165,7 @@ class _Solved:
         positive_end: (B, M·L, H) V.
         negative_end: (B, M·L, H) V.
         currents: (B, C) A into its lines.
+        supplied: (B,) A from vdd into cells whose gates inputs hold.
         status: (B,) int64.
         residual: (B,) A.
         iterations: (B,) int64.
@@ -172,6 +177,7 @@ class _Solved:
     positive_end: Tensor
     negative_end: Tensor
     currents: Tensor
+    supplied: Tensor
     status: Tensor
     residual: Tensor
     iterations: Tensor
@@ -292,6 +298,7 @@ def _iterate(
         positive_end=positive_end,
         negative_end=negative_end,
         currents=tangents.currents(driven),
+        supplied=layer.supplied(found.state),
         status=status,
         residual=torch.maximum(residual, _defect(tangents, found)),
         iterations=iterations,

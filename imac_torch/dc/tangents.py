@@ -72,6 +72,14 @@ class CurvedCells:
             self.cells, state[:, 0], state[:, 1] if self.cell.absolute else None
         )
 
+    def supplied(self, state: Tensor) -> Tensor:
+        """(B,) A from vdd, of cells whose gates inputs hold."""
+        if not self.cell.gated:
+            return state.new_zeros(len(state))
+        leak = self.currents(state).leak
+        assert leak is not None  # noqa: S101 - it is all that there is
+        return leak.flatten(1).sum(-1)
+
     def inside(self, state: Tensor) -> Tensor | None:
         """(B, 2, H, V, R, K), where cells are known at such voltages; None: everywhere."""
         return self.cell.inside(state[:, 0], state[:, 1] if self.cell.absolute else None)

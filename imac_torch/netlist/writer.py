@@ -260,7 +260,7 @@ class NetlistWriter(ABC):
         parts = [item.part(self.name) for item in cells if item is not None]
         for part in filter(None, parts):
             path = Path(f"{part.name}.sp")
-            stems[part.name] = parse_subcircuit(part.text, path, ("a", "b"), name=part.name)
+            stems[part.name] = parse_subcircuit(part.text, path, part.ports, name=part.name)
         files = {
             f"{CIRCUIT_FOLDER}/{stem}.sp": text
             for stem, text in _without_collisions(circuit, stems).items()

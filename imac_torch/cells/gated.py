@@ -1,0 +1,324 @@
+"""Three-terminal cells: the input line holds a gate, and the current comes from vdd."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Annotated, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+from typing_extensions import Self
+
+from imac_torch.base.units import spice_number
+from imac_torch.cells import finfet
+from imac_torch.cells.base import Cell, CellCurrents, Part
+from imac_torch.cells.finfet import AccessTransistor, Bias
+from imac_torch.cells.series import Access, Series
+from imac_torch.config import Config
+from imac_torch.config.quantity import CURRENT, TRANSISTOR_NODE, Quantity
+from imac_torch.errors import ConfigError
+from imac_torch.numeric.modes import differentiating, lasting, leaf, once
+from imac_torch.periphery.neuron.spline import SplineTable
+
+__all__ = ["Gated", "ReadTransistor", "ThresholdTransistor"]
+
+BOLTZMANN: float = 8.617333262e-5
+"""V/K, over the charge of an electron (CODATA 2018)."""
+
+
+@dataclass(frozen=True)
+class Supply:
+    """What a transistor is in.
+
+    Attributes:
+        vdd: V.
+        thermal: V, kT/q.
+    """
+
+    vdd: float
+    thermal: float
+
+
+@dataclass(frozen=True)
+class ThresholdTransistor(Cell):
+    """A transistor whose threshold is its memory: FeFET, floating-gate flash.
+
+    The EKV model (C. C. Enz, F. Krummenacher and E. A. Vittoz, "An analytical MOS transistor model
+    valid in all regions of operation", Analog Integr. Circuits Signal Process. 8, 83-114, 1995),
+    the drain at vdd, the source at the I± line and the gate at the input line::
+
+        i = I_s·(F(v_p - v_end) - F(v_p - vdd)),   F(v) = ln²(1 + exp(v/2U)),   v_p = (v_in - v_T)/n
+
+    with U = kT/q. The threshold v_T is what is programmed: as an array sees it, its state is the
+    conductance g = I_s·F(v_p)/vdd, the saturated current at a full input over vdd. Inputs below 0 V
+    turn it off: signs are those of weights only.
+
+    Attributes:
+        specific_current: A, I_s = 2·n·µ·C_ox·(W/L)·U².
+        slope_factor: n.
+        supply: What the circuit says of the rest.
+    """
+
+    specific_current: Annotated[float, CURRENT]
+    slope_factor: Annotated[float, Quantity("1", (1.0, 3.0))] = 1.3
+    supply: Supply | None = None
+
+    absolute: ClassVar[bool] = True
+    gated: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: One is not allowed.
+        """
+        if not (0.0 < self.specific_current < float("inf") and 1.0 <= self.slope_factor < 10.0):
+            raise ConfigError(
+                f"specific_current = {self.specific_current} A must be positive, slope_factor = "
+                f"{self.slope_factor} at least 1"
+            )
+
+    def of_circuit(self, config: Config) -> Self:
+        """See :class:`Cell`."""
+        found = Supply(config.supplies.vdd, BOLTZMANN * config.temperature)
+        return replace(self, supply=found)
+
+    @property
+    def known(self) -> Supply:
+        """Of a cell without a circuit: that of the default one."""
+        return self.supply or Supply(Config().supplies.vdd, BOLTZMANN * Config().temperature)
+
+    @property
+    def bend(self) -> float:
+        """See :class:`Cell`."""
+        return 4.0 * self.known.thermal
+
+    def currents(
+        self, conductance: Tensor, across: Tensor, end: Tensor | None = None
+    ) -> CellCurrents:
+        """See :class:`Cell`."""
+        assert end is not None  # noqa: S101 - absolute
+        vdd, twice = self.known.vdd, 2.0 * self.known.thermal
+        root = (conductance * vdd / self.specific_current).clamp(min=1e-30).sqrt()
+        pinch = twice * torch.log(torch.expm1(root)) + (across + end - vdd) / self.slope_factor
+        there, back = (pinch - end) / twice, (pinch - vdd) / twice
+        forward, reverse = softplus(there), softplus(back)
+        current = self.specific_current * (forward.square() - reverse.square())
+        slope = self.specific_current / self.known.thermal * forward * torch.sigmoid(there)
+        present = conductance > 0.0
+        nothing = torch.zeros_like(current)
+        current, slope = (torch.where(present, item, nothing) for item in (current, slope))
+        return CellCurrents(nothing, nothing, slope.detach(), current)
+
+    def lines(self, name: str, first: str, second: str, resistance: str) -> list[str]:
+        """See :class:`Cell`."""
+        vdd, twice = self.known.vdd, 2.0 * self.known.thermal
+        root = torch.tensor(
+            vdd / (float(resistance) * self.specific_current), dtype=torch.float64, device="cpu"
+        ).sqrt()
+        shift = float(twice * torch.log(torch.expm1(root))) - vdd / self.slope_factor
+        pinch = f"{spice_number(shift)}+v({first})/{spice_number(self.slope_factor)}"
+        forward, reverse = (
+            f"log(1+exp(({pinch}-v({node}))/{spice_number(twice)}))" for node in (second, "vdd")
+        )
+        scale = spice_number(self.specific_current)
+        return [f"G{name} vdd {second} cur='{scale}*(({forward})**2-({reverse})**2)'"]
+
+
+@dataclass(frozen=True)
+class ReadTransistor(Access):
+    """A FinFET (BSIM-CMG) from vdd to the memory device, its gate at the input line.
+
+    The read path of SOT-MRAM, and of any memory device that a word line with the input's voltage
+    connects to a source line: the current into the I± line passes transistor and memory device. The
+    drain is at vdd, the bulk at 0 V; what tunnels through the gate, some 0.1 nA a fin, is left out.
+    Inputs below the threshold turn it off: signs are those of weights only.
+
+    Attributes:
+        fins: Number.
+        node: nm, of the PTM-MG cards.
+        flavour: ``hp`` or ``lstp``.
+        model_directory: Directory of PTM-MG cards; empty: 14 nm hp, which is built in.
+        bias: What the circuit says of the rest; ``high`` is vdd.
+    """
+
+    fins: int = 1
+    node: Annotated[int, TRANSISTOR_NODE] = 14
+    flavour: str = "hp"
+    model_directory: str = ""
+    bias: Bias | None = None
+
+    absolute: ClassVar[bool] = True
+    gated: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: One is not allowed.
+        """
+        self.transistor  # noqa: B018 - says what is wrong
+
+    @property
+    def transistor(self) -> AccessTransistor:
+        """The same, with a gate that is held."""
+        return AccessTransistor(
+            fins=self.fins, node=self.node, flavour=self.flavour,
+            model_directory=self.model_directory,
+        )  # fmt: skip
+
+    def of_circuit(self, config: Config) -> ReadTransistor:
+        """See :class:`Access`."""
+        found = self.transistor.of_circuit(config).known
+        return replace(self, bias=replace(found, gate=0.0, p_gate=0.0, bulk=0.0))
+
+    @property
+    def known(self) -> Bias:
+        """Of a cell without a circuit: that of the default one."""
+        found = self.bias or self.of_circuit(Config()).bias
+        assert found is not None  # noqa: S101 - narrows the type only
+        return found
+
+    def exact(self) -> ReadTransistor:
+        """See :class:`Access`."""
+        return replace(self, bias=replace(self.known, tabulated=False))
+
+    @property
+    def bend(self) -> float:
+        """See :class:`Access`."""
+        return 0.2
+
+    def inside(self, end: Tensor, node: Tensor) -> Tensor:
+        """See :class:`Access`; here of the I± and of the input line."""
+        low, high = self.known.low - finfet.MARGIN, self.known.high + finfet.MARGIN
+        return (end >= low) & (end <= high) & (node >= low) & (node <= high)
+
+    def currents(self, across: Tensor, end: Tensor | None = None) -> CellCurrents:
+        """See :class:`Access`, from vdd to the memory device; ``end`` is the gate's voltage."""
+        assert end is not None  # noqa: S101 - absolute
+        source = self.known.high - across
+        if not self.known.tabulated:
+            with differentiating():
+                at = [leaf(item) for item in torch.broadcast_tensors(end, source)]
+                (slope,) = torch.autograd.grad(self.passed(*at).sum(), at[1])
+            return CellCurrents(self.passed(end, source), -slope)
+        table = _table(replace(self, bias=self.known)).to(source.device)
+        found = table(end.detach(), source.detach())
+        value = found.value
+        if torch.is_grad_enabled() and (end.requires_grad or source.requires_grad):
+            value = once(
+                value
+                + found.by_first * (end - end.detach())[..., None]
+                + found.by_second * (source - source.detach())[..., None]
+            )
+        return CellCurrents(value[..., 0], -found.by_second[..., 0])
+
+    def passed(self, gate: Tensor, source: Tensor) -> Tensor:
+        """Current out of the source (A) at voltages of gate and source (V)."""
+        transistor, _ = finfet.transistors(self.transistor, self.known.temperature)
+        assert transistor is not None  # noqa: S101 - it has fins
+        return -transistor.currents(self.known.high, gate, source, 0.0).source
+
+    @property
+    def name(self) -> str:
+        """Of its sub-circuit."""
+        return finfet.name_of("read", replace(self, bias=self.known))
+
+    def lines(self, name: str, first: str, second: str) -> list[str]:
+        """See :class:`Access`; from the source ``first`` to the gate ``second``."""
+        return [f"X{name} {first} {second} vdd {self.name}"]
+
+    def part(self, dialect: str) -> Part | None:
+        """See :class:`Access`: a model card, or for ngspice, which has no level 72, a table."""
+        name, begin = self.name, f".subckt {self.name} a b vdd"
+        head = "* A transistor from vdd to a, its gate at b."
+        if dialect == "hspice":
+            card = finfet.cards(self.transistor)[0]
+            lines = finfet.transistor_lines(card, self.fins, ("vdd", "b", "a", "0"))
+            return Part(name, "\n".join([head, begin, *lines, f".ends {name}", ""]), ports=PORTS)
+        if dialect == "ngspice":
+            nodes = _nodes(self.known, finfet.COARSE)
+            values = _on_grid(replace(self, bias=self.known), nodes)
+            table, file, words = finfet.table_lines(f"{name}_out", "b a %id(vdd a)", nodes, values)
+            text = "\n".join([head, begin, *table, f".ends {name}", ""])
+            return Part(name, text, {file: words}, ports=PORTS)
+        return None
+
+
+PORTS = ("a", "b", "vdd")
+
+
+def _nodes(bias: Bias, step: float) -> Tensor:
+    low, high = bias.low - finfet.MARGIN, bias.high + finfet.MARGIN
+    return finfet.axis(low, high, step)
+
+
+@lasting()
+def _on_grid(access: ReadTransistor, nodes: Tensor) -> Tensor:
+    """(P, P) A: of gates and sources."""
+    return access.passed(*torch.meshgrid(nodes, nodes, indexing="ij"))
+
+
+@lru_cache(maxsize=16)  # a pure function of its arguments that takes some seconds
+@lasting()
+def _table(access: ReadTransistor) -> SplineTable:
+    nodes = _nodes(access.known, 1.6 * finfet.STEP)  # twice as many points as of two equal ends
+    return SplineTable.fit(nodes, nodes, _on_grid(access, nodes)[..., None])
+
+
+@dataclass(frozen=True)
+class Gated(Cell):
+    """A memory device between a transistor that the input line switches and the I± line.
+
+    Attributes:
+        memory: From the transistor on.
+        access: From vdd to it.
+    """
+
+    memory: Cell
+    access: ReadTransistor
+
+    absolute: ClassVar[bool] = True
+    gated: ClassVar[bool] = True
+
+    @property
+    def series(self) -> Series:
+        """Both, between vdd and the I± line."""
+        return Series(self.memory, self.access)
+
+    @property
+    def bend(self) -> float:
+        """See :class:`Cell`."""
+        return self.series.bend
+
+    def exact(self) -> Gated:
+        """See :class:`Cell`."""
+        return replace(self, memory=self.memory.exact(), access=self.access.exact())
+
+    def inside(self, across: Tensor, end: Tensor | None = None) -> Tensor:
+        """See :class:`Cell`."""
+        assert end is not None  # noqa: S101 - absolute
+        return self.access.inside(end, end + across)
+
+    def currents(
+        self, conductance: Tensor, across: Tensor, end: Tensor | None = None
+    ) -> CellCurrents:
+        """See :class:`Cell`."""
+        assert end is not None  # noqa: S101 - absolute
+        found = self.series.currents(conductance, self.access.known.high - end, across + end)
+        nothing = torch.zeros_like(found.current)
+        return CellCurrents(nothing, nothing, found.slope, found.current)
+
+    def lines(self, name: str, first: str, second: str, resistance: str) -> list[str]:
+        """See :class:`Cell`."""
+        inner = f"{name}m"
+        return [
+            *self.access.lines(f"{name}a", inner, first),
+            *self.memory.lines(name, inner, second, resistance),
+        ]
+
+    def part(self, dialect: str) -> Part | None:
+        """See :class:`Cell`."""
+        return self.access.part(dialect)
