@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imac_torch.cells.base import Cell
-from imac_torch.cells.series import Access, Ohmic, Series
+from imac_torch.cells.series import Access, Ohmic
 from imac_torch.config import Config, Memristor
 from imac_torch.config.kinds import ACCESS_KINDS, CELL_KINDS
 from imac_torch.config.named import build_named, register_named
@@ -30,19 +30,11 @@ def build_cell(device: Memristor, config: Config | None = None) -> Cell | None:
     if access is None:
         return memory
     access = access.of_circuit(circuit)
-    if access.gated or (memory is not None and memory.gated):
-        return _three_terminal(memory, access)
-    return Series(Ohmic() if memory is None else memory, access)
-
-
-def _three_terminal(memory: Cell | None, access: Access) -> Cell:
-    from imac_torch.cells.gated import Gated, ReadTransistor
-
-    if not isinstance(access, ReadTransistor) or (memory is not None and memory.gated):
+    if memory is not None and memory.gated:
         raise ConfigError(
             f"{memory}: the input line holds its gate, there is no place for {access} as well"
         )
-    return Gated(Ohmic() if memory is None else memory, access)
+    return access.behind(Ohmic() if memory is None else memory)
 
 
 def series_resistance(device: Memristor) -> float:

@@ -215,6 +215,10 @@ class ReadTransistor(Access):
             )
         return CellCurrents(value[..., 0], -found.by_second[..., 0])
 
+    def behind(self, memory: Cell) -> Gated:
+        """See :class:`Access`."""
+        return Gated(memory, self)
+
     def passed(self, gate: Tensor, source: Tensor) -> Tensor:
         """Current out of the source (A) at voltages of gate and source (V)."""
         transistor, _ = finfet.transistors(self.transistor, self.known.temperature)

@@ -57,6 +57,10 @@ class Access(ABC):
         """Where it is known: V of the I± line and of the inner node; None: everywhere."""
         return None
 
+    def behind(self, memory: Cell) -> Cell:
+        """The cell of both."""
+        return Series(memory, self)
+
     def ohms(self) -> float | None:
         """Ω, of a resistor; None: the current is no straight line."""
         return None
