@@ -89,6 +89,7 @@ def random_layers(
     output_resistance: float = 1e-3,
     read_out: str = "differential",
     open_loop_gain: float | None = None,
+    open_loop_resistance: float | None = None,
     swing: tuple[float, float] | None = None,
     offset_spread: float = 0.0,
     ideal: str = "",
@@ -114,6 +115,7 @@ def random_layers(
                 combine=combine,
                 output_resistance=output_resistance,
                 open_loop_gain=open_loop_gain,
+                open_loop_resistance=open_loop_resistance,
                 swing=swing,
             ),
             mapping=WeightMapping(slices=slices[0], slice_base=slices[1]),
@@ -189,6 +191,22 @@ def core_currents(spec: NeuronSpec, gate: np.ndarray, output: np.ndarray):
 
 
 def amplifier(read_out):
+    """:func:`linear_amplifier`, its operational amplifiers behind their output resistances."""
+    found = linear_amplifier(read_out)
+    real = read_out.imperfections
+    if real is None or real.resistance is None:
+        return found
+    inner, resistors, controlled, _, copies = found
+    behind = []
+    for k, (name, terms, *offset) in enumerate(controlled):
+        if offset:
+            inner, resistors = (*inner, f"u{k}"), [*resistors, (f"u{k}", name, real.resistance)]
+            name = f"u{k}"
+        behind.append((name, terms, *offset))
+    return inner, resistors, behind, [], copies
+
+
+def linear_amplifier(read_out):
     """A read-out as its parts: inner nodes, resistors, controlled voltages, nullors, copies.
 
     A controlled voltage is its node, what it is and, of an operational amplifier, V per V of its
@@ -234,6 +252,7 @@ class DenseSolution:
         power: By kind of source, W: inputs, bias, neurons, level_shift, amplifiers, sums.
         dissipation: In resistors and neuron cores, W.
         residual: Largest violation of Kirchhoff's current law, A.
+        behind: Of the power of amplifiers, what their output resistances take, W.
     """
 
     nodes: dict[str, float]
@@ -241,6 +260,7 @@ class DenseSolution:
     power: dict[str, float]
     dissipation: float
     residual: float
+    behind: float
 
     def layer(self, circuit: Circuit, number: int, name: str) -> np.ndarray:
         """Voltages of a node array."""
@@ -270,6 +290,7 @@ def solve_dense(circuit: Circuit, inputs: np.ndarray, *, limit: int = 400) -> De
         number.append(index)
         pins = index[layer.outputs]
     resistors = []  # (a, b, conductance), arrays
+    behind = []  # which of them are output resistances of operational amplifiers
     sources = []  # (kind, plus, {node: coefficient}, constant): v(plus) = constant + Σ
     limits = {}  # of sources: lowest and highest voltage
     nullors = []  # (first, second, output)
@@ -295,7 +316,9 @@ def solve_dense(circuit: Circuit, inputs: np.ndarray, *, limit: int = 400) -> De
         nodes |= {name: fresh_nodes(len(plus)) for name in inner}
         nodes["0"] = np.zeros(len(plus), dtype=int)
         for a, b, ohms in branches:
-            resistors.append((nodes[a], nodes[b], np.full(len(plus), 1.0 / ohms)))
+            if isinstance(a, str) and a.startswith("u"):
+                behind.append(len(resistors))
+            resistors.append((nodes[a], nodes[b], np.full(len(plus), 1.0 / float(ohms))))
         real = layer.read_outs.read_out.imperfections
         for k, (row, part) in enumerate(layer.read_outs.labels.tolist()):
             for name, terms, *offset in controlled:
@@ -425,7 +448,8 @@ def solve_dense(circuit: Circuit, inputs: np.ndarray, *, limit: int = 400) -> De
         power["amplifiers"] -= state[out] * state[k]
     for a, b, g in copies:
         power["amplifiers"] -= float((state[a] * g * state[b]).sum())
-    dissipation = sum(float((g * (state[a] - state[b]) ** 2).sum()) for a, b, g in resistors)
+    taken = [float((g * (state[a] - state[b]) ** 2).sum()) for a, b, g in resistors]
+    dissipation = sum(taken)
     drawn = 0.0
     for gate, u, spec in neurons:
         out, tunnel, supply, *_ = core_currents(spec, state[gate], state[u])
@@ -442,6 +466,7 @@ def solve_dense(circuit: Circuit, inputs: np.ndarray, *, limit: int = 400) -> De
         power,
         dissipation,
         float(np.abs(residual[:count]).max()),
+        sum(taken[k] for k in behind),
     )
 
 

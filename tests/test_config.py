@@ -150,6 +150,9 @@ CHANGES = {
     "amplifier.gain": Change(7.0, "voltages"),
     "amplifier.input_resistance": Change(2e3, "voltages"),
     "amplifier.open_loop_gain": Change(100.0, "voltages"),
+    "amplifier.open_loop_resistance": Change(
+        500.0, "voltages", {"amplifier.open_loop_gain": 100.0}
+    ),
     "amplifier.offset": Change(5e-3, "voltages"),
     "amplifier.offset_spread": Change(5e-3, "voltages"),
     "amplifier.swing": Change((-0.1, 0.1), "voltages", {"amplifier.gain": 10.0}),
@@ -406,6 +409,9 @@ IDLE = {
     "interconnect.permittivity": Idle(4e-11),
     "interconnect.imac_sim_capacitance": Idle(True),
     "amplifier.open_loop_gain": Idle(1e3, {"amplifier.kind": "sense_resistor"}),
+    "amplifier.open_loop_resistance": Idle(
+        500.0, {"amplifier.kind": "sense_resistor", "amplifier.swing": (-0.1, 0.1)}
+    ),
     "amplifier.output_resistance": Idle(1e3, {"crossbar.columns": 3}, written=True),
     "amplifier.combine": Idle("sum", written=True),
     "neuron.kind": Idle("finfet", only=(6, 2)),

@@ -27,7 +27,7 @@ from imac_torch.dc.native import Native
 from imac_torch.dc.network import chain_layers, solve_dc
 from imac_torch.dc.newton import NewtonOptions
 from imac_torch.devices import DeviceModel, LogNormal
-from imac_torch.elimination import saturation
+from imac_torch.elimination import resistive, saturation
 from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
@@ -109,9 +109,19 @@ def test_transients_equal_ngspice(ngspice, kind):
     assert found.passed
 
 
-@pytest.mark.parametrize(("kind", "pole"), [("differential", None), ("sense_resistor", 5e9)])
+SUPPLIED = {"quiescent_current": 2e-6}
+BEHIND = {"open_loop_gain": 300.0, "open_loop_resistance": 500.0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "pole", "more"),
+    [
+        ("differential", None, {}),
+        ("differential", 5e9, BEHIND | SUPPLIED),
+    ],
+)
 @pytest.mark.filterwarnings("ignore::imac_torch.errors.ImacWarning")
-def test_transients_of_imperfect_amplifiers_equal_ngspice(ngspice, kind, pole, generator):
+def test_transients_of_imperfect_amplifiers_equal_ngspice(ngspice, kind, pole, more, generator):
     """From rail to rail; the second layer's amplifiers load the first one's neurons."""
     config = LOGISTIC.replace(
         device=imac.Memristor(rlow=5e3, rhigh=15e3),
@@ -119,8 +129,9 @@ def test_transients_of_imperfect_amplifiers_equal_ngspice(ngspice, kind, pole, g
         crossbar=imac.Crossbar(rows=2, columns=2),
         amplifier=imac.Amplifier(
             kind=kind, gain=8.0, pole=pole, output_resistance=2e3,
-            swing=(-0.25, 0.3), offset=2e-3, offset_spread=5e-3,
+            swing=(-0.25, 0.3), offset=2e-3, offset_spread=5e-3, **more,
         ),
+        supplies=imac.Supplies(vss=-0.8),
         timing=imac.Timing(period=3e-10, transition=5e-11),
     )  # fmt: skip
     network = imac.convert(mlp(3, 2, 1), config, generator=generator)
@@ -134,6 +145,8 @@ def test_transients_of_imperfect_amplifiers_equal_ngspice(ngspice, kind, pole, g
         simulator=NgSpice(str(ngspice), timeout=60.0),
     )  # fmt: skip
     assert found.passed, found
+    energies = found.spice.energy.amplifier_supply
+    assert bool((energies > 0.0).all()) == ("quiescent_current" in more)
 
 
 # Amplifiers that are not ideal: each imperfection alone, and all together
@@ -142,8 +155,20 @@ IMPERFECT = {
     "offset": {"offset_spread": 5e-3},
     "swing": {"swing": (-0.03, 0.04)},
     "all": {"offset_spread": 5e-3, "swing": (-0.03, 0.04), "finite": True},
-}
-imperfect = pytest.mark.parametrize("what", IMPERFECT)
+    "behind": {"open_loop_resistance": 200.0, "finite": True},
+    "all behind": {
+        "offset_spread": 5e-3, "swing": (-0.03, 0.04), "finite": True,
+        "open_loop_resistance": 200.0,
+    },
+}  # fmt: skip
+def has(kind, what):
+    """An output resistance in the loop needs a loop."""
+    return kind != "sense_resistor" or "behind" not in what
+
+
+imperfect = pytest.mark.parametrize(
+    ("kind", "what"), [(kind, what) for kind in KINDS for what in IMPERFECT if has(kind, what)]
+)
 COUPLED = {"columns": 2, "rows": 3, "output_resistance": 30.0, "low": 5e3, "high": 15e3}
 """Devices of 5 to 15 kΩ: rows meet in wires, and layers load what drives them."""
 
@@ -159,12 +184,20 @@ def saturated(layers, solution):
     """How many amplifiers are at a rail."""
     count = 0
     for prepared, layer in zip(Native().prepare(layers).layers, solution.layers):
-        beyond = prepared.limited(layer.inputs[None]).beyond
-        count += 0 if beyond is None else int((beyond != 0).sum())
+        count += prepared.saturated(layer.inputs)
     return count
 
 
-@every
+def test_amplifiers_that_meet_are_also_solved_at_once(monkeypatch):
+    """As where turns do not end: wires that couple amplifiers strongly."""
+    layers = real_layers("differential", [4, 3, 2], "all behind")
+    wanted = solve(layers, signs(3, 4))
+    monkeypatch.setattr(resistive, "TURNS", 1)
+    found = solve(layers, signs(3, 4))
+    assert found.converged.all()
+    torch.testing.assert_close(found.outputs, wanted.outputs, rtol=0.0, atol=1e-10)
+
+
 @imperfect
 @pytest.mark.parametrize("combine", ["average", "sum"])
 def test_imperfect_amplifiers_equal_a_dense_solution(kind, what, combine):
@@ -186,11 +219,14 @@ def test_imperfect_amplifiers_equal_a_dense_solution(kind, what, combine):
                 np.testing.assert_allclose(found, expected, rtol=0.0, atol=1e-10)
         for part in ("inputs", "bias", "amplifiers"):
             found = float(getattr(solution.power, part)[image])
-            assert found == pytest.approx(dense.power[part], rel=1e-7, abs=1e-14), part
+            wanted = dense.power[part] - (dense.behind if part == "amplifiers" else 0.0)
+            assert found == pytest.approx(wanted, rel=1e-7, abs=1e-14), part
 
 
-@every
-@imperfect
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [(kind, what) for kind in KINDS for what in IMPERFECT if has(kind, what) and what != "behind"],
+)
 def test_imperfect_amplifiers_equal_ngspice(ngspice, tmp_path, kind, what):
     layers = real_layers(kind, [4, 3, 2], what)
     inputs = signs(3, 4)
@@ -226,12 +262,14 @@ def parameters(read_out):
     return [name for name, value in vars(read_out).items() if isinstance(value, torch.Tensor)]
 
 
-@every
-@pytest.mark.parametrize("what", [None, "all"])
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [(kind, what) for kind in KINDS for what in ("", "all", "all behind") if has(kind, what)],
+)
 def test_gradients(kind, what):
     """Of outputs and powers, in inputs and everything that the read-out is made of."""
     case = {"finite": True, "columns": 2, "output_resistance": 30.0}
-    make = layers_of(kind, [2, 2], behavioural(), **case) if what is None else None
+    make = None if what else layers_of(kind, [2, 2], behavioural(), **case)
     layers = real_layers(kind, [2, 2], what) if make is None else make
     (spec, neuron), read_out = layers[0], layers[0][0].read_out
     names = parameters(read_out)
@@ -239,6 +277,9 @@ def test_gradients(kind, what):
 
     def function(inputs, factors):
         changed = {name: getattr(read_out, name) * factors[k] for k, name in enumerate(names)}
+        real = read_out.imperfections
+        if real is not None and real.resistance is not None:
+            changed["imperfections"] = replace(real, resistance=real.resistance * factors[-1])
         other = replace(spec, read_out=replace(read_out, **changed))
         circuit = NeuronCircuit.of(neuron, core, read_out.combination.series_resistance)
         prepared = chain_layers(
@@ -248,7 +289,7 @@ def test_gradients(kind, what):
         # Powers in units of about 10 µW.
         return solution.outputs, 1e5 * solution.power.inputs, 1e5 * solution.power.amplifiers
 
-    arguments = 0.7 * signs(2, 2), torch.ones(len(names), dtype=torch.float64)
+    arguments = 0.7 * signs(2, 2), torch.ones(len(names) + 1, dtype=torch.float64)
     assert gradcheck(
         function, [item.requires_grad_() for item in arguments], eps=1e-5, atol=1e-6, rtol=1e-5
     )
@@ -398,14 +439,9 @@ def test_what_does_not_know_imperfect_amplifiers_refuses_them(generator):
     )  # fmt: skip
     with pytest.raises(imac.errors.SolverError, match="a transient with capacitances of wires"):
         charged.transient(x)
-    supplied = imac.convert(
-        mlp(5, 2), OFFSET.replace(
-            amplifier=OFFSET.amplifier.replace(quiescent_current=1e-6),
-            supplies=imac.Supplies(vss=-0.8),
-        ), generator=generator,
-    )  # fmt: skip
-    with pytest.raises(imac.errors.SolverError, match=r"leave amplifier\.quiescent_current"):
-        supplied.transient(x)
+    behind = OFFSET.replace(amplifier=imac.Amplifier(gain=20.0, **BEHIND))
+    with pytest.raises(imac.errors.SolverError, match=r"set amplifier\.pole"):
+        imac.convert(mlp(5, 2), behind).transient(x)
     bent = OFFSET.replace(device=imac.Memristor(bend=0.5))
     with pytest.raises(imac.errors.SolverError, match="the solution of curved cells is for"):
         imac.convert(mlp(5, 2), bent, generator=generator)(x)

@@ -80,6 +80,13 @@ class Amplifier(Section):
         gt=1,
         description="V/V. Of the operational amplifiers; None: ideal.",
     )
+    open_loop_resistance: Annotated[float | None, Quantity("Ω", (0.1, 1e7), 1e12)] = Field(
+        None,
+        gt=0,
+        description="Ω. Output resistance of the operational amplifiers themselves, inside the "
+        "loop, which makes 1 + A·β times less of it as long as they are within their swing; the "
+        "swing is that of an output without load. None: none.",
+    )
     offset: Annotated[float, OFFSET] = Field(
         0.0, description="V. At the inputs of every operational amplifier, the mean of all."
     )
@@ -104,7 +111,8 @@ class Amplifier(Section):
     table: str | None = Field(
         None,
         description="File with a characterised operational amplifier, safetensors: what it puts "
-        "out and takes from its supplies, in place of open_loop_gain, swing and quiescent_current "
+        "out and takes from its supplies, in place of open_loop_gain, open_loop_resistance, swing "
+        "and quiescent_current "
         "(kinds differential, transimpedance, current_mirror).",
     )
     subcircuit: str | None = Field(
@@ -145,8 +153,9 @@ class Amplifier(Section):
 
     @property
     def linear(self) -> bool:
-        """Whether outputs are proportional to what amplifiers see: no offset, no swing."""
+        """Whether outputs are proportional to the ends of lines: no offset, no swing, no load."""
         bent = self.swing is not None or self.table is not None
+        bent = bent or self.open_loop_resistance is not None
         return self.offset == 0.0 and self.offset_spread == 0.0 and not bent
 
     def described(self) -> str:
@@ -155,6 +164,10 @@ class Amplifier(Section):
         said = (
             (self.table is not None, f"table {self.table}"),
             (self.open_loop_gain is not None, f"gain {self.open_loop_gain or 0:.4g}"),
+            (
+                self.open_loop_resistance is not None,
+                f"{quantity(self.open_loop_resistance or 0.0, 'Ω')} in the loop",
+            ),
             (self.offset != 0.0, f"offset {quantity(self.offset, 'V')}"),
             (self.offset_spread > 0.0, f"offsets of {quantity(self.offset_spread, 'V')} rms"),
             (self.swing is not None, f"{low:g} to {high:g} V"),
@@ -174,12 +187,18 @@ class Amplifier(Section):
         if any(gain is not None and gain <= 0 for gain in gains):
             raise ValueError(f"gain = {self.gain}: every gain must be positive")
         if self.table is not None:
-            for name in ("open_loop_gain", "swing", "quiescent_current"):
+            for name in ("open_loop_gain", "open_loop_resistance", "swing", "quiescent_current"):
                 if getattr(self, name) is not None:
                     raise ValueError(
                         f"{name} = {getattr(self, name)}: the amplifier of table = {self.table!r} "
                         "has its own; leave it out"
                     )
+        alone = self.open_loop_gain is None and self.swing is None
+        if self.open_loop_resistance is not None and alone:
+            raise ValueError(
+                f"open_loop_resistance = {self.open_loop_resistance} Ω: an infinite gain within "
+                "the loop makes nothing of it; set open_loop_gain, or a swing"
+            )
         if self.subcircuit is not None and self.table is None:
             raise ValueError(
                 f"subcircuit = {self.subcircuit!r} without a table: the native engine would solve "

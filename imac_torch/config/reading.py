@@ -181,6 +181,7 @@ CONDITIONS: Final[Mapping[str, Condition]] = {
         lambda place: place.config.interconnect.resistance, "interconnect.resistance = true"
     ),
     "amplifier.open_loop_gain": _amplifier("open_loop_gain"),
+    "amplifier.open_loop_resistance": _amplifier("open_loop_resistance"),
     "amplifier.output_resistance": Condition(
         lambda place: place.config.amplifier.combine == "average"
         and (place.draws or (place.counted and place.parts > 1)),

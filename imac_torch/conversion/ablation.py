@@ -434,7 +434,10 @@ def _full_scale_ratio(layer: IMACLinear) -> float:
 
 def _ideal_amplifiers(network: IMACNetwork) -> IMACNetwork:
     """The network with amplifiers without offsets, swing and with unlimited gain; itself if so."""
-    ideal = {"offset": 0.0, "offset_spread": 0.0, "swing": None, "open_loop_gain": None}
+    ideal = {
+        "offset": 0.0, "offset_spread": 0.0, "swing": None, "open_loop_gain": None,
+        "open_loop_resistance": None,
+    }  # fmt: skip
 
     def changed(config: Config) -> Config:
         return config.replace(amplifier=config.amplifier.replace(**ideal))

@@ -132,7 +132,8 @@ def _of_real(
     if feedback.notices:
         raise SolverError(
             "a map of voltages inside arrays does not know what neurons draw from amplifiers that "
-            "are given as tables (amplifier.table) and drive them; network.solve has their outputs"
+            "notice it (amplifier.table, open_loop_resistance) and drive them; network.solve has "
+            "their outputs"
         )
     sampled = network.with_sample()
     assert sampled.feedback is not None  # noqa: S101 - of the same network

@@ -176,8 +176,8 @@ class PortLayer(PreparedLayer):
         feedback = self.network.feedback
         if feedback is None or not feedback.saturates:
             return 0
-        beyond = self.limited(inputs[None]).beyond
-        return 0 if beyond is None else int((beyond != 0.0).sum())
+        held = self.limited(inputs[None]).at_rails
+        return 0 if held is None else int(held.sum())
 
     def line_currents(self, voltages: Tensor) -> Tensor:
         """(S, [G,] B, C) A into the lines, the bias last, for (S, B, N) V that drive them."""
@@ -219,7 +219,8 @@ class PortLayer(PreparedLayer):
             voltages = solved.outputs
         good = found.converged.all(-1).all(-2)
         good = good if network.groups == 1 else good.all(1)
-        bad = Status.MAX_ITERATIONS if feedback.tabled is None else Status.OUTSIDE
+        tabled = network.read_out.table is not None
+        bad = Status.OUTSIDE if tabled else Status.MAX_ITERATIONS
         status = torch.where(good, int(Status.CONVERGED), int(bad))
         if solved is None:
             none = torch.zeros_like(status)

@@ -33,8 +33,10 @@ from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.elimination.blocks import BlockLayout, BlockPorts, Termination
 from imac_torch.elimination.interior import CellValues, Interior, PortResponse
 from imac_torch.elimination.linalg import solve
+from imac_torch.elimination.loaded import LoadedAmplifiers
+from imac_torch.elimination.resistive import ResistiveAmplifiers
 from imac_torch.elimination.saturation import Saturated, limit, times
-from imac_torch.elimination.tabled import TabledAmplifiers, solve_tabled
+from imac_torch.elimination.tabled import TabledAmplifiers
 from imac_torch.numeric.budget import CHUNK_BYTES, map_bytes, require_memory
 from imac_torch.periphery.readout import ReadOut
 
@@ -58,8 +60,8 @@ class Feedback:
         currents: (..., H, V, K) A, what they draw from the input lines.
         ends_beyond: (..., H, V, 2, R, N), change of the ends per V of w.
         currents_beyond: (..., H, V, K, N) A, change of input currents per V of w.
-        open_ends: (..., H, V, 2, R, K), ends per input voltage, of amplifiers given as tables.
-        tabled: What is around those; None: they have a swing.
+        open_ends: (..., H, V, 2, R, K), ends per input voltage.
+        loaded: What is around amplifiers that notice what they deliver; None: none does.
     """
 
     layout: BlockLayout
@@ -73,8 +75,8 @@ class Feedback:
     currents: Tensor
     ends_beyond: Tensor
     currents_beyond: Tensor
-    open_ends: Tensor | None = None
-    tabled: TabledAmplifiers | None = None
+    open_ends: Tensor
+    loaded: LoadedAmplifiers | None = None
 
     @classmethod
     def of(cls, spec: CrossbarSpec, layout: BlockLayout, ports: BlockPorts) -> Feedback:
@@ -138,7 +140,7 @@ class Feedback:
             (seen.currents @ outputs[..., None]).squeeze(-1),
             -ends @ beyond, -seen.currents @ relative,
             torch.stack([ports.positive_end, ports.negative_end], dim=-3),
-            TabledAmplifiers.of(read_out, layout, spec.groups, real.offsets),
+            _loaded(spec, layout),
         )  # fmt: skip
 
     def with_sample(self) -> Feedback:
@@ -163,7 +165,7 @@ class Feedback:
     @property
     def saturates(self) -> bool:
         """Whether outputs are limited, or a table says what they do."""
-        return self.tabled is not None or self.high - self.low < float("inf")
+        return self.loaded is not None or self.high - self.low < float("inf")
 
     @cached_property
     def loads(self) -> bool:
@@ -173,7 +175,7 @@ class Feedback:
     @property
     def notices(self) -> bool:
         """Whether outputs depend on what neurons draw."""
-        return self.tabled is not None and self.tabled.onward
+        return self.loaded is not None and self.loaded.onward
 
     def limited(self, blocks: Tensor, drawn: Tensor | None = None) -> Saturated:
         """The amplifiers for (..., H, B, K) V on the lines of the blocks.
@@ -182,7 +184,7 @@ class Feedback:
             blocks: The lines.
             drawn: (..., B, M·L) A of neurons, for amplifiers that notice it; None: nothing.
         """
-        if self.tabled is not None and self.open_ends is not None:
+        if self.loaded is not None:
             plain = (blocks @ self.open_ends.flatten(-4, -2).mT).unflatten(
                 -1, self.open_ends.shape[-4:-1]
             )  # (..., H, B, V, 2, R)
@@ -190,8 +192,8 @@ class Feedback:
             if drawn is not None:
                 rows = drawn[..., None, None].expand(*drawn.shape, len(blocks[0]), self.count)
                 drawn = self.layout.gather_rows(rows).movedim(-4, -3)[:, :1]
-            return solve_tabled(
-                self.tabled, self.mutual, self.ends_beyond, self._linear(blocks), ends, drawn
+            return self.loaded.solve(
+                self.mutual, self.ends_beyond, self._linear(blocks), ends, drawn
             )
         return limit(self.mutual, self._linear(blocks), self.low, self.high)
 
@@ -201,7 +203,7 @@ class Feedback:
         if beyond is None:
             return linear
         found = linear - times(self.mutual, beyond)
-        return found.clamp(self.low, self.high) if self.tabled is None else found - beyond
+        return found.clamp(self.low, self.high) if self.loaded is None else found - beyond
 
     def _linear(self, blocks: Tensor) -> Tensor:
         linear = (blocks @ self.transfer.flatten(-3, -2).mT).unflatten(-1, self.outputs.shape[-2:])
@@ -250,6 +252,24 @@ class Feedback:
     def moved_currents(self, beyond: Tensor) -> Tensor:
         """(..., H, B, K) A that saturation adds to what lines draw, for (..., H, B, V, N) V."""
         return beyond.flatten(-2) @ self.currents_beyond.movedim(-1, -2).flatten(-3, -2)
+
+
+def _loaded(spec: CrossbarSpec, layout: BlockLayout) -> LoadedAmplifiers | None:
+    """Amplifiers that notice what they deliver; None: they do not."""
+    read_out, real = spec.read_out, spec.read_out.imperfections
+    if real is None or not real.loaded:
+        return None
+    offsets = real.offsets
+    if spec.groups > 1:
+        parts = (spec.groups, -1) if offsets.shape[-3] > 1 else (1, 1)
+        offsets = offsets.unflatten(-3, parts).expand(spec.groups, -1, -1, -1)
+    around = LoadedAmplifiers.around(read_out, layout, spec.groups, offsets)
+    if real.table is not None:
+        return TabledAmplifiers(**around, table=real.table)
+    assert real.resistance is not None  # noqa: S101 - one of both
+    return ResistiveAmplifiers(
+        **around, gain=read_out.loop_gain, resistance=real.resistance, low=real.low, high=real.high
+    )
 
 
 def passive(spec: CrossbarSpec) -> Termination:

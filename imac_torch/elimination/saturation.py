@@ -40,11 +40,20 @@ class Saturated(NamedTuple):
         outputs: V.
         beyond: V, w: how far they would be beyond their rails; None: none is.
         converged: (..., H, B, V) bool.
+        held: bool, which are at a rail where that does not follow from w; None: it does.
     """
 
     outputs: Tensor
     beyond: Tensor | None
     converged: Tensor
+    held: Tensor | None = None
+
+    @property
+    def at_rails(self) -> Tensor | None:
+        """Which are at a rail; None: none is."""
+        if self.held is not None or self.beyond is None:
+            return self.held
+        return self.beyond.detach() != 0.0
 
 
 def limit(mutual: Tensor, linear: Tensor, low: float, high: float) -> Saturated:

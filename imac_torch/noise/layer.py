@@ -94,6 +94,11 @@ class NoisyLayer:
             SolverError: There are some, cells are curved, or the layer is in groups.
         """
         refuse_curved(spec, "noise")
+        if spec.read_out.loaded:
+            raise SolverError(
+                "noise is for amplifiers whose outputs do not notice what they deliver: leave "
+                "amplifier.table and amplifier.open_loop_resistance out"
+            )
         if spec.groups > 1:
             raise SolverError(
                 f"noise is known of layers of one group, this one has {spec.groups}: keep it in "

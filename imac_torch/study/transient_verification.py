@@ -37,8 +37,8 @@ class TransientVerification:
         simulator: Name and version.
         waveform_difference: Largest difference of an output at any time, relative to its swing.
         latency_difference: Largest difference of an output's latency, relative to it.
-        energy_difference: Largest difference of the energy of inputs, bias lines or neurons,
-            relative to the total.
+        energy_difference: Largest difference of the energy of inputs, bias lines, neurons or
+            amplifiers' supplies, relative to the total.
         same_class: Samples that end in the same class.
         native_seconds: Time that the native transient took, s, its preparation included.
         simulator_seconds: Time that the simulator took, s.
@@ -183,7 +183,7 @@ def _relative(ours: Tensor, theirs: Tensor) -> float:
 def _energies(spice: SpiceSolution, results: list[TransientResult]) -> float:
     total = spice.energy.total[:, 0].abs()
     worst = 0.0
-    for part in ("inputs", "bias", "neurons"):
+    for part in ("inputs", "bias", "neurons", "amplifier_supply"):
         ours = torch.cat([getattr(result.energy, part)[0] for result in results]).cpu()
         theirs = getattr(spice.energy, part)[:, 0]
         worst = max(worst, float(((ours - theirs).abs() / total).max()))

@@ -9,7 +9,8 @@ that drive them, as in operating points.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ from imac_torch.elimination.feedback import Feedback
 from imac_torch.elimination.saturation import Saturated
 from imac_torch.transient.dynamics import SeriesModel
 from imac_torch.transient.lines import Ends, LineState, ReducedLines
+
+KEPT: Final = 8
+"""Solutions that are kept: those of the stages and the corrections of a step."""
 
 
 class Seen(NamedTuple):
@@ -35,6 +39,15 @@ class Seen(NamedTuple):
     ends: Ends
 
 
+@dataclass
+class _Known:
+    """Amplifiers for (B, N) V on the lines that drive them, and what is seen then."""
+
+    voltages: Tensor
+    found: Saturated
+    seen: Seen | None = None
+
+
 class RealLines(ReducedLines):
     """Crossbars without charge whose amplifiers are not ideal."""
 
@@ -44,15 +57,30 @@ class RealLines(ReducedLines):
         feedback = layer.network.feedback
         assert feedback is not None  # noqa: S101 - such layers only
         self.feedback: Feedback = feedback
+        self._last: list[_Known] = []
 
     @property
     def name(self) -> str:
         """For reports."""
         return "static, amplifiers with offsets or a swing"
 
+    def _known(self, voltages: Tensor) -> _Known:
+        """What was found for (B, N) V that drive the lines; a step asks for the same many times."""
+        for known in self._last:
+            if torch.equal(known.voltages, voltages):
+                return known
+        self._last = [_Known(voltages, self.layer.limited(voltages[None])), *self._last[: KEPT - 1]]
+        return self._last[0]
+
     def seen(self, voltages: Tensor) -> Seen:
         """For (B, N) V that drive the lines."""
-        network, found = self.layer.network, self.layer.limited(voltages[None])
+        known = self._known(voltages)
+        if known.seen is None:
+            known.seen = self._seen(voltages, known.found)
+        return known.seen
+
+    def _seen(self, voltages: Tensor, found: Saturated) -> Seen:
+        network = self.layer.network
         lines = self.layer.lines(voltages[None])
         currents = network.block_currents(network.blocks(lines), found.beyond)
         (positive, negative), outputs = self.layer.real_outputs(lines, found.beyond)
@@ -69,11 +97,11 @@ class RealLines(ReducedLines):
 
     def combined(self, voltages: Tensor) -> Tensor:
         """(B, M) V for (B, N) V that drive the lines."""
-        return self._combined(self.layer.limited(voltages[None]))
+        return self._combined(self._known(voltages).found)
 
     def drawn(self, voltages: Tensor) -> Tensor:
         """(B, N) A that offsets and amplifiers at rails draw besides, for (B, N) V."""
-        network, found = self.layer.network, self.layer.limited(voltages[None])
+        network, found = self.layer.network, self._known(voltages).found
         drawn = self.feedback.drawn[0].unsqueeze(-2)  # (H, 1, K)
         if found.beyond is not None:
             drawn = drawn + self.feedback.moved_currents(found.beyond)[0]

@@ -50,7 +50,7 @@ def source_powers(
     vdd = float(layers[0].static.vdd)
     bias = point.bias
     nothing = torch.zeros_like(bias)
-    supply, shifts, delivered = nothing, nothing, nothing
+    supply, shifts, delivered, supplied = nothing, nothing, nothing, nothing
     charging, stored = ([nothing, nothing], [nothing, nothing])  # of supply and level shift
     for k, (layer, state) in enumerate(zip(layers, neurons, strict=True)):
         neuron = layer.static.neuron
@@ -65,16 +65,24 @@ def source_powers(
         if k:
             voltages = with_bias(neurons[k - 1].outputs, vdd)
             bias = bias + vdd * layer.lines.bias_current(present(lines[k]), voltages)
+        read_out, drawn = layer.static.ports.read_out, static.drawn + state.gate_rate
+        if not amplifiers and read_out.rails is None:
+            continue
+        ends = line_ends(layers, point, lines, neurons, k)
         if amplifiers:
-            ends = line_ends(layers, point, lines, neurons, k)
-            delivered = delivered + layer.static.ports.read_out.power(
-                ends.positive, ends.negative, state.pole, static.drawn + state.gate_rate,
-                delayed=state.delayed, amplifiers=ends.amplifiers,
+            delivered = delivered + read_out.power(
+                ends.positive, ends.negative, state.pole, drawn, delayed=state.delayed,
+                amplifiers=ends.amplifiers,
             )  # fmt: skip
+        if read_out.rails is not None and ends.amplifiers is not None:
+            output = ends.output(read_out) if state.delayed is None else state.delayed
+            onward = read_out.combination.current(output, state.pole, drawn)
+            taken = read_out.supplied(ends.amplifiers, ends.positive, ends.negative, onward)
+            supplied = supplied + taken.sum((-1, -2))
     if not amplifiers:
         delivered = torch.full_like(bias, torch.nan)
     moving = torch.stack([nothing, nothing, *charging, nothing, nothing])
-    resting = torch.stack([point.inputs, bias, supply, shifts, delivered, nothing])
+    resting = torch.stack([point.inputs, bias, supply, shifts, delivered, supplied])
     kept = torch.stack([nothing, nothing, *stored, nothing, nothing])
     return Powers(resting + moving, moving, kept)
 

@@ -103,11 +103,19 @@ def prepare_transient(
                 "transients take conductances (M, C), of one sample and in one group, got "
                 f"{tuple(crossbar.conductances.positive.shape)}"
             )
-        if crossbar.read_out.rails is not None:
+        feedback = static.ports.feedback
+        if crossbar.read_out.table is not None:
             raise SolverError(
-                "transients do not count yet what amplifiers take from their supplies: leave "
-                "amplifier.quiescent_current and amplifier.table out, network.solve and evaluate "
-                "have the settled power"
+                "transients do not know amplifiers given as tables (amplifier.table), of which "
+                "currents at rest were measured and no charges: describe them by open_loop_gain, "
+                "swing, quiescent_current and a pole, or use what knows them: network.solve, "
+                "evaluate, netlists"
+            )
+        if feedback is not None and feedback.notices:
+            raise SolverError(
+                "in transients amplifiers with a resistance in their loop do not drive neurons "
+                "themselves: set amplifier.pole, whose buffer drives them, or combine = 'sum', or "
+                "leave amplifier.open_loop_resistance out"
             )
         capacitances = LineCapacitances.of(interconnect, crossbar)
         if capacitances is None and not crossbar.read_out.ideal:

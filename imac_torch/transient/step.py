@@ -137,7 +137,8 @@ class Stepper:
         self.inside = torch.ones(batch, dtype=torch.bool, device=solution.outputs.device)
         self.drive.begin(0)
         for k, layer in enumerate(self.layers):
-            if layer.pole is not None and options.amplifiers:
+            counted = options.amplifiers or layer.static.ports.read_out.rails is not None
+            if layer.pole is not None and counted:
                 ends = line_ends(self.layers, self.drive.at_start(), self.lines, self.neurons, k)
                 ideal = ends.output(layer.static.ports.read_out)
                 self.neurons[k] = self.neurons[k]._replace(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -21,29 +21,12 @@ from imac_torch.errors import ConfigError, DataError
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.measured import same_conditions, write_table
 from imac_torch.periphery.neuron.spline import SplineTable, coefficients_of_values, cubic_weights
+from imac_torch.periphery.readout.opamp import AmplifierValues
 
-__all__ = ["AmplifierTable", "AmplifierValues", "InterpolationError"]
+__all__ = ["AmplifierTable", "InterpolationError"]
 
 FORMAT: Final = 1
 _KIND: Final = "imac_torch amplifier table"
-
-
-class AmplifierValues(NamedTuple):
-    """Currents of amplifiers and derivatives of the first, of one shape.
-
-    Attributes:
-        output: A out of the output.
-        supply: A from vdd; what does not leave the output goes to vss.
-        by_plus: S.
-        by_minus: S.
-        by_output: S.
-    """
-
-    output: Tensor
-    supply: Tensor
-    by_plus: Tensor
-    by_minus: Tensor
-    by_output: Tensor
 
 
 @dataclass(frozen=True)

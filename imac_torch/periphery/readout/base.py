@@ -26,6 +26,8 @@ from imac_torch.periphery.readout.opamp import (
 
 NO_RAIL: Final = 1e12
 """V in netlists, what nothing reaches."""
+IDEAL: Final = 1e9
+"""V/V, what stands for an infinite open-loop gain."""
 LOW_PASS: Final = 1e3
 """Ω, Rpole of ``spice/amplifier_pole.sp``: what the pole's capacitor is charged through."""
 
@@ -257,6 +259,17 @@ class ReadOut(ABC):
         return None if self.imperfections is None else self.imperfections.table
 
     @property
+    def loaded(self) -> bool:
+        """Whether what its amplifiers put out depends on what they deliver."""
+        return self.imperfections is not None and self.imperfections.loaded
+
+    @property
+    def loop_gain(self) -> Tensor:
+        """A of its amplifiers, 0-dimensional; :data:`IDEAL` where they are ideal."""
+        found = getattr(self, "open_loop_gain", None)
+        return torch.full_like(self.positive_load, IDEAL) if found is None else found
+
+    @property
     def drives(self) -> bool:
         """Whether its only amplifier's output is the read-out's: it delivers what goes on, too.
 
@@ -333,6 +346,8 @@ class ReadOut(ABC):
         real, pole = "" if self.ideal else "_real", "" if self.pole is None else "_pole"
         if self.table is not None:
             return f"{stem}_of_{self.table.subcircuit}{pole}"
+        if self.loaded:
+            real = "_loaded"
         return f"{stem}{real}{'' if self.rails is None else '_supplied'}{pole}"
 
     @property
@@ -349,8 +364,8 @@ class ReadOut(ABC):
 
     def declared_real(self) -> str:
         """The text of the sub-circuit with offsets and swing, in any dialect."""
-        if self.table is not None:
-            return self._declared_table(self.table)
+        if self.loaded:
+            return self._declared_loaded()
         body, terms = list(self.wiring()), []
         for k, _ in enumerate(self.amplifiers, start=1):
             value = f"a{k}*v(plus)+b{k}*v(minus)+n{k}*vos{k}"
@@ -363,15 +378,25 @@ class ReadOut(ABC):
         body.append(f"Ejoin ideal 0 vol='{'+'.join(terms)}'")
         return self.declared(*body)
 
-    def _declared_table(self, table: Measured) -> str:
-        """The text around operational amplifiers that are sub-circuits of their own."""
+    def _declared_loaded(self) -> str:
+        """The text around operational amplifiers whose outputs notice what they deliver."""
         body, terms = list(self.wiring()), []
         for k, (place, item) in enumerate(zip(self.terminals, self.amplifiers, strict=True), 1):
             plus, minus, output = place.nodes
-            body += [
-                f"Voffset{k} in{k} {plus} 'vos{k}'",
-                f"Xamplifier{k} in{k} {minus} {output} vdd vss {table.subcircuit}",
-            ]
+            if self.table is not None:
+                body += [
+                    f"Voffset{k} in{k} {plus} 'vos{k}'",
+                    f"Xamplifier{k} in{k} {minus} {output} vdd vss {self.table.subcircuit}",
+                ]
+            else:
+                onward = "i(Vout)" if self.drives else "0"
+                value = f"a{k}*v(plus)+b{k}*v(minus)+n{k}*vos{k}-rl*{onward}"
+                moved = f"ra{k}*v(plus)+rb{k}*v(minus)-rr*{onward}"
+                body += [
+                    f"Vamplifier{k} inner{k} {output} 0",
+                    f"Eamplifier{k} inner{k} 0 "
+                    f"vol='min(max({value},low+{moved}),high+{moved})'",
+                ]
             terms.append(f"{float(item.share):+g}*v({output})")
         if self.drives:
             body.append(f"Vout {self.terminals[0].nodes[2]} out 0")
@@ -387,15 +412,45 @@ class ReadOut(ABC):
         if self.imperfections is None or self.table is not None:
             return {}
         values: dict[str, float] = {}
-        for k, item in enumerate(self.amplifiers, start=1):
-            of = item.by_positive, item.by_negative, item.by_offset, item.share
-            values |= {f"{name}{k}": float(value) for name, value in zip("abns", of, strict=True)}
+        shrink = 1.0
+        if self.imperfections.resistance is None:
+            for k, item in enumerate(self.amplifiers, start=1):
+                of = item.by_positive, item.by_negative, item.by_offset, item.share
+                named = zip("abns", of, strict=True)
+                values |= {f"{name}{k}": float(value) for name, value in named}
+        else:
+            found, shrink = self._behind_resistance(self.imperfections.resistance)
+            values |= found
         rails = ((self.imperfections.low, -1.0), (self.imperfections.high, 1.0))
         low, high = (
-            value if abs(value) < float("inf") else sign * NO_RAIL for value, sign in rails
+            shrink * value if abs(value) < float("inf") else sign * NO_RAIL
+            for value, sign in rails
         )
         supply = {} if self.rails is None else {"iq": self.rails.quiescent}
         return values | {"low": low, "high": high} | supply
+
+    def _behind_resistance(self, resistance: Tensor) -> tuple[dict[str, float], float]:
+        """Outputs of amplifiers with a resistance, solved for: parameters, and what rails lose.
+
+        With d = s·e - β·o the voltage between the inputs for ends e, f the conductances from the
+        output to them, and i what goes onward, o = A·d - R_o·(f·(o - e) + i) gives
+        o = ((A·s + R_o·f)·e + A·v_os - R_o·i)/(1 + A·β + R_o·Σf), and a rail in place of A·d the
+        same without A.
+        """
+        values: dict[str, float] = {}
+        gain, ohms = float(self.loop_gain), float(resistance)
+        for k, (place, item) in enumerate(zip(self.terminals, self.amplifiers, strict=True), 1):
+            seen = [float(x) - float(y) for x, y in zip(place.plus, place.minus, strict=True)]
+            back = [ohms * float(item.to_positive), ohms * float(item.to_negative)]
+            shrink = 1.0 / (1.0 + sum(back))
+            closed = 1.0 / (1.0 - gain * seen[2] + sum(back))
+            values |= {
+                f"a{k}": (gain * seen[0] + back[0]) * closed,
+                f"b{k}": (gain * seen[1] + back[1]) * closed,
+                f"n{k}": gain * closed, "rl": ohms * closed,
+                f"ra{k}": back[0] * shrink, f"rb{k}": back[1] * shrink, "rr": ohms * shrink,
+            }  # fmt: skip
+        return values, shrink
 
     def offset_parameters(self, row: int, part: int) -> dict[str, float]:
         """Offsets (V) of the amplifiers of one row and partition, from 0, as parameters."""
@@ -409,16 +464,18 @@ class ReadOut(ABC):
     def _supplies(self) -> list[str]:
         """Lines that draw from vdd and vss what :meth:`supplied` says."""
         currents = [f"i(Vamplifier{k})" for k, _ in enumerate(self.amplifiers, start=1)]
-        currents[-1:] = [f"{currents[-1]}+i(Vout)"] if self.drives else [currents[-1], "i(Vout)"]
         idle = f"{len(self.amplifiers)}*iq"
         if self.table is not None:  # these have their own
-            currents, idle = ["i(Vout)"], "0"
+            currents, idle = [], "0"
+        if not self.drives:
+            currents.append("i(Vout)")
+        elif not self.loaded:
+            currents[-1] += "+i(Vout)"
         from_high, to_low = (
             "+".join([idle, *(f"max({sign}({item}),0)" for item in currents)])
             for sign in ("", "-")
         )
         return [
-            "Vout buffered out 0",
             f"Ghigh vdd 0 cur='{from_high}'",
             f"Glow 0 vss cur='{to_low}'",
         ]
@@ -437,12 +494,12 @@ class ReadOut(ABC):
             f"Rpole ideal slow {LOW_PASS:g}",
             f"Cpole slow 0 '1/(6.283185307179586*{LOW_PASS:g}*pole)'",
         ]
-        if self.table is not None and self.drives:
-            behind = []
-        else:
+        if not (self.loaded and self.drives):
             behind.append(f"Ebuffer {'buffered' if rails else 'out'} 0 {last} 0 1")
             if rails:
-                behind += self._supplies()
+                behind.append("Vout buffered out 0")
+        if rails and not (self.table is not None and self.drives):
+            behind += self._supplies()
         head = f".subckt {self.subcircuit} plus minus out {'vdd vss ' if rails else ''}{values}"
         return "\n".join([head, *body, *behind, f".ends {self.subcircuit}"]) + "\n"
 

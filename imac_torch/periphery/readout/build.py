@@ -107,7 +107,11 @@ def _imperfections(
     config: Config, offsets: Tensor | None, device: torch.device | None
 ) -> Imperfections | None:
     amplifier = config.amplifier
-    if amplifier.offset == 0.0 and offsets is None and amplifier.swing is None:
+    resistance = None
+    if "open_loop_resistance" in READ_OUT_KINDS.get(amplifier.kind).reads:
+        resistance = amplifier.open_loop_resistance
+    ideal = amplifier.swing is None and resistance is None
+    if amplifier.offset == 0.0 and offsets is None and ideal:
         return None
     same = torch.full((1, 1, 1), amplifier.offset, dtype=torch.float64, device=device)
     low, high = amplifier.swing or (-float("inf"), float("inf"))
@@ -115,8 +119,9 @@ def _imperfections(
     if amplifier.quiescent_current is not None:
         rails = Rails(config.supplies.vss, config.supplies.vdd, amplifier.quiescent_current)
     return Imperfections(
-        same if offsets is None else same + offsets.to(device), low, high, rails
-    )
+        same if offsets is None else same + offsets.to(device), low, high, rails,
+        resistance=None if resistance is None else torch.full_like(same[0, 0, 0], resistance),
+    )  # fmt: skip
 
 
 @torch.no_grad()

@@ -47,7 +47,7 @@ class Differential(ReadOut):
     open_loop_gain: Tensor | None = None
 
     kind = "differential"
-    reads = frozenset({"open_loop_gain"})
+    reads = frozenset({"open_loop_gain", "open_loop_resistance"})
 
     def __post_init__(self) -> None:
         """Check the values.

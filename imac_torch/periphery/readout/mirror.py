@@ -20,6 +20,7 @@ from torch import Tensor
 
 from imac_torch.config import Config
 from imac_torch.periphery.readout.base import (
+    IDEAL,
     AmplifierNoise,
     NoiseSource,
     ReadOut,
@@ -28,7 +29,6 @@ from imac_torch.periphery.readout.base import (
 )
 from imac_torch.periphery.readout.combination import Combination
 from imac_torch.periphery.readout.opamp import OpAmp, PassiveLoads, Terminals
-from imac_torch.periphery.readout.transimpedance import IDEAL
 
 GAMMA: Final = 2.0 / 3.0
 """Of a long channel in saturation."""
@@ -49,7 +49,7 @@ class CurrentMirror(ReadOut):
     open_loop_gain: Tensor
 
     kind = "current_mirror"
-    reads = frozenset({"open_loop_gain"})
+    reads = frozenset({"open_loop_gain", "open_loop_resistance"})
 
     def __post_init__(self) -> None:
         """Check the values.

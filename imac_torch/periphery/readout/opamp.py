@@ -77,33 +77,22 @@ class Rails(NamedTuple):
         return torch.where(currents > 0.0, self.high, self.low) * currents
 
 
-class MeasuredCurrents(Protocol):
-    """See :class:`imac_torch.periphery.readout.amplifiertable.AmplifierValues`."""
+class AmplifierValues(NamedTuple):
+    """Currents of amplifiers and derivatives of the first, of one shape.
 
-    @property
-    def output(self) -> Tensor:
-        """A out of the output."""
-        ...
+    Attributes:
+        output: A out of the output.
+        supply: A from vdd; what does not leave the output goes to vss.
+        by_plus: S.
+        by_minus: S.
+        by_output: S.
+    """
 
-    @property
-    def supply(self) -> Tensor:
-        """A from vdd."""
-        ...
-
-    @property
-    def by_plus(self) -> Tensor:
-        """S."""
-        ...
-
-    @property
-    def by_minus(self) -> Tensor:
-        """S."""
-        ...
-
-    @property
-    def by_output(self) -> Tensor:
-        """S."""
-        ...
+    output: Tensor
+    supply: Tensor
+    by_plus: Tensor
+    by_minus: Tensor
+    by_output: Tensor
 
 
 class Measured(Protocol):
@@ -144,7 +133,7 @@ class Measured(Protocol):
         """Of its file."""
         ...
 
-    def values(self, plus: Tensor, minus: Tensor, output: Tensor) -> MeasuredCurrents:
+    def values(self, plus: Tensor, minus: Tensor, output: Tensor) -> AmplifierValues:
         """Currents at voltages."""
         ...
 
@@ -196,6 +185,8 @@ class Imperfections:
         rails: Supplies; None: ideal amplifiers have none.
         table: What was measured of a sub-circuit, in place of gain, swing and rails.
         subcircuit: Its file; None: netlists have none.
+        resistance: Ω between what amplifiers put out without load, which is within the swing, and
+            their outputs; None: 0.
     """
 
     offsets: Tensor
@@ -204,6 +195,7 @@ class Imperfections:
     rails: Rails | None = None
     table: Measured | None = None
     subcircuit: str | None = None
+    resistance: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check the swing.
@@ -215,6 +207,11 @@ class Imperfections:
             raise CircuitError(f"swing = {self.low} to {self.high} V of the amplifiers is empty")
 
     @property
+    def loaded(self) -> bool:
+        """Whether outputs depend on the current out of them."""
+        return self.table is not None or self.resistance is not None
+
+    @property
     def saturates(self) -> bool:
-        """Whether the swing is limited, or a table says what outputs do."""
-        return self.table is not None or self.high - self.low < float("inf")
+        """Whether the swing is limited, or outputs depend on their currents."""
+        return self.loaded or self.high - self.low < float("inf")

@@ -15,13 +15,13 @@ of the lines above zero, which elimination asks for.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor
 
 from imac_torch.config import Config
 from imac_torch.periphery.readout.base import (
+    IDEAL,
     AmplifierNoise,
     NoiseSource,
     ReadOut,
@@ -30,9 +30,6 @@ from imac_torch.periphery.readout.base import (
 )
 from imac_torch.periphery.readout.combination import Combination
 from imac_torch.periphery.readout.opamp import OpAmp, PassiveLoads, Terminals
-
-IDEAL: Final = 1e9
-"""V/V, what stands for an infinite open-loop gain."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Transimpedance(ReadOut):
     open_loop_gain: Tensor
 
     kind = "transimpedance"
-    reads = frozenset({"open_loop_gain"})
+    reads = frozenset({"open_loop_gain", "open_loop_resistance"})
     proportional = True
     operational_amplifiers = 2
 
