@@ -55,9 +55,9 @@ class Comparison:
         hspice: (B, 10) V.
         rms_bound: V.
         max_bound: V.
-        power: Relative difference of energy (its largest) or power (its median), or None.
+        power: Relative difference of energy (its largest) or power (its mean), or None.
         power_bound: Of it.
-        unusable: Powers that are none.
+        unusable: Images that are not compared.
         unequal: Labels that may differ, as a share.
     """
 
@@ -145,16 +145,17 @@ def compare(network: ReferenceNetwork, run: Published) -> Iterator[Comparison]:
             return
         yield Comparison(run.name, ours, run.outputs, *_UNSETTLED, unequal=1e-3)
         begins = slice(None, None, BATCH)
-        name = f"{run.name}, first of a netlist"
+        name = f"{run.name}, firsts"
         yield Comparison(name, ours[begins], run.outputs[begins], *_SETTLED)
         return
     circuit = network.circuit_f(run.config)
     solution = circuit.solve(inputs)
     if run.power is not None:
-        off = solution.power.total / run.power - 1.0
+        usable = ~run.power.isnan()
+        off = (solution.power.total / run.power - 1.0)[usable]
         yield Comparison(
-            run.name, solution.outputs, run.outputs, *_DEVICES,
-            float(off.abs().nanmedian()), 2e-2, int(off.isnan().sum()),
+            run.name, solution.outputs[usable], run.outputs[usable], *_DEVICES,
+            float(off.abs().mean()), 2e-2, int((~usable).sum()),
         )  # fmt: skip
         return
     energy = None
@@ -194,7 +195,8 @@ def show(rows: Sequence[Comparison], notes: Sequence[str]) -> bool:
         "not usable", "passed",
     )  # fmt: skip
     for heading in headings:
-        table.add_column(heading, justify="left" if heading == "circuit" else "right")
+        left = heading == "circuit"
+        table.add_column(heading, justify="left" if left else "right", no_wrap=left)
     groups: dict[str, list[Comparison]] = {}
     for row in rows:
         groups.setdefault(group(row.name), []).append(row)
@@ -210,7 +212,7 @@ def show(rows: Sequence[Comparison], notes: Sequence[str]) -> bool:
             "yes" if good else "NO",
         )  # fmt: skip
     console = Console()
-    console.width = max(console.width, 110)
+    console.width = max(console.width, 120)
     console.print(table)
     for row in rows:
         if not row.passed:
@@ -218,6 +220,8 @@ def show(rows: Sequence[Comparison], notes: Sequence[str]) -> bool:
                 f"{row.name}: rms {1e3 * row.rms:.3g} mV, max {1e3 * row.largest:.3g} mV, labels "
                 f"{row.labels}/{len(row.ours)}, power {row.power}"
             )
+    if any(", firsts" in row.name for row in rows):
+        console.print("firsts: the images that begin a netlist, from its operating point")
     for note in notes:
         console.print(f"left out: {note}")
     return passed

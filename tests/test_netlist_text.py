@@ -523,6 +523,17 @@ def test_settings_are_checked(bad):
         NetlistSettings(**bad)
 
 
+def test_ngspice_is_asked_for_its_faster_solver(tmp_path):
+    texts = []
+    for name, settings in (("with", NetlistSettings()), ("without", NetlistSettings(klu=False))):
+        job = write_netlists(
+            make_circuit([2, 1]), torch.zeros(1, 2), tmp_path / name, NgSpiceWriter(), settings
+        ).batches[0].job  # fmt: skip
+        texts.append(job.netlist.read_text())
+    assert [line for line in texts[0].splitlines() if line.endswith(" klu")]
+    assert texts[0].replace(" klu\n", "\n") == texts[1]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

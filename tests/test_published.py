@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 
+import imac_sim_netlist
 import pytest
 import reference
 import torch
@@ -54,7 +55,7 @@ def transcript(labels, outputs, powers):
     for label, row, power in zip(labels, outputs, powers):
         hot = [float(m == label) for m in range(10)]
         text += f"1\nActual label: {hot}\nOutput voltages: {row}\nPower consumption = {power}\n"
-    return text
+    return text + f"average total power = {sum(powers) / len(powers)}\n"
 
 
 def archive(path, runs):
@@ -92,17 +93,22 @@ def test_runs_that_are_the_circuits_own_results_are_read_and_agree(network, tmp_
 def test_an_archive_of_runs_with_other_devices(network, tmp_path):
     """Scripts give the circuit, transcripts the results; powers that are spikes are left out."""
     labels, outputs = network.labels[2:].tolist(), [[0.1 * m for m in range(10)]] * 3
-    text = transcript(labels, outputs, [4.0, 4.1, 1.2e30])
+    text = transcript(labels, outputs, [4.0, 4.1, 9.9])
     runs = {
         "64x64_7nm_MRAM_2T1R_first12": {"a.py": SCRIPT, "simulation_output.txt": text},
         "64x64_9nm_MRAM_2T1R": {"a.py": SCRIPT},
         "64x64_9nm_PCM_2T1R": {"a.py": SCRIPT, "simulation_output.txt": text[:400]},
+        "64x64_9nm_RRAM_2T1R": {
+            "a.py": SCRIPT, "simulation_output.txt": text.replace("= 4.0", "= 5.0"),
+        },
     }
+    # The last one: the average that it prints is not that of the powers it lists.
     found = list(device_runs_of(archive(tmp_path / "runs.tar.bz2", runs), network))
     run, *reasons = found
     assert [reason.partition(":")[0] for reason in reasons] == list(runs)[1:]
     assert "no transcript" in reasons[0]
     assert "not the whole run" in reasons[1]
+    assert "results of two runs" in reasons[2]
     assert (run.name, run.first) == ("64x64_7nm_MRAM_2T1R", 2)
     assert run.config.crossbar.rows == 64
     assert run.config.device.rlow == 8500.0
@@ -123,6 +129,11 @@ def test_what_is_no_such_file_says_so(tmp_path):
         read_metrics(file)
     with pytest.raises(DataError, match="here: not the whole run"):
         read_transcript("Rlow=1\n", "here")
+
+
+def test_a_directory_that_is_no_clone_says_what_to_fetch(tmp_path):
+    with pytest.raises(SystemExit, match=r"git clone .*IMAC-Sim"):
+        imac_sim_netlist.main([str(tmp_path)])
 
 
 def test_without_references_it_says_what_to_fetch(tmp_path, monkeypatch, capsys):

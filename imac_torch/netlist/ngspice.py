@@ -64,6 +64,7 @@ class NgSpiceWriter(NetlistWriter):
             f"vntol={spice_number(settings.absolute_voltage)} "
             f"abstol={spice_number(settings.abstol)} gmin=1e-15 "
             f"chgtol={spice_number(_CHARGE_TOLERANCE)} itl1=500 method=gear maxord=2 nomod"
+            + (" klu" if settings.klu else "")
         ]
 
     def measures(self, deck: BatchDeck) -> tuple[str, ...]:

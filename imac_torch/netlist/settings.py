@@ -35,6 +35,8 @@ class NetlistSettings:
         fraction: Half-width of the band in which an output has settled, of its swing; see
             :mod:`imac_torch.results.latency`.
         resolution: V, smallest half-width of that band.
+        klu: ngspice: ask for its solver KLU, which it has since version 42 where it was built so
+            (``imac-torch doctor``), and which large circuits are much faster with; others skip it.
     """
 
     analysis: Literal["transient", "dc"] = "transient"
@@ -49,6 +51,7 @@ class NetlistSettings:
     abstol: float = 1e-9
     fraction: float = FRACTION
     resolution: float = RESOLUTION
+    klu: bool = True
 
     def __post_init__(self) -> None:
         """Check every value.
