@@ -17,7 +17,6 @@ from imac_torch import (
     Amplifier,
     Config,
     Crossbar,
-    Interconnect,
     InverterSigmoid,
     NgSpice,
     Report,
@@ -34,11 +33,11 @@ from imac_torch.results.solution import Status
 from imac_torch.transient import inference
 
 INPUTS = signs(11, 6)
-# Long wires, so that a behavioural circuit takes its time: some 0.1 ns.
+# A pole, so that a behavioural circuit takes its time: some 0.1 ns.
 CONFIG = LOGISTIC.replace(
     mapping=WeightMapping(levels="continuous"),
     crossbar=Crossbar(rows=3, columns=4),
-    interconnect=Interconnect(capacitance=True, length=5e-6, width=5e-6),
+    amplifier=Amplifier(pole=4e9),
     timing=Timing(period=2e-9, transition=1e-10),
 )
 MODEL = mlp(6, 3).append(InverterSigmoid())
@@ -196,13 +195,13 @@ def test_sampling_too_early_is_said_with_its_cost(report):
 
 def test_what_is_sampled_too_early_comes_from_the_stream():
     chain = convert(mlp(6, 5, 3), LOGISTIC.replace(
-        amplifier=Amplifier(pole=1e9), timing=Timing(period=2e-10, transition=5e-11)
+        amplifier=Amplifier(pole=1e9), timing=Timing(period=2e-10, transition=1e-10)
     ))
-    inputs = INPUTS[:6]
+    inputs = INPUTS[:4]
     stream = chain.transient(inputs)
     wanted = stream.outputs[stream.periods[1:], 0]
-    timed = chain.measure(inputs, options=TimingOptions(batch_size=3, waveforms=0))
-    assert timed.unsettled == 6
+    timed = chain.measure(inputs, options=TimingOptions(batch_size=2, waveforms=0))
+    assert timed.unsettled == 4
     # Windows begin twice the slowest latency before: a tenth of a tenth of a swing is left.
     swing = float((timed.settled.amax(0) - timed.settled.amin(0)).max())
     torch.testing.assert_close(timed.sampled, wanted, rtol=0, atol=0.01 * swing)
