@@ -29,10 +29,10 @@ _CHUNK = 16384
 class FinFET:
     """A multi-gate transistor after BSIM-CMG, behind its series resistances.
 
-    Every method broadcasts its voltages (tensors of any shape and device, or numbers) and returns
-    float64 tensors of the broadcast shape. Results are differentiable with respect to voltages,
-    temperature and overridden parameters, through the solution for the internal nodes (implicit
-    function theorem, first derivatives).
+    Every method broadcasts its voltages, V (tensors of any shape and device, or numbers), and
+    returns float64 tensors of the broadcast shape. Results are differentiable with respect to
+    voltages, temperature and overridden parameters, through the solution for the internal nodes
+    (implicit function theorem, first derivatives).
 
     Args:
         card: Model card.
@@ -147,26 +147,13 @@ class FinFET:
     def charges(
         self, drain: Voltage, gate: Voltage, source: Voltage = 0.0, bulk: Voltage = 0.0
     ) -> Terminals:
-        """Quasi-static charges at the terminals; those at internal nodes count at theirs.
-
-        Args:
-            drain: Drain voltage, V.
-            gate: Gate voltage, V.
-            source: Source voltage, V.
-            bulk: Bulk voltage, V.
-        """
+        """Quasi-static charges at the terminals; those at internal nodes count at theirs."""
         return Terminals(*self._in_chunks(self._charges, drain, gate, source, bulk))
 
     def capacitances(
         self, drain: Voltage, gate: Voltage, source: Voltage = 0.0, bulk: Voltage = 0.0
     ) -> Tensor:
         """Small-signal capacitance matrix C[i, j] = ∂Q_i/∂V_j, series resistances included.
-
-        Args:
-            drain: Drain voltage, V.
-            gate: Gate voltage, V.
-            source: Source voltage, V.
-            bulk: Bulk voltage, V.
 
         Returns:
             Capacitances, F, shape (..., 4, 4), terminals in the order drain, gate, source, bulk;
@@ -188,12 +175,6 @@ class FinFET:
         self, drain: Voltage, gate: Voltage, source: Voltage = 0.0, bulk: Voltage = 0.0
     ) -> TransistorNoise:
         """Noise of the current into the drain while all terminals are held.
-
-        Args:
-            drain: Drain voltage, V.
-            gate: Gate voltage, V.
-            source: Source voltage, V.
-            bulk: Bulk voltage, V.
 
         Returns:
             Thermal and 1/f noise, without gradients; NaN where internal nodes were not found.
@@ -225,17 +206,7 @@ class FinFET:
     def internal_nodes(
         self, drain: Voltage, gate: Voltage, source: Voltage = 0.0, bulk: Voltage = 0.0
     ) -> InternalNodes:
-        """Voltages behind the series resistances, with residual and status per bias point.
-
-        Args:
-            drain: Drain voltage, V.
-            gate: Gate voltage, V.
-            source: Source voltage, V.
-            bulk: Bulk voltage, V.
-
-        Returns:
-            The solution, detached.
-        """
+        """Detached voltages behind the series resistances, residual and status per bias point."""
         nodes = self._solve(*self._bias(drain, gate, source, bulk))
         sign = self._sign
         return InternalNodes(

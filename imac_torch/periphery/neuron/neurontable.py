@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from imac_torch.base.files import parse_json, read_tensors
 from imac_torch.errors import DataError
-from imac_torch.periphery.measured import same_conditions, write_table
+from imac_torch.periphery.measured import MeasuredTable
 from imac_torch.periphery.neuron.spline import SplineTable
 
 __all__ = ["InterpolationError", "NeuronTable", "measure_interpolation"]
 
-FORMAT: Final = 1
-"""Version of the file format; older readers refuse newer files."""
-_KIND: Final = "imac_torch neuron table"
 _TINY: Final = 1e-18
 """A. Currents below are taken for zero."""
 _SCALES: Final = 13
@@ -58,7 +53,7 @@ class InterpolationError:
 
 
 @dataclass(frozen=True)
-class NeuronTable:
+class NeuronTable(MeasuredTable):
     """A characterised neuron.
 
     Attributes:
@@ -75,6 +70,14 @@ class NeuronTable:
         digest: Identifies the sub-circuit's file and parameters.
         simulator: Name and version of what measured it.
     """
+
+    what = "neuron"
+    maker = "imac_torch.tabulate_neuron(...)"
+    errors = InterpolationError
+    tensors = ("inputs", "outputs", "currents")
+    figures_kept = (
+        "vdd", "temperature", "input_scale", "supply_scale", "subcircuit", "digest", "simulator",
+    )  # fmt: skip
 
     inputs: Tensor
     outputs: Tensor
@@ -100,7 +103,7 @@ class NeuronTable:
                 f"currents of a neuron table must be {shape} for its axes, got "
                 f"{tuple(self.currents.shape)}"
             )
-        for name in ("inputs", "outputs", "currents"):
+        for name in self.tensors:
             value = getattr(self, name)
             if value.dtype != torch.float64 or not bool(torch.isfinite(value).all()):
                 raise DataError(f"{name} of a neuron table must be finite float64 values")
@@ -135,62 +138,7 @@ class NeuronTable:
         Raises:
             ConfigError: vdd or the temperature differs.
         """
-        same_conditions(
-            "neuron", where,
-            ("supplies.vdd", "V", self.vdd, vdd),
-            ("temperature", "K", self.temperature, temperature),
-        )  # fmt: skip
-
-    def save(self, path: str | Path) -> Path:
-        """Write a safetensors file; an existing file is not overwritten.
-
-        Raises:
-            DataError: The file exists, or the suffix is not ``.safetensors``.
-        """
-        header = {
-            name: getattr(self, name)
-            for name in (
-                "vdd", "temperature", "input_scale", "supply_scale", "subcircuit", "digest",
-                "simulator",
-            )
-        }  # fmt: skip
-        header["error"] = asdict(self.error)
-        tensors = {name: getattr(self, name) for name in ("inputs", "outputs", "currents")}
-        return write_table(path, "a neuron table", _KIND, FORMAT, header, tensors)
-
-    @classmethod
-    def load(cls, path: str | Path) -> NeuronTable:
-        """Read :meth:`save`'s file.
-
-        Raises:
-            DataError: There is no such file, or it is not a neuron table.
-        """
-        path = Path(path)
-        if not path.is_file():
-            raise DataError(f"neuron table {path}: there is no such file")
-        try:
-            tensors, metadata = read_tensors(path)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: {error}") from None
-        if metadata.get("kind") != _KIND:
-            raise DataError(
-                f"{path} holds no neuron table; make one with imac_torch.tabulate_neuron(...)"
-            )
-        version = metadata.get("format", "")
-        if not version.isdigit() or not 1 <= int(version) <= FORMAT:
-            raise DataError(
-                f"{path}: file format {version!r}, this version reads up to {FORMAT}; update "
-                "imac_torch"
-            )
-        try:
-            header = parse_json(metadata["header"])
-            error_figures = InterpolationError(**header.pop("error"))
-            for name in ("vdd", "temperature", "input_scale", "supply_scale"):
-                header[name] *= 1.0  # an integer may be larger than any float
-            inputs, outputs, currents = (tensors[n] for n in ("inputs", "outputs", "currents"))
-            return cls(inputs, outputs, currents, **header, error=error_figures)
-        except (ArithmeticError, KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: the neuron table is damaged: {error}") from None
+        self.check_conditions(where, vdd=vdd, temperature=temperature)
 
 
 def measure_interpolation(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 
@@ -61,18 +60,12 @@ def _measured(spec: NeuronSpec) -> tuple[NeuronTable, TableCore]:
             "a neuron of kind 'table' needs neuron.table, the file that "
             "imac_torch.tabulate_neuron(...).save(...) wrote"
         )
-    path = Path(name).expanduser()
-    try:
-        state = path.stat()
-    except OSError as error:
-        raise ConfigError(f"neuron.table = {name!r} cannot be read: {error.strerror}") from None
-    table, core = _read_table(str(path), state.st_mtime_ns, state.st_size)
+    table = NeuronTable.read(name, "neuron.table")
     table.check(vdd=spec.vdd, temperature=spec.temperature, where=name)
-    return table, core
+    return table, _core(table)
 
 
-@lru_cache(maxsize=16)  # by modification time and size: a replaced file is read again
-def _read_table(path: str, modified: int, size: int) -> tuple[NeuronTable, TableCore]:
-    with lasting():
-        table = NeuronTable.load(path)
-        return table, tabulate(table)
+@lru_cache(maxsize=16)
+@lasting()
+def _core(table: NeuronTable) -> TableCore:
+    return tabulate(table)

@@ -8,25 +8,18 @@ decides what an output does while it works, and hundreds of them while it is at 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Final
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from imac_torch.base.files import parse_json, read_tensors
-from imac_torch.errors import ConfigError, DataError
-from imac_torch.numeric.modes import lasting
-from imac_torch.periphery.measured import same_conditions, write_table
+from imac_torch.errors import DataError
+from imac_torch.periphery.measured import MeasuredTable
 from imac_torch.periphery.neuron.spline import SplineTable, coefficients_of_values, cubic_weights
 from imac_torch.periphery.readout.opamp import AmplifierValues
 
 __all__ = ["AmplifierTable", "InterpolationError"]
-
-FORMAT: Final = 1
-_KIND: Final = "imac_torch amplifier table"
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,7 @@ class InterpolationError:
 
 
 @dataclass(frozen=True)
-class AmplifierTable:
+class AmplifierTable(MeasuredTable):
     """A characterised operational amplifier.
 
     Attributes:
@@ -75,6 +68,15 @@ class AmplifierTable:
         digest: Identifies its file.
         simulator: Name and version of what measured it.
     """
+
+    what = "amplifier"
+    maker = "imac_torch.tabulate_amplifier(...)"
+    errors = InterpolationError
+    tensors = ("pluses", "stretched", "outputs", "currents")
+    figures_kept = (
+        "width", "vdd", "vss", "temperature", "gain", "offset", "swing", "quiescent",
+        "subcircuit", "digest", "simulator",
+    )  # fmt: skip
 
     pluses: Tensor
     stretched: Tensor
@@ -105,7 +107,7 @@ class AmplifierTable:
                 f"currents of an amplifier table must be {shape} for its axes, of at least 5 "
                 f"values each (or one of the input plus), got {tuple(self.currents.shape)}"
             )
-        for name in ("pluses", "stretched", "outputs", "currents"):
+        for name in self.tensors:
             value = getattr(self, name)
             if value.dtype != torch.float64 or not bool(torch.isfinite(value).all()):
                 raise DataError(f"{name} of an amplifier table must be finite float64 values")
@@ -185,79 +187,9 @@ class AmplifierTable:
         Raises:
             ConfigError: A supply or the temperature differs.
         """
-        same_conditions(
-            "amplifier", where,
-            ("supplies.vdd", "V", self.vdd, vdd),
-            ("supplies.vss", "V", self.vss, vss),
-            ("temperature", "K", self.temperature, temperature),
-        )  # fmt: skip
-
-    def save(self, path: str | Path) -> Path:
-        """Write a safetensors file; an existing file is not overwritten.
-
-        Raises:
-            DataError: The file exists, or the suffix is not ``.safetensors``.
-        """
-        header = {name: getattr(self, name) for name in _SCALARS}
-        header["error"] = asdict(self.error)
-        tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
-        return write_table(path, "an amplifier table", _KIND, FORMAT, header, tensors)
-
-    @classmethod
-    def load(cls, path: str | Path) -> AmplifierTable:
-        """Read :meth:`save`'s file.
-
-        Raises:
-            DataError: There is no such file, or it is not an amplifier table.
-        """
-        path = Path(path)
-        if not path.is_file():
-            raise DataError(f"amplifier table {path}: there is no such file")
-        try:
-            tensors, metadata = read_tensors(path)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: {error}") from None
-        if metadata.get("kind") != _KIND or metadata.get("format") != str(FORMAT):
-            raise DataError(
-                f"{path} holds no amplifier table of format {FORMAT}; make one with "
-                "imac_torch.tabulate_amplifier(...)"
-            )
-        try:
-            header = parse_json(metadata["header"])
-            figures = InterpolationError(**header.pop("error"))
-            low, high = header.pop("swing")
-            pluses, stretched, outputs, currents = (tensors[name] for name in _TENSORS)
-            return cls(
-                pluses, stretched, outputs, currents, **header, swing=(1.0 * low, 1.0 * high),
-                error=figures,
-            )  # fmt: skip
-        except (ArithmeticError, KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: the amplifier table is damaged: {error!r}") from None
-
-
-_TENSORS: Final = ("pluses", "stretched", "outputs", "currents")
-_SCALARS: Final = (
-    "width", "vdd", "vss", "temperature", "gain", "offset", "swing", "quiescent", "subcircuit",
-    "digest", "simulator",
-)  # fmt: skip
+        self.check_conditions(where, vdd=vdd, vss=vss, temperature=temperature)
 
 
 def read_amplifier_table(name: str) -> AmplifierTable:
-    """The table in a file, which is read again where it has been replaced.
-
-    Raises:
-        ConfigError: It cannot be read.
-        DataError: It is no table.
-    """
-    path = Path(name).expanduser()
-    try:
-        state = path.stat()
-    except OSError as error:
-        raise ConfigError(f"amplifier.table = {name!r} cannot be read: {error.strerror}") from None
-    return _read(str(path), state.st_mtime_ns, state.st_size)
-
-
-@lru_cache(maxsize=8)
-def _read(path: str, modified: int, size: int) -> AmplifierTable:
-    with lasting():
-        return AmplifierTable.load(path)
+    """The table in a file, see :meth:`MeasuredTable.read`."""
+    return AmplifierTable.read(name, "amplifier.table")
