@@ -22,12 +22,13 @@ from imac_torch.model.noisy import Heard
 from imac_torch.model.reads import BoundByRead
 from imac_torch.model.segment import Segment
 from imac_torch.numeric.modes import lasting
+from imac_torch.reports.area import AreaModel
 from imac_torch.reports.model_report import ModelReport
 from imac_torch.reports.power import SEEN, Counted
 from imac_torch.reports.report import Report, environment
 from imac_torch.results.solution import Solution, Status, combine, concatenate
 from imac_torch.study.interruption import keeping
-from imac_torch.study.model_evaluation import evaluate_model
+from imac_torch.study.model_evaluation import Asked, evaluate_model
 from imac_torch.transient.inference import InferenceRun
 from imac_torch.transient.inference_report import InferenceReport
 from imac_torch.transient.options import TimingOptions
@@ -63,73 +64,24 @@ def evaluate(
     timing: bool | TimingOptions = False,
     noise: bool | Noise = False,
     generator: torch.Generator | None = None,
+    area: AreaModel | str | None = None,
     seed: int | None = None,
     progress: bool = True,
 ) -> Report | ModelReport:
     """Run data through a network and compare with software.
-
-    Args:
-        network: A converted model.
-        loader: Yields pairs: inputs (several as a tuple, named ones as a dict) and labels, or what
-            ``metric`` compares outputs with.
-        reference: See :func:`evaluate_circuit`, like what follows.
-        metric: How good outputs are: a function of (outputs, targets) of a batch, whose mean over
-            samples counts, or an object that collects (``update``, ``compute``), as those of
-            torchmetrics; None: the share of right classes.
-        engine: None for the network's own.
-        first: Samples to skip.
-        limit: Samples to take, None for all.
-        timing: See :func:`evaluate_circuit`; of several circuits it is how long each takes to
-            settle, and with that the model's latency.
-        noise: See :func:`evaluate_circuit`; drawn anew in every use of every circuit.
-        generator: Where noise comes from.
-        seed: For the record.
-        progress: Show a progress bar.
-
-    Returns:
-        A :class:`Report` of a network that is one circuit between software before and behind it;
-        a :class:`ModelReport` of other models, and where there is a metric.
-
-    Raises:
-        DataError: See :func:`evaluate_circuit` and :func:`evaluate_model`.
-        SolverError: Likewise.
-    """
-    if metric is None and isinstance(network.model, Chain):
-        return evaluate_circuit(
-            network, loader, reference=reference, engine=engine, first=first, limit=limit,
-            timing=timing, noise=noise, generator=generator, seed=seed, progress=progress,
-        )  # fmt: skip
-    return evaluate_model(
-        network, loader, reference=reference, metric=metric, engine=engine, first=first,
-        limit=limit, timing=timing, noise=noise, generator=generator, seed=seed,
-        progress=progress,
-    )  # fmt: skip
-
-
-def evaluate_circuit(
-    network: IMACNetwork,
-    loader: Iterable[object],
-    *,
-    reference: nn.Module | None = None,
-    engine: Engine | None = None,
-    first: int = 0,
-    limit: int | None = None,
-    timing: bool | TimingOptions = False,
-    noise: bool | Noise = False,
-    generator: torch.Generator | None = None,
-    seed: int | None = None,
-    progress: bool = True,
-) -> Report:
-    """Run labelled data through a network that is one circuit, and compare with software.
 
     Streams over the loader, in the memory of one batch plus the results. Samples that did not
     converge are counted and reported, never averaged in.
 
     Args:
         network: A converted model.
-        loader: Yields pairs (inputs, labels).
+        loader: Yields pairs: inputs (several as a tuple, named ones as a dict) and labels, or what
+            ``metric`` compares outputs with.
         reference: The software model to compare with (it is run in evaluation mode); None: no
             comparison.
+        metric: How good outputs are: a function of (outputs, targets) of a batch, whose mean over
+            samples counts, or an object that collects (``update``, ``compute``), as those of
+            torchmetrics; None: the share of right classes.
         engine: None for the network's own; ``Native(...)``, ``NgSpice(...)``, ``HSpice(...)``,
             ``Spice(simulator, directory, …)``, or one of yours
             (:class:`imac_torch.circuit.engine.Engine`).
@@ -138,30 +90,50 @@ def evaluate_circuit(
         timing: Whether to measure latency and energy of every sample too, with transients of
             the native engine (:class:`imac_torch.TimingOptions` for their settings). Each sample
             starts from the settled state of the one before. This takes hundreds of times as long
-            as operating points.
-        noise: Whether noise is drawn anew for every image, with the configuration's section of
-            that name or another one; of the native engine. Transients stay without.
+            as operating points. Of several circuits it is how long each takes to settle, with
+            transients of some of the input vectors that have reached it
+            (``TimingOptions.samples``; 16 of each), and with that the model's latency.
+        noise: Whether noise is drawn anew for every image, in every use of every circuit, with the
+            configuration's section of that name or another one; of the native engine. Transients
+            stay without.
         generator: Where noise comes from.
+        area: Model of the arrays' area, or its name, for the area of every circuit; None:
+            ``imac-sim``.
         seed: Seed that the run's randomness came from, for the record.
         progress: Show a progress bar.
 
     Returns:
-        The report; ``print(report)``, ``report.save(directory)``.
+        A :class:`Report` of a network that is one circuit between software before and behind it;
+        a :class:`ModelReport` of other models, and where there is a metric or an area;
+        ``print(report)``, ``report.save(directory)``.
 
     Warns:
         SamplingWarning: ``timing`` shows that samples have not settled at the end of
             ``timing.period``; the message says how many and what it costs.
 
     Raises:
-        DataError: The loader gives no labels, labels outside the outputs, or too few samples.
-        SolverError: Not a single sample converged, ``timing`` or ``noise`` with another engine, or
-            noise without a generator.
+        DataError: The loader's batches are no such pairs, there are too few samples, labels are
+            outside the outputs, or outputs are not what the score is of.
+        SolverError: Not a single sample was solved; ``timing`` or ``noise`` with another engine,
+            ``timing`` of a circuit whose transients are not what its latency is; noise without a
+            generator, or that is not known.
         CircuitError: Nothing limits the bandwidth of the noise.
 
     Whatever ends the run midway (these errors, others, Ctrl-C) has the report of the samples that
     were finished before in its ``report``.
     """
-    engine = network.engine if engine is None else engine
+    asked = Asked(
+        network, loader, reference, engine, first, limit, timing, noise, generator, seed, progress
+    )
+    if metric is None and area is None and isinstance(network.model, Chain):
+        return _evaluate_circuit(asked)
+    return evaluate_model(asked, metric, area or "imac-sim")
+
+
+def _evaluate_circuit(asked: Asked) -> Report:
+    """Of a network that is one circuit."""
+    network, reference, timing = asked.network, asked.reference, asked.timing
+    engine = network.engine if asked.engine is None else asked.engine
     if timing and not engine.measures_time:
         raise SolverError(
             "timing is measured by the native engine; leave engine out, or let the simulator "
@@ -170,8 +142,8 @@ def evaluate_circuit(
     started = time.perf_counter()
     bound = network.segment.bind(engine)
     drawn = None
-    if noise:
-        drawn = Heard.of("the circuit", network.segment, noise, generator, engine)
+    if asked.noise:
+        drawn = Heard.of("the circuit", network.segment, asked.noise, asked.generator, engine)
 
     def heard() -> dict[str, float] | None:
         return None if drawn is None else drawn.figures(network.segment)
@@ -179,21 +151,21 @@ def evaluate_circuit(
     run = None
     if timing:
         run = network.timing(None if timing is True else timing)
-    total = samples_in(loader, first, limit)
+    total = samples_in(asked.loader, asked.first, asked.limit)
     collected = _Collected([], [], [], [])
 
     def kept(stopped: str) -> Report:
         # The engine is asked once more: it may tell what went wrong.
         done, timed = collected.common(), _finished(run)
-        report = _report(network, done, timed, bound.description(), seed, started)
+        report = _report(network, done, timed, bound.description(), asked.seed, started)
         return replace(report, stopped=stopped, noise=heard())
 
     label = f"{bound.description()['name']}{', transients' if run else ''}"
     with keeping(lambda: sum(map(len, collected.common().labels)), kept), lasting(), evaluating(
         network, reference
-    ), progress_bar(label, total, "samples", shown=progress) as advance:
+    ), progress_bar(label, total, "samples", shown=asked.progress) as advance:
         for inputs, labels in labelled_batches(
-            loader, classes=network.classes, first=first, limit=limit
+            asked.loader, classes=network.classes, first=asked.first, limit=asked.limit
         ):
             batch = inputs.to(network.device)
             voltages = network.voltages(batch)
@@ -215,7 +187,7 @@ def evaluate_circuit(
     timed = None if run is None else run.report()
     if timed is not None and (text := timed.cost(torch.cat(collected.labels)).warning):
         warnings.warn(text, SamplingWarning, stacklevel=2)
-    report = _report(network, collected, timed, bound.description(), seed, started)
+    report = _report(network, collected, timed, bound.description(), asked.seed, started)
     return replace(report, noise=heard())
 
 

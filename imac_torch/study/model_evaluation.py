@@ -37,71 +37,46 @@ from imac_torch.study.segments import Watch, critical_path
 from imac_torch.study.settling import check_measurable
 from imac_torch.transient.options import TimingOptions
 
-__all__ = ["evaluate_model"]
+__all__ = ["Asked", "evaluate_model"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What :func:`imac_torch.evaluate` is asked for; see there."""
+
+    network: IMACNetwork
+    loader: Iterable[object]
+    reference: nn.Module | None
+    engine: Engine | None
+    first: int
+    limit: int | None
+    timing: bool | TimingOptions
+    noise: bool | Noise
+    generator: torch.Generator | None
+    seed: int | None
+    progress: bool
 
 
 @lasting()
-def evaluate_model(
-    network: IMACNetwork,
-    loader: Iterable[object],
-    *,
-    reference: nn.Module | None = None,
-    metric: Metric | None = None,
-    engine: Engine | None = None,
-    first: int = 0,
-    limit: int | None = None,
-    timing: bool | TimingOptions = False,
-    noise: bool | Noise = False,
-    generator: torch.Generator | None = None,
-    area: AreaModel | str = "imac-sim",
-    seed: int | None = None,
-    progress: bool = True,
-) -> ModelReport:
-    """:func:`imac_torch.evaluate` of a model with several circuits, or with a metric.
-
-    Args:
-        network: A converted model.
-        loader: Yields pairs (inputs, targets); inputs are a tensor, a tuple or list of several, or
-            a dict of named ones.
-        reference: The software model to compare with, run in evaluation mode.
-        metric: See :data:`Metric`; None: accuracy, of (B, classes) outputs and (B,) class indices.
-        engine: None for the network's own.
-        first: Samples to skip.
-        limit: Samples to take, None for all.
-        timing: Whether to measure how long every circuit takes to settle, with transients of some
-            of the input vectors that have reached it (``TimingOptions.samples``; 16 of each).
-        noise: Whether noise is drawn anew in every use of every circuit, with the section of that
-            name of each one's configuration, or another one; of the native engine.
-        generator: Where it comes from.
-        area: Model of the arrays' area, or its name.
-        seed: Seed that the run's randomness came from, for the record.
-        progress: Show a progress bar.
-
-    Raises:
-        DataError: The loader's batches are no such pairs, there are too few samples, or outputs
-            are not what the score is of.
-        SolverError: Not a single sample was solved; ``timing`` with another engine, or of a circuit
-            whose transients are not what its latency is; noise without a generator, or that is not
-            known.
-        CircuitError: Nothing limits the bandwidth of the noise.
-
-    Whatever ends the run midway has the report of the samples that were finished before in its
-    ``report``.
-    """
+def evaluate_model(asked: Asked, metric: Metric | None, area: AreaModel | str) -> ModelReport:
+    """:func:`imac_torch.evaluate` of a model with several circuits, or with a metric."""
+    network, reference, engine = asked.network, asked.reference, asked.engine
+    timing, shown = asked.timing, asked.progress
     options = TimingOptions() if timing is True else timing or None
     if options is not None:
         if not (network.engine if engine is None else engine).measures_time:
             raise SolverError("timing is measured by the native engine; leave engine out")
         for path, segment in network.segments.items():
             check_measurable(path, segment)
-    run = _Run(network, scorer(metric), None if reference is None else scorer(metric), area, seed)
-    total = samples_in(loader, first, limit)
+    software = None if reference is None else scorer(metric)
+    run = _Run(network, scorer(metric), software, area, asked.seed)
+    total = samples_in(asked.loader, asked.first, asked.limit)
     with keeping(lambda: run.samples, run.report), _engine(network, engine), evaluating(
         network, reference
-    ), hearing(network.segments, noise, generator) as run.watch.heard, progress_bar(
-        network.engine.name, total, "samples", shown=progress
+    ), hearing(network.segments, asked.noise, asked.generator) as run.watch.heard, progress_bar(
+        network.engine.name, total, "samples", shown=shown
     ) as advance:
-        for arguments, targets, count in _batches(loader, first, limit):
+        for arguments, targets, count in _batches(asked.loader, asked.first, asked.limit):
             moved = tree_map_only(Tensor, lambda item: item.to(network.device), arguments)
             with run.watch.batch(count):
                 outputs = network(*moved[0], **moved[1])
@@ -111,7 +86,7 @@ def evaluate_model(
         if options is None:
             return run.report()
         with progress_bar(
-            "transients", len(network.segments), "circuits", shown=progress
+            "transients", len(network.segments), "circuits", shown=shown
         ) as measured:
             return run.report(timing=options, advance=measured)
 
