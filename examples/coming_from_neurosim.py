@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[int, ModelReport]:
     for node in options.nodes:
         network = converted(model, config(node, options), data.images[:SAMPLES].float())
         report = imac.evaluate(network, loader, reference=model, area="layout", progress=False)
-        assert isinstance(report, ModelReport)  # noqa: S101 - narrows the type only
+        assert isinstance(report, ModelReport)
         reports[node] = report
         software = 100 * (report.score.software or 0.0)
         console(width=120).print(
