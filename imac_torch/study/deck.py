@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from imac_torch.base.files import read_tensors, write_tensors, write_text
 from imac_torch.base.progress import progress_bar
-from imac_torch.circuit.topology import Circuit
 from imac_torch.config import Config
 from imac_torch.config.kinds import DIALECTS, ENGINES
 from imac_torch.conversion.storage import load, save
@@ -232,29 +231,21 @@ def compile(
             AmplifierWarning,
             stacklevel=2,
         )
-    if segment is not None:
+    part: IMACNetwork | Segment = network
+    rows = None
+    if segment is None:
+        inputs, labels = collect(network, loader, first=first, limit=limit)
+    else:
         rows, labels = _reaching(network, loader, segment, vectors, first=first, limit=limit)
         part = network.segments[segment]
-        _warn_of_subcircuits(part)
-        deck = _written(
-            part.circuit(), part.voltages(rows), labels, Path(directory),
-            dialect=dialect, settings=settings,
-            amplifier=None if amplifier is None else Path(amplifier), trust=trust,
-        )  # fmt: skip
-        return _described(replace(deck, vectors=rows), part, network.config)
-    inputs, labels = collect(network, loader, first=first, limit=limit)
-    _warn_of_subcircuits(network)
+        inputs = part.voltages(rows)
+    _warn_of_subcircuits(part)
     deck = write_deck(
-        network,
-        inputs,
-        labels,
-        Path(directory),
-        dialect=dialect,
-        settings=settings,
-        amplifier=None if amplifier is None else Path(amplifier),
-        trust=trust,
-    )
-    return _described(deck, network.segment, network.config)
+        part, inputs, labels, Path(directory), dialect=dialect, settings=settings,
+        amplifier=None if amplifier is None else Path(amplifier), trust=trust,
+    )  # fmt: skip
+    circuit = part if isinstance(part, Segment) else network.segment
+    return _described(replace(deck, vectors=rows), circuit, network.config)
 
 
 def _described(deck: Deck, segment: Segment, config: Config) -> Deck:
@@ -363,7 +354,7 @@ def _warn_of_subcircuits(network: IMACNetwork | Segment) -> None:
 
 
 def write_deck(
-    network: IMACNetwork,
+    network: IMACNetwork | Segment,
     inputs: Tensor,
     labels: Tensor,
     directory: Path,
@@ -379,28 +370,9 @@ def write_deck(
     ``shared``: the directory is for many decks; each gets one of its own in it, named by its
     contents.
     """
-    return _written(
-        network.circuit(), inputs, labels, directory, dialect=dialect, settings=settings,
-        amplifier=amplifier, trust=trust, shared=shared,
-    )  # fmt: skip
-
-
-def _written(
-    circuit: Circuit,
-    inputs: Tensor,
-    labels: Tensor,
-    directory: Path,
-    *,
-    dialect: str | type[NetlistWriter],
-    settings: NetlistSettings | None,
-    amplifier: Path | None,
-    trust: bool,
-    shared: bool = False,
-) -> Deck:
-    settings = settings or NetlistSettings()
     kind = DIALECTS.get(dialect) if isinstance(dialect, str) else dialect
-    writer = kind(amplifier=amplifier, trust=trust)
-    run = write_netlists(circuit, inputs, directory, writer, settings, shared=shared)
+    writer, settings = kind(amplifier=amplifier, trust=trust), settings or NetlistSettings()
+    run = write_netlists(network.circuit(), inputs, directory, writer, settings, shared=shared)
     return Deck(run, labels, inputs.detach().cpu().double())
 
 
