@@ -210,6 +210,12 @@ def test_the_picture_for_contributors_shows_these_layers() -> None:
     assert rooms | {"errors"} == {name for names in floors for name in names}
 
 
+def test_files_that_contributors_are_sent_to_exist() -> None:
+    text = (ROOT.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    places = re.findall(r"`((?:imac_torch|tests|benchmarks|docs|examples)/[^`*<]*)`", text)
+    assert len(places) > 20 and [p for p in places if not (ROOT.parent / p).exists()] == []
+
+
 def test_old_names_lead_to_what_they_named() -> None:
     for old, new in MOVED.items():
         assert (ROOT / f"{new.replace('.', '/')}.py").is_file()
