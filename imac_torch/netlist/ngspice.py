@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from imac_torch.base.memo import Memory
 from imac_torch.base.units import spice_number
 from imac_torch.netlist.inverter import Inverter, table_inverter
 from imac_torch.netlist.layer import wrap
@@ -25,6 +26,8 @@ _OVERSHOOT: Final = 0.25
 # Charge below which ngspice does not control the time step. Its default, 1e-14 C, is more than
 # all the charge of a wire segment (0.05 fF at 0.8 V is 4e-17 C): steps would not be controlled.
 _CHARGE_TOLERANCE: Final = 1e-21
+_TABLES: Final[Memory[Inverter]] = Memory(4)
+"""A table takes seconds, and decks of a study mostly have the same transistors."""
 
 
 class NgSpiceWriter(NetlistWriter):
@@ -53,8 +56,10 @@ class NgSpiceWriter(NetlistWriter):
         osdi = spec.named_file("osdi")
         if osdi is not None:
             return osdi_inverter(Path(osdi), *spec.model.cards(spec), spec.temperature)
-        currents = spec.model.core(spec).values
-        return table_inverter(currents, vdd=spec.vdd, fins=spec.options.fins)
+        cards, fins = spec.model.cards(spec), spec.options.fins
+        return _TABLES.get((cards, fins, spec.temperature, spec.vdd), (), lambda: table_inverter(
+            spec.model.core(spec).values, vdd=spec.vdd, fins=fins
+        ))  # fmt: skip
 
     def options(self, deck: BatchDeck) -> list[str]:
         """See :class:`NetlistWriter`."""

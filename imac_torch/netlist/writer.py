@@ -167,7 +167,6 @@ class NetlistWriter(ABC):
         if inverter is not None and inverter.dialect not in (None, self.name):
             raise NetlistError(f"this inverter is for {inverter.dialect}, not for {self.name}")
         self._inverter = inverter
-        self._inverters: dict[tuple[object, ...], Inverter] = {}
 
     # What a dialect has to provide
 
@@ -317,10 +316,8 @@ class NetlistWriter(ABC):
         ]
         if not specs:
             return None
-        inverters = [self._inverter or self._own(spec) for spec in specs]
-        for inverter, spec in zip(inverters, specs, strict=True):
-            if inverter != inverters[0]:
-                raise NetlistError("a netlist holds one kind of transistor; layers ask for several")
+        inverter = self._inverter or self.own_inverter(specs[0])
+        for spec in specs:
             for what, made_for, wanted in (
                 ("fins", inverter.fins, spec.options.fins),
                 ("vdd", inverter.vdd, spec.vdd),
@@ -328,20 +325,12 @@ class NetlistWriter(ABC):
             ):
                 if made_for not in (None, wanted):
                     raise NetlistError(
-                        f"the inverter was made for {what} = {made_for}, neurons have {wanted}"
+                        "a netlist holds one kind of transistor: the inverter was made for "
+                        f"{what} = {made_for}, neurons have {wanted}"
                     )
-        return inverters[0]
-
-    def _own(self, spec: NeuronSpec) -> Inverter:
-        """Made once: resistances and level shifts, which are outside of it, may differ."""
-        options = spec.options
-        key = (
-            options.model_directory, options.transistor_node, options.flavour, options.osdi,
-            options.fins, spec.foreign, spec.temperature, spec.vdd,
-        )  # fmt: skip
-        if key not in self._inverters:
-            self._inverters[key] = self.own_inverter(spec)
-        return self._inverters[key]
+            if self._inverter is None and self.own_inverter(spec) != inverter:
+                raise NetlistError("a netlist holds one kind of transistor; layers ask for several")
+        return inverter
 
     def deck_text(self, deck: BatchDeck, circuit_files: Mapping[str, str]) -> str:
         """The netlist of one batch, to be placed in a folder of the run directory.
