@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sqlite3
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -165,7 +166,7 @@ def test_wires_against_technology_node(tmp_path, monkeypatch):
     from paper_systems.grids import nodes
     from paper_systems.running import WiresEvaluator
 
-    monkeypatch.setattr(WiresEvaluator, "samples", 1)
+    monkeypatch.setattr(papers, "WiresEvaluator", partial(WiresEvaluator, samples=2))
     rows = papers.interconnect(images=60, device=["MRAM"], node=[4.5e-8], output=tmp_path)
     ohms = [
         segments(imac.Interconnect(tech_node=p["interconnect.tech_node"],

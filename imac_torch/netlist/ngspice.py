@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from imac_torch.base.memo import Memory
 from imac_torch.base.units import spice_number
+from imac_torch.finfet import write_model_card
 from imac_torch.netlist.inverter import Inverter, table_inverter
 from imac_torch.netlist.layer import wrap
 from imac_torch.netlist.measures import band
@@ -26,7 +26,8 @@ _OVERSHOOT: Final = 0.25
 # Charge below which ngspice does not control the time step. Its default, 1e-14 C, is more than
 # all the charge of a wire segment (0.05 fF at 0.8 V is 4e-17 C): steps would not be controlled.
 _CHARGE_TOLERANCE: Final = 1e-21
-_TABLES: Final[Memory[Inverter]] = Memory(4)
+_KEPT: Final = 4
+_TABLES: Final[dict[tuple[object, ...], Inverter]] = {}
 """A table takes seconds, and decks of a study mostly have the same transistors."""
 
 
@@ -56,10 +57,14 @@ class NgSpiceWriter(NetlistWriter):
         osdi = spec.named_file("osdi")
         if osdi is not None:
             return osdi_inverter(Path(osdi), *spec.model.cards(spec), spec.temperature)
-        cards, fins = spec.model.cards(spec), spec.options.fins
-        return _TABLES.get((cards, fins, spec.temperature, spec.vdd), (), lambda: table_inverter(
-            spec.model.core(spec).values, vdd=spec.vdd, fins=fins
-        ))  # fmt: skip
+        cards, fins = map(write_model_card, spec.model.cards(spec)), spec.options.fins
+        key = *cards, fins, spec.temperature, spec.vdd
+        if key not in _TABLES:
+            if len(_TABLES) == _KEPT:
+                _TABLES.clear()
+            currents = spec.model.core(spec).values
+            _TABLES[key] = table_inverter(currents, vdd=spec.vdd, fins=fins)
+        return _TABLES[key]
 
     def options(self, deck: BatchDeck) -> list[str]:
         """See :class:`NetlistWriter`."""
