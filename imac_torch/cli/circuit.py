@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, astuple, fields
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +23,7 @@ from imac_torch.cli.arguments import (
 )
 from imac_torch.cli.exits import ExitCode
 from imac_torch.cli.opening import check_output, open_network, open_run
-from imac_torch.config import DEVICES, Amplifier, Config, Interconnect, Memristor
+from imac_torch.config import DEVICES, MODELS, Amplifier, Config, Interconnect, Memristor
 from imac_torch.config.assignment import apply_overrides, field_paths, parse_assignment
 from imac_torch.config.kinds import DIALECTS
 from imac_torch.config.named import named_paths
@@ -56,7 +56,7 @@ def config(
     ] = None,
     changes: o.SetOption = None,
     device: Annotated[
-        str | None, typer.Option(help=f"Start from a device: {', '.join(DEVICES)}.")
+        str | None, typer.Option(help=f"Start from a device: {', '.join((*DEVICES, *MODELS))}.")
     ] = None,
     amplifier: Annotated[
         str | None, typer.Option(help=f"Start from amplifiers: {', '.join(AMPLIFIERS)}.")
@@ -65,6 +65,9 @@ def config(
         float | None, typer.Option(help="Start from the wires of a node, in nm: 7, 9, ... 45.")
     ] = None,
     bit_cell: Annotated[str, typer.Option(help="With --tech-node: 1T1R, 2T1R, 1TG1R.")] = "1T1R",
+    access: Annotated[
+        bool, typer.Option("--access", help="With the access transistors of the bit cell.")
+    ] = False,
     imac_sim: Annotated[bool, typer.Option("--imac-sim", help="IMAC-Sim's set-up.")] = False,
     fields: Annotated[
         bool, typer.Option("--fields", help="List every field with its unit and meaning.")
@@ -83,6 +86,9 @@ def config(
     made = Config.imac_sim() if imac_sim else Config()
     if device is not None:
         made = made.replace(device=Memristor.preset(device))
+    if access:
+        changed = made.device.replace(access=Memristor.preset("PCM", bit_cell).access)
+        made = made.replace(device=changed)
     if amplifier is not None:
         chosen = Amplifier.preset(amplifier).replace(gain=made.amplifier.gain)
         made = made.replace(amplifier=chosen)
@@ -144,9 +150,17 @@ def summary(
             path: [layer.name for layer in segment.analog_layers()]
             for path, segment in opened.network.segments.items()
         }
-        typer.echo(strict_json({"modules": rows, "circuits": circuits}))
+        programming = [asdict(item) for item in opened.network.programming()]
+        typer.echo(strict_json({"modules": rows, "circuits": circuits, "programming": programming}))
         return
     typer.echo(opened.network.summary())
+    written = opened.network.programming()
+    if written:
+        table = Table(*(field.name for field in fields(written[0])), title="programming")
+        for item in written:
+            known = ("-" if x is None else f"{x:.6g}" for x in astuple(item)[1:])
+            table.add_row(item.layer, *known)
+        console().print(table)
 
 
 @expanded

@@ -14,14 +14,23 @@ from imac_torch.config.periphery import Amplifier, Neuron
 from imac_torch.config.quantity import Quantity
 from imac_torch.config.reading import CONDITIONS, Place, Unread, unread_settings
 from imac_torch.config.section import Section
-from imac_torch.config.technology import BIT_CELL_LENGTHS, BIT_CELL_WIDTH, DEVICES, NODES
+from imac_torch.config.technology import (
+    ACCESS,
+    BIT_CELL_LENGTHS,
+    BIT_CELL_WIDTH,
+    DEVICES,
+    MODELS,
+    NODES,
+)
 
 __all__ = [
+    "ACCESS",
     "BIT_CELL_LENGTHS",
     "BIT_CELL_WIDTH",
     "CONDITIONS",
     "DEVICES",
     "LARGEST_WEIGHT_BITS",
+    "MODELS",
     "NODES",
     "SCHEMA",
     "UNSET",

@@ -19,7 +19,14 @@ from imac_torch.config.quantity import (
     RESISTIVITY,
 )
 from imac_torch.config.section import Section
-from imac_torch.config.technology import BIT_CELL_LENGTHS, BIT_CELL_WIDTH, DEVICES, NODES
+from imac_torch.config.technology import (
+    ACCESS,
+    BIT_CELL_LENGTHS,
+    BIT_CELL_WIDTH,
+    DEVICES,
+    MODELS,
+    NODES,
+)
 from imac_torch.errors import ConfigError
 
 
@@ -112,16 +119,26 @@ class Memristor(Section):
         return self.variation > 0.0 or bool(self.effects)
 
     @classmethod
-    def preset(cls, name: str) -> Memristor:
-        """The device ``name`` of :data:`DEVICES`.
+    def preset(cls, name: str, bit_cell: str | None = None) -> Memristor:
+        """A device by name.
+
+        Args:
+            name: Of :data:`DEVICES`, resistors, or of :data:`MODELS`, compact models.
+            bit_cell: Whose access device it has, of :data:`ACCESS`; None: none, the device alone.
 
         Raises:
             ConfigError: There is no such preset.
         """
-        if name not in DEVICES:
-            raise ConfigError(f"no device preset {name!r}; there are {', '.join(DEVICES)}")
-        rlow, rhigh = DEVICES[name]
-        return cls(rlow=rlow, rhigh=rhigh)
+        if name not in DEVICES and name not in MODELS:
+            raise ConfigError(
+                f"no device preset {name!r}; there are {', '.join((*DEVICES, *MODELS))}"
+            )
+        if bit_cell is not None and bit_cell not in ACCESS:
+            raise ConfigError(f"no bit cell {bit_cell!r}; there are {', '.join(ACCESS)}")
+        fields = dict(MODELS.get(name) or dict(zip(("rlow", "rhigh"), DEVICES[name], strict=True)))
+        if bit_cell is not None:
+            fields["access"] = {kind: dict(values) for kind, values in ACCESS[bit_cell].items()}
+        return cls(**fields)
 
 
 class Interconnect(Section):

@@ -79,6 +79,7 @@ CONVERTER_KINDS: Final[Registry[Any]] = Registry(
 """Classes of :class:`imac_torch.periphery.border.ConverterKind`."""
 
 _EFFECTS: Final = "imac_torch.devices.effects"
+_AGING: Final = "imac_torch.devices.aging"
 _PRESETS: Final = "imac_torch.devices.presets"
 
 DEVICE_EFFECTS: Final[Registry[Any]] = Registry(
@@ -97,6 +98,11 @@ DEVICE_EFFECTS: Final[Registry[Any]] = Registry(
         "temperature": f"{_EFFECTS}:Temperature",
         "activated": f"{_EFFECTS}:Activated",
         "fault_map": f"{_EFFECTS}:FaultMap",
+        "write_verify": "imac_torch.devices.programming:WriteVerify",
+        "retention": f"{_AGING}:Retention",
+        "read_disturb": f"{_AGING}:ReadDisturb",
+        "endurance": f"{_AGING}:Endurance",
+        "compensation": f"{_AGING}:Compensation",
         "factors": f"{_EFFECTS}:Factors",
         "pcm_programming": f"{_PRESETS}:PCMProgramming",
         "pcm_drift": f"{_PRESETS}:PCMDrift",
@@ -115,6 +121,7 @@ CELL_KINDS: Final[Registry[Any]] = Registry(
     {
         "sinh": f"{_CELLS}.sinh:Sinh",
         "mtj": f"{_CELLS}.mtj:TunnelJunction",
+        "pcm": f"{_CELLS}.pcm:PhaseChange",
         "table": f"{_CELLS}.table:Table",
         "fefet": f"{_CELLS}.gated:ThresholdTransistor",
         "flash": f"{_CELLS}.gated:ThresholdTransistor",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 BIT_CELL_LENGTHS: Final[Mapping[str, float]] = {"1T1R": 15.0, "2T1R": 23.0, "1TG1R": 48.0}
 """Length of a bit cell along the I± lines, in λ (one transistor, two, a transmission gate)."""
@@ -18,6 +19,43 @@ DEVICES: Final[Mapping[str, tuple[float, float]]] = {
     "PCM": (78e3, 202e3),
 }
 """Low and high resistance (Ω) of the four devices that the IMAC papers compare."""
+
+MODELS: Final[Mapping[str, Mapping[str, Any]]] = {
+    # I0·exp(-gap/g0)·sinh(V/V0) of Z. Jiang et al., "A compact model for metal-oxide resistive
+    # random access memory with experiment verification", IEEE Trans. Electron Devices 63(5),
+    # 1884-1892 (2016), with the default parameters of its Verilog-A: I0 = 1 mA, g0 = 0.25 nm,
+    # V0 = 0.25 V, gaps from 0.2 to 1.7 nm. R = V0/I0·exp(gap/g0).
+    "RRAM_STANFORD": {
+        "rlow": 250.0 * math.exp(0.2 / 0.25),
+        "rhigh": 250.0 * math.exp(1.7 / 0.25),
+        "cell": {"sinh": {"v0": 0.25}},
+    },
+    # Likewise of P.-Y. Chen and S. Yu, IEEE Trans. Electron Devices 62(12), 4022-4028 (2015):
+    # I0 = 61.4 µA, g0 = 0.27505 nm, V0 = 0.43 V, gaps from 0.1 to 1.7 nm (HfOx of IMEC).
+    "RRAM_ASU": {
+        "rlow": 0.43 / 61.4e-6 * math.exp(0.1 / 0.27505),
+        "rhigh": 0.43 / 61.4e-6 * math.exp(1.7 / 0.27505),
+        "cell": {"sinh": {"v0": 0.43}},
+    },
+    # TMR(0)/(1 + (V/0.5 V)²) of Y. Zhang et al., IEEE Trans. Electron Devices 59(3), 819-826
+    # (2012), between the end states of MRAM above, whose TMR(0) is 200 %.
+    "MRAM_ZHANG": {"rlow": 8.5e3, "rhigh": 25.5e3, "cell": {"mtj": {"vh": 0.5}}},
+    # D. Ielmini and Y. Zhang, J. Appl. Phys. 102, 054517 (2007), between the end states of PCM
+    # above. Assumption: eight distances of traps in the thickness of the high-resistance state.
+    "PCM_IELMINI": {"rlow": 78e3, "rhigh": 202e3, "cell": {"pcm": {"spacings": 8.0}}},
+}
+"""Published compact models, by name: fields of the configuration's section device."""
+
+ACCESS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "1T1R": {"finfet": {"fins": 3}},
+    "2T1R": {"finfet": {"fins": 6}},
+    "1TG1R": {"finfet": {"fins": 3, "p_fins": 3}},
+}
+"""Access devices of the bit cells whose lengths are above; no paper says how many fins they have.
+
+Assumptions: a transistor has the three fins that fit into a cell's width of 12 λ at λ = 9 nm and
+the 32 nm pitch of the 14 nm card; the two of 2T1R are in parallel; gates are at the supplies.
+"""
 
 NODES: Final[tuple[float, ...]] = (7e-9, 9e-9, 10e-9, 14e-9, 16e-9, 20e-9, 22e-9, 32e-9, 45e-9)
 """Technology nodes (λ, m) with a preset; any other positive value is accepted too."""

@@ -6,6 +6,7 @@ like those in ``effects.py`` and a line in :mod:`imac_torch.config.kinds`, or, o
 package, a call of :func:`register_effect`.
 """
 
+from imac_torch.devices.aging import Compensation, Endurance, ReadDisturb, Retention
 from imac_torch.devices.effects import (
     Activated,
     Drift,
@@ -31,15 +32,18 @@ from imac_torch.devices.model import (
     Window,
     draw_normal,
 )
+from imac_torch.devices.programming import Programming, WriteVerify
 from imac_torch.devices.record import register_effect
 
 __all__ = [
     "Activated",
     "CellEffect",
+    "Compensation",
     "DeviceModel",
     "DeviceSample",
     "Drift",
     "Effect",
+    "Endurance",
     "Factors",
     "FaultMap",
     "Flicker",
@@ -47,13 +51,17 @@ __all__ = [
     "Levels",
     "LogNormal",
     "PairEffect",
+    "Programming",
+    "ReadDisturb",
     "ReadNoise",
+    "Retention",
     "StateSpread",
     "Stuck",
     "Telegraph",
     "Temperature",
     "Uniform",
     "Window",
+    "WriteVerify",
     "draw_normal",
     "register_effect",
 ]

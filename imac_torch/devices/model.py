@@ -103,6 +103,25 @@ class CellEffect(Protocol):
         ...
 
 
+@runtime_checkable
+class ReferenceEffect(Protocol):
+    """An effect that knows what the devices should be."""
+
+    @property
+    def cycle(self) -> bool:
+        """See :class:`Effect`."""
+        return False
+
+    def restore(self, before: ConductancePair, pair: ConductancePair) -> ConductancePair:
+        """Pairs (..., M·L, N+1) S to pairs of the same shape.
+
+        Args:
+            before: As programming was asked for them, or as a read began.
+            pair: As the effects before this one have left them.
+        """
+        ...
+
+
 def with_noise(conductance: Tensor, noise: Tensor) -> Tensor:
     """Conductances with noise on them, cut off at 0; open cells stay open."""
     return torch.where(conductance > 0.0, (conductance + noise).clamp(min=0.0), conductance)
@@ -122,7 +141,7 @@ class DeviceModel:
         effects: Applied one after the other, those at programming before those of each cycle.
     """
 
-    effects: Sequence[Effect | PairEffect] = ()
+    effects: Sequence[Effect | PairEffect | ReferenceEffect] = ()
 
     @classmethod
     def of(cls, device: Memristor) -> DeviceModel:
@@ -181,12 +200,14 @@ class DeviceModel:
         *,
         cycle: bool,
     ) -> ConductancePair:
-        window = Window.of(device)
+        window, before = Window.of(device), pair
         for effect in self.effects:
             if effect.cycle != cycle:
                 continue
             sides = (pair.positive, pair.negative)
-            if isinstance(effect, PairEffect):
+            if isinstance(effect, ReferenceEffect):
+                pair = effect.restore(before, pair)
+            elif isinstance(effect, PairEffect):
                 pair = effect.apply_pair(pair, window, generator)
             elif isinstance(effect, CellEffect):
                 own = generator if cells is None else cells

@@ -17,6 +17,7 @@ from imac_torch.circuit.topology import Circuit
 from imac_torch.config import Config, Noise
 from imac_torch.datasets.batches import chosen
 from imac_torch.dc.native import Native, Prepared
+from imac_torch.devices.programming import Programming, programming_of
 from imac_torch.errors import CircuitError, ConfigError, ConversionError, ConversionWarning
 from imac_torch.model.converters import fit_converters, without_range
 from imac_torch.model.inputs import Arguments, Inputs, arguments_of
@@ -126,6 +127,22 @@ class IMACNetwork(nn.Module):
         """The circuits in the model, by their paths in it."""
         parts = self.model.named_modules()
         return {path: part for path, part in parts if isinstance(part, Segment)}
+
+    def programming(self) -> tuple[Programming, ...]:
+        """What it took to program the layers whose devices are written by pulses.
+
+        Of the devices as they were drawn (``device.effects.write_verify``), drawn again.
+        """
+        found = []
+        for segment in self.segments.values():
+            for layer in segment.analog_layers():
+                matrix = layer.matrix
+                with lasting():
+                    pair = matrix.nominal_conductances()
+                device = matrix.config.device
+                made = programming_of(layer.name, matrix.devices, pair, device)
+                found += [] if made is None else [made]
+        return tuple(found)
 
     def _refusal(self, what: str) -> CircuitError:
         return CircuitError(
