@@ -23,7 +23,7 @@ from imac_torch.model.converters import fit_converters, without_range
 from imac_torch.model.inputs import Arguments, Inputs, arguments_of
 from imac_torch.model.linear import IMACLinear
 from imac_torch.model.ranges import in_software, set_ranges
-from imac_torch.model.segment import Segment
+from imac_torch.model.segment import Segment, watched
 from imac_torch.model.state import pack, rename, unpack
 from imac_torch.noise.result import NoiseReport
 from imac_torch.numeric.modes import lasting
@@ -300,20 +300,12 @@ class IMACNetwork(nn.Module):
             return self.segment.noise(self.features(x), settings)
         inputs, named = arguments_of(x)
         found: dict[str, list[Tensor]] = {path: [] for path in self.segments}
-        handles = [
-            segment.register_forward_pre_hook(
-                lambda part, arguments, path=path: found[path].append(
-                    part.positions.vectors(arguments[0].detach())
-                )
-            )
-            for path, segment in self.segments.items()
-        ]
-        try:
-            with evaluating(self.model):
-                self.forward(*inputs, **named)
-        finally:
-            for handle in handles:
-                handle.remove()
+
+        def see(path: str, reached: Tensor) -> None:
+            found[path].append(self.segments[path].positions.vectors(reached.detach()))
+
+        with watched(self.segments, see), evaluating(self.model):
+            self.forward(*inputs, **named)
         reports = []
         for path, segment in self.segments.items():
             if found[path]:
@@ -429,14 +421,9 @@ class IMACNetwork(nn.Module):
                 f"there is no circuit {segment!r}; there are {', '.join(self.segments)}"
             )
         found: list[Tensor] = []
-        hook = self.segments[segment].register_forward_pre_hook(
-            lambda _, arguments: found.append(arguments[0])
-        )
-        try:
-            with evaluating(self.model):
-                self.forward(*inputs, **named)
-        finally:
-            hook.remove()
+        part = {segment: self.segments[segment]}
+        with watched(part, lambda _, x: found.append(x)), evaluating(self.model):
+            self.forward(*inputs, **named)
         return found
 
     @property

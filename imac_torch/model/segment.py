@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -366,3 +366,23 @@ def left_out(model: nn.Module) -> Iterator[None]:
     finally:
         for segment, exact in zip(segments, before, strict=True):
             segment.exact = exact
+
+
+@contextmanager
+def watched(
+    segments: Mapping[str, Segment], see: Callable[[str, Tensor], None]
+) -> Iterator[None]:
+    """Call ``see(path, x)`` with what reaches circuits, whatever answers there.
+
+    Runs that find full scales do not count.
+    """
+
+    def hook(path: str) -> Callable[[Segment, tuple[Any, ...]], None]:
+        return lambda part, arguments: None if part.ranging else see(path, arguments[0])
+
+    handles = [part.register_forward_pre_hook(hook(path)) for path, part in segments.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -9,19 +9,19 @@ generators, whatever is computed there, so that circuits and software are compar
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from imac_torch.errors import CircuitError
 from imac_torch.model.inputs import Arguments
 from imac_torch.model.network import IMACNetwork, evaluating
 from imac_torch.model.positions import Positions
-from imac_torch.model.segment import Segment
+from imac_torch.model.segment import Segment, watched
 from imac_torch.numeric.modes import lasting
 
 __all__ = [
@@ -121,22 +121,12 @@ def vectors_at(positions: Positions, x: Tensor, which: Tensor) -> Tensor:
 def watching(segments: Mapping[str, Segment], drawn: Mapping[str, Drawn]) -> Iterator[None]:
     """Let draws see what reaches circuits, whatever answers there."""
 
-    def hook(path: str) -> Any:  # noqa: ANN401 - torch's type of hooks
-        def see(segment: nn.Module, arguments: tuple[Any, ...]) -> None:
-            assert isinstance(segment, Segment)  # noqa: S101 - narrows the type only
-            if segment.ranging:
-                return
-            with lasting():
-                drawn[path].see(segment.positions, arguments[0])
+    @lasting()
+    def see(path: str, x: Tensor) -> None:
+        drawn[path].see(segments[path].positions, x)
 
-        return see
-
-    handles = [segments[path].register_forward_pre_hook(hook(path)) for path in drawn]
-    try:
+    with watched({path: segments[path] for path in drawn}, see):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Enough(BaseException):
@@ -210,33 +200,21 @@ def reached(
     drawn = draws(segments, most, generator)
     order: dict[str, Drawn] = {}
 
-    def stop(path: str) -> Any:  # noqa: ANN401 - torch's type of hooks
-        def note(segment: nn.Module, arguments: tuple[Any, ...]) -> None:
-            if segment.ranging:
-                return
-            order.setdefault(path, drawn[path])
-            if calls is not None and drawn[path].calls == calls:
-                raise _Enough
+    @lasting()
+    def see(path: str, x: Tensor) -> None:
+        drawn[path].see(segments[path].positions, x)
+        order.setdefault(path, drawn[path])
+        if calls is not None and drawn[path].calls == calls:
+            raise _Enough
 
-        return note
-
-    watched = drawn if only is None else {only: drawn[only]}
-    with evaluating(network), watching(segments, watched):
-        handles = [segments[path].register_forward_pre_hook(stop(path)) for path in watched]
-        try:
-            for arguments in runs:
-                positional, named = tree_map_only(
-                    Tensor, lambda item: item.to(network.device), arguments
-                )
-                if software:
-                    network.software(*positional, **named)
-                else:
-                    network(*positional, **named)
-        except _Enough:
-            pass
-        finally:
-            for handle in handles:
-                handle.remove()
+    asked = {path: segments[path] for path in (segments if only is None else [only])}
+    run = network.software if software else network
+    with evaluating(network), suppress(_Enough), watched(asked, see):
+        for arguments in runs:
+            positional, named = tree_map_only(
+                Tensor, lambda item: item.to(network.device), arguments
+            )
+            run(*positional, **named)
     return order
 
 
