@@ -8,6 +8,7 @@ import pytest
 import torch
 from small_networks import CONTINUOUS, seeded
 from torch import Tensor, nn
+from torch.utils import _pytree
 
 import imac_torch as imac
 from imac_torch.conversion.layers import (
@@ -226,7 +227,7 @@ class Reader(nn.Module):
         super().__init__()
         self.embed = nn.Embedding(7, 4)
         self.lstm = nn.LSTM(4, 4, batch_first=True)
-        layer = nn.TransformerEncoderLayer(4, 2, 6, batch_first=True)
+        layer = nn.TransformerEncoderLayer(4, 2, 6, batch_first=True, activation="gelu")
         self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
         self.head = nn.Linear(4, 3)
@@ -266,3 +267,44 @@ def test_models_with_them_convert():
     ):
         found = imac.convert(model, config, samples=[x], **choice)
         assert len(list(found.analog_layers())) == count
+
+
+ALONE = {
+    "convolution": (lambda: nn.Conv1d(2, 3, 2), [(2, 2, 5)], True),
+    "lstm": (lambda: nn.LSTM(3, 2, batch_first=True), [(2, 4, 3)], False),
+    "transformer": (lambda: nn.Transformer(4, 2, 1, 1, 6), [(3, 2, 4), (2, 2, 4)], True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALONE)
+@torch.no_grad()
+def test_modules_of_torch_convert_on_their_own(name, tmp_path):
+    """Files open without the original where torch alone builds what was traced."""
+    make, shapes, alone = ALONE[name]
+    model = seeded(make).double().eval()
+    inputs = tuple(rand(*shape, seed=k) for k, shape in enumerate(shapes))
+    config = imac.Config(
+        interconnect=imac.Interconnect(resistance=False),
+        neuron=imac.Neuron(output_resistance=1e-6),
+    )
+    network = imac.convert(model, config, samples=[inputs])
+    alike(network.software(*inputs), model(*inputs))
+    path = imac.save(network, tmp_path / "n.safetensors")
+    loaded = imac.load(path) if alone else imac.load(path, model)
+    found, wanted = _pytree.tree_leaves(network(*inputs)), _pytree.tree_leaves(model(*inputs))
+    for one, other, again in zip(found, wanted, _pytree.tree_leaves(loaded(*inputs)), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-7)
+        assert torch.equal(one, again)
+
+
+@torch.no_grad()
+def test_a_decoder_takes_its_masks():
+    layer = seeded(lambda: nn.TransformerDecoderLayer(4, 2, 6, norm_first=True)).double()
+    original = nn.TransformerDecoder(layer, 2).eval()
+    ours = nn.ModuleList([copy.deepcopy(original)])
+    assert list(expand(ours))[:1] == ["0"]
+    mask = nn.Transformer.generate_square_subsequent_mask(3).double()
+    padding = torch.tensor([[False, False, True], [False, False, False]])
+    options = {"tgt_mask": mask, "memory_key_padding_mask": padding, "tgt_is_causal": True}
+    x, memory = rand(3, 2, 4), rand(3, 2, 4, seed=2)
+    alike(ours[0](x, memory, **options), original(x, memory, **options))

@@ -8,10 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imac_torch.conversion.handlers.attention import attention, encoder_layer
+from imac_torch.conversion.handlers.attention import attention
 from imac_torch.conversion.handlers.convolution import convolution, transposed
 from imac_torch.conversion.handlers.recurrent import cell, recurrent
 from imac_torch.conversion.handlers.source import Expanded, Source
+from imac_torch.conversion.handlers.transformer import (
+    decoder,
+    encoder,
+    encoder_layer,
+    transformer,
+)
 from imac_torch.errors import ConversionError, ImacError
 from imac_torch.model.linear import IMACLinear
 from imac_torch.numeric.modes import differentiating
@@ -23,6 +29,7 @@ __all__ = [
     "Source",
     "expand",
     "expandable",
+    "expanded_alone",
     "is_layer",
     "layer_modules",
     "register_expansion",
@@ -51,6 +58,9 @@ handlers. It is called like the original; an :class:`Expanded` is not traced."""
 _EXPANSIONS: dict[type[nn.Module], Expansion] = {
     nn.MultiheadAttention: attention,
     nn.TransformerEncoderLayer: encoder_layer,
+    nn.TransformerEncoder: encoder,
+    nn.TransformerDecoder: decoder,
+    nn.Transformer: transformer,
     **dict.fromkeys((nn.RNN, nn.LSTM, nn.GRU), recurrent),
     **dict.fromkeys((nn.RNNCell, nn.LSTMCell, nn.GRUCell), cell),
 }
@@ -100,6 +110,13 @@ def expandable(module: nn.Module) -> bool:
     return computes_as(module, *_EXPANSIONS)
 
 
+def expanded_alone(module: nn.Module) -> nn.Module:
+    """The expansion of a module that has one."""
+    return _EXPANSIONS[next(kind for kind in reversed(_EXPANSIONS) if computes_as(module, kind))](
+        module
+    )
+
+
 def expand(model: nn.Module) -> dict[str, nn.Module]:
     """Put expansions in the places of the modules in a model that have one."""
     done: dict[int, nn.Module] = {}
@@ -113,8 +130,7 @@ def expand(model: nn.Module) -> dict[str, nn.Module]:
             if id(child) in done or expandable(child):
                 found[path] = child
                 if id(child) not in done:
-                    kind = next(k for k in reversed(_EXPANSIONS) if computes_as(child, k))
-                    done[id(child)] = _EXPANSIONS[kind](child)
+                    done[id(child)] = expanded_alone(child)
                 parent._modules[name] = child = done[id(child)]
             visit(child, path)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree
 
 from imac_torch.datasets.batches import check_labels, chosen
 from imac_torch.datasets.metrics import Metric, samples_in_run, scorer, tensors_in, unsolved
@@ -82,8 +83,8 @@ def runs_of(samples: object) -> list[Arguments]:
     found = [arguments_of(batch) for batch in batches]
     if not found or not any(
         item.numel()
-        for positional, named in found
-        for item in (*positional, *named.values())
+        for run in found
+        for item in _pytree.tree_leaves(run)
         if isinstance(item, Tensor)
     ):
         raise MappingError("samples: at least one is needed")

@@ -153,7 +153,9 @@ def _graph_header(network: IMACNetwork) -> dict[str, Any]:
             [layer.name for layer in segment.analog_layers()]
             for segment in network.segments.values()
         ],
-        "kept": [path for path, part in network.model.named_modules() if expandable(part)],
+        "kept": [
+            path for path, part in network.model.named_modules() if path and expandable(part)
+        ],
         "inputs": list(network.inputs.names),
     }
 

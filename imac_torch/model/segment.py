@@ -114,9 +114,9 @@ class Segment(AnalogChain):
             is one matrix (:meth:`effective`), that is applied in the type of ``x``, so that
             outputs of float32 are off by some 2e-7 of their range.
         """
+        refuse_transforms([x, *self.parameters()] if isinstance(x, Tensor) else [])
         if self.stand_in is not None:
             return self.stand_in(x)
-        refuse_transforms([x, *self.parameters()] if isinstance(x, Tensor) else [])
         check_tensor(x, f"layer {self.first.name}")
         if (width := self.positions.inputs(x)) != self.first.lines:
             raise CircuitError(

@@ -13,12 +13,14 @@ import inspect
 import keyword
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import cache
+from types import BuiltinFunctionType
 from typing import Any, Final
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional
 from torch.overrides import get_overridable_functions
 
 from imac_torch.conversion.modules import DAMAGE, build_module, describe_module
@@ -38,13 +40,28 @@ _OPERATORS: Final = frozenset(
         "sub", "truediv", "xor",
     }
 )  # fmt: skip
-_OTHERS: Final = (
-    torch._assert, torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones,
-    torch.tensor, torch.zeros,
-)  # fmt: skip
-"""What is not in torch's list of functions that take tensors: it makes them, or takes numbers."""
+_OTHERS: Final[dict[Any, tuple[str, ...]]] = {
+    torch: (
+        "_assert", "arange", "as_tensor", "broadcast_shapes", "empty", "eye", "full", "linspace",
+        "ones", "promote_types", "tensor", "tril_indices", "triu_indices", "zeros",
+    ),
+    functional: (
+        "celu_", "elu_", "hardsigmoid", "hardswish", "hardtanh_", "leaky_relu_", "relu_", "rrelu_",
+        "selu_", "sigmoid", "tanh", "threshold_", "upsample", "upsample_bilinear",
+        "upsample_nearest",
+    ),
+}  # fmt: skip
+"""What is not in torch's list of functions that take tensors: it makes them, takes numbers, or is
+another function by name."""
+_METHODS: Final = frozenset(
+    {"new_empty", "new_full", "new_ones", "new_tensor", "new_zeros", "stride", "unflatten"}
+)
+"""Methods that are not in it."""
 _BUILTINS: Final = frozenset({"abs", "float", "int", "len", "max", "min", "round", "sum"})
-_ATTRIBUTES: Final = frozenset({"T", "device", "dtype", "mT", "ndim", "shape"})
+_ATTRIBUTES: Final = frozenset(
+    {"H", "T", "data", "device", "dtype", "imag", "is_cuda", "layout", "mH", "mT", "ndim", "real",
+     "shape"}
+)  # fmt: skip
 _GETATTR: Final = "builtins.getattr"
 _KINDS: Final = (torch.dtype, torch.layout, torch.memory_format)
 
@@ -157,14 +174,20 @@ def inputs_of_blueprint(text: Mapping[str, Any], names: list[str]) -> Inputs:
 @cache
 def _functions() -> dict[str, Callable[..., Any]]:
     """What a graph may call, by the name that it has in a file."""
+    listed = {item for items in get_overridable_functions().values() for item in items}
     found: dict[str, Callable[..., Any]] = {}
-    for place, items in get_overridable_functions().items():
-        if inspect.ismodule(place):
-            for item in items:
-                name = getattr(item, "__name__", "")
-                if getattr(place, name, None) is item:
-                    found[f"{place.__name__}.{name}"] = item
-    found |= {f"torch.{item.__name__}": item for item in _OTHERS}
+    for place in (
+        torch, torch.functional, functional, torch.fft, torch.linalg, torch.special,
+    ):  # fmt: skip
+        # A function has the name that it has there, which may not be what it calls itself.
+        for name, item in vars(place).items():
+            if name.startswith("_") or not (callable(item) and isinstance(item, Hashable)):
+                continue
+            plain = getattr(place, name[:-1], None) if name.endswith("_") else None
+            if item in listed or (plain in listed and isinstance(item, BuiltinFunctionType)):
+                found[f"{place.__name__}.{name}"] = item
+    for place, names in _OTHERS.items():
+        found |= {f"{place.__name__}.{name}": getattr(place, name) for name in names}
     found |= {f"operator.{name}": getattr(operator, name) for name in _OPERATORS}
     found |= {f"math.{name}": item for name, item in vars(math).items() if callable(item)}
     found |= {f"builtins.{name}": getattr(builtins, name) for name in _BUILTINS}
@@ -180,7 +203,7 @@ def _names() -> dict[Any, str]:
 def _methods() -> frozenset[str]:
     """Methods of tensors."""
     found = {item.__name__ for item in get_overridable_functions()[Tensor]}
-    return frozenset(name for name in found if not name.startswith("_"))
+    return _METHODS.union(name for name in found if not name.startswith("_"))
 
 
 def _name_of(node: fx.Node) -> str:

@@ -165,10 +165,14 @@ def rebuild_graph(
 
 
 def _check_anything(plan: GraphPlan, otherwise: Exception | None) -> None:
-    if not plan.cuts:
-        raise otherwise if otherwise is not None else ConversionError(
-            "nothing to convert: include names no layer that can be analog"
-        )
+    """Say why nothing of a model is analog, if so."""
+    if plan.cuts:
+        return
+    if reasons := plan.unfit():
+        raise ConversionError(f"nothing to convert: {'; '.join(reasons)}")
+    raise otherwise if otherwise is not None else ConversionError(
+        "nothing to convert: include names no layer that can be analog"
+    )
 
 
 @lasting()

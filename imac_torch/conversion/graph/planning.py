@@ -18,6 +18,8 @@ from imac_torch.conversion.graph.tracing import Traced, of_torch, trace
 from imac_torch.conversion.layers import (
     Expanded,
     expand,
+    expandable,
+    expanded_alone,
     is_layer,
     layer_modules,
     source_of,
@@ -36,6 +38,8 @@ __all__ = ["GraphPlan", "plan_graph", "private_copy"]
 
 EXPANDED = "its matrices are layers, what stands between them is software"
 """Of a module that became several layers."""
+CALLED = "is called with more than the one tensor that a circuit takes"
+"""Of a layer."""
 
 
 @dataclass
@@ -74,6 +78,11 @@ class GraphPlan:
             )
             for cut, link in self.links
         ]
+
+    def unfit(self) -> list[str]:
+        """Layers that nobody excluded and that are called as no circuit can be, in words."""
+        return [f"{row.path} ({row.module}) {CALLED}" for row in self.records
+                if row.detail == CALLED]  # fmt: skip
 
 
 def private_copy(model: nn.Module) -> nn.Module:
@@ -115,6 +124,7 @@ def plan_graph(
         ConversionError: A layer has no weights that conductances could stand for, or a name
             stands for none.
     """
+    model = _holding(model)
     modes = {path: part.training for path, part in model.named_modules()}
     model.eval()
     expanded = expand(model)
@@ -153,6 +163,15 @@ def plan_graph(
     records = writer.records()
     blueprint = _blueprint(traced, expanded, inputs)
     return GraphPlan(traced.model, cuts, records, inputs, modes, writer.odd, blueprint)
+
+
+def _holding(model: nn.Module) -> nn.Module:
+    """A model that holds layers, of one that is a layer, or that computes with what layers hold."""
+    if expandable(model):
+        return expanded_alone(model)
+    if is_layer(model, spatial=True):
+        return nn.Sequential(model).train(model.training)
+    return model
 
 
 def _blueprint(
@@ -260,7 +279,7 @@ class _Writer:
                 self.odd[path] = f"({Leaf(path, module).label}) {why}"
                 return why
         if isinstance(module, layer_modules(spatial=True)):
-            return "is called with more than one tensor"
+            return CALLED
         if no_operation(node, module) is not None:
             return "stands between modules in software"
         if activation_of(module) is not None:

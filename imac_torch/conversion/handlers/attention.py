@@ -7,7 +7,6 @@ layers of their own, so that each can be analog.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from imac_torch.conversion.handlers.dense import dense
 from imac_torch.conversion.handlers.source import Expanded
 
-__all__ = ["Attention", "EncoderLayer", "attention", "encoder_layer"]
+__all__ = ["Attention", "attention"]
 
 
 class Attention(Expanded):
@@ -148,68 +147,3 @@ def _added(mask: Tensor, count: int, like: Tensor) -> Tensor:
 def attention(module: nn.MultiheadAttention) -> Attention:
     """The projections as layers."""
     return Attention(module)
-
-
-class EncoderLayer(nn.Module):
-    """``nn.TransformerEncoderLayer`` that always asks its parts: torch's has a faster path."""
-
-    activation: Callable[[Tensor], Tensor]
-    self_attn: nn.Module
-    linear1: nn.Module
-    linear2: nn.Module
-    norm1: nn.Module
-    norm2: nn.Module
-    dropout: nn.Module
-    dropout1: nn.Module
-    dropout2: nn.Module
-
-    def __init__(self, of: nn.TransformerEncoderLayer) -> None:
-        super().__init__()
-        self.norm_first = of.norm_first
-        for name, part in of.named_children():
-            self.add_module(name, part)
-        if not isinstance(of.activation, nn.Module):
-            self.activation = of.activation
-        self.training = of.training
-
-    def forward(
-        self,
-        src: Tensor,
-        src_mask: Tensor | None = None,
-        src_key_padding_mask: Tensor | None = None,
-        is_causal: bool = False,
-    ) -> Tensor:
-        """As ``nn.TransformerEncoderLayer`` has it.
-
-        Args:
-            src: (L, B, E), batch first (B, L, E), or (L, E).
-            src_mask: See :class:`Attention`.
-            src_key_padding_mask: Likewise.
-            is_causal: Likewise.
-        """
-
-        def attended(x: Tensor) -> Tensor:
-            found, _ = self.self_attn(
-                x, x, x, attn_mask=src_mask, key_padding_mask=src_key_padding_mask,
-                need_weights=False, is_causal=is_causal,
-            )  # fmt: skip
-            dropped: Tensor = self.dropout1(found)
-            return dropped
-
-        def fed(x: Tensor) -> Tensor:
-            hidden = self.dropout(self.activation(self.linear1(x)))
-            dropped: Tensor = self.dropout2(self.linear2(hidden))
-            return dropped
-
-        x: Tensor
-        if self.norm_first:
-            x = src + attended(self.norm1(src))
-            return x + fed(self.norm2(x))
-        x = self.norm1(src + attended(src))
-        x = self.norm2(x + fed(x))
-        return x
-
-
-def encoder_layer(module: nn.TransformerEncoderLayer) -> EncoderLayer:
-    """The same parts, all of them called."""
-    return EncoderLayer(module)
