@@ -92,6 +92,30 @@ def test_positions_share_copies() -> None:
     assert alone.latency == pytest.approx(12 * 2e-9)
 
 
+class Steps(nn.Module):
+    """An output per step, time first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.RNN(5, 2)
+
+    def forward(self, x):
+        return self.rnn(x)[0]
+
+
+def test_samples_come_first() -> None:
+    x = torch.linspace(-1, 1, 30).reshape(2, 3, 5)
+    mean = nn.functional.mse_loss
+    model, circuits, _ = network(seeded(Steps), samples=x)
+    with pytest.raises(DataError, match=r"rnn \(RNN\) takes \(2, 3, 5\), time first"):
+        evaluate(circuits, [(x, model(x).detach())], metric=mean, progress=False)
+    with pytest.raises(DataError, match=r"2 samples.*targets \(3, 2\) are not"):
+        evaluate(circuits, [(x, torch.zeros(3, 2))], metric=mean, progress=False)
+    model, circuits, _ = network(samples=x[0])
+    with pytest.raises(DataError, match=r"left gets a single sample \(5,\)"):
+        evaluate(circuits, [(x[0, 0], torch.zeros(5))], metric=mean, progress=False)
+
+
 class Collecting:
     """As torchmetrics' metrics are used."""
 

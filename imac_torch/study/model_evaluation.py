@@ -22,6 +22,7 @@ from imac_torch.datasets.metrics import (
     samples_in_run,
     samples_of,
     scorer,
+    tensors_in,
     unsolved,
 )
 from imac_torch.errors import DataError, SolverError
@@ -78,7 +79,8 @@ def evaluate_model(asked: Asked, metric: Metric | None, area: AreaModel | str) -
     ) as advance:
         for arguments, targets, count in _batches(asked.loader, asked.first, asked.limit):
             moved = tree_map_only(Tensor, lambda item: item.to(network.device), arguments)
-            with run.watch.batch(count):
+            first_of = None if metric is None else tensors_in(moved)[0]
+            with run.watch.batch(count, first_of):
                 outputs = network(*moved[0], **moved[1])
             wanted = None if reference is None else reference(*moved[0], **moved[1])
             run.add(outputs, wanted, targets, count)
@@ -116,7 +118,7 @@ class _Run:
     failures: int = 0
 
     def __post_init__(self) -> None:
-        self.watch = Watch(self.network.segments)
+        self.watch = Watch(self.network.model, self.network.segments)
 
     def add(self, outputs: Any, wanted: Any, targets: Any, count: int) -> None:  # noqa: ANN401
         """One batch more."""
@@ -199,6 +201,12 @@ def _batches(
             )
         arguments = arguments_of(batch[0])
         count = samples_in_run(arguments)
+        wanted = batch[1]
+        if isinstance(wanted, Tensor) and wanted.ndim and count and len(wanted) % count:
+            raise DataError(
+                f"{where}: inputs {tuple(tensors_in(arguments)[0].shape)} are {count} samples, by "
+                f"their first dimension, which targets {tuple(wanted.shape)} are not"
+            )
         return (arguments, batch[1], count), count
 
     def cut(

@@ -11,7 +11,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx, nn
 
-from imac_torch.errors import ImacError, SolverError
+from imac_torch.conversion.handlers.attention import Attention
+from imac_torch.conversion.handlers.recurrent import Recurrent
+from imac_torch.errors import DataError, ImacError, SolverError
 from imac_torch.model.noisy import Heard
 from imac_torch.model.segment import Segment
 from imac_torch.model.walk import ROWS, Drawn, places
@@ -89,16 +91,25 @@ class Traffic:
 class Watch:
     """Watches the circuits of a model."""
 
-    def __init__(self, segments: Mapping[str, Segment]) -> None:
-        self.segments = segments
+    def __init__(self, model: nn.Module, segments: Mapping[str, Segment]) -> None:
+        self.model, self.segments = model, segments
         generator = torch.Generator().manual_seed(0)  # the same run gives the same figures
         self.traffic = {path: Traffic(Drawn(ROWS, generator)) for path in segments}
         self.samples = 0
         self.heard: Mapping[str, Heard] = {}
 
     @contextmanager
-    def batch(self, samples: int) -> Iterator[None]:
-        """While the model runs on one batch."""
+    def batch(self, samples: int, inputs: Tensor | None) -> Iterator[None]:
+        """While the model runs on one batch.
+
+        Args:
+            samples: In it.
+            inputs: The first of its tensors, whose first dimension is to count them; None: it does,
+                as outputs and labels have shown.
+
+        Raises:
+            DataError: It does not.
+        """
         compare = self.samples < COMPARED
         for traffic in self.traffic.values():
             traffic.pending = []
@@ -108,13 +119,45 @@ class Watch:
                 assert isinstance(segment, Segment)  # noqa: S101 - narrows the type only
                 if segment.ranging:
                     return
+                x = arguments[0]
+                if (
+                    inputs is not None and x.numel() == inputs.numel()
+                    and not segment.positions.batched(x)
+                ):  # fmt: skip
+                    raise DataError(
+                        f"{path} gets a single sample {tuple(x.shape)}, of inputs "
+                        f"{tuple(inputs.shape)}: samples are counted in the first dimension, give "
+                        "batches (inputs[None])"
+                    )
                 with lasting():
-                    self.traffic[path].see(segment, arguments[0], output, compare=compare)
+                    self.traffic[path].see(segment, x, output, compare=compare)
 
             return see
 
+        def ordered(path: str) -> Any:  # noqa: ANN401
+            def check(module: nn.Module, arguments: tuple[Any, ...], named: Any) -> None:  # noqa: ANN401
+                assert isinstance(module, Recurrent | Attention)  # noqa: S101 - likewise
+                assert inputs is not None  # noqa: S101 - nobody asks then
+                x = next(iter((*arguments, *named.values())))
+                several = x.dim() > 2
+                first = len(x) == samples and not (several and module.batch_first)
+                if first and not (several and x.shape[1] == samples):
+                    raise DataError(
+                        f"{path or 'the model'} ({module.stands_for}) takes {tuple(x.shape)}, "
+                        f"time first, and inputs {tuple(inputs.shape)} have as much in their first "
+                        "dimension, in which samples are counted: let samples come first (a module "
+                        "around the model that transposes)"
+                    )
+
+            return check
+
         handles = [
             segment.register_forward_hook(hook(path)) for path, segment in self.segments.items()
+        ]
+        handles += [
+            part.register_forward_pre_hook(ordered(path), with_kwargs=True)
+            for path, part in self.model.named_modules()
+            if inputs is not None and isinstance(part, Recurrent | Attention)
         ]
         try:
             yield
