@@ -5,12 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import types
+from types import SimpleNamespace
 
 import pytest
 import torch
 from small_networks import LOGISTIC, loader, mlp, signs
 
 from imac_torch import convert, evaluate
+from imac_torch.base.progress import progress_bar
 from imac_torch.base.tables import html_table, text_table
 from imac_torch.cli.opening import called
 from imac_torch.sweep import SweepTable
@@ -78,8 +81,51 @@ def test_results_render_as_html():
     assert "25 of 25 samples solved, the first 20" in page
     assert page.count("CONVERGED") == 20
     assert f"{float(solution.outputs[0, 0].detach()):.4g}" in page
+    assert "25 of 25 samples solved" in str(solution)
     table = SweepTable(("a",), ("b",), ({"a": 1, "b": None, "status": "failed"},))
     assert "<td>1</td><td>–</td><td>failed</td>" in table._repr_html_()
+
+
+def test_reprs_tell_of_tensors_and_not_their_numbers():
+    network = convert(mlp(6, 4, 3), LOGISTIC)
+    solution = network.solve(signs(25, 6))
+    assert repr(solution).startswith(
+        "Solution(outputs=<float64 (25, 3)>, layers=<2 × LayerSolution>, power=<Power>, "
+    )
+    assert "inputs=<float64 (25,)>" in repr(solution.power)
+    report = evaluate(network, loader(signs(5, 6)), progress=False)
+    for found in (solution, report, report.solution.layers):
+        assert "tensor(" not in repr(found)
+        assert len(repr(found)) < 1000
+
+
+def test_notebooks_get_one_line_of_progress(monkeypatch):
+    """As a kernel would show it: a display that is rewritten, and no widgets."""
+    seen = []
+
+    class Handle:
+        def update(self, content, *, raw):
+            seen.append(content)
+
+    def display(content, *, raw, display_id):
+        seen.append(content)
+        return Handle()
+
+    package = types.ModuleType("IPython")
+    package.get_ipython = lambda: SimpleNamespace(kernel=object())
+    package.display = types.ModuleType("IPython.display")
+    package.display.display = display
+    monkeypatch.setitem(sys.modules, "IPython", package)
+    monkeypatch.setitem(sys.modules, "IPython.display", package.display)
+    with progress_bar("<a>", 3, "points") as advance:
+        advance(3)
+    with progress_bar("b", 3, "points", shown=False):
+        pass
+    assert [item["text/plain"].partition(" points")[0] for item in seen] == [
+        "<a>: 0 of 3", "<a>: 3 of 3",
+    ]  # fmt: skip
+    assert '<progress max="3" value="0">' in seen[0]["text/html"]
+    assert "&lt;a&gt;" in seen[1]["text/html"]
 
 
 def test_ideal_amplifiers_are_not_counted():

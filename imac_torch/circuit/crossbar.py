@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from imac_torch.base.shown import Brief
 from imac_torch.cells import Cell, build_cell, series_resistance
 from imac_torch.circuit.wires import segments
 from imac_torch.config import Config, Crossbar
@@ -42,7 +43,7 @@ def partition_ends(count: int, parts: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class CrossbarSpec:
+class CrossbarSpec(Brief):
     """The crossbars of one layer with their wires and amplifiers.
 
     Shapes: M outputs, L slices, N inputs, C = N+1 columns (the bias last), H and V partitions.

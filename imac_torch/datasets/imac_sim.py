@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from imac_torch.base.shown import Brief
 from imac_torch.datasets.csvfile import line_of_row, read_csv
 from imac_torch.errors import DataError
 from imac_torch.periphery.activations import InverterSigmoid
@@ -36,7 +37,7 @@ __all__ = ["ImacSimData", "read_imac_sim"]
 
 
 @dataclass(frozen=True)
-class ImacSimData:
+class ImacSimData(Brief):
     """A network and its test data as IMAC-Sim stores them.
 
     Attributes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from imac_torch.base.shown import Brief
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.elimination.blocks import BlockLayout, Termination
 from imac_torch.elimination.feedback import passive, respond
@@ -21,7 +22,7 @@ __all__ = ["CellVoltages", "cell_voltages"]
 
 
 @dataclass(frozen=True)
-class CellVoltages:
+class CellVoltages(Brief):
     """Node voltages of every cell of a layer.
 
     Shapes: B samples, M rows (of all slices), C = N+1 columns (the bias last).

@@ -28,6 +28,7 @@ from typing import Final, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from imac_torch.base.shown import Brief
 from imac_torch.config import Memristor
 from imac_torch.config.kinds import DEVICE_EFFECTS
 from imac_torch.config.named import build_named
@@ -251,7 +252,7 @@ def relative_spread(
 
 
 @dataclass(frozen=True, eq=False)
-class DeviceSample:
+class DeviceSample(Brief):
     """One draw of a device model, which can be had again and again, of any conductances.
 
     Attributes:

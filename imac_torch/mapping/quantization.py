@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from imac_torch.base.shown import Brief
 from imac_torch.config import Memristor, WeightMapping
 from imac_torch.errors import MappingError
 from imac_torch.mapping.slices import Slicing
 
 
 @dataclass(frozen=True)
-class ConductancePair:
+class ConductancePair(Brief):
     """Conductances of the positive and the negative memristor of every weight.
 
     Attributes:
@@ -31,7 +32,7 @@ class ConductancePair:
 
 
 @dataclass(frozen=True)
-class QuantizedWeights:
+class QuantizedWeights(Brief):
     """Weights in units of the mapping's full scale.
 
     Attributes:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imac_torch.base.shown import Brief
 from imac_torch.config import Memristor
 from imac_torch.mapping.divider import RowDivider
 from imac_torch.mapping.quantization import ConductancePair
@@ -31,7 +32,7 @@ RANK: Final = 8
 
 
 @dataclass(frozen=True)
-class InputStatistics:
+class InputStatistics(Brief):
     """First and second moments of a layer's line voltages in units of vdd, the bias line last.
 
     Attributes:

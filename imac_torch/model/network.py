@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from imac_torch.base.tables import html_table, text_table
+from imac_torch.base.shown import Table
 from imac_torch.circuit.engine import Engine
 from imac_torch.circuit.topology import Circuit
 from imac_torch.config import Config, Noise
@@ -477,14 +477,15 @@ class IMACNetwork(nn.Module):
 
     def summary(self) -> str:
         """The conversion table as text: what was mapped, folded and left digital, and why."""
-        return text_table("imac_torch conversion", self._rows(), headings=HEADINGS)
+        return self._table().text()
 
     def _repr_html_(self) -> str:
         """The same for notebooks."""
-        return html_table("imac_torch conversion", self._rows(), headings=HEADINGS)
+        return self._table().html()
 
-    def _rows(self) -> list[tuple[str, str, str, str]]:
-        return [(item.path, item.module, item.target, item.detail) for item in self.records]
+    def _table(self) -> Table:
+        rows = [(item.path, item.module, item.target, item.detail) for item in self.records]
+        return Table("imac_torch conversion", rows, HEADINGS)
 
     def get_extra_state(self) -> Tensor:
         """The network's configuration as bytes, so that safetensors can hold it."""

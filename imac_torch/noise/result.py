@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from imac_torch.base.tables import html_table, text_table
+from imac_torch.base.shown import Brief, Shown, Table
 from imac_torch.base.units import quantity
 from imac_torch.noise.circuit import PARTS
 
@@ -22,7 +22,7 @@ SHOWN: Final = 0.005
 
 
 @dataclass(frozen=True)
-class LayerNoise:
+class LayerNoise(Brief):
     """Noise of one layer's neurons; B samples, M neurons, P parts.
 
     Attributes:
@@ -74,7 +74,7 @@ def _ratio(voltages: Tensor, variance: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class NoiseReport:
+class NoiseReport(Shown):
     """Noise of a circuit at operating points.
 
     The signal-to-noise ratio of a node is the variance of its voltage over the samples by the mean
@@ -107,13 +107,9 @@ class NoiseReport:
             tuple(sorted({kind for item in reports for kind in item.unknown})),
         )
 
-    def __str__(self) -> str:
-        """A table, a row per layer."""
-        return text_table(self._title(), self._rows(), headings=HEADINGS) + self._notes()
-
-    def _repr_html_(self) -> str:
-        """The same for notebooks."""
-        return html_table(self._title() + self._notes(), self._rows(), headings=HEADINGS)
+    def tables(self) -> tuple[Table]:
+        """One, a row per layer."""
+        return (Table(self._title(), self._rows(), HEADINGS, notes=self._notes()),)
 
     def _title(self) -> str:
         low, high = (quantity(value, "Hz") for value in self.band)

@@ -13,6 +13,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from imac_torch.base.files import parse_json, read_tensors, write_tensors
+from imac_torch.base.shown import Brief
 from imac_torch.errors import ConfigError, DataError
 from imac_torch.numeric.modes import lasting
 
@@ -22,7 +23,7 @@ FORMAT: Final = 1
 """Version of the files; older readers refuse newer ones."""
 
 
-class MeasuredTable:
+class MeasuredTable(Brief):
     """A table with the figures that belong to it, in a safetensors file; a frozen dataclass."""
 
     what: ClassVar[str]

@@ -20,6 +20,7 @@ from imac_torch.base.files import (
     write_tensors,
     write_text,
 )
+from imac_torch.base.shown import Brief
 from imac_torch.conversion.ablation import ablate
 from imac_torch.conversion.layer_effects import LayerEffect, layer_effects
 from imac_torch.conversion.outputs import relative_error, software_activations
@@ -125,7 +126,7 @@ class Ablation:
 
 
 @dataclass(frozen=True)
-class Analysis:
+class Analysis(Brief):
     """Details of an evaluation, over a subset of its samples.
 
     Shapes: S samples, M outputs.

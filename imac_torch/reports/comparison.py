@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from imac_torch.base.tables import html_table, text_table
+from imac_torch.base.shown import Shown, Table
 from imac_torch.errors import DataError
 from imac_torch.reports.model_report import ModelReport
 from imac_torch.reports.report import Report
@@ -17,7 +17,7 @@ _PARTS = ("arrays", "drivers", "converters", "sums")
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """Figures of several reports.
 
     Attributes:
@@ -30,13 +30,9 @@ class Comparison:
     rows: tuple[tuple[str, ...], ...]
     energies: tuple[Mapping[str, float], ...]
 
-    def __str__(self) -> str:
-        """A table."""
-        return text_table("compared", self.rows, headings=("", *self.names), width=130)
-
-    def _repr_html_(self) -> str:
-        """The same for notebooks."""
-        return html_table("compared", self.rows, headings=("", *self.names))
+    def tables(self) -> tuple[Table]:
+        """One, a column per report."""
+        return (Table("compared", self.rows, ("", *self.names), width=130),)
 
 
 def compared(reports: Mapping[str, Report | ModelReport]) -> Comparison:

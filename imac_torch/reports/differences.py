@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from imac_torch.base.tables import html_table, text_table
+from imac_torch.base.shown import Shown, Table
 from imac_torch.config import Config
 from imac_torch.conversion.storage import read_saved
 from imac_torch.errors import DataError
@@ -49,7 +49,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Differences:
+class Differences(Shown):
     """What two things do not share.
 
     Attributes:
@@ -62,21 +62,12 @@ class Differences:
     second: str
     found: tuple[Difference, ...]
 
-    def __str__(self) -> str:
-        """A table, or that there is nothing to show."""
+    def tables(self) -> tuple[Table]:
+        """One, or that there is nothing to show."""
         title = f"{self.first} against {self.second}"
         if not self.found:
-            return f"{title}: no difference\n"
-        return text_table(title, self._rows(), headings=HEADINGS, width=130)
-
-    def _repr_html_(self) -> str:
-        """The same for notebooks."""
-        return html_table(str(self), (), headings=()) if not self.found else html_table(
-            f"{self.first} against {self.second}", self._rows(), headings=HEADINGS
-        )
-
-    def _rows(self) -> list[tuple[str, str, str, str]]:
-        return [item.row() for item in self.found]
+            return (Table(f"{title}: no difference", ()),)
+        return (Table(title, [item.row() for item in self.found], HEADINGS, width=130),)
 
 
 def differences(first: str | Path, second: str | Path) -> Differences:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from imac_torch.base.tables import html_table, text_table
+from imac_torch.base.shown import Table
 from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
@@ -187,20 +187,12 @@ class ModelReport(SavedReport):
             "segments": [asdict(item) for item in self.segments],
         }
 
-    def __str__(self) -> str:
-        """Two tables: the figures, and the circuits."""
-        return text_table("imac_torch report", self.rows(), width=110) + text_table(
-            "circuits, per sample",
-            [item.row() for item in self.segments],
-            headings=HEADINGS,
-            width=130,
-        )
-
-    def _repr_html_(self) -> str:
-        """The same for notebooks."""
-        rows = [item.row() for item in self.segments]
-        return html_table("imac_torch report", self.rows()) + html_table(
-            "circuits, per sample", rows, headings=HEADINGS
+    def tables(self) -> tuple[Table, Table]:
+        """The figures, and the circuits."""
+        circuits = [item.row() for item in self.segments]
+        return (
+            Table("imac_torch report", self.rows(), width=110),
+            Table("circuits, per sample", circuits, HEADINGS, width=130),
         )
 
     def rows(self) -> list[tuple[str, str]]:

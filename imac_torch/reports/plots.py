@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
+from imac_torch.base.shown import Brief
 from imac_torch.dc.transfer import sweep_neuron
 from imac_torch.errors import ConfigError, SolverError
 from imac_torch.finfet import FinFET
@@ -43,7 +44,7 @@ FLOOR: Final = 1e-18
 
 
 @dataclass(frozen=True)
-class LoadedCurve:
+class LoadedCurve(Brief):
     """A neuron over its input voltage, with a conductance at its output; tensors (B,) float64.
 
     Attributes:

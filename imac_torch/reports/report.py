@@ -15,7 +15,7 @@ from torch import Tensor
 
 from imac_torch.base.files import read_tensors
 from imac_torch.base.memo import same_values
-from imac_torch.base.tables import html_table, text_table
+from imac_torch.base.shown import Table
 from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
@@ -162,13 +162,9 @@ class Report(SavedReport):
             "timing": None if self.timing is None else timing_figures(self.timing, self.labels),
         }
 
-    def __str__(self) -> str:
-        """A table of the figures."""
-        return text_table("imac_torch report", self._rows(), width=100)
-
-    def _repr_html_(self) -> str:
-        """The same for notebooks."""
-        return html_table("imac_torch report", self._rows())
+    def tables(self) -> tuple[Table]:
+        """The figures."""
+        return (Table("imac_torch report", self._rows(), width=100),)
 
     def _rows(self) -> list[tuple[str, str]]:
         figures = self.figures()

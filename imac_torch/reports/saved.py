@@ -20,6 +20,7 @@ from imac_torch.base.files import (
     write_tensors,
     write_text,
 )
+from imac_torch.base.shown import Shown
 from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
@@ -45,7 +46,7 @@ def saved_text(directory: Path) -> Any:
         raise DataError(f"{directory} holds no readable report: {error}") from None
 
 
-class SavedReport(ABC):
+class SavedReport(Shown, ABC):
     """A report as far as all kinds have it; each is a frozen dataclass with these fields."""
 
     kind: ClassVar[str | None]  # as its file says

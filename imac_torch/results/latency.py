@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from imac_torch.base.shown import Brief
 from imac_torch.errors import SolverError
 from imac_torch.results.waveform import sample
 
@@ -159,7 +160,7 @@ def _last_exit(time: Tensor, excess: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Latency:
+class Latency(Brief):
     """Latencies of a batch of sequences.
 
     Attributes:

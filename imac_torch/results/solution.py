@@ -9,7 +9,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from imac_torch.base.tables import html_table
+from imac_torch.base.shown import Brief, Shown, Table
 
 SHOWN = 20
 """Samples that a notebook shows of a solution."""
@@ -30,7 +30,7 @@ class Status(IntEnum):
 
 
 @dataclass(frozen=True)
-class BySource:
+class BySource(Brief):
     """What each kind of source delivers, as tensors of one shape.
 
     Attributes:
@@ -68,7 +68,7 @@ class Power(BySource):
 
 
 @dataclass(frozen=True)
-class Dissipation:
+class Dissipation(Brief):
     """Power by where it becomes heat, in every layer; (..., B, L) W.
 
     Together they are what the sources deliver: inputs, vdd, level shifts, the supplies of
@@ -89,7 +89,7 @@ class Dissipation:
 
 
 @dataclass(frozen=True)
-class LayerSolution:
+class LayerSolution(Brief):
     """Voltages of one layer.
 
     Attributes:
@@ -106,7 +106,7 @@ class LayerSolution:
 
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(Shown):
     """A batch of solved samples.
 
     Attributes:
@@ -130,8 +130,8 @@ class Solution:
         """(..., B) bool."""
         return self.status == int(Status.CONVERGED)
 
-    def _repr_html_(self) -> str:
-        """The first samples for notebooks: status, largest output, output voltages."""
+    def tables(self) -> tuple[Table]:
+        """The first samples: status, largest output, output voltages."""
         outputs = self.outputs.detach().cpu().reshape(-1, self.outputs.shape[-1])
         status = self.status.cpu().reshape(-1)
         solved = int((status == int(Status.CONVERGED)).sum())
@@ -148,7 +148,7 @@ class Solution:
         if len(status) > SHOWN:
             title += f", the first {SHOWN}"
         headings = ("sample", "status", "largest output", "outputs, V")
-        return html_table(title, rows, headings=headings)
+        return (Table(title, rows, headings),)
 
 
 def combine(function: Callable[..., Tensor], *solutions: Solution) -> Solution:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from imac_torch.base.shown import Brief
 from imac_torch.errors import SolverError
 
 
 @dataclass(frozen=True)
-class Waveforms:
+class Waveforms(Brief):
     """Outputs over time of a few images; K images, M outputs.
 
     Attributes:

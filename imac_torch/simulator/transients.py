@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from imac_torch.base.shown import Brief
 from imac_torch.errors import SimulatorError
 from imac_torch.netlist.layer import AMPLIFIER_SUPPLIES
 from imac_torch.netlist.measures import AMPLIFIERS, EDGES, SOURCES
@@ -33,7 +34,7 @@ _ROUNDING: Final = 1e-9
 
 
 @dataclass(frozen=True)
-class TransientValues:
+class TransientValues(Brief):
     """One netlist; b images, M outputs; NaN where there is nothing.
 
     Powers and energies by source: (b, 4) of inputs, vdd, of vdd's part for neurons, and of the

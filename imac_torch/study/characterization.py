@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from imac_torch.base.shown import Brief
 from imac_torch.config import Config
 from imac_torch.dc.transfer import sweep_neuron, threshold_and_slope
 from imac_torch.errors import ConfigError
@@ -21,7 +22,7 @@ __all__ = ["NeuronCurve", "characterize_neuron", "neuron_of"]
 
 
 @dataclass(frozen=True)
-class NeuronCurve:
+class NeuronCurve(Brief):
     """An unloaded neuron over its input voltage; all tensors (B,) float64.
 
     Attributes:

@@ -16,6 +16,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from imac_torch.base.shown import Shown, Table
+from imac_torch.base.units import quantity
 from imac_torch.circuit.crossbar import build_crossbar
 from imac_torch.config import Noise
 from imac_torch.conversion.calibration import join_samples
@@ -60,7 +62,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class MonteCarloResult:
+class MonteCarloResult(Shown):
     """Distributions over samples.
 
     The images are taken as given: intervals say what other devices would do, not other images.
@@ -99,6 +101,29 @@ class MonteCarloResult:
         )
         outputs = torch.cat(kept) if len(kept) == len(parts) else None
         return cls(accuracy, power, error, converged, outputs, score)
+
+    def tables(self) -> tuple[Table]:
+        """Mean, spread and range of what was measured, over devices."""
+        percent = lambda value: f"{100 * value:.2f} %"  # noqa: E731
+        same = bool((self.score == self.accuracy).all())
+        columns: list[tuple[str, Tensor, Callable[[float], str]]] = [
+            ("accuracy", self.accuracy, percent),
+            *([] if same else [("score", self.score, lambda value: f"{value:.5g}")]),
+            ("power", self.power, lambda value: quantity(value, "W")),
+            ("error of outputs", self.error, lambda value: quantity(value, "V")),
+            ("images solved", self.converged, percent),
+        ]
+        rows = []
+        for name, values, told in columns:
+            if bool(values.isnan().all()):
+                continue  # not measured
+            low, high = mean_interval(values).low, mean_interval(values).high
+            between = f"{told(low)} to {told(high)}" if len(values) > 1 else "–"
+            spread = told(float(values.std())) if len(values) > 1 else "–"
+            ends = (told(float(values.min())), told(float(values.max())))
+            rows.append((name, told(float(values.mean())), between, spread, *ends))
+        headings = ("", "mean", "95 % interval of it", "standard deviation", "least", "most")
+        return (Table(f"imac_torch Monte Carlo: {len(self.power)} samples", rows, headings),)
 
     def mean_accuracy(self, confidence: float = 0.95) -> Interval:
         """Mean accuracy over devices with the interval of the normal approximation."""

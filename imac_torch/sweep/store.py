@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from typing_extensions import Self
 
 from imac_torch.base.files import atomic_path, parse_json
-from imac_torch.base.tables import html_table
+from imac_torch.base.shown import Shown, Table
 from imac_torch.errors import DataError
 from imac_torch.sweep.pareto import pareto_front
 from imac_torch.sweep.points import Point
@@ -37,7 +37,7 @@ _SCHEMA: Final = (
 
 
 @dataclass(frozen=True)
-class SweepTable:
+class SweepTable(Shown):
     """Rows of a sweep in the order of its points.
 
     Attributes:
@@ -54,11 +54,11 @@ class SweepTable:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def _repr_html_(self) -> str:
-        """Settings and results for notebooks."""
+    def tables(self) -> tuple[Table]:
+        """Settings and results."""
         names = (*self.settings, *self.metrics, "status")
         rows = [[_cell(row.get(name)) for name in names] for row in self.rows]
-        return html_table(f"imac_torch sweep: {len(self)} points", rows, headings=names)
+        return (Table(f"imac_torch sweep: {len(self)} points", rows, names, width=160),)
 
     @property
     def done(self) -> tuple[Mapping[str, Any], ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from imac_torch.base.shown import Brief
 from imac_torch.config import Timing
 from imac_torch.results.energy import Energy
 from imac_torch.results.latency import RESOLUTION, Latency, SamplingCost, sampling_cost
@@ -14,7 +15,7 @@ from imac_torch.results.waveform import Waveforms
 
 
 @dataclass(frozen=True)
-class InferenceReport:
+class InferenceReport(Brief):
     """One inference per image; B images, M outputs.
 
     Images that were not solved (``status``) have NaN everywhere and count nowhere. Those whose

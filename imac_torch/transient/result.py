@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from imac_torch.base.shown import Brief
 from imac_torch.config import Timing
 from imac_torch.results.energy import Energy
 from imac_torch.results.solution import Power
 
 
 @dataclass(frozen=True)
-class TransientResult:
+class TransientResult(Brief):
     """A batch of sequences in time.
 
     Attributes:
