@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import re
@@ -9,18 +10,21 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from imac_torch import Config, Crossbar, IMACNetwork, Memristor, Neuron, Report, convert, evaluate
+from imac_torch.base.figures import bars, heatmap, histogram, parallel, scatter
+from imac_torch.base.units import quantity
 from imac_torch.conversion.storage import load
 from imac_torch.errors import DataError
+from imac_torch.reports import chart
 from imac_torch.reports.analysis import Analysis, analyse
-from imac_torch.reports.charts import bars, heatmap, parallel_coordinates, scatter
+from imac_torch.reports.chart import bar_chart, picture
 from imac_torch.reports.html_report import render_report, samples_csv, write_report
-from imac_torch.reports.svg import quantity, ticks
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +52,7 @@ class Page(HTMLParser):
     """Collects tags, and complains about ones that do not match."""
 
     VOID = ("meta", "link", "br", "img")
-    DRAWN = ("line", "rect", "circle", "image", "polyline")
+    DRAWN = ("line", "rect", "circle", "image", "path", "use")
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -75,18 +79,20 @@ def test_the_page_is_whole_and_needs_nothing_else(setting) -> None:
     text = render_report(report, analyse(network, model, loader), title="A <title> & more")
     page = Page(text)
     names = [tag for tag, _ in page.tags]
-    assert "script" not in names
     assert "link" not in names
+    assert "src" not in {name for tag, attributes in page.tags for name in attributes}
     for _, attributes in page.tags:
-        for name in ("src", "href"):
-            assert (attributes.get(name) or "data:").startswith("data:")
-    assert "url(" not in text
-    assert "@import" not in text
+        for name in ("href", "xlink:href"):
+            assert (attributes.get(name) or "data:").startswith(("data:", "#"))
+    own = re.sub(r'(?s)<script type="text/plain".*?</script>', "", text)
+    assert not re.search(r"url\((?!#)", own)
+    assert "@import" not in own
     assert "A &lt;title&gt; &amp; more" in text
-    assert names.count("image") == 4  # two maps for each of two layers
-    assert "nan" not in re.sub(r"<[^>]*>", "", text).lower().replace("finance", "")
+    assert names.count("image") == 8  # two maps for each of two layers, each with its scale
+    assert "nan" not in re.sub(r"(?s)<script.*?</script>|<[^>]*>", "", text).lower()
     for part in ("Accuracy", "Where accuracy is lost", "Power and energy", "Area", "IR drop",
-                 "Conversion", "How to repeat it", "variation = 0.1", "prefers-color-scheme"):
+                 "Conversion", "How to repeat it", "variation = 0.1", "prefers-color-scheme",
+                 "<b>Ideal, and not counted:</b> amplifiers, neurons, drivers, converters"):
         assert part in text  # fmt: skip
 
 
@@ -201,21 +207,64 @@ def test_quantities_are_for_reading() -> None:
     assert quantity(3e-21, "J") == "0.003 aJ"
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3e-9, 7e-9), (0.93, 0.97), (5, 5)])
-def test_ticks_are_few_and_inside(low: float, high: float) -> None:
-    found = ticks(low, high)
-    assert 1 <= len(found) <= 11
-    slack = 1e-9 * max(abs(low), abs(high))
-    assert all(low - slack <= value <= high + slack for value in found)
+def drawn(draw, **options) -> tuple[str, dict]:
+    """A chart as a page has it: the picture, and what plotly gets."""
+    text = picture(draw, label="l", **options)
+    Page(text)
+    return text, json.loads(re.search(r"<script[^>]*>(.*)</script>", text)[1])
 
 
 def test_charts_take_what_comes() -> None:
-    Page(scatter([(1, 1), (float("nan"), 2)], x_label="<x>", y_label="y", diagonal=True))
-    Page(scatter([], x_label="x", y_label="y"))
-    Page(bars({"a": {"p": 0.0}, "b": {"p": 1.0, "q": -1.0}}, label="l"))
-    Page(heatmap(torch.zeros(2, 3), row_ends=(1, 2), column_ends=(3,), label="l"))
-    text = parallel_coordinates(
-        [{"x": 1.0, "k": "a"}, {"x": 100.0, "k": None}], ["x", "k"], strong=[True, False], label="l"
-    )
-    Page(text)
-    assert text.count("polyline") == 2
+    points = [(1, 1), (float("nan"), 2)]
+    text, data = drawn(lambda a: scatter(a, points, x="<x>", y="y $a$", diagonal=True))
+    assert "&lt;x&gt;" in text
+    assert data["data"][0]["x"] == [1.0]
+    assert data["layout"]["xaxis"]["title"]["text"] == "&lt;x&gt;"
+    drawn(lambda a: scatter(a, [], x="x", y="y"))
+    drawn(lambda a: histogram(a, [], unit="s", x="x", marks={"m": float("nan")}))
+    assert "<svg" in bar_chart({"a": {"p": 0.0}, "b": {"p": 1.0, "q": -1.0}}, "l")
+    assert bar_chart({}, "l") == ""
+    rows = [{"x": 1.0, "k": "a"}, {"x": 100.0, "k": None}]
+    text, data = drawn(lambda a: parallel(a, rows, ["x", "k"], strong=[True, False]))
+    assert [item["y"] for item in data["data"][2:]] == [[1.0, 0.75], [0.0, 0.25]]
+
+
+def test_the_live_chart_has_the_numbers_of_the_picture() -> None:
+    """What plotly draws comes out of the picture: values, units, names, colours of the page."""
+    rows = {"first": {"a": 1e-3, "b": 2e-3}, "second": {"a": 4e-3}}
+    _, data = drawn(lambda a: bars(a, rows, unit="W"))
+    one, two = data["data"]
+    assert (one["x"], one["base"], one["name"]) == ([1e-3, 4e-3], [0.0, 0.0], "a")
+    assert (two["x"][0], two["base"][0]) == (pytest.approx(2e-3), pytest.approx(1e-3))
+    assert one["marker"]["color"] == "var(--c0)"
+    assert data["layout"]["yaxis"]["ticktext"] == ["first", "second"]
+    assert data["layout"]["xaxis"]["ticksuffix"] == "W"
+    assert [item["text"] for item in data["layout"]["annotations"]] == ["3 mW", "4 mW"]
+
+    values = torch.tensor([[0.0, 1e-3, 2e-3], [3e-3, 4e-3, 5e-3]], dtype=torch.float64)
+    text, data = drawn(lambda a: heatmap(a, values, row_ends=(1, 2), column_ends=(3,), unit="V"))
+    image, cut = data["data"]
+    found = numpy.frombuffer(base64.b64decode(image["z"]["bdata"]), "<f4").reshape(2, 3)
+    numpy.testing.assert_allclose(found, values.numpy(), rtol=1e-7)
+    assert image["zmax"] == 5e-3
+    assert cut["y"] == [1.5, 1.5]
+    assert text.count("<image") == 2  # the map and its scale
+
+
+def test_of_many_bars_the_largest_are_drawn() -> None:
+    text = bar_chart({f"layer {k}": {"p": float(k)} for k in range(40)}, "l")
+    assert "the 24 largest of 40" in text
+    assert "layer 16<" in text
+    assert "layer 15<" not in text
+
+
+def test_pages_without_plotly_are_still_and_say_so(setting, monkeypatch) -> None:
+    monkeypatch.setattr(chart, "interactive", lambda: False)
+    monkeypatch.setattr(chart.library, "cache_clear", chart.library.cache_clear)
+    chart.library.cache_clear()
+    text = render_report(setting[3])
+    chart.library.cache_clear()
+    assert "Plotly" not in text
+    assert "application/json" not in text
+    assert "where plotly is installed" in text
+    assert len(text) < 300_000

@@ -31,9 +31,9 @@ from imac_torch import (
     TimingOptions,
     WeightMapping,
 )
+from imac_torch.base.units import quantity
 from imac_torch.conversion.convert import convert
 from imac_torch.errors import ConfigError, DataError, SettingWarning
-from imac_torch.reports.svg import quantity
 from imac_torch.sweep import (
     Choices,
     InProcess,

@@ -26,9 +26,9 @@ from imac_torch import (
     convert,
     evaluate,
 )
+from imac_torch.base.units import quantity
 from imac_torch.errors import SamplingWarning, SolverError
 from imac_torch.reports.html_report import render_report, samples_csv
-from imac_torch.reports.svg import quantity
 from imac_torch.results.solution import Status
 from imac_torch.transient import inference
 

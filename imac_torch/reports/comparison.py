@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from imac_torch.base.shown import Shown, Table
+from imac_torch.base.units import quantity
 from imac_torch.errors import DataError
 from imac_torch.reports.model_report import ModelReport
 from imac_torch.reports.report import Report
-from imac_torch.reports.svg import quantity
 
 __all__ = ["Comparison", "compared"]
 

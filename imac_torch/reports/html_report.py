@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 from torch import Tensor, nn
 
+from imac_torch.base.figures import heatmap, heatmap_height, scatter
 from imac_torch.base.files import exclusive, write_text
+from imac_torch.base.units import quantity
 from imac_torch.conversion.storage import save
 from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.analysis import Analysis, analyse
-from imac_torch.reports.charts import bars, heatmap, scatter
+from imac_torch.reports.chart import bar_chart, library, picture
 from imac_torch.reports.model_report import ModelReport
-from imac_torch.reports.power import WORDS
+from imac_torch.reports.power import WORDS, in_words
 from imac_torch.reports.report import Report
-from imac_torch.reports.svg import quantity
 from imac_torch.reports.timing_section import NOTE, timing_section
 
 __all__ = ["render_report", "template_environment", "write_report"]
@@ -41,7 +43,7 @@ def template_environment() -> Environment:
         autoescape=select_autoescape(["html", "html.jinja"], default=True),
         undefined=StrictUndefined,
     )
-    environment.globals["quantity"] = quantity
+    environment.globals.update(quantity=quantity, library=library)
     return environment
 
 
@@ -190,6 +192,9 @@ def render_report(
         "subtitle": _subtitle(report),
         "version": report.environment.get("imac_torch", ""),
         "tiles": _tiles(report, analysis, timing),
+        "counted": in_words(
+            [(report.counted, report.mean_power())], report.config, noisy=report.noise is not None
+        ),
         "failures": report.failures,
         "samples": len(report.labels),
         "records": report.layers,
@@ -212,7 +217,7 @@ def noise_chart(volts: Mapping[str, float]) -> str:
     if not any(volts.values()):
         return ""
     rows = {name: {"rms": value} for name, value in volts.items()}
-    return bars(rows, unit="V", label="noise that was drawn, rms")
+    return bar_chart(rows, "noise that was drawn, rms", unit="V")
 
 
 def _subtitle(report: Report) -> str:
@@ -289,7 +294,7 @@ def _accuracy(report: Report) -> dict[str, Any]:
         worst = f"Most frequent mistake: {label} taken for {answer} ({int(off.max())} times)."
     margin = 1.96 * (report.accuracy * (1 - report.accuracy) / max(1, int(solved.sum()))) ** 0.5
     return {
-        "accuracy_chart": bars(rows, label="accuracy of software and circuit", percent=True),
+        "accuracy_chart": bar_chart(rows, "accuracy of software and circuit", percent=True),
         "accuracy_note": f"95 % interval of the circuit's accuracy from the number of samples: "
         f"± {100 * margin:.2f} % (normal approximation).",
         "confusion": table,
@@ -325,7 +330,7 @@ def _power(report: Report, analysis: Analysis | None) -> dict[str, Any]:
         "are in no total."
     )
     return {
-        "power_chart": bars(chart, unit="W", label="power by layer and source") if chart else "",
+        "power_chart": bar_chart(chart, "power by layer and source", unit="W"),
         "power_rows": rows,
         "part_rows": counted.by_part(),
         "part_images": counted.images,
@@ -340,8 +345,12 @@ def _energy_chart(report: Report) -> Markup | None:
     values = energy[report.solved].sort().values
     step = max(1, len(values) // 400)
     points = [(float(k + 1), float(values[k])) for k in range(0, len(values), step)]
-    return scatter(
-        points, x_label="sample, sorted", y_label="energy per inference", y_unit="J", line=points
+    return picture(
+        lambda axes: scatter(
+            axes, (), x="sample, sorted", y="energy per inference", y_unit="J", line=points
+        ),
+        label="energy per inference, sorted",
+        height=240,
     )
 
 
@@ -362,18 +371,21 @@ def _details(analysis: Analysis) -> dict[str, Any]:
     }
     ablation = {item.effect: {"accuracy": item.accuracy} for item in analysis.ablation}
     return {
-        "ablation_chart": bars(ablation, label="accuracy, effect by effect", percent=True)
-        if ablation
-        else "",
+        "ablation_chart": bar_chart(ablation, "accuracy, effect by effect", percent=True),
         "resolution": f"{100 / max(1, analysis.samples):.2g} %",
-        "scatter_chart": scatter(
-            list(zip(x[::step].tolist(), y[::step].tolist(), strict=True)),
-            x_label="software output",
-            y_label="circuit output",
-            diagonal=True,
+        "scatter_chart": picture(
+            lambda axes: scatter(
+                axes,
+                list(zip(x[::step].tolist(), y[::step].tolist(), strict=True)),
+                x="software output",
+                y="circuit output",
+                diagonal=True,
+            ),
+            label="outputs of the circuit against those of software",
+            height=380,
         ),
         "scatter_note": f"Correlation {correlation:.4f}, rms difference {rms:.3g}.",
-        "weight_chart": bars(
+        "weight_chart": bar_chart(
             {
                 f"{name}, {where}": {"error": value}
                 for name, item in layers.items()
@@ -383,10 +395,10 @@ def _details(analysis: Analysis) -> dict[str, Any]:
                 )
                 if value is not None
             },
-            label="weight error by layer",
+            "weight error by layer",
             percent=True,
         ),
-        "area_chart": bars(areas, unit="", label="area in µm² by layer and part"),
+        "area_chart": bar_chart(areas, "area in µm² by layer and part"),
         "area_total": _area(analysis.area),
         "area_note": f"Bars in µm². {note}",
         "maps": [_maps(analysis, index) for index in range(len(analysis.layers))],
@@ -400,12 +412,16 @@ def _maps(analysis: Analysis, index: int) -> dict[str, Any]:
     found: dict[str, Any] = {"name": layer.name, "note": ""}
     for side in ("input", "output"):
         values = analysis.maps[f"{layer.name}.{side}"]
-        found[side] = heatmap(
-            values,
-            row_ends=layer.row_ends,
-            column_ends=layer.column_ends,
-            unit="V",
+        found[side] = picture(
+            partial(
+                heatmap,
+                values=values,
+                row_ends=layer.row_ends,
+                column_ends=layer.column_ends,
+                unit="V",
+            ),
             label=f"voltage drop on {side} lines of layer {layer.name}",
+            height=heatmap_height(values),
         )
         found[f"{side}_mean"] = quantity(float(values.mean()), "V")
         found[f"{side}_max"] = quantity(float(values.max()), "V")

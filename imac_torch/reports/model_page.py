@@ -9,12 +9,14 @@ from pathlib import Path
 import tomli_w
 
 from imac_torch.base.files import write_text
+from imac_torch.base.units import quantity
 from imac_torch.conversion.ablation import AblationStep
 from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.analysis import EFFECTS
-from imac_torch.reports.charts import bars
+from imac_torch.reports.chart import MOST, bar_chart
 from imac_torch.reports.html_report import noise_chart, saved_in, template_environment
-from imac_torch.reports.model_report import HEADINGS, ModelReport
+from imac_torch.reports.model_report import HEADINGS, ModelReport, SegmentFigures
+from imac_torch.reports.power import in_words
 
 __all__ = ["render_model_report", "write_model_report"]
 
@@ -77,11 +79,17 @@ def render_model_report(
             f"{report.seconds:.3g} s",
             version=report.environment.get("imac_torch", ""),
             report=report,
+            counted=in_words(
+                [(item.counted, item.power) for item in report.segments],
+                report.config,
+                noisy=any(any(item.noise.values()) for item in report.segments),
+            ),
+            groups=_groups(report.segments),
             tiles=tiles,
-            energy_chart=bars(
-                {item.path: dict(item.energy) for item in report.segments},
+            energy_chart=bar_chart(
+                {item.path: item.energy for item in report.segments},
+                "energy per sample by circuit",
                 unit="J",
-                label="energy per sample by circuit",
             ),
             noise_chart=noise_chart(
                 {
@@ -98,15 +106,36 @@ def render_model_report(
                 )
                 for step in ablation
             ],
-            ablation_chart=bars(
+            ablation_chart=bar_chart(
                 {step.name: {"error": step.output_error} for step in ablation},
-                label="error of outputs, effect by effect", percent=True,
-            )
-            if ablation
-            else "",
+                "error of outputs, effect by effect",
+                percent=True,
+            ),
             headings=HEADINGS,
             rows=[item.row() for item in report.segments],
             run=[*rows.items(), *report.environment.items()],
             configuration=tomli_w.dumps(report.config.to_dict()),
         )
     )
+
+
+def _groups(segments: Sequence[SegmentFigures]) -> list[tuple[str, ...]]:
+    """Rows of the parts of a model that has more circuits than a table shows at a glance."""
+    if len(segments) <= MOST:
+        return []
+    found: dict[str, list[SegmentFigures]] = {}
+    paths = [item.path.split(".") for item in segments]
+    # As many names of each path as tell parts apart: "encoder.layers" alone would be one part.
+    depth = next((d for d in range(1, 5) if len({tuple(p[:d]) for p in paths}) > 2), 1)
+    for item, path in zip(segments, paths, strict=True):
+        found.setdefault(".".join(path[:depth]), []).append(item)
+    return [
+        (
+            name,
+            str(len(items)),
+            str(sum(item.arrays for item in items)),
+            quantity(sum(sum(item.energy.values()) for item in items), "J"),
+            f"{1e12 * sum(sum(item.area.values()) for item in items):.4g} µm²",
+        )
+        for name, items in found.items()
+    ]

@@ -11,12 +11,12 @@ from typing import Any, Final
 from torch import Tensor
 
 from imac_torch.base.shown import Table
+from imac_torch.base.units import quantity
 from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
 from imac_torch.reports.power import Counted
 from imac_torch.reports.saved import SavedReport, saved_text
-from imac_torch.reports.svg import quantity
 
 KIND: Final = "model"
 """What tells these files from those of :class:`imac_torch.Report`."""

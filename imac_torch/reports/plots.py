@@ -1,8 +1,7 @@
-"""Figures of transistors, neurons and latency, drawn with matplotlib (an optional requirement)."""
+"""Figures of transistors, neurons and latency, drawn with matplotlib."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +10,15 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
+from imac_torch.base.figures import Curve, curves, grid_of, histogram, new_figure, note
 from imac_torch.base.shown import Brief
+from imac_torch.base.units import quantity
 from imac_torch.dc.transfer import sweep_neuron
 from imac_torch.errors import ConfigError, SolverError
 from imac_torch.finfet import FinFET
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.neuron.core import Core, CoreCurrents, CoreValues
-from imac_torch.reports.svg import quantity
 from imac_torch.transient.inference_report import InferenceReport
 
 if TYPE_CHECKING:
@@ -152,11 +152,8 @@ def plot_finfet(
         gates: V, of the curves over the drain voltage.
         gate_limit: V, to which the gate current is drawn; tunnelling clamps overdriven gates.
         title: Written above the figure; None: the card's name.
-
-    Raises:
-        ConfigError: matplotlib is not installed.
     """
-    figure, (left, middle, right) = _figure(3)
+    figure, (left, middle, right) = new_figure(columns=3, width=440)
     sign = 1.0 if device.card.polarity == "n" else -1.0
     vd, vg = ("Vds", "Vgs") if sign > 0 else ("Vsd", "Vsg")
     gate_axis = torch.linspace(0.0, vdd, POINTS, dtype=torch.float64, device="cpu")
@@ -202,12 +199,12 @@ def plot_neuron(
         title: Of the figure; None: the kind of neuron.
 
     Raises:
-        ConfigError: matplotlib is not installed, or a range or load is not one.
+        ConfigError: A range or load is not one.
         SolverError: As for :func:`loaded_curve`.
     """
     if not low < high or not conductances:
         raise ConfigError(f"from {low} V to {high} V with {len(conductances)} loads is no figure")
-    figure, (left, right) = _figure(2)
+    figure, (left, right) = new_figure(columns=2)
     inputs = torch.linspace(low, high, POINTS, dtype=torch.float64, device="cpu")
     for colour, conductance in zip(_colours(len(conductances)), conductances, strict=True):
         curve = loaded_curve(spec, inputs, conductance=conductance, voltage=voltage, exact=exact)
@@ -230,10 +227,9 @@ def plot_latency(timed: InferenceReport, *, bins: int = 40, title: str | None = 
         title: Written above the figure.
 
     Raises:
-        ConfigError: matplotlib is not installed.
         SolverError: No image settled.
     """
-    figure, panels = _figure(2)
+    figure, panels = new_figure(columns=2)
     percent = f"{100 * timed.latency.fraction:.3g} %"
     for axes, decision, name in zip(
         panels, (False, True), (f"all outputs within {percent}", "class stable"), strict=True
@@ -242,12 +238,9 @@ def plot_latency(timed: InferenceReport, *, bins: int = 40, title: str | None = 
         values = values[torch.isfinite(values)]
         if not len(values):
             raise SolverError("no image settled: there is no latency to draw")
-        axes.hist((1e12 * values).tolist(), bins=bins, color=_colours(3)[1])
-        marks = timed.latency.quantiles((0.5, 0.99), decision=decision)
-        for (level, at), style in zip(marks.items(), ("-", "--"), strict=True):
-            label = f"{100 * level:g} %: {quantity(at, 's')}"
-            axes.axvline(1e12 * at, color="0.25", linewidth=1.0, linestyle=style, label=label)
-        _label(axes, "latency (ps)", "images", name)
+        found = timed.latency.quantiles((0.5, 0.99), decision=decision)
+        marks = {f"{100 * level:g} %": at for level, at in found.items()}
+        histogram(axes, values.tolist(), unit="s", x=name, marks=marks, bins=bins)
     if title is not None:
         figure.suptitle(title)
     return figure
@@ -264,41 +257,38 @@ def plot_waveforms(
         title: Written above the figure.
 
     Raises:
-        ConfigError: matplotlib is not installed, or no waveforms were kept.
+        ConfigError: No waveforms were kept.
     """
     kept = timed.waveforms
     if kept is None:
         raise ConfigError("no waveforms were kept: measure with TimingOptions(waveforms=2)")
-    figure, panels = _figure(len(kept.samples))
+    figure, panels = new_figure(columns=len(kept.samples))
     shown = kept.time <= (float(kept.time[-1]) if end is None else end)
-    time = 1e12 * kept.time[shown]
+    time = kept.time[shown].tolist()
     for k, (axes, index) in enumerate(zip(panels, kept.samples.tolist(), strict=True)):
         winner = int(timed.settled[index].argmax())
-        for m in range(kept.outputs.shape[2]):
-            style = {"color": _colours(1)[0], "zorder": 3} if m == winner else {"color": "0.7"}
-            text = f"output {m}, the answer" if kept.outputs.shape[2] > 1 else "output"
-            label = text if m == winner else None
-            axes.plot(time, kept.outputs[shown, k, m], label=label, linewidth=1.2, **style)
-        at = float(timed.latency.images[index, 0])
-        if math.isfinite(at):
-            label = f"settled: {quantity(at, 's')}"
-            axes.axvline(1e12 * at, color="0.25", linewidth=1.0, linestyle="--", label=label)
-        _label(axes, "time (ps)", "output (V)", f"image {index}")
+        answer = f"output {winner}, the answer" if kept.outputs.shape[2] > 1 else "output"
+        order = sorted(range(kept.outputs.shape[2]), key=lambda m: m == winner)
+        curves(
+            axes,
+            time,
+            [
+                Curve(
+                    answer if m == winner else f"output {m}",
+                    kept.outputs[shown, k, m].tolist(),
+                    "strong" if m == winner else "faint",
+                )
+                for m in order
+            ],
+            x=f"time, image {index}",
+            y="output",
+            x_unit="s",
+            y_unit="V",
+            marks={"settled": float(timed.latency.images[index, 0])},
+        )
     if title is not None:
         figure.suptitle(title)
     return figure
-
-
-def _figure(panels: int) -> tuple[Figure, Sequence[Axes]]:
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError(
-            "figures need matplotlib, which is not installed: pip install matplotlib"
-        )
-    # A figure of its own, not pyplot's: no window, nothing global to close.
-    from matplotlib.figure import Figure as NewFigure
-
-    figure = NewFigure(figsize=(4.6 * panels, 3.9), layout="constrained")
-    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 
 
 def _colours(count: int) -> list[str]:
@@ -311,10 +301,6 @@ def _colours(count: int) -> list[str]:
 
 def _label(axes: Axes, x: str, y: str, title: str) -> None:
     axes.locator_params(axis="x", nbins=6)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.set_title(title, fontsize=10)
-    axes.grid(visible=True, color="0.92", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    grid_of(axes)
+    note(axes, x=x, y=y, title=title)
+    axes.legend(frameon=False)

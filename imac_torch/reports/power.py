@@ -11,6 +11,7 @@ from torch import Tensor
 
 from imac_torch.base.units import quantity
 from imac_torch.cells import build_cell
+from imac_torch.config import Config
 from imac_torch.dc.native import Native
 from imac_torch.model.segment import Segment
 from imac_torch.numeric.modes import lasting
@@ -140,6 +141,34 @@ class Counted:
         if not self.parts:
             return []
         return list(self.rows(self.parts, ("cells", "amplifiers", "neurons", *_BORDERS)))
+
+
+def in_words(
+    parts: Iterable[tuple[Counted, Mapping[str, float]]], config: Config, *, noisy: bool = False
+) -> tuple[str, str]:
+    """What totals count, and what is ideal and in none of them.
+
+    Args:
+        parts: Of every circuit, and its powers by source (:meth:`Counted.mean`).
+        config: What the circuits were built with.
+        noisy: Whether noise was drawn.
+    """
+    counted: dict[str, None] = {}
+    ideal: dict[str, None] = {}
+    for item, power in parts:
+        for name, text in item.by_source(power):
+            if text != IDEAL and name != WORDS["level_shift"]:
+                counted[name] = None
+        for name in item.ideal:
+            kind, of, layers = name.partition(" of ")
+            ideal[WORDS.get(kind, kind) + of + layers] = None
+    wires = config.interconnect.resistance
+    (counted if wires else ideal)["resistance of wires"] = None
+    (counted if noisy else ideal)["noise"] = None
+    # Of several circuits, a part may be ideal in one and counted in another.
+    return ", ".join(counted) or "nothing, the engine gave no powers", ", ".join(
+        f"{name} of some circuits" if name in counted else name for name in ideal
+    )
 
 
 def supplied(segment: Segment) -> dict[str, dict[str, bool]]:

@@ -16,12 +16,12 @@ from torch import Tensor
 from imac_torch.base.files import read_tensors
 from imac_torch.base.memo import same_values
 from imac_torch.base.shown import Table
+from imac_torch.base.units import quantity
 from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
 from imac_torch.reports.power import Counted
 from imac_torch.reports.saved import TENSORS, TEXT, SavedReport
-from imac_torch.reports.svg import quantity
 from imac_torch.reports.timing import (
     NOT_MEASURED,
     read_timing,

@@ -8,8 +8,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from imac_torch.base.units import quantity
 from imac_torch.config import Timing
-from imac_torch.reports.svg import quantity
 from imac_torch.results.energy import Energy
 from imac_torch.results.latency import Latency
 from imac_torch.results.waveform import Waveforms

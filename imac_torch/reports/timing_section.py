@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, Final
 
 import torch
+from markupsafe import Markup
+from torch import Tensor
 
-from imac_torch.reports.charts import bars
-from imac_torch.reports.curves import Curve, histogram, waveforms
+from imac_torch.base.figures import Curve, curves, histogram
+from imac_torch.base.units import quantity
+from imac_torch.reports.chart import bar_chart, picture
 from imac_torch.reports.report import Report
-from imac_torch.reports.svg import quantity
 from imac_torch.reports.timing import LEVELS, NOT_MEASURED, method, timing_figures
 from imac_torch.transient.inference_report import InferenceReport
 
@@ -46,27 +49,13 @@ def timing_section(report: Report) -> dict[str, Any] | None:
             ("latency, worst", quantity(worst, "s", 3)),
             ("smallest safe period", quantity(figures["safe_period"], "s", 3)),
         ],
-        "histogram": histogram(
-            images.tolist(),
-            unit="s",
-            x_label=f"latency: every output within {percent} of its swing",
-            marks={
-                "median": figures["latency"]["median"],
-                "99 % of images": figures["latency"]["p99"],
-                **({"sampling": period} if period < 1.5 * worst else {}),
-            },
-            label="distribution of latencies",
+        "histogram": _spread(
+            images,
+            figures["latency"],
+            f"latency: every output within {percent} of its swing",
+            {"sampling": period} if period < 1.5 * worst else {},
         ),
-        "decisions": histogram(
-            decision.tolist(),
-            unit="s",
-            x_label="until the class no longer changes",
-            marks={
-                "median": figures["decision"]["median"],
-                "99 % of images": figures["decision"]["p99"],
-            },
-            label="distribution of decision latencies",
-        ),
+        "decisions": _spread(decision, figures["decision"], "until the class no longer changes"),
         "names": [f"within {percent}", "class stable"],
         "rows": [
             *(
@@ -96,7 +85,18 @@ def timing_section(report: Report) -> dict[str, Any] | None:
     }
 
 
-def _energy_chart(energy: dict[str, dict[str, float]]) -> str:
+def _spread(
+    values: Tensor, figures: dict[str, Any], x: str, more: dict[str, float] | None = None
+) -> Markup:
+    """A histogram with its quantiles."""
+    marks = {"median": figures["median"], "99 %": figures["p99"], **(more or {})}
+    return picture(
+        lambda axes: histogram(axes, values.tolist(), unit="s", x=x, marks=marks),
+        label=f"distribution: {x}",
+    )
+
+
+def _energy_chart(energy: dict[str, dict[str, float]]) -> Markup:
     """Static and switching stacked; where switching is negative, what remains of the static."""
     rows = {
         text: {
@@ -105,7 +105,7 @@ def _energy_chart(energy: dict[str, dict[str, float]]) -> str:
         }
         for part, text in PARTS.items()
     }
-    return bars(rows, unit="J", label="energy per inference by part, static and switching")
+    return bar_chart(rows, "energy per inference by part, static and switching", unit="J")
 
 
 def _waves(timed: InferenceReport, report: Report) -> list[dict[str, Any]]:
@@ -132,17 +132,25 @@ def _waves(timed: InferenceReport, report: Report) -> list[dict[str, Any]]:
         half = max(timed.latency.fraction * swing, timed.resolution)
         kinds = {slowest: "second", winner: "strong"}
         order = sorted(range(values.shape[1]), key=lambda m: (m in kinds, m == winner))
-        chart = waveforms(
-            time.tolist(),
-            [
-                Curve(f"output {m}", values[:, m].tolist(), kinds.get(m, "faint")) for m in order
-            ],
-            marks={
-                "class stable": float(timed.latency.decision[index, 0]),
-                "all settled": latencies[k],
-                "sampling": timed.timing.period,
-            },
-            band=(float(settled[slowest]) - half, float(settled[slowest]) + half),
+        chart = picture(
+            partial(
+                curves,
+                places=time.tolist(),
+                drawn=[
+                    Curve(f"output {m}", values[:, m].tolist(), kinds.get(m, "faint"))
+                    for m in order
+                ],
+                x="time from the start of the input ramp",
+                y="outputs",
+                x_unit="s",
+                y_unit="V",
+                marks={
+                    "class stable": float(timed.latency.decision[index, 0]),
+                    "all settled": latencies[k],
+                    "sampling": timed.timing.period,
+                },
+                band=(float(settled[slowest]) - half, float(settled[slowest]) + half),
+            ),
             label=f"outputs over time of sample {index}",
         )
         found.append(

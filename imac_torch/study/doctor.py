@@ -24,7 +24,7 @@ __all__ = ["Finding", "examine"]
 OPTIONAL: Final = {
     "torchvision": "named data sets but digits, and its models",
     "scikit-learn": "the data set digits",
-    "matplotlib": "plots",
+    "plotly": "reports whose charts can be pointed at and zoomed",
     "optuna": "search",
     "distributed": "sweeps on a Dask cluster",
 }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
-from imac_torch.reports.charts import parallel_coordinates, scatter
+from imac_torch.base.figures import parallel, scatter
+from imac_torch.base.units import quantity
+from imac_torch.reports.chart import picture
 from imac_torch.reports.html_report import template_environment
 from imac_torch.reports.report import environment
-from imac_torch.reports.svg import quantity
 from imac_torch.sweep.evaluator import PHYSICAL
 from imac_torch.sweep.store import SweepTable
 
@@ -44,20 +46,32 @@ def render_sweep(
         name for name in table.settings if len({str(row.get(name)) for row in table.rows}) > 1
     ]
     columns = [*varied, *objectives]
+    shown = [{**row, **({"area": row["area"] * 1e12} if "area" in row else {})} for row in rows]
+
+    def told(row: Mapping[str, Any]) -> str:
+        """Its settings and results, for who points at it."""
+        settings = ", ".join(f"{name} = {row.get(name)}" for name in varied)
+        return "\n".join([settings, *(f"{n}: {_cell(n, row.get(n))}" for n in objectives)])
+
     pairs = []
     for first, second in itertools.combinations(objectives, 2):
         points = [(_number(row, second), _number(row, first)) for row in rows]
         # The front of two objectives is a line; of more it is not one in their projections.
         line = sorted(p for p, s in zip(points, strong, strict=True) if s)
-        chart = scatter(
-            points,
-            x_label=_label(second),
-            y_label=_label(first),
-            x_unit=UNITS.get(second, ""),
-            y_unit=UNITS.get(first, ""),
-            classes=[int(item) for item in strong],
-            titles=[", ".join(f"{name} = {row.get(name)}" for name in varied) for row in rows],
-            line=line if len(objectives) == 2 else (),
+        chart = picture(
+            partial(
+                scatter,
+                points=points,
+                x=_label(second),
+                y=_label(first),
+                x_unit=UNITS.get(second, ""),
+                y_unit=UNITS.get(first, ""),
+                strong=strong,
+                titles=[told(row) for row in rows],
+                line=line if len(objectives) == 2 else (),
+            ),
+            label=f"{first} against {second}",
+            height=380,
         )
         pairs.append({"chart": chart, "note": "Point at a dot for its settings."})
     failed = [row for row in table.rows if row["status"] == "failed"]
@@ -74,11 +88,11 @@ def render_sweep(
         "first_error": failed[0]["error"] if failed else "",
         "missing": sum(row["status"] == "missing" for row in table.rows),
         "total": len(table),
-        "parallel": parallel_coordinates(
-            [{**row, **({"area": row["area"] * 1e12} if "area" in row else {})} for row in rows],
-            columns,
-            strong=strong,
+        "parallel": picture(
+            partial(parallel, rows=shown, columns=columns, strong=strong),
             label="parallel coordinates",
+            height=360,
+            width=max(1100, 130 * len(columns)),
         ),
         "pairs": pairs,
         "goals": "; ".join(f"{name}: {goal}" for name, goal in objectives.items()),
