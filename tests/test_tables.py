@@ -12,10 +12,12 @@ import pytest
 import torch
 from small_networks import LOGISTIC, loader, mlp, signs
 
-from imac_torch import convert, evaluate
+from imac_torch import DeviceModel, MonteCarlo, Noise, convert, evaluate
 from imac_torch.base.progress import progress_bar
 from imac_torch.base.tables import html_table, text_table
 from imac_torch.cli.opening import called
+from imac_torch.devices.effects import Gaussian
+from imac_torch.reports.comparison import compared
 from imac_torch.sweep import SweepTable
 
 NOTEBOOK = """
@@ -156,3 +158,28 @@ def test_importing_tables_leaves_random_numbers_alone():
     before = torch.get_rng_state()
     text_table("a", [("b",)])
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_results_plot_themselves():
+    """Each as a figure of matplotlib, with what its table says."""
+    network = convert(mlp(6, 4, 3), LOGISTIC)
+    report = evaluate(network, loader(signs(25, 6)), progress=False)
+    confusion, power, energies, _ = report.plot().axes  # the last is the scale of the first
+    assert int(confusion.images[0].get_array().sum()) == 25
+    widths = [patch.get_width() for patch in power.patches]
+    assert sum(widths) == pytest.approx(report.mean_power()["total"], rel=1e-12)
+    assert sum(patch.get_height() for patch in energies.patches) == 25
+    (bars,) = network.noise(signs(5, 6), Noise(bandwidth=1e9)).plot().axes
+    assert len(bars.patches) == 4
+    (bars,) = compared({"a": report, "b": report}).plot().axes
+    assert [label.get_text() for label in bars.get_yticklabels()] == ["a", "b"]
+    rows = ({"x": k, "y": 2 * k, "status": "done"} for k in range(3))
+    (axes,) = SweepTable(("x",), ("y",), tuple(rows)).plot("x", "y", {"y": "max"}).axes
+    others, best, _ = axes.get_lines()
+    assert (list(others.get_xdata()), list(best.get_xdata())) == ([0, 1], [2])
+    devices = DeviceModel((Gaussian(0.1),))
+    result = MonteCarlo(network, devices, seed=1).run(signs(5, 6), samples=3)
+    power, _ = result.plot().axes
+    assert sum(patch.get_height() for patch in power.patches) == 3
+    assert "power" in str(result)
+    assert "tensor(" not in repr(result)

@@ -255,7 +255,9 @@ def test_the_page(report):
         assert quantity(value, "s", 3) in page
     assert quantity(figures["energy"]["total"]["switching"], "J") in page
     count = len(report.timing.waveforms.samples)
-    assert page.count('<polyline class="wave') == 3 * count
-    heights = [int(n) for n in re.findall(r": (\d+)</title>", page)]
-    assert sum(heights) == 2 * 11  # two histograms
+    charts = [json.loads(text) for text in re.findall(r'/json">(.*)</script>', page)]
+    waves = [item for item in charts if "start of" in item["layout"]["xaxis"]["title"]["text"]]
+    assert [len(item["data"]) for item in waves] == [3 + 3] * count  # outputs, marks
+    upright = [d for item in charts for d in item["data"] if d.get("orientation") == "v"]
+    assert [sum(item["y"]) for item in upright] == [11, 11]  # two histograms
     assert "timing=True" in render_report(run(timing=False))

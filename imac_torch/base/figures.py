@@ -98,7 +98,7 @@ def note(
     axes.set_ylabel(y, color=COLOURS["ink"], fontsize=TYPE)
     if title:
         axes.set_title(title, color=COLOURS["ink"], fontsize=TYPE, loc="left")
-    if legend:
+    if legend and axes.get_legend_handles_labels()[0]:
         axes.legend(
             loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=TYPE,
             labelcolor=COLOURS["ink"], borderaxespad=0.2, columnspacing=1.2, handlelength=1.4,
@@ -334,6 +334,9 @@ def heatmap(
     column_ends: Sequence[int] = (),
     unit: str = "",
     high: float | None = None,
+    x: str = "input",
+    y: str = "output",
+    first: int = 1,
 ) -> None:
     """A matrix of values >= 0 as an image with a scale beside it, and dividing lines.
 
@@ -344,30 +347,35 @@ def heatmap(
         column_ends: Likewise for columns.
         unit: Of the values.
         high: Value of the full colour; None: the largest.
+        x: What a column is.
+        y: What a row is.
+        first: Number of the first row and column.
     """
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.ticker import EngFormatter
 
     rows, columns = values.shape
     largest = float(values.max()) if high is None else high
+    left, top = first - 0.5, first - 0.5
+    right, bottom = left + columns, top + rows
     image = axes.imshow(
         values.detach().cpu().to(torch.float32).numpy(),
         cmap=LinearSegmentedColormap.from_list("heat", HEAT), vmin=0.0, vmax=largest or 1.0,
-        aspect="auto", interpolation="nearest", extent=(0.5, columns + 0.5, rows + 0.5, 0.5),
+        aspect="auto", interpolation="nearest", extent=(left, right, bottom, top),
     )  # fmt: skip
     for end in column_ends[:-1]:
         axes.plot([end + 0.5] * 2, [0.5, rows + 0.5], color=COLOURS["accent"], linewidth=1.5)
     for end in row_ends[:-1]:
         axes.plot([0.5, columns + 0.5], [end + 0.5] * 2, color=COLOURS["accent"], linewidth=1.5)
-    axes.set_xlim(0.5, columns + 0.5)
-    axes.set_ylim(rows + 0.5, 0.5)
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
     figure = axes.figure
     scale = figure.colorbar(image, ax=axes, format=EngFormatter(unit), pad=0.02)
     scale.ax.tick_params(colors=COLOURS["soft"], labelsize=TYPE)
     scale.outline.set_visible(False)  # type: ignore[operator]
     _scale(axes.xaxis, "")
     _scale(axes.yaxis, "", count=4)
-    note(axes, x="input", y="output")
+    note(axes, x=x, y=y)
 
 
 def parallel(

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
 
+from imac_torch.base.figures import bars, bars_height, new_figure
 from imac_torch.base.shown import Brief, Shown, Table
 from imac_torch.base.units import quantity
 from imac_torch.noise.circuit import PARTS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ALL_PARTS: Final = ("inputs", *PARTS)
 """Kinds of sources; inputs are voltages that last as long as an image does."""
@@ -106,6 +110,17 @@ class NoiseReport(Shown):
             max(item.temperature for item in reports),
             tuple(sorted({kind for item in reports for kind in item.unknown})),
         )
+
+    def plot(self) -> Figure:
+        """V rms at the inputs and the outputs of each layer's neurons, mean over samples."""
+        rows = {
+            f"{layer.name}, {where}": {"rms": float(rms.square().mean().sqrt())}
+            for layer in self.layers
+            for where, rms in (("inputs", layer.input_rms), ("outputs", layer.output_rms))
+        }
+        figure, (axes,) = new_figure((bars_height(rows),))
+        bars(axes, rows, unit="V")
+        return figure
 
     def tables(self) -> tuple[Table]:
         """One, a row per layer."""

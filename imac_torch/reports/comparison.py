@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from imac_torch.base.figures import bars, bars_height, new_figure
 from imac_torch.base.shown import Shown, Table
 from imac_torch.base.units import quantity
 from imac_torch.errors import DataError
 from imac_torch.reports.model_report import ModelReport
 from imac_torch.reports.report import Report
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Comparison", "compared"]
 
@@ -29,6 +34,16 @@ class Comparison(Shown):
     names: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     energies: tuple[Mapping[str, float], ...]
+
+    def plot(self) -> Figure:
+        """Energy per sample of each, by part."""
+        rows = {
+            name: {part: energy[part] for part in _PARTS if energy.get(part)}
+            for name, energy in zip(self.names, self.energies, strict=True)
+        }
+        figure, (axes,) = new_figure((bars_height(rows),))
+        bars(axes, rows, unit="J")
+        return figure
 
     def tables(self) -> tuple[Table]:
         """One, a column per report."""

@@ -264,14 +264,8 @@ def _accuracy(report: Report) -> dict[str, Any]:
     rows = {"circuit": {"accuracy": report.accuracy}}
     if report.reference_accuracy is not None:
         rows = {"software": {"accuracy": report.reference_accuracy}, **rows}
-    # One output says yes or no; software behind the circuit may make more of its outputs.
-    named = torch.cat([report.labels, report.predictions])
-    classes = max(2, report.outputs.shape[1], 1 + int(named.max()))
-    solved = report.solved
-    counts = torch.zeros(classes, classes, dtype=torch.int64, device="cpu")
-    told = solved & (report.predictions >= 0)  # a tie of all outputs is no answer
-    pairs = report.labels[told] * classes + report.predictions[told]
-    counts += torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    counts = report.confusion()
+    classes = len(counts)
     largest = counts.sum(1).clamp(min=1)
     table = [
         {
@@ -292,7 +286,8 @@ def _accuracy(report: Report) -> dict[str, Any]:
     if int(off.sum()):
         label, answer = divmod(int(off.argmax()), classes)
         worst = f"Most frequent mistake: {label} taken for {answer} ({int(off.max())} times)."
-    margin = 1.96 * (report.accuracy * (1 - report.accuracy) / max(1, int(solved.sum()))) ** 0.5
+    share, solved = report.accuracy, max(1, int(report.solved.sum()))
+    margin = 1.96 * (share * (1 - share) / solved) ** 0.5
     return {
         "accuracy_chart": bar_chart(rows, "accuracy of software and circuit", percent=True),
         "accuracy_note": f"95 % interval of the circuit's accuracy from the number of samples: "

@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from torch import Tensor
 
+from imac_torch.base.figures import bars, bars_height, new_figure
 from imac_torch.base.shown import Table
 from imac_torch.base.units import quantity
 from imac_torch.config import Config
@@ -17,6 +18,9 @@ from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
 from imac_torch.reports.power import Counted
 from imac_torch.reports.saved import SavedReport, saved_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 KIND: Final = "model"
 """What tells these files from those of :class:`imac_torch.Report`."""
@@ -194,6 +198,13 @@ class ModelReport(SavedReport):
             Table("imac_torch report", self.rows(), width=110),
             Table("circuits, per sample", circuits, HEADINGS, width=130),
         )
+
+    def plot(self) -> Figure:
+        """Energy per sample of every circuit, by part."""
+        rows = {item.path: item.energy for item in self.segments}
+        figure, (axes,) = new_figure((bars_height(rows),))
+        bars(axes, rows, unit="J")
+        return figure
 
     def rows(self) -> list[tuple[str, str]]:
         """Names and values of the first table."""

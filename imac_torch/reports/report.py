@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from imac_torch.base.figures import bars, heatmap, histogram, new_figure, note
 from imac_torch.base.files import read_tensors
 from imac_torch.base.memo import same_values
 from imac_torch.base.shown import Table
@@ -20,7 +21,7 @@ from imac_torch.base.units import quantity
 from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
-from imac_torch.reports.power import Counted
+from imac_torch.reports.power import WORDS, Counted
 from imac_torch.reports.saved import TENSORS, TEXT, SavedReport
 from imac_torch.reports.timing import (
     NOT_MEASURED,
@@ -32,6 +33,9 @@ from imac_torch.reports.timing import (
 )
 from imac_torch.results.solution import Power, Solution
 from imac_torch.transient.inference_report import InferenceReport
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def environment() -> dict[str, str]:
@@ -118,6 +122,36 @@ class Report(SavedReport):
         if self.reference is None:
             return None
         return float((self.predictions == self.reference)[self.solved].double().mean())
+
+    def confusion(self) -> Tensor:
+        """(C, C) int64: how many solved samples of a label (row) got an answer (column)."""
+        # One output says yes or no; software behind the circuit may make more of its outputs.
+        named = torch.cat([self.labels, self.predictions])
+        classes = max(2, self.outputs.shape[1], 1 + int(named.max()))
+        told = self.solved & (self.predictions >= 0)  # a tie of all outputs is no answer
+        pairs = self.labels[told] * classes + self.predictions[told]
+        return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes).cpu()
+
+    def plot(self) -> Figure:
+        """Confusion, mean power by source, energies, and latencies where they were measured."""
+        power, energy = self.mean_power(), self.energy
+        names = [name for name in power if name in WORDS and name != "level_shift"]
+        panels = 1 + 2 * bool(power) + (self.timing is not None)
+        figure, (first, *others) = new_figure((300.0,) * -(-panels // 2), columns=min(panels, 2))
+        heatmap(first, self.confusion(), x="answer of the circuit", y="label", first=0)
+        note(first, x="answer of the circuit", y="label", title=f"{100 * self.accuracy:.2f} %")
+        rest = iter(others)
+        if energy is not None:
+            rows = {WORDS[name]: {"power": power[name]} for name in names}
+            bars(next(rest), rows, unit="W", title="mean power")
+            values = energy[self.solved].tolist()
+            histogram(next(rest), values, unit="J", x="energy per inference", y="samples")
+        if self.timing is not None:
+            latencies = self.timing.latency.images[:, 0].tolist()
+            histogram(next(rest), latencies, unit="s", x="latency", y="samples")
+        for axes in rest:
+            axes.remove()
+        return figure
 
     @property
     def outputs(self) -> Tensor:

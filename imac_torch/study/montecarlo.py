@@ -11,11 +11,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor
 
+from imac_torch.base.figures import histogram, new_figure
 from imac_torch.base.shown import Shown, Table
 from imac_torch.base.units import quantity
 from imac_torch.circuit.crossbar import build_crossbar
@@ -41,6 +42,9 @@ from imac_torch.numeric.budget import fitting, require_memory, sample_bytes
 from imac_torch.numeric.forecast import Forecast
 from imac_torch.numeric.modes import lasting
 from imac_torch.results.solution import Solution, concatenate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MEMORY: Final = 256 * 2**20
 """Bytes that the samples of a chunk may take, unless asked otherwise."""
@@ -124,6 +128,21 @@ class MonteCarloResult(Shown):
             rows.append((name, told(float(values.mean())), between, spread, *ends))
         headings = ("", "mean", "95 % interval of it", "standard deviation", "least", "most")
         return (Table(f"imac_torch Monte Carlo: {len(self.power)} samples", rows, headings),)
+
+    def plot(self) -> Figure:
+        """How what was measured spreads over devices."""
+        kept = [
+            (name, values, unit)
+            for name, values, unit in (
+                ("accuracy", self.accuracy, ""), ("power", self.power, "W"),
+                ("rms error of outputs", self.error, "V"),
+            )
+            if bool(values.isfinite().any())
+        ]  # fmt: skip
+        figure, panels = new_figure(columns=len(kept), width=400)
+        for axes, (name, values, unit) in zip(panels, kept, strict=True):
+            histogram(axes, values.tolist(), unit=unit, x=name, y="devices")
+        return figure
 
     def mean_accuracy(self, confidence: float = 0.95) -> Interval:
         """Mean accuracy over devices with the interval of the normal approximation."""

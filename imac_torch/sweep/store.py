@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,17 +12,21 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 from filelock import FileLock, Timeout
 from typing_extensions import Self
 
+from imac_torch.base.figures import new_figure, scatter
 from imac_torch.base.files import atomic_path, parse_json
 from imac_torch.base.shown import Shown, Table
 from imac_torch.errors import DataError
 from imac_torch.sweep.pareto import pareto_front
 from imac_torch.sweep.points import Point
 from imac_torch.sweep.tasks import Outcome
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Store", "SweepTable"]
 
@@ -64,6 +69,29 @@ class SweepTable(Shown):
     def done(self) -> tuple[Mapping[str, Any], ...]:
         """Rows with results."""
         return tuple(row for row in self.rows if row["status"] == "done")
+
+    def plot(self, x: str, y: str, objectives: Mapping[str, str] | None = None) -> Figure:
+        """Two metrics or settings of all points against each other, the front emphasised.
+
+        Args:
+            x: Along the horizontal axis.
+            y: Likewise.
+            objectives: As for :meth:`front`; None: nothing is emphasised.
+
+        Raises:
+            ConfigError: An objective is no metric of the table.
+        """
+        front = self.front(objectives) if objectives and self.done else ()
+        figure, (axes,) = new_figure((380.0,))
+        scatter(
+            axes,
+            [(_number(row.get(x)), _number(row.get(y))) for row in self.done],
+            x=x,
+            y=y,
+            strong=[any(row is other for other in front) for row in self.done],
+            line=sorted((_number(row.get(x)), _number(row.get(y))) for row in front),
+        )
+        return figure
 
     def front(self, objectives: Mapping[str, str]) -> tuple[Mapping[str, Any], ...]:
         """Rows that no other row beats in every objective.
@@ -271,3 +299,7 @@ def missing_tasks(points: Iterable[tuple[str, Point]], have: set[str]) -> list[t
 
 def _cell(value: object) -> str:
     return f"{value:.5g}" if isinstance(value, float) else "–" if value is None else str(value)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
