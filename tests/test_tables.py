@@ -164,6 +164,7 @@ def test_results_plot_themselves():
     """Each as a figure of matplotlib, with what its table says."""
     network = convert(mlp(6, 4, 3), LOGISTIC)
     report = evaluate(network, loader(signs(25, 6)), progress=False)
+    assert report.plot()._repr_png_().startswith(b"\x89PNG")
     confusion, power, energies, _ = report.plot().axes  # the last is the scale of the first
     assert int(confusion.images[0].get_array().sum()) == 25
     widths = [patch.get_width() for patch in power.patches]

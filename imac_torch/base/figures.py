@@ -5,9 +5,11 @@ Colours are those of a page on white (:data:`COLOURS`); on pages they become its
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
@@ -69,11 +71,9 @@ def new_figure(
     Returns:
         The figure, and its panels row by row.
     """
-    from matplotlib.figure import Figure as NewFigure
-
     size = (columns * width / 72, sum(heights) / 72)
     layout: Literal["constrained"] | None = "constrained" if arranged else None
-    figure = NewFigure(figsize=size, layout=layout, facecolor=COLOURS["card"])
+    figure = _figure_class()(figsize=size, layout=layout, facecolor=COLOURS["card"])
     found = figure.subplots(len(heights), columns, squeeze=False, height_ratios=list(heights))
     panels = list(found.flat)
     for axes in panels:
@@ -83,6 +83,20 @@ def new_figure(
         axes.tick_params(colors=COLOURS["soft"], labelsize=TYPE)
         axes.set_axisbelow(True)
     return figure, panels
+
+
+@cache
+def _figure_class() -> type[Figure]:
+    """Figures that notebooks show, which else know those of pyplot only."""
+    from matplotlib.figure import Figure as Plain
+
+    class ShownFigure(Plain):
+        def _repr_png_(self) -> bytes:
+            stream = io.BytesIO()
+            self.savefig(stream, format="png")
+            return stream.getvalue()
+
+    return ShownFigure
 
 
 def grid_of(axes: Axes, *, which: Any = "both") -> None:  # noqa: ANN401 - a literal of matplotlib
