@@ -2,6 +2,7 @@
 
     python examples/papers.py imac-sim       # an IMAC-Sim directory: accuracy, power, time
     python examples/papers.py partitioning   # accuracy against array size, devices, bit cells
+    python examples/papers.py access         # the same with and without access transistors
     python examples/papers.py resistances    # accuracy over Rlow and Rhigh: wires, partitions
     python examples/papers.py trends         # the two before, in one
     python examples/papers.py coprocessor    # convolutions in software, the tail as a circuit
@@ -216,6 +217,45 @@ def partitioning(
     save_tables(output, "partitioning", parts)
     path = drawing.draw_sizes(rows, subject.name, output / "partitioning.png")
     typer.echo(f"wrote {path}")
+    return rows
+
+
+@app.command()
+def access(
+    network: NetworkOption = None,
+    data: DataOption = None,
+    root: RootOption = None,
+    images: ImagesOption = 100,
+    device: DevicesOption = None,
+    size: Annotated[
+        list[int] | None, typer.Option("--size", help="Rows and columns of an array; repeated.")
+    ] = None,
+    workers: WorkersOption = 1,
+    output: OutputOption = HERE / "access",
+) -> list[dict[str, object]]:
+    """What access transistors take: accuracy and power of bit cells with and without them."""
+    subject = open_subject(network, data, root, images)
+    _start(subject, output)
+    devices, widths = tuple(device or DEVICES), tuple(size or (16, 64))
+    cells = tuple(BIT_CELL_LENGTHS)
+    cases = grids.accesses(subject, devices, cells, widths)
+    rows = run_cases(cases, _evaluator(subject), output, "access", workers=workers)
+    found = {(row["device"], row["cell"], row["size"], row["transistors"]): row for row in rows}
+    parts = []
+    for title, text in (
+        ("accuracy, %", lambda row: percent(row["accuracy"])),
+        ("power, W", lambda row: f"{row['power']:.4f}"),
+    ):
+        table = [
+            (name, cell,
+             *(" / ".join(text(found[name, cell, width, each]) for each in (False, True))
+               for width in widths))
+            for name in devices
+            for cell in cells
+        ]  # fmt: skip
+        heading = f"{title}, without / with access transistors: {subject.name}"
+        parts.append(show(heading, ("device", "bit cell", *map(str, widths)), table))
+    save_tables(output, "access", parts)
     return rows
 
 

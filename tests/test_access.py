@@ -238,3 +238,20 @@ def test_beyond_the_supplies_nothing_is_known() -> None:
     assert inside is not None and inside.tolist() == [True, False, False]
     exact = replace(cell, access=replace(cell.access, fins=2)).exact()
     assert not exact.access.bias.tabulated
+
+
+@pytest.mark.parametrize("bend", [None, 0.2])
+def test_compiled_cells_are_those_of_torch(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch, bend: float | None
+) -> None:
+    cell = build_cell(Memristor(**ENDS, bend=bend, access={"finfet": {"fins": 1}}))
+    assert cell is not None
+    line, end = volts(generator, 60)
+    g = torch.linspace(0.0, 3e-4, 60, dtype=torch.float64)
+    with torch.no_grad():
+        compiled = cell.currents(g, line - end, end)
+        monkeypatch.setattr(AccessTransistor, "in_series", lambda *given: None)
+        ours = cell.currents(g, line - end, end)
+    for found, wanted in zip(compiled, ours, strict=True):
+        # both stop where a step was 1e-8 V: its square over 0.1 V is left
+        torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-16)

@@ -52,7 +52,7 @@ def test_every_system_is_a_command():
 
     result = CliRunner().invoke(papers.app, ["--help"])
     assert result.exit_code == 0
-    names = ("imac-sim", "partitioning", "resistances", "trends", "coprocessor", "neuron")
+    names = ("imac-sim", "partitioning", "access", "resistances", "trends", "coprocessor", "neuron")
     for name in (*names, "interconnect"):
         assert name in result.output
         assert CliRunner().invoke(papers.app, [name, "--help"]).exit_code == 0

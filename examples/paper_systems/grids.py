@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from imac_torch.config import BIT_CELL_LENGTHS, DEVICES, NODES
+from imac_torch.config import ACCESS, BIT_CELL_LENGTHS, DEVICES, NODES
 from paper_systems.subjects import Subject
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "IDEAL",
     "PARTITIONS",
     "Case",
+    "accesses",
     "best",
     "neurons",
     "nodes",
@@ -94,6 +95,38 @@ def sizes(
         for cell in (*cells, IDEAL)
         for width in widths
         for factor in factors
+    ]
+
+
+def accesses(
+    subject: Subject, devices: Iterable[str], cells: Sequence[str], widths: Sequence[int]
+) -> list[Case]:
+    """Wires alone and with access transistors, at the published gains."""
+    node = subject.base.interconnect.tech_node
+    transistors = {
+        name: {
+            f"device.access.{kind}.{parameter}": value
+            for kind, values in ACCESS[name].items()
+            for parameter, value in values.items()
+        }
+        for name in cells
+    }
+    return [
+        Case(
+            {"device": device, "cell": cell, "size": width, "transistors": transistor},
+            {
+                **_device(device),
+                **_cell(cell, node),
+                **(transistors[cell] if transistor else {}),
+                "crossbar.rows": width,
+                "crossbar.columns": width,
+                "amplifier.gain": subject.gains(1.0),
+            },
+        )
+        for device in devices
+        for cell in cells
+        for width in widths
+        for transistor in (False, True)
     ]
 
 

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from imac_torch.base.units import spice_number
-from imac_torch.cells.base import CellCurrents, Part
-from imac_torch.cells.series import Access
+from imac_torch.cells.base import Cell, CellCurrents, Part
+from imac_torch.cells.series import LAST_STEP, REACH, Access, Ohmic
+from imac_torch.cells.sinh import Sinh
 from imac_torch.config import Config
 from imac_torch.config.quantity import TRANSISTOR_NODE, VOLTAGE
-from imac_torch.errors import ConfigError
+from imac_torch.errors import ConfigError, SolverError
 from imac_torch.finfet import (
     FinFET,
     ModelCard,
@@ -23,6 +24,7 @@ from imac_torch.finfet import (
     load_ptm,
     write_model_card,
 )
+from imac_torch.kernels.compiled import obstacle
 from imac_torch.numeric.modes import differentiating, lasting, leaf, once
 from imac_torch.periphery.neuron.spline import SplineTable
 
@@ -168,6 +170,36 @@ class AccessTransistor(Access):
             )
         into, leak = value.unbind(-1)
         return CellCurrents(into, found.by_first[..., 0], -found.by_second[..., 0], leak)
+
+    def in_series(
+        self, memory: Cell, conductance: Tensor, across: Tensor, end: Tensor | None
+    ) -> tuple[Tensor, CellCurrents] | None:
+        """See :class:`Access`: compiled, behind resistors and hyperbolic sines.
+
+        Raises:
+            SolverError: An inner node was not found.
+        """
+        bend = {Ohmic: 0.0, Sinh: memory.bend}.get(type(memory))
+        compiled = across.device.type == "cpu" and obstacle() is None
+        if bend is None or not compiled or not self.known.tabulated:
+            return None
+        from imac_torch.kernels.access import solve
+        from imac_torch.kernels.threads import run_blocks
+
+        table = _table(self.unbiased, self.known)
+        assert end is not None  # noqa: S101 - absolute
+        conductance, across, end = torch.broadcast_tensors(conductance, across, end)
+        result = across.new_empty(5, across.numel())
+        run_blocks(
+            solve, across.numel(), torch.get_num_threads(), table.coefficients.numpy(),
+            table.grid(), bend, REACH, LAST_STEP,
+            *(item.reshape(-1).contiguous().numpy() for item in (conductance, across, end)),
+            result.numpy(),
+        )  # fmt: skip
+        if not bool(torch.isfinite(result[0]).all()) and bool(torch.isfinite(across).all()):
+            raise SolverError("inner nodes of cells behind a transistor were not found")
+        at, *found = result.unflatten(1, across.shape or (1,)).unbind(0)
+        return at.reshape(across.shape), CellCurrents(*(x.reshape(across.shape) for x in found))
 
     @property
     def unbiased(self) -> AccessTransistor:

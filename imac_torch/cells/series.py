@@ -57,6 +57,15 @@ class Access(ABC):
         """Where it is known: V of the I± line and of the inner node; None: everywhere."""
         return None
 
+    def in_series(
+        self, memory: Cell, conductance: Tensor, across: Tensor, end: Tensor | None
+    ) -> tuple[Tensor, CellCurrents] | None:
+        """Voltages across memory devices and currents of cells; None: :class:`Series` finds them.
+
+        See :meth:`Series.currents`; nothing is differentiated.
+        """
+        return None
+
     def behind(self, memory: Cell) -> Cell:
         """The cell of both."""
         return Series(memory, self)
@@ -137,8 +146,16 @@ class Series(Cell):
         Raises:
             SolverError: A voltage is no number, or the inner node was not found.
         """
+        known = self.access.in_series(
+            self.memory, conductance.detach(), across.detach(), _detached(end)
+        )
+        if known is not None and not torch.is_grad_enabled():
+            return known[1]
         with torch.no_grad():
-            at = self._inner(conductance.detach(), across.detach(), _detached(end))
+            if known is None:
+                at = self._inner(conductance.detach(), across.detach(), _detached(end))
+            else:
+                at = known[0]
             found = self.memory.currents(conductance.detach(), at)
             behind = self.access.currents(across.detach() - at, _detached(end))
             total = found.slope + behind.slope
