@@ -1,7 +1,7 @@
 """Other ways to solve the same crossbars, and fair timing: shared by the benchmarks.
 
-SuperLU comes with scipy. KLU (`pip install kvxopt`) and badcrossbar (`pip install badcrossbar`) are
-used where they are installed.
+SuperLU comes with scipy. Others are used where they are installed; ``python benchmarks/peers.py``
+says which are here, what each is compared on, and how to get the others.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import scipy.sparse
 import scipy.sparse.linalg
 from numpy.typing import NDArray
 
+import imac_torch as it
+
 Array = NDArray[np.float64]
 
 
@@ -33,6 +35,44 @@ def optional(name: str) -> ModuleType | None:
         return None
     finally:
         warnings.filters[:] = before  # badcrossbar turns some on for the whole process
+
+
+PEERS = (
+    # Module, what it is, where it is compared, how to get it.
+    ("scipy", "SuperLU", "bare_array.py, elimination.py", "pip install scipy"),
+    ("kvxopt", "KLU", "bare_array.py, elimination.py", "pip install kvxopt"),
+    (
+        "badcrossbar", "badcrossbar", "bare_array.py",
+        "apt-get install libcairo2-dev; pip install badcrossbar",
+    ),
+    (
+        "simulator", "CrossSim", "examples/coming_from_crosssim.py (not timed)",
+        "git clone https://github.com/sandialabs/cross-sim; pip install ./cross-sim",
+    ),
+    (
+        "aihwkit", "aihwkit", "examples/coming_from_aihwkit.py (not timed: it has no wires)",
+        "pip install aihwkit",
+    ),
+)  # fmt: skip
+
+
+def peers() -> list[str]:
+    """A line for every peer: what it is compared on, or how to get it."""
+    lines = []
+    for module, name, where, how in PEERS:
+        there = optional(module) is not None
+        lines.append(f"{name}: {where}" if there else f"{name}: not here; {how}")
+    ngspice = it.NgSpice()
+    if not ngspice.available():
+        return [*lines, "ngspice: not here; apt-get install ngspice (KLU: version 42 or newer)"]
+    klu = "KLU yes" in ngspice.abilities()
+    lines.append(f"ngspice {ngspice.version()}: native.py, transient_ngspice.py")
+    lines.append(
+        "ngspice with KLU: the same, since its decks ask for it"
+        if klu
+        else "ngspice with KLU: not here; version 42 or newer, configured with --enable-klu"
+    )
+    return lines
 
 
 @dataclass(frozen=True)
@@ -169,3 +209,7 @@ def interleave(
 def machine(threads: int) -> str:
     """One line on what the figures were measured on."""
     return f"{platform.machine()}, Python {platform.python_version()}, {threads} torch thread(s)"
+
+
+if __name__ == "__main__":
+    print("\n".join(peers()))

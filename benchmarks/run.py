@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 SCRIPTS = (
+    "peers.py",
     "native.py",
     "elimination.py",
     "bare_array.py",

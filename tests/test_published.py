@@ -1,16 +1,19 @@
-"""Readers of published runs (benchmarks/published.py), on small files of ours in their format."""
+"""Readers of published runs, on small files of ours in their format; scripts for GPUs and peers."""
 
 from __future__ import annotations
 
 import io
 import tarfile
 
+import gpu
 import imac_sim_netlist
+import peers
 import pytest
 import reference
 import torch
 from golden import ReferenceNetwork
 from published import device_runs_of, imac_sim_runs, read_metrics, read_transcript
+from rich.table import Table
 
 import imac_torch as imac
 from imac_torch.errors import DataError
@@ -143,3 +146,20 @@ def test_without_references_it_says_what_to_fetch(tmp_path, monkeypatch, capsys)
         said = capsys.readouterr().out
         assert "chekfung/IMAC-Sim" in said
         assert "ACADLab/LIMCA" in said
+
+
+def test_the_script_for_gpus_compares_on_the_processor_too(capsys):
+    """The torch path against compiled kernels: outputs, powers, gradients; nothing is copied."""
+    table = Table()
+    assert gpu.measure("logistic", torch.device("cpu"), 8, 1, table)
+    assert table.row_count == 1
+    if not torch.cuda.is_available():
+        assert gpu.main([]) == 2
+        assert "--device cpu" in capsys.readouterr().out
+
+
+def test_peers_that_are_missing_say_how_to_get_them(monkeypatch):
+    monkeypatch.setattr(peers, "optional", lambda name: None)
+    lines = peers.peers()
+    assert sum("not here" in line for line in lines) >= len(peers.PEERS)
+    assert any(line.startswith("KLU: not here; pip install kvxopt") for line in lines)
