@@ -483,8 +483,7 @@ class MonteCarlo:
             )
         native = self.network.segment.native
         nominal = native.solve(self.network.prepare(), voltages, power=False).outputs
-        columns: list[list[Tensor]] = [[], [], [], []]
-        outputs: list[Tensor] = []
+        parts: list[MonteCarloResult] = []
         forecast = Forecast(f"Monte Carlo of {samples} samples", samples * len(voltages))
         for numbers in self.chunks(samples, len(voltages), memory):
             chunk = range(first + numbers.start, first + numbers.stop)
@@ -502,19 +501,13 @@ class MonteCarlo:
             if solution.power is None:
                 raise MappingError("the engine gave no power")
             power = (solution.power.total * converged).nan_to_num().sum(-1) / counted
-            for column, value in zip(
-                columns, (accuracy, power, square.sqrt(), converged.mean(-1)), strict=True
-            ):
-                column.append(value.cpu())
-            if keep_outputs:
-                outputs.append(solution.outputs.cpu())
+            parts.append(MonteCarloResult(
+                accuracy, power.cpu(), square.sqrt().cpu(), converged.mean(-1).cpu(),
+                solution.outputs.cpu() if keep_outputs else None, accuracy,
+            ))  # fmt: skip
             if progress is not None:
                 progress(numbers.stop, samples)
-        correct_share, powers, errors, convergence = (torch.cat(column) for column in columns)
-        return MonteCarloResult(
-            correct_share, powers, errors, convergence,
-            torch.cat(outputs) if keep_outputs else None, correct_share,
-        )  # fmt: skip
+        return MonteCarloResult.joined(parts)
 
     def _one_by_one(
         self,
@@ -527,8 +520,7 @@ class MonteCarlo:
     ) -> MonteCarloResult:
         """Samples of any model, one after the other."""
         nominal = Outputs.of(self.network, bench.runs)
-        columns: list[list[float]] = [[], [], [], []]
-        outputs: list[Tensor] = []
+        parts: list[MonteCarloResult] = []
         measured: dict[str, NoiseDraws | None] = {}
         forecast = Forecast(f"Monte Carlo of {len(numbers)} samples", len(numbers))
         for done, sample in enumerate(numbers, 1):
@@ -541,18 +533,14 @@ class MonteCarlo:
                 found = Outputs.of(network, bench.runs)
                 measured = {path: item.draws for path, item in heard.items()}
             accuracy, score, failed = bench.scores(found)
-            row = (accuracy, found.difference(nominal), 1.0 - failed / bench.samples, score)
-            for column, value in zip(columns, row, strict=True):
-                column.append(value)
-            if keep_outputs:
-                outputs.append(found.joined().cpu())
+            share = 1.0 - failed / bench.samples
+            right, power, error, converged, scored = torch.tensor(
+                [[accuracy], [math.nan], [found.difference(nominal)], [share], [score]],
+                dtype=torch.float64, device="cpu",
+            )  # fmt: skip
+            outputs = found.joined().cpu()[None] if keep_outputs else None
+            parts.append(MonteCarloResult(right, power, error, converged, outputs, scored))
             forecast.done(1)
             if progress is not None:
                 progress(done, len(numbers))
-        accuracies, errors, converged, scored = (
-            torch.tensor(column, dtype=torch.float64, device="cpu") for column in columns
-        )
-        return MonteCarloResult(
-            accuracies, torch.full_like(errors, math.nan), errors, converged,
-            torch.stack(outputs) if keep_outputs else None, scored,
-        )  # fmt: skip
+        return MonteCarloResult.joined(parts)
