@@ -129,11 +129,19 @@ def _read_out(add, noisy, read_out, ports, white) -> None:
     open_loop = getattr(read_out, "open_loop_gain", None)
     open_loop = GAIN if open_loop is None else float(open_loop)
     voltage, current, _ = white
+    real = read_out.imperfections
 
     def amplifier(above: str, below: str, out: str, gain: float) -> None:
         heard = f"{out}_en"
         add("e", heard, above, noisy(voltage))
-        add("e", out, 0, heard, below, gain)
+        if real is None:
+            add("e", out, 0, heard, below, gain)
+        else:
+            inner = out if real.resistance is None else f"{out}_u"
+            value = f"{gain!r}*(v({heard})-v({below}))"
+            add("b", inner, 0, f"v=min(max({value},{real.low}),{real.high})")
+            if inner != out:
+                add("r", inner, out, float(real.resistance), "noisy=0")
         for pin in (above, below):
             if pin != "0":
                 add("g", pin, 0, noisy(current))

@@ -153,9 +153,12 @@ CIRCUITS = {
         "amplifier": Amplifier(kind="current_mirror", gain=20.0, pole=2e9, open_loop_gain=200.0),
         "noise": Noise(amplifier_voltage=5e-9, amplifier_current=2e-12),
     },
-    "finite": {
+    "rails": {
         "neuron": Neuron(kind="logistic", output_capacitance=1e-15),
-        "amplifier": Amplifier(gain=20.0, pole=2e9, open_loop_gain=300.0),
+        "amplifier": Amplifier(
+            gain=20.0, pole=2e9, open_loop_gain=300.0, open_loop_resistance=500.0,
+            swing=(-0.1, 0.15), output_resistance=1e3,
+        ),
         "noise": Noise(amplifier_voltage=5e-9, amplifier_current=2e-12),
     },
     "sums": {
@@ -180,7 +183,12 @@ def test_spectra_and_variances_are_those_of_ngspice(what, ngspice, tmp_path):
     config = Config(crossbar=SMALL, **sections)
     net = convert(mlp(5, 4, 4, activation=activation), config)
     x = 0.5 * signs(1, 5)
-    circuit, solution = net.segment.noisy(config.noise), net.solve(x)
+    solution = net.solve(x)
+    ((circuit, _),) = net.segment.noisy(config.noise).by_point(solution)
+    if what == "rails":  # some amplifiers are, others are not
+        for layer in circuit.layers:
+            still = layer.point.by_offset[layer.layout.row_mask.expand(2, -1, -1)] == 0.0
+            assert 0.0 < float(still.double().mean()) < 1.0
     signals = circuit.linearised(solution, config.noise.neuron_voltage)
     linear = signals if what == "transistors" else None
     text = noise_oracle.noise_netlist(
@@ -380,7 +388,7 @@ def test_transistors_are_as_noisy_as_their_model_says(card, drain, gate):
     assert found.exponent == 0.9
 
 
-def test_offsets_change_nothing_and_saturation_is_refused():
+def test_offsets_change_nothing_and_what_is_at_rails_is_silent():
     def build(**amplifier):
         return network(
             5, 4, crossbar=SMALL, neuron=Neuron(kind="identity"),
@@ -391,11 +399,14 @@ def test_offsets_change_nothing_and_saturation_is_refused():
     plain = build().noise(x, band).layers[0].outputs
     off = build(offset=5e-3, swing=(-9.0, 9.0)).noise(x, band).layers[0].outputs
     torch.testing.assert_close(off, plain, rtol=1e-9, atol=0.0)
-    limited = build(swing=(-1e-3, 1e-3))
-    with pytest.raises(SolverError, match=r"0: \d+ amplifiers are at the ends of amplifier.swing"):
-        limited.noise(x, band)
-    with pytest.raises(SolverError, match="noise that is drawn"):
-        limited.segment.noise_draws(limited.voltages(x), band)
+    limited = build(swing=(-1e-9, 1e-9))  # nothing but what is behind amplifiers is left
+    left = limited.noise(x, band).layers[0].outputs
+    assert not left[:2].any() and left[2].min() > 0.0
+    draws = limited.segment.noise_draws(limited.voltages(x), band)
+    assert draws.rms[0] < 0.1 * build().segment.noise_draws(limited.voltages(x), band).rms[0]
+    behind = build(open_loop_resistance=100.0)
+    with pytest.raises(SolverError, match=r"what neurons draw.*amplifier\.pole"):
+        behind.noise(x, band)
 
 
 def test_what_cannot_be_limited_is_said():

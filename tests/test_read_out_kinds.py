@@ -184,7 +184,8 @@ def saturated(layers, solution):
     """How many amplifiers are at a rail."""
     count = 0
     for prepared, layer in zip(Native().prepare(layers).layers, solution.layers):
-        count += prepared.saturated(layer.inputs)
+        held = prepared.limited(layer.inputs[None]).at_rails
+        count += 0 if held is None else int(held.sum())
     return count
 
 

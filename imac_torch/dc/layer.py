@@ -85,10 +85,6 @@ class PreparedLayer(ABC):
         """What an input vector takes besides its voltages and currents, per sample."""
         return 0
 
-    def saturated(self, inputs: Tensor) -> int:
-        """Amplifiers that are at a rail for (B, N) V on the lines, over all input vectors."""
-        return 0
-
     @abstractmethod
     def as_load(self) -> Load | None:
         """What drives the lines sees; None: it is solved together with them."""

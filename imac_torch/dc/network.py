@@ -171,14 +171,6 @@ class PortLayer(PreparedLayer):
         assert feedback is not None  # noqa: S101 - asked for such amplifiers only
         return feedback.limited(self.network.blocks(self.lines(voltages)), drawn)
 
-    def saturated(self, inputs: Tensor) -> int:
-        """See :class:`PreparedLayer`."""
-        feedback = self.network.feedback
-        if feedback is None or not feedback.saturates:
-            return 0
-        held = self.limited(inputs[None]).at_rails
-        return 0 if held is None else int(held.sum())
-
     def line_currents(self, voltages: Tensor) -> Tensor:
         """(S, [G,] B, C) A into the lines, the bias last, for (S, B, N) V that drive them."""
         network = self.network

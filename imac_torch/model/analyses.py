@@ -13,7 +13,7 @@ from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Noise, Timing
 from imac_torch.dc.dissipation import dissipated
 from imac_torch.dc.native import Native, Prepared
-from imac_torch.errors import CircuitError, SolverError
+from imac_torch.errors import CircuitError
 from imac_torch.model.linear import IMACLinear
 from imac_torch.noise.analysis import analyse, solved_only
 from imac_torch.noise.circuit import NoisyCircuit
@@ -206,7 +206,6 @@ class Analyses(nn.Module):
         settings = self.first.config.noise if settings is None else settings
         names = [layer.name for layer in self.analog_layers()]
         solution = self.solve(features, power=False)
-        self._refuse_saturated(solution, "noise")
         return analyse(self.noisy(settings), names, solution, settings)
 
     def noise_draws(self, voltages: Tensor, settings: Noise | None = None) -> NoiseDraws:
@@ -222,24 +221,4 @@ class Analyses(nn.Module):
         """
         settings = self.first.config.noise if settings is None else settings
         solution = self.native.solve(self.prepare(), voltages[:REFERENCES], power=False)
-        self._refuse_saturated(solution, "noise that is drawn")
-        circuit = self.noisy(settings)
-        signals = circuit.linearised(solved_only(solution), settings.neuron_voltage)
-        return NoiseDraws.of(circuit, signals, settings)
-
-    def _refuse_saturated(self, solution: Solution, what: str) -> None:
-        """Refuse operating points at which amplifiers do not amplify.
-
-        Raises:
-            SolverError: There are some.
-        """
-        for layer, prepared, found in zip(
-            self.analog_layers(), self.prepare().layers, solution.layers, strict=True
-        ):
-            if (count := prepared.saturated(found.inputs)) > 0:
-                raise SolverError(
-                    f"{layer.name}: {count} amplifiers are at the ends of amplifier.swing = "
-                    f"{layer.config.amplifier.swing} at these {len(found.inputs)} samples, and "
-                    f"{what} is for amplifiers that amplify: lower amplifier.gain, take more "
-                    "partitions or a wider swing, or leave amplifier.swing out for noise"
-                )
+        return NoiseDraws.of(self.noisy(settings), solved_only(solution), settings)

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from imac_torch.config import Noise
 from imac_torch.errors import CircuitError, SolverError
-from imac_torch.noise.circuit import PARTS, PLACES, LayerDensity, NoisyCircuit
+from imac_torch.noise.circuit import PARTS, PLACES, LayerDensity, NoisyCircuit, taken
 from imac_torch.noise.neurons import SmallSignal
 from imac_torch.noise.result import LayerNoise, NoiseReport
 from imac_torch.numeric.budget import fitting
-from imac_torch.results.solution import LayerSolution, Solution, Status
+from imac_torch.results.solution import Solution, Status
 
 NODES: Final = 4
 """Of Gauss and Legendre's rule, per decade of the frequency. Spectra of poles on the real axis are
@@ -256,20 +256,6 @@ def _of_inputs(
     return circuit.density(signals, 0.0, torch.full_like(like[:1], amplitude**2).expand(lines))
 
 
-def taken(solution: Solution, which: Tensor | slice) -> Solution:
-    """Some samples of a solution without sample dimensions, powers left out."""
-    layers = tuple(
-        LayerSolution(
-            item.inputs[which], item.combined[which], item.gates[which], item.outputs[which]
-        )
-        for item in solution.layers
-    )
-    return Solution(
-        solution.outputs[which], layers, None, solution.status[which], solution.residual[which],
-        solution.iterations[which],
-    )  # fmt: skip
-
-
 def solved_only(solution: Solution) -> Solution:
     """The samples that have operating points.
 
@@ -315,10 +301,13 @@ def analyse(
     parts: list[list[LayerVariance]] = []
     band, unknown = (0.0, 0.0), set()
     for batch in in_batches(circuit, solution):
-        signals = circuit.linearised(batch, settings.neuron_voltage)
-        unknown |= {item.spec.kind for item in signals if item.noise is None and not item.voltage}
-        found, band = variances(circuit, signals, settings)
-        parts.append(found)
+        for here, some in circuit.by_point(batch):
+            signals = here.linearised(some, settings.neuron_voltage)
+            unknown |= {
+                item.spec.kind for item in signals if item.noise is None and not item.voltage
+            }
+            found, band = variances(here, signals, settings)
+            parts.append(found)
     layers = tuple(
         LayerNoise(
             name,

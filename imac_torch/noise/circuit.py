@@ -9,8 +9,8 @@ Shapes: P parts, B operating points, M neurons.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import torch
@@ -19,12 +19,13 @@ from torch import Tensor
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Interconnect
 from imac_torch.dc.layer import PreparedLayer
+from imac_torch.dc.network import PortLayer, eliminated
 from imac_torch.elimination.linalg import solve
 from imac_torch.noise.layer import QUIET, LayerAt, NoisyLayer
 from imac_torch.noise.neurons import NeuronsAt, SmallSignal
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.readout.base import AmplifierNoise
-from imac_torch.results.solution import Solution
+from imac_torch.results.solution import LayerSolution, Solution
 
 PARTS: Final = ("cells and wires", "read-outs", "resistors", "transistors", "1/f noise")
 """Kinds of sources that make noise in time; resistors and transistors are those of neurons."""
@@ -70,6 +71,20 @@ class LayerDensity(NamedTuple):
     outputs: Tensor
     combined: Tensor
     covariance: Tensor
+
+
+def taken(solution: Solution, which: Tensor | slice) -> Solution:
+    """Some samples of a solution without sample dimensions, powers left out."""
+    layers = tuple(
+        LayerSolution(
+            item.inputs[which], item.combined[which], item.gates[which], item.outputs[which]
+        )
+        for item in solution.layers
+    )
+    return Solution(
+        solution.outputs[which], layers, None, solution.status[which], solution.residual[which],
+        solution.iterations[which],
+    )  # fmt: skip
 
 
 class Loaded:
@@ -193,6 +208,34 @@ class NoisyCircuit:
             held.append(own + (load_capacitance if k + 1 == len(parts) else 0.0))
         specs = tuple(spec for _, spec in parts)
         return cls(layers, tuple(prepared), specs, tuple(held))
+
+    def by_point(self, solution: Solution) -> Iterator[tuple[NoisyCircuit, Solution]]:
+        """The circuit with its amplifiers as they are at the points of a solution.
+
+        Samples stay together where they have them in common: where none is at a rail.
+        """
+        alike = True
+        for layer, static, found in zip(self.layers, self._ports, solution.layers, strict=True):
+            feedback = static.network.feedback
+            if feedback is None or not feedback.saturates:
+                continue
+            held = static.limited(found.inputs[None]).at_rails
+            alike &= layer.spec.read_out.table is None and (held is None or not bool(held.any()))
+        count = len(solution.outputs)
+        step = max(count, 1) if alike else 1
+        for first in range(0, count, step):
+            which = slice(first, first + step)
+            layers = tuple(
+                layer.at_point(static, found.inputs[first : first + 1])
+                for layer, static, found in zip(
+                    self.layers, self._ports, solution.layers, strict=True
+                )
+            )
+            yield replace(self, layers=layers), taken(solution, which)
+
+    @property
+    def _ports(self) -> tuple[PortLayer, ...]:
+        return tuple(eliminated(layer, "noise") for layer in self.prepared)
 
     def linearised(self, solution: Solution, voltage: float = 0.0) -> tuple[SmallSignal, ...]:
         """The neurons at the operating points of a solution without sample dimensions.

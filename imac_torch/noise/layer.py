@@ -6,7 +6,7 @@ Shapes: M outputs of L slices, C = N+1 columns, H·V partitions of up to R rows 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import torch
@@ -15,12 +15,13 @@ from torch import Tensor
 from imac_torch.base.units import BOLTZMANN
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Interconnect
+from imac_torch.dc.network import PortLayer
 from imac_torch.elimination.blocks import BlockLayout
 from imac_torch.elimination.linalg import solve
 from imac_torch.elimination.ports import refuse_curved
 from imac_torch.errors import SolverError
 from imac_torch.noise.ports import EndPorts, end_ports
-from imac_torch.periphery.readout.base import AmplifierNoise
+from imac_torch.periphery.readout.base import AmplifierNoise, SmallSignal
 from imac_torch.transient.dynamics import DynamicBlocks, LineCapacitances
 
 QUIET: Final = AmplifierNoise()
@@ -71,6 +72,7 @@ class NoisyLayer:
         temperature: K.
         amplifiers: Noise of operational amplifiers at their inputs.
         blocks: With the wires' capacitors; None: there are none.
+        point: (H, V, R, n), amplifiers that are not all alike; None: they amplify.
     """
 
     spec: CrossbarSpec
@@ -78,6 +80,8 @@ class NoisyLayer:
     temperature: float
     amplifiers: AmplifierNoise
     blocks: DynamicBlocks | None
+    point: SmallSignal | None = None
+    _ports: dict[float, EndPorts] = field(default_factory=dict, repr=False, compare=False)
     _kept: dict[float, LayerAt] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -94,10 +98,12 @@ class NoisyLayer:
             SolverError: There are some, cells are curved, or the layer is in groups.
         """
         refuse_curved(spec, "noise")
-        if spec.read_out.loaded:
+        read_out = spec.read_out
+        if read_out.loaded and read_out.drives and read_out.combination.tied:
             raise SolverError(
-                "noise is for amplifiers whose outputs do not notice what they deliver: leave "
-                "amplifier.table and amplifier.open_loop_resistance out"
+                "noise does not know what neurons draw from amplifiers that notice it "
+                "(amplifier.table, open_loop_resistance) and drive them: set an amplifier.pole, "
+                "whose buffer drives them, or combine = 'sum', or leave these out"
             )
         if spec.groups > 1:
             raise SolverError(
@@ -109,6 +115,35 @@ class NoisyLayer:
         capacitances = LineCapacitances.of(interconnect, spec)
         blocks = None if capacitances is None else DynamicBlocks.of(spec, capacitances)
         return cls(spec, BlockLayout.of(spec), temperature, amplifiers, blocks)
+
+    def at_point(self, static: PortLayer, inputs: Tensor) -> NoisyLayer:
+        """With amplifiers as they are for (1, N) V on the lines: at rails, or as a table says.
+
+        Args:
+            static: The layer's DC description.
+            inputs: What drives it.
+        """
+        read_out, feedback = self.spec.read_out, static.network.feedback
+        if feedback is None or not feedback.saturates:
+            return self
+        found = static.limited(inputs[None])
+        held = found.at_rails
+        if not read_out.loaded and (held is None or not bool(held.any())):
+            return self
+        (positive, negative), outputs = static.real_outputs(
+            static.lines(inputs[None]), found.beyond
+        )
+        places = torch.zeros_like(outputs, dtype=torch.bool)
+        if held is not None:
+            places = feedback.by_row(held)
+        small = read_out.small_signal(
+            places[0, 0], positive[0, 0], negative[0, 0], outputs[0, 0]
+        )
+        point = SmallSignal(*(
+            self.layout.gather_rows(item.detach()).unflatten(-1, (-1, feedback.count))
+            for item in small
+        ))  # fmt: skip
+        return replace(self, point=point, _kept={})
 
     @property
     def pole(self) -> float | None:
@@ -147,6 +182,13 @@ class NoisyLayer:
 
     @torch.no_grad()
     def _build(self, frequency: float) -> LayerAt:
+        if frequency not in self._ports:
+            if len(self._ports) >= KEPT:
+                self._ports.clear()
+            self._ports[frequency] = self._eliminated(frequency)
+        return self._terminated(self._ports[frequency])
+
+    def _eliminated(self, frequency: float) -> EndPorts:
         pair, shunts = self.spec.conductances, None
         if self.blocks is not None and frequency > 0.0:
             angular = 2.0 * math.pi * frequency
@@ -158,11 +200,10 @@ class NoisyLayer:
                     for part in (charge.input_line, charge.positive, charge.negative)
                 )
             )
-        ports = end_ports(
+        return end_ports(
             self.layout.gather(pair.positive), self.layout.gather(pair.negative),
             self.spec.input_segment, self.spec.output_segment, shunts,
         )  # fmt: skip
-        return self._terminated(ports)
 
     def _terminated(self, ports: EndPorts) -> LayerAt:
         """Put the read-outs at the ends.
@@ -171,19 +212,16 @@ class NoisyLayer:
         e = -X·(Y_ea·a + ν_e + n), X = (Y_ee + J)⁻¹. So outputs are o = -A·X·(Y_ea·a + ν_e + n) + m,
         and lines draw (Y_aa - Y_ae·X·Y_ea)·a + ν_a - Y_ae·X·(ν_e + n).
         """
-        stamp = self.spec.read_out.stamp()
         horizontal, vertical, rows, columns = self.layout.sizes
         like = ports.ends
         unit = torch.eye(rows, dtype=like.dtype, device=like.device)
 
-        def of_rows(values: tuple[tuple[float, ...], ...]) -> Tensor:
-            return torch.kron(like.new_tensor(values), unit)
-
-        whole = ports.ends + of_rows(stamp.drawn)
+        drawn, output, own = self._read_outs(like)
+        whole = ports.ends + drawn
         flat = whole.reshape(-1, *whole.shape[-2:])
         eye = torch.eye(2 * rows, dtype=like.dtype, device=like.device)
         inverse = solve(flat, eye.expand_as(flat)).reshape(whole.shape)
-        out = -of_rows((stamp.output,)) @ inverse  # (H, V, R, 2R): outputs per current
+        out = -output @ inverse  # (H, V, R, 2R): outputs per current
         back = -ports.across.transpose(-1, -2) @ inverse  # (H, V, K, 2R)
         transfer = self._columns(out @ ports.across)
         admittance = (ports.lines + back @ ports.across).sum(dim=1)
@@ -199,15 +237,55 @@ class NoisyLayer:
             torch.cat([out, zero], dim=-1), torch.cat([back, lines], dim=-1), covariance
         )
         # By their roots and not by covariances: what feedback takes away is taken from amplitudes.
-        sources = self.spec.read_out.noise(self.temperature, self.amplifiers)
-        amplitudes = like.new_tensor([item for item in sources if any(item)]).T.contiguous()
-        own = torch.kron(amplitudes, unit)
         at_outputs = torch.cat([out, unit.expand(horizontal, vertical, rows, rows)], dim=-1)
         nothing = like.new_zeros(horizontal, vertical, columns, rows)
         read_out = self._added(
             at_outputs @ own, torch.cat([back, nothing], dim=-1) @ own
         )
         return LayerAt(transfer, admittance, array, read_out)
+
+    def _read_outs(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Currents drawn from the ends and outputs per V there, and roots of what read-outs add.
+
+        Returns:
+            ([H, V,] 2R, 2R) S, ([H, V,] R, 2R) and ([H, V,] 3R, Q): at the ends, and of outputs.
+        """
+        read_out, rows = self.spec.read_out, self.layout.sizes[2]
+        unit = torch.eye(rows, dtype=like.dtype, device=like.device)
+        if self.point is None:
+            stamp = read_out.stamp()
+            sources = read_out.noise(self.temperature, self.amplifiers)
+            amplitudes = like.new_tensor([item for item in sources if any(item)]).T.contiguous()
+            drawn, output = (like.new_tensor(item) for item in (stamp.drawn, (stamp.output,)))
+            return torch.kron(drawn, unit), torch.kron(output, unit), torch.kron(amplitudes, unit)
+        point = SmallSignal(*(item.to(like.dtype) for item in self.point))
+        to = [
+            like.new_tensor([float(getattr(item, f"to_{side}")) for item in read_out.amplifiers])
+            for side in ("positive", "negative")
+        ]
+        share = like.new_tensor([float(item.share) for item in read_out.amplifiers])
+        by = point.by_positive, point.by_negative
+        loads = read_out.passive_loads()
+        beside = 1.0 / float(loads.negative_load)
+        passive = (
+            (1.0 / float(loads.positive_load), 0.0), (-float(loads.coupling) * beside, beside)
+        )
+        drawn = torch.cat([
+            torch.cat([torch.diag_embed(load - of @ side) for load, of in
+                       zip(row, by, strict=True)], dim=-1)
+            for row, side in zip(passive, to, strict=True)
+        ], dim=-2)  # fmt: skip
+        output = torch.cat([torch.diag_embed(of @ share) for of in by], dim=-1)
+        added = []
+        for source in read_out.noise_sources(self.temperature, self.amplifiers):
+            if not any((source.positive, source.negative, *source.inputs)):
+                continue
+            seen = like.new_zeros(len(share))
+            seen[: len(source.inputs)] = like.new_tensor(source.inputs)
+            moved = point.by_offset * seen  # (H, V, R, n) V of outputs
+            parts = source.positive - moved @ to[0], source.negative - moved @ to[1], moved @ share
+            added.append(torch.cat([torch.diag_embed(part) for part in parts], dim=-2))
+        return drawn, output, torch.cat(added, dim=-1)
 
     def _columns(self, outputs: Tensor) -> Tensor:
         """(H, V, R, K) outputs per line to (M, C) combined."""

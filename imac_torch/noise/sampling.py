@@ -20,6 +20,7 @@ from imac_torch.config import Noise
 from imac_torch.noise.analysis import integrals
 from imac_torch.noise.circuit import PLACES, NoisyCircuit
 from imac_torch.noise.neurons import SmallSignal
+from imac_torch.results.solution import Solution
 
 COARSE: Final = 3
 """Nodes of the quadrature per decade: effective bandwidths to a percent."""
@@ -40,19 +41,29 @@ class NoiseDraws:
     roots: tuple[Tensor, ...]
 
     @classmethod
-    def of(
-        cls, circuit: NoisyCircuit, signals: Sequence[SmallSignal], settings: Noise
-    ) -> NoiseDraws:
+    def of(cls, circuit: NoisyCircuit, solution: Solution, settings: Noise) -> NoiseDraws:
         """Measure a circuit at operating points.
 
         Args:
             circuit: The circuit.
-            signals: Of :meth:`NoisyCircuit.linearised`.
+            solution: Solved samples, see :meth:`NoisyCircuit.linearised`. Where amplifiers are at
+                rails covariances are the mean of these samples'.
             settings: What to count, and within which band.
 
         Raises:
             CircuitError: Nothing limits the bandwidth.
         """
+        parts = [
+            cls._covariances(here, here.linearised(some, settings.neuron_voltage), settings)
+            for here, some in circuit.by_point(solution)
+        ]
+        means = tuple(torch.stack(items).mean(0) for items in zip(*parts, strict=True))
+        return cls(means, tuple(_root(item) for item in means))
+
+    @staticmethod
+    def _covariances(
+        circuit: NoisyCircuit, signals: Sequence[SmallSignal], settings: Noise
+    ) -> list[Tensor]:
         found, (low, _) = integrals(circuit, signals, settings, nodes=COARSE, places=True)
         still = circuit.density(signals, low, places=True)
         # Hz, of what reaches the last outputs: variance over density there, part by part.
@@ -75,7 +86,7 @@ class NoiseDraws:
             )
         assert before is not None  # noqa: S101 - there is a layer
         covariances.append(before)
-        return cls(tuple(covariances), tuple(_root(item) for item in covariances))
+        return covariances
 
     def draw(self, count: int, generator: torch.Generator) -> list[Tensor]:
         """(count, M) V for every vector, anew.

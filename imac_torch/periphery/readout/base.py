@@ -56,6 +56,34 @@ class AmplifierNoise(NamedTuple):
     current: float = 0.0
 
 
+class HeldNoise(NamedTuple):
+    """An independent source of noise in a read-out, rms per √Hz, ends and amplifier outputs held.
+
+    Attributes:
+        positive: A, drawn from the I+ end.
+        negative: A, drawn from the I- end.
+        inputs: V between the inputs of its amplifiers, one after the other; the rest have none.
+    """
+
+    positive: float = 0.0
+    negative: float = 0.0
+    inputs: tuple[float, ...] = ()
+
+
+class SmallSignal(NamedTuple):
+    """Amplifiers at an operating point, (..., n): V of their outputs per V elsewhere.
+
+    Attributes:
+        by_positive: Of the I+ end.
+        by_negative: Of the I- end.
+        by_offset: Between their inputs.
+    """
+
+    by_positive: Tensor
+    by_negative: Tensor
+    by_offset: Tensor
+
+
 class NoiseSource(NamedTuple):
     """An independent source of noise in a read-out, rms per √Hz, voltages of the ends held.
 
@@ -68,10 +96,6 @@ class NoiseSource(NamedTuple):
     positive: float = 0.0
     negative: float = 0.0
     output: float = 0.0
-
-    def times(self, factor: float) -> NoiseSource:
-        """As much of it."""
-        return NoiseSource(*(factor * value for value in self))
 
 
 def thermal_current(resistance: Tensor, temperature: float) -> float:
@@ -503,8 +527,10 @@ class ReadOut(ABC):
         head = f".subckt {self.subcircuit} plus minus out {'vdd vss ' if rails else ''}{values}"
         return "\n".join([head, *body, *behind, f".ends {self.subcircuit}"]) + "\n"
 
-    def noise(self, temperature: float, amplifiers: AmplifierNoise) -> tuple[NoiseSource, ...]:
-        """What it adds to its currents and its output, source by source.
+    def noise_sources(
+        self, temperature: float, amplifiers: AmplifierNoise
+    ) -> tuple[HeldNoise, ...]:
+        """Its independent sources of noise, while the outputs of its amplifiers are held.
 
         Loads that active circuits imitate have no noise of a resistor, so that nothing follows
         from them.
@@ -518,8 +544,64 @@ class ReadOut(ABC):
         """
         raise CircuitError(
             f"the noise of read-outs of kind {self.kind!r} is not known: "
-            f"{type(self).__name__}.noise is missing"
+            f"{type(self).__name__}.noise_sources is missing"
         )
+
+    def noise(self, temperature: float, amplifiers: AmplifierNoise) -> tuple[NoiseSource, ...]:
+        """What it adds to its currents and its output where amplifiers amplify, all alike."""
+        found = []
+        for source in self.noise_sources(temperature, amplifiers):
+            closed = [source.positive, source.negative, 0.0]
+            for value, item in zip(source.inputs, self.amplifiers, strict=False):
+                output = float(item.by_offset) * value
+                closed[0] -= float(item.to_positive) * output
+                closed[1] -= float(item.to_negative) * output
+                closed[2] += float(item.share) * output
+            found.append(NoiseSource(*closed))
+        return tuple(found)
+
+    def small_signal(
+        self, held: Tensor, positive: Tensor, negative: Tensor, outputs: Tensor
+    ) -> SmallSignal:
+        """Its amplifiers at an operating point.
+
+        Args:
+            held: (..., n) bool, which are at a rail.
+            positive: (...,) V of the I+ end.
+            negative: (...,) V of the I- end.
+            outputs: (..., n) V.
+        """
+        found, real = [], self.imperfections
+        behind: dict[str, float] = {}
+        if real is not None and real.resistance is not None:
+            behind, _ = self._behind_resistance(real.resistance)
+        for k, item in enumerate(self.amplifiers):
+            works = [float(value) for value in (item.by_positive, item.by_negative, item.by_offset)]
+            rail = [0.0, 0.0, 0.0]
+            if behind:
+                works = [behind[f"{name}{k + 1}"] for name in "abn"]
+                rail = [behind[f"ra{k + 1}"], behind[f"rb{k + 1}"], 0.0]
+            if self.table is None:
+                found.append([
+                    torch.where(held[..., k], at, there).to(outputs)
+                    for at, there in zip(rail, works, strict=True)
+                ])  # fmt: skip
+                continue
+            assert real is not None  # noqa: S101 - the table is one
+            place = self.terminals[k]
+            plus, minus = place.inputs(positive, negative, outputs[..., k])
+            offsets = real.offsets.expand(*real.offsets.shape[:-1], outputs.shape[-1])[..., k]
+            at = self.table.values(plus + offsets, minus, outputs[..., k])
+            by = [
+                at.by_plus * float(one) + at.by_minus * float(other)
+                for one, other in zip(place.plus, place.minus, strict=True)
+            ]
+            back = float(item.to_positive), float(item.to_negative)
+            leaves = sum(back) - at.by_output - by[2]
+            found.append(
+                [(by[0] + back[0]) / leaves, (by[1] + back[1]) / leaves, at.by_plus / leaves]
+            )
+        return SmallSignal(*(torch.stack(items, dim=-1) for items in zip(*found, strict=True)))
 
     def power(
         self,

@@ -23,7 +23,7 @@ from torch import Tensor
 from imac_torch.config import Config
 from imac_torch.periphery.readout.base import (
     AmplifierNoise,
-    NoiseSource,
+    HeldNoise,
     ReadOut,
     check_positive,
     thermal_current,
@@ -130,29 +130,25 @@ class Differential(ReadOut):
             "R2 plus n2 'r'", "R4 n2 0 'gain*r'", "R1 minus n1 'r'", "R3 n1 o1 'gain*r'"
         )  # fmt: skip
 
-    def noise(self, temperature: float, amplifiers: AmplifierNoise) -> tuple[NoiseSource, ...]:
+    def noise_sources(
+        self, temperature: float, amplifiers: AmplifierNoise
+    ) -> tuple[HeldNoise, ...]:
         """See :class:`ReadOut`: R1 to R4, and the operational amplifier.
 
-        With e_k in series with R_k and currents i1, i2 into the nodes n1, n2,
+        With e_k in series with R_k and currents i1, i2 into the nodes n1, n2, the output held,
 
             n2 = α·(p + e2) + (1 - α)·(e4 + G·R·i2),
-            n1 = α·(q + e1) + (1 - α)·(o + e3 + G·R·i1),
-            o = A·(n2 + e_n - n1) = κ·(n2 + e_n - α·(q + e1) - (1 - α)·(e3 + G·R·i1)),
+            n1 = α·(q + e1) + (1 - α)·(e3 + G·R·i1),
 
-        κ = 1 + G or A/(1 + A/(1 + G)), and the ends give (p + e2 - n2)/R and (q + e1 - n1)/R.
+        n2 + e_n - n1 is between the inputs, and the ends give (p + e2 - n2)/R and (q + e1 - n1)/R.
         """
         gain, resistance = float(self.gain), float(self.resistance)
         alpha, beta = gain / (1.0 + gain), 1.0 / (1.0 + gain)
-        kappa = 1.0 + gain
-        if self.open_loop_gain is not None:
-            kappa = float(self.open_loop_gain) / (1.0 + float(self.open_loop_gain) * beta)
 
         def source(
             n2: float, n1: float, *, e1: float = 0.0, e2: float = 0.0, en: float = 0.0
-        ) -> NoiseSource:
-            output = kappa * (n2 + en - n1)
-            n1 = n1 + beta * output
-            return NoiseSource((e2 - n2) / resistance, (e1 - n1) / resistance, output)
+        ) -> HeldNoise:
+            return HeldNoise((e2 - n2) / resistance, (e1 - n1) / resistance, (n2 + en - n1,))
 
         small = thermal_current(self.resistance, temperature) * resistance
         large = small * gain**0.5

@@ -22,7 +22,7 @@ from imac_torch.config import Config
 from imac_torch.periphery.readout.base import (
     IDEAL,
     AmplifierNoise,
-    NoiseSource,
+    HeldNoise,
     ReadOut,
     check_positive,
     thermal_current,
@@ -98,22 +98,21 @@ class CurrentMirror(ReadOut):
             (negative, -positive / self.resistance),
         )
 
-    def noise(self, temperature: float, amplifiers: AmplifierNoise) -> tuple[NoiseSource, ...]:
+    def noise_sources(
+        self, temperature: float, amplifiers: AmplifierNoise
+    ) -> tuple[HeldNoise, ...]:
         """See :class:`ReadOut`: both transistors of the mirror, R_f and the amplifier.
 
         Channels have 4kT·γ·g_m of noise (A. van der Ziel, "Thermal noise in field-effect
         transistors", Proc. IRE 50, 1808-1812, 1962), :data:`GAMMA` in long ones; g_m is 1/R_m.
         """
         channel = GAMMA**0.5 * thermal_current(self.resistance, temperature)
-        gain, feedback = float(self.open_loop_gain), float(self.feedback)
         return (
-            NoiseSource(positive=channel),
-            NoiseSource(negative=channel),
-            NoiseSource(negative=thermal_current(self.feedback, temperature)),
-            NoiseSource(negative=amplifiers.current),
-            NoiseSource(
-                negative=-gain * amplifiers.voltage / feedback, output=gain * amplifiers.voltage
-            ),
+            HeldNoise(positive=channel),
+            HeldNoise(negative=channel),
+            HeldNoise(negative=thermal_current(self.feedback, temperature)),
+            HeldNoise(negative=amplifiers.current),
+            HeldNoise(inputs=(amplifiers.voltage,)),
         )
 
     @property

@@ -15,7 +15,7 @@ from torch import Tensor
 from imac_torch.config import Config
 from imac_torch.periphery.readout.base import (
     AmplifierNoise,
-    NoiseSource,
+    HeldNoise,
     ReadOut,
     check_positive,
     thermal_current,
@@ -79,18 +79,20 @@ class SenseResistor(ReadOut):
         output = self.output(positive, negative)
         return ((output, torch.zeros_like(output)),)
 
-    def noise(self, temperature: float, amplifiers: AmplifierNoise) -> tuple[NoiseSource, ...]:
+    def noise_sources(
+        self, temperature: float, amplifiers: AmplifierNoise
+    ) -> tuple[HeldNoise, ...]:
         """See :class:`ReadOut`: both resistors, and the amplifier's inputs.
 
         What sets its gain is not known, and not counted.
         """
         thermal = thermal_current(self.resistance, temperature)
         return (
-            NoiseSource(positive=thermal),
-            NoiseSource(negative=thermal),
-            NoiseSource(positive=amplifiers.current),
-            NoiseSource(negative=amplifiers.current),
-            NoiseSource(output=float(self.gain) * amplifiers.voltage),
+            HeldNoise(positive=thermal),
+            HeldNoise(negative=thermal),
+            HeldNoise(positive=amplifiers.current),
+            HeldNoise(negative=amplifiers.current),
+            HeldNoise(inputs=(amplifiers.voltage,)),
         )
 
     @property

@@ -23,7 +23,7 @@ from imac_torch.config import Config
 from imac_torch.periphery.readout.base import (
     IDEAL,
     AmplifierNoise,
-    NoiseSource,
+    HeldNoise,
     ReadOut,
     check_positive,
     thermal_current,
@@ -93,24 +93,21 @@ class Transimpedance(ReadOut):
                 (positive, negative))
         return ((output, torch.zeros_like(output)), *ends)
 
-    def noise(self, temperature: float, amplifiers: AmplifierNoise) -> tuple[NoiseSource, ...]:
+    def noise_sources(
+        self, temperature: float, amplifiers: AmplifierNoise
+    ) -> tuple[HeldNoise, ...]:
         """See :class:`ReadOut`: R_f and the amplifier, twice.
 
-        What is small at the lines is so by feedback alone. With e_n at the amplifier's other input
-        o± = A·(e_n - p), and the line gives (p - o±)/R_f.
+        What is small at the lines is so by feedback alone: e_n is at the other input.
         """
-        gain = float(self.open_loop_gain)
         thermal = thermal_current(self.feedback, temperature)
-        drawn, moved = (
-            gain * amplifiers.voltage / resistance for resistance in (float(self.feedback), 1.0)
-        )
         return (
-            NoiseSource(positive=thermal),
-            NoiseSource(negative=thermal),
-            NoiseSource(positive=amplifiers.current),
-            NoiseSource(negative=amplifiers.current),
-            NoiseSource(positive=-drawn, output=-moved),
-            NoiseSource(negative=-drawn, output=moved),
+            HeldNoise(positive=thermal),
+            HeldNoise(negative=thermal),
+            HeldNoise(positive=amplifiers.current),
+            HeldNoise(negative=amplifiers.current),
+            HeldNoise(inputs=(amplifiers.voltage, 0.0)),
+            HeldNoise(inputs=(0.0, amplifiers.voltage)),
         )
 
     @property
