@@ -72,7 +72,9 @@ class CellVoltages(Brief):
 
 
 @lasting()
-def cell_voltages(spec: CrossbarSpec, inputs: Tensor) -> CellVoltages:
+def cell_voltages(
+    spec: CrossbarSpec, inputs: Tensor, drawn: Tensor | None = None
+) -> CellVoltages:
     """Solve for the voltages inside the crossbars of one layer, exactly.
 
     See :mod:`imac_torch.elimination.interior`.
@@ -80,6 +82,8 @@ def cell_voltages(spec: CrossbarSpec, inputs: Tensor) -> CellVoltages:
     Args:
         spec: The crossbars; conductances (M, C) without sample dimensions.
         inputs: (B, C) float64, V, at the input lines, the bias last.
+        drawn: (B, M) A that neurons draw, which only amplifiers in a layer need that notice what
+            they deliver; None: not known.
 
     Raises:
         SolverError: The layer is too large for it, or inputs do not fit, or amplifiers at rails
@@ -106,7 +110,8 @@ def cell_voltages(spec: CrossbarSpec, inputs: Tensor) -> CellVoltages:
     if spec.read_out.ideal:
         found, seen = Interior.of(plus, minus, Termination.of(spec)).follow(voltages, None)
     else:
-        found, seen = _of_real(spec, Interior.of(plus, minus, passive(spec)), inputs, voltages)
+        inner = Interior.of(plus, minus, passive(spec))
+        found, seen = _of_real(spec, inner, inputs, voltages, drawn)
 
     def whole(blocks: Tensor) -> Tensor:
         """(H, V, R, K, B) → (B, M, C)."""
@@ -124,21 +129,25 @@ def cell_voltages(spec: CrossbarSpec, inputs: Tensor) -> CellVoltages:
 
 
 def _of_real(
-    spec: CrossbarSpec, interior: Interior, inputs: Tensor, voltages: Tensor
+    spec: CrossbarSpec,
+    interior: Interior,
+    inputs: Tensor,
+    voltages: Tensor,
+    drawn: Tensor | None,
 ) -> tuple[CellValues, PortResponse]:
     """With amplifiers that have offsets or a swing: known outputs, behind their resistors."""
     network, _ = eliminate_layer(spec)
     feedback = network.feedback
     assert feedback is not None  # noqa: S101 - read-outs are not ideal
-    if feedback.notices:
+    if feedback.notices and drawn is None:
         raise SolverError(
-            "a map of voltages inside arrays does not know what neurons draw from amplifiers that "
-            "notice it (amplifier.table, open_loop_resistance) and drive them; network.solve has "
-            "their outputs"
+            "amplifiers that notice what they deliver (amplifier.table, open_loop_resistance) "
+            "drive these neurons: a map of voltages inside arrays needs what they draw (drawn)"
         )
     sampled = network.with_sample()
     assert sampled.feedback is not None  # noqa: S101 - of the same network
-    found = sampled.feedback.limited(sampled.blocks(inputs[None]))
+    noticed = drawn[None] if feedback.notices and drawn is not None else None
+    found = sampled.feedback.limited(sampled.blocks(inputs[None]), noticed)
     if not bool(found.converged.all()):
         raise SolverError("a map of voltages inside arrays: amplifiers were not found")
     return respond(interior, voltages, *feedback.injected(found.outputs[0], spec.read_out))

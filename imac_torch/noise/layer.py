@@ -20,8 +20,9 @@ from imac_torch.elimination.blocks import BlockLayout
 from imac_torch.elimination.linalg import solve
 from imac_torch.elimination.ports import refuse_curved
 from imac_torch.errors import SolverError
+from imac_torch.noise.amplifiers import SmallSignal, closed_sources, small_signal
 from imac_torch.noise.ports import EndPorts, end_ports
-from imac_torch.periphery.readout.base import AmplifierNoise, SmallSignal
+from imac_torch.periphery.readout.base import AmplifierNoise
 from imac_torch.transient.dynamics import DynamicBlocks, LineCapacitances
 
 QUIET: Final = AmplifierNoise()
@@ -136,8 +137,8 @@ class NoisyLayer:
         places = torch.zeros_like(outputs, dtype=torch.bool)
         if held is not None:
             places = feedback.by_row(held)
-        small = read_out.small_signal(
-            places[0, 0], positive[0, 0], negative[0, 0], outputs[0, 0]
+        small = small_signal(
+            read_out, places[0, 0], positive[0, 0], negative[0, 0], outputs[0, 0]
         )
         point = SmallSignal(*(
             self.layout.gather_rows(item.detach()).unflatten(-1, (-1, feedback.count))
@@ -254,7 +255,7 @@ class NoisyLayer:
         unit = torch.eye(rows, dtype=like.dtype, device=like.device)
         if self.point is None:
             stamp = read_out.stamp()
-            sources = read_out.noise(self.temperature, self.amplifiers)
+            sources = closed_sources(read_out, self.temperature, self.amplifiers)
             amplitudes = like.new_tensor([item for item in sources if any(item)]).T.contiguous()
             drawn, output = (like.new_tensor(item) for item in (stamp.drawn, (stamp.output,)))
             return torch.kron(drawn, unit), torch.kron(output, unit), torch.kron(amplitudes, unit)

@@ -372,7 +372,9 @@ def _layer(
     errors = layer.matrix.weight_errors()
     maps, note = {}, ""
     try:
-        cells = cell_voltages(spec, lines[:map_samples])
+        cells = cell_voltages(
+            spec, lines[:map_samples], neurons.drawn[:map_samples]
+        )
         maps[f"{layer.name}.input"] = cells.input_drop.abs().mean(0).cpu()
         maps[f"{layer.name}.output"] = cells.output_drop.abs().mean(0).cpu()
     except SolverError as error:

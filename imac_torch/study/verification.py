@@ -93,16 +93,18 @@ def verify_nodes(
         network, loader, samples, simulator, settings, directory=directory, trust=trust
     )
     data = spice.outcomes[0].unwrap().waveforms
-    native = network.segment.native.solve(network.prepare(), inputs.to(network.device))
+    prepared = network.prepare()
+    native = network.segment.native.solve(prepared, inputs.to(network.device))
     if data is None or native.power is None or spice.solution.power is None:
         raise SimulatorError("ngspice left no node voltages")
     differences, nodes = {}, 0
-    for layer, analog, solved in zip(
-        circuit.layers, network.analog_layers(), native.layers, strict=True
+    for layer, analog, static, solved in zip(
+        circuit.layers, network.analog_layers(), prepared.layers, native.layers, strict=True
     ):
         bias = torch.full_like(solved.inputs[:, :1], circuit.vdd)
         crossbar = analog.matrix.crossbar()
-        inside = cell_voltages(crossbar, torch.cat([solved.inputs, bias], dim=1))
+        drawn = static.neuron.static_power(static.vdd, solved.gates, solved.outputs).drawn
+        inside = cell_voltages(crossbar, torch.cat([solved.inputs, bias], dim=1), drawn)
         found = _node_voltages(layer, inside, crossbar.column_ends)
         names = layer.node_names()
         worst = 0.0

@@ -70,34 +70,6 @@ class HeldNoise(NamedTuple):
     inputs: tuple[float, ...] = ()
 
 
-class SmallSignal(NamedTuple):
-    """Amplifiers at an operating point, (..., n): V of their outputs per V elsewhere.
-
-    Attributes:
-        by_positive: Of the I+ end.
-        by_negative: Of the I- end.
-        by_offset: Between their inputs.
-    """
-
-    by_positive: Tensor
-    by_negative: Tensor
-    by_offset: Tensor
-
-
-class NoiseSource(NamedTuple):
-    """An independent source of noise in a read-out, rms per √Hz, voltages of the ends held.
-
-    Attributes:
-        positive: A, drawn from the I+ end.
-        negative: A, drawn from the I- end.
-        output: V, added to the output.
-    """
-
-    positive: float = 0.0
-    negative: float = 0.0
-    output: float = 0.0
-
-
 def thermal_current(resistance: Tensor, temperature: float) -> float:
     """A/√Hz of a resistor (Ω) at a temperature (K)."""
     return float((4.0 * BOLTZMANN * temperature / resistance.detach()).sqrt())
@@ -443,7 +415,7 @@ class ReadOut(ABC):
                 named = zip("abns", of, strict=True)
                 values |= {f"{name}{k}": float(value) for name, value in named}
         else:
-            found, shrink = self._behind_resistance(self.imperfections.resistance)
+            found, shrink = self.behind_resistance(self.imperfections.resistance)
             values |= found
         rails = ((self.imperfections.low, -1.0), (self.imperfections.high, 1.0))
         low, high = (
@@ -453,7 +425,7 @@ class ReadOut(ABC):
         supply = {} if self.rails is None else {"iq": self.rails.quiescent}
         return values | {"low": low, "high": high} | supply
 
-    def _behind_resistance(self, resistance: Tensor) -> tuple[dict[str, float], float]:
+    def behind_resistance(self, resistance: Tensor) -> tuple[dict[str, float], float]:
         """Outputs of amplifiers with a resistance, solved for: parameters, and what rails lose.
 
         With d = s·e - β·o the voltage between the inputs for ends e, f the conductances from the
@@ -546,62 +518,6 @@ class ReadOut(ABC):
             f"the noise of read-outs of kind {self.kind!r} is not known: "
             f"{type(self).__name__}.noise_sources is missing"
         )
-
-    def noise(self, temperature: float, amplifiers: AmplifierNoise) -> tuple[NoiseSource, ...]:
-        """What it adds to its currents and its output where amplifiers amplify, all alike."""
-        found = []
-        for source in self.noise_sources(temperature, amplifiers):
-            closed = [source.positive, source.negative, 0.0]
-            for value, item in zip(source.inputs, self.amplifiers, strict=False):
-                output = float(item.by_offset) * value
-                closed[0] -= float(item.to_positive) * output
-                closed[1] -= float(item.to_negative) * output
-                closed[2] += float(item.share) * output
-            found.append(NoiseSource(*closed))
-        return tuple(found)
-
-    def small_signal(
-        self, held: Tensor, positive: Tensor, negative: Tensor, outputs: Tensor
-    ) -> SmallSignal:
-        """Its amplifiers at an operating point.
-
-        Args:
-            held: (..., n) bool, which are at a rail.
-            positive: (...,) V of the I+ end.
-            negative: (...,) V of the I- end.
-            outputs: (..., n) V.
-        """
-        found, real = [], self.imperfections
-        behind: dict[str, float] = {}
-        if real is not None and real.resistance is not None:
-            behind, _ = self._behind_resistance(real.resistance)
-        for k, item in enumerate(self.amplifiers):
-            works = [float(value) for value in (item.by_positive, item.by_negative, item.by_offset)]
-            rail = [0.0, 0.0, 0.0]
-            if behind:
-                works = [behind[f"{name}{k + 1}"] for name in "abn"]
-                rail = [behind[f"ra{k + 1}"], behind[f"rb{k + 1}"], 0.0]
-            if self.table is None:
-                found.append([
-                    torch.where(held[..., k], at, there).to(outputs)
-                    for at, there in zip(rail, works, strict=True)
-                ])  # fmt: skip
-                continue
-            assert real is not None  # noqa: S101 - the table is one
-            place = self.terminals[k]
-            plus, minus = place.inputs(positive, negative, outputs[..., k])
-            offsets = real.offsets.expand(*real.offsets.shape[:-1], outputs.shape[-1])[..., k]
-            at = self.table.values(plus + offsets, minus, outputs[..., k])
-            by = [
-                at.by_plus * float(one) + at.by_minus * float(other)
-                for one, other in zip(place.plus, place.minus, strict=True)
-            ]
-            back = float(item.to_positive), float(item.to_negative)
-            leaves = sum(back) - at.by_output - by[2]
-            found.append(
-                [(by[0] + back[0]) / leaves, (by[1] + back[1]) / leaves, at.by_plus / leaves]
-            )
-        return SmallSignal(*(torch.stack(items, dim=-1) for items in zip(*found, strict=True)))
 
     def power(
         self,
