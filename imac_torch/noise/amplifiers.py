@@ -18,11 +18,13 @@ class SmallSignal(NamedTuple):
         by_positive: Of the I+ end.
         by_negative: Of the I- end.
         by_offset: Between their inputs.
+        by_current: V per A into their outputs.
     """
 
     by_positive: Tensor
     by_negative: Tensor
     by_offset: Tensor
+    by_current: Tensor
 
 
 class NoiseSource(NamedTuple):
@@ -79,10 +81,10 @@ def small_signal(
         behind, _ = read_out.behind_resistance(real.resistance)
     for k, item in enumerate(read_out.amplifiers):
         works = [float(value) for value in (item.by_positive, item.by_negative, item.by_offset)]
-        rail = [0.0, 0.0, 0.0]
+        works, rail = [*works, 0.0], [0.0, 0.0, 0.0, 0.0]
         if behind:
-            works = [behind[f"{name}{k + 1}"] for name in "abn"]
-            rail = [behind[f"ra{k + 1}"], behind[f"rb{k + 1}"], 0.0]
+            works = [*(behind[f"{name}{k + 1}"] for name in "abn"), behind["rl"]]
+            rail = [behind[f"ra{k + 1}"], behind[f"rb{k + 1}"], 0.0, behind["rr"]]
         if read_out.table is None:
             found.append([
                 torch.where(held[..., k], at, there).to(outputs)
@@ -101,6 +103,9 @@ def small_signal(
         back = float(item.to_positive), float(item.to_negative)
         leaves = sum(back) - at.by_output - by[2]
         found.append(
-            [(by[0] + back[0]) / leaves, (by[1] + back[1]) / leaves, at.by_plus / leaves]
+            [
+                (by[0] + back[0]) / leaves, (by[1] + back[1]) / leaves, at.by_plus / leaves,
+                1.0 / leaves,
+            ]  # fmt: skip
         )
     return SmallSignal(*(torch.stack(items, dim=-1) for items in zip(*found, strict=True)))

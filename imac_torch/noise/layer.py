@@ -281,9 +281,10 @@ class NoisyLayer:
         for source in read_out.noise_sources(self.temperature, self.amplifiers):
             if not any((source.positive, source.negative, *source.inputs)):
                 continue
-            seen = like.new_zeros(len(share))
+            seen, into = like.new_zeros(2, len(share))
             seen[: len(source.inputs)] = like.new_tensor(source.inputs)
-            moved = point.by_offset * seen  # (H, V, R, n) V of outputs
+            into[: len(source.delivered)] = like.new_tensor(source.delivered)
+            moved = point.by_offset * seen + point.by_current * into  # (H, V, R, n) V of outputs
             parts = source.positive - moved @ to[0], source.negative - moved @ to[1], moved @ share
             added.append(torch.cat([torch.diag_embed(part) for part in parts], dim=-2))
         return drawn, output, torch.cat(added, dim=-1)

@@ -63,11 +63,13 @@ class HeldNoise(NamedTuple):
         positive: A, drawn from the I+ end.
         negative: A, drawn from the I- end.
         inputs: V between the inputs of its amplifiers, one after the other; the rest have none.
+        delivered: A into the outputs of its amplifiers, likewise.
     """
 
     positive: float = 0.0
     negative: float = 0.0
     inputs: tuple[float, ...] = ()
+    delivered: tuple[float, ...] = ()
 
 
 def thermal_current(resistance: Tensor, temperature: float) -> float:

@@ -140,15 +140,23 @@ class Differential(ReadOut):
             n2 = α·(p + e2) + (1 - α)·(e4 + G·R·i2),
             n1 = α·(q + e1) + (1 - α)·(e3 + G·R·i1),
 
-        n2 + e_n - n1 is between the inputs, and the ends give (p + e2 - n2)/R and (q + e1 - n1)/R.
+        n2 + e_n - n1 is between the inputs, and the ends give (p + e2 - n2)/R and (q + e1 - n1)/R;
+        the latter and i1 go into the output.
         """
         gain, resistance = float(self.gain), float(self.resistance)
         alpha, beta = gain / (1.0 + gain), 1.0 / (1.0 + gain)
 
         def source(
-            n2: float, n1: float, *, e1: float = 0.0, e2: float = 0.0, en: float = 0.0
+            n2: float,
+            n1: float,
+            *,
+            e1: float = 0.0,
+            e2: float = 0.0,
+            en: float = 0.0,
+            i1: float = 0.0,
         ) -> HeldNoise:
-            return HeldNoise((e2 - n2) / resistance, (e1 - n1) / resistance, (n2 + en - n1,))
+            second = (e1 - n1) / resistance
+            return HeldNoise((e2 - n2) / resistance, second, (n2 + en - n1,), (second + i1,))
 
         small = thermal_current(self.resistance, temperature) * resistance
         large = small * gain**0.5
@@ -159,7 +167,7 @@ class Differential(ReadOut):
             source(0.0, beta * large),
             source(beta * large, 0.0),
             source(0.0, 0.0, en=amplifiers.voltage),
-            source(0.0, current),
+            source(0.0, current, i1=amplifiers.current),
             source(current, 0.0),
         )
 

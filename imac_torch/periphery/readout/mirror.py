@@ -107,10 +107,11 @@ class CurrentMirror(ReadOut):
         transistors", Proc. IRE 50, 1808-1812, 1962), :data:`GAMMA` in long ones; g_m is 1/R_m.
         """
         channel = GAMMA**0.5 * thermal_current(self.resistance, temperature)
+        feedback = thermal_current(self.feedback, temperature)
         return (
             HeldNoise(positive=channel),
             HeldNoise(negative=channel),
-            HeldNoise(negative=thermal_current(self.feedback, temperature)),
+            HeldNoise(negative=feedback, delivered=(feedback,)),
             HeldNoise(negative=amplifiers.current),
             HeldNoise(inputs=(amplifiers.voltage,)),
         )

@@ -102,8 +102,8 @@ class Transimpedance(ReadOut):
         """
         thermal = thermal_current(self.feedback, temperature)
         return (
-            HeldNoise(positive=thermal),
-            HeldNoise(negative=thermal),
+            HeldNoise(positive=thermal, delivered=(thermal, 0.0)),
+            HeldNoise(negative=thermal, delivered=(0.0, thermal)),
             HeldNoise(positive=amplifiers.current),
             HeldNoise(negative=amplifiers.current),
             HeldNoise(inputs=(amplifiers.voltage, 0.0)),
