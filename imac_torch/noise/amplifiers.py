@@ -106,6 +106,6 @@ def small_signal(
             [
                 (by[0] + back[0]) / leaves, (by[1] + back[1]) / leaves, at.by_plus / leaves,
                 1.0 / leaves,
-            ]  # fmt: skip
+            ]
         )
     return SmallSignal(*(torch.stack(items, dim=-1) for items in zip(*found, strict=True)))
