@@ -82,8 +82,9 @@ def noise_netlist(
             if amplifier.pole is None:
                 add("e", name(out), 0, ideal, 0, 1)
             else:
-                slow = f"sl{number}_{k}"
-                add("r", ideal, slow, 1e3, "noisy=0")
+                slow, stiff = f"sl{number}_{k}", f"st{number}_{k}"
+                add("e", stiff, 0, ideal, 0, 1)
+                add("r", stiff, slow, 1e3, "noisy=0")
                 add("c", slow, 0, repr(1 / (2 * np.pi * 1e3 * amplifier.pole)))
                 add("e", name(out), 0, slow, 0, 1)
         if layer.sums is not None:
