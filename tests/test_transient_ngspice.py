@@ -40,7 +40,7 @@ Rout f out 'rout'
 .ends neuron_test
 """
 CAPACITANCES = (0.8e-15, 0.4e-15)
-SIZES = (12, 9, 5)
+SIZES = (8, 6, 5)
 PERIOD, IMAGES = 1e-9, 2
 
 
