@@ -14,7 +14,9 @@ from imac_torch.config.section import Section
 MOST_BITS: Final = 16
 """Of drivers and converters; beyond it nothing on a chip follows."""
 
-# Constants of published designs, at 32 nm unless said otherwise; other nodes set their own.
+# Constants of published designs, at 32 nm unless said otherwise. They do not follow the node of the
+# interconnect: other nodes set their own.
+# What each was compared with is in docs/borders.md.
 # ISAAC: A. Shafiee et al., "ISAAC: A Convolutional Neural Network Accelerator with In-Situ Analog
 #   Arithmetic in Crossbars", ISCA 2016, doi:10.1109/ISCA.2016.12, table of one in-situ multiply-
 #   accumulate unit: 8 x 128 one-bit DACs 4 mW, 0.00017 mm2; 8 x 128 sample-and-holds 10 uW,
@@ -118,17 +120,17 @@ class Converter(Section):
         3.4e-14,
         ge=0,
         description="J. Walden's figure of merit of SAR converters, per effective conversion step: "
-        "L. Kull et al. (ISSCC 2013), 32 nm, 3.1 mW at 1.2e9 a second and 39.3 dB (cited, the "
-        "paper was not read again). Bits count as effective ones: the 8 nominal bits of that "
-        "converter take 2.6 pJ, 6.2 are effective; ISAAC's 8-bit converter takes 1.6 pJ (2 mW at "
-        "1.28e9 a second), for which walden = 6.1e-15.",
+        "L. Kull et al. (ISSCC 2013), 32 nm, 3.1 mW at 1.2e9 a second and 39.3 dB. Bits count as "
+        "effective ones: the 8 nominal bits of that converter take 2.6 pJ, 6.2 are effective; "
+        "ISAAC's 8-bit converter takes 1.6 pJ (2 mW at 1.28e9 a second), which is walden = "
+        "6.1e-15.",
     )
     schreier: Annotated[float, DECIBEL] = Field(
         175.0,
         gt=0,
         description="dB. Schreier's figure of merit, which bounds the energy of any converter by "
-        "its noise. Assumed: B. Murmann's ADC survey, cited from memory, has its best converters "
-        "between 185 (low rates) and 165 (high rates).",
+        "its noise. Assumed: about the middle of the best converters of B. Murmann's ADC survey, "
+        "185 at low rates and 165 at high ones (cited from memory).",
     )
     comparator_energy: Annotated[float, JOULE] = Field(
         5e-14,
@@ -167,7 +169,7 @@ class Converter(Section):
         1e-13,
         ge=0,
         description="J. Per addition in software of passes, partitions and slices. M. Horowitz "
-        "(ISSCC 2014): 32-bit integers, 45 nm; cited, not read again.",
+        "(ISSCC 2014): 32-bit integers, 45 nm.",
     )
     add_area: Annotated[float, AREA] = Field(
         6e-11,
