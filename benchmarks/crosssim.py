@@ -7,9 +7,10 @@ not installed its rows say so::
     python benchmarks/crosssim.py [--images 2] [--width 8] [--size 64]
 
 Random weights, normalisation from some images. Pairs of cells of 10 kΩ to 1 MΩ, continuous, lines
-read at virtual ground, arrays of --size rows and columns; CrossSim's ``Rp_row`` and ``Rp_col`` are
-the Ω per cell that follow from the geometry here. Differences that stay: its bias is digital, and
-how it cuts layers to arrays is its own.
+read at virtual ground, arrays of --size rows and columns, the lowest conductances that make a
+weight (here the scheme 'matched', not calibrated: CrossSim's one-sided balanced core); CrossSim's
+``Rp_row`` and ``Rp_col`` are the Ω per cell that follow from the geometry here. Differences that
+stay: its bias is digital, and how it cuts layers to arrays is its own.
 """
 
 from __future__ import annotations
@@ -89,9 +90,10 @@ def main() -> None:
     config = imac.Config(
         device=imac.Memristor(rlow=RLOW, rhigh=RHIGH),
         crossbar=imac.Crossbar(rows=options.size, columns=options.size),
+        mapping=imac.WeightMapping(levels="continuous", scheme="matched"),
     )
     layers = (nn.Conv2d, nn.Linear)
-    network = imac.convert(model, config, samples=samples, include=layers, progress=True)
+    network = imac.convert(model, config, samples=samples, include=layers, rounds=0)
     ohms = per_cell(network)
     wanted, software = timed(model, images)
     network(images)  # programmed
