@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from imac_torch.base.memo import Memory
+from imac_torch.cells.seen import Seen
 from imac_torch.circuit.crossbar import CrossbarSpec, build_crossbar, partitions
 from imac_torch.config import Config
 from imac_torch.config.kinds import READ_OUT_KINDS
@@ -126,6 +127,7 @@ class ProgrammedMatrix(Devices):
         self.set_input_statistics(InputStatistics.independent(columns - 1))
         self._matches: Memory[Match] = Memory(4)
         self._quantized: Memory[QuantizedWeights] = Memory()
+        self._seen: Memory[Seen | None] = Memory()
         self._gains: Memory[tuple[float, str]] = Memory()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ProgrammedMatrix:
@@ -229,6 +231,23 @@ class ProgrammedMatrix(Devices):
         column[:, -1] = target.threshold
         return target.unit * quantized.scale * quantized.values + column + self.trim
 
+    @property
+    def seen(self) -> Seen | None:
+        """What lines see of the cells' conductances; None: these themselves."""
+        if self.config.device.ohmic:
+            return None
+        known = self.statistics
+        factor = known.factor.square().sum(-1)
+
+        def made() -> Seen | None:
+            rms = (known.mean.square() + known.variance + factor).sqrt()
+            return Seen.of(self.config, self.config.supplies.vdd * rms)
+
+        return self._seen.get(self.config, (known.mean, known.variance, known.factor), made)
+
+    def _as_seen(self, pair: ConductancePair) -> ConductancePair:
+        return pair if self.seen is None else self.seen.by_lines(pair)
+
     def match(self, gain: float | None = None) -> Match:
         """Conductances of the scheme 'matched', and what range and states cost.
 
@@ -236,14 +255,20 @@ class ProgrammedMatrix(Devices):
             gain: Of the amplifiers; None: the matrix's.
         """
         gain = self.gain() if gain is None else gain
-        wanted, moments = self.wanted_transfer(), self.statistics
-        arguments = (self.config.device, self.divider(gain), moments)
+        wanted, moments, seen = self.wanted_transfer(), self.statistics, self.seen
+        device = self.config.device if seen is None else seen.device
+        arguments = (device, self.divider(gain), moments)
+
+        def found(wanted: Tensor) -> Match:
+            match = match_slices(wanted, *arguments, where=self.name)
+            return match if seen is None else replace(match, pair=seen.to_program(match.pair))
+
         if wanted.requires_grad and torch.is_grad_enabled():
-            return match_slices(wanted, *arguments, where=self.name)
+            return found(wanted)
         return self._matches.get(
-            arguments[:2],
+            (self.config.device, *arguments[:2]),
             (wanted, moments.mean, moments.variance, moments.factor),
-            lambda: match_slices(wanted.detach(), *arguments, where=self.name),
+            lambda: found(wanted.detach()),
         )
 
     def nominal_conductances(self) -> ConductancePair:
@@ -278,6 +303,7 @@ class ProgrammedMatrix(Devices):
         """Let go of tensors that are remembered; they are computed anew when they are asked for."""
         self._matches.clear()
         self._quantized.clear()
+        self._seen.clear()
 
     def sources(self) -> tuple[Tensor, ...]:
         """Buffers that conductances depend on."""
@@ -285,7 +311,7 @@ class ProgrammedMatrix(Devices):
 
     def transfer(self) -> Tensor:
         """(M, N+1): combined amplifier voltage per line voltage of the devices, without wires."""
-        return self.divider(self.gain()).transfer(self.conductances())
+        return self.divider(self.gain()).transfer(self._as_seen(self.conductances()))
 
     def crossbar(self) -> CrossbarSpec:
         """The crossbars as they are built, wires included."""
@@ -392,10 +418,11 @@ class ProgrammedMatrix(Devices):
         """Errors to expect of neuron inputs with a gain, relative to what varies in them.
 
         Of the circuit as it is built for nominal devices, wires, partitions and the lines' drivers
-        included, and of devices that spread (see :mod:`imac_torch.dc.prediction`). Curved cells are
-        taken as ohmic.
+        included, and of devices that spread (see :mod:`imac_torch.dc.prediction`). Cells that are
+        no resistors are taken as lines see them (:mod:`imac_torch.cells.seen`).
         """
-        device, parts = self.config.device, self.groups * len(self.partitions()[1])
+        seen, parts = self.seen, self.groups * len(self.partitions()[1])
+        device = self.config.device if seen is None else seen.device
         count = gains.tried_outputs(self.outputs, self.slicing.count, parts)
         chosen = torch.linspace(
             0, self.outputs - 1, count, dtype=torch.float64, device=self.trim.device
@@ -410,8 +437,9 @@ class ProgrammedMatrix(Devices):
             crossbar=self.config.crossbar.replace(vertical=vertical),
             device=device.replace(bend=None, cell=None, access=None),
         )
+        programmed = found.pair if seen is None else seen.to_program(found.pair)
         spread = relative_spread(
-            device, found.pair, self.slicing.rows_of(chosen), (self.rows, self.columns)
+            self.config.device, programmed, self.slicing.rows_of(chosen), (self.rows, self.columns)
         )
         return predict(
             build_crossbar(found.pair, config, gain), wanted, self.statistics,
@@ -430,7 +458,8 @@ class ProgrammedMatrix(Devices):
             return None
         wanted = values / largest
         power, unit = float(wanted.square().sum()), target.unit * float(largest)
-        component = self.divider(1.0).component(self._nominal_of(target, quantized), wanted)
+        nominal = self._as_seen(self._nominal_of(target, quantized))
+        component = self.divider(1.0).component(nominal, wanted)
         return lambda gain: component(self.divider(gain)) / power / unit
 
     @lasting()
@@ -451,7 +480,7 @@ class ProgrammedMatrix(Devices):
         count = min(self.outputs, LOOKED_AT)
         step = self.outputs / count
         some = torch.tensor([int(k * step) for k in range(count)], device=self.trim.device)
-        pair = self._nominal_of(target, quantized, some)
+        pair = self._as_seen(self._nominal_of(target, quantized, some))
         transfer = self.divider(gain).transfer(pair)
         scale = quantized.scale if quantized.scale.ndim == 0 else quantized.scale[some]
         wanted = scale * quantized.values[some]
