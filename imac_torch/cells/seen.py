@@ -58,8 +58,8 @@ class Seen:
         ends = torch.tensor(
             [1.0 / device.rhigh, 1.0 / device.rlow], dtype=torch.float64, device="cpu"
         )
-        logarithms = ends.log().tolist()
-        g = torch.linspace(*logarithms, NODES, dtype=torch.float64, device="cpu").exp()
+        first, last = ends.log().tolist()
+        g = torch.linspace(first, last, NODES, dtype=torch.float64, device="cpu").exp()
         cell = build_cell(device, config)
         if cell is None:
             h = g / (1.0 + series_resistance(device) * g)
