@@ -374,7 +374,7 @@ def test_a_network_gives_waveforms():
 
 
 def test_report_of_a_data_set(finfet):
-    options = TransientOptions(amplifiers=False)
+    options = TransientOptions(amplifiers=False, wires="reduced")
     layers = prepare_transient(*finfet, options)
     inputs = vectors(torch.Generator().manual_seed(9), 7)
     done = []
