@@ -92,6 +92,14 @@ class Cell(ABC):
         """
         return None
 
+    @property
+    def code(self) -> tuple[float, ...] | None:
+        """What it is in :mod:`imac_torch.kernels.kinds`; None: kernels ask :meth:`currents`.
+
+        Five numbers, or ten with a device in series.
+        """
+        return None
+
     @abstractmethod
     def currents(
         self, conductance: Tensor, across: Tensor, end: Tensor | None = None

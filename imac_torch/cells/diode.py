@@ -14,6 +14,7 @@ from imac_torch.cells.base import CellCurrents
 from imac_torch.cells.series import Access
 from imac_torch.config.quantity import BEND, CONDUCTANCE, CURRENT
 from imac_torch.errors import ConfigError
+from imac_torch.kernels.kinds import DIODE, SINH
 
 __all__ = ["Diode", "Selector"]
 
@@ -56,6 +57,11 @@ class Diode(_Exponential):
     v0: Annotated[float, BEND] = 0.03
     leakage: Annotated[float, CONDUCTANCE] = 1e-12
 
+    @property
+    def code(self) -> tuple[float, ...]:
+        """See :class:`Access`."""
+        return DIODE, self.v0, self.saturation / self.v0, self.leakage, 0.0
+
     def currents(self, across: Tensor, end: Tensor | None = None) -> CellCurrents:
         """See :class:`Access`."""
         ratio = across / self.v0
@@ -87,6 +93,11 @@ class Selector(_Exponential):
 
     scale: Annotated[float, CURRENT]
     v0: Annotated[float, BEND]
+
+    @property
+    def code(self) -> tuple[float, ...]:
+        """See :class:`Access`."""
+        return SINH, self.v0, self.scale / self.v0, 0.0, 0.0
 
     def currents(self, across: Tensor, end: Tensor | None = None) -> CellCurrents:
         """See :class:`Access`."""

@@ -13,6 +13,7 @@ from imac_torch.cells.base import Cell, CellCurrents
 from imac_torch.config import Memristor
 from imac_torch.config.quantity import BEND, CONDUCTANCE
 from imac_torch.errors import ConfigError
+from imac_torch.kernels.kinds import TUNNEL
 
 __all__ = ["TunnelJunction"]
 
@@ -52,6 +53,11 @@ class TunnelJunction(Cell):
     def bend(self) -> float:
         """See :class:`Cell`."""
         return self.vh
+
+    @property
+    def code(self) -> tuple[float, ...]:
+        """See :class:`Cell`."""
+        return TUNNEL, self.vh, self.parallel, 0.0, 0.0
 
     def currents(
         self, conductance: Tensor, across: Tensor, end: Tensor | None = None

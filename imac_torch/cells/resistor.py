@@ -14,6 +14,7 @@ from imac_torch.cells.base import CellCurrents
 from imac_torch.cells.series import Access
 from imac_torch.config.quantity import RESISTANCE
 from imac_torch.errors import ConfigError
+from imac_torch.kernels.kinds import OHMIC
 
 __all__ = ["Resistor"]
 
@@ -41,6 +42,11 @@ class Resistor(Access):
     def bend(self) -> float:
         """See :class:`Access`."""
         return math.inf
+
+    @property
+    def code(self) -> tuple[float, ...]:
+        """See :class:`Access`."""
+        return OHMIC, 0.0, 1.0 / self.resistance, 0.0, 0.0
 
     def ohms(self) -> float:
         """See :class:`Access`."""

@@ -13,6 +13,7 @@ from typing_extensions import Self
 from imac_torch.cells.base import Cell, CellCurrents, Part
 from imac_torch.config import Config
 from imac_torch.errors import SolverError
+from imac_torch.kernels.kinds import OHMIC
 
 __all__ = ["Access", "Ohmic", "Series"]
 
@@ -74,6 +75,11 @@ class Access(ABC):
         """Ω, of a resistor; None: the current is no straight line."""
         return None
 
+    @property
+    def code(self) -> tuple[float, ...] | None:
+        """See :class:`Cell`; five numbers."""
+        return None
+
     @abstractmethod
     def currents(self, across: Tensor, end: Tensor | None = None) -> CellCurrents:
         """Currents and slopes; currents are differentiable.
@@ -100,6 +106,11 @@ class Ohmic(Cell):
     def bend(self) -> float:
         """See :class:`Cell`."""
         return float("inf")
+
+    @property
+    def code(self) -> tuple[float, ...]:
+        """See :class:`Cell`."""
+        return OHMIC, 0.0, 0.0, 0.0, 0.0
 
     def currents(
         self, conductance: Tensor, across: Tensor, end: Tensor | None = None
@@ -133,6 +144,12 @@ class Series(Cell):
     def bend(self) -> float:
         """See :class:`Cell`."""
         return min(self.memory.bend, self.access.bend)
+
+    @property
+    def code(self) -> tuple[float, ...] | None:
+        """See :class:`Cell`."""
+        first, second = self.memory.code, self.access.code
+        return None if first is None or second is None else (*first, *second)
 
     def currents(
         self, conductance: Tensor, across: Tensor, end: Tensor | None = None

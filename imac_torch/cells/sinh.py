@@ -13,6 +13,7 @@ from imac_torch.base.units import spice_number
 from imac_torch.cells.base import Cell, CellCurrents
 from imac_torch.config.quantity import BEND
 from imac_torch.errors import ConfigError
+from imac_torch.kernels.kinds import SINH
 
 __all__ = ["Sinh"]
 
@@ -44,6 +45,11 @@ class Sinh(Cell):
     def bend(self) -> float:
         """See :class:`Cell`."""
         return self.v0
+
+    @property
+    def code(self) -> tuple[float, ...]:
+        """See :class:`Cell`."""
+        return SINH, self.v0, 0.0, 0.0, 0.0
 
     def currents(
         self, conductance: Tensor, across: Tensor, end: Tensor | None = None

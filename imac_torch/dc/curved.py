@@ -27,6 +27,7 @@ from imac_torch.dc.anderson import DEPTH, Anderson
 from imac_torch.dc.implicit import attach_cells, refuse_other_gradients
 from imac_torch.dc.layer import Driven, DrivenPower, PreparedLayer, with_bias
 from imac_torch.dc.newton import NeuronSolution, NewtonOptions, solve_neurons
+from imac_torch.dc.sweeps import can_sweep, sweep, sweep_bytes
 from imac_torch.dc.tangents import CurvedCells, FoundCells, Tangents
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
@@ -126,7 +127,8 @@ class CurvedLayer(PreparedLayer):
             samples = []
             for k, of_sample in enumerate(sources.detach()):
                 cells = self.cells[k % len(self.cells)]
-                size = max(1, MEMORY // _bytes_of_chords(cells))
+                each = sweep_bytes if can_sweep(cells) else _bytes_of_chords
+                size = max(1, MEMORY // each(cells))
                 pieces = [
                     _drive(cells, self.vdd, options, part, neuron, keep=tracked)
                     for part in of_sample.split(size)
@@ -220,7 +222,10 @@ def _drive(
         neuron: That drives the lines; None: sources do.
         keep: Whether the state of the cells is wanted.
     """
-    driven = _iterate(layer, vdd, options, inputs, neuron, shared=True, keep=keep)
+    if can_sweep(layer):
+        driven = _sweep(layer, vdd, options, inputs, neuron, keep=keep)
+    else:
+        driven = _iterate(layer, vdd, options, inputs, neuron, shared=True, keep=keep)
     solved = (driven.status == int(Status.CONVERGED)) | (driven.status == int(Status.OUTSIDE))
     rest = torch.nonzero(~solved)[:, 0]
     if len(rest) == 0:
@@ -229,6 +234,42 @@ def _drive(
         again = _iterate(layer, vdd, options, inputs[part], neuron, shared=False, keep=keep)
         driven.replace(part, again)
     return driven
+
+
+def _sweep(
+    layer: CurvedCells,
+    vdd: Tensor,
+    options: NewtonOptions,
+    inputs: Tensor,
+    neuron: NeuronCircuit | None,
+    *,
+    keep: bool,
+) -> _Solved:
+    """Every vector by itself, see :mod:`imac_torch.dc.sweeps`."""
+    tolerance = min(options.tolerance, max(CHORD_TOLERANCE * options.tolerance, ROUNDING))
+    found = sweep(layer, vdd, options, inputs, neuron, tolerance)
+    parts = [found.across] if not layer.cell.absolute else [found.across, found.lines]
+    positive_end, negative_end = map(layer.by_row, found.ends)
+    return _Solved(
+        inputs=found.inputs,
+        gates=found.gates,
+        positive_end=positive_end,
+        negative_end=negative_end,
+        currents=found.currents,
+        status=_outside(layer, found.status, found.across),
+        residual=found.residual,
+        iterations=found.iterations,
+        state=torch.stack(parts, 1) if keep else inputs[:, :0],
+    )
+
+
+def _outside(layer: CurvedCells, status: Tensor, across: Tensor) -> Tensor:
+    """Of vectors with cells beyond the voltages that they are known for."""
+    low, high = layer.cell.known_range
+    if (low, high) == (-math.inf, math.inf):
+        return status
+    outside = ((across < low) | (across > high)).flatten(1).any(-1)
+    return torch.where(outside & (status == int(Status.CONVERGED)), int(Status.OUTSIDE), status)
 
 
 def _iterate(
@@ -287,11 +328,7 @@ def _iterate(
         share = torch.where(good, torch.zeros_like(share), share)
         state = (state + share.reshape(-1, *[1] * (state.ndim - 1)) * step).nan_to_num()
     positive_end, negative_end = layer.ends(found)
-    inside = layer.inside(found.state)
-    if inside is not None:
-        outside = ~inside.flatten(1).all(-1)
-        known = status == int(Status.CONVERGED)
-        status = torch.where(outside & known, int(Status.OUTSIDE), status)
+    status = _outside(layer, status, found.state[:, 0])
     return _Solved(
         inputs=lines,
         gates=gates,

@@ -51,7 +51,12 @@ class Load:
 
     @classmethod
     def of_blocks(
-        cls, layout: BlockLayout, admittance: Tensor, sources: Tensor, vdd: Tensor
+        cls,
+        layout: BlockLayout,
+        admittance: Tensor,
+        sources: Tensor,
+        vdd: Tensor,
+        factors: tuple[Tensor, Tensor] | None = None,
     ) -> Load:
         """The load of lines that draw currents of their own, too.
 
@@ -60,6 +65,7 @@ class Load:
             admittance: (S, H, K, K) S, the bias line included.
             sources: (S, H, K) A, what lines draw at 0 V.
             vdd: V, on the bias line, 0-dimensional.
+            factors: ``left`` and ``right`` where they are known.
         """
         lines = len(layout.column_position)
         bias = torch.zeros(lines, dtype=admittance.dtype, device=admittance.device)
@@ -73,8 +79,11 @@ class Load:
         keep[-1] = 0.0
         keep = layout.gather_inputs(keep)
         admittance = admittance * keep[..., :, None] * keep[..., None, :]
-        left, right = rank_one(admittance.detach())
-        return cls(admittance, offset, layout, left, right)
+        if factors is None:
+            factors = rank_one(admittance.detach())
+        else:
+            factors = factors[0] * keep, factors[1] * keep
+        return cls(admittance, offset, layout, *factors)
 
     def expand(self, samples: int) -> Load:
         """The same for a number of samples, of which it has one or as many."""

@@ -62,6 +62,11 @@ class CurvedCells:
         return torch.stack([self.positive, self.negative])
 
     @property
+    def code(self) -> tuple[float, ...] | None:
+        """Of the cells, see :meth:`imac_torch.cells.Cell.code`."""
+        return self.cell.code
+
+    @property
     def state_shape(self) -> tuple[int, ...]:
         """Of the voltages that cells are known by, see :class:`FoundCells`."""
         return (2 if self.cell.absolute else 1, 2, *self.positive.shape)

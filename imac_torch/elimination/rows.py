@@ -47,18 +47,7 @@ def eliminate_rows(
     positive = positive.reshape(-1, count, columns)
     negative = negative.reshape(-1, count, columns)
     if choose_kernel(kernel, positive) == "numba":
-        ends = LineEnds.of(wires)
-        scalars = torch.stack(
-            [
-                wires.input_segment,
-                wires.output_segment,
-                ends.positive_end,
-                ends.negative_end,
-                ends.positive_share,
-                ends.negative_share,
-                wires.alpha,
-            ]
-        )
+        scalars = line_scalars(wires)
         admittance, positive_end, negative_end = _eliminate_compiled(positive, negative, scalars)
     else:
         size = count * columns * columns * positive.element_size()
@@ -77,6 +66,15 @@ def eliminate_rows(
         positive_end.reshape(*batch, count, columns),
         negative_end.reshape(*batch, count, columns),
     )
+
+
+def line_scalars(wires: Termination) -> Tensor:
+    """(7,) as kernels have them, see :mod:`imac_torch.kernels.lines`."""
+    ends = LineEnds.of(wires)
+    return torch.stack([
+        wires.input_segment, wires.output_segment, ends.positive_end, ends.negative_end,
+        ends.positive_share, ends.negative_share, wires.alpha,
+    ])  # fmt: skip
 
 
 def reduce_rows(admittance: Tensor, segment: Tensor) -> Tensor:
