@@ -94,7 +94,7 @@ class Cell(ABC):
 
     @property
     def code(self) -> tuple[float, ...] | None:
-        """What it is in :mod:`imac_torch.kernels.kinds`; None: kernels ask :meth:`currents`.
+        """What it is in :mod:`imac_torch.numeric.cell_kinds`; None: kernels ask :meth:`currents`.
 
         Five numbers, or ten with a device in series.
         """

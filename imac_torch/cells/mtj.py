@@ -13,7 +13,7 @@ from imac_torch.cells.base import Cell, CellCurrents
 from imac_torch.config import Memristor
 from imac_torch.config.quantity import BEND, CONDUCTANCE
 from imac_torch.errors import ConfigError
-from imac_torch.kernels.kinds import TUNNEL
+from imac_torch.numeric.cell_kinds import TUNNEL
 
 __all__ = ["TunnelJunction"]
 

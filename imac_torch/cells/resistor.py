@@ -14,7 +14,7 @@ from imac_torch.cells.base import CellCurrents
 from imac_torch.cells.series import Access
 from imac_torch.config.quantity import RESISTANCE
 from imac_torch.errors import ConfigError
-from imac_torch.kernels.kinds import OHMIC
+from imac_torch.numeric.cell_kinds import OHMIC
 
 __all__ = ["Resistor"]
 

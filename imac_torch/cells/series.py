@@ -13,7 +13,7 @@ from typing_extensions import Self
 from imac_torch.cells.base import Cell, CellCurrents, Part
 from imac_torch.config import Config
 from imac_torch.errors import SolverError
-from imac_torch.kernels.kinds import OHMIC
+from imac_torch.numeric.cell_kinds import OHMIC
 
 __all__ = ["Access", "Ohmic", "Series"]
 

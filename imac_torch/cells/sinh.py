@@ -13,7 +13,7 @@ from imac_torch.base.units import spice_number
 from imac_torch.cells.base import Cell, CellCurrents
 from imac_torch.config.quantity import BEND
 from imac_torch.errors import ConfigError
-from imac_torch.kernels.kinds import SINH
+from imac_torch.numeric.cell_kinds import SINH
 
 __all__ = ["Sinh"]
 

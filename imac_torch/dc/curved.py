@@ -248,7 +248,6 @@ def _sweep(
     """Every vector by itself, see :mod:`imac_torch.dc.sweeps`."""
     tolerance = min(options.tolerance, max(CHORD_TOLERANCE * options.tolerance, ROUNDING))
     found = sweep(layer, vdd, options, inputs, neuron, tolerance)
-    parts = [found.across] if not layer.cell.absolute else [found.across, found.lines]
     positive_end, negative_end = map(layer.by_row, found.ends)
     return _Solved(
         inputs=found.inputs,
@@ -256,18 +255,19 @@ def _sweep(
         positive_end=positive_end,
         negative_end=negative_end,
         currents=found.currents,
-        status=_outside(layer, found.status, found.across),
+        status=_outside(layer, found.status, lambda: found.voltages()[0]),
         residual=found.residual,
         iterations=found.iterations,
-        state=torch.stack(parts, 1) if keep else inputs[:, :0],
+        state=found.cells() if keep else inputs[:, :0],
     )
 
 
-def _outside(layer: CurvedCells, status: Tensor, across: Tensor) -> Tensor:
+def _outside(layer: CurvedCells, status: Tensor, voltages: Callable[[], Tensor]) -> Tensor:
     """Of vectors with cells beyond the voltages that they are known for."""
     low, high = layer.cell.known_range
     if (low, high) == (-math.inf, math.inf):
         return status
+    across = voltages()
     outside = ((across < low) | (across > high)).flatten(1).any(-1)
     return torch.where(outside & (status == int(Status.CONVERGED)), int(Status.OUTSIDE), status)
 
@@ -328,7 +328,7 @@ def _iterate(
         share = torch.where(good, torch.zeros_like(share), share)
         state = (state + share.reshape(-1, *[1] * (state.ndim - 1)) * step).nan_to_num()
     positive_end, negative_end = layer.ends(found)
-    status = _outside(layer, status, found.state[:, 0])
+    status = _outside(layer, status, lambda: found.state[:, 0])
     return _Solved(
         inputs=lines,
         gates=gates,

@@ -7,18 +7,19 @@ linear network of K ports, and of that it is enough to know what it is nearly. R
 every column is joined by the slopes s_k of its cells to a hub, which stands for the line, and that
 to ground. A star is diag(e) - e·eᵀ/(Σe + γ), γ being the hub's conductance; its inverse is
 diag(1/e) + 1/(…), so that a star seen through segments of r Ω is a star again, of e/(1 + r·e) and
-the same γ (Sherman and Morrison), and rows in parallel are nearly one star, of the sum of their e and of
-that γ with which columns at one voltage draw what they draw together. So a sweep from the last row
-up finds lines and stars, and one down moves the input lines: numbers per cell, no matrices. What
-the steps are solved with is exact but for the input lines' share; they converge linearly, by a
-factor of 10 to 200 where wires take little and of 3 where they take half.
+the same γ (Sherman and Morrison), and rows in parallel are nearly one star: of the sum of their e
+and of that γ with which columns at one voltage draw what they draw together. So a sweep from the
+last row up finds lines and stars, and one down moves the input lines: numbers per cell, no
+matrices. What the steps are solved with is exact but for what is behind a row, so that they
+converge linearly: by a factor of 100 where wires take little, of 5 where they take a third.
 
 Shapes: N = H·V blocks of R rows and K columns; G groups of L images each.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.dc.load import Load
-from imac_torch.dc.newton import NewtonOptions, solve_neurons
+from imac_torch.dc.newton import NewtonOptions, iterate, kirchhoff_residual, solve_neurons
 from imac_torch.dc.tangents import CurvedCells
 from imac_torch.elimination.rows import line_scalars
 from imac_torch.kernels import choose_kernel
@@ -39,6 +40,8 @@ __all__ = ["Swept", "can_sweep", "sweep", "sweep_bytes"]
 
 SWEEPS: Final = 60
 """Up and down, before another method is tried."""
+NEURONS_ALONE: Final = 1e-2
+"""V. Where steps are longer neurons are solved for every load; then they make one step, too."""
 ARRAYS: Final = 9
 """Numbers per cell and image: both lines, inner nodes, and the input line's four."""
 GIVEN: Final = 12
@@ -59,8 +62,7 @@ class Swept:
         status: (B,) int64.
         residual: (B,) A.
         iterations: (B,) int64.
-        across: (B, 2, H, V, R, K) V of the cells.
-        lines: (B, 2, H, V, R, K) V of the I± lines at the cells.
+        state: What else there is.
     """
 
     inputs: Tensor
@@ -70,8 +72,17 @@ class Swept:
     status: Tensor
     residual: Tensor
     iterations: Tensor
-    across: Tensor
-    lines: Tensor
+    state: SweepState
+
+    def voltages(self) -> tuple[Tensor, Tensor]:
+        """(B, 2, H, V, R, K) V across the cells, and of the I± lines there."""
+        return self.state.voltages()
+
+    def cells(self) -> Tensor:
+        """(B, Q, 2, H, V, R, K) V, see :class:`imac_torch.dc.tangents.FoundCells`."""
+        across, lines = self.voltages()
+        absolute = self.state.layer.cell.absolute
+        return torch.stack([across, lines] if absolute else [across], dim=1)
 
 
 def can_sweep(layer: CurvedCells) -> bool:
@@ -104,23 +115,29 @@ def sweep(
         neuron: That drives the lines; None: sources do.
         tolerance: V, of the longest step anywhere.
     """
-    state = _State(layer, vdd, len(inputs))
+    state = SweepState(layer, vdd, len(inputs))
     count = len(inputs)
     gates = lines = inputs
     if neuron is not None:
-        start = solve_neurons(inputs[:, None], neuron, None, options)
-        gates, lines = start.gates[:, 0], start.outputs[:, 0]
+        solved = solve_neurons(inputs[:, None], neuron, None, options)
+        lines = solved.outputs[:, 0]
     state.begin(lines)
+    one_step = replace(options, max_iterations=1)
     status = torch.full((count,), int(Status.MAX_ITERATIONS))
     iterations = torch.zeros_like(status)
-    residual = torch.zeros(count, dtype=inputs.dtype)
+    residual = torch.zeros_like(inputs[:, 0])
+    size = torch.full_like(residual, torch.inf)
     for _ in range(min(SWEEPS, options.max_iterations)):
         state.up()
         good = torch.ones(count, dtype=torch.bool)
         if neuron is not None:
-            solved = solve_neurons(inputs[:, None], neuron, state.load(), options)
-            gates, lines = solved.gates[:, 0], solved.outputs[:, 0]
-            residual = solved.residual[:, 0]
+            load = state.load()
+            if bool((size > NEURONS_ALONE).any()):
+                solved = solve_neurons(inputs[:, None], neuron, load, options)
+            else:
+                equations = partial(neuron.linearise, inputs[:, None])
+                solved, _ = iterate(equations, load, one_step, solved.outputs, solved.gates)
+            lines = solved.outputs[:, 0]
             good = solved.status[:, 0] == int(Status.CONVERGED)
         size = state.down(lines)
         iterations += status != int(Status.CONVERGED)
@@ -133,14 +150,17 @@ def sweep(
         state.move(size)
         if not state.keep_working_on(status == int(Status.MAX_ITERATIONS)):
             break
-    across, ends = state.voltages()
+    if neuron is not None:
+        gates = solved.gates[:, 0]
+        residual = kirchhoff_residual(inputs[:, None], neuron, load, solved.gates, solved.outputs)
+        residual = residual[:, 0]
     return Swept(
         lines, gates, state.found_ends(), state.currents(), status,
-        torch.maximum(residual, state.uncertainty(size)), iterations, across, ends,
+        torch.maximum(residual, state.uncertainty(size)), iterations, state,
     )  # fmt: skip
 
 
-class _State:
+class SweepState:
     """Voltages of all images as kernels have them, and what a sweep leaves."""
 
     def __init__(self, layer: CurvedCells, vdd: Tensor, count: int) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imac_torch.kernels.compiled import njit
-from imac_torch.kernels.kinds import DIODE, OHMIC, SINH
 from imac_torch.kernels.lines import (
     ALPHA,
     INPUT_SEGMENT,
@@ -23,6 +22,7 @@ from imac_torch.kernels.lines import (
     POSITIVE_END,
     POSITIVE_SHARE,
 )
+from imac_torch.numeric.cell_kinds import DIODE, OHMIC, SINH
 
 Array = NDArray[np.float64]
 LANES: Final = 32
@@ -154,7 +154,7 @@ def _element(
     """Currents and slopes of two-terminal devices, (K, L), at (K·L,) V.
 
     Args:
-        kind: See :mod:`imac_torch.kernels.kinds`.
+        kind: See :mod:`imac_torch.numeric.cell_kinds`.
         parameters: (4,)
         conductance: (K,) S, of memory devices; empty where the device is the same in all cells.
         across: V.
@@ -167,7 +167,7 @@ def _element(
     """
     own = conductance.shape[0] > 0
     v0 = parameters[0]
-    if kind == SINH or kind == DIODE:
+    if kind in (SINH, DIODE):
         scale = 1.0 / v0
         for k in range(columns * LANES):
             current_at = across[k] * scale
@@ -318,7 +318,7 @@ def sweep_up(
         ends: (2, N, G, R, L) V, written.
         sizes: (N, G, L) V, written: longest step.
     """
-    blocks, groups, rows, columns = inputs.shape[:4]
+    groups, rows, columns = inputs.shape[1:4]
     is_given, is_series = given.shape[0] > 0, nodes.shape[0] > 0
     apart = given.shape[0] > 2
     limit = cell[0]
