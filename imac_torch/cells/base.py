@@ -93,6 +93,11 @@ class Cell(ABC):
         return None
 
     @property
+    def limited(self) -> bool:
+        """Whether :meth:`inside` has something to say."""
+        return type(self).inside is not Cell.inside
+
+    @property
     def code(self) -> tuple[float, ...] | None:
         """What it is in :mod:`imac_torch.numeric.cell_kinds`; None: kernels ask :meth:`currents`.
 

@@ -146,6 +146,11 @@ class Series(Cell):
         return min(self.memory.bend, self.access.bend)
 
     @property
+    def limited(self) -> bool:
+        """See :class:`Cell`."""
+        return self.memory.limited or type(self.access).inside is not Access.inside
+
+    @property
     def code(self) -> tuple[float, ...] | None:
         """See :class:`Cell`."""
         first, second = self.memory.code, self.access.code

@@ -249,26 +249,28 @@ def _sweep(
     tolerance = min(options.tolerance, max(CHORD_TOLERANCE * options.tolerance, ROUNDING))
     found = sweep(layer, vdd, options, inputs, neuron, tolerance)
     positive_end, negative_end = map(layer.by_row, found.ends)
+    wanted = keep or layer.cell.gated or layer.cell.limited
+    cells = found.cells() if wanted else inputs[:, :0]
     return _Solved(
         inputs=found.inputs,
         gates=found.gates,
         positive_end=positive_end,
         negative_end=negative_end,
         currents=found.currents,
-        status=_outside(layer, found.status, lambda: found.voltages()[0]),
+        supplied=layer.supplied(cells) if layer.cell.gated else torch.zeros_like(found.residual),
+        status=_outside(layer, found.status, cells),
         residual=found.residual,
         iterations=found.iterations,
-        state=found.cells() if keep else inputs[:, :0],
+        state=cells if keep else inputs[:, :0],
     )
 
 
-def _outside(layer: CurvedCells, status: Tensor, voltages: Callable[[], Tensor]) -> Tensor:
+def _outside(layer: CurvedCells, status: Tensor, state: Tensor) -> Tensor:
     """Of vectors with cells beyond the voltages that they are known for."""
-    low, high = layer.cell.known_range
-    if (low, high) == (-math.inf, math.inf):
+    inside = layer.inside(state) if layer.cell.limited else None
+    if inside is None:
         return status
-    across = voltages()
-    outside = ((across < low) | (across > high)).flatten(1).any(-1)
+    outside = ~inside.flatten(1).all(-1)
     return torch.where(outside & (status == int(Status.CONVERGED)), int(Status.OUTSIDE), status)
 
 
@@ -328,7 +330,7 @@ def _iterate(
         share = torch.where(good, torch.zeros_like(share), share)
         state = (state + share.reshape(-1, *[1] * (state.ndim - 1)) * step).nan_to_num()
     positive_end, negative_end = layer.ends(found)
-    status = _outside(layer, status, lambda: found.state[:, 0])
+    status = _outside(layer, status, found.state)
     return _Solved(
         inputs=lines,
         gates=gates,

@@ -236,7 +236,11 @@ class SweepState:
         found = cell.currents(
             conductance.expand_as(across), across, lines if cell.absolute else None
         )
-        self.given = torch.stack([found.current, found.slope]).numpy()
+        parts = [found.current, found.slope]
+        if found.back is not None or found.leak is not None:
+            into = found.current if found.leak is None else found.current + found.leak
+            parts += [found.chord, into]
+        self.given = torch.stack(torch.broadcast_tensors(*parts)).numpy()
 
     def load(self) -> Load:
         """What the lines draw from neurons, every image a sample."""
