@@ -123,13 +123,13 @@ def sweep(
         lines = solved.outputs[:, 0]
     state.begin(lines)
     one_step = replace(options, max_iterations=1)
-    status = torch.full((count,), int(Status.MAX_ITERATIONS))
+    status = torch.full((count,), int(Status.MAX_ITERATIONS), device=inputs.device)
     iterations = torch.zeros_like(status)
     residual = torch.zeros_like(inputs[:, 0])
     size = torch.full_like(residual, torch.inf)
     for _ in range(min(SWEEPS, options.max_iterations)):
         state.up()
-        good = torch.ones(count, dtype=torch.bool)
+        good = torch.ones(count, dtype=torch.bool, device=inputs.device)
         if neuron is not None:
             load = state.load()
             if bool((size > NEURONS_ALONE).any()):
