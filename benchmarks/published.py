@@ -236,7 +236,7 @@ def device_runs_of(archive: Path, network: ReferenceNetwork) -> Iterator[Publish
                 labels, outputs, power = read_transcript(found["transcript"], name)
                 check_labels(labels, network, read.firstimage, name)
             except (DataError, ConfigError) as error:
-                yield f"{name}: {error}"
+                yield f"{name}: {error}".replace(f"{name}: {name}:", f"{name}:")
                 continue
             config = read.config.replace(neuron=NEURON)
             yield Published(name, read.firstimage, outputs, power=power, config=config)
