@@ -3,9 +3,10 @@
 ResNet-18 (He et al., CVPR 2016, table 1; 11.2 million weights on arrays) on 32×32 images, random
 weights, normalisation folded. Once programmed its forward is that of software with other kernels::
 
-    python benchmarks/convolution.py [--images 32] [--width 64] [--repeat 5]
+    python benchmarks/convolution.py [--images 32] [--width 64] [--repeat 5] [--matched]
 
-1. Programming: time and memory, the first forward in float32 included.
+1. Programming: time and memory, the first forward in float32 included; with --matched by
+   the scheme 'matched', not calibrated.
 2. Forward in float32 beside the software model of the same run, interleaved, with ideal borders and
    with an 8-bit converter after every partition; least and median of the wall clock, and least of
    the processor's time, which says the same on a machine that does other things, too.
@@ -88,9 +89,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--matched", action="store_true", help="solve for conductances")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # what conversions of random weights lose
     torch.manual_seed(0)
+    config = None
+    if options.matched:
+        mapping = imac.WeightMapping(levels="continuous", scheme="matched")
+        config = imac.Config(mapping=mapping)
     images = torch.randn(options.images, 3, 32, 32)
     model = settled(resnet(options.width), images)
     model(images)
@@ -98,10 +104,14 @@ def main() -> None:
                   and hasattr(part, "weight")) + model[-1].weight.numel()  # fmt: skip
     # Compiled kernels, once per machine, are no part of programming.
     layers = (nn.Conv2d, nn.Linear)
-    imac.convert(settled(resnet(4), images), samples=images, include=layers)(images)
+    imac.convert(settled(resnet(4), images), config, samples=images, include=layers, rounds=0)(
+        images
+    )
 
     before, started = memory(), time.perf_counter()
-    network = imac.convert(model, samples=images, include=layers, progress=True)
+    network = imac.convert(
+        model, config, samples=images, include=layers, rounds=0, progress=True
+    )
     found = network(images)
     programmed, used = time.perf_counter() - started, memory() - before
 
