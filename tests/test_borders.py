@@ -18,6 +18,7 @@ from imac_torch import (
 )
 from imac_torch.config.kinds import CONVERTER_KINDS, DRIVER_KINDS
 from imac_torch.errors import CircuitError, ConfigError, ConversionError, ConversionWarning
+from imac_torch.model.coding import relative_inputs
 from imac_torch.model.network import IMACNetwork
 from imac_torch.periphery.border import (
     ConverterKind,
@@ -381,3 +382,14 @@ def test_converters_of_ones_own():
     finally:
         CONVERTER_KINDS.remove("slow")
     assert "dac" in DRIVER_KINDS
+
+
+def test_full_scale_is_reached_in_single_precision():
+    """0.1 in float32 is more than 0.1, and what is cut off there is full scale."""
+    full = torch.tensor([[0.1, -0.1]])
+    assert float(full[0, 0]) > 0.1
+    assert relative_inputs(full, Supplies(), 0.1).tolist() == [[1.0, -1.0]]
+    with pytest.raises(CircuitError, match=r"full scale is 0\.1"):
+        relative_inputs(full * 1.001, Supplies(), 0.1)
+    with pytest.raises(CircuitError, match="input 1 of the batch is not finite"):
+        relative_inputs(torch.tensor([[0.0], [torch.nan]]), Supplies(), 0.1)

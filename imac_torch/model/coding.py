@@ -34,16 +34,16 @@ def relative_inputs(inputs: Tensor, supplies: Supplies, scale: float) -> Tensor:
     Raises:
         CircuitError: An input is not finite or, with the linear coding, beyond full scale.
     """
-    largest = reach(inputs)
-    if not largest < math.inf:
-        row = int(torch.nonzero(~torch.isfinite(inputs))[0, 0])
-        raise CircuitError(f"input {row} of the batch is not finite")
     relative = inputs / scale
+    largest = reach(relative)  # rounded to the type of the inputs, as what is cut off at full scale
+    if not largest < math.inf:
+        row = int(torch.nonzero(~torch.isfinite(relative))[0, 0])
+        raise CircuitError(f"input {row} of the batch is not finite")
     if supplies.encoding == "sign":
         relative = torch.sign(relative)
-    elif largest / scale > 1.0 + 1e-9:
+    elif largest > 1.0 + 1e-9:
         raise CircuitError(
-            f"inputs reach {largest:g}, full scale is {scale:g}: "
+            f"inputs reach {largest * scale:g}, full scale is {scale:g}: "
             "voltages would leave the supplies. Scale the data, or set supplies.input_scale"
         )
     return relative
