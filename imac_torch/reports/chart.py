@@ -59,7 +59,8 @@ def picture(
     left = 78.0 if axes.get_ylabel() else 14.0 + 6.9 * longest
     right = 12.0 if axes.images else 20.0
     bottom = 46.0 if axes.get_xlabel() else 28.0
-    top = 30.0 if axes.get_legend() or axes.get_title(loc="left") else 8.0
+    named = len(axes.get_legend_handles_labels()[0]) if axes.get_legend() else 0
+    top = 30.0 + 17.0 * ((max(named, 1) - 1) // 3) if named or axes.get_title(loc="left") else 8.0
     figure.subplots_adjust(
         min(left / width, 0.5), bottom / height, 1 - right / width, 1 - top / height
     )
