@@ -25,6 +25,8 @@ from imac_torch.reports import chart
 from imac_torch.reports.analysis import Analysis, analyse
 from imac_torch.reports.chart import bar_chart, picture
 from imac_torch.reports.html_report import render_report, samples_csv, write_report
+from imac_torch.reports.model_page import render_model_report
+from imac_torch.reports.model_report import ModelReport, Score, SegmentFigures
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +258,25 @@ def test_of_many_bars_the_largest_are_drawn() -> None:
     assert "the 24 largest of 40" in text
     assert "layer 16<" in text
     assert "layer 15<" not in text
+    data = json.loads(re.search(r"<script[^>]*>(.*)</script>", text)[1])
+    assert data["layout"]["title"]["text"] == "the 24 largest of 40"
+
+
+def test_of_many_circuits_parts_are_shown() -> None:
+    one = SegmentFigures(
+        path="", layers=("a",), uses=4.0, copies=1, arrays=2, error=0.1, power={}, latency=1e-9,
+        energy={"arrays": 1e-12}, area={"cells": 1e-12},
+    )  # fmt: skip
+    many = [replace(one, path=f"encoder.{k // 10}.linear{k % 10}") for k in range(30)]
+    report = ModelReport(
+        samples=1, failures=0, score=Score("accuracy", 0.9, None), agreement=None, latency=1e-9,
+        segments=tuple(many), config=Config(), layers=(), engine={"name": "native"},
+        environment={}, seed=None, seconds=1.0,
+    )  # fmt: skip
+    page = render_model_report(report)
+    Page(page)
+    assert "<td>encoder.1</td><td>10</td><td>20</td><td>10 pJ</td><td>10 µm²</td>" in page
+    assert "<summary>All 30 circuits</summary>" in page
 
 
 def test_pages_without_plotly_are_still_and_say_so(setting, monkeypatch) -> None:

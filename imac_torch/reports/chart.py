@@ -174,6 +174,7 @@ def _plotly(axes: Axes, height: int) -> dict[str, Any]:
         "data": data,
         "layout": {
             "height": height,
+            "title": {"text": _plain(axes.get_title(loc="left")), "x": 0, "font": {"size": 12}},
             "barmode": "overlay",
             "showlegend": axes.get_legend() is not None,
             "xaxis": _axis(axes, "x"),
