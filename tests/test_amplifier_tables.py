@@ -137,6 +137,23 @@ def test_power_is_conserved_and_gradients_are_differences(saved, kind, combine):
     assert float(gradient[:, 2].sum()) == pytest.approx(slope, rel=5e-3, abs=1e-6)
 
 
+def test_small_signals_for_noise_are_the_slopes_of_solutions(saved):
+    """What a layer passes on at an operating point, against differences of two solutions."""
+    net = imac.convert(mlp(6, 4), config(saved, kind="transimpedance", gain=60.0))
+    x = 0.7 * signs(1, 6)
+    ((here, _),) = net.segment.noisy(imac.Noise()).by_point(net.solve(x))
+    found = here.layers[0].at(0.0).transfer[:, :-1]
+    step = 1e-4 * torch.eye(6, dtype=torch.float64)
+    volts = net.voltages(x)
+    up, down = (
+        net.segment.native.solve(net.prepare(), volts + sign * step).layers[0].combined
+        for sign in (1.0, -1.0)
+    )
+    wanted = (up - down).T.detach() / 2e-4
+    # Third derivatives of tanh times (1e-4 V)², and 1e-11 V of the solutions over 1e-4 V.
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
+
+
 def test_what_does_not_fit_a_table_is_refused(saved, tmp_path):
     with pytest.raises(ConfigError, match=r"swing = .* has its own"):
         imac.Amplifier(table=str(saved[1]), swing=(-0.1, 0.1))
