@@ -63,6 +63,11 @@ class Earlier(NamedTuple):
     slopes: Sequence[Tensor]
 
 
+SEEN: Final = 0.71
+"""What is given back of a rate's error to the next estimate: 2·5.83·0.0404·3.41/2 = 0.805, times
+0.88, because the rates at the end of the steps that estimate it are off as well."""
+
+
 class Sources(NamedTuple):
     """Errors of what one layer's stage begins with.
 
@@ -77,6 +82,26 @@ class Sources(NamedTuple):
     output: Tensor
     pole: Tensor
     lines: Any
+
+    def plus(self, other: Sources, factor: float) -> Sources:
+        """With ``factor`` times the other ones."""
+        return Sources(*(sum_of(*pair, factor) for pair in zip(self, other, strict=True)))
+
+
+class Unseen(NamedTuple):
+    """What the rates at the start of a step do not show of its errors.
+
+    Attributes:
+        sources: E·(1 - ρ)² of the step before, of every layer.
+        length: s, of that step.
+    """
+
+    sources: list[Sources]
+    length: float
+
+    def part(self, step: float) -> float:
+        """Of the sources, in the error of the present step."""
+        return SEEN * step / self.length
 
 
 class Change(NamedTuple):
@@ -122,14 +147,35 @@ class Correction(NamedTuple):
     """What a step's estimated errors do, passed through its last stage once and twice.
 
     Attributes:
+        first: The errors themselves, of every layer.
         once: Of every layer.
         twice: Of every layer.
-        largest: (layers, B) V, of any node, once.
+        largest: (layers, B) V, of any node, once; before a neuron as its curve amplifies it.
     """
 
+    first: list[Sources]
     once: list[Change]
     twice: list[Change]
     largest: Tensor
+
+    def unseen(self, step: float) -> Unseen:
+        """For the next one."""
+        return Unseen(
+            [
+                first.plus(once.sources(), -2.0).plus(twice.sources(), 1.0)
+                for first, once, twice in zip(self.first, self.once, self.twice, strict=True)
+            ],
+            step,
+        )
+
+
+def sum_of(one: Any, other: Any, factor: float) -> Any:
+    """One and ``factor`` times another set of values, of lines or of neurons; None: none."""
+    if one is None:
+        return None
+    if isinstance(one, Tensor):
+        return torch.add(one, other, alpha=factor)
+    return one + other.times(factor)
 
 
 def correction(
@@ -138,6 +184,7 @@ def correction(
     step: float,
     states: tuple[StageState, StageState, StageState],
     drive: LineCorrection | None,
+    unseen: Unseen | None,
 ) -> Correction:
     """What is to be added at the end of a step.
 
@@ -147,6 +194,7 @@ def correction(
         step: s.
         states: At the start, the stage and the end.
         drive: Of the first layer's crossbars.
+        unseen: Of the step before; None behind a corner.
     """
     end = states[-1]
     first = []
@@ -161,7 +209,10 @@ def correction(
             layer.lines.local_error(step, *(present(state.lines[k]) for state in states))
             if k else None
         )
-        first.append(Sources(of["gate"], of["output"], of["pole"], lines))
+        errors = Sources(of["gate"], of["output"], of["pole"], lines)
+        if unseen is not None:
+            errors = errors.plus(unseen.sources[k], unseen.part(step))
+        first.append(errors)
     begin = torch.zeros_like(end.neurons[0].gates)
     once = _passed(layers, loads, step, end, first, begin if drive is None else drive.once)
     twice = _passed(
@@ -170,14 +221,15 @@ def correction(
     )  # fmt: skip
     largest = []
     for k, (layer, change) in enumerate(zip(layers, once, strict=True)):
-        nodes = [change.gates, change.outputs] + ([] if layer.pole is None else [change.pole])
+        before = [change.gates] if layer.pole is None else [change.gates, change.pole]
+        nodes = [change.outputs, *(layer.steepness * voltage for voltage in before)]
         found = torch.stack(nodes).abs().amax(dim=(0, 2))
         if change.lines is not None:
             found = torch.maximum(found, layer.lines.largest(change.lines))
         elif drive is not None and k == 0:
             found = torch.maximum(found, drive.largest)
         largest.append(found)
-    return Correction(once, twice, torch.stack(largest))
+    return Correction(first, once, twice, torch.stack(largest))
 
 
 def _passed(
@@ -278,14 +330,22 @@ def corrected_middle(middle: StageState, found: Correction) -> list[NeuronState]
     ]
 
 
+def recorded(neurons: Sequence[NeuronState], found: Correction) -> list[Tensor]:
+    """(B, M) V of every layer: outputs at the end of a step without what states must go on with."""
+    return [
+        state.outputs + 0.5 * (once.outputs - twice.outputs)
+        for state, once, twice in zip(neurons, found.once, found.twice, strict=True)
+    ]
+
+
 def between_errors(
-    step: float, states: Sequence[Sequence[NeuronState]], earlier: Earlier | None
+    step: float, outputs: Sequence[Sequence[Tensor]], earlier: Earlier | None
 ) -> Tensor:
     """(layers, B) V: the largest error of an output between the three points of a step."""
     found = []
-    for k, (start, middle, end) in enumerate(zip(*states, strict=True)):
+    for k, (start, middle, end) in enumerate(zip(*outputs, strict=True)):
         points = Points(
-            start.outputs, middle.outputs, end.outputs,
+            start, middle, end,
             None if earlier is None else earlier.neurons[k].outputs,
             0.0 if earlier is None else earlier.length,
         )  # fmt: skip

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from imac_torch.config import Timing
 from imac_torch.elimination.ports import end_voltages, input_currents
-from imac_torch.transient.accuracy import LineCorrection
+from imac_torch.transient.accuracy import SEEN, LineCorrection, sum_of
 from imac_torch.transient.amplifiers import RealLines
 from imac_torch.transient.dynamics import ramp_peak, ramp_step
 from imac_torch.transient.integrator import GAMMA, Rule, single_stage
@@ -88,11 +88,12 @@ class Drive(Protocol):
         ...
 
     def try_step(
-        self, time: float, step: float, rule: Rule
+        self, time: float, step: float, rule: Rule, *, behind: bool
     ) -> tuple[DrivePoint, DrivePoint, LineCorrection | None]:
         """Values at the two stages of a step, and what is to be added to them, if anything.
 
-        Rules of one stage have the end twice, and no correction.
+        Rules of one stage have the end twice, and no correction. ``behind``: a corner is at its
+        start.
         """
         ...
 
@@ -239,7 +240,7 @@ class RampDrive:
         return [decay @ ramp.filtered + ramp.slope * rise for ramp in self._ramps]
 
     def try_step(
-        self, time: float, step: float, rule: Rule
+        self, time: float, step: float, rule: Rule, *, behind: bool
     ) -> tuple[DrivePoint, DrivePoint, LineCorrection | None]:
         """See :class:`Drive`."""
         self._tried, self._next = time + step, self._advanced(step)
@@ -272,6 +273,9 @@ class StepDrive:
         self._period = 0
         self._state = lines.start(self._voltages(0.0))
         self._time = 0.0
+        # What rates do not show of the next step's errors, and the length of the step before.
+        self._unseen: tuple[Any, float] | None = None
+        self._tried_unseen: tuple[Any, float] | None = None
 
     def _voltages(self, time: float) -> Tensor:
         before, after = self.sequence.ends(self._period)
@@ -301,7 +305,7 @@ class StepDrive:
         return self._point(self._time, self._state, after=True)
 
     def try_step(
-        self, time: float, step: float, rule: Rule
+        self, time: float, step: float, rule: Rule, *, behind: bool
     ) -> tuple[DrivePoint, DrivePoint, LineCorrection | None]:
         """See :class:`Drive`."""
         if rule != "tr-bdf2":
@@ -321,10 +325,14 @@ class StepDrive:
         end = self.lines.close(second, self._voltages(time + step))
         self._tried = time + step
         error = self.lines.local_error(step, self._state, middle, end)
+        if not behind and self._unseen is not None:
+            error = sum_of(error, self._unseen[0], SEEN * step / self._unseen[1])
         seen = self.lines.changed(error, step)
         once = self.lines.close(seen, None)
         again = self.lines.changed(once.values, step)
-        self._next = self.lines.sum(end, self.lines.close(again, None))
+        twice = self.lines.close(again, None)
+        self._next = self.lines.sum(end, twice)
+        self._tried_unseen = sum_of(sum_of(error, once.values, -2.0), twice.values, 1.0), step
         return (
             self._point(time + GAMMA * step, middle, after=True),
             self._point(time + step, end, after=False),
@@ -334,6 +342,7 @@ class StepDrive:
     def accept(self) -> None:
         """See :class:`Drive`."""
         self._state, self._time = self._next, self._tried
+        self._unseen = self._tried_unseen
 
     def left_out(self) -> Tensor:
         """See :class:`Drive`: nothing."""
@@ -373,7 +382,7 @@ class RealDrive:
         return self._point(self._time)
 
     def try_step(
-        self, time: float, step: float, rule: Rule
+        self, time: float, step: float, rule: Rule, *, behind: bool
     ) -> tuple[DrivePoint, DrivePoint, LineCorrection | None]:
         """Values at the two stages of a step; nothing is stepped, so nothing is to be added."""
         self._tried = time + step

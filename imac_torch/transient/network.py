@@ -33,7 +33,6 @@ from imac_torch.transient.options import TransientOptions
 from imac_torch.transient.power import Powers
 from imac_torch.transient.preparation import DynamicLayer
 from imac_torch.transient.result import Recorder, TransientResult
-from imac_torch.transient.state import NeuronState
 from imac_torch.transient.step import FailedStep, Stepper, TriedStep
 
 REFUSED: Final = 1e-3
@@ -174,7 +173,7 @@ def _integrate(
         f"a transient of {len(sequence.vectors)}×{sequence.periods} periods",
         _steps(sequence.timing, sequence.periods, options),
     )
-    kept.add(0.0, [item.outputs for item in stepper.neurons], stepper.power().total)
+    kept.add(0.0, stepper.recorded, stepper.power().total)
     for period in range(sequence.periods):
         stepper.begin(period)
         kept.close_period(_period(stepper, kept, sequence.timing, options, period, forecast))
@@ -232,7 +231,7 @@ def _period(
         kept.steps += 1
         if kept.steps == FIRST:
             forecast.done(FIRST)
-        old = stepper.neurons
+        old = stepper.recorded
         stepper.accept(tried, step)
         middle, after = tried.powers
         static = [power.total - power.charging for power in (before, middle, after)]
@@ -242,10 +241,12 @@ def _period(
         started, at_corner = at_corner, step > 0.999999 * remaining
         end = corner if at_corner else time + step
         if two_stages:
-            _add_step(kept, start + time, step, old, tried, before, started, at_corner)
+            _add_step(
+                kept, start + time, step, (old, stepper.recorded), tried, before, started, at_corner
+            )
         before = after
         time = end
-        kept.add(start + time, [item.outputs for item in tried.neurons], after.total)
+        kept.add(start + time, stepper.recorded, after.total)
         if at_corner and corner < timing.period:
             stepper.corner()
             before = stepper.power()
@@ -258,11 +259,11 @@ def _add_step(
     kept: Recorder,
     time: float,
     step: float,
-    before: Items[NeuronState],
+    ends: tuple[Items[Tensor], Items[Tensor]],
     tried: TriedStep,
     power: Powers,
     started: bool,
-    ends: bool,
+    finished: bool,
 ) -> None:
     """The stage of a step; where it touches a corner, a point close to it as well.
 
@@ -272,13 +273,13 @@ def _add_step(
         kept: Takes the points.
         time: s, of the step's start.
         step: s.
-        before: Neurons at the start.
+        ends: (B, M) V of every layer, outputs at its start and end.
         tried: The step.
         power: At the start.
         started: Whether a corner is at its start.
-        ends: Whether one is at its end.
+        finished: Whether one is at its end.
     """
-    parts = [BESIDE] * started + [GAMMA] + [1.0 - BESIDE] * ends
+    parts = [BESIDE] * started + [GAMMA] + [1.0 - BESIDE] * finished
     end = tried.powers[1]
     for part in parts:
         if part == GAMMA:
@@ -286,8 +287,8 @@ def _add_step(
         else:
             total = Points(power.total, tried.powers[0].total, end.total, None, 0.0).at(part)
             outputs = [
-                Points(one.outputs, two.outputs, three.outputs, None, 0.0).at(part)
-                for one, two, three in zip(before, tried.middle, tried.neurons, strict=True)
+                Points(one, two.outputs, three, None, 0.0).at(part)
+                for one, two, three in zip(ends[0], tried.middle, ends[1], strict=True)
             ]
         kept.add(time + part * step, outputs, total)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.dc.load import Blocks, Load
-from imac_torch.dc.newton import LARGEST_STEP, NewtonOptions, iterate, use_compiled
+from imac_torch.dc.newton import LARGEST_STEP, NewtonOptions, iterate, solve_neurons, use_compiled
 from imac_torch.kernels.threads import run_blocks
 from imac_torch.periphery.neuron.circuit import Defects, Linearised, NeuronCircuit
 from imac_torch.periphery.neuron.core import Charges, CoreCurrents
 from imac_torch.periphery.neuron.spline import SplineTable
 from imac_torch.periphery.neuron.tabulated import CHARGE_SCALE, TableCharges, TableCore
 from imac_torch.results.solution import Status
+
+CURVE: Final = 401
+"""Gate voltages at which a neuron's steepness is looked for."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,27 @@ class DynamicNeurons:
         """Gate and supply current of the cores, (B, M) A each."""
         values = self.circuit.core.values(gates, outputs)
         return values.gate, values.supply
+
+
+def steepness(circuit: NeuronCircuit, count: int, vdd: float) -> float:
+    """The most that an unloaded output changes by its gate's voltage, at least 1 (itself).
+
+    Args:
+        circuit: Of the neurons.
+        count: Of neurons.
+        vdd: V; gates are looked at within twice of it, or within their table.
+    """
+    low, high, _ = circuit.core.start()
+    grid = torch.linspace(
+        max(low, -2.0 * vdd), min(high, 2.0 * vdd), CURVE,
+        dtype=torch.float64, device=circuit.feedback_conductance.device,
+    )  # fmt: skip
+    options = NewtonOptions(tolerance=1e-6, max_iterations=100)
+    found = solve_neurons(grid[None, :, None].expand(1, CURVE, count), circuit, None, options)
+    outputs, gates = (part[0].diff(dim=0) for part in (found.outputs, found.gates))
+    known = (found.status[0] == int(Status.CONVERGED))[:, None]
+    slopes = torch.where(known[1:] & known[:-1], outputs / gates, 0.0)
+    return max(1.0, float(slopes.nan_to_num(0.0, 0.0, 0.0).abs().max()))
 
 
 class StageSystem(NamedTuple):

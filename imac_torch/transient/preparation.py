@@ -20,7 +20,7 @@ from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.transient.amplifiers import RealLines
 from imac_torch.transient.dynamics import DynamicBlocks, LineCapacitances, SeriesModel
 from imac_torch.transient.lines import LEFT_OUT_FACTOR, ExactLines, ReducedLines
-from imac_torch.transient.neuronstage import DynamicNeurons
+from imac_torch.transient.neuronstage import DynamicNeurons, steepness
 from imac_torch.transient.options import TransientOptions
 
 EXACT_NODES = 2_000
@@ -44,12 +44,14 @@ class DynamicLayer:
         neurons: With what holds charge at them; their output capacitance includes pins of the
             next layer whose lines have no resistance.
         pole: 1/s, of the amplifiers; None: infinitely fast.
+        steepness: The most that an output changes by what its neuron amplifies.
     """
 
     static: PortLayer
     lines: ReducedLines | ExactLines
     neurons: DynamicNeurons
     pole: float | None
+    steepness: float
 
     @property
     def charged(self) -> bool:
@@ -165,7 +167,8 @@ def prepare_transient(
         )
         hertz = crossbar.read_out.pole
         pole = None if hertz is None else 2.0 * math.pi * hertz
-        result.append(DynamicLayer(static, lines[k], neurons, pole))
+        steep = steepness(static.neuron, static.ports.outputs, spec.vdd)
+        result.append(DynamicLayer(static, lines[k], neurons, pole, steep))
     return tuple(result)
 
 

@@ -16,11 +16,13 @@ from imac_torch.transient.accuracy import (
     LEFT,
     LEFT_BEHIND,
     Earlier,
+    Unseen,
     between_errors,
     corrected,
     corrected_middle,
     correction,
     power_errors,
+    recorded,
 )
 from imac_torch.transient.amplifiers import RealLines
 from imac_torch.transient.drive import Drive, DrivePoint, RampDrive, RealDrive, Sequence, StepDrive
@@ -75,6 +77,9 @@ class TriedStep(NamedTuple):
         lines: At its end.
         powers: At its stage and its end.
         slopes: Of the neurons' curves there; empty for rules of one stage.
+        recorded: (B, M) V of every layer, outputs at its end as waveforms have them; empty: as they
+            are.
+        unseen: For the next step's estimate.
     """
 
     errors: Tensor
@@ -83,6 +88,8 @@ class TriedStep(NamedTuple):
     lines: list[LineState | None]
     powers: tuple[Powers, Powers]
     slopes: tuple[list[Tensor], list[Tensor]] = ([], [])
+    recorded: Items[Tensor] = ()
+    unseen: Unseen | None = None
 
     @property
     def error(self) -> float:
@@ -144,6 +151,7 @@ class Stepper:
                 self.neurons[k] = self.neurons[k]._replace(
                     delayed=ideal, delayed_rate=torch.zeros_like(ideal)
                 )
+        self.recorded: Items[Tensor] = [layer.outputs for layer in self.neurons]
         self.corner()
         self.largest = self.power().total.abs()
         self._taken = 0
@@ -189,6 +197,7 @@ class Stepper:
     def corner(self) -> None:
         """The inputs have a corner here: what was before it says nothing of what follows."""
         self._earlier = None
+        self._unseen: Unseen | None = None
         self._now = self._power(self.drive.at_start(), self.lines, self.neurons)
 
     def power(self) -> Powers:
@@ -203,7 +212,9 @@ class Stepper:
             step: s.
         """
         rule = self._rule()
-        middle_point, end_point, drive = self.drive.try_step(time, step, rule)
+        middle_point, end_point, drive = self.drive.try_step(
+            time, step, rule, behind=self._unseen is None
+        )
         start = StageState(self.neurons, self.lines, [], 0.0)
         # Backward Euler is BDF2 whose middle is the start.
         before = start if rule == "euler" else None
@@ -226,22 +237,24 @@ class Stepper:
         )
         loads = [self._load(k, step) for k in range(len(self.layers))]
         states = start, middle, end
-        found = correction(self.layers, loads, step, states, drive)
+        found = correction(self.layers, loads, step, states, drive, self._unseen)
         passed = corrected_middle(middle, found)
         neurons, lines = corrected(self.layers, step, states, found)
-        points = (self.neurons, passed, neurons)
+        ends = recorded(neurons, found)
+        points = (self.recorded, [layer.outputs for layer in passed], ends)
         charges = (LEFT_BEHIND if self._earlier is None else LEFT) * found.largest
         kinks = met_kinks(self.layers, step, states, self._slopes, self._earlier)
         charges = torch.where(kinks.met, LEFT_BEHIND * found.largest, charges)
         charges = torch.maximum(charges, kinks.errors)
         errors = self._errors(step, points, charges, powers)
         curves = slopes(middle), slopes(end)
-        return TriedStep(errors, passed, neurons, lines, powers, curves)
+        unseen = found.unseen(step)
+        return TriedStep(errors, passed, neurons, lines, powers, curves, ends, unseen)
 
     def _errors(
         self,
         step: float,
-        points: tuple[list[NeuronState], list[NeuronState], list[NeuronState]],
+        points: tuple[Items[Tensor], Items[Tensor], Items[Tensor]],
         charges: Tensor,
         powers: tuple[Powers, Powers],
     ) -> Tensor:
@@ -275,6 +288,8 @@ class Stepper:
             self.largest = torch.maximum(self.largest, power.total.abs())
         self._taken += 1
         self.neurons, self.lines = tried.neurons, tried.lines
+        self.recorded = tried.recorded or [layer.outputs for layer in tried.neurons]
+        self._unseen = tried.unseen
         for k, layer in enumerate(self.neurons):
             core = self.layers[k].static.neuron.core
             self.inside &= core.inside(layer.gates, layer.outputs).all(dim=-1)
