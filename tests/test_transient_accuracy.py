@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from small_networks import LOGISTIC, loader
@@ -106,3 +107,65 @@ def test_images_without_a_change_have_no_latency(tmp_path):
     text = (tmp_path / "still" / "report.json").read_text()
     assert json.loads(text, parse_constant=refuse)["figures"]["timing"]["safe_period"] is None
     assert strict_json({"a": [float("nan"), (float("inf"),)]}) == '{"a": [null, [null]]}'
+
+
+def flat_then_steep(slope, *, load=0.0, pole=None, period=1e-9, transition=1e-10):
+    """One logistic neuron behind ideal wires whose gate goes from one rail's side to the other's."""
+    config = imac.Config(
+        neuron=imac.Neuron(kind="logistic", slope=slope, output_resistance=1e3),
+        amplifier=imac.Amplifier(gain=30.0, pole=pole),
+        interconnect=imac.Interconnect(resistance=False),
+        timing=imac.Timing(period=period, transition=transition, load_capacitance=load),
+    )
+    model = nn.Sequential(nn.Linear(2, 1), nn.Sigmoid())
+    with torch.no_grad():
+        model[0].weight.fill_(1.0)
+        model[0].bias.fill_(0.0)
+    return imac.convert(model, config), torch.tensor([[-0.9, -0.9], [0.5, 0.5]])
+
+
+def settled(network, voltages):
+    with torch.no_grad():
+        return network.engine.solve(network.prepare(), voltages).outputs
+
+
+def test_an_output_much_faster_than_the_steps():
+    step, delay = 1.25e-12, 5e-15
+    network, inputs = flat_then_steep(11.0, load=delay / 1e3)
+    ramp = network.config.timing.transition
+    result = network.transient(
+        inputs[1:], initial=inputs[:1],
+        options=imac.TransientOptions(control=StepControl(fixed=step), amplifiers=False),
+    )  # fmt: skip
+    inside = (result.time > 0.6 * ramp) & (result.time < 0.99 * ramp)
+    time = result.time[inside]
+    # y' = (g - y)/τ: y(t) is the mean of g(t - τ·X), X distributed exponentially.
+    nodes, weights = (torch.from_numpy(part) for part in np.polynomial.laguerre.laggauss(12))
+    past = (time[:, None] - delay * nodes).reshape(-1, 1)
+    start, end = network.voltages(inputs)
+    drive = settled(network, start + past / ramp * (end - start)).reshape(len(time), -1)
+    exact = drive @ weights
+    fine = torch.linspace(0.1, 1.0, 2001, dtype=torch.float64)[:, None]
+    bend = settled(network, start + fine * (end - start))[:, 0].diff(n=3).abs().max()
+    third = float(bend) / (4.5e-4 * ramp) ** 3
+    error = float((result.outputs[inside, 0, 0] - exact).abs().max())
+    # BDF2's derivative at its last point is off by (1 - γ)/6·h²·g''' = 0.069·h²·g'''.
+    assert float(drive.max() - drive.min()) > 0.3
+    assert error < 0.03 * delay * step**2 * third
+
+
+def test_what_a_flat_neuron_holds_counts_as_the_steep_one_shows_it():
+    # Behind a slow pole the gate's error is made on the flat part of a curve of slope 80.
+    network, inputs = flat_then_steep(400.0, pole=2e9, transition=1e-11)
+    tolerance, ramp = 1e-4, network.config.timing.transition
+    rate = 2.0 * torch.pi * 2e9
+    found = transient(network, inputs, tolerance)
+    time = found.time[found.time > ramp]
+    # A ramp behind a low-pass: what is missing decays from (1 - exp(-pT))/(pT) on.
+    missing = -torch.expm1(torch.tensor(-rate * ramp)) / (rate * ramp)
+    part = 1.0 - missing * torch.exp(-rate * (time - ramp))
+    start, end = network.voltages(inputs)
+    exact = settled(network, start + part[:, None] * (end - start))
+    error = (found.outputs[found.time > ramp, 0] - exact).abs()
+    assert float(exact.max() - exact.min()) > 0.7
+    assert float(error.max()) < tolerance

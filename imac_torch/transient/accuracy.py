@@ -326,7 +326,7 @@ def corrected_middle(middle: StageState, found: Correction) -> list[NeuronState]
     """Outputs of the stage, to be recorded."""
     return [
         state._replace(outputs=state.outputs + (1.0 - GAMMA) * change.outputs)
-        for state, change in zip(middle.neurons, found.once, strict=True)
+        for state, change in zip(middle.neurons, found.twice, strict=True)
     ]
 
 

@@ -56,6 +56,8 @@ from imac_torch.transient.state import RATES, NeuronState, StageState, present, 
 NEWTON_SHARE: Final = 1e-2
 """Newton's method stops at this part of the step control's tolerance."""
 
+UNRESOLVED: Final = 1e-15
+"""s. Powers of shorter steps are not controlled: there is no energy in them."""
 
 _CHARGES: Final = ("gate_charge", "output_charge", "supply_charge")
 
@@ -164,7 +166,7 @@ class Stepper:
         # costs as much energy as one that is wrong by the tolerance during all of a transition.
         control = options.control
         self._shortest = max(
-            control.tolerance / self.vdd * sequence.timing.transition, 10.0 * control.smallest
+            control.tolerance / self.vdd * sequence.timing.transition, UNRESOLVED
         )
         self.unloaded = StageLoad(None, layers[-1].static.ports.outputs)
 
