@@ -110,7 +110,7 @@ def test_images_without_a_change_have_no_latency(tmp_path):
 
 
 def flat_then_steep(slope, *, load=0.0, pole=None, period=1e-9, transition=1e-10):
-    """One logistic neuron behind ideal wires whose gate goes from one rail's side to the other's."""
+    """One logistic neuron behind ideal wires whose gate crosses the steep part of its curve."""
     config = imac.Config(
         neuron=imac.Neuron(kind="logistic", slope=slope, output_resistance=1e3),
         amplifier=imac.Amplifier(gain=30.0, pole=pole),

@@ -133,8 +133,8 @@ class StepControl:
             them, by :func:`imac_torch.results.waveform.sample`. Powers keep the same tolerance
             relative to vdd and to their largest value, but in steps so short that nothing in them
             costs energy.
-        smallest: s; a step that would be shorter is an error. What crosses a rectifier's kink at 1 V/ps
-            takes 1e-17 s for a tolerance of 1e-5 V.
+        smallest: s; a step that would be shorter is an error. A rectifier's kink that is crossed at
+            1 V/ps takes 1e-17 s for a tolerance of 1e-5 V.
         largest: s, or None for a tenth of the period.
         fixed: s; equal steps of this size instead (convergence studies).
         grid: s, ascending, from the start of the first period to the end of the last; steps end at
