@@ -242,7 +242,12 @@ class Stepper:
         found = correction(self.layers, loads, step, states, drive, self._unseen)
         passed = corrected_middle(middle, found)
         neurons, lines = corrected(self.layers, step, states, found)
+        unseen: Unseen | None = found.unseen(step)
         ends = recorded(neurons, found)
+        if self._earlier is None and not self.options.control.adaptive:
+            # Control keeps the first step behind a corner so short that what jumps there is within
+            # the tolerance. Of given steps the first one's error is that of the jump.
+            unseen, ends = None, [layer.outputs for layer in neurons]
         points = (self.recorded, [layer.outputs for layer in passed], ends)
         charges = (LEFT_BEHIND if self._earlier is None else LEFT) * found.largest
         kinks = met_kinks(self.layers, step, states, self._slopes, self._earlier)
@@ -250,7 +255,6 @@ class Stepper:
         charges = torch.maximum(charges, kinks.errors)
         errors = self._errors(step, points, charges, powers)
         curves = slopes(middle), slopes(end)
-        unseen = found.unseen(step)
         return TriedStep(errors, passed, neurons, lines, powers, curves, ends, unseen)
 
     def _errors(
