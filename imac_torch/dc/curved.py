@@ -200,6 +200,13 @@ def _joined(
     })  # fmt: skip
 
 
+def solve_cells(
+    layer: CurvedCells, vdd: Tensor, options: NewtonOptions, inputs: Tensor
+) -> _Solved:
+    """A crossbar at (B, N) V of sources, with the state of its cells."""
+    return _drive(layer, vdd, options, inputs, None, keep=True)
+
+
 def _drive(
     layer: CurvedCells,
     vdd: Tensor,

@@ -9,14 +9,18 @@ from torch import Tensor
 
 from imac_torch.base.shown import Brief
 from imac_torch.circuit.crossbar import CrossbarSpec
+from imac_torch.dc.curved import solve_cells
+from imac_torch.dc.newton import NewtonOptions
+from imac_torch.dc.tangents import CurvedCells
 from imac_torch.elimination.blocks import BlockLayout, Termination
 from imac_torch.elimination.feedback import passive, respond
 from imac_torch.elimination.interior import CellValues, Interior, PortResponse
-from imac_torch.elimination.ports import eliminate_layer, refuse_curved
+from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.errors import SolverError
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.numeric.budget import map_bytes, require_memory
 from imac_torch.numeric.modes import lasting
+from imac_torch.results.solution import Status
 
 __all__ = ["CellVoltages", "cell_voltages"]
 
@@ -34,7 +38,9 @@ class CellVoltages(Brief):
         negative: (B, M, C) V, on the I- line at the cell (nodes ``n``).
         positive_end: (B, M, C) V, of the I+ end of the cell's own partition.
         negative_end: (B, M, C) V, likewise of the I- end.
-        conductances: Of the cells, (M, C) S each.
+        conductances: Of the cells, (M, C) S each; of curved ones at small voltages.
+        curved: (2, B, M, C) A out of the input line, of the I+ and the I- side, where cells are
+            curved; None: they are resistors.
     """
 
     driven: Tensor
@@ -44,16 +50,27 @@ class CellVoltages(Brief):
     positive_end: Tensor
     negative_end: Tensor
     conductances: ConductancePair
+    curved: Tensor | None = None
 
     @property
     def positive_current(self) -> Tensor:
         """(B, M, C) A through the positive memristors, from the input line to the I+ line."""
+        if self.curved is not None:
+            return self.curved[0]
         return self.conductances.positive * (self.cell - self.positive)
 
     @property
     def negative_current(self) -> Tensor:
         """(B, M, C) A through the negative memristors, from the input line to the I- line."""
+        if self.curved is not None:
+            return self.curved[1]
         return self.conductances.negative * (self.cell - self.negative)
+
+    @property
+    def power(self) -> Tensor:
+        """(B, M, C) W in both cells, access devices included."""
+        plus = self.positive_current * (self.cell - self.positive)
+        return plus + self.negative_current * (self.cell - self.negative)
 
     @property
     def input_drop(self) -> Tensor:
@@ -87,9 +104,8 @@ def cell_voltages(
 
     Raises:
         SolverError: The layer is too large for it, or inputs do not fit, or amplifiers at rails
-            are not found.
+            are not found, or curved cells are not, or are gated.
     """
-    refuse_curved(spec, "a map of voltages inside arrays")
     positive, negative = spec.conductances.positive, spec.conductances.negative
     if positive.ndim != 2 or inputs.ndim != 2 or inputs.shape[1] != positive.shape[1]:
         raise SolverError(
@@ -97,6 +113,8 @@ def cell_voltages(
             f"{tuple(positive.shape)} and {tuple(inputs.shape)}"
         )
     layout = BlockLayout.of(spec)
+    if spec.cell is not None:
+        return _of_curved(spec, layout, inputs)
     plus, minus = layout.gather(positive), layout.gather(negative)  # (H, V, R, K)
     horizontal, vertical, rows, columns = plus.shape
     require_memory(
@@ -125,6 +143,35 @@ def cell_voltages(
         positive_end=whole(seen.positive_end[..., None, :].expand_as(found.positive)),
         negative_end=whole(seen.negative_end[..., None, :].expand_as(found.negative)),
         conductances=spec.conductances,
+    )
+
+
+def _of_curved(spec: CrossbarSpec, layout: BlockLayout, inputs: Tensor) -> CellVoltages:
+    """Of curved cells: their currents are known, and input lines fall by what they carry."""
+    assert spec.cell is not None  # noqa: S101 - asked for such cells only
+    if spec.cell.gated:
+        raise SolverError(
+            "a map of voltages inside arrays is of two-terminal cells: inputs of these hold gates"
+        )
+    cells = CurvedCells(spec)
+    solved = solve_cells(cells, inputs[0, -1], NewtonOptions(), inputs[:, :-1])
+    if bool((solved.status == int(Status.CONVERGED)).logical_not().any()):
+        raise SolverError("a map of voltages inside arrays: curved cells were not found")
+    found = cells.currents(solved.state).current  # (B, 2, H, V, R, K)
+    behind = found.sum(1).flip(-2).cumsum(-2).flip(-2)
+    line = layout.gather_inputs(inputs)[:, :, None, None] - spec.input_segment * behind.cumsum(-2)
+    positive, negative = (layout.scatter(line - side) for side in solved.state[:, 0].unbind(1))
+    widths = torch.tensor([last - first for first, last in spec.column_ranges], device="cpu")
+    widths = widths.to(inputs.device)
+    return CellVoltages(
+        driven=inputs,
+        cell=layout.scatter(line),
+        positive=positive,
+        negative=negative,
+        positive_end=solved.positive_end.repeat_interleave(widths, -1),
+        negative_end=solved.negative_end.repeat_interleave(widths, -1),
+        conductances=spec.conductances,
+        curved=torch.stack([layout.scatter(side) for side in found.unbind(1)]),
     )
 
 
