@@ -14,8 +14,9 @@ from test_cli import call
 from torch import nn
 
 import imac_torch as imac
+from imac_torch.conversion.layers import expand
 from imac_torch.errors import DataError, NetlistError
-from imac_torch.study.sources import import_object, open_model, read_state
+from imac_torch.study.sources import Loader, import_object, open_model, read_state
 
 MODULE = """
 import torch
@@ -90,6 +91,13 @@ def test_any_model_from_a_file_to_netlists(file: str, ngspice: Path) -> None:
     figures = json.loads(run("read", "d", "--json"))
     assert figures["solved"] == 2 and "accuracy" not in figures
     assert figures["largest_difference_from_native"] < 1e-9  # Newton's tolerance
+
+
+def test_only_linear_layers_get_images_as_vectors() -> None:
+    model = nn.Sequential(nn.LSTM(4, 3))
+    expand(model)  # as a saved network has it
+    assert not Loader.of([], model, 1).flat
+    assert Loader.of([], nn.Sequential(nn.Linear(4, 3)), 1).flat
 
 
 def test_own_code_is_asked_for_by_its_option(file: str) -> None:

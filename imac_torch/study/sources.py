@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from imac_torch.base.files import read_tensors
 from imac_torch.config import Amplifier, Config
+from imac_torch.conversion.layers import Expanded
 from imac_torch.conversion.software import to_software
 from imac_torch.conversion.storage import load
 from imac_torch.datasets.imac_sim import read_imac_sim
@@ -375,7 +376,10 @@ class Loader:
     def of(cls, dataset: Dataset[Any], model: nn.Module, batch_size: int) -> Loader:
         """The loader that suits a software model."""
         leaves = (m for m in model.modules() if not isinstance(m, nn.Sequential))
-        first = next((m for m in leaves if not list(m.children())), model)
+        # A recurrent layer's matrices are linear layers, but it takes sequences.
+        first = next(
+            (m for m in leaves if isinstance(m, Expanded) or not list(m.children())), model
+        )
         dtype = next((p.dtype for p in model.parameters()), torch.float64)
         return cls(dataset, batch_size, dtype, isinstance(first, nn.Linear))
 
