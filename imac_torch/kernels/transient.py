@@ -22,7 +22,9 @@ LANES = 8
 CORRECTIONS = 2
 """Richardson steps per linear system, after the preconditioner's own."""
 FUNCTIONS = 6
-"""Of the table: output, gate and supply current; gate, output and supply charge."""
+"""Of the table: output and gate current, gate and output charge; supply current and charge."""
+EQUATIONS = 4
+"""The first of them, which Newton's method needs: a cell of theirs is one AVX2 register."""
 
 
 @njit(fastmath={"contract"})
@@ -35,26 +37,45 @@ def _evaluate(
     by_gate: FloatArray,
     by_output: FloatArray,
 ) -> None:
-    """All functions of the table with their derivatives, linear outside the grid."""
+    """The equations' functions with their derivatives, linear outside the grid."""
+    i, t, over_gate = locate(gate, grid[0], grid[1], grid[2], table.shape[0] - 3)
+    j, p, over_output = locate(output, grid[3], grid[4], grid[5], table.shape[1] - 3)
+    a, da = weights(t), slopes(t, grid[2])
+    b, db = weights(p), slopes(p, grid[5])
+    for f in range(EQUATIONS):
+        here = along = across = 0.0
+        for k in range(4):
+            # In full: sums in arrays would be written and read back for every cell.
+            one, two = table[i + k, j, f], table[i + k, j + 1, f]
+            three, four = table[i + k, j + 2, f], table[i + k, j + 3, f]
+            inner = b[0] * one + b[1] * two + b[2] * three + b[3] * four
+            slope = db[0] * one + db[1] * two + db[2] * three + db[3] * four
+            here += a[k] * inner
+            along += da[k] * inner
+            across += a[k] * slope
+        value[f] = here + along * over_gate + across * over_output
+        by_gate[f] = along
+        by_output[f] = across
+
+
+@njit(fastmath={"contract"})
+def _values(
+    table: FloatArray, grid: FloatArray, gate: float, output: float, value: FloatArray
+) -> None:
+    """All functions of the table, linear outside the grid."""
     i, t, over_gate = locate(gate, grid[0], grid[1], grid[2], table.shape[0] - 3)
     j, p, over_output = locate(output, grid[3], grid[4], grid[5], table.shape[1] - 3)
     a, da = weights(t), slopes(t, grid[2])
     b, db = weights(p), slopes(p, grid[5])
     for f in range(FUNCTIONS):
-        value[f] = 0.0
-        by_gate[f] = 0.0
-        by_output[f] = 0.0
-    for k in range(4):
-        row = table[i + k]
-        for m in range(4):
-            cell = row[j + m]
-            weight, along_gate, along_output = a[k] * b[m], da[k] * b[m], a[k] * db[m]
-            for f in range(FUNCTIONS):
-                value[f] += weight * cell[f]
-                by_gate[f] += along_gate * cell[f]
-                by_output[f] += along_output * cell[f]
-    for f in range(FUNCTIONS):
-        value[f] += by_gate[f] * over_gate + by_output[f] * over_output
+        here = 0.0
+        for k in range(4):
+            one, two = table[i + k, j, f], table[i + k, j + 1, f]
+            three, four = table[i + k, j + 2, f], table[i + k, j + 3, f]
+            inner = b[0] * one + b[1] * two + b[2] * three + b[3] * four
+            slope = db[0] * one + db[1] * two + db[2] * three + db[3] * four
+            here += (a[k] + over_gate * da[k]) * inner + over_output * a[k] * slope
+        value[f] = here
 
 
 @njit(fastmath={"contract"})
@@ -154,8 +175,8 @@ def solve_stage(
         left: (parts, K) and
         across: (parts, K): rank-one part of the admittance.
         loaded: Whether there is a next layer.
-        table: (P+2, Q+2, 6) spline coefficients; gate and supply current as asinh(current/scale),
-            charges in units of the scale.
+        table: (P+2, Q+2, 6) spline coefficients, in the order of :data:`FUNCTIONS`; gate and supply
+            current as asinh(current/scale), charges in units of the scale.
         grid: (9,) start, end and inverse step of both axes; scales of gate current (A), supply
             current (A) and charges (C).
         circuit: (5,) input resistance Ω, feedback conductance S, level shift V, shift 1/s,
@@ -176,7 +197,8 @@ def solve_stage(
         lanes = min(LANES, batch - head)
         begin = first[part]
         size = first[part + 1] - begin
-        value, by_gate, by_output = np.empty(FUNCTIONS), np.empty(FUNCTIONS), np.empty(FUNCTIONS)
+        value, by_gate = np.empty(FUNCTIONS), np.empty(EQUATIONS)
+        by_output = np.empty(EQUATIONS)
         u, g = np.empty((size, LANES)), np.empty((size, LANES))
         drawn, diagonal = np.empty((size, LANES)), np.empty((size, LANES))
         right, step = np.empty((size, LANES)), np.empty((size, LANES))
@@ -220,8 +242,8 @@ def solve_stage(
                     rising = math.exp(value[1])
                     tunnel = gate_scale * 0.5 * (rising - 1.0 / rising)
                     steep = gate_scale * 0.5 * (rising + 1.0 / rising)
-                    gate_charge = charge_scale * value[3] + of_gate * gate
-                    output_charge = charge_scale * value[4] + capacitance[neuron] * output
+                    gate_charge = charge_scale * value[2] + of_gate * gate
+                    output_charge = charge_scale * value[3] + capacitance[neuron] * output
                     gate_rate = sigma * gate_charge - gate_history[image, neuron]
                     output_rate = sigma * output_charge - output_history[image, neuron]
                     gate_defect = (
@@ -233,16 +255,16 @@ def solve_stage(
                     )
                     divisor = 1.0 + resistance * (
                         feedback + steep * by_gate[1]
-                        + sigma * (charge_scale * by_gate[3] + of_gate)
+                        + sigma * (charge_scale * by_gate[2] + of_gate)
                     )
-                    transfer = by_gate[0] + feedback - sigma * charge_scale * by_gate[4]
+                    transfer = by_gate[0] + feedback - sigma * charge_scale * by_gate[3]
                     coupling[row, lane] = resistance * (
-                        feedback - steep * by_output[1] - sigma * charge_scale * by_output[3]
+                        feedback - steep * by_output[1] - sigma * charge_scale * by_output[2]
                     ) / divisor
                     gate_step[row, lane] = gate_defect / divisor
                     diagonal[row, lane] = (
                         feedback - by_output[0]
-                        + sigma * (charge_scale * by_output[4] + capacitance[neuron])
+                        + sigma * (charge_scale * by_output[3] + capacitance[neuron])
                         - transfer * coupling[row, lane]
                     )
                     right[row, lane] = output_defect + transfer * gate_step[row, lane]
@@ -251,11 +273,11 @@ def solve_stage(
                         system[1, image, neuron] = transfer
                         system[2, image, neuron] = divisor
                         system[3, image, neuron] = coupling[row, lane]
-                        system[4, image, neuron] = charge_scale * by_gate[3] + of_gate
-                        system[5, image, neuron] = charge_scale * by_output[3]
-                        system[6, image, neuron] = charge_scale * by_gate[4]
+                        system[4, image, neuron] = charge_scale * by_gate[2] + of_gate
+                        system[5, image, neuron] = charge_scale * by_output[2]
+                        system[6, image, neuron] = charge_scale * by_gate[3]
                         system[7, image, neuron] = (
-                            charge_scale * by_output[4] + capacitance[neuron]
+                            charge_scale * by_output[3] + capacitance[neuron]
                         )
             _solve(matrix, loaded, diagonal, right, a, b, own, step, error, size)
             for lane in range(LANES):
@@ -288,12 +310,12 @@ def solve_stage(
                 gate, output = g[row, lane], u[row, lane]
                 gates[image, neuron] = gate
                 outputs[image, neuron] = output
-                _evaluate(table, grid, gate, output, value, by_gate, by_output)
-                results[0, image, neuron] = charge_scale * value[3] + of_gate * gate
-                results[1, image, neuron] = charge_scale * value[4] + capacitance[neuron] * output
+                _values(table, grid, gate, output, value)
+                results[0, image, neuron] = charge_scale * value[2] + of_gate * gate
+                results[1, image, neuron] = charge_scale * value[3] + capacitance[neuron] * output
                 results[2, image, neuron] = charge_scale * value[5]
                 results[3, image, neuron] = gate_scale * math.sinh(value[1])
-                results[4, image, neuron] = supply_scale * math.sinh(value[2])
+                results[4, image, neuron] = supply_scale * math.sinh(value[4])
 
 
 @njit(nogil=True, fastmath={"contract"})

@@ -48,7 +48,11 @@ class NeuronTables:
         )
         values = charges.table(*torch.meshgrid(gate, output, indexing="ij")).value
         resampled = SplineTable.fit(gate, output, values)
-        table = torch.cat([currents.coefficients, resampled.coefficients], dim=-1)
+        current, charge = currents.coefficients, resampled.coefficients
+        # What the equations have in them first: see imac_torch.kernels.transient.FUNCTIONS.
+        table = torch.cat(
+            [current[..., :2], charge[..., :2], current[..., 2:], charge[..., 2:]], dim=-1
+        )
         axes = [(currents.start[k], currents.end[k], 1.0 / currents.step[k]) for k in range(2)]
         scales = [core.gate_scale, core.supply_scale, CHARGE_SCALE]
         return cls(table.contiguous().numpy(), np.array([*axes[0], *axes[1], *scales]))
