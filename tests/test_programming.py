@@ -71,6 +71,17 @@ def test_with_errors_cells_end_within_the_tolerance_or_are_said_to_miss(
     assert int((again.up + again.down).max()) == 5
 
 
+def test_what_is_drawn_afterwards_does_not_depend_on_the_pulses_taken() -> None:
+    # Draws are made with any conductances (`Devices.draw_devices`), layers one after the other.
+    effect = WriteVerify(tolerance=0.01, pulses=30, spread=0.02, noise=0.01)
+    states = []
+    for wanted in (cells(50), cells(50).flip(0), torch.full((50,), WINDOW.low).double()):
+        generator = torch.Generator().manual_seed(5)
+        found = effect.write(wanted, WINDOW, generator)
+        states.append(generator.get_state())
+    assert int(found.up.max()) < 10 and all(torch.equal(states[0], state) for state in states)
+
+
 def converted(effects: dict[str, dict[str, object]], **device: float) -> imac.IMACNetwork:
     generator = torch.Generator().manual_seed(3)
     config = imac.Config(

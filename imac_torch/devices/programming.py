@@ -119,7 +119,14 @@ class WriteVerify(Effect):
 
     @torch.no_grad()
     def write(self, target: Tensor, window: Window, generator: torch.Generator) -> Written:
-        """Program cells to conductances (any shape, S); 0 is no cell."""
+        """Program cells to conductances (any shape, S); 0 is no cell.
+
+        The generator moves on by one number, however many pulses are needed: what is drawn after
+        this, of other cells and layers too, does not depend on it.
+        """
+        own = torch.Generator()
+        if self.spread > 0.0 or self.noise > 0.0:
+            own.manual_seed(int(torch.randint(2**62, (), generator=generator, device="cpu")))
         span = window.high - window.low
         present = target > 0.0
         wanted = ((target - window.low) / span).clamp(0.0, 1.0)
@@ -131,7 +138,7 @@ class WriteVerify(Effect):
             seen = at
             if self.noise > 0.0:
                 sigma = self.noise * (at + window.low / span)
-                seen = at + sigma * draw_normal(at, generator)
+                seen = at + sigma * draw_normal(at, own)
             missed = missed & ((seen - wanted).abs() > self.tolerance)
             if number == self.limit or not bool(missed.any()):
                 break
@@ -139,7 +146,7 @@ class WriteVerify(Effect):
             falling = missed & ~rising
             change = torch.where(rising, self._change(at), -self._change(1.0 - at))
             if self.spread > 0.0:
-                change = change + self.spread * draw_normal(at, generator)
+                change = change + self.spread * draw_normal(at, own)
             now = window.low + span * at
             for count, charge, which in ((up, charges[0], rising), (down, charges[1], falling)):
                 count += which

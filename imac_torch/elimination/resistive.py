@@ -87,7 +87,8 @@ class ResistiveAmplifiers(LoadedAmplifiers):
                 beyond = beyond.index_copy(2, images, found[0])
                 place = place.index_copy(2, images, found[1])
                 good = good.index_copy(2, images, found[2].expand_as(good[:, :, images]))
-        if torch.is_grad_enabled() and any(item.requires_grad for item in pieces):
+        moving = pieces if drawn is None else (*pieces, drawn)  # tied outputs meet behind pieces
+        if torch.is_grad_enabled() and any(item.requires_grad for item in moving):
             # One more step, whose derivative is that of the solution: dw = -J⁻¹·dF.
             left = self._current(pieces, beyond, place)
             left = left + self.tie * (
