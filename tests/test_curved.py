@@ -17,6 +17,7 @@ from imac_torch.dc.tangents import CurvedCells, Eliminated
 from imac_torch.devices.effects import LogNormal
 from imac_torch.errors import CircuitError, SolverError
 from imac_torch.reference.nonlinear import solve_nonlinear
+from imac_torch.study.settling import check_measurable
 
 BEND = 0.25
 """V. Up to 1.6 V lie across a cell: the current is 12 times that of an ohmic one."""
@@ -291,5 +292,9 @@ def test_what_curved_cells_cannot_do_says_so(generator: torch.Generator) -> None
         layer_effects(network)
     with pytest.raises(CircuitError, match="ohmic cells"):
         imac.evaluate(network, [(x, torch.zeros(3, dtype=torch.int64))], timing=True)
+    selected = imac.Memristor(access={"selector": {"scale": 2e-6, "v0": 0.12}})
+    other = imac.convert(drawn(generator, 3, 2), imac.Config(device=selected))
+    with pytest.raises(SolverError, match="ohmic cells"):  # before a run, not after it
+        check_measurable("0", other.segment)
     with pytest.raises(imac.ImacError, match="bend"):
         imac.Memristor(bend=0.0)

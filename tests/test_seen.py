@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 import torch
 from small_networks import drawn, reals
@@ -10,18 +13,23 @@ import imac_torch as imac
 from imac_torch.cells.seen import Seen
 from imac_torch.config import Memristor
 from imac_torch.mapping.quantization import ConductancePair
+from imac_torch.mapping.states import InputStatistics
 
 ENDS = {"rlow": 1e4, "rhigh": 2e5}
 
 
-def matched(generator: torch.Generator, device: Memristor) -> imac.IMACNetwork:
+def matched(
+    generator: torch.Generator, device: Memristor, *, scheme: str = "matched",
+    kind: str = "differential",
+) -> imac.IMACNetwork:  # fmt: skip
     return imac.convert(
         drawn(generator, 6, 4),
         imac.Config(
             device=device,
             interconnect=imac.Interconnect(resistance=False),
-            mapping=imac.WeightMapping(levels="continuous", scheme="matched"),
+            mapping=imac.WeightMapping(levels="continuous", scheme=scheme),
             neuron=imac.Neuron(kind="logistic"),
+            amplifier=imac.Amplifier(kind=kind),
         ),
     )
 
@@ -35,9 +43,11 @@ def error(network: imac.IMACNetwork, x: torch.Tensor) -> float:
         return float((network.solve(x).layers[0].combined - wanted).square().mean().sqrt())
 
 
-def test_a_contact_is_known_exactly(generator: torch.Generator) -> None:
+@pytest.mark.parametrize("kind", ["differential", "transimpedance"])
+def test_a_contact_is_known_exactly(generator: torch.Generator, kind: str) -> None:
+    """Gains for a whole range are for the range that is seen: 62 µS of it, not 95 µS."""
     device = Memristor(**ENDS, access={"resistor": {"resistance": 5e3}})
-    network = matched(generator, device)
+    network = matched(generator, device, kind=kind)
     # nodes of the interpolation are 1 % apart: its own inverse at the nodes, 1e-5 between them
     assert error(network, reals(generator, 20, 6)) < 1e-4
 
@@ -73,3 +83,17 @@ def test_what_is_seen_is_programmed_back(generator: torch.Generator) -> None:
     back = seen.to_program(ConductancePair(1.001 * lines.positive, lines.negative))
     torch.testing.assert_close(back.positive, pair.positive, rtol=1e-12, atol=0)
     assert not bool(back.negative.any())
+
+
+def test_gains_follow_what_is_known_of_inputs(generator: torch.Generator) -> None:
+    """A network that calibration has told of its inputs is the one that a file gives back."""
+    network = matched(generator, Memristor(**ENDS, bend=0.2), scheme="unilateral")
+    x = reals(generator, 2, 6)
+    matrix = next(network.segment.analog_layers()).matrix
+    with torch.no_grad():
+        before = network.solve(x).outputs
+        quiet = InputStatistics.independent(6)
+        matrix.set_input_statistics(replace(quiet, variance=1e-4 * quiet.variance))
+        after, fresh = network.solve(x).outputs, deepcopy(network).solve(x).outputs
+    torch.testing.assert_close(after, fresh, rtol=0, atol=0)
+    assert float((after - before).abs().max()) > 1e-3

@@ -306,8 +306,9 @@ class ProgrammedMatrix(Devices):
         self._seen.clear()
 
     def sources(self) -> tuple[Tensor, ...]:
-        """Buffers that conductances depend on."""
-        return tuple(self.buffers()) if self.matched else ()
+        """Buffers that conductances or the gain depend on: what lines see of cells that bend."""
+        known = self.matched or not self.config.device.ohmic
+        return tuple(self.buffers()) if known else ()
 
     def transfer(self) -> Tensor:
         """(M, N+1): combined amplifier voltage per line voltage of the devices, without wires."""
@@ -362,7 +363,7 @@ class ProgrammedMatrix(Devices):
         target = self.target()
         return self._gains.get(
             (self.config, target.unit, target.bias),
-            (target.weights,),
+            (target.weights, *self.sources()),
             lambda: gains.least_squares(
                 self._slope_by_gain(target), self.name, self.partitions()[0]
             ),
@@ -402,7 +403,8 @@ class ProgrammedMatrix(Devices):
         kind = READ_OUT_KINDS.get(self.config.amplifier.kind)
         if kind.proportional:
             largest = float(self.wanted_transfer().abs().max())
-            chosen = gains.full_scale(largest, self.divider(1.0), self.config.device)
+            device = self.config.device if self.seen is None else self.seen.device
+            chosen = gains.full_scale(largest, self.divider(1.0), device)
         else:
             chosen = gains.least_expected(lambda gain: self.expected(gain).total)
         self.matched_gain.fill_(chosen)

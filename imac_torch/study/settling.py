@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from imac_torch.cells import build_cell
 from imac_torch.errors import SolverError
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.model.segment import Segment
@@ -61,10 +62,11 @@ def check_measurable(path: str, segment: Segment) -> None:
             f"arrays do with neurons, network.segments[{path!r}].measure(rows)"
         )
     for layer in segment.analog_layers():
-        if layer.config.device.bend is not None:
+        cell = build_cell(layer.config.device)
+        if cell is not None:
             raise SolverError(
-                f"{layer.name}: transients are of ohmic cells, device.bend is "
-                f"{layer.config.device.bend} V; set it to None to measure times"
+                f"{layer.name}: transients are of ohmic cells, these are {cell}; take device.bend, "
+                "device.cell and device.access out to measure times"
             )
 
 
