@@ -298,6 +298,18 @@ def test_gradients(kind, what):
     )
 
 
+def test_outputs_that_meet_have_gradients_by_what_neurons_draw():
+    """Alone, too: where the weights behind are trained and nothing in front of them is."""
+    layers = real_layers("differential", [4, 3, 2], "behind")
+    first = Native().prepare(layers).layers[0]
+    assert first.network.feedback.loaded.tied
+
+    def function(milliamperes):
+        return first.limited(signs(2, 4)[None], 1e-3 * milliamperes).outputs
+
+    assert gradcheck(function, torch.zeros(1, 2, 3, dtype=torch.float64).requires_grad_())
+
+
 VIRTUAL = imac.Amplifier(kind="transimpedance")
 
 
