@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from imac_torch.dc.ir_drop import cell_voltages
 from imac_torch.dc.tangents import CurvedCells, Eliminated
 from imac_torch.devices.effects import LogNormal
 from imac_torch.errors import CircuitError, SolverError
+from imac_torch.periphery.readout.opamp import Imperfections
 from imac_torch.reference.nonlinear import solve_nonlinear
 from imac_torch.study.settling import check_measurable
 
@@ -274,6 +276,7 @@ def test_maps_are_those_of_the_dense_solution(generator: torch.Generator, wires:
         (found.positive_current + found.negative_current).sum(1)[:, :-1], dense.input_current,
         rtol=1e-9, atol=1e-15,
     )  # fmt: skip
+    assert cell_voltages(spec, torch.cat([voltages, bias], 1)[:0]).power.shape == (0, 5, 8)
 
 
 def test_nodes_are_those_of_ngspice(ngspice: Path, generator: torch.Generator) -> None:
@@ -292,6 +295,11 @@ def test_what_curved_cells_cannot_do_says_so(generator: torch.Generator) -> None
         layer_effects(network)
     with pytest.raises(CircuitError, match="ohmic cells"):
         imac.evaluate(network, [(x, torch.zeros(3, dtype=torch.int64))], timing=True)
+    spec = next(network.analog_layers()).matrix.crossbar()
+    real = Imperfections(torch.zeros(1, 1, 1, dtype=torch.float64), -0.1, 0.1)
+    limited = replace(spec, read_out=replace(spec.read_out, imperfections=real))
+    with pytest.raises(SolverError, match="without offset and swing"):
+        cell_voltages(limited, torch.zeros(1, 7, dtype=torch.float64))
     selected = imac.Memristor(access={"selector": {"scale": 2e-6, "v0": 0.12}})
     other = imac.convert(drawn(generator, 3, 2), imac.Config(device=selected))
     with pytest.raises(SolverError, match="ohmic cells"):  # before a run, not after it

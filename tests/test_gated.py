@@ -84,6 +84,23 @@ def test_slopes_and_gradients(generator: torch.Generator, name: str) -> None:
             )
 
 
+@pytest.mark.parametrize("name", ["fefet", "sot"])
+def test_gradients_through_a_network(generator: torch.Generator, name: str) -> None:
+    network = network_of(generator, Memristor(**ENDS, **KINDS[name]), 4, 3, 2)
+    x, direction = (0.8 * reals(generator, 2, 4).abs() for _ in range(2))
+    tracked = x.clone().requires_grad_()
+    network(tracked).sum().backward()
+    assert tracked.grad is not None and float(tracked.grad.abs().max()) > 1e-2
+    step = 1e-4
+    with torch.no_grad():
+        ahead, behind = (network(x + s * step * direction).sum() for s in (1.0, -1.0))
+        whole, alone = network(x), network(x[:1])
+    # gates bend over 50 mV: step²/6 over its square is 1e-6
+    wanted = float(ahead - behind) / (2 * step)
+    assert float((tracked.grad * direction).sum()) == pytest.approx(wanted, abs=1e-5)
+    torch.testing.assert_close(alone, whole[:1], rtol=0, atol=1e-9)
+
+
 def test_fefets_are_what_ngspice_finds(ngspice: Path, generator: torch.Generator) -> None:
     network = network_of(generator, Memristor(**ENDS, **KINDS["fefet"]), 5, 4, 3)
     x = reals(generator, 2, 5)

@@ -15,7 +15,7 @@ from imac_torch.dc.tangents import CurvedCells
 from imac_torch.elimination.blocks import BlockLayout, Termination
 from imac_torch.elimination.feedback import passive, respond
 from imac_torch.elimination.interior import CellValues, Interior, PortResponse
-from imac_torch.elimination.ports import eliminate_layer
+from imac_torch.elimination.ports import eliminate_layer, refuse_real
 from imac_torch.errors import SolverError
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.numeric.budget import map_bytes, require_memory
@@ -149,12 +149,13 @@ def cell_voltages(
 def _of_curved(spec: CrossbarSpec, layout: BlockLayout, inputs: Tensor) -> CellVoltages:
     """Of curved cells: their currents are known, and input lines fall by what they carry."""
     assert spec.cell is not None  # noqa: S101 - asked for such cells only
+    refuse_real(spec, "a map of voltages inside arrays of curved cells")
     if spec.cell.gated:
         raise SolverError(
             "a map of voltages inside arrays is of two-terminal cells: inputs of these hold gates"
         )
     cells = CurvedCells(spec)
-    solved = solve_cells(cells, inputs[0, -1], NewtonOptions(), inputs[:, :-1])
+    solved = solve_cells(cells, inputs[:1, -1].sum(), NewtonOptions(), inputs[:, :-1])
     if bool((solved.status == int(Status.CONVERGED)).logical_not().any()):
         raise SolverError("a map of voltages inside arrays: curved cells were not found")
     found = cells.currents(solved.state).current  # (B, 2, H, V, R, K)

@@ -196,8 +196,8 @@ def refuse_real(spec: CrossbarSpec, what: str) -> None:
     if not spec.read_out.ideal:
         raise SolverError(
             f"{what} is for amplifiers without offset and swing; leave amplifier.offset, "
-            "offset_spread and swing at their defaults, or use what knows them: network.solve, "
-            "evaluate, netlists"
+            "offset_spread, swing and open_loop_resistance at their defaults, or use what knows "
+            "them: network.solve, evaluate, netlists"
         )
 
 
