@@ -30,7 +30,7 @@ from imac_torch.reports.analysis import Analysis
 from imac_torch.reports.area import network_area
 from imac_torch.reports.differences import differences
 from imac_torch.reports.html_report import render_report, write_report
-from imac_torch.reports.model_page import render_model_report, write_model_report
+from imac_torch.reports.model_page import render_model_report
 from imac_torch.reports.model_report import ModelReport, is_model_report
 from imac_torch.reports.report import Report
 from imac_torch.results.latency import FRACTION, same_answers
@@ -133,10 +133,6 @@ def simulate(
         heading = title or _title(network.model, samples.data)
 
         def written(directory: Path, done: Report | ModelReport, *, compare: bool) -> Path:
-            if isinstance(done, ModelReport):
-                return write_model_report(
-                    directory, done, network=opened.network, title=heading
-                )
             return write_report(
                 directory, done, network=opened.network, title=heading, area_model=area_model,
                 reference=opened.reference, software=opened.software if compare else None,

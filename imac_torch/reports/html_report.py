@@ -49,7 +49,7 @@ def template_environment() -> Environment:
 
 def write_report(
     directory: str | Path,
-    report: Report,
+    report: Report | ModelReport,
     *,
     network: IMACNetwork | None = None,
     software: nn.Module | None = None,
@@ -63,6 +63,9 @@ def write_report(
 
     ``report.html`` to read, ``report.json`` and ``report.safetensors`` (:meth:`Report.save`),
     ``samples.csv``, ``network.safetensors`` and ``analysis.*`` where there is a network.
+
+    The report of a model of several circuits has its table of circuits; ``samples.csv`` and the
+    analysis are of models that have one circuit, and what only these take is not looked at.
 
     Args:
         directory: New, or without a report.
@@ -81,6 +84,10 @@ def write_report(
     Raises:
         DataError: The directory holds a report already, or cannot be written.
     """
+    if isinstance(report, ModelReport):
+        from imac_torch.reports.model_page import write_model_report  # is made of this page
+
+        return write_model_report(directory, report, network=network, title=title)
     with saved_in(directory, report, network) as directory:
         if analysis is None and not (network is None or software is None or loader is None):
             analysis = analyse(
