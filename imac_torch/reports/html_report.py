@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,37 +13,26 @@ from typing import Any
 
 import tomli_w
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 from torch import Tensor, nn
 
 from imac_torch.base.figures import heatmap, heatmap_height, scatter
-from imac_torch.base.files import exclusive, write_text
+from imac_torch.base.files import write_text
 from imac_torch.base.units import quantity
-from imac_torch.conversion.storage import save
 from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.analysis import Analysis, analyse
-from imac_torch.reports.chart import bar_chart, library, picture
+from imac_torch.reports.chart import bar_chart, picture
+from imac_torch.reports.model_page import write_model_report
 from imac_torch.reports.model_report import ModelReport
+from imac_torch.reports.page import noise_chart, saved_in, template_environment
 from imac_torch.reports.power import WORDS, in_words
 from imac_torch.reports.report import Report
 from imac_torch.reports.timing_section import NOTE, timing_section
 
-__all__ = ["render_report", "template_environment", "write_report"]
+__all__ = ["render_report", "write_report"]
 
 SCATTER_POINTS = 2000
 """Points drawn at most; more would only make the file large."""
-
-
-def template_environment() -> Environment:
-    """The environment of the package's templates: undefined names are errors."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=select_autoescape(["html", "html.jinja"], default=True),
-        undefined=StrictUndefined,
-    )
-    environment.globals.update(quantity=quantity, library=library)
-    return environment
 
 
 def write_report(
@@ -85,8 +73,6 @@ def write_report(
         DataError: The directory holds a report already, or cannot be written.
     """
     if isinstance(report, ModelReport):
-        from imac_torch.reports.model_page import write_model_report  # is made of this page
-
         return write_model_report(directory, report, network=network, title=title)
     with saved_in(directory, report, network) as directory:
         if analysis is None and not (network is None or software is None or loader is None):
@@ -99,30 +85,6 @@ def write_report(
         return write_text(
             directory / "report.html", render_report(report, analysis, title=title)
         )
-
-
-@contextmanager
-def saved_in(
-    directory: str | Path, report: Report | ModelReport, network: IMACNetwork | None
-) -> Iterator[Path]:
-    """A directory with a report and its network, which nobody else fills meanwhile.
-
-    Args:
-        directory: New, or without a report.
-        report: Saved there.
-        network: Saved beside it as ``network.safetensors``; None: it is not.
-
-    Raises:
-        DataError: The directory holds a report already, or cannot be written.
-    """
-    directory = Path(directory)
-    with ExitStack() as stack:
-        with suppress(OSError):  # saving the report says why
-            stack.enter_context(exclusive(directory, results=True))
-        report.save(directory)
-        if network is not None:
-            save(network, directory / "network.safetensors", overwrite=True)
-        yield directory
 
 
 def samples_csv(report: Report) -> str:
@@ -217,14 +179,6 @@ def render_report(
     if analysis is not None:
         context.update(_details(analysis))
     return template_environment().get_template("report.html.jinja").render(context)
-
-
-def noise_chart(volts: Mapping[str, float]) -> str:
-    """Bars of V rms by name; nothing where there is no noise."""
-    if not any(volts.values()):
-        return ""
-    rows = {name: {"rms": value} for name, value in volts.items()}
-    return bar_chart(rows, "noise that was drawn, rms", unit="V")
 
 
 def _subtitle(report: Report) -> str:

@@ -14,8 +14,8 @@ from imac_torch.conversion.ablation import AblationStep
 from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.analysis import EFFECTS
 from imac_torch.reports.chart import MOST, bar_chart
-from imac_torch.reports.html_report import noise_chart, saved_in, template_environment
 from imac_torch.reports.model_report import HEADINGS, ModelReport, SegmentFigures
+from imac_torch.reports.page import noise_chart, saved_in, template_environment
 from imac_torch.reports.power import in_words
 
 __all__ = ["render_model_report", "write_model_report"]

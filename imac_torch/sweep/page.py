@@ -10,7 +10,7 @@ from typing import Any, Final
 from imac_torch.base.figures import parallel, scatter
 from imac_torch.base.units import quantity
 from imac_torch.reports.chart import picture
-from imac_torch.reports.html_report import template_environment
+from imac_torch.reports.page import template_environment
 from imac_torch.reports.report import environment
 from imac_torch.sweep.evaluator import PHYSICAL
 from imac_torch.sweep.store import SweepTable
