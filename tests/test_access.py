@@ -17,7 +17,7 @@ from imac_torch.cells import build_cell, finfet
 from imac_torch.cells.base import CellCurrents
 from imac_torch.cells.finfet import AccessTransistor
 from imac_torch.config import Memristor
-from imac_torch.errors import ConfigError
+from imac_torch.errors import ConfigError, NetlistError
 from imac_torch.finfet import FinFET, builtin_14nm_hp
 from imac_torch.netlist.hspice import HSpiceWriter
 from imac_torch.netlist.run import write_netlists
@@ -186,6 +186,13 @@ def test_hspice_has_the_cards(generator: torch.Generator, tmp_path: Path) -> Non
     assert text.count("level=72") == 2
     layer = next((tmp_path / "circuit").glob("layer*.sp")).read_text()
     assert f" {name}\n" in layer and "Xrp1_1a rp1_1m " in layer
+
+
+def test_a_dialect_without_transistors_is_refused() -> None:
+    cell = build_cell(Memristor(access={"finfet": {}}))
+    assert cell is not None
+    with pytest.raises(NetlistError, match="cells have transistors, and this dialect says"):
+        cell.part("none")
 
 
 def test_gates_follow_supplies_and_temperature_is_the_circuits(generator: torch.Generator) -> None:

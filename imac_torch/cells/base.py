@@ -128,6 +128,10 @@ class Cell(ABC):
             resistance: Ω, of the memory device at small voltages.
         """
 
-    def part(self, dialect: str) -> Part | None:
-        """What :meth:`lines` call in a dialect; None: nothing."""
+    def part(self, transistors: str) -> Part | None:
+        """What :meth:`lines` call, with transistors as the netlist has them; None: nothing.
+
+        Args:
+            transistors: See :class:`~imac_torch.netlist.writer.NetlistWriter`.
+        """
         return None

@@ -16,7 +16,7 @@ from imac_torch.cells.series import LAST_STEP, REACH, Access, Ohmic
 from imac_torch.cells.sinh import Sinh
 from imac_torch.config import Config
 from imac_torch.config.quantity import TRANSISTOR_NODE, VOLTAGE
-from imac_torch.errors import ConfigError, SolverError
+from imac_torch.errors import ConfigError, NetlistError, SolverError
 from imac_torch.finfet import (
     FinFET,
     ModelCard,
@@ -241,13 +241,21 @@ class AccessTransistor(Access):
         """See :class:`Access`."""
         return [f"X{name} {first} {second} {self.name}"]
 
-    def part(self, dialect: str) -> Part | None:
+    def part(self, transistors: str) -> Part | None:
         """See :class:`Access`: model cards, or for ngspice, which has no level 72, tables."""
-        if dialect == "hspice":
+        if transistors == "cards":
             return Part(self.name, _cards_text(self.name, self))
-        if dialect == "ngspice":
+        if transistors == "tables":
             return Part(self.name, *_tables(self))
-        return None
+        raise without_form(transistors)
+
+
+def without_form(transistors: str) -> NetlistError:
+    """What to say of a dialect that cannot have transistors of cells."""
+    return NetlistError(
+        f"cells have transistors, and this dialect says transistors = {transistors!r}: write for "
+        "hspice or ngspice, or let its writer say 'cards' (HSPICE's level 72) or 'tables'"
+    )
 
 
 def cards(access: AccessTransistor) -> tuple[ModelCard, ModelCard]:

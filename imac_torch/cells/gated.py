@@ -234,21 +234,21 @@ class ReadTransistor(Access):
         """See :class:`Access`; from the source ``first`` to the gate ``second``."""
         return [f"X{name} {first} {second} vdd {self.name}"]
 
-    def part(self, dialect: str) -> Part | None:
+    def part(self, transistors: str) -> Part | None:
         """See :class:`Access`: a model card, or for ngspice, which has no level 72, a table."""
         name, begin = self.name, f".subckt {self.name} a b vdd"
         head = "* A transistor from vdd to a, its gate at b."
-        if dialect == "hspice":
+        if transistors == "cards":
             card = finfet.cards(self.transistor)[0]
             lines = finfet.transistor_lines(card, self.fins, ("vdd", "b", "a", "0"))
             return Part(name, "\n".join([head, begin, *lines, f".ends {name}", ""]), ports=PORTS)
-        if dialect == "ngspice":
+        if transistors == "tables":
             nodes = _nodes(self.known, finfet.COARSE)
             values = _on_grid(replace(self, bias=self.known), nodes)
             table, file, words = finfet.table_lines(f"{name}_out", "b a %id(vdd a)", nodes, values)
             text = "\n".join([head, begin, *table, f".ends {name}", ""])
             return Part(name, text, {file: words}, ports=PORTS)
-        return None
+        raise finfet.without_form(transistors)
 
 
 PORTS = ("a", "b", "vdd")
@@ -323,6 +323,6 @@ class Gated(Cell):
             *self.memory.lines(name, inner, second, resistance),
         ]
 
-    def part(self, dialect: str) -> Part | None:
+    def part(self, transistors: str) -> Part | None:
         """See :class:`Cell`."""
-        return self.access.part(dialect)
+        return self.access.part(transistors)

@@ -93,7 +93,7 @@ class Access(ABC):
     def lines(self, name: str, first: str, second: str) -> list[str]:
         """See :meth:`Cell.lines`."""
 
-    def part(self, dialect: str) -> Part | None:
+    def part(self, transistors: str) -> Part | None:
         """See :meth:`Cell.part`."""
         return None
 
@@ -250,9 +250,9 @@ class Series(Cell):
             *self.access.lines(f"{name}a", inner, second),
         ]
 
-    def part(self, dialect: str) -> Part | None:
+    def part(self, transistors: str) -> Part | None:
         """See :class:`Cell`."""
-        return self.access.part(dialect)
+        return self.access.part(transistors)
 
 
 def _of_cells(leak: Tensor | None, conductance: Tensor) -> Tensor | None:

@@ -56,6 +56,7 @@ class HSpiceWriter(NetlistWriter):
 
     name = "hspice"
     suffix = ".sp"
+    transistors = "cards"
 
     def own_inverter(self, spec: NeuronSpec) -> Inverter:
         """See :class:`NetlistWriter`: the user's ``models`` library, or model cards."""

@@ -51,6 +51,7 @@ class NgSpiceWriter(NetlistWriter):
 
     name = "ngspice"
     suffix = ".cir"
+    transistors = "tables"
 
     def own_inverter(self, spec: NeuronSpec) -> Inverter:
         """See :class:`NetlistWriter`: a compiled BSIM-CMG, or a table of the transistors."""

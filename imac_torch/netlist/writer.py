@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import ClassVar, Final, TypeVar
+from typing import ClassVar, Final, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,10 +129,13 @@ class NetlistWriter(ABC):
     Attributes:
         name: The dialect's.
         suffix: Of netlist files.
+        transistors: What it has for access transistors: ``"cards"`` of HSPICE's level 72,
+            ``"tables"`` of two inputs as ngspice's, or ``"none"``.
     """
 
     name: ClassVar[str]
     suffix: ClassVar[str]
+    transistors: ClassVar[Literal["cards", "tables", "none"]] = "none"
 
     def __init__(
         self,
@@ -256,7 +259,7 @@ class NetlistWriter(ABC):
         if inverter is not None:
             stems["inverter"] = inverter.subcircuit
         cells = [item.cell for layer in circuit.layers for item in layer.elements]
-        parts = [item.part(self.name) for item in cells if item is not None]
+        parts = [item.part(self.transistors) for item in cells if item is not None]
         for part in filter(None, parts):
             path = Path(f"{part.name}.sp")
             stems[part.name] = parse_subcircuit(part.text, path, part.ports, name=part.name)
