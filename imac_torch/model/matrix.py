@@ -306,9 +306,10 @@ class ProgrammedMatrix(Devices):
         self._seen.clear()
 
     def sources(self) -> tuple[Tensor, ...]:
-        """Buffers that conductances or the gain depend on: what lines see of cells that bend."""
-        known = self.matched or not self.config.device.ohmic
-        return tuple(self.buffers()) if known else ()
+        """Buffers that the circuit depends on, the gain (what lines see of cells that bend) too."""
+        if self.matched or not self.config.device.ohmic:
+            return tuple(self.buffers())
+        return () if self.offsets is None else (self.offsets,)
 
     def transfer(self) -> Tensor:
         """(M, N+1): combined amplifier voltage per line voltage of the devices, without wires."""
