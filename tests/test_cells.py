@@ -341,3 +341,11 @@ def test_published_models_and_bit_cells_have_names() -> None:
     assert found == pytest.approx(61.4e-6 * 2.0680e-3 * 5.0670, rel=1e-3)
     with pytest.raises(ConfigError, match="no bit cell '3T1R'"):
         Memristor.preset("PCM", "3T1R")
+
+
+def test_messages_name_cells_by_what_is_not_by_default() -> None:
+    device = Memristor(cell={"mtj": {}}, access={"finfet": {"fins": 3}})
+    assert str(build_cell(device)).endswith(" and AccessTransistor(fins=3, bias=<Bias>) in series")
+    assert str(build_cell(Memristor(bend=0.3))) == "Sinh(v0=0.3)"
+    table = build_cell(Memristor(**ENDS, cell={"table": TABLE}))
+    assert len(str(table)) < 200  # measured numbers are counted, not told

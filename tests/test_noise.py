@@ -429,7 +429,7 @@ def test_what_cannot_be_limited_is_said():
     curved = network(
         4, 3, crossbar=SMALL, neuron=Neuron(kind="identity"), device={"bend": 0.3}
     )
-    with pytest.raises(SolverError, match="noise is for ohmic cells"):
+    with pytest.raises(SolverError, match=r"noise is for ohmic cells, these are Sinh\(v0=0\.3\);"):
         curved.noise(signs(1, 4), Noise(bandwidth=1e6))
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 from typing_extensions import Self
 
+from imac_torch.base.shown import brief
 from imac_torch.config import Config, Memristor
 
-__all__ = ["Cell", "CellCurrents", "Part"]
+__all__ = ["Cell", "CellCurrents", "Part", "in_messages"]
 
 
 class CellCurrents(NamedTuple):
@@ -54,6 +55,19 @@ class Part:
     ports: tuple[str, ...] = ("a", "b")
 
 
+def in_messages(part: object) -> str:
+    """A memory or access device as messages name it: its kind, and what is not by default."""
+    kind = type(part).__name__
+    if not is_dataclass(part):
+        return kind
+    told = [
+        f"{item.name}={brief(getattr(part, item.name))}"
+        for item in fields(part)
+        if item.default is MISSING or repr(getattr(part, item.name)) != repr(item.default)
+    ]
+    return f"{kind}({', '.join(told)})"
+
+
 class Cell(ABC):
     """One kind of bit cell: a current that grows with the voltage between its two lines.
 
@@ -67,6 +81,9 @@ class Cell(ABC):
 
     absolute: ClassVar[bool] = False
     gated: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        return in_messages(self)
 
     def of_device(self, device: Memristor) -> Self:
         """The same, knowing the section that it stands in; for kinds that look at the states."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from imac_torch.cells.base import Cell, CellCurrents, Part
+from imac_torch.cells.base import Cell, CellCurrents, Part, in_messages
 from imac_torch.config import Config
 from imac_torch.errors import SolverError
 from imac_torch.numeric.cell_kinds import OHMIC
@@ -40,6 +40,9 @@ class Access(ABC):
 
     absolute: ClassVar[bool] = False
     gated: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        return in_messages(self)
 
     @property
     @abstractmethod
@@ -134,6 +137,9 @@ class Series(Cell):
 
     memory: Cell
     access: Access
+
+    def __str__(self) -> str:
+        return f"{self.memory} and {self.access} in series"
 
     @property
     def absolute(self) -> bool:  # type: ignore[override]

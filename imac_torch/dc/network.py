@@ -309,7 +309,9 @@ def eliminated(layer: PreparedLayer, what: str) -> PortLayer:
         SolverError: Its cells are curved.
     """
     if not isinstance(layer, PortLayer):
-        raise SolverError(f"{what}: cells are curved (device.bend, device.cell or device.access)")
+        raise SolverError(
+            f"{what}: cells are curved; take device.bend, device.cell and device.access out"
+        )
     return layer
 
 

@@ -191,7 +191,7 @@ def refuse_real(spec: CrossbarSpec, what: str) -> None:
         raise SolverError(
             f"{what} does not know amplifiers given as tables (amplifier.table): describe them by "
             "open_loop_gain, swing and quiescent_current instead, or use what knows them: "
-            "network.solve, evaluate, netlists"
+            + ("netlists" if spec.cell is not None else "network.solve, evaluate, netlists")
         )
     if not spec.read_out.ideal:
         raise SolverError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from imac_torch.base.figures import heatmap, heatmap_height, scatter
 from imac_torch.base.files import write_text
 from imac_torch.base.units import quantity
+from imac_torch.errors import ImacWarning
 from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.analysis import Analysis, analyse
 from imac_torch.reports.chart import bar_chart, picture
@@ -54,6 +56,7 @@ def write_report(
 
     The report of a model of several circuits has its table of circuits; ``samples.csv`` and the
     analysis are of models that have one circuit, and what only these take is not looked at.
+    Details per layer are of ohmic cells: pages of curved ones are without.
 
     Args:
         directory: New, or without a report.
@@ -71,11 +74,21 @@ def write_report(
 
     Raises:
         DataError: The directory holds a report already, or cannot be written.
+
+    Warns:
+        ImacWarning: Cells are curved: no details.
     """
     if isinstance(report, ModelReport):
         return write_model_report(directory, report, network=network, title=title)
     with saved_in(directory, report, network) as directory:
-        if analysis is None and not (network is None or software is None or loader is None):
+        asked = analysis is None and not (network is None or software is None or loader is None)
+        if asked and any(layer.matrix.crossbar().cell for layer in network.analog_layers()):
+            warnings.warn(
+                "details per layer are of ohmic cells, these are curved: the page is without them",
+                ImacWarning,
+                stacklevel=2,
+            )
+        elif asked:
             analysis = analyse(
                 network, software, loader, area_model=area_model, reference=reference
             )
