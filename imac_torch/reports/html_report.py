@@ -81,14 +81,15 @@ def write_report(
     if isinstance(report, ModelReport):
         return write_model_report(directory, report, network=network, title=title)
     with saved_in(directory, report, network) as directory:
-        asked = analysis is None and not (network is None or software is None or loader is None)
-        if asked and any(layer.matrix.crossbar().cell for layer in network.analog_layers()):
+        if analysis is not None or network is None or software is None or loader is None:
+            pass
+        elif any(layer.matrix.crossbar().cell for layer in network.analog_layers()):
             warnings.warn(
                 "details per layer are of ohmic cells, these are curved: the page is without them",
                 ImacWarning,
                 stacklevel=2,
             )
-        elif asked:
+        else:
             analysis = analyse(
                 network, software, loader, area_model=area_model, reference=reference
             )
