@@ -187,17 +187,18 @@ def refuse_real(spec: CrossbarSpec, what: str) -> None:
     Raises:
         SolverError: The layer's are others.
     """
+    knows = "netlists" if spec.cell is not None else "network.solve, evaluate, netlists"
     if spec.read_out.table is not None:
         raise SolverError(
             f"{what} does not know amplifiers given as tables (amplifier.table): describe them by "
             "open_loop_gain, swing and quiescent_current instead, or use what knows them: "
-            + ("netlists" if spec.cell is not None else "network.solve, evaluate, netlists")
+            + ("netlists" if spec.cell is not None else "" + knows)
         )
     if not spec.read_out.ideal:
         raise SolverError(
             f"{what} is for amplifiers without offset and swing; leave amplifier.offset, "
             "offset_spread, swing and open_loop_resistance at their defaults, or use what knows "
-            "them: network.solve, evaluate, netlists"
+            "them: " + knows
         )
 
 
