@@ -9,7 +9,7 @@ from small_networks import LOGISTIC, mlp, seeded
 from torch import fx, nn
 
 from imac_torch import Amplifier, Config, Crossbar, Timing, convert, evaluate
-from imac_torch.errors import DataError, ImacError
+from imac_torch.errors import DataError, ImacError, ImacWarning
 from imac_torch.reports.html_report import write_report
 from imac_torch.reports.model_report import ModelReport, is_model_report
 from imac_torch.reports.report import Report
@@ -202,9 +202,10 @@ def test_saved_and_shown(branches, tmp_path) -> None:
     model, circuits, x = branches
     report = evaluate(circuits, batches(x, torch.arange(8) % 3), reference=model, progress=False)
     # The same call as for a model of one circuit: what is evaluated has a page.
-    page = write_report(
-        tmp_path / "run", report, network=circuits, software=model, loader=[], title="Branches"
-    )
+    with pytest.warns(ImacWarning, match="of models of one circuit"):
+        page = write_report(
+            tmp_path / "run", report, network=circuits, software=model, loader=[], title="Branches"
+        )
     assert "Branches" in page.read_text() and (tmp_path / "run" / "network.safetensors").exists()
     assert is_model_report(tmp_path / "run")
     again = ModelReport.load(tmp_path / "run")

@@ -133,6 +133,7 @@ def simulate(
         heading = title or _title(network.model, samples.data)
 
         def written(directory: Path, done: Report | ModelReport, *, compare: bool) -> Path:
+            compare = compare and isinstance(done, Report)
             return write_report(
                 directory, done, network=opened.network, title=heading, area_model=area_model,
                 reference=opened.reference, software=opened.software if compare else None,

@@ -55,7 +55,7 @@ def write_report(
     ``samples.csv``, ``network.safetensors`` and ``analysis.*`` where there is a network.
 
     The report of a model of several circuits has its table of circuits; ``samples.csv`` and the
-    analysis are of models that have one circuit, and what only these take is not looked at.
+    analysis are of models that have one circuit.
     Details per layer are of ohmic cells: pages of curved ones are without.
 
     Args:
@@ -76,9 +76,16 @@ def write_report(
         DataError: The directory holds a report already, or cannot be written.
 
     Warns:
-        ImacWarning: Cells are curved: no details.
+        ImacWarning: Details were asked for, but cells are curved, or the model has several circuits.
     """
     if isinstance(report, ModelReport):
+        if software is not None or loader is not None or analysis is not None:
+            warnings.warn(
+                "details per layer are of models of one circuit: the page of this one has its table "
+                "of circuits instead",
+                ImacWarning,
+                stacklevel=2,
+            )
         return write_model_report(directory, report, network=network, title=title)
     with saved_in(directory, report, network) as directory:
         if analysis is not None or network is None or software is None or loader is None:
