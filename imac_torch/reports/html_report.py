@@ -81,7 +81,7 @@ def write_report(
     if isinstance(report, ModelReport):
         if software is not None or loader is not None or analysis is not None:
             warnings.warn(
-                "details per layer are of models of one circuit: the page of this one has its table "
+                "details per layer are of models of one circuit: the page of this one has a table "
                 "of circuits instead",
                 ImacWarning,
                 stacklevel=2,
