@@ -76,7 +76,7 @@ def write_report(
         DataError: The directory holds a report already, or cannot be written.
 
     Warns:
-        ImacWarning: Details were asked for, but cells are curved, or the model has several circuits.
+        ImacWarning: Details are asked for of curved cells, or of several circuits.
     """
     if isinstance(report, ModelReport):
         if software is not None or loader is not None or analysis is not None:
