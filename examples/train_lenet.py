@@ -19,7 +19,6 @@ results (W1, B1, …, inputs_bits, labels), with the filters and the figures bes
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,6 +40,7 @@ from train_sample import (
     mlp,
     tensors,
     train,
+    training_parser,
 )
 
 import imac_torch as imac
@@ -230,11 +230,7 @@ def make(
 
 def main(arguments: Sequence[str] | None = None) -> LeNet:
     """Command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="new .npz file")
-    parser.add_argument("--float-steps", type=int, default=2500)
-    parser.add_argument("--circuit-steps", type=int, default=2500)
-    parser.add_argument("--seed", type=int, default=SEED)
+    parser = training_parser(__doc__ or "", ".npz", steps=2500, seed=SEED)
     add_data_options(parser)
     parser.set_defaults(dataset="MNIST")
     options = parser.parse_args(arguments)

@@ -220,13 +220,19 @@ def load_sample(path: Path) -> Sample:
     return Sample(models[0], models[1], config, json.loads(header["figures"]))
 
 
+def training_parser(text: str, suffix: str, *, steps: int, seed: int) -> argparse.ArgumentParser:
+    """The command line of a training script, of which ``text`` is the docstring."""
+    parser = argparse.ArgumentParser(description=text.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help=f"new {suffix} file")
+    parser.add_argument("--float-steps", type=int, default=steps)
+    parser.add_argument("--circuit-steps", type=int, default=steps)
+    parser.add_argument("--seed", type=int, default=seed)
+    return parser
+
+
 def main(arguments: Sequence[str] | None = None) -> Sample:
     """Command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="new .safetensors file")
-    parser.add_argument("--float-steps", type=int, default=1000)
-    parser.add_argument("--circuit-steps", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=SEED)
+    parser = training_parser(__doc__ or "", ".safetensors", steps=1000, seed=SEED)
     options = parser.parse_args(arguments)
     sample = make_sample(
         float_steps=options.float_steps, circuit_steps=options.circuit_steps, seed=options.seed

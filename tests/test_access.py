@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_networks import reals
-from test_cells import ENDS, both, network_of
+from test_cells import ENDS, compare_with_dense, network_of
 
 import imac_torch as imac
 from imac_torch.cells import build_cell, finfet
@@ -21,7 +21,6 @@ from imac_torch.errors import ConfigError, NetlistError
 from imac_torch.finfet import FinFET, builtin_14nm_hp
 from imac_torch.netlist.hspice import HSpiceWriter
 from imac_torch.netlist.run import write_netlists
-from imac_torch.reference.nonlinear import solve_nonlinear
 
 KINDS: dict[str, dict[str, object]] = {
     "1T1R": {"access": {"finfet": {"fins": 2}}},
@@ -75,18 +74,7 @@ def test_currents_are_those_of_the_model_in_both_directions(generator: torch.Gen
 def test_one_layer_is_the_dense_solution_and_no_ohmic_one(
     generator: torch.Generator, name: str
 ) -> None:
-    device = Memristor(**ENDS, **KINDS[name])
-    network, straight = both(generator, device, Memristor(**ENDS))
-    x = reals(generator, 2, 5)
-    with torch.no_grad():
-        found, ohmic = network.solve(x), straight.solve(x)
-    cell = build_cell(device, network.config)
-    assert cell is not None and bool(found.converged.all())
-    dense = solve_nonlinear(network.circuit().layers[0], network.voltages(x), 0.8, cell)
-    assert bool(dense.converged.all())
-    combined = found.layers[0].combined
-    torch.testing.assert_close(combined, dense.combined, rtol=0, atol=1e-9)
-    assert float((combined - ohmic.layers[0].combined).abs().max()) > 1e-2
+    compare_with_dense(generator, Memristor(**ENDS, **KINDS[name]))
 
 
 def test_slopes_of_both_lines(generator: torch.Generator) -> None:

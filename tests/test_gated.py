@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_networks import reals
-from test_cells import ENDS, network_of
+from test_cells import ENDS, compare_with_ngspice, network_of
 
 import imac_torch as imac
 from imac_torch.cells import build_cell, finfet, gated
@@ -102,16 +102,7 @@ def test_gradients_through_a_network(generator: torch.Generator, name: str) -> N
 
 
 def test_fefets_are_what_ngspice_finds(ngspice: Path, generator: torch.Generator) -> None:
-    network = network_of(generator, Memristor(**ENDS, **KINDS["fefet"]), 5, 4, 3)
-    x = reals(generator, 2, 5)
-    with torch.no_grad():
-        found = network.solve(x)
-    spice = imac.NgSpice(str(ngspice)).bind(network.segment).solve(network.voltages(x))
-    torch.testing.assert_close(found.outputs, spice.outputs, rtol=0, atol=1e-8)
-    assert found.power is not None and spice.power is not None
-    for part in ("inputs", "bias", "neurons"):
-        ours, theirs = getattr(found.power, part), getattr(spice.power, part)
-        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-14)
+    compare_with_ngspice(ngspice, generator, Memristor(**ENDS, **KINDS["fefet"]), 5, 4, 3)
 
 
 def test_a_state_is_the_saturated_current_at_a_full_input() -> None:
@@ -159,7 +150,7 @@ def bilinear(
 ) -> CellCurrents:
     """What ngspice has."""
     assert end is not None
-    nodes = gated._nodes(self.known, finfet.COARSE)
+    nodes = finfet.axis(*self.known.span, finfet.COARSE)
     if len(nodes) not in TABLES:
         TABLES[len(nodes)] = gated._on_grid(self, nodes)
     values, step = TABLES[len(nodes)], float(nodes[1] - nodes[0])

@@ -25,7 +25,7 @@ from imac_torch.finfet import (
     write_model_card,
 )
 from imac_torch.kernels.compiled import obstacle
-from imac_torch.numeric.modes import differentiating, lasting, leaf, once
+from imac_torch.numeric.modes import differentiating, lasting, leaf
 from imac_torch.periphery.neuron.spline import SplineTable
 
 __all__ = ["AccessTransistor"]
@@ -63,6 +63,16 @@ class Bias:
     low: float
     high: float
     tabulated: bool = True
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """V, from where to where currents are tabulated."""
+        return self.low - MARGIN, self.high + MARGIN
+
+    def covers(self, voltage: Tensor) -> Tensor:
+        """Elementwise, whether V is within :attr:`span`."""
+        low, high = self.span
+        return (voltage >= low) & (voltage <= high)
 
 
 @dataclass(frozen=True)
@@ -146,9 +156,7 @@ class AccessTransistor(Access):
 
     def inside(self, end: Tensor, node: Tensor) -> Tensor | None:
         """See :class:`Access`."""
-        bias = self.known
-        low, high = bias.low - MARGIN, bias.high + MARGIN
-        return (end >= low) & (end <= high) & (node >= low) & (node <= high)
+        return self.known.covers(end) & self.known.covers(node)
 
     def currents(self, across: Tensor, end: Tensor | None = None) -> CellCurrents:
         """See :class:`Access`."""
@@ -160,15 +168,8 @@ class AccessTransistor(Access):
         table = _table(self.unbiased, bias)
         if node.device.type != "cpu":
             table = table.to(node.device)
-        found = table(node.detach(), end.detach())
-        value = found.value
-        if torch.is_grad_enabled() and (node.requires_grad or end.requires_grad):
-            value = once(
-                value
-                + found.by_first * (node - node.detach())[..., None]
-                + found.by_second * (end - end.detach())[..., None]
-            )
-        into, leak = value.unbind(-1)
+        found = table.differentiable(node, end)
+        into, leak = found.value.unbind(-1)
         return CellCurrents(into, found.by_first[..., 0], -found.by_second[..., 0], leak)
 
     def in_series(
@@ -281,8 +282,7 @@ def transistors(
 @lasting()
 def _table(access: AccessTransistor, bias: Bias) -> SplineTable:
     """Of the inner node's and the I± line's voltage: current into the transistors, and leak."""
-    low, high = bias.low - MARGIN, bias.high + MARGIN
-    nodes = axis(low, high, STEP)
+    nodes = axis(*bias.span, STEP)
     return SplineTable.fit(nodes, nodes, _on_grid(replace(access, bias=bias), nodes))
 
 
@@ -322,8 +322,7 @@ def _cards_text(name: str, access: AccessTransistor) -> str:
 def _tables(access: AccessTransistor) -> tuple[str, dict[str, str]]:
     """A sub-circuit of two tables, of what enters it and of what leaves it, and their files."""
     bias = access.known
-    low, high = bias.low - MARGIN, bias.high + MARGIN
-    nodes = axis(low, high, COARSE)
+    nodes = axis(*bias.span, COARSE)
     into, leak = _on_grid(replace(access, bias=bias), nodes).unbind(-1)
     lines, files = [], {}
     for what, ends, values in (("in", "a 0", into), ("out", "0 b", into + leak)):

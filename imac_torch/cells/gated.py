@@ -19,7 +19,7 @@ from imac_torch.cells.series import Access, Series
 from imac_torch.config import Config
 from imac_torch.config.quantity import CURRENT, TRANSISTOR_NODE, Quantity
 from imac_torch.errors import ConfigError
-from imac_torch.numeric.modes import differentiating, lasting, leaf, once
+from imac_torch.numeric.modes import differentiating, lasting, leaf
 from imac_torch.periphery.neuron.spline import SplineTable
 
 __all__ = ["Gated", "ReadTransistor", "ThresholdTransistor"]
@@ -192,8 +192,7 @@ class ReadTransistor(Access):
 
     def inside(self, end: Tensor, node: Tensor) -> Tensor:
         """See :class:`Access`; here of the I± and of the input line."""
-        low, high = self.known.low - finfet.MARGIN, self.known.high + finfet.MARGIN
-        return (end >= low) & (end <= high) & (node >= low) & (node <= high)
+        return self.known.covers(end) & self.known.covers(node)
 
     def currents(self, across: Tensor, end: Tensor | None = None) -> CellCurrents:
         """See :class:`Access`, from vdd to the memory device; ``end`` is the gate's voltage."""
@@ -205,15 +204,8 @@ class ReadTransistor(Access):
                 (slope,) = torch.autograd.grad(self.passed(*at).sum(), at[1])
             return CellCurrents(self.passed(end, source), -slope)
         table = _table(replace(self, bias=self.known)).to(source.device)
-        found = table(end.detach(), source.detach())
-        value = found.value
-        if torch.is_grad_enabled() and (end.requires_grad or source.requires_grad):
-            value = once(
-                value
-                + found.by_first * (end - end.detach())[..., None]
-                + found.by_second * (source - source.detach())[..., None]
-            )
-        return CellCurrents(value[..., 0], -found.by_second[..., 0])
+        found = table.differentiable(end, source)
+        return CellCurrents(found.value[..., 0], -found.by_second[..., 0])
 
     def behind(self, memory: Cell) -> Gated:
         """See :class:`Access`."""
@@ -243,7 +235,7 @@ class ReadTransistor(Access):
             lines = finfet.transistor_lines(card, self.fins, ("vdd", "b", "a", "0"))
             return Part(name, "\n".join([head, begin, *lines, f".ends {name}", ""]), ports=PORTS)
         if transistors == "tables":
-            nodes = _nodes(self.known, finfet.COARSE)
+            nodes = finfet.axis(*self.known.span, finfet.COARSE)
             values = _on_grid(replace(self, bias=self.known), nodes)
             table, file, words = finfet.table_lines(f"{name}_out", "b a %id(vdd a)", nodes, values)
             text = "\n".join([head, begin, *table, f".ends {name}", ""])
@@ -252,11 +244,6 @@ class ReadTransistor(Access):
 
 
 PORTS = ("a", "b", "vdd")
-
-
-def _nodes(bias: Bias, step: float) -> Tensor:
-    low, high = bias.low - finfet.MARGIN, bias.high + finfet.MARGIN
-    return finfet.axis(low, high, step)
 
 
 @lasting()
@@ -268,7 +255,8 @@ def _on_grid(access: ReadTransistor, nodes: Tensor) -> Tensor:
 @lru_cache(maxsize=16)  # a pure function of its arguments that takes some seconds
 @lasting()
 def _table(access: ReadTransistor) -> SplineTable:
-    nodes = _nodes(access.known, 1.6 * finfet.STEP)  # twice as many points as of two equal ends
+    # twice as many points as of two equal ends
+    nodes = finfet.axis(*access.known.span, 1.6 * finfet.STEP)
     return SplineTable.fit(nodes, nodes, _on_grid(access, nodes)[..., None])
 
 

@@ -253,8 +253,7 @@ def _sweep(
     keep: bool,
 ) -> _Solved:
     """Every vector by itself, see :mod:`imac_torch.dc.sweeps`."""
-    tolerance = min(options.tolerance, max(CHORD_TOLERANCE * options.tolerance, ROUNDING))
-    found = sweep(layer, vdd, options, inputs, neuron, tolerance)
+    found = sweep(layer, vdd, options, inputs, neuron, _linear_tolerance(options))
     positive_end, negative_end = map(layer.by_row, found.ends)
     wanted = keep or layer.cell.gated or layer.cell.limited
     cells = found.cells() if wanted else inputs[:, :0]
@@ -264,12 +263,17 @@ def _sweep(
         positive_end=positive_end,
         negative_end=negative_end,
         currents=found.currents,
-        supplied=layer.supplied(cells) if layer.cell.gated else torch.zeros_like(found.residual),
+        supplied=layer.supplied(cells),
         status=_outside(layer, found.status, cells),
         residual=found.residual,
         iterations=found.iterations,
         state=cells if keep else inputs[:, :0],
     )
+
+
+def _linear_tolerance(options: NewtonOptions) -> float:
+    """V, of steps that converge linearly."""
+    return min(options.tolerance, max(CHORD_TOLERANCE * options.tolerance, ROUNDING))
 
 
 def _outside(layer: CurvedCells, status: Tensor, state: Tensor) -> Tensor:
@@ -296,9 +300,7 @@ def _iterate(
     state = inputs.new_zeros(count, *layer.state_shape)
     status = torch.full((count,), int(Status.MAX_ITERATIONS), device=inputs.device)
     iterations = torch.zeros_like(status)
-    tolerance = options.tolerance
-    if shared:
-        tolerance = min(tolerance, max(CHORD_TOLERANCE * tolerance, ROUNDING))
+    tolerance = _linear_tolerance(options) if shared else options.tolerance
     acceleration = Anderson()
     limit = min(CHORDS, options.max_iterations) if shared else options.max_iterations
     for number in range(limit):

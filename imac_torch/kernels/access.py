@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imac_torch.kernels.compiled import njit
-from imac_torch.kernels.table import locate, slopes, weights
+from imac_torch.kernels.table import locate, slopes, summed, weights
 
 Array = NDArray[np.float64]
 STEPS: Final = 100
@@ -23,16 +23,7 @@ def _table(first: float, second: float, table: int, coefficients: Array, grid: A
     j, p, over_2 = locate(second, grid[3], grid[4], grid[5], coefficients.shape[1] - 3)
     a, b = weights(t), weights(p)
     da, db = slopes(t, grid[2]), slopes(p, grid[5])
-    value = by_first = by_second = 0.0
-    for k in range(4):
-        along = slope = 0.0
-        for m in range(4):
-            entry = coefficients[i + k, j + m, table]
-            along += b[m] * entry
-            slope += db[m] * entry
-        value += a[k] * along
-        by_first += da[k] * along
-        by_second += a[k] * slope
+    value, by_first, by_second = summed(coefficients, table, i, j, a, b, da, db)
     return value + by_first * over_1 + by_second * over_2, by_first, by_second
 
 

@@ -44,6 +44,22 @@ def slopes(t: float, inverse_step: float):  # type: ignore[no-untyped-def]  # no
     )
 
 
+@njit(inline="always", fastmath={"contract"})
+def summed(coefficients: FloatArray, table: int, i: int, j: int, a, b, da, db):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Value and both derivatives of one table in a cell, by weights and slopes of both axes."""
+    value = by_first = by_second = 0.0
+    for k in range(4):
+        along = slope = 0.0
+        for m in range(4):
+            entry = coefficients[i + k, j + m, table]
+            along += b[m] * entry
+            slope += db[m] * entry
+        value += a[k] * along
+        by_first += da[k] * along
+        by_second += a[k] * slope
+    return value, by_first, by_second
+
+
 @njit(nogil=True, fastmath={"contract"})
 def evaluate(
     begin: int,
@@ -72,14 +88,5 @@ def evaluate(
         a, b = weights(t), weights(p)
         da, db = slopes(t, grid[2]), slopes(p, grid[5])
         for table in range(tables):
-            value = by_first = by_second = 0.0
-            for k in range(4):
-                along = slope = 0.0
-                for m in range(4):
-                    entry = coefficients[i + k, j + m, table]
-                    along += b[m] * entry
-                    slope += db[m] * entry
-                value += a[k] * along
-                by_first += da[k] * along
-                by_second += a[k] * slope
+            value, by_first, by_second = summed(coefficients, table, i, j, a, b, da, db)
             result[point, table] = value + by_first * over_1 + by_second * over_2

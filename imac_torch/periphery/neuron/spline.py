@@ -12,6 +12,7 @@ from torch import Tensor
 
 from imac_torch.errors import SolverError
 from imac_torch.kernels.compiled import obstacle
+from imac_torch.numeric.modes import once
 
 
 def coefficients_of_values(count: int) -> Tensor:
@@ -127,6 +128,19 @@ class SplineTable:
             result.numpy(),
         )
         return result.reshape(*first.shape, result.shape[1])
+
+    def differentiable(self, first: Tensor, second: Tensor) -> SplineValues:
+        """As a call; values have exact first derivatives by the points, and no second ones."""
+        found = self(first.detach(), second.detach())
+        if not (torch.is_grad_enabled() and (first.requires_grad or second.requires_grad)):
+            return found
+        # Value and slope at the point, without a graph of gathers.
+        value = once(
+            found.value
+            + found.by_first * (first - first.detach())[..., None]
+            + found.by_second * (second - second.detach())[..., None]
+        )
+        return found._replace(value=value)
 
     def inside(self, first: Tensor, second: Tensor) -> Tensor:
         """Elementwise: whether points are on the grid's area."""

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imac_torch.numeric.modes import lasting, once
+from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.core import ChargeValues, Core, CoreCurrents, CoreValues
 from imac_torch.periphery.neuron.spline import SplineTable
 
@@ -83,13 +83,7 @@ class TableCore:
     def values(self, gate: Tensor, output: Tensor) -> CoreValues:
         """See :class:`Core`."""
         if torch.is_grad_enabled() and (gate.requires_grad or output.requires_grad):
-            frozen = self.table(gate.detach(), output.detach())
-            # Value and slope at the point: exact first derivatives without a graph of gathers.
-            value = once(
-                frozen.value
-                + frozen.by_first * (gate - gate.detach())[..., None]
-                + frozen.by_second * (output - output.detach())[..., None]
-            )
+            value = self.table.differentiable(gate, output).value
         else:
             value = self.table.values(gate, output)
         current, tunnel, supply = value.unbind(-1)
