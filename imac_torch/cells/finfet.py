@@ -24,6 +24,7 @@ from imac_torch.finfet import (
     load_ptm,
     write_model_card,
 )
+from imac_torch.finfet.kept import kept
 from imac_torch.kernels.compiled import obstacle
 from imac_torch.numeric.modes import differentiating, lasting, leaf
 from imac_torch.periphery.neuron.spline import SplineTable
@@ -278,7 +279,7 @@ def transistors(
     return n, p
 
 
-@lru_cache(maxsize=16)  # a pure function of its arguments that takes a second or two
+@lru_cache(maxsize=16)  # a pure function of its arguments
 @lasting()
 def _table(access: AccessTransistor, bias: Bias) -> SplineTable:
     """Of the inner node's and the I± line's voltage: current into the transistors, and leak."""
@@ -291,13 +292,17 @@ def _on_grid(access: AccessTransistor, nodes: Tensor) -> Tensor:
 
     The cards are symmetric (a test says so): source and drain exchanged, currents are exchanged.
     """
-    count = len(nodes)
-    first, second = torch.triu_indices(count, count, device="cpu").unbind(0)
-    into, leak = access.terminals(nodes[first], nodes[second])
-    result = nodes.new_empty(count, count, 2)
-    result[first, second] = torch.stack([into, leak], dim=-1)
-    result[second, first] = torch.stack([-into - leak, leak], dim=-1)
-    return result
+
+    def compute() -> Tensor:
+        count = len(nodes)
+        first, second = torch.triu_indices(count, count, device="cpu").unbind(0)
+        into, leak = access.terminals(nodes[first], nodes[second])
+        result = nodes.new_empty(count, count, 2)
+        result[first, second] = torch.stack([into, leak], dim=-1)
+        result[second, first] = torch.stack([-into - leak, leak], dim=-1)
+        return result
+
+    return kept("access", (access, cards(access), nodes.tolist()), compute)
 
 
 def _cards_text(name: str, access: AccessTransistor) -> str:

@@ -19,6 +19,7 @@ from imac_torch.cells.series import Access, Series
 from imac_torch.config import Config
 from imac_torch.config.quantity import CURRENT, TRANSISTOR_NODE, Quantity
 from imac_torch.errors import ConfigError
+from imac_torch.finfet.kept import kept
 from imac_torch.numeric.modes import differentiating, lasting, leaf
 from imac_torch.periphery.neuron.spline import SplineTable
 
@@ -249,10 +250,14 @@ PORTS = ("a", "b", "vdd")
 @lasting()
 def _on_grid(access: ReadTransistor, nodes: Tensor) -> Tensor:
     """(P, P) A: of gates and sources."""
-    return access.passed(*torch.meshgrid(nodes, nodes, indexing="ij"))
+
+    def compute() -> Tensor:
+        return access.passed(*torch.meshgrid(nodes, nodes, indexing="ij"))
+
+    return kept("read", (access, finfet.cards(access.transistor), nodes.tolist()), compute)
 
 
-@lru_cache(maxsize=16)  # a pure function of its arguments that takes some seconds
+@lru_cache(maxsize=16)  # a pure function of its arguments
 @lasting()
 def _table(access: ReadTransistor) -> SplineTable:
     # twice as many points as of two equal ends

@@ -69,8 +69,8 @@ def njit(**options: Any) -> Callable[[Kernel], Kernel]:  # noqa: ANN401 - numba'
 def _warn_of_no_cache() -> None:
     warnings.warn(
         "compiled kernels cannot be kept: the package's directory is read-only and there is no "
-        "home directory, so every process compiles them anew (some 20 s); set NUMBA_CACHE_DIR to "
-        "a directory of yours",
+        "home directory, so every process compiles them (some 20 s) and tabulates transistors "
+        "anew; set NUMBA_CACHE_DIR to a directory of yours",
         ImacWarning,
         stacklevel=4,
     )

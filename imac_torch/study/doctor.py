@@ -15,6 +15,7 @@ import torch
 from imac_torch.base.resources import data_file, spice_file
 from imac_torch.config.kinds import ENGINES
 from imac_torch.errors import ImacError
+from imac_torch.finfet import kept
 from imac_torch.kernels.compiled import cache_place, obstacle
 from imac_torch.reports.report import environment
 from imac_torch.simulator import Simulator
@@ -85,16 +86,21 @@ def _kernels() -> Iterator[Finding]:
     place = cache_place()
     if place is None:
         yield Finding("compiled kernels", False, (
-            "compiled anew by every process (some 20 s): the package's directory is read-only and "
-            "there is no home directory; set NUMBA_CACHE_DIR"
+            "compiled anew by every process (some 20 s), and transistors tabulated: the package's "
+            "directory is read-only and there is no home directory; set NUMBA_CACHE_DIR"
         ))  # fmt: skip
         return
-    kept = len(list(place.glob("*.nbc"))) if place.is_dir() else 0
+    number = len(list(place.glob("*.nbc"))) if place.is_dir() else 0
     above = next(path for path in (place, *place.parents) if path.exists())
-    fine = kept > 0 or os.access(above, os.W_OK)
+    fine = number > 0 or os.access(above, os.W_OK)
     advice = "" if fine else " cannot be written; set NUMBA_CACHE_DIR"
-    said = f"{kept} kept" if kept else "none yet: the first run compiles them (some 20 s)"
+    said = f"{number} kept" if number else "none yet: the first run compiles them (some 20 s)"
     yield Finding("compiled kernels", fine, f"{said}, {place}{advice}")
+    tables = kept.kept_place()
+    found = [] if tables is None else kept.kept_files(tables)
+    size = sum(path.stat().st_size for path in found) / 1e6
+    said = f"{len(found)} kept, {size:.1f} MB" if found else "none yet: the first run computes them"
+    yield Finding("tables of transistors", fine, f"{said}, {tables}{advice}")
 
 
 def _simulator(simulator: Simulator) -> Finding:

@@ -12,6 +12,7 @@ from torch import Tensor
 from imac_torch.config import Config
 from imac_torch.errors import ConfigError
 from imac_torch.finfet import FinFET, ModelCard, builtin_14nm_hp, inverter_currents, load_ptm
+from imac_torch.finfet.kept import kept
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.activations import SIGMOID
 from imac_torch.periphery.neuron.base import (
@@ -185,7 +186,7 @@ def inverter_charges(
     return down.gate + up.gate, down.drain + up.drain, up.source + up.bulk
 
 
-@lru_cache(maxsize=16)  # a pure function of its arguments that takes about a second
+@lru_cache(maxsize=16)  # a pure function of its arguments
 @lasting()
 def _current_table(
     directory: str | None, node: int, flavour: str, fins: int, temperature: float, vdd: float
@@ -195,10 +196,11 @@ def _current_table(
         InverterCore(n, p, torch.tensor(vdd, dtype=torch.float64, device="cpu")),
         (-GATE_MARGIN, vdd + GATE_MARGIN),
         (-OUTPUT_MARGIN, vdd + OUTPUT_MARGIN),
+        key=("inverter", n.card, p.card, fins, temperature, vdd),
     )
 
 
-@lru_cache(maxsize=16)  # a pure function of its arguments that takes about a second
+@lru_cache(maxsize=16)  # a pure function of its arguments
 @lasting()
 def _charge_table(
     directory: str | None, node: int, flavour: str, fins: int, temperature: float, vdd: float
@@ -210,6 +212,10 @@ def _charge_table(
     output = torch.linspace(
         -OUTPUT_MARGIN, vdd + OUTPUT_MARGIN, CHARGE_NODES[1], dtype=torch.float64, device="cpu"
     )
-    gates, outputs = torch.meshgrid(gate, output, indexing="ij")
-    values = torch.stack(inverter_charges(n, p, gates, outputs, vdd), dim=-1) / CHARGE_SCALE
+
+    def compute() -> Tensor:
+        gates, outputs = torch.meshgrid(gate, output, indexing="ij")
+        return torch.stack(inverter_charges(n, p, gates, outputs, vdd), dim=-1) / CHARGE_SCALE
+
+    values = kept("charges", (n.card, p.card, fins, temperature, vdd), compute)
     return TableCharges(SplineTable.fit(gate, output, values))

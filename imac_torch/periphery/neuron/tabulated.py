@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from imac_torch.finfet.kept import kept
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.core import ChargeValues, Core, CoreCurrents, CoreValues
 from imac_torch.periphery.neuron.spline import SplineTable
@@ -63,20 +64,35 @@ class TableCore:
         nodes: tuple[int, int] = TABLE_NODES,
         gate_scale: float = GATE_SCALE,
         supply_scale: float = SUPPLY_SCALE,
+        key: object = None,
     ) -> TableCore:
-        """Tabulate another core."""
+        """Tabulate another core.
+
+        Args:
+            core: Of float64 on the CPU.
+            gate_range: V, first and last node.
+            output_range: V.
+            nodes: Of both axes.
+            gate_scale: A.
+            supply_scale: A.
+            key: What the core depends on: its values are kept on disk
+                (:func:`imac_torch.finfet.kept.kept`); None: they are computed.
+        """
         with lasting():
             gate = torch.linspace(*gate_range, nodes[0], dtype=torch.float64, device="cpu")
             output = torch.linspace(*output_range, nodes[1], dtype=torch.float64, device="cpu")
-            values = core.values(*torch.meshgrid(gate, output, indexing="ij"))
-            functions = torch.stack(
-                [
+
+            def compute() -> Tensor:
+                values = core.values(*torch.meshgrid(gate, output, indexing="ij"))
+                parts = [
                     values.output,
                     torch.asinh(values.gate / gate_scale),
                     torch.asinh(values.supply / supply_scale),
-                ],
-                dim=-1,
-            )
+                ]
+                return torch.stack(parts, dim=-1)
+
+            asked = (key, gate_range, output_range, nodes, gate_scale, supply_scale)
+            functions = compute() if key is None else kept("core", asked, compute)
             table = SplineTable.fit(gate, output, functions)
             return cls(table, core.start(), gate_scale, supply_scale)
 
