@@ -133,9 +133,9 @@ def test_tunnelling_clamps_gates(table):
 def test_tables_are_cached_by_what_they_depend_on(monkeypatch):
     made, of = [], TableCore.of
 
-    def coarse(*arguments):
+    def coarse(*arguments, **options):
         made.append(1)
-        return of(*arguments, nodes=(9, 9))
+        return of(*arguments, nodes=(9, 9), **options)
 
     monkeypatch.setattr(TableCore, "of", coarse)
     spec = replace(finfet(fins=3), temperature=333.0, vdd=0.7)  # in no other test
