@@ -79,14 +79,14 @@ def noise_netlist(
         for k, (plus, minus, out) in enumerate(layer.read_outs.nodes):
             ideal = f"oi{number}_{k}"
             _read_out(add, noisy, amplifier, (name(plus), name(minus), ideal), white)
-            if amplifier.pole is None:
-                add("e", name(out), 0, ideal, 0, 1)
-            else:
-                slow, stiff = f"sl{number}_{k}", f"st{number}_{k}"
-                add("e", stiff, 0, ideal, 0, 1)
-                add("r", stiff, slow, 1e3, "noisy=0")
-                add("c", slow, 0, repr(1 / (2 * np.pi * 1e3 * amplifier.pole)))
-                add("e", name(out), 0, slow, 0, 1)
+            for place, pole in enumerate((amplifier.pole, amplifier.second_pole)):
+                if pole is not None:
+                    slow, stiff = f"sl{place}_{number}_{k}", f"st{place}_{number}_{k}"
+                    add("e", stiff, 0, ideal, 0, 1)
+                    add("r", stiff, slow, 1e3, "noisy=0")
+                    add("c", slow, 0, repr(1 / (2 * np.pi * 1e3 * pole)))
+                    ideal = slow
+            add("e", name(out), 0, ideal, 0, 1)
         if layer.sums is not None:
             for terms, output in zip(layer.sums.terms, layer.sums.outputs, strict=True):
                 before = "0"

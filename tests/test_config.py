@@ -165,6 +165,8 @@ CHANGES = {
     ),
     "amplifier.output_resistance": Change(1e3, "voltages", FINFET),
     "amplifier.pole": Change(1e9, "latency"),
+    "amplifier.second_pole": Change(1e9, "latency", {"amplifier.pole": 2e9}),
+    "amplifier.slew_rate": Change(1e8, "latency", {"amplifier.pole": 2e9}),
     "amplifier.combine": Change("sum", "voltages", {"crossbar.columns": 3}),
     "neuron.kind": Change("finfet", "voltages"),
     "neuron.rlow": Change(50e3, "voltages", FINFET),

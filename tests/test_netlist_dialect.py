@@ -58,7 +58,7 @@ KINDS = {
     "matched": {"mapping": WeightMapping(levels=17, scheme="matched")},
     "sums": {"amplifier": Amplifier(combine="sum")},
     "one partition": {"crossbar": Crossbar()},
-    "poles": {"amplifier": Amplifier(pole=2e10)},
+    "poles": {"amplifier": Amplifier(pole=2e10, second_pole=5e10, slew_rate=2e10)},
     "loads": {"timing": BASE.timing.replace(load_capacitance=1e-15)},
     "neuron capacitances": {"neuron": BASE.neuron.replace(input_capacitance=1e-15)},
     "wire capacitances": {"interconnect": Interconnect(capacitance=True)},

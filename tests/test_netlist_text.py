@@ -389,11 +389,16 @@ def test_capacitances_and_poles_are_written(tmp_path, writer):
     assert parse_netlist(run.batches[0].job.netlist).top.capacitors.names == ()
 
 
-def test_an_amplifier_without_a_pole_is_refused_one(tmp_path):
+@pytest.mark.parametrize(
+    ("declared", "missing"), [("", "pole"), ("pole=1", "slew_rate")], ids=["pole", "slew rate"]
+)
+def test_an_amplifier_without_a_pole_or_slew_rate_is_refused_one(tmp_path, declared, missing):
     path = tmp_path / "mine.sp"
-    path.write_text(".subckt mine plus minus out gain=1\nEout out 0 plus minus 'gain'\n.ends\n")
-    circuit = make_circuit([3, 2], amplifier=Amplifier(pole=2e9))
-    with pytest.raises(NetlistError, match="no parameter 'pole'"):
+    path.write_text(
+        f".subckt mine plus minus out gain=1 {declared}\nEout out 0 plus minus 'gain'\n.ends\n"
+    )
+    circuit = make_circuit([3, 2], amplifier=Amplifier(pole=2e9, slew_rate=1e9))
+    with pytest.raises(NetlistError, match=f"no parameter '{missing}'"):
         write_netlists(
             circuit, make_inputs(circuit, 1), tmp_path / "run", NgSpiceWriter(amplifier=path)
         )

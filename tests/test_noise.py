@@ -138,7 +138,9 @@ CIRCUITS = {
     "transimpedance": {
         "neuron": Neuron(kind="logistic", output_capacitance=1e-15),
         "interconnect": WIRES,
-        "amplifier": Amplifier(kind="transimpedance", gain=20.0, pole=2e9, output_resistance=1e3),
+        "amplifier": Amplifier(
+            kind="transimpedance", gain=20.0, pole=2e9, second_pole=6e9, output_resistance=1e3
+        ),
         "noise": Noise(amplifier_voltage=5e-9, amplifier_current=2e-12),
     },
     "sense": {

@@ -117,7 +117,7 @@ BEHIND = {"open_loop_gain": 300.0, "open_loop_resistance": 500.0}
     ("kind", "pole", "more"),
     [
         ("differential", None, {}),
-        ("differential", 5e9, BEHIND | SUPPLIED),
+        ("differential", 5e9, BEHIND | SUPPLIED | {"second_pole": 1e10, "slew_rate": 3e9}),
     ],
 )
 @pytest.mark.filterwarnings("ignore::imac_torch.errors.ImacWarning")

@@ -33,6 +33,8 @@ def differential(combine="average", *, gain=20.0, pole=None, partitions=3, slici
         (lambda: differential(gain=float("inf")), "gain"),
         (lambda: replace(differential(), resistance=number(-1.0)), "resistance"),
         (lambda: differential(pole=-1.0), "pole = -1.0 Hz"),
+        (lambda: replace(differential(pole=1e9), slew_rate=0.0), "slew_rate = 0.0 V/s"),
+        (lambda: replace(differential(), second_pole=1e9), "second_pole .* needs a pole"),
         (lambda: combination_of("maximum", 1, number(1.0), Slicing()), "combine = 'maximum'"),
         (lambda: combination_of("sum", 1, number(float("inf")), Slicing()), "output_resistance"),
         (lambda: combination_of("average", 1, number(0.0), Slicing()), "cannot be tied"),

@@ -1,5 +1,6 @@
 """The native transient against ngspice on the same netlist."""
 
+import math
 import re
 import subprocess
 from itertools import pairwise
@@ -145,12 +146,33 @@ def test_neuron_capacitances_matter(tmp_path):
     assert float((images[0] / images[1] - 1).abs().min()) > 0.1
 
 
-def test_energy_of_amplifiers_with_a_pole_is_that_of_their_netlist(ngspice, tmp_path):
+# Written by hand, in another form than the package's: an operational amplifier of gain 1e9, and a
+# current that has its limit once time begins.
+SLEWING = """.subckt slewing plus minus out r=1k
+R2 plus n2 {r}
+R4 n2 0 {10*r}
+R1 minus n1 {r}
+R3 n1 ideal {10*r}
+Eop ideal 0 n2 n1 1e9
+Bpole 0 slow i=time > 0 ? 1p*3e8*tanh((v(ideal)-v(slow))*6.283185307179586*2e9/3e8) :
++ (v(ideal)-v(slow))
+Cpole slow 0 1p
+Rsecond twice slower 2k
+Ctwice slower 0 {1/(6.283185307179586*2k*6e9)}
+Etwice twice 0 slow 0 1
+Eout out 0 slower 0 1
+.ends slewing
+"""
+BEHIND = {"slew_rate": 3e8, "second_pole": 6e9}
+
+
+@pytest.mark.parametrize("more", [{}, BEHIND], ids=["pole", "slew rate and second pole"])
+def test_amplifiers_with_poles_are_those_of_their_netlist(ngspice, tmp_path, more):
     """Every source within the sub-circuit delivers: before the pole, behind it, and between."""
     torch.manual_seed(0)
     config = Config(
         neuron=Neuron(kind="logistic"),
-        amplifier=Amplifier(gain=10.0, pole=2e9, output_resistance=50.0),
+        amplifier=Amplifier(gain=10.0, pole=2e9, output_resistance=50.0, **more),
         crossbar=Crossbar(rows=4, columns=3),
         timing=Timing(period=PERIOD),
         interconnect=Interconnect(resistance=False),
@@ -163,7 +185,8 @@ def test_energy_of_amplifiers_with_a_pole_is_that_of_their_netlist(ngspice, tmp_
     )  # fmt: skip
     layer = next(iter(network.analog_layers())).matrix.crossbar()
     resistance = config.amplifier.input_resistance
-    lines = ["* amplifiers by hand", spice_file("amplifier_pole.sp").read_text()]
+    text = SLEWING if more else spice_file("amplifier_pole.sp").read_text()
+    lines = ["* amplifiers by hand", text]
     for column, (first, last) in enumerate(zip(*network.voltages(signs).tolist(), strict=True)):
         lines.append(f"Vin{column} in{column} 0 pwl(0 {first!r} 100p {last!r} 1 {last!r})")
     lines.append("Vin4 in4 0 0.8")
@@ -175,18 +198,22 @@ def test_energy_of_amplifiers_with_a_pole_is_that_of_their_netlist(ngspice, tmp_
                 for side in ("positive", "negative"):
                     value = 1.0 / float(getattr(layer.conductances, side)[row, column])
                     lines.append(f"R{side}{row}_{column} in{column} {side[0]}{name} {value!r}")
-            lines.append(
-                f"X{name} p{name} n{name} o{name} amplifier_pole gain=10 r={resistance!r} pole=2e9"
-            )
+            kind = "slewing" if more else "amplifier_pole gain=10 pole=2e9"
+            lines.append(f"X{name} p{name} n{name} o{name} {kind} r={resistance!r}")
             lines.append(f"Rout{name} o{name} z{row} 50")
             ideal, inner = f"v(x{name}.ideal)", f"v(x{name}.n1)"
             terms.append(f"v(o{name})*(v(o{name})-v(z{row}))/50")
-            terms.append(
-                f"{ideal}*(({ideal}-{inner})/{10 * resistance!r}+({ideal}-v(x{name}.slow))/1000)"
-            )
+            slow = f"v(x{name}.slow)"
+            into = f"({ideal}-{slow})/1000"
+            if more:  # the package's capacitors are charged through 1 kΩ
+                rate = f"3e8*tanh(({ideal}-{slow})*{2 * math.pi * 2e9!r}/3e8)"
+                into = f"{rate}/{2 * math.pi * 1e3 * 2e9!r}"
+                terms.append(f"{slow}*({slow}-v(x{name}.slower))/1000")
+            terms.append(f"{ideal}*(({ideal}-{inner})/{10 * resistance!r}+{into})")
     lines += [
         f"Bpower power 0 v={'+'.join(terms)}", ".options reltol=1e-6", ".tran 0.5p 1n 0 1p",
-        ".control", "run", "meas tran energy integ v(power) from=0 to=1n", "quit", ".endc", ".end",
+        ".control", "run", "meas tran energy integ v(power) from=0 to=1n",
+        "wrdata waves v(z0) v(z1)", "quit", ".endc", ".end",
     ]  # fmt: skip
     (tmp_path / "deck.sp").write_text("\n".join(lines))
     text = subprocess.run(
@@ -197,3 +224,12 @@ def test_energy_of_amplifiers_with_a_pole_is_that_of_their_netlist(ngspice, tmp_
     assert found is not None, text
     # Steps of 1 ps on a ramp of 100 ps, by trapezoids.
     assert float(result.energy.amplifiers) == pytest.approx(float(found[1]), rel=1e-3)
+    table = torch.tensor(
+        [[float(word) for word in line.split()]
+         for line in (tmp_path / "waves").read_text().splitlines()], dtype=torch.float64
+    )  # fmt: skip
+    theirs = table[:, 1::2]
+    mine = sample(result.time, result.outputs[:, 0], table[:, 0])
+    swing = theirs.amax(0) - theirs.amin(0)
+    assert float(swing.max()) > 0.05
+    assert float((mine - theirs).abs().max()) < 2e-3 * float(swing.max())

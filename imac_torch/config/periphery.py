@@ -130,9 +130,21 @@ class Amplifier(Section):
     pole: Annotated[float | None, FREQUENCY] = Field(
         None,
         gt=0,
-        description="Hz. Single pole of the closed loop (seen by transients only): the amplifier's "
-        "ideal output passes a buffered RC low-pass with 2π·R·C = 1/pole, then output_resistance "
+        description="Hz. Pole of the closed loop (seen by transients and noise): the amplifier's "
+        "output passes a buffered RC low-pass with 2π·R·C = 1/pole, then output_resistance "
         "(or the ideal sum). The lines are loaded as without it. None: infinitely fast.",
+    )
+    second_pole: Annotated[float | None, FREQUENCY] = Field(
+        None,
+        gt=0,
+        description="Hz. Of another such low-pass behind the first one. Needs a pole. None: none.",
+    )
+    slew_rate: Annotated[float | None, Quantity("V/s", (1e3, 1e13), 1e16)] = Field(
+        None,
+        gt=0,
+        description="V/s. The most that the voltage behind the first pole changes: "
+        "slew_rate·tanh of what it would do without, relative to that (seen by transients only). "
+        "Needs a pole. None: unlimited.",
     )
     combine: Literal["average", "sum"] = Field(
         "average",
@@ -171,7 +183,10 @@ class Amplifier(Section):
             (self.offset != 0.0, f"offset {quantity(self.offset, 'V')}"),
             (self.offset_spread > 0.0, f"offsets of {quantity(self.offset_spread, 'V')} rms"),
             (self.swing is not None, f"{low:g} to {high:g} V"),
-            (self.quiescent_current is not None, quantity(self.quiescent_current, "A")),
+            (self.quiescent_current is not None, quantity(self.quiescent_current or 0.0, "A")),
+            (self.pole is not None, f"pole {quantity(self.pole or 0.0, 'Hz')}"),
+            (self.second_pole is not None, f"second {quantity(self.second_pole or 0.0, 'Hz')}"),
+            (self.slew_rate is not None, f"slew {quantity(self.slew_rate or 0.0, 'V/s')}"),
         )
         parts = [text for holds, text in said if holds]
         return f" (amplifiers: {', '.join(parts)})" if parts else ""
@@ -199,6 +214,12 @@ class Amplifier(Section):
                 f"open_loop_resistance = {self.open_loop_resistance} Ω: an infinite gain within "
                 "the loop makes nothing of it; set open_loop_gain, or a swing"
             )
+        for name in ("second_pole", "slew_rate"):
+            if getattr(self, name) is not None and self.pole is None:
+                raise ValueError(
+                    f"{name} = {getattr(self, name)} needs a pole: set amplifier.pole, or leave "
+                    f"{name} out"
+                )
         if self.subcircuit is not None and self.table is None:
             raise ValueError(
                 f"subcircuit = {self.subcircuit!r} without a table: the native engine would solve "

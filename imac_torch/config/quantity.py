@@ -49,6 +49,7 @@ _OTHERS: Final[dict[str, tuple[tuple[tuple[str, ...], float, float], ...]]] = {
         (("nF",), 1e-9, 0.0),
     ),
     "Hz": ((("GHz",), 1e9, 0.0), (("MHz",), 1e6, 0.0), (("kHz",), 1e3, 0.0)),
+    "V/s": ((("V/µs", "V/us"), 1e6, 0.0), (("V/ns",), 1e9, 0.0), (("V/ms",), 1e3, 0.0)),
     "Ω·m": ((("µΩ·cm", "uohm*cm"), 1e-8, 0.0), (("nΩ·m",), 1e-9, 0.0)),
     "F/m": ((("vacuum permittivities", "eps0"), 8.8541878128e-12, 0.0),),
     "nm": ((("m",), 1e9, 0.0),),

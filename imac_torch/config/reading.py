@@ -255,8 +255,9 @@ CONDITIONS: Final[Mapping[str, Condition]] = {
 
 
 TRANSIENT_ONLY: Final = frozenset({
-    *_OF_CAPACITANCE, "interconnect.capacitance", "amplifier.pole", "neuron.input_capacitance",
-    "neuron.output_capacitance", "timing.transition", "timing.load_capacitance",
+    *_OF_CAPACITANCE, "interconnect.capacitance", "amplifier.pole", "amplifier.second_pole",
+    "amplifier.slew_rate", "neuron.input_capacitance", "neuron.output_capacitance",
+    "timing.transition", "timing.load_capacitance",
 })  # fmt: skip
 """Fields that operating points, their power and area do not depend on."""
 NETLISTS_ONLY: Final = frozenset({"neuron.osdi", "neuron.subcircuit"})

@@ -196,22 +196,26 @@ def read_out_subcircuit(replacement: Subcircuit | None, read_out: ReadOut) -> Su
         read_out: What the lines of the layer end in.
 
     Raises:
-        NetlistError: There is a pole, and the user's sub-circuit has no parameter for it.
+        NetlistError: There is a pole or a slew rate, and the sub-circuit has no parameter for it.
     """
-    pole = read_out.pole
+    needed = read_out.lag_parameters
     if replacement is None:
         name, text = read_out.subcircuit, read_out.subcircuit_text
         if text is None:
             return packaged(name, AMPLIFIER_PORTS)
-        return parse_subcircuit(
+        found = parse_subcircuit(
             text, Path(f"{name}.sp"), AMPLIFIER_PORTS, name=name, more=RAIL_PORTS
         )
-    if pole is not None and "pole" not in replacement.parameters:
-        raise NetlistError(
-            f"amplifier.pole is {pole:g} Hz, but the sub-circuit {replacement.name} in "
-            f"{replacement.source} declares no parameter 'pole'; declare one, or leave the pole out"
-        )
-    return replacement
+    else:
+        found = replacement
+    for name, value in needed.items():
+        if name not in found.parameters:
+            raise NetlistError(
+                f"amplifier.{name} is {value:g} {'V/s' if name == 'slew_rate' else 'Hz'}, but the "
+                f"sub-circuit {found.name} in {found.source} declares no parameter '{name}'; "
+                f"declare one, or leave amplifier.{name} out"
+            )
+    return found
 
 
 def neuron_subcircuit(spec: NeuronSpec, *, trust: bool = False) -> Subcircuit:

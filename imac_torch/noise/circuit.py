@@ -261,7 +261,8 @@ class NoisyCircuit:
         """Hz, where something in the circuit stops following."""
         found = []
         for k, (layer, signal) in enumerate(zip(self.layers, signals, strict=True)):
-            found += [value for value in (layer.pole, layer.slowest) if value is not None]
+            found += layer.poles
+            found += [] if layer.slowest is None else [layer.slowest]
             loads = torch.zeros_like(signal.capacitance)
             if k + 1 < len(self.layers):
                 own = self.layers[k + 1].at(0.0).admittance.diagonal(dim1=-2, dim2=-1).real

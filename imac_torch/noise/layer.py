@@ -147,9 +147,9 @@ class NoisyLayer:
         return replace(self, point=point, _kept={})
 
     @property
-    def pole(self) -> float | None:
+    def poles(self) -> list[float]:
         """Hz, of the read-outs."""
-        return self.spec.read_out.pole
+        return [rate / (2.0 * math.pi) for rate in self.spec.read_out.lag.rates]
 
     @property
     def slowest(self) -> float | None:
@@ -179,7 +179,9 @@ class NoisyLayer:
                 self._kept.clear()
             self._kept[key] = self._build(key)
         found = self._kept[key]
-        return found if self.pole is None else _delayed(found, 1j * frequency / self.pole)
+        for pole in self.poles:
+            found = _delayed(found, 1j * frequency / pole)
+        return found
 
     @torch.no_grad()
     def _build(self, frequency: float) -> LayerAt:

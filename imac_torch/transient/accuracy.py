@@ -74,13 +74,13 @@ class Sources(NamedTuple):
     Attributes:
         gate: (B, M) C, of the gates' charges.
         output: (B, M) C, of the outputs' charges.
-        pole: (B, M) V, of the amplifiers' low-passes.
+        lag: V, of the read-outs' low-passes, see :class:`imac_torch.transient.slow.SlowOutputs`.
         lines: Of what the crossbars hold; None: nothing, or the first layer's.
     """
 
     gate: Tensor
     output: Tensor
-    pole: Tensor
+    lag: Tensor
     lines: Any
 
     def plus(self, other: Sources, factor: float) -> Sources:
@@ -112,7 +112,7 @@ class Change(NamedTuple):
         outputs: (B, M) V.
         gate_charge: (B, M) C.
         output_charge: (B, M) C.
-        pole: (B, M) V, behind the amplifiers.
+        lag: V, of the read-outs' low-passes.
         lines: Of the crossbars, with their rates; None: they hold nothing, or the first layer's.
     """
 
@@ -120,21 +120,21 @@ class Change(NamedTuple):
     outputs: Tensor
     gate_charge: Tensor
     output_charge: Tensor
-    pole: Tensor
+    lag: Tensor
     lines: LineState | None
 
     def sources(self) -> Sources:
         """The same as errors to begin with."""
         lines = None if self.lines is None else self.lines.values
-        return Sources(self.gate_charge, self.output_charge, self.pole, lines)
+        return Sources(self.gate_charge, self.output_charge, self.lag, lines)
 
 
 class LineCorrection(NamedTuple):
     """Errors of the first layer's crossbars, passed through a stage once and twice.
 
     Attributes:
-        once: (B, M) V, of the combined amplifier voltages.
-        twice: (B, M) V.
+        once: (B, M·L, H) V, of the read-outs.
+        twice: (B, M·L, H) V.
         largest: (B,) V, of any node, once.
     """
 
@@ -203,25 +203,24 @@ def correction(
             name: local_error(
                 step, *(getattr(state.neurons[k], f"{name}_rate") for state in states)
             )
-            for name in ("gate", "output", "pole")
+            for name in ("gate", "output", "lag")
         }
         lines = (
             layer.lines.local_error(step, *(present(state.lines[k]) for state in states))
             if k else None
         )
-        errors = Sources(of["gate"], of["output"], of["pole"], lines)
+        errors = Sources(of["gate"], of["output"], of["lag"], lines)
         if unseen is not None:
             errors = errors.plus(unseen.sources[k], unseen.part(step))
         first.append(errors)
-    begin = torch.zeros_like(end.neurons[0].gates)
-    once = _passed(layers, loads, step, end, first, begin if drive is None else drive.once)
+    once = _passed(layers, loads, step, end, first, None if drive is None else drive.once)
     twice = _passed(
         layers, loads, step, end, [change.sources() for change in once],
-        begin if drive is None else drive.twice,
+        None if drive is None else drive.twice,
     )  # fmt: skip
     largest = []
     for k, (layer, change) in enumerate(zip(layers, once, strict=True)):
-        before = [change.gates] if layer.pole is None else [change.gates, change.pole]
+        before = [change.gates, *(layer.slow.met(change.lag) if layer.slow.lag.order else ())]
         nodes = [change.outputs, *(layer.steepness * voltage for voltage in before)]
         found = torch.stack(nodes).abs().amax(dim=(0, 2))
         if change.lines is not None:
@@ -238,15 +237,34 @@ def _passed(
     step: float,
     end: StageState,
     errors: Sequence[Sources],
-    combined: Tensor,
+    first: Tensor | None,
 ) -> list[Change]:
-    """Layer after layer, through the linear systems of a stage."""
+    """Layer after layer, through the linear systems of a stage.
+
+    Args:
+        layers: In order.
+        loads: What their outputs drive.
+        step: s.
+        end: The stage.
+        errors: What it begins with.
+        first: (B, M·L, H) V, of the first layer's read-outs; None: nothing.
+    """
     found: list[Change] = []
     history, before = None, None
+    combined = torch.zeros_like(end.neurons[0].gates)
+    if first is not None:
+        combined = layers[0].slow.read_out.combination.of_partitions(first)
     for k, (layer, error) in enumerate(zip(layers, errors, strict=True)):
-        if layer.pole is not None:
-            lag = end.sigma * error.pole + layer.pole * combined
-            combined = lag / (end.sigma + layer.pole)
+        held: LineState | None = None if history is None else layer.lines.close(history, before)
+        lag, slow, rates = error.lag, layer.slow, end.neurons[k].lag_rate
+        if slow.lag.order:
+            level = combined
+            if slow.each:
+                level = torch.zeros_like(rates[0]) if first is None else first
+            if slow.each and before is not None:
+                level = layer.lines.passed_outputs(end.neurons[k - 1].outputs, before, held)
+            lag = slow.lag.passed(end.sigma, rates, level, error.lag)
+            combined = slow.combined(lag)
         following = None
         if k + 1 < len(layers) and errors[k + 1].lines is not None:
             following = layers[k + 1].lines.changed(errors[k + 1].lines, step)
@@ -261,8 +279,8 @@ def _passed(
             outputs,
             system.gate_by_gate * gates + system.gate_by_output * outputs,
             system.output_by_gate * gates + system.output_by_output * outputs,
-            combined,
-            None if history is None else layer.lines.close(history, before),
+            lag,
+            held,
         ))
         if k + 1 < len(layers):
             before = torch.nn.functional.pad(outputs, (0, 1))
@@ -301,19 +319,10 @@ def corrected(
             output_charge=state.output_charge + twice.output_charge,
             output_rate=state.output_rate + sigma * (twice.output_charge - once.output_charge),
         )
-        if layer.pole is not None:
+        if layer.slow.lag.order:
             state = state._replace(
-                pole=state.pole + twice.pole,
-                pole_rate=state.pole_rate + sigma * (twice.pole - once.pole),
-            )
-        if layer.pole is not None and state.delayed is not None:
-            # Low-passes of their own, which nothing but the power sees.
-            rates = [present(every.neurons[k].delayed_rate) for every in states]
-            part = sigma / (sigma + layer.pole)
-            error = part * local_error(step, *rates)
-            state = state._replace(
-                delayed=state.delayed + part * error,
-                delayed_rate=present(state.delayed_rate) + sigma * (part - 1.0) * error,
+                lag=state.lag + twice.lag,
+                lag_rate=state.lag_rate + sigma * (twice.lag - once.lag),
             )
         neurons.append(state)
         lines.append(

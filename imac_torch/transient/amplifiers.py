@@ -84,16 +84,16 @@ class RealLines(ReducedLines):
         lines = self.layer.lines(voltages[None])
         currents = network.block_currents(network.blocks(lines), found.beyond)
         (positive, negative), outputs = self.layer.real_outputs(lines, found.beyond)
+        outputs = torch.where(_good(found)[:, None, None, None], outputs[0], torch.nan)
         return Seen(
             self._combined(found),
             network.line_currents(currents)[0],
-            Ends(positive[0], negative[0], outputs[0]),
+            Ends(positive[0], negative[0], outputs),
         )
 
     def _combined(self, found: Saturated) -> Tensor:
         combined = self.feedback.combined(found.outputs, self.layer.network.read_out)[0]
-        good = found.converged.all(-1).all(-2)[0]
-        return torch.where(good[:, None], combined, torch.nan)
+        return torch.where(_good(found)[:, None], combined, torch.nan)
 
     def combined(self, voltages: Tensor) -> Tensor:
         """(B, M) V for (B, N) V that drive the lines."""
@@ -116,6 +116,16 @@ class RealLines(ReducedLines):
         """See :class:`Lines`: amplifiers at rails do not move."""
         return self.combined(voltages + change) - self.combined(voltages)
 
+    def passed_outputs(
+        self, voltages: Tensor, change: Tensor, state: LineState | None
+    ) -> Tensor:
+        """See :class:`Lines`."""
+        read_out = self.ports.read_out
+        before, after = (self.seen(part).ends.output(read_out) for part in (
+            voltages, voltages + change[:, :-1]
+        ))  # fmt: skip
+        return after - before
+
     def bias_current(self, state: LineState, voltages: Tensor) -> Tensor:
         """See :class:`Lines`."""
         return self.seen(voltages[:, :-1]).currents[:, -1]
@@ -123,3 +133,8 @@ class RealLines(ReducedLines):
     def ends(self, state: LineState, voltages: Tensor) -> Ends:
         """See :class:`Lines`."""
         return self.seen(voltages[:, :-1]).ends
+
+
+def _good(found: Saturated) -> Tensor:
+    """(B,) bool: images whose amplifiers were found."""
+    return found.converged.all(-1).all(-2)[0]

@@ -268,8 +268,8 @@ class RampDrive:
 class StepDrive:
     """Every node of the first layer's crossbars, stepped with the rest."""
 
-    def __init__(self, lines: ExactLines, sequence: Sequence, vdd: float, *, ends: bool) -> None:
-        self.lines, self.sequence, self.vdd, self.ends = lines, sequence, vdd, ends
+    def __init__(self, lines: ExactLines, sequence: Sequence, vdd: float) -> None:
+        self.lines, self.sequence, self.vdd = lines, sequence, vdd
         self._period = 0
         self._state = lines.start(self._voltages(0.0))
         self._time = 0.0
@@ -333,10 +333,13 @@ class StepDrive:
         twice = self.lines.close(again, None)
         self._next = self.lines.sum(end, twice)
         self._tried_unseen = sum_of(sum_of(error, once.values, -2.0), twice.values, 1.0), step
+        nothing = torch.zeros_like(self._voltages(time))
+        read_out = self.lines.ports.read_out
+        outputs = [self.lines.ends(part, nothing).output(read_out) for part in (once, twice)]
         return (
             self._point(time + GAMMA * step, middle, after=True),
             self._point(time + step, end, after=False),
-            LineCorrection(seen.combined, again.combined, self.lines.largest(once)),
+            LineCorrection(outputs[0], outputs[1], self.lines.largest(once)),
         )
 
     def accept(self) -> None:

@@ -87,8 +87,8 @@ def met_kinks(
         if k and bool(seen.any()):
             lines: Lines = layer.lines
             reach = reach * lines.matrices(step).transfer[:, :-1].abs().max()
-            if layer.pole is not None:
-                reach = reach * layer.pole / (end.sigma + layer.pole)
+            for rate in layer.slow.lag.rates:
+                reach = reach * rate / (end.sigma + rate)
             largest = curve.abs().amax(0) / (system.gate * system.diagonal).abs()
             reach = reach * largest.amax(-1)
         size = curve.abs()

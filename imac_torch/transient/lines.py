@@ -142,6 +142,18 @@ class Lines(Protocol):
         """(B, M) V of combined read-outs for a change (B, N) V of the (B, N) V on the lines."""
         ...
 
+    def passed_outputs(
+        self, voltages: Tensor, change: Tensor, state: LineState | None
+    ) -> Tensor:
+        """(B, M·L, H) V, the same of every read-out.
+
+        Args:
+            voltages: (B, N) V on the lines.
+            change: (B, C) V of these.
+            state: Change of what the crossbars hold; None: they hold nothing.
+        """
+        ...
+
     def sum(self, state: LineState, change: LineState) -> LineState:
         """A state and a change of it."""
         ...
@@ -276,6 +288,13 @@ class ReducedLines:
     def passed(self, voltages: Tensor, change: Tensor, step: float) -> Tensor:
         """See :class:`Lines`."""
         return change @ self.matrices(step).transfer[:, :-1].T
+
+    def passed_outputs(
+        self, voltages: Tensor, change: Tensor, state: LineState | None
+    ) -> Tensor:
+        """See :class:`Lines`."""
+        held = self.start(torch.zeros_like(change)) if state is None else state
+        return self.ends(held, change).output(self.ports.read_out)
 
     def sum(self, state: LineState, change: LineState) -> LineState:
         """See :class:`Lines`."""
@@ -413,6 +432,13 @@ class ExactLines:
     def passed(self, voltages: Tensor, change: Tensor, step: float) -> Tensor:
         """See :class:`Lines`."""
         return change @ self.matrices(step).transfer[:, :-1].T
+
+    def passed_outputs(
+        self, voltages: Tensor, change: Tensor, state: LineState | None
+    ) -> Tensor:
+        """See :class:`Lines`."""
+        held = self.start(torch.zeros_like(change)) if state is None else state
+        return self.ends(held, change).output(self.ports.read_out)
 
     def sum(self, state: LineState, change: LineState) -> LineState:
         """See :class:`Lines`."""

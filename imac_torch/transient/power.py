@@ -71,12 +71,12 @@ def source_powers(
         ends = line_ends(layers, point, lines, neurons, k)
         if amplifiers:
             delivered = delivered + read_out.power(
-                ends.positive, ends.negative, state.pole, drawn, delayed=state.delayed,
-                amplifiers=ends.amplifiers,
+                ends.positive, ends.negative, state.combined, drawn,
+                behind=layer.slow.behind(state.lag), amplifiers=ends.amplifiers,
             )  # fmt: skip
         if read_out.rails is not None and ends.amplifiers is not None:
-            output = ends.output(read_out) if state.delayed is None else state.delayed
-            onward = read_out.combination.current(output, state.pole, drawn)
+            output = state.lag[-1] if layer.slow.each else ends.output(read_out)
+            onward = read_out.combination.current(output, state.combined, drawn)
             taken = read_out.supplied(ends.amplifiers, ends.positive, ends.negative, onward)
             supplied = supplied + taken.sum((-1, -2))
     if not amplifiers:

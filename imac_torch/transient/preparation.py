@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +21,7 @@ from imac_torch.transient.dynamics import DynamicBlocks, LineCapacitances, Serie
 from imac_torch.transient.lines import LEFT_OUT_FACTOR, ExactLines, ReducedLines
 from imac_torch.transient.neuronstage import DynamicNeurons, steepness
 from imac_torch.transient.options import TransientOptions
+from imac_torch.transient.slow import SlowOutputs
 
 EXACT_NODES = 2_000
 """Nodes of all crossbars (three per cell) above which ``auto`` reduces them."""
@@ -43,14 +43,14 @@ class DynamicLayer:
         lines: Its crossbars.
         neurons: With what holds charge at them; their output capacitance includes pins of the
             next layer whose lines have no resistance.
-        pole: 1/s, of the amplifiers; None: infinitely fast.
+        slow: What its read-outs pass in time.
         steepness: The most that an output changes by what its neuron amplifies.
     """
 
     static: PortLayer
     lines: ReducedLines | ExactLines
     neurons: DynamicNeurons
-    pole: float | None
+    slow: SlowOutputs
     steepness: float
 
     @property
@@ -59,7 +59,7 @@ class DynamicLayer:
         level = torch.full_like(self.neurons.capacitance, 0.25)[None]
         held = self.neurons.state(level, 2.0 * level)
         wires = not isinstance(self.lines, ReducedLines) or self.lines.model.order > 0
-        return self.pole is not None or wires or any(bool((part != 0.0).any()) for part in held)
+        return self.slow.lag.order > 0 or wires or any(bool((part != 0.0).any()) for part in held)
 
     def with_load(self, capacitance: float) -> DynamicLayer:
         """The same with a capacitance (F) from every output to ground besides."""
@@ -165,10 +165,9 @@ def prepare_transient(
             capacitance,
             kernel=options.kernel,
         )
-        hertz = crossbar.read_out.pole
-        pole = None if hertz is None else 2.0 * math.pi * hertz
+        slow = SlowOutputs.of(crossbar.read_out, amplifiers=options.amplifiers)
         steep = steepness(static.neuron, static.ports.outputs, spec.vdd)
-        result.append(DynamicLayer(static, lines[k], neurons, pole, steep))
+        result.append(DynamicLayer(static, lines[k], neurons, slow, steep))
     return tuple(result)
 
 

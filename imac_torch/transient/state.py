@@ -17,9 +17,8 @@ Held = TypeVar("Held")
 class NeuronState(NamedTuple):
     """A layer's neurons at one time, (B, M) each: V, C, A.
 
-    ``pole`` is the combined voltage behind the amplifiers' pole, ``delayed`` (B, M·L, H) the
-    voltage of each of them there: None where there is no pole, or where their power is not asked
-    for.
+    ``combined`` is what read-outs combine to, behind their poles, ``lag`` the voltages behind each
+    pole, in V, and their rates, in V/s: see :class:`imac_torch.transient.preparation.SlowOutputs`.
     """
 
     gates: Tensor
@@ -32,10 +31,9 @@ class NeuronState(NamedTuple):
     supply_rate: Tensor
     gate_current: Tensor
     supply_current: Tensor
-    pole: Tensor
-    pole_rate: Tensor
-    delayed: Tensor | None = None
-    delayed_rate: Tensor | None = None
+    combined: Tensor
+    lag: Tensor
+    lag_rate: Tensor
 
 
 class StageState(NamedTuple):
@@ -58,8 +56,7 @@ RATES: Final = {
     "gate_charge": "gate_rate",
     "output_charge": "output_rate",
     "supply_charge": "supply_rate",
-    "pole": "pole_rate",
-    "delayed": "delayed_rate",
+    "lag": "lag_rate",
 }
 """Where the derivative of a quantity with a history is."""
 

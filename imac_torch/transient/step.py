@@ -118,14 +118,14 @@ class Stepper:
         self.layers = (*layers[:-1], loaded)
         self.sequence, self.options = sequence, options
         self.vdd = float(layers[0].static.vdd)
-        first = layers[0].lines
+        first, ends = layers[0].lines, options.amplifiers or layers[0].slow.each
         self.drive: Drive
         if isinstance(first, RealLines):
             self.drive = RealDrive(first, sequence, self.vdd)
         elif isinstance(first, ReducedLines):
-            self.drive = RampDrive(first, sequence, self.vdd, ends=options.amplifiers)
+            self.drive = RampDrive(first, sequence, self.vdd, ends=ends)
         else:
-            self.drive = StepDrive(first, sequence, self.vdd, ends=options.amplifiers)
+            self.drive = StepDrive(first, sequence, self.vdd)
         self.tolerance = options.control.tolerance * NEWTON_SHARE
         solution = solve_dc(
             [layer.static for layer in layers],
@@ -146,12 +146,13 @@ class Stepper:
         self.inside = torch.ones(batch, dtype=torch.bool, device=solution.outputs.device)
         self.drive.begin(0)
         for k, layer in enumerate(self.layers):
-            counted = options.amplifiers or layer.static.ports.read_out.rails is not None
-            if layer.pole is not None and counted:
-                ends = line_ends(self.layers, self.drive.at_start(), self.lines, self.neurons, k)
-                ideal = ends.output(layer.static.ports.read_out)
+            if layer.slow.lag.order:
+                level = self.neurons[k].combined
+                if layer.slow.each:
+                    level = self._outputs(k, self.drive.at_start(), self.lines, self.neurons)
+                rest = layer.slow.at_rest(level)
                 self.neurons[k] = self.neurons[k]._replace(
-                    delayed=ideal, delayed_rate=torch.zeros_like(ideal)
+                    lag=rest, lag_rate=torch.zeros_like(rest)
                 )
         self.recorded: Items[Tensor] = [layer.outputs for layer in self.neurons]
         self.corner()
@@ -179,7 +180,21 @@ class Stepper:
         zero = torch.zeros_like(gates)
         neurons = self.layers[k].neurons
         charges, currents = neurons.state(gates, outputs), neurons.static(gates, outputs)
-        return NeuronState(gates, outputs, *charges, zero, zero, zero, *currents, combined, zero)
+        none = zero.new_zeros(0)
+        return NeuronState(
+            gates, outputs, *charges, zero, zero, zero, *currents, combined, none, none
+        )
+
+    def _outputs(
+        self,
+        k: int,
+        point: DrivePoint,
+        lines: Items[LineState | None],
+        neurons: Items[NeuronState],
+    ) -> Tensor:
+        """(B, M·L, H) V of the read-outs of layer k, before their poles."""
+        ends = line_ends(self.layers, point, lines, neurons, k)
+        return ends.output(self.layers[k].slow.read_out)
 
     def _rule(self) -> Rule:
         control = self.options.control
@@ -340,11 +355,11 @@ class Stepper:
                 bias = self.vdd * following.matrices(step).bias
                 offset = (bias + past.currents)[:, :-1]
             held = {name: history(name) for name in _CHARGES}
-            pole_rate = torch.zeros_like(combined)
-            if layer.pole is not None:
-                pole_history = history("pole")
-                combined = (layer.pole * combined + pole_history) / (sigma + layer.pole)
-                pole_rate = sigma * combined - pole_history
+            lag, lag_rate, slow = start.lag, start.lag_rate, layer.slow
+            if slow.lag.order:
+                level = self._outputs(k, point, lines, neurons) if slow.each else combined
+                lag, lag_rate = slow.lag.stage(sigma, level, history("lag"))
+                combined = slow.combined(lag)
             gates, outputs = self._guess(k, step, None if middle is None else middle.neurons[k])
             stage = StageInputs(
                 sigma,
@@ -373,18 +388,11 @@ class Stepper:
                     supply_rate=rates[2],
                     gate_current=solved.gate_current,
                     supply_current=solved.supply_current,
-                    pole=combined,
-                    pole_rate=pole_rate,
+                    combined=combined,
+                    lag=lag,
+                    lag_rate=lag_rate,
                 )
             )
-            if start.delayed is not None and layer.pole is not None:
-                ends = line_ends(self.layers, point, lines, neurons, k)
-                past_delay = history("delayed")
-                delayed = layer.pole * ends.output(layer.static.ports.read_out) + past_delay
-                delayed = delayed / (sigma + layer.pole)
-                neurons[k] = neurons[k]._replace(
-                    delayed=delayed, delayed_rate=sigma * delayed - past_delay
-                )
             systems.append(solved.system)
             if past is not None:
                 following = self.layers[k + 1].lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, NamedTuple
@@ -15,6 +16,7 @@ from imac_torch.config import Config
 from imac_torch.errors import CircuitError
 from imac_torch.mapping.divider import RowDivider
 from imac_torch.periphery.readout.combination import Combination
+from imac_torch.periphery.readout.lag import Lag
 from imac_torch.periphery.readout.opamp import (
     Imperfections,
     Measured,
@@ -30,6 +32,9 @@ IDEAL: Final = 1e9
 """V/V, what stands for an infinite open-loop gain."""
 LOW_PASS: Final = 1e3
 """Ω, Rpole of ``spice/amplifier_pole.sp``: what the pole's capacitor is charged through."""
+SHORTED: Final = 1e6
+"""H beside a slewing current in netlists: an operating point, where that current is zero whatever
+is between its ends, sees a wire, and a transient of microseconds nothing."""
 
 
 class Stamp(NamedTuple):
@@ -101,6 +106,8 @@ class ReadOut(ABC):
         combination: How the outputs of partitions and slices meet at the neuron's input.
         pole: Hz, the output follows its static value through a buffered low-pass with this
             pole; None: at once.
+        second_pole: Hz, of a low-pass behind that one; None: there is none.
+        slew_rate: V/s, the most that the first one's voltage changes; None: unlimited.
         imperfections: Offsets and swing of its amplifiers; None: neither. Everything else that a
             read-out answers is about it without them.
     """
@@ -108,6 +115,8 @@ class ReadOut(ABC):
     combination: Combination
     pole: float | None
     imperfections: Imperfections | None = field(default=None, kw_only=True)
+    second_pole: float | None = field(default=None, kw_only=True)
+    slew_rate: float | None = field(default=None, kw_only=True)
 
     kind: ClassVar[str]
     """Name in the configuration."""
@@ -120,13 +129,19 @@ class ReadOut(ABC):
     """Of one read-out, which take area."""
 
     def __post_init__(self) -> None:
-        """Check the pole.
+        """Check poles and slew rate.
 
         Raises:
-            CircuitError: It is not physical.
+            CircuitError: One is not physical, or has no pole that it could belong to.
         """
-        if self.pole is not None and not 0 < self.pole < float("inf"):
-            raise CircuitError(f"pole = {self.pole} Hz of the amplifiers must be finite and > 0")
+        for name, unit in (("pole", "Hz"), ("second_pole", "Hz"), ("slew_rate", "V/s")):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise CircuitError(
+                    f"{name} = {value} {unit} of the amplifiers must be finite and > 0"
+                )
+            if value is not None and self.pole is None:
+                raise CircuitError(f"{name} = {value} {unit} of the amplifiers needs a pole")
 
     @classmethod
     @abstractmethod
@@ -262,6 +277,18 @@ class ReadOut(ABC):
         return self.imperfections is not None and self.imperfections.loaded
 
     @property
+    def lag(self) -> Lag:
+        """What its output passes in time."""
+        poles = [hertz for hertz in (self.pole, self.second_pole) if hertz is not None]
+        return Lag(tuple(2.0 * math.pi * hertz for hertz in poles), self.slew_rate)
+
+    @property
+    def lag_parameters(self) -> dict[str, float]:
+        """Values of the parameters that sub-circuits need of :attr:`lag`."""
+        given = {name: getattr(self, name) for name in ("pole", "second_pole", "slew_rate")}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
     def loop_gain(self) -> Tensor:
         """A of its amplifiers, 0-dimensional; :data:`IDEAL` where they are ideal."""
         found = getattr(self, "open_loop_gain", None)
@@ -342,6 +369,8 @@ class ReadOut(ABC):
     def named(self, stem: str) -> str:
         """A sub-circuit's name with what is particular about this one."""
         real, pole = "" if self.ideal else "_real", "" if self.pole is None else "_pole"
+        pole += "" if self.second_pole is None else "_pole2"
+        pole += "" if self.slew_rate is None else "_slew"
         if self.table is not None:
             return f"{stem}_of_{self.table.subcircuit}{pole}"
         if self.loaded:
@@ -407,9 +436,10 @@ class ReadOut(ABC):
 
         Offsets, which differ, are :meth:`offset_parameters`.
         """
+        values = self.lag_parameters
+        values.pop("pole", None)
         if self.imperfections is None or self.table is not None:
-            return {}
-        values: dict[str, float] = {}
+            return values
         shrink = 1.0
         if self.imperfections.resistance is None:
             for k, item in enumerate(self.amplifiers, start=1):
@@ -488,10 +518,9 @@ class ReadOut(ABC):
         names = [*self.parameters(), *self.real_parameters(), *self.offset_parameters(0, 0)]
         values = " ".join(f"{name}=1" for name in names)
         rails, last = self.rails is not None, "ideal" if self.pole is None else "slow"
-        behind = [] if self.pole is None else [
-            f"Rpole ideal slow {LOW_PASS:g}",
-            f"Cpole slow 0 '1/(6.283185307179586*{LOW_PASS:g}*pole)'",
-        ]
+        behind = self._low_passes()
+        if self.second_pole is not None:
+            last = "slower"
         if not (self.loaded and self.drives):
             behind.append(f"Ebuffer {'buffered' if rails else 'out'} 0 {last} 0 1")
             if rails:
@@ -500,6 +529,27 @@ class ReadOut(ABC):
             behind += self._supplies()
         head = f".subckt {self.subcircuit} plus minus out {'vdd vss ' if rails else ''}{values}"
         return "\n".join([head, *body, *behind, f".ends {self.subcircuit}"]) + "\n"
+
+    def _low_passes(self) -> list[str]:
+        """Lines of :attr:`lag`, from the node ``ideal`` to ``slow`` and ``slower``."""
+        charge = f"1/(6.283185307179586*{LOW_PASS:g}*"
+        if self.pole is None:
+            return []
+        lines = [f"Rpole ideal slow {LOW_PASS:g}"]
+        if self.slew_rate is not None:
+            across = "(v(ideal)-v(slow))*6.283185307179586*pole/slew_rate"
+            lines = [
+                f"Gpole ideal slow cur='slew_rate*{charge}pole)*tanh({across})'",
+                f"Lpole ideal slow {SHORTED:g}",
+            ]
+        lines.append(f"Cpole slow 0 '{charge}pole)'")
+        if self.second_pole is not None:
+            lines += [
+                "Epole2 again 0 slow 0 1",
+                f"Rpole2 again slower {LOW_PASS:g}",
+                f"Cpole2 slower 0 '{charge}second_pole)'",
+            ]
+        return lines
 
     def noise_sources(
         self, temperature: float, amplifiers: AmplifierNoise
@@ -528,20 +578,21 @@ class ReadOut(ABC):
         combined: Tensor,
         drawn: Tensor,
         *,
-        delayed: Tensor | None = None,
+        behind: Tensor | None = None,
         amplifiers: Tensor | None = None,
     ) -> Tensor:
-        """(...,) W that the outputs of a layer deliver, those behind a pole included.
+        """(...,) W that the outputs of a layer deliver, those behind poles included.
 
-        What the read-out itself takes comes from its output before the pole, what goes on to the
-        neuron from the one behind it; between them is the low-pass of the netlists.
+        What the read-out itself takes comes from its output before the first pole, what goes on to
+        the neuron from the one behind the last; between them are the low-passes of the netlists.
 
         Args:
             positive: (..., M·L, H) V of the I+ ends.
             negative: (..., M·L, H) V of the I- ends.
             combined: (..., M) V, what the outputs (behind a pole) combine to.
             drawn: (..., M) A that neurons draw.
-            delayed: (..., M·L, H) V of the outputs behind a pole; None: at rest, as before it.
+            behind: (n, ..., M·L, H) V of the outputs behind each of n poles; None: at rest, as
+                before them.
             amplifiers: (..., M·L, H, n) V of amplifiers with offsets or a swing; None: linear.
         """
         if amplifiers is None:
@@ -553,9 +604,11 @@ class ReadOut(ABC):
         power = torch.zeros_like(output)
         for volts, current in sources:
             power = power + volts * current
-        onward = output if delayed is None else delayed
-        if delayed is not None:
-            power = power + output * (output - delayed) / LOW_PASS
+        onward, lag = output, self.lag
+        for place, volts in enumerate(() if behind is None else behind):
+            charge = 1.0 / (LOW_PASS * lag.rates[place])
+            power = power + onward * charge * lag.charging(place, onward, volts)
+            onward = volts
         return (power + onward * self.combination.current(onward, combined, drawn)).sum((-1, -2))
 
     def stamp(self) -> Stamp:

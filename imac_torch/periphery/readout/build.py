@@ -65,6 +65,10 @@ def build_read_out(
         linear = amplifier.replace(table=None, subcircuit=None, open_loop_gain=table.gain)
         config = config.replace(amplifier=linear)
     built = kind.of(config, gain, combination)
+    if amplifier.second_pole is not None or amplifier.slew_rate is not None:
+        built = replace(
+            built, second_pole=amplifier.second_pole, slew_rate=amplifier.slew_rate
+        )
     _check_linear(built, device)
     real = _imperfections(config, offsets, device)
     if table is not None:

@@ -182,9 +182,14 @@ class Differential(ReadOut):
         """See :class:`ReadOut`: in files, if amplifiers are ideal."""
         if not self.ideal:
             return self.declared_real()
-        if self.open_loop_gain is None:
+        if self.open_loop_gain is None and self.lag.order < 2 and self.lag.slew is None:
             return None
         *resistors, _ = self.wiring()
+        if self.open_loop_gain is None:
+            return self.declared(
+                *resistors, "R3 n1 ideal 'gain*r'", "Evirtual n1 0 n2 0 1",
+                "Eplus ideal below n2 0 '1+gain'", "Eminus below 0 minus 0 '-gain'",
+            )  # fmt: skip
         return self.declared(*resistors, "R3 n1 ideal 'gain*r'", "Eop ideal 0 n2 n1 'a'")
 
     def parameters(self) -> dict[str, float]:
