@@ -21,7 +21,7 @@ from imac_torch.noise.result import NoiseReport
 from imac_torch.noise.sampling import REFERENCES, NoiseDraws
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.base import NeuronSpec
-from imac_torch.periphery.readout.base import AmplifierNoise
+from imac_torch.periphery.readout.noise import AmplifierNoise
 from imac_torch.results.solution import Dissipation, Solution
 from imac_torch.transient.inference import InferenceRun
 from imac_torch.transient.inference_report import InferenceReport

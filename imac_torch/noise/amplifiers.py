@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from imac_torch.periphery.readout import ReadOut
-from imac_torch.periphery.readout.base import AmplifierNoise
+from imac_torch.periphery.readout.noise import AmplifierNoise
 
 
 class SmallSignal(NamedTuple):

@@ -24,7 +24,7 @@ from imac_torch.elimination.linalg import solve
 from imac_torch.noise.layer import QUIET, LayerAt, NoisyLayer
 from imac_torch.noise.neurons import NeuronsAt, SmallSignal
 from imac_torch.periphery.neuron.base import NeuronSpec
-from imac_torch.periphery.readout.base import AmplifierNoise
+from imac_torch.periphery.readout.noise import AmplifierNoise
 from imac_torch.results.solution import LayerSolution, Solution
 
 PARTS: Final = ("cells and wires", "read-outs", "resistors", "transistors", "1/f noise")

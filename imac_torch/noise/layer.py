@@ -22,7 +22,7 @@ from imac_torch.elimination.ports import refuse_curved
 from imac_torch.errors import SolverError
 from imac_torch.noise.amplifiers import SmallSignal, closed_sources, small_signal
 from imac_torch.noise.ports import EndPorts, end_ports
-from imac_torch.periphery.readout.base import AmplifierNoise
+from imac_torch.periphery.readout.noise import AmplifierNoise
 from imac_torch.transient.dynamics import DynamicBlocks, LineCapacitances
 
 QUIET: Final = AmplifierNoise()

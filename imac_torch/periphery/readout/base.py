@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from imac_torch.base.units import BOLTZMANN
 from imac_torch.config import Config
 from imac_torch.errors import CircuitError
 from imac_torch.mapping.divider import RowDivider
 from imac_torch.periphery.readout.combination import Combination
 from imac_torch.periphery.readout.lag import Lag
+from imac_torch.periphery.readout.noise import AmplifierNoise, HeldNoise
 from imac_torch.periphery.readout.opamp import (
     Imperfections,
     Measured,
@@ -30,11 +30,6 @@ NO_RAIL: Final = 1e12
 """V in netlists, what nothing reaches."""
 IDEAL: Final = 1e9
 """V/V, what stands for an infinite open-loop gain."""
-LOW_PASS: Final = 1e3
-"""Ω, Rpole of ``spice/amplifier_pole.sp``: what the pole's capacitor is charged through."""
-SHORTED: Final = 1e6
-"""H beside a slewing current in netlists: an operating point, where that current is zero whatever
-is between its ends, sees a wire, and a transient of microseconds nothing."""
 
 
 class Stamp(NamedTuple):
@@ -47,39 +42,6 @@ class Stamp(NamedTuple):
 
     drawn: tuple[tuple[float, float], tuple[float, float]]
     output: tuple[float, float]
-
-
-class AmplifierNoise(NamedTuple):
-    """White noise at the inputs of an operational amplifier.
-
-    Attributes:
-        voltage: e_n, V/√Hz, between them.
-        current: i_n, A/√Hz, out of each of them.
-    """
-
-    voltage: float = 0.0
-    current: float = 0.0
-
-
-class HeldNoise(NamedTuple):
-    """An independent source of noise in a read-out, rms per √Hz, ends and amplifier outputs held.
-
-    Attributes:
-        positive: A, drawn from the I+ end.
-        negative: A, drawn from the I- end.
-        inputs: V between the inputs of its amplifiers, one after the other; the rest have none.
-        delivered: A into the outputs of its amplifiers, likewise.
-    """
-
-    positive: float = 0.0
-    negative: float = 0.0
-    inputs: tuple[float, ...] = ()
-    delivered: tuple[float, ...] = ()
-
-
-def thermal_current(resistance: Tensor, temperature: float) -> float:
-    """A/√Hz of a resistor (Ω) at a temperature (K)."""
-    return float((4.0 * BOLTZMANN * temperature / resistance.detach()).sqrt())
 
 
 def check_positive(**values: Tensor) -> None:
@@ -517,10 +479,8 @@ class ReadOut(ABC):
         """
         names = [*self.parameters(), *self.real_parameters(), *self.offset_parameters(0, 0)]
         values = " ".join(f"{name}=1" for name in names)
-        rails, last = self.rails is not None, "ideal" if self.pole is None else "slow"
-        behind = self._low_passes()
-        if self.second_pole is not None:
-            last = "slower"
+        rails, last = self.rails is not None, self.lag.node
+        behind = self.lag.lines()
         if not (self.loaded and self.drives):
             behind.append(f"Ebuffer {'buffered' if rails else 'out'} 0 {last} 0 1")
             if rails:
@@ -529,27 +489,6 @@ class ReadOut(ABC):
             behind += self._supplies()
         head = f".subckt {self.subcircuit} plus minus out {'vdd vss ' if rails else ''}{values}"
         return "\n".join([head, *body, *behind, f".ends {self.subcircuit}"]) + "\n"
-
-    def _low_passes(self) -> list[str]:
-        """Lines of :attr:`lag`, from the node ``ideal`` to ``slow`` and ``slower``."""
-        charge = f"1/(6.283185307179586*{LOW_PASS:g}*"
-        if self.pole is None:
-            return []
-        lines = [f"Rpole ideal slow {LOW_PASS:g}"]
-        if self.slew_rate is not None:
-            across = "(v(ideal)-v(slow))*6.283185307179586*pole/slew_rate"
-            lines = [
-                f"Gpole ideal slow cur='slew_rate*{charge}pole)*tanh({across})'",
-                f"Lpole ideal slow {SHORTED:g}",
-            ]
-        lines.append(f"Cpole slow 0 '{charge}pole)'")
-        if self.second_pole is not None:
-            lines += [
-                "Epole2 again 0 slow 0 1",
-                f"Rpole2 again slower {LOW_PASS:g}",
-                f"Cpole2 slower 0 '{charge}second_pole)'",
-            ]
-        return lines
 
     def noise_sources(
         self, temperature: float, amplifiers: AmplifierNoise
@@ -601,14 +540,11 @@ class ReadOut(ABC):
         else:
             sources = self.deliveries(amplifiers, positive, negative)
             output = self.join(amplifiers)
-        power = torch.zeros_like(output)
+        power, onward = torch.zeros_like(output), output
         for volts, current in sources:
             power = power + volts * current
-        onward, lag = output, self.lag
-        for place, volts in enumerate(() if behind is None else behind):
-            charge = 1.0 / (LOW_PASS * lag.rates[place])
-            power = power + onward * charge * lag.charging(place, onward, volts)
-            onward = volts
+        if behind is not None:
+            power, onward = power + self.lag.power(output, behind), behind[-1]
         return (power + onward * self.combination.current(onward, combined, drawn)).sum((-1, -2))
 
     def stamp(self) -> Stamp:

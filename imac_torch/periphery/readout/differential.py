@@ -21,14 +21,9 @@ import torch
 from torch import Tensor
 
 from imac_torch.config import Config
-from imac_torch.periphery.readout.base import (
-    AmplifierNoise,
-    HeldNoise,
-    ReadOut,
-    check_positive,
-    thermal_current,
-)
+from imac_torch.periphery.readout.base import ReadOut, check_positive
 from imac_torch.periphery.readout.combination import Combination
+from imac_torch.periphery.readout.noise import AmplifierNoise, HeldNoise, thermal_current
 from imac_torch.periphery.readout.opamp import OpAmp, PassiveLoads, Terminals
 
 

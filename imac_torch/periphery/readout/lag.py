@@ -14,12 +14,18 @@ linear. The same formulas are in netlists.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor
 
+LOW_PASS: Final = 1e3
+"""Ω, Rpole of ``spice/amplifier_pole.sp``: what capacitors are charged through in netlists."""
+SHORTED: Final = 1e6
+"""H beside a slewing current in netlists: an operating point, where that current is zero whatever
+is between its ends, sees a wire, and a transient of microseconds nothing."""
 MOST: Final = 60
 """Newton steps; each takes at least half of a unit off what is left of tanh's argument."""
 EXACT: Final = 1e-15
@@ -49,6 +55,41 @@ class Lag:
         if place or self.slew is None:
             return rate
         return self.slew * torch.tanh(rate / self.slew)
+
+    def power(self, output: Tensor, behind: Tensor) -> Tensor:
+        """(...) W that the low-passes of the netlists take, for V before and (n, ...) V behind."""
+        total, before = torch.zeros_like(output), output
+        for place, (rate, after) in enumerate(zip(self.rates, behind, strict=True)):
+            charge = 1.0 / (LOW_PASS * rate)
+            total = total + before * charge * self.charging(place, before, after)
+            before = after
+        return total
+
+    @property
+    def node(self) -> str:
+        """In sub-circuits, what the output follows."""
+        return ("ideal", "slow", "slower")[self.order]
+
+    def lines(self) -> list[str]:
+        """Of sub-circuits, from ``ideal`` to :attr:`node`; parameters as in the configuration."""
+        charge = f"1/({2.0 * math.pi!r}*{LOW_PASS:g}*"
+        if not self.order:
+            return []
+        lines = [f"Rpole ideal slow {LOW_PASS:g}"]
+        if self.slew is not None:
+            across = f"(v(ideal)-v(slow))*{2.0 * math.pi!r}*pole/slew_rate"
+            lines = [
+                f"Gpole ideal slow cur='slew_rate*{charge}pole)*tanh({across})'",
+                f"Lpole ideal slow {SHORTED:g}",
+            ]
+        lines.append(f"Cpole slow 0 '{charge}pole)'")
+        if self.order > 1:
+            lines += [
+                "Epole2 again 0 slow 0 1",
+                f"Rpole2 again slower {LOW_PASS:g}",
+                f"Cpole2 slower 0 '{charge}second_pole)'",
+            ]
+        return lines
 
     def stage(self, sigma: float, level: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
         """Voltages at the end of a stage, in which dx/dt = σ·x - history.

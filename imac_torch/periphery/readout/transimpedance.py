@@ -20,15 +20,9 @@ import torch
 from torch import Tensor
 
 from imac_torch.config import Config
-from imac_torch.periphery.readout.base import (
-    IDEAL,
-    AmplifierNoise,
-    HeldNoise,
-    ReadOut,
-    check_positive,
-    thermal_current,
-)
+from imac_torch.periphery.readout.base import IDEAL, ReadOut, check_positive
 from imac_torch.periphery.readout.combination import Combination
+from imac_torch.periphery.readout.noise import AmplifierNoise, HeldNoise, thermal_current
 from imac_torch.periphery.readout.opamp import OpAmp, PassiveLoads, Terminals
 
 
