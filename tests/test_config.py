@@ -196,6 +196,7 @@ CHANGES = {
     "mapping.slices": Change(2, "voltages"),
     "mapping.slice_base": Change(2, "voltages", {"mapping.slices": 2}),
     "noise.inputs": Change(1e-3, "noise"),
+    "noise.circuit": Change(False, "noise", {"noise.inputs": 1e-3}),
     "noise.bandwidth": Change(1e6, "noise"),
     "noise.lowest": Change(1e4, "noise", TRANSISTOR_NOISE),
     "noise.neurons": Change(False, "noise"),
@@ -401,6 +402,7 @@ class Idle:
 
 LIMITS = {**SAR, "converter.limits": (-0.5, 1.0)}
 NO_RESISTANCE = {"interconnect.resistance": False}
+INPUTS_ALONE = {"noise.inputs": 1e-3, "noise.circuit": False}
 IDLE = {
     "device.states": Idle(4),
     "interconnect.metal": Idle(40e-9, NO_RESISTANCE),
@@ -425,6 +427,13 @@ IDLE = {
     "neuron.model_directory": Idle("cards"),
     "neuron.slope": Idle(6.0, {"neuron.kind": None}, only=(6, 2)),
     "neuron.quiescent_current": Idle(1e-6, {"neuron.kind": None}, only=(6, 2)),
+    "noise.bandwidth": Idle(1e6, INPUTS_ALONE),
+    "noise.lowest": Idle(1e4, INPUTS_ALONE),
+    "noise.neurons": Idle(False, INPUTS_ALONE),
+    "noise.flicker": Idle(False, {**INPUTS_ALONE, "noise.neurons": False}),
+    "noise.amplifier_voltage": Idle(1e-8, INPUTS_ALONE),
+    "noise.amplifier_current": Idle(1e-11, INPUTS_ALONE),
+    "noise.neuron_voltage": Idle(1e-8, INPUTS_ALONE),
     "neuron.output_resistance": Idle(5e3, {"neuron.kind": None}, written=True, only=(6, 2)),
     "neuron.input_capacitance": Idle(
         5e-16, {"amplifier.combine": "sum", "crossbar.columns": 3}, written=True
@@ -465,7 +474,7 @@ def test_every_condition_is_tested():
     assert set(CONDITIONS) <= paths
     # Some layer is the first, some the last: what they take of a network is read. Where all neurons
     # have transistors: tests/test_noise.py.
-    always = {"supplies.input_scale", "driver.kind", "converter.kind", "noise.neuron_voltage"}
+    always = {"supplies.input_scale", "driver.kind", "converter.kind"}
     assert set(CONDITIONS) == set(IDLE) | always
 
 
@@ -481,6 +490,8 @@ def test_a_field_that_is_said_to_be_unread_changes_nothing(path, files, tmp_path
     outputs = ["voltages", "latency"] + ["netlist"] * (not idle.written)
     if path.startswith(("driver.", "converter.")):  # no circuit knows of the others
         outputs = ["voltages", "scores", "costs"]
+    if path.startswith("noise."):
+        outputs = ["noise"]
     for output in outputs:
         assert not differ(output, before, after, tmp_path, sizes=idle.only)
 

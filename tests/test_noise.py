@@ -47,7 +47,8 @@ from imac_torch.noise.circuit import NoisyCircuit
 from imac_torch.noise.layer import NoisyLayer
 from imac_torch.noise.ports import end_ports
 from imac_torch.noise.result import ALL_PARTS
-from imac_torch.reports.html_report import render_report
+from imac_torch.reports.analysis import Analysis
+from imac_torch.reports.html_report import render_report, write_report
 from imac_torch.reports.model_page import render_model_report
 from imac_torch.reports.model_report import ModelReport
 
@@ -450,8 +451,8 @@ def test_samples_are_analysed_one_by_one_and_shown():
     text = str(both)
     assert "noise at inputs" in text and "resistors" in text and "298.15 K" in text
     assert "<table>" in both._repr_html_()
-    figures = both.figures()
-    assert sum(figures[part] for part in ALL_PARTS) == pytest.approx(1.0)
+    figures = both.figures().layers["2"]
+    assert sum(figures.shares[part] for part in ALL_PARTS) == pytest.approx(1.0)
     layer = both.layers[-1]
     expected = layer.output_voltages.var(0) / layer.output_rms.square().mean(0)
     torch.testing.assert_close(layer.output_snr, expected)
@@ -531,8 +532,13 @@ def test_evaluations_draw_anew_for_every_image(tmp_path):
     assert len(report.outputs.unique(dim=0)) == 40
     assert torch.equal(run(1).outputs, report.outputs)
     assert not torch.equal(run(2).outputs, report.outputs)
-    assert report.noise is not None and list(report.noise) == ["0", "2", "outputs"]
-    assert "noise drawn per image" in str(report)
+    # What was drawn is what an analysis says of the same images, up to its coarser quadrature.
+    assert report.noise is not None
+    analysed = net.noise(images[:4]).figures()
+    for name, layer in analysed.layers.items():
+        assert report.noise.layers[name].output_rms == pytest.approx(layer.output_rms, rel=0.01)
+        assert report.noise.layers[name].shares == pytest.approx(layer.shares, abs=0.01)
+    assert report.noise.title in str(report)
     report.save(tmp_path / "report")
     assert Report.load(tmp_path / "report").noise == report.noise
     assert "drawn anew for every image" in render_report(report)
@@ -546,9 +552,46 @@ def test_evaluations_draw_anew_for_every_image(tmp_path):
     )  # fmt: skip
     # A microvolt rms at the neurons' inputs, which are 0.1 V from 0 to 1.
     assert 0.0 < float((quiet.outputs - plain.outputs).abs().max()) < 1e-4
-    steps = ablate(net, images, noise=torch.Generator().manual_seed(1))
+    assert quiet.config.noise.bandwidth == 1e3  # as asked, so that it can be repeated
+    steps = ablate(net, images, noise=True, generator=torch.Generator().manual_seed(1))
     assert steps[-1].name == "noise"
     assert steps[-1].layer_errors[0] > steps[-2].layer_errors[0]
+
+
+def test_inputs_alone_are_noisy_at_any_bandwidth():
+    net = network(5, 4, 3)
+    alone, x = Noise(inputs=0.2, circuit=False), 0.3 * signs(3, 5)
+    with pytest.raises(CircuitError, match=r"noise\.bandwidth"):
+        net.noise(x, Noise(inputs=0.2))
+    found, both = net.noise(x, alone), net.noise(x, Noise(inputs=0.2, bandwidth=1e9))
+    for mine, other in zip(found.layers, both.layers, strict=True):
+        assert torch.equal(mine.gates[0], other.gates[0])
+        assert torch.equal(mine.outputs[0], other.outputs[0]) and not mine.outputs[1:].any()
+    # As within 2 kHz, where a circuit has hardly any noise of its own.
+    little = Noise(inputs=0.2, bandwidth=2e3)
+    drawn, other = (
+        net.segment.noise_draws(net.voltages(x), each).covariances for each in (alone, little)
+    )
+    torch.testing.assert_close(drawn[0], other[0], rtol=1e-6, atol=1e-12)
+    assert not drawn[1].any() and not drawn[2].any()
+
+
+def test_pages_say_what_noise_takes_and_where_it_comes_from(tmp_path):
+    net = network(5, 4, 3, **NOISY)
+    data = [(0.3 * signs(12, 5), torch.arange(12) % 3)]
+    report = evaluate(
+        net, data, noise=Noise(inputs=0.5), generator=torch.Generator().manual_seed(1),
+        progress=False, seed=1,
+    )  # fmt: skip
+    write_report(
+        tmp_path / "run", report, network=net, software=mlp(5, 4, 3), loader=data
+    )
+    analysis = Analysis.load(tmp_path / "run")
+    assert analysis is not None and analysis.ablation[-1].effect == "noise"
+    assert analysis.ablation[-1].output_error > 1.1 * analysis.ablation[-2].output_error
+    page = (tmp_path / "run" / "report.html").read_text()
+    share = report.noise.layers["0"].shares["inputs"]
+    assert "<h2>Noise</h2>" in page and f"inputs {100 * share:.1f} %" in page
 
 
 class Branched(nn.Module):
@@ -604,14 +647,15 @@ def test_models_of_several_circuits_are_evaluated_ablated_and_drawn_with_noise(b
         return evaluate(net, [(images, labels)], noise=True, generator=generator, progress=False)
 
     report = run(1)
-    assert set(report.segments[0].noise) == {"first", "outputs"}
-    assert report.segments[0].noise["first"] > 1e-3
+    assert list(report.segments[0].noise.layers) == ["first"]
+    assert report.segments[0].noise.layers["first"].input_rms > 1e-3
+    assert list(report.noise.layers) == ["first", "second", "last"]
     assert run(1).segments == report.segments
-    assert "noise drawn in every use" in str(report)
+    assert report.noise.title in str(report)
     report.save(tmp_path / "report")
     assert ModelReport.load(tmp_path / "report").segments == report.segments
-    assert "drawn anew in every use" in render_model_report(report)
-    steps = ablate(net, images, labels, noise=torch.Generator().manual_seed(1))
+    assert "in every use of every circuit" in render_model_report(report)
+    steps = ablate(net, images, labels, noise=True, generator=torch.Generator().manual_seed(1))
     assert steps[-1].name == "noise" and steps[-1].output_error > 2.0 * steps[-2].output_error
     samples = MonteCarlo(net, DeviceModel((LogNormal(1e-6),)), seed=3)
     loud = samples.run(images, samples=2, noise=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +26,7 @@ from imac_torch.cli.exits import ExitCode
 from imac_torch.cli.opening import Opened, called, check_output, claimed, open_run
 from imac_torch.config.kinds import ENGINES
 from imac_torch.dc.native import Native
-from imac_torch.errors import DataError
+from imac_torch.errors import DataError, SettingWarning
 from imac_torch.reports.analysis import Analysis
 from imac_torch.reports.area import network_area
 from imac_torch.reports.differences import differences
@@ -126,6 +127,8 @@ def simulate(
             calibration=calibration,
             progress=not quiet,
         )
+        if not noise:
+            _say_what_is_quiet(opened)
         loader = found.loader
         if chosen.netlists:
             # One run directory for everything, so that netlists run side by side.
@@ -171,6 +174,18 @@ def simulate(
         if result.failures:
             typer.echo(f"{result.failures} of {found.count} samples were not solved", err=True)
             raise typer.Exit(int(ExitCode.UNSOLVED))
+
+
+def _say_what_is_quiet(opened: Opened) -> None:
+    """Settings of noise are for nothing in a run that draws none."""
+    found = opened.network.config.noise.model_dump(exclude_defaults=True)
+    if found:
+        told = ", ".join(f"noise.{name} = {value}" for name, value in found.items())
+        warnings.warn(
+            f"settings without effect in this run: {told} (noise is drawn with --noise)",
+            SettingWarning,
+            stacklevel=3,
+        )
 
 
 def _title(model: str, data: str | None) -> str:

@@ -191,7 +191,7 @@ def _evaluator(described: SweepFile, *, trust: bool) -> NetworkEvaluator:
         area_model=run.area_model,
         exclude=model.exclude,
         timing=described.timing,
-        noise=described.run.noise,
+        noise=described.noise,
         calibration=fitted,
         calibration_rounds=described.calibration.rounds if described.calibration else ROUNDS,
     )

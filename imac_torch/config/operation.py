@@ -68,6 +68,11 @@ class Noise(Section):
         description="V. Rms of a normal voltage at every input, anew for every image and constant "
         "while it lasts (earlier versions of IMAC-Sim had it as noise).",
     )
+    circuit: bool = Field(
+        True,
+        description="Whether the circuit is noisy itself: cells, wires, read-outs and neurons. "
+        "False: inputs alone are, at any bandwidth.",
+    )
     bandwidth: Annotated[float | None, FREQUENCY] = Field(
         None,
         gt=0,

@@ -165,6 +165,7 @@ _WIRES: Final = Condition(
 _TEMPERATURE: Final = Condition(
     lambda place: not place.ideal or place.subcircuit, "neurons that are no ideal shapes, or noise"
 )
+_NOISY: Final = Condition(lambda place: place.config.noise.circuit, "noise.circuit")
 _ACTIVE: Final = Condition(lambda place: place.active, "a layer with an activation")
 
 CONDITIONS: Final[Mapping[str, Condition]] = {
@@ -198,8 +199,15 @@ CONDITIONS: Final[Mapping[str, Condition]] = {
         "quiescent_current", "table",
     )},
     "noise.neuron_voltage": Condition(
-        lambda place: "model_directory" not in place.reads,
-        "neurons that have no transistors of their own",
+        lambda place: place.config.noise.circuit and "model_directory" not in place.reads,
+        "neurons that have no transistors of their own, and noise.circuit",
+    ),
+    **{f"noise.{name}": _NOISY for name in (
+        "bandwidth", "lowest", "neurons", "amplifier_voltage", "amplifier_current",
+    )},
+    "noise.flicker": Condition(
+        lambda place: place.config.noise.circuit and place.config.noise.neurons,
+        "noise.circuit and noise.neurons",
     ),
     "neuron.output_resistance": Condition(
         lambda place: place.subcircuit

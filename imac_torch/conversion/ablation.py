@@ -42,7 +42,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from imac_torch.config import Config, Crossbar
+from imac_torch.config import Config, Crossbar, Noise
 from imac_torch.conversion.losses import Losses, remedies
 from imac_torch.conversion.outputs import Outputs, Scored, activations, relative_error
 from imac_torch.datasets.metrics import Metric, samples_in_run
@@ -115,7 +115,8 @@ def ablate(
     labels: Any = None,  # noqa: ANN401 - as the metric takes it
     *,
     metric: Metric | None = None,
-    noise: torch.Generator | None = None,
+    noise: bool | Noise = False,
+    generator: torch.Generator | None = None,
 ) -> tuple[AblationStep, ...]:
     """Accuracy and output error in every step from software to the circuit.
 
@@ -126,10 +127,14 @@ def ablate(
         labels: (B,) int64 classes, or None; or what ``metric`` compares outputs with, batch by
             batch where inputs are batches.
         metric: See :func:`imac_torch.evaluate`; None: accuracy.
-        noise: What draws noise for a step more, as the configuration describes it; None: none.
+        noise: Whether there is a step more with noise drawn for every sample, as the configuration
+            or another section of that name describes it.
+        generator: Where noise comes from.
 
     Raises:
         DataError: Labels and inputs do not match.
+        SolverError: Noise without a generator, or that is not known.
+        CircuitError: Nothing limits the bandwidth of the noise.
     """
     if isinstance(inputs, Tensor) and len(inputs) == 0:
         raise DataError("there are no inputs")
@@ -158,8 +163,8 @@ def ablate(
     for name, drivers, converters in (("drivers", True, False), ("converters", True, True)):
         if any(getattr(layer.config, name[:-1]).kind != "ideal" for layer in layers):
             results.append(bench.step(name, network, drivers=drivers, converters=converters))
-    if noise is not None:
-        with hearing(network.segments, True, noise):
+    if noise:
+        with hearing(network.segments, noise, generator):
             results.append(bench.step("noise", network, drivers=True, converters=True))
     return tuple(results)
 

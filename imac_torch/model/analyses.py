@@ -18,7 +18,7 @@ from imac_torch.model.linear import IMACLinear
 from imac_torch.noise.analysis import analyse, solved_only
 from imac_torch.noise.circuit import NoisyCircuit
 from imac_torch.noise.result import NoiseReport
-from imac_torch.noise.sampling import REFERENCES, NoiseDraws
+from imac_torch.noise.sampling import COARSE, REFERENCES, NoiseDraws
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.readout.noise import AmplifierNoise
@@ -207,6 +207,24 @@ class Analyses(nn.Module):
         names = [layer.name for layer in self.analog_layers()]
         solution = self.solve(features, power=False)
         return analyse(self.noisy(settings), names, solution, settings)
+
+    def noise_drawn(self, voltages: Tensor, settings: Noise) -> NoiseReport:
+        """Noise as :meth:`noise_draws` sees it, by part.
+
+        Args:
+            voltages: (B, N) V at the inputs; the first ones are those that draws are measured at,
+                all are signals.
+            settings: Amplitudes and band.
+
+        Raises:
+            CircuitError: Nothing limits the bandwidth.
+            SolverError: Cells are curved, or no sample has an operating point.
+        """
+        names = [layer.name for layer in self.analog_layers()]
+        solution = solved_only(self.native.solve(self.prepare(), voltages, power=False))
+        return analyse(
+            self.noisy(settings), names, solution, settings, few=REFERENCES, nodes=COARSE
+        )
 
     def noise_draws(self, voltages: Tensor, settings: Noise | None = None) -> NoiseDraws:
         """Draws of noise for operating points, measured at the first of some.

@@ -21,7 +21,8 @@ from imac_torch.dc.native import Native
 from imac_torch.errors import SolverError
 from imac_torch.model.borders import Borders
 from imac_torch.model.linear import IMACLinear
-from imac_torch.noise.sampling import REFERENCES, NoiseDraws
+from imac_torch.noise.result import NoiseFigures, NoiseReport
+from imac_torch.noise.sampling import REFERENCES, SIGNALS, NoiseDraws
 
 __all__ = ["Heard", "hearing"]
 
@@ -46,6 +47,9 @@ class Audible(Protocol):
     def noise_draws(self, voltages: Tensor, settings: Noise | None = None) -> NoiseDraws:
         """Draws of noise, measured for (B, N) V on the lines."""
 
+    def noise_drawn(self, voltages: Tensor, settings: Noise) -> NoiseReport:
+        """The same noise by part."""
+
 
 @dataclass
 class Heard:
@@ -55,11 +59,13 @@ class Heard:
         generator: On the CPU.
         settings: What counts, and within which band.
         draws: What was measured; None: nothing yet.
+        seen: (R, N) V, input vectors that it was measured at, and more; None likewise.
     """
 
     generator: torch.Generator
     settings: Noise
     draws: NoiseDraws | None = None
+    seen: Tensor | None = None
 
     @classmethod
     def of(
@@ -110,17 +116,19 @@ class Heard:
             count: Vectors to draw.
         """
         if self.draws is None:
-            step = max(1, len(voltages) // REFERENCES)
-            found = voltages[::step][:REFERENCES].to(torch.float64)
-            self.draws = segment.noise_draws(found, self.settings)
+            few, more = (
+                voltages.detach()[:: max(1, len(voltages) // most)][:most].to(torch.float64)
+                for most in (REFERENCES, SIGNALS)
+            )
+            self.seen = torch.cat([few, more])
+            self.draws = segment.noise_draws(few, self.settings)
         return self.draws.draw(count, self.generator)
 
-    def figures(self, segment: Audible) -> dict[str, float]:
-        """V rms that was drawn, at the neurons of every layer and at the outputs."""
-        if self.draws is None:
-            return {}
-        names = [layer.name for layer in segment.analog_layers()]
-        return dict(zip([*names, "outputs"], self.draws.rms, strict=True))
+    def figures(self, segment: Audible) -> NoiseFigures | None:
+        """What was drawn, by layer and part; None: nothing was."""
+        if self.seen is None:
+            return None
+        return segment.noise_drawn(self.seen, self.settings).figures()
 
 
 @contextmanager

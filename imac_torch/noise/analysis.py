@@ -27,6 +27,8 @@ BEYOND: Final = 30.0
 """How far above the fastest corner they are gone through at least."""
 FURTHER: Final = 6
 """Decades that they go on where noise does not fall yet."""
+ALONE: Final = (0.0, 0.0)
+"""Band of a circuit that is not noisy itself."""
 LEFT: Final = 1e-3
 """Of the variance: how much the extrapolated tail of an output's spectrum may be."""
 FALLING: Final = 1.2
@@ -83,7 +85,11 @@ def _legendre(nodes: int) -> tuple[list[float], list[float]]:
 
 
 def variances(
-    circuit: NoisyCircuit, signals: Sequence[SmallSignal], settings: Noise
+    circuit: NoisyCircuit,
+    signals: Sequence[SmallSignal],
+    settings: Noise,
+    *,
+    nodes: int = NODES,
 ) -> tuple[list[LayerVariance], tuple[float, float]]:
     """Integrate noise at operating points.
 
@@ -91,16 +97,22 @@ def variances(
         circuit: The circuit.
         signals: Of :meth:`NoisyCircuit.linearised`.
         settings: What to count.
+        nodes: Of the quadrature, per decade.
 
     Returns:
-        Per layer, and the band in Hz that was gone through, or was asked for.
+        Per layer, and the band in Hz that was gone through, or was asked for (:data:`ALONE` where
+        inputs alone are noisy).
 
     Raises:
         CircuitError: Nothing in the circuit limits the bandwidth of its outputs, and no bandwidth
             is given.
     """
-    inputs = _of_inputs(circuit, signals, settings.inputs)
-    found, (_, high) = integrals(circuit, signals, settings)
+    inputs = of_inputs(circuit, signals, settings.inputs)
+    if not settings.circuit:
+        return [
+            LayerVariance(_alone(item.gates), _alone(item.outputs)) for item in inputs
+        ], ALONE
+    found, (_, high) = integrals(circuit, signals, settings, nodes=nodes)
     chosen = _chosen(settings)
     return [
         LayerVariance(
@@ -247,7 +259,12 @@ def _tail(half: Tensor, end: Tensor, high: float, found: Tensor) -> Tensor:
     return torch.where(nothing & torch.isinf(tail), torch.zeros_like(end), tail)
 
 
-def _of_inputs(
+def _alone(inputs: Tensor) -> Tensor:
+    """(P, B, M) of (1, B, M) where the circuit adds nothing."""
+    return torch.cat([inputs, inputs.new_zeros(len(PARTS), *inputs.shape[1:])])
+
+
+def of_inputs(
     circuit: NoisyCircuit, signals: Sequence[SmallSignal], amplitude: float
 ) -> list[LayerDensity]:
     """V² that voltages at the inputs make, which last as long as an image does."""
@@ -277,7 +294,13 @@ def in_batches(circuit: NoisyCircuit, solution: Solution) -> Iterator[Solution]:
 
 
 def analyse(
-    circuit: NoisyCircuit, names: Sequence[str], solution: Solution, settings: Noise
+    circuit: NoisyCircuit,
+    names: Sequence[str],
+    solution: Solution,
+    settings: Noise,
+    *,
+    few: int | None = None,
+    nodes: int = NODES,
 ) -> NoiseReport:
     """Noise at the operating points of a solution.
 
@@ -286,6 +309,8 @@ def analyse(
         names: Of its layers.
         solution: Of (B, N) input voltages, with the voltages inside.
         settings: What to count, and within which band.
+        few: Samples whose noise counts, the first ones; all are signals. None: all.
+        nodes: Of the quadrature, per decade.
 
     Raises:
         SolverError: A sample is not solved.
@@ -300,13 +325,13 @@ def analyse(
         )
     parts: list[list[LayerVariance]] = []
     band, unknown = (0.0, 0.0), set()
-    for batch in in_batches(circuit, solution):
+    for batch in in_batches(circuit, taken(solution, slice(few))):
         for here, some in circuit.by_point(batch):
             signals = here.linearised(some, settings.neuron_voltage)
             unknown |= {
                 item.spec.kind for item in signals if item.noise is None and not item.voltage
             }
-            found, band = variances(here, signals, settings)
+            found, band = variances(here, signals, settings, nodes=nodes)
             parts.append(found)
     layers = tuple(
         LayerNoise(

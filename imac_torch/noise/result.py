@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor
@@ -23,6 +23,92 @@ ALL_PARTS: Final = ("inputs", *PARTS)
 HEADINGS: Final = ("layer", "noise at inputs", "SNR", "noise at outputs", "SNR", "by")
 SHOWN: Final = 0.005
 """Share of the variance from which a part is named."""
+QUIETEST: Final = -200.0
+"""dB below which there is no signal at all."""
+MANY: Final = 3
+"""Titles that are too many for one."""
+
+
+@dataclass(frozen=True)
+class LayerFigures:
+    """Noise of one layer's neurons in numbers, over all of them and all samples.
+
+    Attributes:
+        input_rms: V at their inputs; inf where nothing limits the bandwidth.
+        input_snr: dB, median of the neurons; NaN where it means nothing.
+        output_rms: V at their outputs.
+        output_snr: dB likewise.
+        shares: Of the variance at the outputs, by part (:data:`ALL_PARTS`).
+    """
+
+    input_rms: float
+    input_snr: float
+    output_rms: float
+    output_snr: float
+    shares: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class NoiseFigures(Shown):
+    """What a :class:`NoiseReport` says, without its tensors: what reports and files keep.
+
+    Attributes:
+        layers: By name, in order.
+        title: At what temperature, within which band, of how many samples.
+        unknown: Kinds of neurons whose noise is not known and left out.
+    """
+
+    layers: Mapping[str, LayerFigures]
+    title: str
+    unknown: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any] | None) -> NoiseFigures | None:
+        """From a file's ``asdict``; JSON has null for what is infinite or no number."""
+        if content is None:
+            return None
+        layers = {}
+        for name, item in content["layers"].items():
+            shares = {str(part): float(share) for part, share in item["shares"].items()}
+            layers[str(name)] = LayerFigures(
+                _number(item["input_rms"], math.inf), _number(item["input_snr"], math.nan),
+                _number(item["output_rms"], math.inf), _number(item["output_snr"], math.nan),
+                shares,
+            )  # fmt: skip
+        return cls(layers, str(content["title"]), tuple(map(str, content["unknown"])))
+
+    @classmethod
+    def joined(cls, parts: Sequence[NoiseFigures]) -> NoiseFigures | None:
+        """Of the circuits of a model, one after the other; None: there is none."""
+        if not parts:
+            return None
+        titles = dict.fromkeys(item.title for item in parts)
+        return cls(
+            {name: layer for item in parts for name, layer in item.layers.items()},
+            "; ".join(titles) if len(titles) < MANY else f"noise of {len(parts)} circuits",
+            tuple(sorted({kind for item in parts for kind in item.unknown})),
+        )
+
+    def tables(self) -> tuple[Table]:
+        """One, a row per layer."""
+        kinds = ", ".join(self.unknown)
+        notes = f"not known and left out: noise of neurons of kind {kinds}\n" if kinds else ""
+        return (Table(self.title, self._rows(), HEADINGS, notes=notes),)
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = []
+        for name, layer in self.layers.items():
+            shares = sorted(layer.shares.items(), key=lambda item: -item[1])
+            parts = [f"{part} {100 * share:.1f} %" for part, share in shares if share >= SHOWN]
+            rows.append(
+                (
+                    name,
+                    _volts(layer.input_rms), _decibels(layer.input_snr),
+                    _volts(layer.output_rms), _decibels(layer.output_snr),
+                    ", ".join(parts) or "nothing",
+                )
+            )  # fmt: skip
+        return rows
 
 
 @dataclass(frozen=True)
@@ -34,8 +120,8 @@ class LayerNoise(Brief):
         gates: (P, B, M) V², variance at what each neuron sees: its input, behind the input
             resistor. inf where nothing limits the bandwidth.
         outputs: (P, B, M) V², variance at its output.
-        gate_voltages: (B, M) V.
-        output_voltages: (B, M) V.
+        gate_voltages: (S, M) V, of these samples or more.
+        output_voltages: (S, M) V.
     """
 
     name: str
@@ -71,6 +157,14 @@ class LayerNoise(Brief):
             part: float(self.outputs[k].sum() / total) for k, part in enumerate(ALL_PARTS)
         }
 
+    def figures(self) -> LayerFigures:
+        """In numbers."""
+        return LayerFigures(
+            float(self.gates.sum(0).mean().sqrt()), _median_decibels(self.input_snr),
+            float(self.outputs.sum(0).mean().sqrt()), _median_decibels(self.output_snr),
+            self.shares(),
+        )  # fmt: skip
+
 
 def _ratio(voltages: Tensor, variance: Tensor) -> Tensor:
     signal = voltages.var(0) if len(voltages) > 1 else voltages[0].square()
@@ -87,7 +181,7 @@ class NoiseReport(Shown):
     Attributes:
         layers: In order.
         band: Hz, from where to where noise was counted; the upper end is where it has died out if
-            no bandwidth was given.
+            no bandwidth was given. 0 to 0: inputs alone were noisy.
         limited: Whether a bandwidth was given.
         temperature: K.
         unknown: Kinds of neurons whose noise is not known and left out.
@@ -124,45 +218,23 @@ class NoiseReport(Shown):
 
     def tables(self) -> tuple[Table]:
         """One, a row per layer."""
-        return (Table(self._title(), self._rows(), HEADINGS, notes=self._notes()),)
+        return self.figures().tables()
 
-    def _title(self) -> str:
+    def figures(self) -> NoiseFigures:
+        """In numbers."""
         low, high = (quantity(value, "Hz") for value in self.band)
         band = f"{low} to {high}" if self.limited else f"{low} up to where the circuit ends it"
-        counts = sorted({len(item.gate_voltages) for item in self.layers})
+        where = f"noise at {self.temperature:g} K, {band}" if self.band[1] else "noise of inputs"
+        counts = sorted({item.outputs.shape[1] for item in self.layers})
         count = " to ".join(str(item) for item in (counts[0], counts[-1])[: len(counts)])
-        return f"noise at {self.temperature:g} K, {band}, mean of {count} samples"
+        title = f"{where}, mean of {count} samples"
+        return NoiseFigures(
+            {layer.name: layer.figures() for layer in self.layers}, title, self.unknown
+        )
 
-    def _notes(self) -> str:
-        if not self.unknown:
-            return ""
-        return f"not known and left out: noise of neurons of kind {', '.join(self.unknown)}\n"
 
-    def _rows(self) -> list[tuple[str, ...]]:
-        rows: list[tuple[str, ...]] = []
-        for layer in self.layers:
-            shares = sorted(layer.shares().items(), key=lambda item: -item[1])
-            parts = [f"{name} {100 * share:.1f} %" for name, share in shares if share >= SHOWN]
-            inputs = layer.gates.sum(0).mean().sqrt()
-            outputs = layer.outputs.sum(0).mean().sqrt()
-            rows.append(
-                (
-                    layer.name,
-                    _volts(float(inputs)), _decibels(layer.input_snr),
-                    _volts(float(outputs)), _decibels(layer.output_snr),
-                    ", ".join(parts) or "nothing",
-                )
-            )  # fmt: skip
-        return rows
-
-    def figures(self) -> dict[str, float]:
-        """Of the last outputs: rms noise in V, SNR in dB (median of the outputs), shares."""
-        last = self.layers[-1]
-        return {
-            "rms": float(last.outputs.sum(0).mean().sqrt()),
-            "snr": _median_decibels(last.output_snr),
-            **last.shares(),
-        }
+def _number(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else float(value)
 
 
 def _volts(value: float) -> str:
@@ -170,9 +242,9 @@ def _volts(value: float) -> str:
 
 
 def _median_decibels(ratio: Tensor) -> float:
-    return 10.0 * math.log10(max(float(torch.median(ratio)), 1e-300))
+    value = 10.0 * math.log10(max(float(torch.median(ratio)), 1e-300))
+    return value if value >= QUIETEST else math.nan
 
 
-def _decibels(ratio: Tensor) -> str:
-    value = _median_decibels(ratio)
-    return "–" if math.isnan(value) or value < -200.0 else f"{value:.1f} dB"
+def _decibels(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.1f} dB"

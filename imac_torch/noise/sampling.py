@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from imac_torch.config import Noise
-from imac_torch.noise.analysis import integrals
+from imac_torch.noise.analysis import integrals, of_inputs
 from imac_torch.noise.circuit import PLACES, NoisyCircuit
 from imac_torch.noise.neurons import SmallSignal
 from imac_torch.results.solution import Solution
@@ -26,6 +26,8 @@ COARSE: Final = 3
 """Nodes of the quadrature per decade: effective bandwidths to a percent."""
 REFERENCES: Final = 4
 """Operating points that densities and bandwidths are the mean of."""
+SIGNALS: Final = 256
+"""Operating points whose differences are the signal beside the noise that is drawn."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,11 @@ class NoiseDraws:
     def _covariances(
         circuit: NoisyCircuit, signals: Sequence[SmallSignal], settings: Noise
     ) -> list[Tensor]:
+        if not settings.circuit:
+            heard = of_inputs(circuit, signals, settings.inputs)
+            sizes = [layer.gates.shape[-1] for layer in heard[1:] + heard[-1:]]
+            driven = heard[0].combined[0].mean(0).real
+            return [driven, *(driven.new_zeros(size, size) for size in sizes)]
         found, (low, _) = integrals(circuit, signals, settings, nodes=COARSE, places=True)
         still = circuit.density(signals, low, places=True)
         # Hz, of what reaches the last outputs: variance over density there, part by part.
@@ -101,12 +108,6 @@ class NoiseDraws:
         )
         parts = values.to(self.roots[0].device).split(sizes, dim=1)
         return [part @ root.T for part, root in zip(parts, self.roots, strict=True)]
-
-    @property
-    def rms(self) -> tuple[float, ...]:
-        """V, mean over neurons, of every vector."""
-        means = (item.diagonal().mean().clamp(min=0.0) for item in self.covariances)
-        return tuple(float(mean.sqrt()) for mean in means)
 
 
 def _input_resistor(signal: SmallSignal, band: Tensor, like: Tensor) -> Tensor:

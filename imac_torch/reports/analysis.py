@@ -21,6 +21,7 @@ from imac_torch.base.files import (
     write_text,
 )
 from imac_torch.base.shown import Brief
+from imac_torch.config import Noise
 from imac_torch.conversion.ablation import ablate
 from imac_torch.conversion.layer_effects import LayerEffect, layer_effects
 from imac_torch.conversion.outputs import relative_error, software_activations
@@ -251,6 +252,8 @@ def analyse(
     area_model: str = "imac-sim",
     ablation: bool = True,
     reference: str = "the software model",
+    noise: Noise | None = None,
+    seed: int = 0,
 ) -> Analysis:
     """Look into a network on the first samples of a loader, with the native engine.
 
@@ -263,6 +266,8 @@ def analyse(
         area_model: A name of :data:`imac_torch.reports.area.AREA_MODELS`.
         ablation: Whether to attribute the loss of accuracy to effects.
         reference: What the software model is, in words.
+        noise: A step of the ablation; None: there is none.
+        seed: Of the generator that draws it.
 
     Raises:
         DataError: The loader gives no labelled samples.
@@ -290,7 +295,10 @@ def analyse(
         area_model=area.model,
         ablation=tuple(
             Ablation(EFFECTS[step.name], step.accuracy, step.output_error)
-            for step in ablate(network, inputs, labels)
+            for step in ablate(
+                network, inputs, labels, noise=noise or False,
+                generator=None if noise is None else torch.Generator().manual_seed(seed),
+            )
         )
         if ablation
         else (),

@@ -26,7 +26,7 @@ from imac_torch.reports.analysis import Analysis, analyse
 from imac_torch.reports.chart import bar_chart, picture
 from imac_torch.reports.model_page import write_model_report
 from imac_torch.reports.model_report import ModelReport
-from imac_torch.reports.page import noise_chart, saved_in, template_environment
+from imac_torch.reports.page import noise_section, saved_in, template_environment
 from imac_torch.reports.power import WORDS, in_words
 from imac_torch.reports.report import Report
 from imac_torch.reports.timing_section import NOTE, timing_section
@@ -98,8 +98,10 @@ def write_report(
             )
         else:
             analysis = analyse(
-                network, software, loader, area_model=area_model, reference=reference
-            )
+                network, software, loader, area_model=area_model, reference=reference,
+                noise=None if report.noise is None else report.config.noise,
+                seed=report.seed or 0,
+            )  # fmt: skip
         if analysis is not None:
             analysis.save(directory)
         write_text(directory / "samples.csv", samples_csv(report))
@@ -193,7 +195,7 @@ def render_report(
         "configuration": tomli_w.dumps(report.config.to_dict()),
         "analysis": analysis,
         "energy_chart": _energy_chart(report),
-        "noise_chart": noise_chart(report.noise or {}),
+        "noise": noise_section(report.noise),
         **_accuracy(report),
         **_power(report, analysis),
     }

@@ -15,7 +15,7 @@ from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.analysis import EFFECTS
 from imac_torch.reports.chart import MOST, bar_chart
 from imac_torch.reports.model_report import HEADINGS, ModelReport, SegmentFigures
-from imac_torch.reports.page import noise_chart, saved_in, template_environment
+from imac_torch.reports.page import noise_section, saved_in, template_environment
 from imac_torch.reports.power import in_words
 
 __all__ = ["render_model_report", "write_model_report"]
@@ -82,7 +82,7 @@ def render_model_report(
             counted=in_words(
                 [(item.counted, item.power) for item in report.segments],
                 report.config,
-                noisy=any(any(item.noise.values()) for item in report.segments),
+                noisy=report.noise is not None,
             ),
             groups=_groups(report.segments),
             tiles=tiles,
@@ -91,13 +91,7 @@ def render_model_report(
                 "energy per sample by circuit",
                 unit="J",
             ),
-            noise_chart=noise_chart(
-                {
-                    name if name == item.path else f"{item.path}, {name}": volts
-                    for item in report.segments
-                    for name, volts in item.noise.items()
-                }
-            ),
+            noise=noise_section(report.noise),
             ablation=[
                 (
                     EFFECTS[step.name], step.name,

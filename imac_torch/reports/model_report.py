@@ -16,6 +16,7 @@ from imac_torch.base.units import quantity
 from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
+from imac_torch.noise.result import NoiseFigures
 from imac_torch.reports.power import Counted
 from imac_torch.reports.saved import SavedReport, saved_text
 
@@ -70,8 +71,7 @@ class SegmentFigures:
         settled: s per sample like ``latency``, but with the longest measured settling time in the
             place of ``timing.period``. NaN: not measured.
         counted: Where power goes, and which parts are ideal.
-        noise: V rms that was drawn in every use, at the inputs of each layer's neurons by layer,
-            and at the ``outputs`` besides; empty: there was none.
+        noise: What was drawn in every use, by layer and part; None: there was none.
     """
 
     path: str
@@ -87,7 +87,7 @@ class SegmentFigures:
     settling: Mapping[str, float] = field(default_factory=dict)
     settled: float = math.nan
     counted: Counted = field(default_factory=Counted)
-    noise: Mapping[str, float] = field(default_factory=dict)
+    noise: NoiseFigures | None = None
 
     def row(self) -> tuple[str, ...]:
         """Cells of the table under :data:`HEADINGS`."""
@@ -191,12 +191,18 @@ class ModelReport(SavedReport):
             "segments": [asdict(item) for item in self.segments],
         }
 
-    def tables(self) -> tuple[Table, Table]:
-        """The figures, and the circuits."""
+    @property
+    def noise(self) -> NoiseFigures | None:
+        """What was drawn in every use of every circuit; None: there was none."""
+        return NoiseFigures.joined([item.noise for item in self.segments if item.noise])
+
+    def tables(self) -> tuple[Table, ...]:
+        """The figures, the circuits, and noise where it was drawn."""
         circuits = [item.row() for item in self.segments]
         return (
             Table("imac_torch report", self.rows(), width=110),
             Table("circuits, per sample", circuits, HEADINGS, width=130),
+            *(() if self.noise is None else self.noise.tables()),
         )
 
     def plot(self) -> Figure:
@@ -232,7 +238,6 @@ class ModelReport(SavedReport):
             *([("ideal, not counted", ", ".join(ideal))] if ideal else []),
             ("latency per sample", f"{quantity(self.latency, 's')}, software not counted"),
             *self._timed(),
-            *self._noises(),
             ("area", f"{1e6 * self.area()['total']:.4g} mm²"),
             ("wall time", f"{self.seconds:.2f} s"),
         ]
@@ -258,15 +263,6 @@ class ModelReport(SavedReport):
                 f"{worst.path} for {few:g} of {of:g} vectors",
             ))
         return rows
-
-    def _noises(self) -> list[tuple[str, str]]:
-        drawn = [
-            f"{quantity(volts, 'V')} ({item.path if name == item.path else f'{item.path}, {name}'})"
-            for item in self.segments
-            for name, volts in item.noise.items()
-            if volts > 0.0
-        ]
-        return [("noise drawn in every use, rms", ", ".join(drawn))] if drawn else []
 
     def _told(self, value: float) -> str:
         return _percent(value) if self.score.name == "accuracy" else f"{value:.6g}"
@@ -318,6 +314,7 @@ def _segment(content: Mapping[str, Any]) -> SegmentFigures:
     values["settled"] = _number(values.get("settled"), never)
     values["settling"] = {name: _number(value, math.inf) for name, value in timed.items()}
     values["counted"] = Counted.read(values.get("counted"))
+    values["noise"] = NoiseFigures.read(values.get("noise"))
     return SegmentFigures(**values)
 
 

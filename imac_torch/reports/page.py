@@ -1,10 +1,11 @@
-"""What the pages of all reports have in common: templates, the directory, the chart of noise."""
+"""What the pages of all reports have in common: templates, the directory, the section on noise."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
@@ -12,11 +13,12 @@ from imac_torch.base.files import exclusive
 from imac_torch.base.units import quantity
 from imac_torch.conversion.storage import save
 from imac_torch.model.network import IMACNetwork
+from imac_torch.noise.result import NoiseFigures
 from imac_torch.reports.chart import bar_chart, library
 from imac_torch.reports.model_report import ModelReport
 from imac_torch.reports.report import Report
 
-__all__ = ["noise_chart", "saved_in", "template_environment"]
+__all__ = ["noise_section", "saved_in", "template_environment"]
 
 
 def template_environment() -> Environment:
@@ -54,9 +56,16 @@ def saved_in(
         yield directory
 
 
-def noise_chart(volts: Mapping[str, float]) -> str:
-    """Bars of V rms by name; nothing where there is no noise."""
-    if not any(volts.values()):
-        return ""
-    rows = {name: {"rms": value} for name, value in volts.items()}
-    return bar_chart(rows, "noise that was drawn, rms", unit="V")
+def noise_section(noise: NoiseFigures | None) -> dict[str, Any] | None:
+    """Chart and table of noise that was drawn; None where there was none."""
+    if noise is None:
+        return None
+    (table,) = noise.tables()
+    return {
+        "table": table,
+        "chart": bar_chart(
+            {name: dict(layer.shares) for name, layer in noise.layers.items()},
+            "what noise at outputs comes from",
+            percent=True,
+        ),
+    }

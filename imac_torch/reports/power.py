@@ -171,16 +171,16 @@ def in_words(
     )
 
 
-def supplied(segment: Segment) -> dict[str, dict[str, bool]]:
-    """Whether amplifiers and neurons have supplies, by part and layer."""
-    found: dict[str, dict[str, bool]] = {"amplifiers": {}, "neurons": {}}
+def supplied(segment: Segment) -> dict[str, dict[str, bool | None]]:
+    """Whether amplifiers and neurons have supplies, by part and layer; None: there is no such."""
+    found: dict[str, dict[str, bool | None]] = {"amplifiers": {}, "neurons": {}}
     for layer in segment.analog_layers():
         spec = layer.neuron_spec()
         kind = kind_of(spec.kind)
         found["amplifiers"][layer.name] = layer.config.amplifier.supplied
         current = spec.options.quiescent_current
-        nothing = kind.activation.read_out  # then there is no circuit to be counted
-        found["neurons"][layer.name] = nothing or not kind.ideal or current is not None
+        counted = not kind.ideal or current is not None
+        found["neurons"][layer.name] = None if kind.activation.read_out else counted
     return found
 
 
@@ -188,9 +188,10 @@ def ideal_parts(segment: Segment) -> tuple[str, ...]:
     """See :attr:`Counted.ideal`."""
     found = []
     for part, counted in supplied(segment).items():
-        names = [name for name, physical in counted.items() if not physical]
+        names = [name for name, physical in counted.items() if physical is False]
         if names:
-            found.append(part if len(names) == len(counted) else f"{part} of {', '.join(names)}")
+            some = True in counted.values()
+            found.append(f"{part} of {', '.join(names)}" if some else part)
     if segment.borders.driver is None:
         found.append("drivers")
     if segment.borders.converter is None:
@@ -208,10 +209,12 @@ def _parts(segment: Segment, rows: Tensor, counted: Counted) -> dict[str, float]
     parts = {"cells": float(found.cells[good].sum(-1).mean())}
     for part, layers in supplied(segment).items():
         means = getattr(found, part)[good].mean(0).tolist()
-        kept = set(layers.values()) if len(set(layers.values())) == 1 else {True}
+        # Of ideal ones, what they deliver goes by another name; beside others it is in nothing.
+        some = True in layers.values()
         parts[part] = sum(
-            value for value, has in zip(means, layers.values(), strict=True) if has in kept
-        )
+            value for value, has in zip(means, layers.values(), strict=True)
+            if not some or has is not False
+        )  # fmt: skip
     period = segment.pace.period
     return {
         **{counted.named(name): value for name, value in parts.items()},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +20,7 @@ from imac_torch.base.units import quantity
 from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
+from imac_torch.noise.result import NoiseFigures
 from imac_torch.reports.power import WORDS, Counted
 from imac_torch.reports.saved import TENSORS, TEXT, SavedReport
 from imac_torch.reports.timing import (
@@ -69,8 +69,7 @@ class Report(SavedReport):
         seed: What the run's generator was seeded with; None: not given.
         seconds: Wall time of the evaluation.
         timing: Latency and measured energy of all samples or the first ones, or None.
-        noise: V rms that was drawn for every image at the inputs of each layer's neurons, and at
-            the outputs besides; None: there was none.
+        noise: What was drawn for every image, by layer and part; None: there was none.
         stopped: What ended the run before all samples were done; empty where nothing did.
         counted: What borders take, where power goes, and which parts are ideal.
     """
@@ -90,7 +89,7 @@ class Report(SavedReport):
     seed: int | None
     seconds: float
     timing: InferenceReport | None = None
-    noise: dict[str, float] | None = None
+    noise: NoiseFigures | None = None
     stopped: str = ""
     counted: Counted = field(default_factory=Counted)
 
@@ -192,13 +191,14 @@ class Report(SavedReport):
             "period": self.period,
             "largest_residual": float(self.solution.residual[self.solved].max()),
             "seconds": self.seconds,
-            "noise": self.noise,
+            "noise": None if self.noise is None else asdict(self.noise),
             "timing": None if self.timing is None else timing_figures(self.timing, self.labels),
         }
 
-    def tables(self) -> tuple[Table]:
-        """The figures."""
-        return (Table("imac_torch report", self._rows(), width=100),)
+    def tables(self) -> tuple[Table, ...]:
+        """The figures, and noise where it was drawn."""
+        drawn = () if self.noise is None else self.noise.tables()
+        return (Table("imac_torch report", self._rows(), width=100), *drawn)
 
     def _rows(self) -> list[tuple[str, str]]:
         figures = self.figures()
@@ -219,9 +219,6 @@ class Report(SavedReport):
             energy, period = quantity(figures["mean_energy"], "J"), quantity(self.period, "s")
             text = f"{energy} at {period} per sample"
             rows.append(("energy per inference", text))
-        if self.noise is not None:
-            volts = ", ".join(f"{quantity(v, 'V')} ({name})" for name, v in self.noise.items())
-            rows.append(("noise drawn per image, rms", volts))
         if self.timing is None:
             rows.append(("latency", NOT_MEASURED))
         else:
@@ -243,7 +240,7 @@ class Report(SavedReport):
     def _content(self) -> dict[str, Any]:
         return {
             "figures": self.figures(),
-            "noise": self.noise,
+            "noise": None if self.noise is None else asdict(self.noise),
             "counted": asdict(self.counted),
             "period": self.period,
             "timing": None if self.timing is None else timing_content(self.timing),
@@ -312,18 +309,13 @@ class Report(SavedReport):
             solution=solution,
             period=content["period"],
             **common,
-            noise=_numbers(content.get("noise")),
+            noise=NoiseFigures.read(content.get("noise")),
             counted=Counted.read(content.get("counted")),
             timing=read_timing(content["timing"], tensors) if content.get("timing") else None,
         )
         found._check_shapes()
         found.figures()
         return found
-
-
-def _numbers(values: Mapping[str, Any] | None) -> dict[str, float] | None:
-    """Numbers by name, of a file."""
-    return None if values is None else {str(key): float(value) for key, value in values.items()}
 
 
 def _tensors_of(path: Path) -> dict[str, Tensor] | None:

@@ -145,9 +145,6 @@ def _evaluate_circuit(asked: Asked) -> Report:
     if asked.noise:
         drawn = Heard.of("the circuit", network.segment, asked.noise, asked.generator, engine)
 
-    def heard() -> dict[str, float] | None:
-        return None if drawn is None else drawn.figures(network.segment)
-
     run = None
     if timing:
         run = network.timing(None if timing is True else timing)
@@ -158,7 +155,7 @@ def _evaluate_circuit(asked: Asked) -> Report:
         # The engine is asked once more: it may tell what went wrong.
         done, timed = collected.common(), _finished(run)
         report = _report(network, done, timed, bound.description(), asked.seed, started)
-        return replace(report, stopped=stopped, noise=heard())
+        return replace(_heard(report, network.segment, drawn), stopped=stopped)
 
     label = f"{bound.description()['name']}{', transients' if run else ''}"
     with keeping(lambda: sum(map(len, collected.common().labels)), kept), lasting(), evaluating(
@@ -188,7 +185,7 @@ def _evaluate_circuit(asked: Asked) -> Report:
     if timed is not None and (text := timed.cost(torch.cat(collected.labels)).warning):
         warnings.warn(text, SamplingWarning, stacklevel=2)
     report = _report(network, collected, timed, bound.description(), asked.seed, started)
-    return replace(report, noise=heard())
+    return _heard(report, network.segment, drawn)
 
 
 def _solve(
@@ -199,6 +196,13 @@ def _solve(
     assert isinstance(bound, BoundNative | BoundByRead)  # noqa: S101 - noise asks for it
     noise = drawn.shifts(segment, voltages, len(voltages))
     return bound.solve(voltages, noise=noise)
+
+
+def _heard(report: Report, segment: Segment, drawn: Heard | None) -> Report:
+    """With the noise that was drawn, and what was asked for."""
+    if drawn is None or (figures := drawn.figures(segment)) is None:
+        return report
+    return replace(report, noise=figures, config=report.config.replace(noise=drawn.settings))
 
 
 def _finished(run: InferenceRun | None) -> InferenceReport | None:

@@ -157,6 +157,7 @@ class _Run:
             )
         network = self.network
         segments = self.watch.figures(self.area, timing, advance)
+        drawn = next(iter(self.watch.heard.values()), None)
         tensors = self.circuit.tensors()
         agreement = None
         if tensors and self.software is not None:
@@ -173,7 +174,7 @@ class _Run:
             segments=segments,
             latency=critical_path(network.model, {item.path: item.latency for item in segments}),
             settled=critical_path(network.model, {item.path: item.settled for item in segments}),
-            config=network.config,
+            config=network.config.replace(noise=drawn.settings) if drawn else network.config,
             layers=network.records,
             engine=_described(network),
             environment=environment(),

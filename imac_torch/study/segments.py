@@ -240,7 +240,7 @@ class Watch:
                 "converters": uses * costs.converter_energy,
                 "sums": uses * costs.addition_energy,
             },
-            noise=self.heard[path].figures(segment) if path in self.heard else {},
+            noise=self.heard[path].figures(segment) if path in self.heard else None,
             latency=sum(costs.latency(call, copies) for call in traffic.calls),
             area={
                 **{name: value for name, value in arrays.parts().items() if value is not None},

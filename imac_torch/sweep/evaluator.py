@@ -32,6 +32,7 @@ from imac_torch.errors import (
     SolverError,
 )
 from imac_torch.model.network import Chain, IMACNetwork, evaluating
+from imac_torch.noise.result import NoiseFigures
 from imac_torch.numeric.modes import lasting
 from imac_torch.reports.area import area_model, network_area
 from imac_torch.reports.model_report import ModelReport
@@ -42,7 +43,7 @@ from imac_torch.sweep.points import SEED, Point, configure, seed_of
 from imac_torch.sweep.tasks import Bench
 from imac_torch.transient.options import TimingOptions
 
-__all__ = ["METRICS", "TIMING_METRICS", "Evaluator", "NetworkEvaluator"]
+__all__ = ["METRICS", "NOISE_METRICS", "TIMING_METRICS", "Evaluator", "NetworkEvaluator"]
 
 METRICS: Final = (
     "accuracy", "reference_accuracy", "agreement", "samples", "failures", "period", "area",
@@ -58,6 +59,9 @@ TIMING_METRICS: Final = (
     "energy_switching",
 )  # fmt: skip
 """Metrics that only transients give."""
+
+NOISE_METRICS: Final = ("noise_rms", "snr")
+"""Metrics of noise that is drawn."""
 
 LOOKED_AT = 200
 """Points of a sweep that are looked at for settings without effect."""
@@ -92,6 +96,8 @@ class NetworkEvaluator:
     Metrics: ``accuracy``, ``reference_accuracy``, ``agreement``, ``samples``, ``failures``,
     ``power`` and its parts (W; those of :data:`PHYSICAL` where they are not ideal), ``energy``
     (J), ``period`` (s), ``area`` (m²), ``residual`` (A).
+    With ``noise`` also :data:`NOISE_METRICS`, at the last outputs: ``noise_rms`` (V) and ``snr``
+    (dB, see :class:`imac_torch.noise.result.LayerFigures`).
     With ``timing`` also :data:`TIMING_METRICS`: ``latency`` (median), ``latency_worst``,
     ``decision_latency`` (worst), ``safe_period`` (s), ``unsettled`` (share of samples at the end
     of the period), ``energy_measured`` and ``energy_switching`` (J, means).
@@ -308,7 +314,7 @@ class _NetworkBench:
         config, seed = self.evaluator.configure(point), seed_of(point)
         network, report = self._solve(config, seed)
         if isinstance(report, ModelReport):
-            return _model_metrics(report, config)
+            return {**_model_metrics(report, config), **_noise_metrics(report.noise)}
         solved, period = report.solved, config.timing.period
         power = report.mean_power()
         software = chosen(self.software, network.threshold)
@@ -331,14 +337,14 @@ class _NetworkBench:
             metrics["energy"] = power["total"] * period
         if report.timing is not None:
             metrics.update(_timing_metrics(report))
-        return metrics
+        return {**metrics, **_noise_metrics(report.noise)}
 
     def _solve(self, config: Config, seed: int | None) -> tuple[IMACNetwork, Report | ModelReport]:
         content = config.to_dict()
         timing = self.evaluator.timing
-        if not self.evaluator.engine.netlists and not timing:
-            content.pop("timing")
         noise = self.evaluator.noise
+        if not (self.evaluator.engine.netlists or timing or noise):
+            content.pop("timing")
         drawn = seed if noise or _random(config) else None
         text = json.dumps([content, drawn], sort_keys=True)
         if text in self.kept:
@@ -390,6 +396,15 @@ def _model_metrics(report: ModelReport, config: Config) -> dict[str, float]:
         "energy": energy["total"],
         **{f"energy_{name}": value for name, value in energy.items() if name != "total"},
     }
+
+
+def _noise_metrics(noise: NoiseFigures | None) -> dict[str, float]:
+    if noise is None:
+        return {}
+    last = list(noise.layers.values())[-1]
+    values = zip(NOISE_METRICS, (last.output_rms, last.output_snr), strict=True)
+    # Infinity has no place in tables and fronts: without any noise there is no ratio.
+    return {name: value for name, value in values if math.isfinite(value)}
 
 
 def _timing_metrics(report: Report) -> dict[str, float]:

@@ -16,7 +16,7 @@ from imac_torch.config.assignment import apply_overrides, field_paths
 from imac_torch.config.kinds import NAMED
 from imac_torch.conversion.calibration import ROUNDS
 from imac_torch.errors import ConfigError
-from imac_torch.sweep.evaluator import METRICS, PHYSICAL, TIMING_METRICS
+from imac_torch.sweep.evaluator import METRICS, NOISE_METRICS, PHYSICAL, TIMING_METRICS
 from imac_torch.sweep.points import SEED, grid, product
 from imac_torch.sweep.search import Choices, Range
 
@@ -92,7 +92,10 @@ class RunTable(Section):
     timing: bool | None = Field(
         None, description="Whether transients are integrated; None: if an objective needs them."
     )
-    noise: bool = Field(False, description="Whether noise is drawn for every image.")
+    noise: bool | None = Field(
+        None,
+        description="Whether noise is drawn for every image; None: if an objective needs it.",
+    )
 
     @field_validator("timing", "noise", mode="before")
     @classmethod
@@ -181,11 +184,23 @@ class SweepFile:
         Raises:
             ConfigError: ``timing`` is false, and an objective needs it.
         """
-        needed = [name for name in self.objectives if name in TIMING_METRICS]
-        asked = bool(needed) if self.run.timing is None else self.run.timing
-        if needed and not asked:
-            raise ConfigError(f"[run] timing must be true for the objective {needed[0]}")
-        return asked
+        return self._wanted("timing", TIMING_METRICS)
+
+    @property
+    def noise(self) -> bool:
+        """Whether noise is drawn, likewise.
+
+        Raises:
+            ConfigError: ``noise`` is false, and an objective needs it.
+        """
+        return self._wanted("noise", NOISE_METRICS)
+
+    def _wanted(self, name: str, metrics: Sequence[str]) -> bool:
+        needed = [metric for metric in self.objectives if metric in metrics]
+        asked: bool | None = getattr(self.run, name)
+        if needed and asked is False:
+            raise ConfigError(f"[run] {name} must be true for the objective {needed[0]}")
+        return bool(needed) if asked is None else asked
 
     def relative(self, name: str) -> str:
         """A path of the file, from here; names of modules and data sets stay as they are."""
@@ -222,7 +237,7 @@ def read_sweep(path: str | Path) -> SweepFile:
 
 def _parse(path: Path, content: dict[str, Any]) -> SweepFile:
     read = Sweep(**content)
-    known = (*METRICS, *PHYSICAL, *TIMING_METRICS)
+    known = (*METRICS, *PHYSICAL, *TIMING_METRICS, *NOISE_METRICS)
     for name in read.objectives:
         if name not in known:
             hint = _similar(name, known) or f"; there are {', '.join(known)}"
@@ -243,7 +258,7 @@ def _parse(path: Path, content: dict[str, Any]) -> SweepFile:
         space={} if read.search is None else _space(read.search.space),
         trials=0 if read.search is None else read.search.trials,
     )
-    _ = described.timing  # a contradiction is reported here
+    _ = described.timing, described.noise  # contradictions are reported here
     return described
 
 

@@ -21,7 +21,8 @@ UNITS: Final = {
     "power": "W", "power_inputs": "W", "power_bias": "W", "power_neurons": "W",
     **dict.fromkeys(PHYSICAL, "W"), "energy": "J",
     "period": "s", "residual": "A", "latency": "s", "latency_worst": "s", "decision_latency": "s",
-    "safe_period": "s", "energy_measured": "J", "energy_switching": "J",
+    "safe_period": "s", "energy_measured": "J", "energy_switching": "J", "noise_rms": "V",
+    "snr": "dB",
 }  # fmt: skip
 """Units of metrics, for axes and tables; area is written in µm²."""
 
