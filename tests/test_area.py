@@ -106,6 +106,21 @@ def test_a_network_is_measured_as_it_is_built() -> None:
     assert (undivided.rows, undivided.columns) == (7, 10)
 
 
+def test_borders_count_where_they_are_not_ideal() -> None:
+    model = nn.Sequential(nn.Linear(9, 7), nn.Sigmoid(), nn.Linear(7, 3))
+    plain = network_area(convert(model))
+    assert plain.borders == {"drivers": None, "converters": None}
+    assert plain.whole == plain.total.total
+    assert "ideal, not counted: drivers, converters" in plain.in_words()
+    converter = {"kind": "sar", "unit_area": 1e-12}
+    network = convert(model, Config(converter=converter, crossbar=Crossbar(copies=2)))
+    measured = network_area(network)
+    assert measured.borders["drivers"] is None
+    assert measured.borders["converters"] == pytest.approx(2 * network.segment.border_costs.area())
+    assert measured.borders["converters"] > 0.0
+    assert measured.whole == pytest.approx(measured.total.total + measured.borders["converters"])
+
+
 def test_errors_say_what_there_is() -> None:
     network = convert(nn.Sequential(nn.Linear(3, 2)))
     with pytest.raises(ConfigError, match="imac-sim, layout, layout-used"):

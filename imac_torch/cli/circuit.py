@@ -33,6 +33,7 @@ from imac_torch.dc.native import Native
 from imac_torch.errors import ConfigError, DataError
 from imac_torch.netlist import NetlistSettings
 from imac_torch.reports.area import AREA_MODELS, network_area
+from imac_torch.reports.power import IDEAL
 from imac_torch.results.latency import same_answers
 from imac_torch.simulator import NgSpice
 from imac_torch.study.characterization import characterize_neuron
@@ -412,7 +413,7 @@ def area(
     ] = "imac-sim",
     as_json: o.JsonOption = False,
 ) -> None:
-    """Silicon area by layer and part: cells, amplifiers, neurons, switches.
+    """Silicon area by layer and part: cells, amplifiers, neurons, switches; and of borders.
 
     `imac-sim` is IMAC-Sim's formula (whole arrays and switches only); `layout` estimates every
     part from layout rules; `layout-used` counts only the lines that are used.
@@ -424,16 +425,21 @@ def area(
             "model": found.model,
             "unit": "m²",
             "layers": {name: item.parts() for name, item in found.layers.items()},
-            "total": found.total.total,
+            **found.borders,
+            "total": found.whole,
         }
         typer.echo(strict_json(content))
         return
     table = Table(title=f"area by the model {found.model!r}, µm²")
     for heading in ("layer", "cells", "amplifiers", "neurons", "switches", "total"):
         table.add_column(heading, justify="left" if heading == "layer" else "right")
-    for name, item in (*found.layers.items(), ("total", found.total)):
+    parts = len(found.total.parts())
+    for name, item in (*found.layers.items(), ("layers", found.total)):
         values = (*item.parts().values(), item.total)
         table.add_row(
             name, *("not modelled" if v is None else f"{v * 1e12:.4g}" for v in values)
         )
+    for name, value in (*found.borders.items(), ("total", found.whole)):
+        text = IDEAL if value is None else f"{value * 1e12:.4g}"
+        table.add_row(name, *[""] * parts, text)
     console().print(table)

@@ -213,13 +213,15 @@ def _show(
             "reference": opened.reference,
             "engine": result.engine,
             "seed": result.seed,
-            "area": {"model": area.model, "total": area.total.total, **area.total.parts()},
-        }
+            "area": {
+                "model": area.model, "total": area.whole, **area.total.parts(), **area.borders,
+            },
+        }  # fmt: skip
         typer.echo(strict_json(content))
         return
     typer.echo(str(result))
     typer.echo(f"software is {opened.reference}")
-    typer.echo(f"area ({area.model}): {area.total.total * 1e12:.4f} µm²")
+    typer.echo(f"area ({area.model}): {area.in_words()}")
 
 
 @expanded

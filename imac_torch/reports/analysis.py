@@ -142,6 +142,7 @@ class Analysis(Brief):
         maps: Per layer with maps: ``name.input`` and ``name.output``, (M, C) V, mean magnitudes
             of the drop on input lines and on I± lines.
         reference: What the software model is, in words.
+        borders: m² of ``drivers`` and ``converters``, None where they are ideal.
     """
 
     layers: tuple[LayerAnalysis, ...]
@@ -152,6 +153,7 @@ class Analysis(Brief):
     labels: Tensor
     maps: dict[str, Tensor] = field(default_factory=dict)
     reference: str = "the software model"
+    borders: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -160,9 +162,9 @@ class Analysis(Brief):
 
     @property
     def area(self) -> float:
-        """m², of everything that the model covers."""
-        parts = (value for layer in self.layers for value in layer.area.values())
-        return sum(value for value in parts if value is not None)
+        """m², of everything that the model covers, and of borders."""
+        parts = (part for layer in self.layers for part in layer.area.values())
+        return sum(part for part in (*parts, *self.borders.values()) if part is not None)
 
     def save(self, directory: str | Path) -> None:
         """Write ``analysis.json`` and ``analysis.safetensors`` into a directory.
@@ -176,6 +178,7 @@ class Analysis(Brief):
             "area_model": self.area_model,
             "ablation": [asdict(item) for item in self.ablation],
             "reference": self.reference,
+            "borders": self.borders,
         }
         tensors = {"circuit": self.circuit, "software": self.software, "labels": self.labels}
         tensors.update({f"map.{name}": value for name, value in self.maps.items()})
@@ -216,6 +219,7 @@ class Analysis(Brief):
                     if name.startswith("map.")
                 },
                 reference=content["reference"],
+                borders=dict(content.get("borders", {})),
             )
             if not (isinstance(found.area_model, str) and isinstance(found.reference, str)):
                 raise TypeError("area_model and reference are texts")
@@ -307,6 +311,7 @@ def analyse(
         labels=labels,
         maps=maps,
         reference=reference,
+        borders=dict(area.borders),
     )
 
 

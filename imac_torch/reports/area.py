@@ -270,15 +270,36 @@ class NetworkArea:
     Attributes:
         model: Name of the model.
         layers: Area by layer path.
+        borders: m² of ``drivers`` and ``converters``, of all circuits, by the figures of their
+            configuration; None where they are ideal.
     """
 
     model: str
     layers: Mapping[str, Area] = field(default_factory=dict)
+    borders: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def total(self) -> Area:
         """Sum over layers."""
         return Area.sum(list(self.layers.values()))
+
+    @property
+    def whole(self) -> float:
+        """m² of everything that is known, borders included."""
+        return self.total.total + sum(value or 0.0 for value in self.borders.values())
+
+    def in_words(self) -> str:
+        """The whole, its parts, and what is in none of them, in µm²."""
+        parts = {**self.total.parts(), **self.borders}
+        known = [f"{name} {1e12 * value:.4g}" for name, value in parts.items() if value]
+        missing = [name for name, value in self.total.parts().items() if value is None]
+        ideal = [name for name, value in self.borders.items() if value is None]
+        rest = [
+            f"{words}: {', '.join(names)}"
+            for words, names in (("not modelled", missing), ("ideal, not counted", ideal))
+            if names
+        ]
+        return f"{self.whole * 1e12:.4f} µm² ({'; '.join([', '.join(known), *rest])})"
 
 
 def layer_shape(layer: IMACLinear) -> LayerShape:
@@ -337,7 +358,7 @@ def network_area(network: IMACNetwork, model: AreaModel | str = "imac-sim") -> N
         model: A model, or the name of one in :data:`AREA_MODELS`.
 
     Returns:
-        m² by layer and part.
+        m² by layer and part, and of borders.
 
     Raises:
         ConfigError: There is no model of that name, or it lacks the technology node.
@@ -345,5 +366,20 @@ def network_area(network: IMACNetwork, model: AreaModel | str = "imac-sim") -> N
     if isinstance(model, str):
         model = area_model(model)
     return NetworkArea(
-        model.name, {shape.name: layer_area(shape, model) for shape in layer_shapes(network)}
+        model.name,
+        {shape.name: layer_area(shape, model) for shape in layer_shapes(network)},
+        _borders(network),
     )
+
+
+def _borders(network: IMACNetwork) -> dict[str, float | None]:
+    found: dict[str, float | None] = {"drivers": None, "converters": None}
+    for segment in network.segments.values():
+        copies, costs = segment.first.config.crossbar.copies, segment.border_costs
+        for name, ideal, area in (
+            ("drivers", segment.borders.driver is None, costs.driver_area),
+            ("converters", segment.borders.converter is None, costs.converter_area),
+        ):
+            if not ideal:
+                found[name] = (found[name] or 0.0) + copies * area
+    return found

@@ -348,6 +348,9 @@ def _details(analysis: Analysis) -> dict[str, Any]:
         name: {part: value * 1e12 for part, value in item.area.items() if value}
         for name, item in layers.items()
     }
+    areas |= {name: {name: value * 1e12} for name, value in analysis.borders.items() if value}
+    ideal = [name for name, value in analysis.borders.items() if value is None]
+    note += f" Ideal, and not counted: {', '.join(ideal)}." if ideal else ""
     ablation = {item.effect: {"accuracy": item.accuracy} for item in analysis.ablation}
     return {
         "ablation_chart": bar_chart(ablation, "accuracy, effect by effect", percent=True),

@@ -325,7 +325,7 @@ class _NetworkBench:
             "samples": float(len(report.labels)),
             "failures": float(report.failures),
             "period": period,
-            "area": network_area(network, self.evaluator.area_model).total.total,
+            "area": network_area(network, self.evaluator.area_model).whole,
             "residual": report.figures()["largest_residual"],
         }
         if power:
