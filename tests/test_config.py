@@ -430,7 +430,7 @@ IDLE = {
     "noise.bandwidth": Idle(1e6, INPUTS_ALONE),
     "noise.lowest": Idle(1e4, INPUTS_ALONE),
     "noise.neurons": Idle(False, INPUTS_ALONE),
-    "noise.flicker": Idle(False, {**INPUTS_ALONE, "noise.neurons": False}),
+    "noise.flicker": Idle(False, {"noise.neurons": False}),
     "noise.amplifier_voltage": Idle(1e-8, INPUTS_ALONE),
     "noise.amplifier_current": Idle(1e-11, INPUTS_ALONE),
     "noise.neuron_voltage": Idle(1e-8, INPUTS_ALONE),

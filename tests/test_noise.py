@@ -406,7 +406,8 @@ def test_offsets_change_nothing_and_what_is_at_rails_is_silent():
     left = limited.noise(x, band).layers[0].outputs
     assert not left[:2].any() and left[2].min() > 0.0
     draws = limited.segment.noise_draws(limited.voltages(x), band)
-    assert draws.rms[0] < 0.1 * build().segment.noise_draws(limited.voltages(x), band).rms[0]
+    free = build().segment.noise_draws(limited.voltages(x), band)
+    assert draws.covariances[0].trace() < 0.01 * free.covariances[0].trace()
     behind = build(open_loop_resistance=100.0)
     with pytest.raises(SolverError, match=r"what neurons draw.*amplifier\.pole"):
         behind.noise(x, band)

@@ -13,7 +13,7 @@ from small_networks import LOGISTIC, loader, mlp, signs
 import imac_torch as imac
 from imac_torch.dc.dissipation import dissipated
 from imac_torch.dc.native import Native
-from imac_torch.errors import ConfigError
+from imac_torch.errors import ConfigError, SettingWarning
 from imac_torch.netlist import NetlistSettings
 from imac_torch.periphery.readout.opamp import Rails
 from imac_torch.reports.html_report import render_report, samples_csv
@@ -214,3 +214,20 @@ def test_layers_with_and_without_supplies(tmp_path):
 def test_supplies_without_a_swing_within_them_are_refused(swing):
     with pytest.raises(ConfigError, match=r"beyond which they cannot put out .* amplifier.swing"):
         imac.Config(amplifier=imac.Amplifier(swing=swing, quiescent_current=1e-6))
+
+
+def test_a_last_layer_without_neurons_does_not_split_the_ideal_ones():
+    made = imac.convert(mlp(6, 4, 2), LOGISTIC)
+    report = imac.evaluate(made, loader(signs(4, 6)), progress=False)
+    assert report.counted.ideal == ("amplifiers", "neurons", "drivers", "converters")
+
+
+def test_amplifiers_with_supplies_are_a_step_of_the_ablation():
+    made = network(config(swing=(-0.1, 0.1)))
+    steps = {step.name: step for step in imac.ablate(made, signs(9, 6))}
+    assert steps["amplifiers"].output_error > 1.1 * steps["partitioning"].output_error
+
+
+def test_supplies_of_outputs_that_fight_each_other_are_warned_of():
+    with pytest.warns(SettingWarning, match="0, 2: amplifiers have supplies.*1 mΩ"):
+        network(config(output_resistance=1e-3))

@@ -441,7 +441,7 @@ def _ideal_amplifiers(network: IMACNetwork) -> IMACNetwork:
     """The network with amplifiers without offsets, swing and with unlimited gain; itself if so."""
     ideal = {
         "offset": 0.0, "offset_spread": 0.0, "swing": None, "open_loop_gain": None,
-        "open_loop_resistance": None,
+        "open_loop_resistance": None, "quiescent_current": None, "table": None,
     }  # fmt: skip
 
     def changed(config: Config) -> Config:

@@ -10,6 +10,7 @@ from typing import Final
 
 import torch
 
+from imac_torch.base.units import quantity
 from imac_torch.config import Config, LayerConfig, Place, Unread
 from imac_torch.conversion.layers import Source
 from imac_torch.conversion.losses import Losses, finer
@@ -21,7 +22,7 @@ from imac_torch.periphery.neuron.choice import computes, kind_for
 
 __all__ = [
     "Placed", "analog_layer", "check_config", "losses_of", "places_of", "trained_config",
-    "warn_of_unread",
+    "warn_of_ties", "warn_of_unread",
 ]  # fmt: skip
 
 LARGE_ERROR: Final = 0.1
@@ -30,6 +31,8 @@ LARGE_READ_OUT_ERROR: Final = 0.2
 """Likewise of a read-out's outputs: with fewer, the largest output mostly stays the largest."""
 LARGE_LOSS = 0.5
 """Likewise of sums for inputs that are not known: what data show is mostly less."""
+TIED: Final = 1.0
+"""Ω, below which tied outputs of amplifiers are sources that are tied."""
 MATCHED: Final = "mapping.scheme = 'matched'"
 
 
@@ -169,6 +172,30 @@ def warn_of_unread(found: Sequence[Unread]) -> None:
     if found:
         warnings.warn(
             f"settings without effect in this circuit: {'; '.join(map(str, found))}",
+            SettingWarning,
+            stacklevel=4,
+        )
+
+
+def warn_of_ties(places: Sequence[Place]) -> None:
+    """Warn of amplifiers with supplies whose outputs are tied by next to nothing.
+
+    Ideal ones have no supplies, and what they deliver is in no report.
+
+    Warns:
+        SettingWarning: There are some.
+    """
+    found = [
+        place for place in places
+        if place.counted and place.parts > 1 and place.config.amplifier.combine == "average"
+        and place.config.amplifier.output_resistance < TIED
+    ]  # fmt: skip
+    if found:
+        resistance = quantity(found[0].config.amplifier.output_resistance, "Ω")
+        warnings.warn(
+            f"{', '.join(place.name for place in found)}: amplifiers have supplies, and outputs of "
+            f"partitions meet through amplifier.output_resistance = {resistance}: they fight each "
+            "other with amperes, which are counted; set what the amplifier has, or combine = 'sum'",
             SettingWarning,
             stacklevel=4,
         )

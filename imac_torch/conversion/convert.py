@@ -21,6 +21,7 @@ from imac_torch.conversion.building import (
     losses_of,
     places_of,
     trained_config,
+    warn_of_ties,
     warn_of_unread,
 )
 from imac_torch.conversion.calibration import ROUNDS, fit, join_samples
@@ -162,7 +163,9 @@ def convert(
         [layer for layer, free in zip(layers, plain, strict=True) if free],
         ranges=samples is not None,
     )
-    warn_of_unread(unread_settings(config, places_of(plan.placed, config)))
+    places = places_of(plan.placed, config)
+    warn_of_unread(unread_settings(config, places))
+    warn_of_ties(places)
     for layer in layers:
         try:
             layer.description()

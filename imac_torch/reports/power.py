@@ -166,9 +166,8 @@ def in_words(
     (counted if wires else ideal)["resistance of wires"] = None
     (counted if noisy else ideal)["noise"] = None
     # Of several circuits, a part may be ideal in one and counted in another.
-    return ", ".join(counted) or "nothing, the engine gave no powers", ", ".join(
-        f"{name} of some circuits" if name in counted else name for name in ideal
-    )
+    left = (f"{name} of some circuits" if name in counted else name for name in ideal)
+    return ", ".join(counted) or "nothing, the engine gave no powers", ", ".join(left) or "nothing"
 
 
 def supplied(segment: Segment) -> dict[str, dict[str, bool | None]]:

@@ -24,6 +24,7 @@ from imac_torch.conversion.building import (
     losses_of,
     places_of,
     trained_config,
+    warn_of_ties,
     warn_of_unread,
 )
 from imac_torch.conversion.calibration import fit
@@ -100,6 +101,7 @@ def convert_graph(
         if layer.matrix.varies:
             layer.matrix.draw(generator)
     warn_of_unread(unread_settings(asked, places_of(plan.placed, config)))
+    warn_of_ties(places_of(plan.placed, config))
     losses = losses_of(
         [layer for layer, item in zip(layers, free, strict=True) if item], ranges=True
     )
