@@ -38,7 +38,7 @@ from imac_torch.conversion.convert import unread
 from imac_torch.devices import LogNormal
 from imac_torch.elimination.chain import Shunts
 from imac_torch.elimination.ports import eliminate_layer
-from imac_torch.errors import CircuitError, SolverError
+from imac_torch.errors import CircuitError, DataError, SolverError
 from imac_torch.finfet import FinFET, builtin_14nm_hp
 from imac_torch.finfet.charge import channel_charges
 from imac_torch.finfet.geometry import CHARGE
@@ -535,7 +535,7 @@ def test_evaluations_draw_anew_for_every_image(tmp_path):
     assert not torch.equal(run(2).outputs, report.outputs)
     # What was drawn is what an analysis says of the same images, up to its coarser quadrature.
     assert report.noise is not None
-    analysed = net.noise(images[:4]).figures()
+    analysed = net.noise(images[:2]).figures()
     for name, layer in analysed.layers.items():
         assert report.noise.layers[name].output_rms == pytest.approx(layer.output_rms, rel=0.01)
         assert report.noise.layers[name].shares == pytest.approx(layer.shares, abs=0.01)
@@ -575,6 +575,22 @@ def test_inputs_alone_are_noisy_at_any_bandwidth():
     )
     torch.testing.assert_close(drawn[0], other[0], rtol=1e-6, atol=1e-12)
     assert not drawn[1].any() and not drawn[2].any()
+
+
+def test_inputs_are_drawn_on_lines_where_amplifiers_saturate():
+    # Volts on lines whose amplifiers end at a tenth of that: nothing normal is left behind them.
+    net = network(5, 4, 3, amplifier=Amplifier(gain=20.0, swing=(-0.1, 0.1)))
+    voltages = net.voltages(0.3 * signs(6, 5))
+    data = [(0.3 * signs(6, 5), torch.zeros(6, dtype=torch.int64))]
+    report = evaluate(
+        net, data, noise=Noise(inputs=0.5, circuit=False),
+        generator=torch.Generator().manual_seed(1), progress=False,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(1)
+    torch.randn(6, 4 + 3 + 3, dtype=torch.float64, generator=generator)  # of the circuit, times 0
+    drawn = torch.randn(6, 5, dtype=torch.float64, generator=generator)
+    wanted = net.segment.native.solve(net.prepare(), voltages + 0.5 * drawn)
+    torch.testing.assert_close(report.outputs, wanted.outputs.detach(), rtol=0.0, atol=1e-9)
 
 
 def test_pages_say_what_noise_takes_and_where_it_comes_from(tmp_path):
@@ -676,6 +692,8 @@ def test_noise_needs_the_native_engine_and_a_generator():
     data = [(signs(2, 5), torch.zeros(2, dtype=torch.int64))]
     with pytest.raises(SolverError, match="generator="):
         evaluate(net, data, noise=True, progress=False)
+    with pytest.raises(DataError, match=r"noise = 0\.1: .*Noise\(inputs=0\.1\)"):
+        evaluate(net, data, noise=0.1, generator=torch.Generator(), progress=False)
     with pytest.raises(SolverError, match="native engine"):
         evaluate(
             net, data, noise=True, generator=torch.Generator(), engine=NgSpice(), progress=False

@@ -18,7 +18,7 @@ from imac_torch.model.linear import IMACLinear
 from imac_torch.noise.analysis import analyse, solved_only
 from imac_torch.noise.circuit import NoisyCircuit
 from imac_torch.noise.result import NoiseReport
-from imac_torch.noise.sampling import COARSE, REFERENCES, NoiseDraws
+from imac_torch.noise.sampling import COARSE, REFERENCES, TOLD, NoiseDraws
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.readout.noise import AmplifierNoise
@@ -212,8 +212,8 @@ class Analyses(nn.Module):
         """Noise as :meth:`noise_draws` sees it, by part.
 
         Args:
-            voltages: (B, N) V at the inputs; the first ones are those that draws are measured at,
-                all are signals.
+            voltages: (B, N) V at the inputs; the first ones are among those that draws are
+                measured at, all are signals.
             settings: Amplitudes and band.
 
         Raises:
@@ -223,7 +223,7 @@ class Analyses(nn.Module):
         names = [layer.name for layer in self.analog_layers()]
         solution = solved_only(self.native.solve(self.prepare(), voltages, power=False))
         return analyse(
-            self.noisy(settings), names, solution, settings, few=REFERENCES, nodes=COARSE
+            self.noisy(settings), names, solution, settings, few=TOLD, nodes=COARSE
         )
 
     def noise_draws(self, voltages: Tensor, settings: Noise | None = None) -> NoiseDraws:

@@ -18,7 +18,7 @@ from torch import Tensor
 from imac_torch.circuit.engine import Engine
 from imac_torch.config import Noise
 from imac_torch.dc.native import Native
-from imac_torch.errors import SolverError
+from imac_torch.errors import DataError, SolverError
 from imac_torch.model.borders import Borders
 from imac_torch.model.linear import IMACLinear
 from imac_torch.noise.result import NoiseFigures, NoiseReport
@@ -86,9 +86,16 @@ class Heard:
             engine: What solves; None: the segment's own.
 
         Raises:
+            DataError: Noise is neither True nor a section of a configuration.
             SolverError: There is no generator, another engine solves, or what is asked for is not
                 known.
         """
+        if not isinstance(noise, bool | Noise):
+            hint = f" (an amplitude is Noise(inputs={noise:g}))" if isinstance(noise, float) else ""
+            raise DataError(
+                f"noise = {noise!r}: pass True for what the configuration says, or imac.Noise(…)"
+                f"{hint}; generator= takes what draws it"
+            )
         if not isinstance(segment.engine if engine is None else engine, Native):
             raise SolverError(
                 "noise is drawn for the native engine's operating points; leave engine out"
@@ -106,6 +113,14 @@ class Heard:
         return cls(
             generator, noise if isinstance(noise, Noise) else segment.first.config.noise
         )
+
+    def onto(
+        self, segment: Audible, voltages: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """(R, N) V with noise on the lines, and (R, M) V each of :meth:`shifts`."""
+        shifts = self.shifts(segment, voltages, len(voltages))
+        assert self.draws is not None  # noqa: S101 - shifts have been drawn
+        return self.draws.at_lines(voltages, self.generator), shifts
 
     def shifts(self, segment: Audible, voltages: Tensor, count: int) -> list[Tensor]:
         """(count, M) V each: at the neurons of every layer, and at the outputs.

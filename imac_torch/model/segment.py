@@ -160,8 +160,7 @@ class Segment(AnalogChain):
         """:meth:`solve` of (R, N) software units without powers, with noise while it is there."""
         if self.heard is None:
             return self.solve(rows, power=False)
-        voltages = self.voltages(rows)
-        noise = self.heard.shifts(self, voltages, len(voltages))
+        voltages, noise = self.heard.onto(self, self.voltages(rows))
         bound = self.bind(self.native)
         assert isinstance(bound, BoundNative | BoundByRead)  # noqa: S101 - of the native engine
         return bound.solve(voltages, power=False, noise=noise)
@@ -180,9 +179,10 @@ class Segment(AnalogChain):
         def at(rows: Tensor, exact: bool) -> Tensor:
             if partial is not None:
                 return borders.sums(partial, rows, exact=exact)
-            found = self.read_outs(rows)
+            shift: Tensor | float = 0.0
             if self.heard is not None:
-                found = found + self.heard.shifts(self, rows, len(rows))[0]
+                rows, (shift, *_) = self.heard.onto(self, rows)
+            found = self.read_outs(rows) + shift
             return borders.combined(found if exact else borders.converted(found))
 
         def converted(lines: Tensor, exact: bool) -> Tensor:

@@ -234,6 +234,12 @@ class NoisyCircuit:
             yield replace(self, layers=layers), taken(solution, which)
 
     @property
+    def saturates(self) -> bool:
+        """Whether amplifiers of the first layer can."""
+        feedback = self._ports[0].network.feedback
+        return feedback is not None and feedback.saturates
+
+    @property
     def _ports(self) -> tuple[PortLayer, ...]:
         return tuple(eliminated(layer, "noise") for layer in self.prepared)
 

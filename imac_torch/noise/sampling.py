@@ -28,6 +28,8 @@ REFERENCES: Final = 4
 """Operating points that densities and bandwidths are the mean of."""
 SIGNALS: Final = 256
 """Operating points whose differences are the signal beside the noise that is drawn."""
+TOLD: Final = 2
+"""Operating points of which it is told, part by part."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,13 @@ class NoiseDraws:
     Attributes:
         covariances: (M, M) V² each: at the inputs of every layer's neurons, then at the outputs.
         roots: (M, M) V each, root·rootᵀ being the covariance.
+        lines: V rms to be drawn at the input lines themselves: where amplifiers behind them can
+            saturate, it is no normal vector at the neurons.
     """
 
     covariances: tuple[Tensor, ...]
     roots: tuple[Tensor, ...]
+    lines: float = 0.0
 
     @classmethod
     def of(cls, circuit: NoisyCircuit, solution: Solution, settings: Noise) -> NoiseDraws:
@@ -55,12 +60,14 @@ class NoiseDraws:
         Raises:
             CircuitError: Nothing limits the bandwidth.
         """
+        lines = settings.inputs if circuit.saturates else 0.0
+        settings = settings.replace(inputs=settings.inputs - lines)
         parts = [
             cls._covariances(here, here.linearised(some, settings.neuron_voltage), settings)
             for here, some in circuit.by_point(solution)
         ]
         means = tuple(torch.stack(items).mean(0) for items in zip(*parts, strict=True))
-        return cls(means, tuple(_root(item) for item in means))
+        return cls(means, tuple(_root(item) for item in means), lines)
 
     @staticmethod
     def _covariances(
@@ -108,6 +115,20 @@ class NoiseDraws:
         )
         parts = values.to(self.roots[0].device).split(sizes, dim=1)
         return [part @ root.T for part, root in zip(parts, self.roots, strict=True)]
+
+    def at_lines(self, voltages: Tensor, generator: torch.Generator) -> Tensor:
+        """(R, N) V on the input lines, with what is drawn there.
+
+        Args:
+            voltages: Without.
+            generator: On the CPU.
+        """
+        if self.lines == 0.0:
+            return voltages
+        drawn = torch.randn(
+            voltages.shape, dtype=torch.float64, generator=generator, device="cpu"
+        )
+        return voltages + self.lines * drawn.to(voltages)
 
 
 def _input_resistor(signal: SmallSignal, band: Tensor, like: Tensor) -> Tensor:

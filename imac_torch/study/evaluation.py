@@ -194,7 +194,7 @@ def _solve(
     if drawn is None:
         return bound.solve(voltages)
     assert isinstance(bound, BoundNative | BoundByRead)  # noqa: S101 - noise asks for it
-    noise = drawn.shifts(segment, voltages, len(voltages))
+    voltages, noise = drawn.onto(segment, voltages)
     return bound.solve(voltages, noise=noise)
 
 
