@@ -24,11 +24,18 @@ version = release = imac_torch.__version__
 root_doc = "README"
 include_patterns = [
     "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/*.md", "docs/api/*.rst",
+    "docs/tutorials/*.ipynb",
 ]
 exclude_patterns = ["docs/_build", ".*", "runs", "build", "dist"]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_heading_anchors = 3
+# Notebooks are kept without outputs and run here; again only when they change.
+nb_execution_mode = "cache"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
 html_theme = "furo"
 html_title = f"imac_torch {version}"
 html_copy_source = False
@@ -61,7 +68,7 @@ def navigation(app: Sphinx, document: str, source: list[str]) -> None:
 
 def linked(text: str) -> list[str]:
     """Pages of docs that a text links, in its order."""
-    return [f"docs/{page}" for page in re.findall(r"\]\(([\w/]+)\.(?:md|rst)\)", text)]
+    return [f"docs/{page}" for page in re.findall(r"\]\(([\w/]+)\.(?:md|rst|ipynb)\)", text)]
 
 
 def keep_sentences(

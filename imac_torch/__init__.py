@@ -1,6 +1,7 @@
 """Circuit-accurate simulation of in-memory analog computing circuits for PyTorch models."""
 
 from imac_torch.base.old_names import keep_old_names, old_name
+from imac_torch.base.version import VERSION
 from imac_torch.config import (
     BIT_CELL_LENGTHS,
     DEVICES,
@@ -53,7 +54,7 @@ from imac_torch.transient.options import TimingOptions, TransientOptions
 
 keep_old_names(__name__)
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "BIT_CELL_LENGTHS",

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import BaseModel
 from small_networks import mlp, signs
 
 from imac_torch import (
@@ -34,8 +33,9 @@ from imac_torch import (
     WeightMapping,
     convert,
 )
-from imac_torch.config import CONDITIONS, SCHEMA, Section
+from imac_torch.config import CONDITIONS, SCHEMA
 from imac_torch.config.kinds import READ_OUT_KINDS
+from imac_torch.config.section import is_section
 from imac_torch.conversion.convert import unread
 from imac_torch.errors import ConfigError, NetlistError, SettingWarning
 from imac_torch.finfet import builtin_14nm_hp, write_model_card
@@ -244,7 +244,7 @@ CHANGES = {
 def nested_model(annotation):
     """The model in a field's type, or None: ``LayerConfig`` of ``dict[str, LayerConfig]``."""
     for kind in (annotation, *typing.get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if is_section(kind):
             return kind
     return None
 
@@ -562,7 +562,7 @@ def test_presets_set_nothing_in_vain(device):
 
 def quantities(section=Config, prefix=""):
     for name, info in section.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+        if is_section(info.annotation):
             yield from quantities(info.annotation, f"{prefix}{name}.")
         elif section.quantity(name) is not None:
             yield f"{prefix}{name}", section, name, info, section.quantity(name)

@@ -362,7 +362,10 @@ def test_versions_agree() -> None:
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert project["version"] == imac_torch.__version__
     assert f"\nversion: {imac_torch.__version__}\n" in citation
-    assert f"\n## {imac_torch.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    number, _, developed = imac_torch.__version__.partition(".dev")
+    newest = re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert newest is not None
+    assert newest[1].startswith(f"{number} (unreleased)" if developed else f"{number} (2")
 
 
 def test_every_field_of_the_configuration_is_described() -> None:

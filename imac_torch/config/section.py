@@ -7,7 +7,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeGuard, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from typing_extensions import Self
@@ -15,7 +15,7 @@ from typing_extensions import Self
 from imac_torch.config.quantity import Quantity
 from imac_torch.errors import ConfigError, SettingWarning
 
-__all__ = ["FrozenDict", "Section", "field_paths", "imac_sim_names"]
+__all__ = ["FrozenDict", "Section", "field_paths", "imac_sim_names", "is_section"]
 
 
 class Section(BaseModel):
@@ -124,11 +124,19 @@ def _config_error(section: type[Section], error: ValidationError) -> ConfigError
     return ConfigError(f"invalid {section.__name__}: " + "; ".join(lines))
 
 
+def is_section(kind: object) -> TypeGuard[type[BaseModel]]:
+    """Whether the type of a field is a class of fields itself.
+
+    To Python 3.10 ``list[float]`` is a type, which ``issubclass`` refuses.
+    """
+    return isinstance(kind, type) and get_origin(kind) is None and issubclass(kind, BaseModel)
+
+
 def field_paths(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Every field of a section and of the sections in it, by dotted path, with its description."""
     for name, info in section.model_fields.items():
         kind = info.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if is_section(kind):
             yield from field_paths(kind, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", info.description or ""

@@ -17,6 +17,7 @@ from imac_torch.base.files import read_tensors
 from imac_torch.base.memo import same_values
 from imac_torch.base.shown import Table
 from imac_torch.base.units import quantity
+from imac_torch.base.version import VERSION
 from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 def environment() -> dict[str, str]:
     """Versions that a result depends on."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
-    for package in ("imac_torch", "torch", "numpy", "numba"):
+    found["imac_torch"] = VERSION
+    for package in ("torch", "numpy", "numba"):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
