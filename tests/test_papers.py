@@ -166,7 +166,7 @@ def test_wires_against_technology_node(tmp_path, monkeypatch):
     from paper_systems.grids import nodes
     from paper_systems.running import WiresEvaluator
 
-    monkeypatch.setattr(papers, "WiresEvaluator", partial(WiresEvaluator, samples=2))
+    monkeypatch.setattr(papers, "WiresEvaluator", partial(WiresEvaluator, samples=1))
     rows = papers.interconnect(images=60, device=["MRAM"], node=[4.5e-8], output=tmp_path)
     ohms = [
         segments(imac.Interconnect(tech_node=p["interconnect.tech_node"],

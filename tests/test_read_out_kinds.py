@@ -116,7 +116,6 @@ BEHIND = {"open_loop_gain": 300.0, "open_loop_resistance": 500.0}
 @pytest.mark.parametrize(
     ("kind", "pole", "more"),
     [
-        ("differential", None, {}),
         ("differential", 5e9, BEHIND | SUPPLIED | {"second_pole": 1e10, "slew_rate": 3e9}),
     ],
 )
@@ -484,7 +483,7 @@ def test_amplifiers_that_meet_saturate_all_the_same(size, compiled, generator, m
     torch.testing.assert_close(outputs + found.beyond, wanted, rtol=0.0, atol=1e-12)
     inner = (outputs > low) & (outputs < high)
     assert not found.beyond[inner].any()
-    few = linear[:, :2].requires_grad_(), mutual.clone().requires_grad_()
+    few = linear[:1, :2, :1].requires_grad_(), mutual[:1, :1].clone().requires_grad_()
     assert gradcheck(lambda o, e: saturation.limit(e, o, low, high)[:2], few)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from imac_torch.transient.integrator import (
     second_history,
     shift,
 )
-from imac_torch.transient.kinks import HELD, MISSED
+from imac_torch.transient.kinks import HELD, MISSED, met_kinks
 
 WEIGHTS = (math.sqrt(2.0) / 4.0, math.sqrt(2.0) / 4.0, 1.0 - math.sqrt(2.0) / 2.0)
 """Of the derivatives at the start, the stage and the end: y₁ = y₀ + h·Σ w·ẏ."""
@@ -237,3 +238,40 @@ def test_a_rate_that_bends_within_a_step(held):
     assert worst < MISSED + HELD * held**2
     if held > 0.9:
         assert worst > MISSED
+
+
+@pytest.mark.parametrize(
+    ("corner", "beside"),
+    [
+        (0.5, 1e-6),  # in the step before: the first stage of this one
+        (1e-6 / 2, 1.0 - 1e-6),  # in the first stage, behind a long interval
+        (-1e-7, 2e-6),  # in the second, to which the long one is no neighbour
+        (-1.0, None),
+    ],
+)
+def test_what_a_corner_costs_is_beside_it(corner: float, beside: float | None) -> None:
+    """A refused step gets shorter, the one before does not: its corner must not count for ever."""
+    gates = (1.0, 1e-6, 0.0, -2e-6)  # of the stage before, the start, the stage, the end
+    steep = [1e-4 * (gate < corner) for gate in gates]
+
+    def tensor(value: float) -> torch.Tensor:
+        return torch.tensor([[value]], dtype=torch.float64)
+
+    newton = [
+        SimpleNamespace(transfer=tensor(slope), gate=tensor(1.0), diagonal=tensor(1e-4))
+        for slope in steep
+    ]
+    none = tensor(0.0)
+    points = [
+        SimpleNamespace(
+            neurons=[SimpleNamespace(gates=tensor(gate))],
+            systems=[SimpleNamespace(newton=system, output_by_gate=none, output_by_output=none)],
+            sigma=1.0,
+        )
+        for gate, system in zip(gates, newton, strict=True)
+    ]
+    earlier = SimpleNamespace(neurons=points[0].neurons, slopes=[tensor(steep[0])])
+    layers, states = [SimpleNamespace()], tuple(points[1:])
+    found = met_kinks(layers, 1e-12, states, [tensor(steep[1])], earlier)  # type: ignore[arg-type]
+    assert bool(found.met.any()) == (beside is not None)
+    assert float(found.errors.max()) == pytest.approx(MISSED * (beside or 0.0), rel=1e-12)

@@ -176,7 +176,12 @@ class Analyses(nn.Module):
         """:meth:`dissipation` for (B, N) V on the lines."""
         prepared = self.prepare()
         solution = self.native.solve(prepared, voltages, power=False)
-        return dissipated(prepared.exact, solution)
+        # By the same tables as the powers of solutions, where all voltages are within them.
+        inside = all(
+            bool(layer.neuron.core.inside(found.gates, found.outputs).all())
+            for layer, found in zip(prepared.layers, solution.layers, strict=True)
+        )
+        return dissipated(prepared.layers if inside else prepared.exact, solution)
 
     # Noise
 

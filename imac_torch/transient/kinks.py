@@ -94,11 +94,17 @@ def met_kinks(
         size = curve.abs()
         bent = torch.minimum(size[1:], size[:-1]) < BENT * torch.maximum(size[1:], size[:-1])
         if bool(bent.any()):
-            bend = torch.where(bent, curve.diff(dim=0).abs(), 0.0).amax(0)
+            bends = torch.where(bent, curve.diff(dim=0).abs(), 0.0)
             held = end.sigma * end.systems[k].output_by_output / system.diagonal
             part = MISSED + HELD * held.square()
-            passed_by = torch.stack(gates).diff(dim=0).abs().amax(0)
-            missed = part * bend * passed_by / system.diagonal
+            passed_by = torch.stack(gates).diff(dim=0).abs()
+            # Beside a corner of an earlier interval, which is done, only what comes now counts.
+            done = len(bends) - 2
+            missed = torch.stack([
+                bend * passed_by[max(at - 1, at < done) : at + 2].amax(0)
+                for at, bend in enumerate(bends)
+            ]).amax(0)
+            missed = part * missed / system.diagonal
             reach = torch.maximum(reach, missed.amax(-1))
             seen = seen | bent.any(0).any(-1)
         errors.append(reach)

@@ -157,6 +157,8 @@ def _transistor_values(spec: NeuronSpec) -> tuple[str | None, int, str, int, flo
     )
 
 
+@lru_cache(maxsize=16)
+@lasting()
 def _transistors(
     directory: str | None, node: int, flavour: str, fins: int, temperature: float
 ) -> tuple[FinFET, FinFET]:
