@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import ClassVar, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
@@ -119,6 +121,14 @@ class Cell(ABC):
         """What it is in :mod:`imac_torch.numeric.cell_kinds`; None: kernels ask :meth:`currents`.
 
         Five numbers, or ten with a device in series.
+        """
+        return None
+
+    @property
+    def table(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Coefficients and grid of the transistor that :attr:`code` names; None: it names none.
+
+        See :func:`imac_torch.kernels.elements.transistor`.
         """
         return None
 

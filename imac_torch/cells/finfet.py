@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Annotated, ClassVar, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.base.units import spice_number
@@ -26,6 +28,7 @@ from imac_torch.finfet import (
 )
 from imac_torch.finfet.kept import kept
 from imac_torch.kernels.compiled import obstacle
+from imac_torch.numeric.cell_kinds import TRANSISTOR
 from imac_torch.numeric.modes import differentiating, lasting, leaf
 from imac_torch.periphery.neuron.spline import SplineTable
 
@@ -154,6 +157,19 @@ class AccessTransistor(Access):
     def bend(self) -> float:
         """See :class:`Access`: currents fall by a decade in some 70 mV where gates turn off."""
         return 0.2
+
+    @property
+    def code(self) -> tuple[float, ...] | None:
+        """See :class:`Access`."""
+        return (TRANSISTOR, 0.0, 0.0, 0.0, 0.0) if self.known.tabulated else None
+
+    @property
+    def table(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """See :class:`Access`."""
+        if not self.known.tabulated:
+            return None
+        table = _table(self.unbiased, self.known)
+        return table.coefficients.numpy(), table.grid()
 
     def inside(self, end: Tensor, node: Tensor) -> Tensor | None:
         """See :class:`Access`."""

@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
@@ -81,6 +83,11 @@ class Access(ABC):
     @property
     def code(self) -> tuple[float, ...] | None:
         """See :class:`Cell`; five numbers."""
+        return None
+
+    @property
+    def table(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """See :class:`Cell`."""
         return None
 
     @abstractmethod
@@ -161,6 +168,11 @@ class Series(Cell):
         """See :class:`Cell`."""
         first, second = self.memory.code, self.access.code
         return None if first is None or second is None else (*first, *second)
+
+    @property
+    def table(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """See :class:`Cell`."""
+        return self.access.table
 
     def currents(
         self, conductance: Tensor, across: Tensor, end: Tensor | None = None

@@ -27,7 +27,7 @@ from imac_torch.dc.anderson import DEPTH, Anderson
 from imac_torch.dc.implicit import attach_cells, refuse_other_gradients
 from imac_torch.dc.layer import Driven, DrivenPower, PreparedLayer, with_bias
 from imac_torch.dc.newton import NeuronSolution, NewtonOptions, solve_neurons
-from imac_torch.dc.sweeps import can_sweep, sweep, sweep_bytes
+from imac_torch.dc.sweeps import can_sweep, pieces, sweep
 from imac_torch.dc.tangents import CurvedCells, FoundCells, Tangents
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
@@ -127,13 +127,15 @@ class CurvedLayer(PreparedLayer):
             samples = []
             for k, of_sample in enumerate(sources.detach()):
                 cells = self.cells[k % len(self.cells)]
-                each = sweep_bytes if can_sweep(cells) else _bytes_of_chords
-                size = max(1, MEMORY // each(cells))
-                pieces = [
+                if can_sweep(cells):
+                    held = neuron is None and not tracked
+                    parts = pieces(cells, of_sample, MEMORY, held=held)
+                else:
+                    parts = of_sample.split(max(1, MEMORY // _bytes_of_chords(cells)))
+                samples.append(_joined([
                     _drive(cells, self.vdd, options, part, neuron, keep=tracked)
-                    for part in of_sample.split(size)
-                ]
-                samples.append(_joined(pieces))
+                    for part in parts
+                ]))  # fmt: skip
             whole = _joined(samples, torch.stack)
         read_out = self.spec.read_out
         ends = whole.positive_end, whole.negative_end
@@ -152,9 +154,7 @@ class CurvedLayer(PreparedLayer):
         solved = NeuronSolution(
             voltages, whole.gates, whole.status, whole.residual, whole.iterations
         )
-        return CurvedDriven(
-            voltages, combined, solved, self, ends, whole.currents, whole.supplied
-        )
+        return CurvedDriven(voltages, combined, solved, self, ends, whole.currents, whole.supplied)
 
 
 @dataclass
@@ -200,9 +200,7 @@ def _joined(
     })  # fmt: skip
 
 
-def solve_cells(
-    layer: CurvedCells, vdd: Tensor, options: NewtonOptions, inputs: Tensor
-) -> _Solved:
+def solve_cells(layer: CurvedCells, vdd: Tensor, options: NewtonOptions, inputs: Tensor) -> _Solved:
     """A crossbar at (B, N) V of sources, with the state of its cells."""
     return _drive(layer, vdd, options, inputs, None, keep=True)
 
@@ -253,10 +251,12 @@ def _sweep(
     keep: bool,
 ) -> _Solved:
     """Every vector by itself, see :mod:`imac_torch.dc.sweeps`."""
-    found = sweep(layer, vdd, options, inputs, neuron, _linear_tolerance(options))
-    positive_end, negative_end = map(layer.by_row, found.ends)
     wanted = keep or layer.cell.gated or layer.cell.limited
-    cells = found.cells() if wanted else inputs[:, :0]
+    found = sweep(layer, vdd, options, inputs, neuron, _linear_tolerance(options), keep=wanted)
+    positive_end, negative_end = map(layer.by_row, found.ends)
+    cells = inputs[:, :0]
+    if found.voltages is not None:
+        cells = torch.stack(found.voltages[: 2 if layer.cell.absolute else 1], dim=1)
     return _Solved(
         inputs=found.inputs,
         gates=found.gates,

@@ -36,12 +36,14 @@ from imac_torch.kernels.threads import run_blocks
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.results.solution import Status
 
-__all__ = ["Swept", "can_sweep", "sweep", "sweep_bytes"]
+__all__ = ["Swept", "can_sweep", "pieces", "sweep"]
 
 SWEEPS: Final = 60
 """Up and down, before another method is tried."""
-NEURONS_ALONE: Final = 1e-2
+NEURONS_ALONE: Final = 0.1
 """V. Where steps are longer neurons are solved for every load; then they make one step, too."""
+ROUGHLY: Final = 1e-4
+"""V, to which they are solved there."""
 ARRAYS: Final = 9
 """Numbers per cell and image: both lines, inner nodes, and the input line's four."""
 GIVEN: Final = 12
@@ -62,7 +64,8 @@ class Swept:
         status: (B,) int64.
         residual: (B,) A.
         iterations: (B,) int64.
-        state: What else there is.
+        voltages: (B, 2, H, V, R, K) V across the cells, and of the I± lines there; None: nobody
+            asked for them.
     """
 
     inputs: Tensor
@@ -72,17 +75,7 @@ class Swept:
     status: Tensor
     residual: Tensor
     iterations: Tensor
-    state: SweepState
-
-    def voltages(self) -> tuple[Tensor, Tensor]:
-        """(B, 2, H, V, R, K) V across the cells, and of the I± lines there."""
-        return self.state.voltages()
-
-    def cells(self) -> Tensor:
-        """(B, Q, 2, H, V, R, K) V, see :class:`imac_torch.dc.tangents.FoundCells`."""
-        across, lines = self.voltages()
-        absolute = self.state.layer.cell.absolute
-        return torch.stack([across, lines] if absolute else [across], dim=1)
+    voltages: tuple[Tensor, Tensor] | None
 
 
 def can_sweep(layer: CurvedCells) -> bool:
@@ -90,11 +83,22 @@ def can_sweep(layer: CurvedCells) -> bool:
     return choose_kernel("auto", layer.positive) == "numba"
 
 
-def sweep_bytes(layer: CurvedCells) -> int:
-    """What one input vector takes."""
-    horizontal, _, _, columns = layer.positive.shape
+def sweep_bytes(layer: CurvedCells, *, held: bool) -> int:
+    """What one input vector takes, where sources hold its lines (``held``) or neurons do."""
+    horizontal, _, rows, columns = layer.positive.shape
+    if held and layer.code is not None and not layer.cell.limited:
+        return 8 * 4 * layer.positive.numel() // min(rows, columns)
     arrays = ARRAYS + (GIVEN if layer.code is None else 0)
     return 8 * (arrays * layer.positive.numel() + 4 * horizontal * columns**2)
+
+
+def pieces(layer: CurvedCells, vectors: Tensor, memory: int, *, held: bool) -> tuple[Tensor, ...]:
+    """(B, N) in equal parts that take ``memory`` bytes, whole groups of images."""
+    from imac_torch.kernels.elements import LANES
+
+    groups = -(-len(vectors) // LANES)
+    most = max(1, memory // (LANES * sweep_bytes(layer, held=held)))
+    return vectors.split(LANES * -(-groups // -(-groups // most)))
 
 
 def sweep(
@@ -104,8 +108,10 @@ def sweep(
     inputs: Tensor,
     neuron: NeuronCircuit | None,
     tolerance: float,
+    *,
+    keep: bool,
 ) -> Swept:
-    """Sweep until steps are below ``tolerance`` (V).
+    """Sweep until ``tolerance`` (V) or less is left of steps.
 
     Args:
         layer: The crossbar.
@@ -113,81 +119,129 @@ def sweep(
         options: Of the neurons' solution, and the limit of steps.
         inputs: (B, N) V: of sources on the lines, or combined read-outs before.
         neuron: That drives the lines; None: sources do.
-        tolerance: V, of the longest step anywhere.
+        tolerance: V, of what longest steps leave, see
+            :func:`imac_torch.kernels.sweeps.left_over`.
+        keep: Whether voltages of cells are wanted.
     """
+    limit = min(SWEEPS, options.max_iterations)
+    if neuron is None and layer.code is not None:
+        return _held(layer, vdd, inputs, tolerance, limit, keep=keep)
     state = SweepState(layer, vdd, len(inputs))
     count = len(inputs)
-    gates = lines = inputs
-    if neuron is not None:
-        solved = solve_neurons(inputs[:, None], neuron, None, options)
-        lines = solved.outputs[:, 0]
+    solved = None if neuron is None else solve_neurons(inputs[:, None], neuron, None, options)
+    lines = inputs if solved is None else solved.outputs[:, 0]
     state.begin(lines)
+    roughly = replace(options, tolerance=max(options.tolerance, ROUGHLY))
     one_step = replace(options, max_iterations=1)
     status = torch.full((count,), int(Status.MAX_ITERATIONS), device=inputs.device)
     iterations = torch.zeros_like(status)
-    residual = torch.zeros_like(inputs[:, 0])
-    size = torch.full_like(residual, torch.inf)
-    for _ in range(min(SWEEPS, options.max_iterations)):
+    size = torch.full_like(inputs[:, 0], torch.inf)
+    rate = torch.ones_like(size)
+    load = None
+    for _ in range(limit):
         state.up()
         good = torch.ones(count, dtype=torch.bool, device=inputs.device)
-        if neuron is not None:
+        if neuron is not None and solved is not None:
             load = state.load()
             if bool((size > NEURONS_ALONE).any()):
-                solved = solve_neurons(inputs[:, None], neuron, load, options)
+                solved = solve_neurons(inputs[:, None], neuron, load, roughly)
             else:
                 equations = partial(neuron.linearise, inputs[:, None])
                 solved, _ = iterate(equations, load, one_step, solved.outputs, solved.gates)
             lines = solved.outputs[:, 0]
             good = solved.status[:, 0] == int(Status.CONVERGED)
-        size = state.down(lines)
+        before, size = size, state.down(lines)
+        error, rate = _left_over(size, before, rate)
         iterations += status != int(Status.CONVERGED)
-        good &= size <= tolerance
-        status = torch.where(
-            good,
-            int(Status.CONVERGED),
-            torch.where(torch.isfinite(size), int(Status.MAX_ITERATIONS), int(Status.NOT_FINITE)),
-        )
+        good &= error <= tolerance
+        status = _status(good, size)
         state.move(size)
         if not state.keep_working_on(status == int(Status.MAX_ITERATIONS)):
             break
-    if neuron is not None:
+    gates, residual = lines, torch.zeros_like(size)
+    if neuron is not None and solved is not None and load is not None:
         gates = solved.gates[:, 0]
         residual = kirchhoff_residual(inputs[:, None], neuron, load, solved.gates, solved.outputs)
         residual = residual[:, 0]
     return Swept(
-        lines, gates, state.found_ends(), state.currents(), status,
-        torch.maximum(residual, state.uncertainty(size)), iterations, state,
+        lines, gates, state.images(state.ends).movedim(3, 0), state.currents(), status,
+        torch.maximum(residual, state.moved()), iterations, state.voltages() if keep else None,
     )  # fmt: skip
+
+
+def _held(
+    layer: CurvedCells,
+    vdd: Tensor,
+    inputs: Tensor,
+    tolerance: float,
+    limit: int,
+    *,
+    keep: bool,
+) -> Swept:
+    """Lines that sources hold: every block by itself."""
+    state = SweepState(layer, vdd, len(inputs), keep=keep)
+    state.begin(inputs)
+    state.up(limit, tolerance)
+    error, size, count = (
+        state.images(x).flatten(1).amax(-1) for x in (state.errors[0], state.sizes, state.counts)
+    )
+    return Swept(
+        inputs, inputs, state.images(state.ends).movedim(3, 0), state.currents(),
+        _status(error <= tolerance, size), state.moved(), count.to(torch.int64),
+        state.voltages() if keep else None,
+    )  # fmt: skip
+
+
+def _left_over(size: Tensor, before: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
+    """See :func:`imac_torch.kernels.sweeps.left_over`."""
+    now = torch.where(torch.isfinite(before), size / before, 1.0)
+    worst = torch.maximum(now, rate)
+    return torch.where(worst < 0.5, size * worst / (1.0 - worst), size), now
+
+
+def _status(good: Tensor, size: Tensor) -> Tensor:
+    return torch.where(
+        good,
+        int(Status.CONVERGED),
+        torch.where(torch.isfinite(size), int(Status.MAX_ITERATIONS), int(Status.NOT_FINITE)),
+    )
 
 
 class SweepState:
     """Voltages of all images as kernels have them, and what a sweep leaves."""
 
-    def __init__(self, layer: CurvedCells, vdd: Tensor, count: int) -> None:
-        from imac_torch.kernels.cells import LANES
+    def __init__(self, layer: CurvedCells, vdd: Tensor, count: int, *, keep: bool = True) -> None:
+        from imac_torch.kernels.elements import LANES
 
         self.layer, self.vdd, self.count = layer, vdd.detach(), count
         horizontal, vertical, rows, columns = layer.positive.shape
         self.blocks, self.groups = horizontal * vertical, -(-count // LANES)
-        self.conductance: Array = layer.cells.detach().flatten(1, 2).contiguous().numpy()
-        self.scalars: Array = line_scalars(layer.wires).detach().numpy()
-        shape = (self.blocks, self.groups, rows, columns, LANES)
-        self.lines = np.zeros((2, *shape))
-        self.behind, self.stars = np.empty(shape), np.empty(shape)
-        self.hubs = np.empty((*shape[:3], LANES))
-        self.ports = np.empty((*shape[:2], columns, LANES))
-        self.ends = np.empty((2, *shape[:3], LANES))
-        self.sizes = np.empty((*shape[:2], LANES))
-        self.active = np.ones(self.groups, dtype=np.bool_)
-        code = layer.code
-        self.cell: Array = np.array([layer.cell.bend, *(code or [])])
+        conductance = layer.cells.detach().flatten(1, 2).transpose(0, 1).contiguous()
+        code, table = layer.code, layer.cell.table
+        cell = np.array([layer.cell.bend, *(code or [])])
+        none = np.empty((3, 3, 2)), np.empty(6)
+        #: What kernels are told of cells and wires.
+        self.known = (
+            conductance.numpy(), line_scalars(layer.wires).detach().numpy(), cell,
+            *(none if table is None else table),
+        )  # fmt: skip
+        whole = self.blocks, self.groups
+        held = whole if keep else (0, 0)
+        self.inputs, self.behind, self.stars = np.empty((3, *held, rows, columns, LANES))
+        self.lines = np.zeros((*held, 2, rows, columns, LANES))
         in_series = code is not None and len(code) > 5
-        self.nodes = np.zeros((2, *shape)) if in_series else np.empty((0,) * 6)
-        self.given = np.empty((0,) * 7)
+        self.nodes = np.zeros((*held, 2, rows if in_series else 0, columns, LANES))
+        self.hubs = np.empty((*held, rows, LANES))
+        self.ports = np.empty((*whole, columns, LANES))
+        self.ends = np.empty((*whole, 2, rows, LANES))
+        self.sizes, self.errors = np.empty((*whole, LANES)), np.empty((2, *whole, LANES))
+        self.counts = np.ones((*whole, LANES))
+        self.active = np.ones(self.groups, dtype=np.bool_)
+        self.given = np.empty((*whole, 0, 2, 0, 0, LANES))
 
     def _grouped(self, inputs: Tensor) -> Array:
         """(B, C) → (N, G, K, L); the last image again where there are too few."""
-        from imac_torch.kernels.cells import LANES
+        from imac_torch.kernels.elements import LANES
 
         vertical = self.layer.positive.shape[1]
         blocks = self.layer.layout.gather_inputs(inputs)  # (B, H, K)
@@ -196,31 +250,30 @@ class SweepState:
         blocks = blocks.unflatten(0, (self.groups, LANES)).permute(2, 0, 3, 1)
         return blocks.repeat_interleave(vertical, 0).contiguous().numpy()
 
-    def _images(self, values: Array, first: int) -> Tensor:
-        """(..., N, G, ..., L) → (..., H, V, ..., B) moved to (B, ...); N is dimension ``first``."""
-        found = torch.from_numpy(values).movedim(first + 1, 0).movedim(-1, 1).flatten(0, 1)
-        sizes = self.layer.positive.shape[:2]
-        return found[: self.count].unflatten(first + 1, sizes)
+    def images(self, values: Array) -> Tensor:
+        """(N, G, ..., L) → (B, H, V, ...)."""
+        found = torch.from_numpy(values).movedim(1, 0).movedim(-1, 1).flatten(0, 1)
+        return found[: self.count].unflatten(1, self.layer.positive.shape[:2])
 
     def begin(self, lines: Tensor) -> None:
         """Lines driven with (B, N) V, and no current in any of them."""
         self.driven = self._grouped(self._with_bias(lines))
-        rows = self.behind.shape[2]
-        self.inputs = np.repeat(self.driven[:, :, None], rows, axis=2)
+        if self.inputs.size:
+            self.inputs[:] = self.driven[:, :, None]
 
     def _with_bias(self, lines: Tensor) -> Tensor:
         return torch.cat([lines, self.vdd.expand(len(lines), 1)], 1)
 
-    def up(self) -> None:
-        """See :func:`imac_torch.kernels.cells.sweep_up`."""
-        from imac_torch.kernels.cells import sweep_up
+    def up(self, limit: int = 0, tolerance: float = 0.0) -> None:
+        """See :func:`imac_torch.kernels.sweeps.sweep`."""
+        from imac_torch.kernels.sweeps import sweep
 
         if self.layer.code is None:
             self._give()
         self._run(
-            sweep_up, self.conductance, self.scalars, self.cell, self.driven, self.inputs,
-            self.lines, self.nodes, self.given, self.behind, self.stars, self.hubs, self.ports,
-            self.ends, self.sizes,
+            sweep, *self.known, self.driven, self.inputs, self.lines, self.nodes, self.given,
+            self.behind, self.stars, self.hubs, self.ports, self.ends, self.sizes, self.errors,
+            self.counts, limit, tolerance,
         )  # fmt: skip
 
     def _run(self, kernel: object, *arguments: object) -> None:
@@ -230,8 +283,8 @@ class SweepState:
     def _give(self) -> None:
         """Currents of cells that kernels do not know."""
         lines = torch.from_numpy(self.lines)
-        across = torch.from_numpy(self.inputs) - lines
-        conductance = torch.from_numpy(self.conductance)[:, :, None, :, :, None]
+        across = torch.from_numpy(self.inputs)[:, :, None] - lines
+        conductance = torch.from_numpy(self.known[0])[:, None, ..., None]
         cell = self.layer.cell
         found = cell.currents(
             conductance.expand_as(across), across, lines if cell.absolute else None
@@ -240,17 +293,17 @@ class SweepState:
         if found.back is not None or found.leak is not None:
             into = found.current if found.leak is None else found.current + found.leak
             parts += [found.chord, into]
-        self.given = torch.stack(torch.broadcast_tensors(*parts)).numpy()
+        self.given = torch.stack(torch.broadcast_tensors(*parts), 2).numpy()
 
     def load(self) -> Load:
         """What the lines draw from neurons, every image a sample."""
         layout = self.layer.layout
-        star, hub = self._images(self.stars[:, :, 0], 0), self._images(self.hubs[:, :, 0], 0)
+        star, hub = self.images(self.stars[:, :, 0]), self.images(self.hubs[:, :, 0])
         whole = star.sum(-1)  # (B, H, V)
         scaled = hub[..., None] * star
         admittance = torch.diag_embed(star.sum(2)) - torch.einsum("bhvk,bhvj->bhkj", scaled, star)
-        drawn = self._images(self.ports, 0).sum(2)
-        before = self._images(self.driven, 0)[:, :, 0]
+        drawn = self.images(self.ports).sum(2)
+        before = self.images(self.driven)[:, :, 0]
         sources = drawn - (admittance @ before[..., None]).squeeze(-1)
         common = (scaled * whole[..., None]).sum(2)
         both = (hub * whole.square()).sum(2)[..., None]
@@ -259,12 +312,12 @@ class SweepState:
 
     def down(self, lines: Tensor) -> Tensor:
         """Follow lines that are driven with (B, N) V; returns (B,) V, the longest step."""
-        from imac_torch.kernels.cells import sweep_down
+        from imac_torch.kernels.sweeps import sweep_down
 
         self.target = self._grouped(self._with_bias(lines))
         self._run(
-            sweep_down, float(self.scalars[0]), self.target - self.driven, self.behind, self.stars,
-            self.hubs, self.sizes,
+            sweep_down, float(self.known[1][0]), self.target - self.driven, self.behind,
+            self.stars, self.hubs, self.sizes,
         )  # fmt: skip
         known = torch.from_numpy(self.ports).isfinite().all(2).all(0).flatten()
         size = torch.from_numpy(self.sizes).amax(0).flatten()
@@ -272,7 +325,7 @@ class SweepState:
 
     def move(self, size: Tensor) -> None:
         """Take the steps, none longer than cells allow."""
-        from imac_torch.kernels.cells import LANES
+        from imac_torch.kernels.elements import LANES
 
         share = (self.layer.cell.bend / size).clamp(max=1.0).nan_to_num(nan=0.0)
         missing = self.groups * LANES - self.count
@@ -286,7 +339,7 @@ class SweepState:
 
     def keep_working_on(self, left: Tensor) -> bool:
         """Groups of images with some of (B,) left; whether there is one."""
-        from imac_torch.kernels.cells import LANES
+        from imac_torch.kernels.elements import LANES
 
         padded = torch.nn.functional.pad(left, (0, self.groups * LANES - self.count))
         self.active = padded.unflatten(0, (self.groups, LANES)).any(1).numpy()
@@ -294,18 +347,13 @@ class SweepState:
 
     def voltages(self) -> tuple[Tensor, Tensor]:
         """Across cells and of I± lines, (B, 2, H, V, R, K) V."""
-        lines = self._images(self.lines, 1)
-        return self._images(self.inputs, 0)[:, None] - lines, lines
+        lines = self.images(self.lines).movedim(3, 1)
+        return self.images(self.inputs)[:, None] - lines, lines
 
-    def found_ends(self) -> Tensor:
-        """(2, B, H, V, R) V."""
-        return self._images(self.ends, 1).movedim(1, 0)
+    def moved(self) -> Tensor:
+        """(B,) A: what the last steps make in the lines that conduct best."""
+        return self.images(self.errors[1] * self.sizes).flatten(1).amax(-1)
 
     def currents(self) -> Tensor:
         """(B, C) A into the lines."""
-        return self.layer.layout.scatter_inputs(self._images(self.ports, 0).sum(2))
-
-    def uncertainty(self, size: Tensor) -> Tensor:
-        """(B,) A: what the last step makes in the lines that conduct best."""
-        return size * self._images(self.stars[:, :, 0], 0).flatten(1).amax(-1)
-
+        return self.layer.layout.scatter_inputs(self.images(self.ports).sum(2))

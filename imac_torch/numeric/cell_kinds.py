@@ -16,3 +16,5 @@ TUNNEL: Final = 2
 """vh, conductance of the parallel state."""
 DIODE: Final = 3
 """v0, g, leakage: g·v0·(exp(v/v0) - 1) + leakage·v."""
+TRANSISTOR: Final = 4
+"""No parameters: tabulated over the voltages of both its ends, see :meth:`Cell.table`."""
