@@ -2,7 +2,8 @@
 
 IMAC-Sim's circuit of 400-120-84-10 with weights of ±1, logistic and FinFET neurons, amplifiers of
 1 GHz, one thread. Noisy inference draws noise anew for every image; what is measured once per
-network (blocks with their line ends as ports, effective bandwidths) stands apart::
+network (blocks with their line ends as ports, effective bandwidths, the report's table) stands
+apart::
 
     python benchmarks/noise.py [--images 2000]
 """
@@ -19,7 +20,7 @@ import torch
 from native import NETWORK, config, interleave, random_inputs, random_model
 
 import imac_torch as imac
-from imac_torch.noise.sampling import NoiseDraws
+from imac_torch.noise.sampling import SIGNALS, NoiseDraws
 
 LIMIT = 2.5
 """Of noisy inference, relative to plain."""
@@ -68,6 +69,8 @@ def main() -> int:
         solve = partial(network.segment.native.solve, network.prepare(), voltages, power=False)
         network.noise(images[:1])
         once = seconds(partial(network.segment.noise_draws, voltages))
+        settings = network.config.noise
+        once += seconds(partial(network.segment.noise_drawn, voltages[:SIGNALS], settings))
         draws = network.segment.noise_draws(voltages)
         analysis = seconds(partial(network.noise, images[:ANALYSED])) / ANALYSED
         found = interleave(

@@ -593,6 +593,21 @@ def test_inputs_are_drawn_on_lines_where_amplifiers_saturate():
     torch.testing.assert_close(report.outputs, wanted.outputs.detach(), rtol=0.0, atol=1e-9)
 
 
+def test_noise_beside_spread_is_told_in_volts_and_watts():
+    net, x = network(5, 4, 3, **NOISY), 0.3 * signs(4, 5)
+    samples = MonteCarlo(net, DeviceModel((LogNormal(0.1),)), seed=3)
+    loud, still, silent = (
+        samples.run(x, samples=3, noise=noise, keep_outputs=True)
+        for noise in (True, False, Noise(circuit=False))
+    )
+    for name in ("outputs", "error", "power"):
+        found, wanted = getattr(silent, name), getattr(still, name)
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+    assert bool((loud.outputs != still.outputs).all())
+    again = samples.run(x, samples=1, first=2, noise=True, keep_outputs=True)
+    torch.testing.assert_close(again.outputs[0], loud.outputs[2], rtol=1e-9, atol=1e-12)
+
+
 def test_pages_say_what_noise_takes_and_where_it_comes_from(tmp_path):
     net = network(5, 4, 3, **NOISY)
     data = [(0.3 * signs(12, 5), torch.arange(12) % 3)]

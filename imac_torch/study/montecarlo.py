@@ -36,7 +36,7 @@ from imac_torch.errors import MappingError
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.model.linear import IMACLinear
 from imac_torch.model.network import Chain, IMACNetwork
-from imac_torch.model.noisy import hearing
+from imac_torch.model.noisy import Heard, hearing
 from imac_torch.noise.sampling import NoiseDraws
 from imac_torch.numeric.budget import fitting, require_memory, sample_bytes
 from imac_torch.numeric.forecast import Forecast
@@ -80,6 +80,7 @@ class MonteCarloResult(Shown):
         converged: (S,) share of images that converged; the others do not count as correct.
         outputs: (S, B, M) V where they were asked for, or None; likewise.
         score: (S,) by the metric that was given; without one it is the accuracy.
+        unit: Of ``error`` and ``outputs``; empty where it is that of the model's outputs.
     """
 
     accuracy: Tensor
@@ -88,6 +89,7 @@ class MonteCarloResult(Shown):
     converged: Tensor
     outputs: Tensor | None
     score: Tensor
+    unit: str = "V"
 
     @classmethod
     def joined(cls, parts: Sequence[MonteCarloResult]) -> MonteCarloResult:
@@ -104,7 +106,7 @@ class MonteCarloResult(Shown):
             for name in ("accuracy", "power", "error", "converged", "score")
         )
         outputs = torch.cat(kept) if len(kept) == len(parts) else None
-        return cls(accuracy, power, error, converged, outputs, score)
+        return cls(accuracy, power, error, converged, outputs, score, parts[0].unit)
 
     def tables(self) -> tuple[Table]:
         """Mean, spread and range of what was measured, over devices."""
@@ -114,7 +116,7 @@ class MonteCarloResult(Shown):
             ("accuracy", self.accuracy, percent),
             *([] if same else [("score", self.score, lambda value: f"{value:.5g}")]),
             ("power", self.power, lambda value: quantity(value, "W")),
-            ("error of outputs", self.error, lambda value: quantity(value, "V")),
+            ("error of outputs", self.error, lambda value: quantity(value, self.unit)),
             ("images solved", self.converged, percent),
         ]
         rows = []
@@ -135,7 +137,7 @@ class MonteCarloResult(Shown):
             (name, values, unit)
             for name, values, unit in (
                 ("accuracy", self.accuracy, ""), ("power", self.power, "W"),
-                ("rms error of outputs", self.error, "V"),
+                ("rms error of outputs", self.error, self.unit),
             )
             if bool(values.isfinite().any())
         ]  # fmt: skip
@@ -378,11 +380,17 @@ class MonteCarlo:
         return self._solve_samples(samples, voltages, forecast, power=power)
 
     def _solve_samples(
-        self, samples: range, voltages: Tensor, forecast: Forecast, *, power: bool
+        self,
+        samples: range,
+        voltages: Tensor,
+        forecast: Forecast,
+        *,
+        power: bool,
+        noise: Sequence[Tensor] | None = None,
     ) -> Solution:
         programmed = [self.programmed(sample) for sample in samples]
         if not self.varies_by_read or not len(voltages):
-            return self._solve(samples, programmed, voltages, power=power)
+            return self._solve(samples, programmed, voltages, power=power, noise=noise)
         # Every image has conductances of its own, and so an elimination of its own.
         found = []
         for image in range(len(voltages)):
@@ -390,7 +398,9 @@ class MonteCarlo:
                 self._read(pairs, sample, image)
                 for sample, pairs in zip(samples, programmed, strict=True)
             ]
-            found.append(self._solve(samples, drawn, voltages[image : image + 1], power=power))
+            one = slice(image, image + 1)
+            own = None if noise is None else [shift[one] for shift in noise]
+            found.append(self._solve(samples, drawn, voltages[one], power=power, noise=own))
             forecast.done(len(samples))
         return concatenate(found)
 
@@ -401,6 +411,7 @@ class MonteCarlo:
         voltages: Tensor,
         *,
         power: bool,
+        noise: Sequence[Tensor] | None,
     ) -> Solution:
         parts = []
         amplifiers = [self.offsets(sample) for sample in samples]
@@ -416,7 +427,20 @@ class MonteCarlo:
             )  # fmt: skip
             parts.append((crossbar, layer.neuron_spec()))
         engine = self.network.segment.native
-        return engine.solve(engine.prepare(parts), voltages, power=power)
+        return engine.solve(engine.prepare(parts), voltages, power=power, noise=noise)
+
+    def _drawing(self, sample: int, noise: bool | Noise, draws: NoiseDraws | None) -> Heard:
+        """The noise of one sample of a network that is one circuit.
+
+        Args:
+            sample: Its number.
+            noise: See :meth:`run`.
+            draws: What was measured of a sample before.
+        """
+        generator = self.generator(sample, 2 * len(list(self.network.analog_layers())))
+        heard = Heard.of("the circuit", self.network.segment, noise, generator)
+        heard.draws = draws
+        return heard
 
     @lasting()
     def run(
@@ -447,8 +471,8 @@ class MonteCarlo:
             metric: See :func:`imac_torch.evaluate`; None: accuracy.
             noise: Whether noise is drawn besides, of every sample, image and use of a circuit its
                 own, with the section of that name of each circuit's configuration, or another
-                one. It is as strong as with the devices of the first sample; samples are run one
-                by one.
+                one. It is as strong as with the network's own devices, in models of several
+                circuits as with those of the first sample; samples are run one by one.
             memory: Bytes per chunk of samples.
             keep_outputs: Whether to keep all output voltages (S·B·M numbers).
             progress: Called with samples done and samples in all after every chunk.
@@ -461,7 +485,7 @@ class MonteCarlo:
         if samples < 1 or first < 0:
             raise MappingError(f"samples = {samples} must be at least 1, first = {first} 0")
         alone = isinstance(self.network.model, Chain) and metric is None
-        if noise or not alone:
+        if not alone:
             numbers = range(first, first + samples)
             bench = Scored.of(self.network, inputs, labels, metric)
             return self._one_by_one(
@@ -485,9 +509,16 @@ class MonteCarlo:
         nominal = native.solve(self.network.prepare(), voltages, power=False).outputs
         parts: list[MonteCarloResult] = []
         forecast = Forecast(f"Monte Carlo of {samples} samples", samples * len(voltages))
-        for numbers in self.chunks(samples, len(voltages), memory):
+        draws: NoiseDraws | None = None
+        chunks = self.chunks(samples, len(voltages), memory)
+        for numbers in (range(k, k + 1) for k in range(samples)) if noise else chunks:
             chunk = range(first + numbers.start, first + numbers.stop)
-            solution = self._solve_samples(chunk, voltages, forecast, power=True)
+            given, shifts = voltages, None
+            if noise:
+                heard = self._drawing(chunk.start, noise, draws)
+                given, shifts = heard.onto(self.network.segment, voltages)
+                draws = heard.draws
+            solution = self._solve_samples(chunk, given, forecast, power=True, noise=shifts)
             forecast.done(len(chunk) * len(voltages))
             converged = solution.converged.to(torch.float64)
             difference = (solution.outputs - nominal).nan_to_num()
@@ -539,7 +570,9 @@ class MonteCarlo:
                 dtype=torch.float64, device="cpu",
             )  # fmt: skip
             outputs = found.joined().cpu()[None] if keep_outputs else None
-            parts.append(MonteCarloResult(right, power, error, converged, outputs, scored))
+            parts.append(
+                MonteCarloResult(right, power, error, converged, outputs, scored, unit="")
+            )
             forecast.done(1)
             if progress is not None:
                 progress(done, len(numbers))
