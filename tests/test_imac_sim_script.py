@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from imac_torch.config import Noise
 from imac_torch.datasets.imac_sim_script import SCRIPT_NAMES, read_imac_sim_script
 from imac_torch.datasets.script_values import LARGEST_SCRIPT, Module, Unknown, script_values
 from imac_torch.errors import DataError
@@ -297,3 +298,10 @@ def test_partitions_are_the_scripts_or_follow_from_the_size(tmp_path):
     assert partitions("hpar = [13, 4, 4]\nvpar = [4, 3, 2]") == ((13, 4, 4), (4, 3, 2))
     assert partitions("hpar = [math.ceil(x / 20) for x in nodes]") == ((20, 6, 5), None)
     assert math.ceil(84 / 20) == 5
+
+
+def test_the_noise_of_earlier_scripts_is_that_of_the_inputs(tmp_path):
+    path = tmp_path / "testIMAC.py"
+    for text, noise in (("noise = 0.05", Noise(inputs=0.05, circuit=False)), ("", Noise())):
+        path.write_text(TOP + text)
+        assert read_imac_sim_script(path).config.noise == noise

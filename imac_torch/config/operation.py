@@ -66,7 +66,7 @@ class Noise(Section):
         0.0,
         ge=0,
         description="V. Rms of a normal voltage at every input, anew for every image and constant "
-        "while it lasts (earlier versions of IMAC-Sim had it as noise).",
+        "while it lasts. IMAC-Sim: noise, in its earlier scripts.",
     )
     circuit: bool = Field(
         True,

@@ -21,6 +21,7 @@ from imac_torch.config import (
     Interconnect,
     Memristor,
     Neuron,
+    Noise,
     Supplies,
     Timing,
 )
@@ -32,7 +33,7 @@ __all__ = ["SCRIPT_NAMES", "ImacSimScript", "read_imac_sim_script"]
 SCRIPT_NAMES: Final = (
     "nodes", "xbar", "gain", "hpar", "vpar", "weight_var", "testnum", "testnum_per_batch",
     "firstimage", "vdd", "vss", "tsampling", "tech_node", "metal", "T", "H", "L", "W", "D", "eps",
-    "rho", "rlow", "rhigh", "data_dir", "spice_dir", "dataset_file", "label_file",
+    "rho", "rlow", "rhigh", "data_dir", "spice_dir", "dataset_file", "label_file", "noise",
 )  # fmt: skip
 """Inputs of IMAC-Sim's script."""
 SIMULATION: Final = "mapIMAC.mapIMAC"
@@ -104,6 +105,7 @@ def read_imac_sim_script(path: str | Path) -> ImacSimScript:
         amplifier=Amplifier(gain=inputs.row("gain", float)),
         neuron=_neuron(path.parent / inputs.text("spice_dir", "spice")),
         timing=_timing(inputs),
+        noise=_noise(inputs),
     )
     return ImacSimScript(
         config=config,
@@ -115,6 +117,12 @@ def read_imac_sim_script(path: str | Path) -> ImacSimScript:
         testnum_per_batch=inputs.whole("testnum_per_batch", 1),
         firstimage=inputs.whole("firstimage", 0),
     )
+
+
+def _noise(inputs: _Inputs) -> Noise:
+    """Of inputs alone, as far as a script (an earlier one) has an amplitude."""
+    amplitude = inputs.number("noise", 0.0)
+    return Noise(inputs=amplitude, circuit=False) if amplitude else Noise()
 
 
 class _Inputs:
