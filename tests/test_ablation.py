@@ -18,6 +18,7 @@ from imac_torch.config import Crossbar, Interconnect, Memristor, Neuron, WeightM
 from imac_torch.conversion.ablation import STEPS, ablate
 from imac_torch.conversion.calibration import calibrate
 from imac_torch.conversion.layer_effects import layer_effects
+from imac_torch.conversion.losses import BUFFER, remedies
 from imac_torch.conversion.outputs import software_activations
 from imac_torch.errors import ConversionError, ConversionWarning
 from imac_torch.mapping.quantization import percent
@@ -248,3 +249,12 @@ def test_output_errors_are_one_figure(generator: torch.Generator, tmp_path: Path
         assert list(again.analog_layers())[index].calibrated_error == layer.calibrated_error
         words = f"outputs were off by {percent(error)} (rms) of what varies in them"
         assert layer.description().endswith(words)
+
+
+def test_advice_names_what_a_circuit_does_not_have_yet() -> None:
+    config = Config()
+    assert any("'transimpedance'" in item for item in remedies("mapping", config))
+    assert any("neuron.output_resistance = 0.01" in item for item in remedies("loading", config))
+    better = Config(amplifier={"kind": "transimpedance"}, neuron={"output_resistance": BUFFER})
+    assert not any("transimpedance" in item for item in remedies("mapping", better))
+    assert not any("buffer" in item for item in remedies("loading", better))

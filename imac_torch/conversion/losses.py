@@ -10,8 +10,10 @@ from typing import Final
 from imac_torch.config import Config, WeightMapping
 from imac_torch.errors import ConversionWarning
 
-__all__ = ["Losses", "finer", "remedies"]
+__all__ = ["BUFFER", "Losses", "finer", "remedies"]
 
+BUFFER: Final = 0.01
+"""Ω, the output resistance of a neuron with a buffer; lines of a thousand cells have some 100 Ω."""
 ENOUGH_LEVELS: Final = 17
 """Levels beyond which continuous ones are what is left to advise."""
 
@@ -70,6 +72,11 @@ def remedies(step: str, config: Config) -> list[str]:
     elif step == "mapping":
         if config.amplifier.gain is not None:
             advice.append("amplifier.gain = None, which lets the gain be chosen")
+        if config.amplifier.kind == "differential":
+            advice.append(
+                "lines that end at virtual ground (amplifier.kind = 'transimpedance'), without "
+                "a divider"
+            )
         advice.append("devices with a larger ratio of device.rhigh to device.rlow")
     elif step == "quantisation":
         advice += finer(config.mapping)
@@ -84,6 +91,11 @@ def remedies(step: str, config: Config) -> list[str]:
             f"devices of higher resistance (device.rlow is {device.rlow:g} Ω), which take less "
             "from neurons and wires"
         )
+        if step == "loading" and config.neuron.output_resistance > BUFFER:
+            advice.append(
+                f"a buffer behind every neuron (neuron.output_resistance = {BUFFER:g}, of "
+                "behavioural neurons: neuron.kind)"
+            )
         if step == "wires" and min(config.crossbar.rows, config.crossbar.columns) > 1:
             advice.append(
                 "smaller arrays (crossbar.columns and crossbar.rows are "

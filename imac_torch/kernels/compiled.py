@@ -8,6 +8,7 @@ that whoever has a torch kernel asks :func:`obstacle` first.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import warnings
 from collections.abc import Callable
@@ -83,9 +84,12 @@ def _only_an_economy(dispatcher: Any) -> None:  # noqa: ANN401 - numba's own
 
     def load_overload(*arguments: Any) -> Any:  # noqa: ANN401
         try:
-            return load(*arguments)
+            found = load(*arguments)
         except Exception:  # whatever unpickling damaged bytes raises
-            return None
+            found = None
+        if found is None:
+            _tell_of_compiling()
+        return found
 
     def save_overload(*arguments: Any) -> None:  # noqa: ANN401
         try:
@@ -94,6 +98,14 @@ def _only_an_economy(dispatcher: Any) -> None:  # noqa: ANN401 - numba's own
             _warn_of_lost_cache(cache.cache_path)
 
     cache.load_overload, cache.save_overload = load_overload, save_overload
+
+
+@functools.cache
+def _tell_of_compiling() -> None:
+    # Told where numeric/forecast.py tells of what takes long.
+    logging.getLogger("imac_torch").info(
+        "compiling what is not in the cache of kernels yet: some 20 s, the first time only"
+    )
 
 
 @functools.cache

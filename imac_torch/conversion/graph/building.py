@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -31,6 +31,7 @@ from imac_torch.conversion.calibration import fit
 from imac_torch.conversion.graph.chains import Cut, separated
 from imac_torch.conversion.graph.functions import VectorsOnly, reshapes
 from imac_torch.conversion.graph.planning import GraphPlan, plan_graph, private_copy
+from imac_torch.conversion.losses import BUFFER
 from imac_torch.conversion.outputs import runs_of
 from imac_torch.conversion.selection import Choice
 from imac_torch.errors import ConversionError
@@ -42,10 +43,6 @@ from imac_torch.model.segment import INPUTS, Segment
 from imac_torch.numeric.modes import lasting
 
 __all__ = ["convert_graph", "graph_layers", "rebuild_graph"]
-
-
-BUFFER: Final = 0.01
-"""Ω. Behind neurons that are followed by more layers; lines of a thousand cells have some 100 Ω."""
 
 
 def convert_graph(
