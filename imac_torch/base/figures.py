@@ -188,8 +188,20 @@ def bars_height(rows: Mapping[str, Mapping[str, float]]) -> float:
     return 62.0 + ROW * max(1, len(rows)) + (22.0 if len(_parts(rows)) > 1 else 0.0)
 
 
-def _parts(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
-    return list(dict.fromkeys(part for parts in rows.values() for part in parts))
+def _parts(rows: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """Colours of the parts that any row has something of: others need no place in a legend."""
+    names = dict.fromkeys(part for parts in rows.values() for part in parts)
+    colours = {name: PARTS[index % 6] for index, name in enumerate(names)}
+    drawn = {
+        name: colour
+        for name, colour in colours.items()
+        if any(_length(parts.get(name, 0.0)) for parts in rows.values())
+    }
+    return drawn or dict(list(colours.items())[:1])
+
+
+def _length(value: float) -> float:
+    return value if math.isfinite(value) and value > 0 else 0.0
 
 
 def bars(
@@ -210,12 +222,9 @@ def bars(
         title: Of the panel.
     """
     names, lefts = list(rows), [0.0] * len(rows)
-    for index, part in enumerate(_parts(rows)):
-        values = [rows[name].get(part, 0.0) for name in names]
-        sizes = [value if math.isfinite(value) and value > 0 else 0.0 for value in values]
-        axes.barh(
-            range(len(names)), sizes, 0.72, left=lefts, color=PARTS[index % 6], label=part
-        )
+    for part, colour in _parts(rows).items():
+        sizes = [_length(rows[name].get(part, 0.0)) for name in names]
+        axes.barh(range(len(names)), sizes, 0.72, left=lefts, color=colour, label=part)
         lefts = [left + size for left, size in zip(lefts, sizes, strict=True)]
     for k, name in enumerate(names):
         total = sum(rows[name].values())

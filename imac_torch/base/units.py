@@ -82,6 +82,13 @@ _PREFIXES: Final = {
 }  # fmt: skip
 
 
+def area_text(value: float | None) -> str:
+    """An area in µm² or mm², given in m², whose prefixes would be squared."""
+    if value is None:
+        return "–"
+    return f"{value * 1e6:.4g} mm²" if value >= 1e-8 else f"{value * 1e12:.4g} µm²"
+
+
 def quantity(value: float | None, unit: str = "", digits: int = 4) -> str:
     """A number with an SI prefix, for reading: ``17.82 mW``.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from imac_torch.base.figures import bars, bars_height, new_figure
 from imac_torch.base.shown import Shown, Table
-from imac_torch.base.units import quantity
+from imac_torch.base.units import area_text, quantity
 from imac_torch.errors import DataError
 from imac_torch.reports.model_report import ModelReport
 from imac_torch.reports.report import Report
@@ -119,4 +119,4 @@ def _latency(report: Report | ModelReport) -> str:
 
 def _area(report: Report | ModelReport) -> str:
     """Reports of one circuit have none; their pages do."""
-    return f"{1e6 * report.area()['total']:.4g} mm²" if isinstance(report, ModelReport) else "–"
+    return area_text(report.area()["total"]) if isinstance(report, ModelReport) else "–"

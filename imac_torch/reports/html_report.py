@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from imac_torch.base.figures import heatmap, heatmap_height, scatter
 from imac_torch.base.files import write_text
-from imac_torch.base.units import quantity
+from imac_torch.base.units import area_text, quantity
 from imac_torch.errors import ImacWarning
 from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.analysis import Analysis, analyse
@@ -233,15 +233,8 @@ def _tiles(
     if timing is not None:
         tiles += [_Tile(*item) for item in timing["tiles"]]
     if analysis is not None:
-        tiles.append(_Tile(f"area ({analysis.area_model})", _area(analysis.area)))
+        tiles.append(_Tile(f"area ({analysis.area_model})", area_text(analysis.area)))
     return tiles
-
-
-def _area(value: float | None) -> str:
-    """Area in µm² or mm²: prefixes of m² would be squared."""
-    if value is None:
-        return "–"
-    return f"{value * 1e6:.4g} mm²" if value >= 1e-8 else f"{value * 1e12:.4g} µm²"
 
 
 def _accuracy(report: Report) -> dict[str, Any]:
@@ -381,7 +374,7 @@ def _details(analysis: Analysis) -> dict[str, Any]:
             percent=True,
         ),
         "area_chart": bar_chart(areas, "area in µm² by layer and part"),
-        "area_total": _area(analysis.area),
+        "area_total": area_text(analysis.area),
         "area_note": f"Bars in µm². {note}",
         "maps": [_maps(analysis, index) for index in range(len(analysis.layers))],
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 import tomli_w
 
 from imac_torch.base.files import write_text
-from imac_torch.base.units import quantity
+from imac_torch.base.units import area_text, quantity
 from imac_torch.conversion.ablation import AblationStep
 from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.analysis import EFFECTS
@@ -129,7 +129,7 @@ def _groups(segments: Sequence[SegmentFigures]) -> list[tuple[str, ...]]:
             str(len(items)),
             str(sum(item.arrays for item in items)),
             quantity(sum(sum(item.energy.values()) for item in items), "J"),
-            f"{1e12 * sum(sum(item.area.values()) for item in items):.4g} µm²",
+            area_text(sum(sum(item.area.values()) for item in items)),
         )
         for name, items in found.items()
     ]

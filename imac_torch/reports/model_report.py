@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imac_torch.base.figures import bars, bars_height, new_figure
 from imac_torch.base.shown import Table
-from imac_torch.base.units import quantity
+from imac_torch.base.units import area_text, quantity
 from imac_torch.config import Config
 from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
@@ -100,7 +100,7 @@ class SegmentFigures:
             quantity(self.power["total"], "W") if self.power else "–",
             quantity(_total(self.energy), "J"),
             self._time(),
-            f"{1e12 * _total(self.area):.4g} µm²",
+            area_text(_total(self.area)),
         )
 
 
@@ -238,7 +238,7 @@ class ModelReport(SavedReport):
             *([("ideal, not counted", ", ".join(ideal))] if ideal else []),
             ("latency per sample", f"{quantity(self.latency, 's')}, software not counted"),
             *self._timed(),
-            ("area", f"{1e6 * self.area()['total']:.4g} mm²"),
+            ("area", area_text(self.area()["total"])),
             ("wall time", f"{self.seconds:.2f} s"),
         ]
         return rows
