@@ -8,9 +8,10 @@ import torch
 from small_networks import LOGISTIC, mlp, seeded
 from torch import fx, nn
 
-from imac_torch import Amplifier, Config, Crossbar, Timing, convert, evaluate
-from imac_torch.errors import DataError, ImacError, ImacWarning
+from imac_torch import Amplifier, Config, Crossbar, Timing, ablate, convert, evaluate
+from imac_torch.errors import DataError, ImacError
 from imac_torch.reports.html_report import write_report
+from imac_torch.reports.model_page import render_model_report, saved_ablation
 from imac_torch.reports.model_report import ModelReport, is_model_report
 from imac_torch.reports.report import Report
 from imac_torch.study.segments import critical_path
@@ -200,13 +201,23 @@ def test_samples_that_are_not_solved_are_counted(branches) -> None:
 
 def test_saved_and_shown(branches, tmp_path) -> None:
     model, circuits, x = branches
-    report = evaluate(circuits, batches(x, torch.arange(8) % 3), reference=model, progress=False)
+    data = batches(x, torch.arange(8) % 3)
+    report = evaluate(circuits, data, reference=model, progress=False)
     # The same call as for a model of one circuit: what is evaluated has a page.
-    with pytest.warns(ImacWarning, match="of models of one circuit"):
-        page = write_report(
-            tmp_path / "run", report, network=circuits, software=model, loader=[], title="Branches"
-        )
+    page = write_report(
+        tmp_path / "run", report, network=circuits, software=model, loader=data, title="Branches"
+    )
     assert "Branches" in page.read_text() and (tmp_path / "run" / "network.safetensors").exists()
+    steps = saved_ablation(tmp_path / "run")
+    wanted = ablate(circuits, x, torch.arange(8) % 3)
+    assert [step.name for step in steps] == [step.name for step in wanted]
+    assert [step.output_error for step in steps] == [step.output_error for step in wanted]
+    assert render_model_report(report, ablation=steps, title="Branches") == page.read_text()
+    kept = tmp_path / "run" / "ablation.json"
+    for text in ("{}", '[{"name": "software"}]', kept.read_text().replace("wires", "wine")):
+        kept.write_text(text)
+        with pytest.raises(DataError, match="no readable steps"):
+            saved_ablation(tmp_path / "run")
     assert is_model_report(tmp_path / "run")
     again = ModelReport.load(tmp_path / "run")
     assert str(again) == str(report)

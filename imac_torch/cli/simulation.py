@@ -31,7 +31,7 @@ from imac_torch.reports.analysis import Analysis
 from imac_torch.reports.area import network_area
 from imac_torch.reports.differences import differences
 from imac_torch.reports.html_report import render_report, write_report
-from imac_torch.reports.model_page import render_model_report
+from imac_torch.reports.model_page import render_model_report, saved_ablation
 from imac_torch.reports.model_report import ModelReport, is_model_report
 from imac_torch.reports.report import Report
 from imac_torch.results.latency import FRACTION, same_answers
@@ -346,7 +346,9 @@ def report(
     """Make the HTML page of a saved report again."""
     check_output(output)
     if is_model_report(directory):
-        text = render_model_report(ModelReport.load(directory), title=title)
+        text = render_model_report(
+            ModelReport.load(directory), ablation=saved_ablation(directory), title=title
+        )
     else:
         text = render_report(Report.load(directory), Analysis.load(directory), title=title)
     page = write_text(output or directory / "report.html", text)

@@ -36,7 +36,7 @@ from imac_torch.numeric.modes import lasting
 from imac_torch.reports.area import NetworkArea, network_area
 from imac_torch.results.solution import Solution, Status
 
-__all__ = ["Ablation", "Analysis", "LayerAnalysis", "analyse"]
+__all__ = ["Ablation", "Analysis", "LayerAnalysis", "analyse", "first_samples"]
 
 FORMAT: Final = 2
 """Version of saved analyses."""
@@ -277,7 +277,7 @@ def analyse(
         DataError: The loader gives no labelled samples.
         SolverError: No sample was solved.
     """
-    inputs, labels = _collect(loader, samples)
+    inputs, labels = first_samples(loader, samples)
     # Of one read, the first, where reads differ: powers and maps are of one circuit.
     solution = network.segment.native.solve(network.prepare(), network.voltages(inputs))
     solved = solution.status == int(Status.CONVERGED)
@@ -315,7 +315,12 @@ def analyse(
     )
 
 
-def _collect(loader: Iterable[object], samples: int) -> tuple[Tensor, Tensor]:
+def first_samples(loader: Iterable[object], samples: int) -> tuple[Tensor, Tensor]:
+    """Inputs and classes of the first samples that a loader gives.
+
+    Raises:
+        DataError: It gives none.
+    """
     batches, classes, found = [], [], 0
     for inputs, labels in labelled_batches(loader):
         batches.append(inputs[: samples - found])

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from imac_torch.base.figures import heatmap, heatmap_height, scatter
 from imac_torch.base.files import write_text
 from imac_torch.base.units import area_text, quantity
+from imac_torch.conversion.ablation import AblationStep, ablate
 from imac_torch.errors import ImacWarning
 from imac_torch.model.network import IMACNetwork
-from imac_torch.reports.analysis import Analysis, analyse
+from imac_torch.reports.analysis import Analysis, analyse, first_samples
 from imac_torch.reports.chart import bar_chart, picture
 from imac_torch.reports.model_page import write_model_report
 from imac_torch.reports.model_report import ModelReport
@@ -33,6 +34,8 @@ from imac_torch.reports.timing_section import NOTE, timing_section
 
 __all__ = ["render_report", "write_report"]
 
+ABLATED = 200
+"""Samples that a model of several circuits is taken apart on."""
 SCATTER_POINTS = 2000
 """Points drawn at most; more would only make the file large."""
 
@@ -54,8 +57,9 @@ def write_report(
     ``report.html`` to read, ``report.json`` and ``report.safetensors`` (:meth:`Report.save`),
     ``samples.csv``, ``network.safetensors`` and ``analysis.*`` where there is a network.
 
-    The report of a model of several circuits has its table of circuits; ``samples.csv`` and the
-    analysis are of models that have one circuit.
+    The report of a model of several circuits has its table of circuits and, where there are a
+    network and samples, the steps from software to the circuits (:func:`imac_torch.ablate`);
+    ``samples.csv`` and the analysis are of models that have one circuit.
     Details per layer are of ohmic cells: pages of curved ones are without.
 
     Args:
@@ -79,14 +83,15 @@ def write_report(
         ImacWarning: Details are asked for of curved cells, or of several circuits.
     """
     if isinstance(report, ModelReport):
-        if software is not None or loader is not None or analysis is not None:
+        if analysis is not None:
             warnings.warn(
                 "details per layer are of models of one circuit: the page of this one has a table "
                 "of circuits instead",
                 ImacWarning,
                 stacklevel=2,
             )
-        return write_model_report(directory, report, network=network, title=title)
+        steps = () if network is None or loader is None else _steps(report, network, loader)
+        return write_model_report(directory, report, network=network, ablation=steps, title=title)
     with saved_in(directory, report, network) as directory:
         if analysis is not None or network is None or software is None or loader is None:
             pass
@@ -108,6 +113,15 @@ def write_report(
         return write_text(
             directory / "report.html", render_report(report, analysis, title=title)
         )
+
+
+def _steps(
+    report: ModelReport, network: IMACNetwork, loader: Iterable[object]
+) -> tuple[AblationStep, ...]:
+    """From software to the circuits, on the first samples; by another metric their first batch."""
+    if report.score.name == "accuracy":
+        return ablate(network, *first_samples(loader, ABLATED))
+    return ablate(network, [next(iter(loader))[0]])  # type: ignore[index]
 
 
 def samples_csv(report: Report) -> str:

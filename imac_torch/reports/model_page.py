@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 import tomli_w
 
-from imac_torch.base.files import write_text
+from imac_torch.base.files import parse_json, read_text, strict_json, write_text
 from imac_torch.base.units import area_text, quantity
 from imac_torch.conversion.ablation import AblationStep
+from imac_torch.errors import DataError
 from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.analysis import EFFECTS
 from imac_torch.reports.chart import MOST, bar_chart
@@ -18,7 +21,10 @@ from imac_torch.reports.model_report import HEADINGS, ModelReport, SegmentFigure
 from imac_torch.reports.page import noise_section, saved_in, template_environment
 from imac_torch.reports.power import in_words
 
-__all__ = ["render_model_report", "write_model_report"]
+__all__ = ["render_model_report", "saved_ablation", "write_model_report"]
+
+STEPS: Final = "ablation.json"
+"""The file of the steps from software to the circuits."""
 
 
 def write_model_report(
@@ -30,6 +36,8 @@ def write_model_report(
     title: str = "Analog network",
 ) -> Path:
     """Write ``report.html``, ``report.json`` and the network into a new directory.
+
+    The steps are kept as ``ablation.json``.
 
     Args:
         directory: New, or without a report.
@@ -45,8 +53,48 @@ def write_model_report(
         DataError: The directory holds a report already, or cannot be written.
     """
     with saved_in(directory, report, network) as directory:
+        if ablation:
+            content = strict_json([asdict(step) for step in ablation], indent=1)
+            write_text(directory / STEPS, content + "\n")
         page = render_model_report(report, ablation=ablation, title=title)
         return write_text(directory / "report.html", page)
+
+
+def saved_ablation(directory: Path) -> tuple[AblationStep, ...]:
+    """The steps that were written with a report; none where there were none.
+
+    Raises:
+        DataError: The file is not what was written.
+    """
+    path = directory / STEPS
+    if not path.exists():
+        return ()
+    try:
+        content = parse_json(read_text(path))
+        if not isinstance(content, list):
+            raise TypeError("a list of steps is expected")
+        return tuple(_step(**item) for item in content)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"{path} holds no readable steps: {error}") from None
+
+
+def _known(name: str) -> str:
+    if name not in EFFECTS:
+        raise ValueError(f"no step is called {name!r}")
+    return name
+
+
+def _step(
+    name: str, accuracy: float | None, output_error: float | None,
+    layer_errors: Sequence[float | None], failed: int, score: float | None,
+) -> AblationStep:  # fmt: skip
+    def number(value: float | None) -> float:
+        return math.nan if value is None else float(value)
+
+    return AblationStep(
+        _known(name), number(accuracy), number(output_error),
+        tuple(map(number, layer_errors)), int(failed), number(score),
+    )  # fmt: skip
 
 
 def render_model_report(
