@@ -534,6 +534,11 @@ def test_evaluations_draw_anew_for_every_image(tmp_path):
     assert torch.equal(run(1).outputs, report.outputs)
     assert not torch.equal(run(2).outputs, report.outputs)
     # What was drawn is what an analysis says of the same images, up to its coarser quadrature.
+    one = evaluate(
+        net, [(images[:1], torch.zeros(1, dtype=torch.int64))], noise=True,
+        generator=torch.Generator().manual_seed(1), progress=False,
+    )  # fmt: skip
+    assert math.isfinite(one.noise.layers["2"].output_snr)  # of its square
     assert report.noise is not None
     analysed = net.noise(images[:2]).figures()
     for name, layer in analysed.layers.items():
@@ -707,6 +712,8 @@ def test_noise_needs_the_native_engine_and_a_generator():
     data = [(signs(2, 5), torch.zeros(2, dtype=torch.int64))]
     with pytest.raises(SolverError, match="generator="):
         evaluate(net, data, noise=True, progress=False)
+    with pytest.raises(SolverError, match=r"generator=.* of the CPU, not 5"):
+        evaluate(net, data, noise=True, generator=5, progress=False)
     with pytest.raises(DataError, match=r"noise = 0\.1: .*Noise\(inputs=0\.1\)"):
         evaluate(net, data, noise=0.1, generator=torch.Generator(), progress=False)
     with pytest.raises(SolverError, match="native engine"):

@@ -100,9 +100,10 @@ class Heard:
             raise SolverError(
                 "noise is drawn for the native engine's operating points; leave engine out"
             )
-        if generator is None:
+        if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
+            found = "" if generator is None else f" of the CPU, not {generator!r}"
             raise SolverError(
-                "noise is drawn at random: pass generator=torch.Generator().manual_seed(…)"
+                f"noise is drawn at random: pass generator=torch.Generator().manual_seed(…){found}"
             )
         if segment.borders.by_partition:
             raise SolverError(
@@ -135,7 +136,7 @@ class Heard:
                 voltages.detach()[:: max(1, len(voltages) // most)][:most].to(torch.float64)
                 for most in (REFERENCES, SIGNALS)
             )
-            self.seen = torch.cat([few, more])
+            self.seen = torch.cat([few, more]) if len(more) > len(few) else few
             self.draws = segment.noise_draws(few, self.settings)
         return self.draws.draw(count, self.generator)
 

@@ -205,7 +205,8 @@ def _range(corners: Sequence[float], settings: Noise) -> tuple[float, float]:
         raise CircuitError(
             "nothing limits the bandwidth of this circuit's noise: it has no pole and no "
             "capacitance; set noise.bandwidth, amplifier.pole, neuron.output_capacitance and "
-            "timing.load_capacitance, or interconnect.capacitance"
+            "timing.load_capacitance, or interconnect.capacitance; or noise.circuit = false for "
+            "noise of the inputs alone"
         )
     if given is not None and given <= lowest:
         raise CircuitError(
