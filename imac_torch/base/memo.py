@@ -80,11 +80,17 @@ def _seen(tensor: Tensor) -> Seen:
     size = tensor.numel() * tensor.element_size()
     if tensor.device.type != "cpu" or size <= COPIED or obstacle() is not None:
         return tensor.detach().clone()
-    from imac_torch.kernels.digest import digest  # imports numba
+    from imac_torch.kernels.digest import PIECE, digest, digests  # imports numba
+    from imac_torch.kernels.threads import run_blocks
 
     data = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
     whole, found = size - size % 8, np.empty(2, np.uint64)
-    digest(data[:whole].numpy().view(np.uint64), KEYS, found)
+    words = data[:whole].numpy().view(np.uint64)
+    if len(words) > PIECE:
+        pieces = np.empty((-(-len(words) // PIECE), 2), np.uint64)
+        run_blocks(digests, len(pieces), torch.get_num_threads(), words, KEYS, pieces)
+        words = pieces.reshape(-1)
+    digest(words, KEYS, found)
     rest = bytes(data[whole:].tolist())
     return tensor.device, tensor.dtype, tensor.shape, int(found[0]), int(found[1]), rest
 

@@ -209,6 +209,8 @@ def analog_layer(
     config: Config,
     index: int,
     count: int,
+    *,
+    dtype: torch.dtype = torch.float64,
 ) -> IMACLinear:
     """The analog layer that holds what a software layer computes.
 
@@ -219,6 +221,7 @@ def analog_layer(
         config: The network's.
         index: Of the layer among the analog ones.
         count: Of analog layers.
+        dtype: Of its weights.
 
     Raises:
         ConversionError: It does not fit into the arrays, or devices of a trained layer do not fit.
@@ -237,6 +240,7 @@ def analog_layer(
         config=layer_config(config, path, index, count, activation),
         scaling=scaling,
         name=path,
+        dtype=dtype,
         initialise=False,
         groups=source.positions.groups,
     )

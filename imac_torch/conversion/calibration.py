@@ -150,7 +150,7 @@ def fit(
         raise MappingError(f"rounds = {rounds} must be at least 0")
     chain = isinstance(network.model, Chain)
     network.find_ranges(runs)
-    if without_range(network.model):
+    if without_range(network.segments.values()):
         network.find_converter_ranges(runs)
     if not trim:
         _assume(network, runs[0][0][0] if chain else None)

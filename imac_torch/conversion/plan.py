@@ -53,10 +53,17 @@ DROPOUTS: tuple[type[nn.Module], ...] = (
 
 
 @lasting()
-def fold_batch_norm(leaf: Leaf, source: Source) -> Source:
+def fold_batch_norm(
+    leaf: Leaf, source: Source, dtype: torch.dtype = torch.float64
+) -> Source:
     """The linear layer with a following batch normalisation in its weights.
 
     In evaluation mode batch normalisation is y = γ·(x - μ)/√(σ² + ε) + β per output.
+
+    Args:
+        leaf: The normalisation.
+        source: The layer.
+        dtype: Of what comes out; it is computed in float64.
 
     Raises:
         ConversionError: It has no running statistics, or other features than the layer outputs.
@@ -84,6 +91,7 @@ def fold_batch_norm(leaf: Leaf, source: Source) -> Source:
     if source.bias is not None:
         bias = bias + source.bias.to(torch.float64) * scale
     trained = source.weight.requires_grad
+    weight, bias = weight.to(dtype), bias.to(dtype)
     return replace(
         source, weight=weight.requires_grad_(trained), bias=bias.requires_grad_(trained)
     )

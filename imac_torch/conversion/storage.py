@@ -193,6 +193,9 @@ def _traced(
             network.inputs, network.blueprint = inputs_of_blueprint(blueprint, inputs), blueprint
             type(network.model).__name__ = str(decided["class"])  # a graph has a class of its own
         network.conversion = tuple(records)
+        for name, parameter in network.named_parameters():
+            if name in tensors:  # without, it is said below
+                parameter.data = parameter.data.to(tensors[name].dtype)
         network.load_state_dict(dict(tensors), strict=True)
     except DataError as error:
         raise error if str(error).startswith(str(path)) else DataError(f"{path}: {error}") from None

@@ -12,6 +12,8 @@ from imac_torch.kernels.compiled import njit
 
 @njit(nogil=True, fastmath={"contract"})
 def add_codes(
+    first: int,
+    last: int,
     values: NDArray[Any],
     scale: Any,  # noqa: ANN401 - of the type of the values
     shift: NDArray[Any],
@@ -21,6 +23,8 @@ def add_codes(
     """Add Σ_h the nearest of 0 … steps to scale·values[h] + shift[h] to total; NaN stays NaN.
 
     Args:
+        first: Rows first..last are done.
+        last: See ``first``.
         values: (H, R, M).
         scale: Of their type.
         shift: (H, M)
@@ -28,7 +32,7 @@ def add_codes(
         total: (R, M).
     """
     zero = steps - steps
-    for i in range(values.shape[1]):
+    for i in range(first, last):
         for h in range(values.shape[0]):
             for j in range(values.shape[2]):
                 code = np.rint(scale * values[h, i, j] + shift[h, j])

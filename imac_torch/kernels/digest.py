@@ -11,6 +11,8 @@ Words = NDArray[np.uint64]
 
 BLOCK = 1024
 """Words that are added with keys of their own."""
+PIECE = 2**16
+"""Words that a thread reads at a time."""
 LOW, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 ODD, SHIFT = np.uint64(0x9E3779B97F4A7C15), np.uint64(29)
 
@@ -47,3 +49,18 @@ def digest(words: Words, keys: Words, found: Words) -> None:
         one, two = (one ^ first) * ODD, (two ^ second) * ODD
         one, two = one ^ (one >> SHIFT), two ^ (two >> SHIFT)
     found[0], found[1] = one, two
+
+
+@njit(nogil=True)
+def digests(first: int, last: int, words: Words, keys: Words, found: Words) -> None:
+    """:func:`digest` of pieces of :data:`PIECE` words, for several threads.
+
+    Args:
+        first: Pieces first..last are done.
+        last: See ``first``.
+        words: (n,)
+        keys: See :func:`digest`.
+        found: (⌈n/PIECE⌉, 2), written.
+    """
+    for k in range(first, last):
+        digest(words[k * PIECE : (k + 1) * PIECE], keys, found[k])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
+import functools
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,7 +14,8 @@ def run_blocks(kernel: Callable[..., None], blocks: int, threads: int, *argument
 
     Python threads and not numba's own: they need no threading layer, follow torch's thread count,
     may be called from several threads at once, and change nothing in the process (numba's OpenMP
-    layer would set torch's number of threads too).
+    layer would set torch's number of threads too). The caller's thread works, too: where the
+    others are late it does everything.
     """
     if blocks == 0:
         return
@@ -22,8 +24,25 @@ def run_blocks(kernel: Callable[..., None], blocks: int, threads: int, *argument
         kernel(0, blocks, *arguments)
         return
     tasks = min(blocks, 8 * threads)
-    ends = [blocks * k // tasks for k in range(tasks + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        jobs = [pool.submit(kernel, a, b, *arguments) for a, b in itertools.pairwise(ends)]
-        for job in jobs:
-            job.result()
+    remaining = iter(range(tasks))  # next() of it is one step to Python's threads
+
+    def work() -> None:
+        for k in remaining:
+            kernel(blocks * k // tasks, blocks * (k + 1) // tasks, *arguments)
+
+    helpers = [_helpers(threads - 1).submit(work) for _ in range(threads - 1)]
+    try:
+        work()
+    finally:
+        for helper in helpers:
+            if not helper.cancel():
+                helper.result()
+
+
+@functools.cache
+def _helpers(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="imac_torch")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_helpers.cache_clear)  # threads stay with the parent

@@ -96,6 +96,7 @@ class AnalogChain(Analyses):
         self.range = Range()
         self.exact = False
         Borders.of(layers, self.range)  # refused here if they do not suit the layers
+        self._borders: Memory[Borders] = Memory()
         self._cache: Memory[Any] = Memory()
         self._matrices: Memory[Effective] = Memory(2)
         self._partials: Memory[Partial] = Memory(2)
@@ -106,9 +107,9 @@ class AnalogChain(Analyses):
 
     def analog_layers(self) -> Iterator[IMACLinear]:
         """The analog layers, in order."""
-        for layer in self.layers:
-            assert isinstance(layer, IMACLinear)  # noqa: S101 - narrows the type only
-            yield layer
+        layers: Any = self._modules["layers"]  # what torch's __getattr__ finds, every forward
+        found: Iterator[IMACLinear] = iter(layers._modules.values())
+        return found
 
     @property
     def first(self) -> IMACLinear:
@@ -147,7 +148,12 @@ class AnalogChain(Analyses):
     @property
     def borders(self) -> Borders:
         """Driver and converter, as the configurations of the first and the last layer say."""
-        return Borders.of(list(self.analog_layers()), self.range, exact=self.exact)
+        layers = list(self.analog_layers())
+        # The range changes in place.
+        settings = (self.exact, self.range, *layers, *(layer.config for layer in layers))
+        return self._borders.get(
+            settings, (), lambda: Borders.of(layers, self.range, exact=self.exact)
+        )
 
     @property
     def border_costs(self) -> BorderCosts:
@@ -281,7 +287,7 @@ class AnalogChain(Analyses):
     ) -> Made:
         if self._tracked():
             return make()
-        tensors: list[Tensor] = [*self.layers.parameters()]
+        tensors = self._parameters_of_layers()
         for layer in self.analog_layers():
             tensors += layer.matrix.sources()
         everything = (
@@ -300,7 +306,8 @@ class AnalogChain(Analyses):
 
     def _tracked(self) -> bool:
         """Whether what is made of layers has a graph, or is of one draw only."""
-        if torch.is_grad_enabled() and any(p.requires_grad for p in self.layers.parameters()):
+        trained = torch.is_grad_enabled() and self._parameters_of_layers()
+        if trained and any(parameter.requires_grad for parameter in trained):
             return True
         return any(layer.matrix.sample is not None for layer in self.analog_layers())
 
@@ -314,6 +321,16 @@ class AnalogChain(Analyses):
         everything = (settings, analog.config, analog.matrix.gain())
         made: Made = self._of_layers[layer].get(everything, tensors, make)
         return made
+
+    def _parameters_of_layers(self) -> list[Tensor]:
+        """What ``self.layers.parameters()`` gives, without its walk where layers are ours alone."""
+        found: list[Tensor] = []
+        for layer in self.analog_layers():
+            matrix = layer.matrix
+            if len(layer._modules) > 1 or matrix._parameters or matrix._modules:
+                return list(self.layers.parameters())
+            found += [one for one in layer._parameters.values() if one is not None]
+        return found
 
     def _check_supplies(self) -> None:
         """A circuit has one set of supplies and one timing, which layers only repeat."""

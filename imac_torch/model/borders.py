@@ -14,6 +14,7 @@ from imac_torch.config import Supplies
 from imac_torch.errors import CircuitError, ConversionError, ConversionWarning
 from imac_torch.model.linear import IMACLinear
 from imac_torch.model.partial import Partial
+from imac_torch.model.positions import Positions
 from imac_torch.periphery.border import (
     ConverterKind,
     DriverKind,
@@ -223,21 +224,24 @@ class Borders:
             return volts
         return self.grid(volts).levels(volts)
 
-    def sums(self, partial: Partial, volts: Tensor, *, exact: bool) -> Tensor:
-        """(R, M) V: conversions of all partitions, added, for (R, G·N) V on lines."""
+    def sums(self, partial: Partial, places: Positions, x: Tensor, *, exact: bool) -> Tensor:
+        """V of outputs: conversions of all partitions, added, at all positions of a tensor in V."""
         if self.converter is None or exact or self.range.seen is not None:
             total = None
-            for part in partial.outputs(volts):
+            for part in partial.outputs(places.vectors(x)):
                 if not exact:
                     self.range.see(part, SEEN // partial.count)
                 total = part if total is None else total + part
             assert total is not None  # noqa: S101 - there is a partition
-            return partial.combined(total)
-        if self.open and self.range.ends is None:
-            grid = self.grid(torch.cat([part.flatten() for part in partial.outputs(volts)]))
-        else:
-            grid = self.grid(volts)
-        return partial.combined(partial.converted(volts, grid))
+            return places.tensor(partial.combined(total), x)
+        grid, tracked = self._known_grid(), torch.is_grad_enabled()
+        if grid is not None and not (tracked and (x.requires_grad or partial.bias.requires_grad)):
+            lines = places.lines(x, partial.numbers())
+            return places.placed(partial.combined(partial.converted(lines, grid)), x)
+        parts = list(partial.outputs(places.vectors(x)))
+        grid = self.grid(torch.cat([part.flatten() for part in parts]))
+        total = torch.stack([grid.levels(part) for part in parts]).sum(0)
+        return places.tensor(partial.combined(total), x)
 
     def combined(self, found: Tensor) -> Tensor:
         """(R, M) V of read-outs: (R, M·L, H) with ``converter.after = 'partition'``, else as is."""
@@ -263,33 +267,36 @@ class Borders:
         if abs(missing) > 1e-12:
             total = missing * converted(torch.zeros_like(relative), True)
         for weight, lines in zip(self.weights, self.passes(relative), strict=True):
-            part = weight * converted(lines, False)
+            part = converted(lines, False)
+            part = part if weight == 1.0 else weight * part
             total = part if total is None else total + part
         assert total is not None  # noqa: S101 - there is a pass
-        threshold, slope = layer.threshold_and_slope()
         function, vdd = layer.activation.function, layer.config.supplies.vdd
         if function.bounded:
-            return function.ideal(total, threshold, slope, vdd)
+            return function.ideal(total, *layer.threshold_and_slope(), vdd)
         return function(total / vdd) * layer.scaling.output_scale
 
     def grid(self, volts: Tensor) -> Grid:
         """The converter's levels; see :meth:`converted`."""
         assert self.converter is not None  # noqa: S101 - nobody asks ideal ones
-        settings = self.converter.settings
-        if settings.limits is not None:
-            return self.converter.grid(*settings.limits)
-        if self.range.ends is None:
-            self.fit(volts)
-            low, high = self.range.ends or (0.0, 0.0)
-            warnings.warn(
-                f"{self.last.name}: the range of its converters is taken from the first inputs "
-                f"that came, {low:.4g} V to {high:.4g} V; give convert samples, or set "
-                "converter.limits",
-                ConversionWarning,
-                stacklevel=2,
-            )
+        if (known := self._known_grid()) is not None:
+            return known
+        self.fit(volts)
         low, high = self.range.ends or (0.0, 0.0)
+        warnings.warn(
+            f"{self.last.name}: the range of its converters is taken from the first inputs "
+            f"that came, {low:.4g} V to {high:.4g} V; give convert samples, or set "
+            "converter.limits",
+            ConversionWarning,
+            stacklevel=2,
+        )
         return self.converter.grid(low, high)
+
+    def _known_grid(self) -> Grid | None:
+        """The converter's levels, if they are known."""
+        assert self.converter is not None  # noqa: S101 - nobody asks ideal ones
+        ends = self.converter.settings.limits or self.range.ends
+        return None if ends is None else self.converter.grid(*ends)
 
     def fit(self, volts: Tensor) -> None:
         """Choose the range for voltages as those, whichever it was before."""

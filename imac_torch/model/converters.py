@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -54,10 +54,9 @@ def fit_converters(model: nn.Module, run: Callable[[], object]) -> None:
             segment.range.seen = None
 
 
-def without_range(model: nn.Module) -> bool:
-    """Whether converters in a model need a range, and have none yet."""
+def without_range(segments: Iterable[Segment]) -> bool:
+    """Whether converters of some segment need a range, and have none yet."""
     return any(
-        part.borders.open and part.range.ends is None and part.range.seen is None
-        for part in model.modules()
-        if isinstance(part, Segment)
+        part.range.ends is None and part.range.seen is None and part.borders.open
+        for part in segments
     )

@@ -105,7 +105,11 @@ class Effective:
         """Of what neurons are driven with."""
         if self.neuron is None:
             free = self.low == -math.inf and self.high == math.inf
-            return combined if free else combined.clamp(self.low, self.high)
+            if free:
+                return combined
+            if combined.requires_grad:
+                return combined.clamp(self.low, self.high)
+            return combined.clamp_(self.low, self.high)  # nobody else has it
         neuron, exact = self.neuron
         core = neuron.core
         if isinstance(core, BehaviouralCore) and float(neuron.feedback_conductance) == 0.0:

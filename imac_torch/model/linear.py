@@ -137,7 +137,9 @@ class IMACLinear(nn.Module):
     @property
     def config(self) -> Config:
         """The layer's configuration; its matrix has it."""
-        return self.matrix.config
+        matrix: Any = self._modules["matrix"]  # what torch's __getattr__ finds, every forward
+        found: Config = matrix.config
+        return found
 
     @config.setter
     def config(self, config: Config) -> None:

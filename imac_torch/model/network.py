@@ -340,10 +340,11 @@ class IMACNetwork(nn.Module):
         Warns:
             ConversionWarning: Full scales of circuits were open, and are this batch's now.
         """
-        still = [path for path, segment in self.segments.items() if segment.open]
+        segments = self.segments
+        still = [path for path, segment in segments.items() if segment.open]
         if still:
             self.find_ranges([(inputs, named)])
-            still = [path for path in still if not self.segments[path].open]
+            still = [path for path in still if not segments[path].open]
         if still:
             warnings.warn(
                 f"full scales of {len(still)} circuits ({still[0]}, …) are taken from this batch "
@@ -352,7 +353,7 @@ class IMACNetwork(nn.Module):
                 ConversionWarning,
                 stacklevel=4,
             )
-        if without_range(self.model):
+        if without_range(segments.values()):
             self.find_converter_ranges([(inputs, named)])
             warnings.warn(
                 "ranges of converters are taken from this batch and kept: later voltages beyond "

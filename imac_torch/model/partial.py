@@ -16,10 +16,12 @@ from imac_torch.kernels.compiled import obstacle
 from imac_torch.periphery.border import Grid
 from imac_torch.periphery.readout import Combination
 
-CACHED: Final = 2**16
-"""Voltages that are rounded at a time."""
-BATCH: Final = 2**18
+ROWS: Final = 2**16
+"""Voltages of one partition that are rounded at a time."""
+BATCH: Final = 2**19
 """Voltages of several partitions that are rounded by one call."""
+SHARED: Final = 2**16
+"""Voltages from which several threads round them."""
 COMPILED: Final = (torch.float32, torch.float64)
 """Types that compiled kernels take."""
 
@@ -33,12 +35,14 @@ class Partial:
     Attributes:
         weight: (G, H, M·L/G, K) V per V on the lines of a partition, 0 behind narrow ones.
         lines: (H·K,) int64, which lines of a group these are.
+        inputs: N.
         bias: (G, 1, M·L/G) V of the bias line, which ends the last partition.
         combination: How partitions and slices are added.
     """
 
     weight: Tensor
     lines: Tensor
+    inputs: int
     bias: Tensor
     combination: Combination
 
@@ -64,7 +68,8 @@ class Partial:
         starts = torch.tensor([0, *widths[:-1]], device=lines.device).cumsum(0)
         places = (starts[:, None] + torch.arange(most, device=lines.device)).flatten()
         places = places.clamp(max=lines.shape[-1] - 1)
-        return cls(torch.stack(parts, 1), places, bias, read_out.combination)
+        inputs = lines.shape[-1]
+        return cls(torch.stack(parts, 1), places, inputs, bias, read_out.combination)
 
     @property
     def count(self) -> int:
@@ -78,47 +83,46 @@ class Partial:
 
     def outputs(self, volts: Tensor) -> Iterator[Tensor]:
         """(R, M·L) V of the read-outs of one partition after the other, for (R, G·N) V."""
-        lines = self._by_groups(volts)
+        lines = volts.unflatten(-1, (len(self.bias), -1)).transpose(0, 1)
         for number, places in enumerate(self.lines.split(self.weight.shape[-1])):
             found = lines[..., places] @ self.weight[:, number].transpose(-1, -2)
             yield self._joined(found if number + 1 < self.count else found + self.bias)
 
-    def converted(self, volts: Tensor, grid: Grid) -> Tensor:
+    def numbers(self) -> Tensor:
+        """(G·H·K,) int64: lines of all groups in the order of the partitions' matrices."""
+        groups = torch.arange(len(self.bias), device=self.lines.device)
+        return (self.inputs * groups[:, None] + self.lines).flatten()
+
+    def converted(self, lines: Tensor, grid: Grid) -> Tensor:
         """(R, M·L) V, the sum of the conversions of all partitions.
 
-        Without gradients in steps of the converter, which the matrices give at once, and few
-        enough rows at a time to stay in the processor's cache: rounding costs as little as it can.
-        """
-        if torch.is_grad_enabled() and (volts.requires_grad or self.bias.requires_grad):
-            return torch.stack([grid.levels(part) for part in self.outputs(volts)]).sum(0)
-        rows = max(16, CACHED // max(1, self.bias.numel()))
-        return torch.cat([self._steps(part, grid) for part in volts.split(rows)])
+        Without gradients, in steps of the converter, some rows and partitions at a time.
 
-    def _steps(self, volts: Tensor, grid: Grid) -> Tensor:
-        lines = self._by_groups(volts)
-        groups, low = len(self.bias), -grid.low / grid.step
-        total = volts.new_zeros(groups, len(volts), self.bias.shape[-1])
-        most = max(1, BATCH // total[0].numel())
-        shift = torch.full_like(self.bias, low).repeat(1, self.count, 1)
+        Args:
+            lines: (G·H·K, R) V on :meth:`numbers`.
+            grid: Of the converter.
+        """
+        groups, count, outputs, width = self.weight.shape
+        low = -grid.low / grid.step
+        shift = torch.full_like(self.bias, low).repeat(1, count, 1)
         shift[:, -1] += self.bias[:, 0] / grid.step
+        taken = lines.unflatten(0, (groups, count, width)).transpose(-1, -2)
+        total = lines.new_zeros(groups, lines.shape[-1], outputs)
+        rows = max(16, ROWS // outputs)
+        most = max(1, BATCH // (outputs * min(rows, lines.shape[-1])))
         for group in range(groups):
-            taken = lines[group].T.index_select(0, self.lines).unflatten(0, (self.count, -1))
             parts = zip(
-                taken.transpose(1, 2).split(most), self.weight[group].split(most),
+                taken[group].split(most), self.weight[group].mT.split(most),
                 shift[group].split(most), strict=True,
             )  # fmt: skip
             for part, weight, places in parts:
-                found = torch.bmm(part, weight.mT)
-                _add_codes(found, 1.0 / grid.step, places, grid.steps, total[group])
-        return self._joined(total.mul_(grid.step).add_(self.count * grid.low))
+                for some, sums in zip(part.split(rows, 1), total[group].split(rows), strict=True):
+                    _add_codes(torch.bmm(some, weight), 1.0 / grid.step, places, grid.steps, sums)
+        return self._joined(total.mul_(grid.step).add_(count * grid.low))
 
     def combined(self, total: Tensor) -> Tensor:
         """(R, M) V of sums (R, M·L): as the read-outs would combine partitions and slices."""
         return self.combination.slicing.join(self.combination.weight * total, dim=-1)
-
-    def _by_groups(self, volts: Tensor) -> Tensor:
-        """(R, G·N) to (G, R, N)."""
-        return volts.unflatten(-1, (len(self.bias), -1)).transpose(0, 1)
 
     def _joined(self, found: Tensor) -> Tensor:
         """(G, R, M·L/G) to (R, M·L)."""
@@ -140,7 +144,11 @@ def _add_codes(values: Tensor, scale: float, shift: Tensor, steps: int, total: T
         total += codes.sum(0)
         return
     from imac_torch.kernels.codes import add_codes  # imports numba
+    from imac_torch.kernels.threads import run_blocks
 
     found, shifts, sums = values.numpy(), shift.numpy(), total.numpy()
     kind = found.dtype.type
-    add_codes(found, kind(scale), shifts, kind(steps), sums)
+    threads = torch.get_num_threads() if found.size > SHARED else 1
+    run_blocks(
+        add_codes, found.shape[1], threads, found, kind(scale), shifts, kind(steps), sums
+    )

@@ -114,7 +114,7 @@ class Segment(AnalogChain):
             is one matrix (:meth:`effective`), that is applied in the type of ``x``, so that
             outputs of float32 are off by some 2e-7 of their range.
         """
-        refuse_transforms([x, *self.parameters()] if isinstance(x, Tensor) else [])
+        refuse_transforms([x, *self._parameters_of_layers()] if isinstance(x, Tensor) else [])
         if self.stand_in is not None:
             return self.stand_in(x)
         check_tensor(x, f"layer {self.first.name}")
@@ -176,14 +176,16 @@ class Segment(AnalogChain):
         effective = None if borders.by_partition else self.effective(dtype)
         partial = self.partial(dtype) if borders.by_partition else None
 
-        def at(rows: Tensor, exact: bool) -> Tensor:
+        def at(volts: Tensor, exact: bool) -> Tensor:
             if partial is not None:
-                return borders.sums(partial, rows, exact=exact)
+                return borders.sums(partial, self.positions, volts, exact=exact)
+            rows = self.positions.vectors(volts)
             shift: Tensor | float = 0.0
             if self.heard is not None:
                 rows, (shift, *_) = self.heard.onto(self, rows)
             found = self.read_outs(rows) + shift
-            return borders.combined(found if exact else borders.converted(found))
+            combined = borders.combined(found if exact else borders.converted(found))
+            return self.positions.tensor(combined, volts)
 
         def converted(lines: Tensor, exact: bool) -> Tensor:
             volts = line_voltages(lines, self.coding)
@@ -193,10 +195,7 @@ class Segment(AnalogChain):
                     found = found + noise[0].to(found.dtype)
                 return found if exact else borders.converted(found)
             parts = self._in_parts(volts, 1 + self.first.lines // 64)
-            return torch.cat([
-                self.positions.tensor(at(self.positions.vectors(part), exact), part)
-                for part in parts
-            ])  # fmt: skip
+            return torch.cat([at(part, exact) for part in parts])
 
         kept = dtype if effective is not None or partial is not None else torch.float64
         return borders.summed(self.relative(x.to(kept)), converted)
@@ -206,15 +205,14 @@ class Segment(AnalogChain):
 
         That is where borders are ideal and coding is a factor: units are in the matrix.
         """
-        if not self._units or x.numel() == 0 or self._linear() is None:
+        native = self._linear() if self._units else None
+        if native is None or x.numel() == 0:
             return None
         if not (largest := reach(x)) <= self.first.scaling.input_scale:
             if not (self.saturates and largest < math.inf):
                 return None  # it is refused there
             x = self.within(x)
-        effective = self.effective(_computed(x.dtype), units=True)
-        if effective is None:
-            return None
+        effective = self._effective(native, _computed(x.dtype), units=True)
         found = effective(x.to(effective.weight.dtype), self.positions)
         return found if effective.neuron is None else self.decode(found)
 
@@ -250,9 +248,9 @@ class Segment(AnalogChain):
                 their outputs gives them, too. Coding has to be a factor.
         """
         native = self._linear()
-        if native is None:
-            return None
+        return None if native is None else self._effective(native, dtype, units=units)
 
+    def _effective(self, native: Native, dtype: torch.dtype, *, units: bool) -> Effective:
         def make() -> Effective:
             options: dict[str, Any] = {}
             if units:

@@ -28,7 +28,7 @@ from imac_torch.conversion.building import (
     warn_of_unread,
 )
 from imac_torch.conversion.calibration import fit
-from imac_torch.conversion.graph.chains import Cut, separated
+from imac_torch.conversion.graph.chains import Cut, held_in, separated
 from imac_torch.conversion.graph.functions import VectorsOnly, reshapes
 from imac_torch.conversion.graph.planning import GraphPlan, plan_graph, private_copy
 from imac_torch.conversion.losses import BUFFER
@@ -267,7 +267,8 @@ def build_graph(
         own: list[IMACLinear] = []
         for link in cut.links:
             own.append(analog_layer(
-                link.path, link.source, link.activation, config, len(layers) + len(own), count
+                link.path, link.source, link.activation, config, len(layers) + len(own), count,
+                dtype=held_in(link.source),
             ))  # fmt: skip
         segment = Segment(own, config, engine, positions=cut.links[0].source.positions)
         trained = [link.source.trained is not None for link in cut.links]

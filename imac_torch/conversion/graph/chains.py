@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import fx, nn
 
 from imac_torch.conversion.graph.functions import activation_in, argument, no_operation
@@ -17,7 +18,7 @@ from imac_torch.periphery.activations import IDENTITY, Activation
 from imac_torch.software.behaviour import computes_as
 from imac_torch.software.leaves import Leaf
 
-__all__ = ["Cut", "Link", "find_chains", "separated"]
+__all__ = ["Cut", "Link", "find_chains", "held_in", "separated"]
 
 _NOTHING = Activation(IDENTITY.name)
 
@@ -107,7 +108,7 @@ class _Finder:
                 follows is not None and activation is None and norm is None
                 and argument(after) is not None and _foldable(follows, source)
             ):  # fmt: skip
-                source, norm = fold_batch_norm(leaf, source), follows
+                source, norm = fold_batch_norm(leaf, source, held_in(source)), follows
                 target, reason = "folded", f"into {path}"
             elif activation is None and (found := activation_in(after, follows)) is not None:
                 activation = found
@@ -132,6 +133,11 @@ class _Finder:
         if not alike or id(module) in self.bare:
             links = [self.link(item, alone=True) for item in nodes]
         return Cut((links[0],), tuple(link.nodes for link in links))
+
+
+def held_in(source: Source) -> torch.dtype:
+    """The type of the weights of an analog layer: the software layer's, or float32."""
+    return torch.promote_types(source.weight.dtype, torch.float32)
 
 
 def find_chains(

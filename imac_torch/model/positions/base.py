@@ -58,6 +58,19 @@ class Positions(ABC):
             x: What they were made of; only its shape counts.
         """
 
+    def lines(self, x: Tensor, numbers: Tensor) -> Tensor:
+        """(L, R): what some lines get at every position, those in an order of their own.
+
+        Args:
+            x: As :meth:`vectors` takes it.
+            numbers: (L,) int64, of G·N lines.
+        """
+        return self.vectors(x).T.index_select(0, numbers)
+
+    def placed(self, rows: Tensor, x: Tensor) -> Tensor:
+        """:meth:`tensor` of outputs in the order of :meth:`lines`."""
+        return self.tensor(rows, x)
+
     @abstractmethod
     def through(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The same linear map at all positions, at the price of the software layer.

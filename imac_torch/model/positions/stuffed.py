@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 
 from torch import Tensor, nn
 
-from imac_torch.model.positions.windows import Spatial, unfolded
+from imac_torch.model.positions.windows import Spatial
 
 TRANSPOSED: Final = (
     nn.functional.conv_transpose1d, nn.functional.conv_transpose2d, nn.functional.conv_transpose3d,
@@ -32,9 +32,7 @@ class Stuffed(Spatial):
 
     kind: ClassVar[str] = "stuffed"
 
-    def vectors(self, x: Tensor) -> Tensor:
-        """See :class:`Positions`."""
-        self.places(x)
+    def _in_windows(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         count = len(self.kernel)
         sizes = x.shape[x.ndim - count :]
         steps = zip(sizes, self.stride, strict=True)
@@ -47,8 +45,7 @@ class Stuffed(Spatial):
         ):
             own = gap * (window - 1) - less
             around = [own, own + more, *around]
-        padded = nn.functional.pad(stuffed, around)
-        return unfolded(padded, self.kernel, (1,) * count, self.dilation)
+        return nn.functional.pad(stuffed, around), (1,) * count
 
     def through(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """See :class:`Positions`."""

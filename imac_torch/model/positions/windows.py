@@ -48,6 +48,30 @@ class Spatial(Positions):
         batch = x.shape[: x.ndim - len(self.kernel) - 1]
         return rows.reshape(*batch, *self.places(x), rows.shape[-1]).movedim(-1, len(batch))
 
+    def vectors(self, x: Tensor) -> Tensor:
+        """See :class:`Positions`."""
+        self.places(x)
+        padded, stride = self._in_windows(x)
+        return unfolded(padded, self.kernel, stride, self.dilation)
+
+    def lines(self, x: Tensor, numbers: Tensor) -> Tensor:
+        """See :class:`Positions`; the last of the places' dimensions are samples."""
+        self.places(x)
+        padded, stride = self._in_windows(x)
+        padded = padded if self.batched(padded) else padded[None]
+        return gathered(padded, self.kernel, stride, self.dilation, numbers)
+
+    def placed(self, rows: Tensor, x: Tensor) -> Tensor:
+        """See :class:`Positions`."""
+        places = self.places(x)
+        samples = x.shape[: x.ndim - len(self.kernel) - 1].numel()
+        found = rows.reshape(*places, samples, rows.shape[-1]).movedim((-2, -1), (0, 1))
+        return found.contiguous() if self.batched(x) else found[0].contiguous()
+
+    def _in_windows(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """What windows move over, padded, and by how much they do."""
+        raise NotImplementedError
+
     def batched(self, x: Tensor) -> bool:
         """See :class:`Positions`."""
         return x.ndim == len(self.kernel) + 2
@@ -101,6 +125,33 @@ def unfolded(
     return x.permute(order).flatten(count + 1).flatten(0, count).T
 
 
+def gathered(
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    lines: Tensor,
+) -> Tensor:
+    """(L, places·B): what lies on lines of the window at each of its places, in each sample.
+
+    Samples are neighbours in memory, so that runs of them are copied.
+
+    Args:
+        x: (B, C, …), padded.
+        kernel: (D,)
+        stride: (D,)
+        dilation: (D,)
+        lines: (L,) int64, their numbers: channel by channel, what is in the window in order.
+    """
+    x = x.movedim(0, -1).contiguous()
+    for d, (size, step, gap) in enumerate(zip(kernel, stride, dilation, strict=True)):
+        x = x.unfold(1 + d, gap * (size - 1) + 1, step)[..., ::gap]
+    # (C, places, B, kernel) → (C, kernel, places, B)
+    count = len(kernel)
+    x = x.movedim(tuple(range(-count, 0)), tuple(range(1, 1 + count)))
+    return x.flatten(count + 1).flatten(0, count).index_select(0, lines)
+
+
 @dataclass(frozen=True)
 class Windows(Spatial):
     """``nn.Conv1d``, ``nn.Conv2d`` and ``nn.Conv3d``.
@@ -115,10 +166,8 @@ class Windows(Spatial):
 
     kind: ClassVar[str] = "windows"
 
-    def vectors(self, x: Tensor) -> Tensor:
-        """See :class:`Positions`."""
-        self.places(x)
-        return unfolded(self._padded(x), self.kernel, self.stride, self.dilation)
+    def _in_windows(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        return self._padded(x), self.stride
 
     def through(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """See :class:`Positions`."""
