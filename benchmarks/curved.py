@@ -1,8 +1,8 @@
 """Curved cells beside ohmic ones: time of an image, iterations, error against the dense solution.
 
-400-120-84-10 with sinh cells, with 1T1R ones (a resistor in series), MTJs and selectors, in batches
-of 200 on one core. The dense solution is that of a small layer of the same cells, by Newton's
-method on all its nodes (:mod:`imac_torch.reference.nonlinear`).
+400-120-84-10 with sinh cells, with 1T1R ones (a resistor or a FinFET in series), MTJs and
+selectors, in batches of 200 on one core. The dense solution is that of a small layer of the same
+cells, by Newton's method on all its nodes (:mod:`imac_torch.reference.nonlinear`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ DEVICES = {
     "ohmic": it.Memristor(),
     "sinh, 0.3 V": it.Memristor(bend=0.3),
     "1T1R, sinh 0.3 V": it.Memristor(bend=0.3, access=SERIES),
+    "1T1R, sinh 0.3 V, FinFET": it.Memristor(bend=0.3, access={"finfet": {"fins": 2}}),
     "MTJ, 0.5 V": it.Memristor(cell={"mtj": {"vh": 0.5}}),
     "1S1R": it.Memristor(access={"selector": {"scale": 1e-6, "v0": 0.1}}),
 }
