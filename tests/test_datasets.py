@@ -2,6 +2,7 @@ import gzip
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -9,6 +10,7 @@ from torch.utils.data import DataLoader
 from imac_torch.datasets.batches import labelled_batches
 from imac_torch.datasets.encode import Encode
 from imac_torch.datasets.named import DATASETS, dataset_files, load_dataset
+from imac_torch.datasets.own import read_samples
 from imac_torch.errors import DataError
 
 IDX_NAMES = [name for name in DATASETS if name not in ("digits", "USPS")]
@@ -241,3 +243,40 @@ def test_the_real_mnist_test_files(tmp_path: Path, shared: Path) -> None:
     assert torch.bincount(torch.as_tensor(dataset.targets)).tolist() == counts
     with pytest.raises(DataError, match="train-images-idx3-ubyte"):
         load_dataset("MNIST", tmp_path, train=True)
+
+
+def test_samples_of_ones_own_file(tmp_path) -> None:
+    inputs, labels = np.linspace(-1, 1, 24).reshape(4, 2, 3), np.array([0, 2, 1, 2], dtype=np.uint8)
+    np.savez(tmp_path / "own.npz", images=inputs.astype(np.float32), y=labels)
+    found = read_samples(tmp_path / "own.npz")
+    assert torch.equal(found.tensors[0], torch.from_numpy(inputs.astype(np.float32)).double())
+    assert found.tensors[1].tolist() == [0, 2, 1, 2]
+    (tmp_path / "own.csv").write_text("0.5,-1,2\n1,0.25,0\n")
+    found = read_samples(tmp_path / "own.csv")
+    assert found.tensors[0].tolist() == [[0.5, -1.0], [1.0, 0.25]]
+    assert found.tensors[1].tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"inputs": np.zeros((2, 3))}, "no array labels or y"),
+        ({"inputs": np.zeros((2, 3)), "labels": np.zeros(3)}, r"labels of shape \(3,\)"),
+        ({"inputs": np.full((2, 3), 255, np.uint8), "labels": np.zeros(2)}, "up to 255: scale"),
+        ({"inputs": np.zeros((2, 3)), "labels": np.array([0.5, 1.0])}, "whole numbers"),
+        ({"inputs": np.zeros((2, 3)), "labels": np.array([{}, {}])}, "no file of numpy.savez"),
+        ({"inputs": np.array([["a"], ["b"]]), "labels": np.zeros(2)}, "numbers are needed"),
+    ],
+)
+def test_samples_that_are_none_are_refused(arrays, message, tmp_path) -> None:
+    np.savez(tmp_path / "own.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        read_samples(tmp_path / "own.npz")
+
+
+def test_files_that_hold_no_samples_are_refused(tmp_path) -> None:
+    (tmp_path / "own.npz").write_bytes(b"PK\x03\x04 damaged")
+    (tmp_path / "own.csv").write_text("1\n0\n")
+    for name in ("own.npz", "own.csv", "none.npz", "none.csv"):
+        with pytest.raises(DataError, match=name):
+            read_samples(tmp_path / name)

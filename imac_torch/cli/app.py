@@ -93,8 +93,9 @@ A MODEL is one of
   its weights in `--weights weights.safetensors`;
 * a directory of IMAC-Sim: its top (with `testIMAC.py`, whose inputs are read) or its `data/`.
 
-DATA is the name of a data set (`digits`, `MNIST`, ...), a directory of IMAC-Sim, or
-`module:factory` for a PyTorch data set of your own.
+DATA is the name of a data set (`digits`, `MNIST`, ...), a file of your own samples (`.npz` with
+`inputs` and `labels`; `.csv` with the class last), a directory of IMAC-Sim, or `module:factory`
+for a PyTorch data set of your own.
 
 Every command takes a configuration file (`--config circuit.toml`) and changes to it
 (`--set amplifier.gain=30`); `imac-torch config` writes a file to start from.

@@ -222,7 +222,8 @@ def fitting_samples(
         why = "" if tested is None else f", {called(tested)} has no training split"
         raise DataError(
             f"nothing says which samples to calibrate with{why}: name a data set with {option}, "
-            f"one of {', '.join(DATASETS)}, a directory of IMAC-Sim, or module:factory"
+            f"one of {', '.join(DATASETS)}, a file (.npz, .csv), a directory of IMAC-Sim, or "
+            "module:factory"
         )
     name = tested if named is None else named
     dataset = open_data(name, source, root=root, train=True)

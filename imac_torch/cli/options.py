@@ -103,8 +103,8 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         "-d",
-        help="Data set: a name (digits, MNIST, ...), a directory of IMAC-Sim, or module:factory. "
-        "A directory of IMAC-Sim given as MODEL brings its own.",
+        help="Data set: a name (digits, MNIST, ...), a file of samples (.npz, .csv), a directory "
+        "of IMAC-Sim, or module:factory. A directory of IMAC-Sim given as MODEL brings its own.",
     ),
 ]
 DataRootOption = Annotated[

@@ -24,6 +24,7 @@ from imac_torch.conversion.storage import load
 from imac_torch.datasets.imac_sim import read_imac_sim
 from imac_torch.datasets.imac_sim_script import ImacSimScript, read_imac_sim_script
 from imac_torch.datasets.named import DATASETS, load_dataset
+from imac_torch.datasets.own import SUFFIXES, read_samples
 from imac_torch.datasets.torchvision_compat import import_torchvision
 from imac_torch.errors import DataError
 from imac_torch.model.network import IMACNetwork
@@ -322,7 +323,8 @@ def open_data(
 
     Args:
         text: A name of :data:`imac_torch.datasets.named.DATASETS`, a directory of IMAC-Sim,
-            ``module:factory``, or None for what came with the model.
+            a file (:func:`imac_torch.datasets.own.read_samples`), ``module:factory``, or None for
+            what came with the model.
         source: The model; named data need none.
         root: Where named data sets lie.
         train: The training split of a named data set.
@@ -334,12 +336,14 @@ def open_data(
         if source is None or source.dataset is None:
             raise DataError(
                 f"this model brings no data: add --data with one of {', '.join(DATASETS)}, a "
-                "directory of IMAC-Sim, or module:factory"
+                "file (.npz, .csv), a directory of IMAC-Sim, or module:factory"
             )
         return source.dataset
     if text in DATASETS:
         return load_dataset(text, root, train=train)
     path = Path(text).expanduser()
+    if path.suffix in SUFFIXES:
+        return read_samples(path)
     if path.is_dir():
         found = _imac_sim(path).dataset
         assert found is not None  # noqa: S101 - narrows the type only
@@ -351,8 +355,8 @@ def open_data(
             raise DataError(f"{text} gave a {type(made).__name__}; a data set is needed")
         return cast("Dataset[Any]", made)
     raise DataError(
-        f"no data set {text!r}: there are {', '.join(DATASETS)}, directories of IMAC-Sim, and "
-        "module:factory"
+        f"no data set {text!r}: there are {', '.join(DATASETS)}, files (.npz, .csv), directories "
+        "of IMAC-Sim, and module:factory"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import imac_torch as imac
@@ -22,6 +24,7 @@ from imac_torch.conversion.storage import load
 from imac_torch.datasets.csvfile import read_csv
 from imac_torch.datasets.imac_sim import read_imac_sim
 from imac_torch.datasets.imac_sim_script import read_imac_sim_script
+from imac_torch.datasets.own import read_samples
 from imac_torch.errors import NetlistError
 from imac_torch.finfet.card import read_model_cards
 from imac_torch.netlist.inverter import library_inverter
@@ -324,6 +327,12 @@ def _csv(path: Path) -> None:
         raise WrongAnswer("a table of finite numbers has others")
 
 
+def _npz() -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, inputs=np.linspace(-1, 1, 12).reshape(4, 3), labels=np.arange(4))
+    return stream.getvalue()
+
+
 def _measures(path: Path) -> None:
     name_measures(read_measure_file(path))
 
@@ -364,6 +373,7 @@ READERS: tuple[Reader, ...] = (
            _directory_of(lambda: {k: v.encode() for k, v in samples.CSV.items()}), _imac_sim),
     Reader("IMAC-Sim, script and data", _directory_of(_script_files), _script_directory),
     Reader("CSV", _bytes_of("a.csv", *(text.encode for text in samples.CSV.values())), _csv),
+    Reader("samples, numpy", _bytes_of("own.npz", _npz), read_samples),
     Reader("ngspice raw file", _bytes_of("a.raw", *_RAWS), _raw),
     Reader("HSPICE waveforms", _bytes_of("a.tr0", *_hspice(".tr0")), _post),
     Reader("HSPICE measures", _bytes_of("a.mt0", *_hspice(".mt0", ".ms0")), _measures),
