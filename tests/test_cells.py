@@ -259,12 +259,26 @@ def test_a_table_of_measured_currents_is_a_device(
     assert solved.status.tolist() == [int(imac.Status.OUTSIDE)]
 
 
+def test_tables_as_instruments_write_them(tmp_path: Path) -> None:
+    plain = "V,low,high\n-0.5,-1e-6,-1e-5\n0,0,0\n0.5,1e-6,2e-5\n"
+    german = "\ufeff# today\nV;low;high;\n0,5;1e-6;2e-5;\n\n0;0;0;\n-0,5;-1e-6;-1e-5;\n;;;\n"
+    found = []
+    for number, text in enumerate([plain, plain.replace(",", "\t"), german]):
+        path = tmp_path / f"{number}.csv"
+        path.write_text(text, encoding="utf-8")
+        found.append(measured_device(path))
+    assert found[0] == found[1] == found[2]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("V,a\n0,0\n", "a row of names and rows"),
-        ("V,a,b\n-1,-1,-2\n0,0,0\n1,x,2\n", "everything is a number"),
-        ("V,a,b\n-1,-1,-2\n0,0.5,0\n1,1,2\n", "with 0 A at 0 V"),
+        ("V,a\n0,0\n", "a column of voltages and two of currents"),
+        ("# of today\n", "a row of names and rows of numbers"),
+        ("V,a,b\n-1,-1,-2\n0,0,0\n1,x,2\n", "line 4: 'x' is no number"),
+        ("V,a,b\n-1,-1,-2\n0,0\n1,1,2\n", "line 3: 2 numbers; the first row names 3 columns"),
+        ("-1,-1,-2\n0,0,0\n1,1,2\n", "line 1: the first row has the names"),
+        ("V,a,b\n-1,-1,-2\n0,0.5,0\n1,1,2\n", "an offset of the instrument"),
         ("V,a,b\n-1,-1,-2\n0.1,0,0\n1,1,2\n", "with 0 inside"),
     ],
 )

@@ -135,8 +135,10 @@ def measured_device(path: str | Path) -> Memristor:
     """A memory device of measured currents.
 
     Args:
-        path: CSV: a column of voltages (V, ascending, 0 among them) and one of currents (A) per
-            state, each with a name in the first row.
+        path: CSV: a column of voltages (V, in one direction, 0 among them) and one of currents (A)
+            per state, each with a name in the first row. Fields are apart by commas, by tabs, or
+            by semicolons, with which numbers may have a decimal comma; lines that begin with ``#``
+            are skipped.
 
     Returns:
         Its end states are the slopes of the first and last state at 0 V, its states are as many as
@@ -144,21 +146,19 @@ def measured_device(path: str | Path) -> Memristor:
         the name of the file.
 
     Raises:
-        ConfigError: The file does not hold such a table.
+        ConfigError: The file does not hold such a table; the message has the line.
+        OSError: See :func:`imac_torch.base.files.read_bytes`.
     """
-    from imac_torch.base.files import read_text
-
-    rows = [line.split(",") for line in read_text(Path(path)).splitlines() if line.strip()]
-    try:
-        numbers = [[float(item) for item in row] for row in rows[1:]]
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}; below the first row everything is a number") from None
-    if not numbers or len(numbers[0]) < 3 or len({len(row) for row in numbers}) > 1:
-        raise ConfigError(
-            f"{path}: a table has a row of names and rows of one voltage and two currents or more, "
-            "one per state"
-        )
+    numbers = _numbers(Path(path))
+    if numbers[0][0] > numbers[-1][0]:
+        numbers.reverse()
     columns = [tuple(column) for column in zip(*numbers, strict=True)]
+    at_zero = [row for row in numbers if row[0] == 0.0]
+    if at_zero and any(at_zero[0][1:]):
+        raise ConfigError(
+            f"{path}: currents at 0 V are {at_zero[0][1:]} A, not 0: an offset of the instrument; "
+            "subtract it from its column"
+        )
     states = sorted(columns[1:], key=lambda row: sum(map(abs, row)))
     try:
         table = Table(columns[0], tuple(states))
@@ -173,6 +173,55 @@ def measured_device(path: str | Path) -> Memristor:
             "table": {"voltages": list(columns[0]), "currents_by_state": [*map(list, states)]}
         },
     )
+
+
+def _numbers(path: Path) -> list[list[float]]:
+    """What stands below the names of a CSV file, row by row, all of one length.
+
+    Raises:
+        ConfigError: Something else stands there.
+    """
+    from imac_torch.base.files import read_text
+
+    lines = [
+        (number, line.rstrip())
+        for number, line in enumerate(read_text(path, encoding="utf-8-sig").splitlines(), start=1)
+        if line.strip(" ,;\t\r") and not line.lstrip().startswith("#")
+    ]
+    if len(lines) < 2:
+        raise ConfigError(f"{path}: a table has a row of names and rows of numbers below it")
+    first = lines[0][1]
+    apart = max(";\t,", key=first.count)
+    rows = [(number, line.rstrip(apart).split(apart)) for number, line in lines]
+    names = rows[0][1]
+    if all(map(_is_number, names)):
+        raise ConfigError(
+            f"{path}, line {rows[0][0]}: the first row has the names of the columns, not numbers"
+        )
+    if len(names) < 3:
+        raise ConfigError(
+            f"{path}: a table has a column of voltages and two of currents or more, one per state, "
+            f"apart by commas, semicolons or tabs; its first row is {first!r}"
+        )
+    found = []
+    for number, row in rows[1:]:
+        items = [item.replace(",", ".") if apart == ";" else item for item in row]
+        wrong = [item for item in items if not _is_number(item)]
+        if wrong or len(row) != len(names):
+            problem = f"{wrong[0]!r} is no number" if wrong else f"{len(row)} numbers"
+            raise ConfigError(
+                f"{path}, line {number}: {problem}; the first row names {len(names)} columns, and "
+                "every row below it has a number in each"
+            )
+        found.append([float(item) for item in items])
+    return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _ascending(numbers: Sequence[float]) -> bool:
