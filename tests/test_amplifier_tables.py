@@ -186,6 +186,18 @@ def test_what_does_not_fit_a_table_is_refused(saved, tmp_path):
     assert torch.equal(trusted.solve(x).outputs, made.solve(x).outputs)
 
 
+def test_the_ablation_knows_amplifiers_with_transistors(saved):
+    found = {}
+    for more in ({}, {"subcircuit": "mine.sp"}):
+        made = imac.convert(
+            mlp(3, 2), config(saved[1], kind="transimpedance", gain=60.0, **more)
+        )
+        found[len(more)] = [
+            (step.name, step.output_error) for step in imac.ablate(made, signs(4, 3))
+        ]
+    assert found[1] == found[0] and "amplifiers" in dict(found[0])
+
+
 MEASURED = {}
 
 

@@ -198,6 +198,27 @@ def test_vectors_that_sweeps_fail_for_are_solved_alone(
     assert some > 0
 
 
+def test_a_vector_that_sweeps_fail_for_leaves_others_as_exact_as_they_are(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neurons are solved roughly while steps are long: what is at rest must not be left there."""
+    network = convert(generator, 6, 5, 4, neuron="finfet")
+    x = reals(generator, 3, 6)
+    down = sweeps.SweepState.down
+
+    def far(state: sweeps.SweepState, lines: torch.Tensor) -> torch.Tensor:
+        size = down(state, lines).clone()
+        size[1] = 1.0
+        return size
+
+    with torch.no_grad():
+        expected = network.solve(x)
+        monkeypatch.setattr(sweeps.SweepState, "down", far)
+        found = network.solve(x)
+    assert bool(found.converged.all())
+    torch.testing.assert_close(found.outputs, expected.outputs, rtol=0, atol=1e-9)
+
+
 def test_samples_of_devices(generator: torch.Generator) -> None:
     network = convert(generator, 6, 5, 4)
     x = reals(generator, 3, 6)

@@ -1,5 +1,6 @@
 """Another default device, no numba, no place for its cache, terminals that know only ASCII."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -167,6 +168,26 @@ def test_a_kernel_without_a_place_for_its_cache_is_compiled_with_a_warning(
         kernel = compiled.njit()(double)
     assert kernel(2.0) == 4.0
     assert type(kernel).__name__ == "CPUDispatcher"
+
+
+def test_kernels_are_compiled_anew_when_others_that_they_use_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numba looks at a kernel's own file; what it calls in another one is compiled into it."""
+    path = tmp_path / "kernel_of_a_test.py"
+    path.write_text("def thrice(value):\n    return 3.0 * value\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    thrice = importlib.import_module(path.stem).thrice
+
+    def kept_with(sources: str) -> bool:
+        monkeypatch.setattr(compiled, "_sources", lambda: sources)
+        kernel = compiled.njit()(thrice)
+        assert kernel(2.0) == 6.0
+        return bool(kernel.stats.cache_hits)
+
+    assert [kept_with(sources) for sources in ("old", "old", "new", "new")] == [
+        False, True, False, True,
+    ]  # fmt: skip
 
 
 def test_a_cache_that_cannot_be_written_or_read_costs_time_only(

@@ -442,6 +442,7 @@ def _ideal_amplifiers(network: IMACNetwork) -> IMACNetwork:
     ideal = {
         "offset": 0.0, "offset_spread": 0.0, "swing": None, "open_loop_gain": None,
         "open_loop_resistance": None, "quiescent_current": None, "table": None,
+        "subcircuit": None,
     }  # fmt: skip
 
     def changed(config: Config) -> Config:

@@ -143,8 +143,11 @@ def sweep(
         good = torch.ones(count, dtype=torch.bool, device=inputs.device)
         if neuron is not None and solved is not None:
             load = state.load()
-            if bool((size > NEURONS_ALONE).any()):
-                solved = solve_neurons(inputs[:, None], neuron, load, roughly)
+            far = size > NEURONS_ALONE
+            if bool(far.any()):
+                # What is nearly solved must not end at what is rough.
+                asked = roughly if bool(far.all()) else options
+                solved = solve_neurons(inputs[:, None], neuron, load, asked)
             else:
                 equations = partial(neuron.linearise, inputs[:, None])
                 solved, _ = iterate(equations, load, one_step, solved.outputs, solved.gates)

@@ -26,7 +26,7 @@ __all__ = ["kept", "kept_files", "kept_place"]
 
 LIMIT: Final = 64
 """Files, of 2 MB each at most: those of the last circuits."""
-CODE: Final = ("finfet", "numeric", "periphery/neuron", "cells")
+CODE: Final = ("base", "finfet", "numeric", "periphery/neuron", "cells")
 """Folders of the package whose code the values depend on."""
 
 

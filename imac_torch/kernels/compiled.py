@@ -8,6 +8,7 @@ that whoever has a torch kernel asks :func:`obstacle` first.
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 import os
 import warnings
@@ -60,6 +61,7 @@ def njit(**options: Any) -> Callable[[Kernel], Kernel]:  # noqa: ANN401 - numba'
                 raise
             _warn_of_no_cache()
             return numba.njit(**options)(function)  # type: ignore[no-any-return]
+        _follow_sources(dispatcher)
         _only_an_economy(dispatcher)
         return dispatcher  # type: ignore[no-any-return]
 
@@ -75,6 +77,27 @@ def _warn_of_no_cache() -> None:
         ImacWarning,
         stacklevel=4,
     )
+
+
+def _follow_sources(dispatcher: Any) -> None:  # noqa: ANN401 - numba's own
+    """Let kept code be that of all sources.
+
+    Numba looks at the time of the kernel's own file, but the kernels and constants of other files
+    that it uses are compiled into it.
+    """
+    if (found := _sources()) is not None:
+        dispatcher._cache._cache_file._source_stamp = found
+
+
+@functools.cache
+def _sources() -> str | None:
+    """Digest of all that kernels are made of; None where sources cannot be read."""
+    folder = Path(__file__).parent
+    files = [*sorted(folder.glob("*.py")), folder.parent / "numeric" / "cell_kinds.py"]
+    try:
+        return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+    except OSError:
+        return None
 
 
 def _only_an_economy(dispatcher: Any) -> None:  # noqa: ANN401 - numba's own
