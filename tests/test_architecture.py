@@ -45,7 +45,10 @@ NATIVE = {"kernels", "elimination", "reference", "dc", "transient", "noise"}
 TEXT = {"netlist", "simulator"}
 # Names with an underscore that others give their public things: os, torch's modules, named tuples,
 # numba's dispatchers.
-FOREIGN = {"_C", "_assert", "_cache", "_exit", "_functorch", "_modules", "_parameters", "_replace"}
+FOREIGN = {
+    "_C", "_assert", "_cache", "_cache_file", "_exit", "_functorch", "_modules", "_parameters",
+    "_replace",
+}  # fmt: skip
 LONGEST = 600
 """Lines of a module: about one noun it is half of that, and a longer one has two."""
 
