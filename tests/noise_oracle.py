@@ -12,8 +12,10 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from imac_torch.circuit.topology import Circuit
+from imac_torch.reference.nonlinear import solve_nonlinear
 
 GAIN = 1e9
 SHAPES = {
@@ -24,12 +26,12 @@ SHAPES = {
 
 
 def noise_netlist(
-    circuit: Circuit, voltages, temperature: float, signals=None, *, noise=None
+    circuit: Circuit, voltages, temperature: float, signals=None, *, noise=None, cells=None
 ) -> str:
     """The circuit at given input voltages; node k of layer l is ``l_k``, vdd is ``vdd``.
 
     ``noise`` is the configuration's section, of which the white noise of amplifiers and neurons
-    is read.
+    is read. ``cells`` are curved ones of every layer, see :func:`tangents`.
     """
     lines = ["* noise", f".options temp={temperature - 273.15} tnom={temperature - 273.15}"]
     lines += [".options reltol=1e-9 abstol=1e-18 vntol=1e-12 gmin=1e-18"]
@@ -72,6 +74,10 @@ def noise_netlist(
             return {0: "0", 1: "vdd"}.get(node, pins.get(node, f"n{number}_{node}"))
 
         for element in layer.elements:
+            if cells is not None and element.name in ("rp", "rn"):
+                for (a, b), cell in zip(element.nodes, cells[number][element.name], strict=True):
+                    _linear_cell(add, noisy, name(a), name(b), cell)
+                continue
             letter = {"resistor": "r", "capacitor": "c"}[element.kind]
             for (a, b), value in zip(element.nodes, element.values, strict=True):
                 add(letter, name(a), name(b), repr(float(value)))
@@ -122,6 +128,47 @@ def noise_netlist(
             for node in layer.outputs:
                 add("c", name(node), 0, repr(circuit.timing.load_capacitance))
     return "\n".join(lines)
+
+
+def tangents(layer, inputs, vdd: float, cell, temperature: float):
+    """Per side, what every curved cell is at (1, N) V on the lines, by dense Newton and autograd.
+
+    Numbers: currents out of the input line and into the I± line, their derivatives by the voltages
+    of both lines, A²/Hz, these voltages, and whether the noise is of a current from vdd.
+    """
+    solved = solve_nonlinear(layer, inputs, vdd, cell)
+    assert bool(solved.converged.all())
+    nodes = solved.nodes[0]
+    found = {}
+    for element in layer.elements:
+        if element.name not in ("rp", "rn"):
+            continue
+        at = nodes[torch.from_numpy(element.nodes)].T.clone().requires_grad_()
+        line, end = at
+        g = torch.from_numpy(1.0 / element.values)
+        both = cell.currents(g, line - end, end if cell.absolute else None)
+        into = both.current if both.leak is None else both.current + both.leak
+        slopes = [
+            torch.autograd.grad(item.sum(), at, retain_graph=True)[0]
+            if item.requires_grad else torch.zeros_like(at)
+            for item in (both.current, into)
+        ]  # fmt: skip
+        with torch.no_grad():
+            noise = cell.noise(g, line - end, end if cell.absolute else None, temperature)
+        rows = torch.stack([both.current, into, *slopes[0], *slopes[1], noise, line, end], dim=1)
+        found[element.name] = [(*row, cell.gated) for row in rows.detach().tolist()]
+    return found
+
+
+def _linear_cell(add, noisy, line: str, end: str, cell) -> None:
+    current, into, by_line, by_end, into_line, into_end, noise, at, there, gated = cell
+    add("g", line, 0, line, 0, repr(by_line))
+    add("g", line, 0, end, 0, repr(by_end))
+    add("i", line, 0, "dc", repr(current - by_line * at - by_end * there))
+    add("g", 0, end, line, 0, repr(into_line))
+    add("g", 0, end, end, 0, repr(into_end))
+    add("i", 0, end, "dc", repr(into - into_line * at - into_end * there))
+    add("g", "vdd" if gated else line, end, noisy(noise**0.5))
 
 
 def _read_out(add, noisy, read_out, ports, white) -> None:

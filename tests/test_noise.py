@@ -430,11 +430,6 @@ def test_what_cannot_be_limited_is_said():
     )  # fmt: skip
     with pytest.raises(SolverError, match="layers of one group, this one has 2"):
         grouped.noise(torch.rand(1, 2, 2, 2), Noise(bandwidth=1e6))
-    curved = network(
-        4, 3, crossbar=SMALL, neuron=Neuron(kind="identity"), device={"bend": 0.3}
-    )
-    with pytest.raises(SolverError, match=r"noise is for ohmic cells, these are Sinh\(v0=0\.3\);"):
-        curved.noise(signs(1, 4), Noise(bandwidth=1e6))
 
 
 def test_samples_are_analysed_one_by_one_and_shown():

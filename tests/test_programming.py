@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from imac_torch.devices import (
     WriteVerify,
 )
 from imac_torch.devices.model import Window
+from imac_torch.devices.programming import Programming
 from imac_torch.errors import ConfigError
 from imac_torch.mapping.quantization import ConductancePair
 
@@ -153,6 +155,33 @@ def test_what_is_lost_is_what_the_formulas_say(generator: torch.Generator) -> No
         assert bool((found[lost] == end).all())
         sigma = math.sqrt(max(share * (1 - share), 1e-12) / len(wanted))
         assert float(lost.double().mean()) == pytest.approx(share, abs=5 * sigma + 1e-4)
+
+
+def test_nothing_has_passed_and_a_pulse_may_have_no_voltage(generator: torch.Generator) -> None:
+    fresh = [
+        Retention(time=0.0, lifetime=1.0),
+        Endurance(writes=0.0, lifetime=1.0),
+        ReadDisturb(reads=0.0, pulse=1e-9, stability=60.0, ratio=0.5),
+    ]
+    assert [effect.share for effect in fresh] == [0.0, 0.0, 0.0]
+    falls = replace(WriteVerify(**WRITTEN["write_verify"]), set_voltage=1.0, reset_voltage=0.0)
+    written = falls.write(cells(50), WINDOW, generator)
+    found = Programming.of("one", falls, (written, written))
+    assert bool((written.down > 0).any())
+    assert found.energy == pytest.approx(2.0 * falls.pulse * float(written.charge_up.sum()))
+
+
+def test_compensation_knows_devices_as_they_were_written(generator: torch.Generator) -> None:
+    # What programming missed is no drift, and a read right after it finds none.
+    pair = ConductancePair(cells(60).reshape(6, 10), cells(60).flip(0).reshape(6, 10))
+    pulses = WriteVerify(tolerance=0.2, pulses=10, spread=0.05)
+    device = imac.Memristor(rlow=1.0 / WINDOW.high, rhigh=1.0 / WINDOW.low)
+    state = generator.get_state()
+    written = DeviceModel((pulses,)).program(pair, device, generator)
+    generator.set_state(state)
+    both = DeviceModel((pulses, Compensation("row"))).program(pair, device, generator)
+    torch.testing.assert_close(both.positive, written.positive, rtol=1e-12, atol=0)
+    assert float((written.positive - pair.positive).abs().max()) > 1e-6
 
 
 @pytest.mark.parametrize("scope", ["layer", "row"])

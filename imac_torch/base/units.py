@@ -12,6 +12,8 @@ from imac_torch.errors import NetlistError
 # CODATA 2018; exact by the SI definition.
 BOLTZMANN: Final = 1.380649e-23
 """Boltzmann constant, J/K."""
+BOLTZMANN_EV: Final = 8.617333262e-5
+"""The same in eV/K, which is V/K over the charge of an electron."""
 ZERO_CELSIUS: Final = 273.15
 """0 degrees Celsius, K."""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from imac_torch.base.shown import brief
+from imac_torch.base.units import BOLTZMANN
 from imac_torch.config import Config, Memristor
 
 __all__ = ["Cell", "CellCurrents", "Part", "in_messages"]
@@ -57,15 +58,20 @@ class Part:
     ports: tuple[str, ...] = ("a", "b")
 
 
+_OF_CIRCUIT = ("bias", "supply", "thermal")
+"""Fields of kinds that :meth:`Cell.of_circuit` fills; nobody has set them."""
+
+
 def in_messages(part: object) -> str:
-    """A memory or access device as messages name it: its kind, and what is not by default."""
+    """A memory or access device as messages name it: its kind, and what was set."""
     kind = type(part).__name__
     if not is_dataclass(part):
         return kind
     told = [
         f"{item.name}={brief(getattr(part, item.name))}"
         for item in fields(part)
-        if item.default is MISSING or repr(getattr(part, item.name)) != repr(item.default)
+        if not item.name.startswith(_OF_CIRCUIT)
+        and (item.default is MISSING or repr(getattr(part, item.name)) != repr(item.default))
     ]
     return f"{kind}({', '.join(told)})"
 
@@ -143,6 +149,24 @@ class Cell(ABC):
             across: V, from the input line to the I± line; shapes broadcast.
             end: V, of the I± line; given where it matters (``absolute``).
         """
+
+    def noise(
+        self, conductance: Tensor, across: Tensor, end: Tensor | None, temperature: float
+    ) -> Tensor:
+        """White noise of the current while both lines are held, A²/Hz; arguments as above.
+
+        4kT times the slope di/dv. Of a resistor that is Nyquist's. Hopping over N barriers in a row
+        carries i = g·v0·sinh(v/v0) with v0 = 2NkT/q: each passes as many electrons forth and back
+        as shot noise of 2q·(i₊ + i₋) = 4kT·N·di/dv has, and N of them in series are 1/N as noisy.
+        For currents of unknown origin it is an assumption, right where they are small.
+
+        Args:
+            conductance: See :meth:`currents`.
+            across: See :meth:`currents`.
+            end: See :meth:`currents`.
+            temperature: K.
+        """
+        return 4.0 * BOLTZMANN * temperature * self.currents(conductance, across, end).slope
 
     @abstractmethod
     def lines(self, name: str, first: str, second: str, resistance: str) -> list[str]:

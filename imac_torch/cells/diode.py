@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from imac_torch.base.units import spice_number
+from imac_torch.base.units import BOLTZMANN, spice_number
 from imac_torch.cells.base import CellCurrents
 from imac_torch.cells.series import Access
 from imac_torch.config.quantity import BEND, CONDUCTANCE, CURRENT
@@ -69,6 +69,16 @@ class Diode(_Exponential):
             self.saturation * torch.expm1(ratio) + self.leakage * across,
             self.saturation / self.v0 * torch.exp(ratio) + self.leakage,
         )
+
+    def noise(self, across: Tensor, end: Tensor | None, temperature: float) -> Tensor:
+        """See :class:`Access`: 2q of what flows either way, I_s·exp(v/v0) and I_s.
+
+        A. van der Ziel, Proc. IEEE 58(8), 1178-1206 (1970). Where v0 is n times kT/q it is 1/n of
+        that, as of n junctions in a row, so that at 0 V it is Nyquist's.
+        """
+        thermal = 2.0 * BOLTZMANN * temperature
+        flow = self.saturation * (torch.exp(across / self.v0) + 1.0)
+        return thermal * (flow / self.v0 + 2.0 * self.leakage)
 
     def lines(self, name: str, first: str, second: str) -> list[str]:
         """See :class:`Access`."""

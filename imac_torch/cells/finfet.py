@@ -219,6 +219,19 @@ class AccessTransistor(Access):
         at, *found = result.unflatten(1, across.shape or (1,)).unbind(0)
         return at.reshape(across.shape), CellCurrents(*(x.reshape(across.shape) for x in found))
 
+    @torch.no_grad()
+    def noise(self, across: Tensor, end: Tensor | None, temperature: float) -> Tensor:
+        """See :class:`Access`: of channels and their series resistances, 1/f noise left out."""
+        assert end is not None  # noqa: S101 - absolute
+        bias, total = self.known, torch.zeros_like(across)
+        for transistor, gate, bulk in zip(
+            transistors(self.unbiased, bias.temperature),
+            (bias.gate, bias.p_gate), (bias.bulk, bias.p_bulk), strict=True,
+        ):  # fmt: skip
+            if transistor is not None:
+                total = total + transistor.noise(end + across, gate, end, bulk).thermal
+        return total
+
     @property
     def unbiased(self) -> AccessTransistor:
         """The transistors alone."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 from typing_extensions import Self
 
-from imac_torch.base.units import spice_number
+from imac_torch.base.units import BOLTZMANN, BOLTZMANN_EV, spice_number
 from imac_torch.cells import finfet
 from imac_torch.cells.base import Cell, CellCurrents, Part
 from imac_torch.cells.finfet import AccessTransistor, Bias
@@ -24,10 +24,6 @@ from imac_torch.numeric.modes import differentiating, lasting, leaf
 from imac_torch.periphery.neuron.spline import SplineTable
 
 __all__ = ["Gated", "ReadTransistor", "ThresholdTransistor"]
-
-BOLTZMANN: float = 8.617333262e-5
-"""V/K, over the charge of an electron (CODATA 2018)."""
-
 
 @dataclass(frozen=True)
 class Supply:
@@ -83,13 +79,13 @@ class ThresholdTransistor(Cell):
 
     def of_circuit(self, config: Config) -> Self:
         """See :class:`Cell`."""
-        found = Supply(config.supplies.vdd, BOLTZMANN * config.temperature)
+        found = Supply(config.supplies.vdd, BOLTZMANN_EV * config.temperature)
         return replace(self, supply=found)
 
     @property
     def known(self) -> Supply:
         """Of a cell without a circuit: that of the default one."""
-        return self.supply or Supply(Config().supplies.vdd, BOLTZMANN * Config().temperature)
+        return self.supply or Supply(Config().supplies.vdd, BOLTZMANN_EV * Config().temperature)
 
     @property
     def bend(self) -> float:
@@ -101,10 +97,7 @@ class ThresholdTransistor(Cell):
     ) -> CellCurrents:
         """See :class:`Cell`."""
         assert end is not None  # noqa: S101 - absolute
-        vdd, twice = self.known.vdd, 2.0 * self.known.thermal
-        root = (conductance * vdd / self.specific_current).clamp(min=1e-30).sqrt()
-        pinch = twice * torch.log(torch.expm1(root)) + (across + end - vdd) / self.slope_factor
-        there, back = (pinch - end) / twice, (pinch - vdd) / twice
+        there, back = self._pinched(conductance, across, end)
         forward, reverse = softplus(there), softplus(back)
         current = self.specific_current * (forward.square() - reverse.square())
         slope = self.specific_current / self.known.thermal * forward * torch.sigmoid(there)
@@ -112,6 +105,33 @@ class ThresholdTransistor(Cell):
         nothing = torch.zeros_like(current)
         current, slope = (torch.where(present, item, nothing) for item in (current, slope))
         return CellCurrents(nothing, nothing, slope.detach(), current)
+
+    def noise(
+        self, conductance: Tensor, across: Tensor, end: Tensor | None, temperature: float
+    ) -> Tensor:
+        """See :class:`Cell`: of the channel, between 2q·i and 8/3·kT·g_m, after the same paper.
+
+        4kT·(I_s/U)·(2/3·(x² + x·y + y²)/(x + y) - 1/2), x and y the roots of 1/4 plus the forward
+        and the reverse current over I_s.
+        """
+        assert end is not None  # noqa: S101 - absolute
+        forward, reverse = self._flows(conductance, across, end)
+        x, y = (0.25 + forward).sqrt(), (0.25 + reverse).sqrt()
+        shape = 2.0 / 3.0 * (x.square() + x * y + y.square()) / (x + y) - 0.5
+        scale = BOLTZMANN * temperature * 4.0 * self.specific_current / self.known.thermal
+        return torch.where(conductance > 0.0, scale * shape, 0.0)
+
+    def _flows(self, conductance: Tensor, across: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+        """Forward and reverse current, over I_s."""
+        there, back = self._pinched(conductance, across, end)
+        return softplus(there).square(), softplus(back).square()
+
+    def _pinched(self, conductance: Tensor, across: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+        """(v_p - v_end)/2U and (v_p - vdd)/2U."""
+        vdd, twice = self.known.vdd, 2.0 * self.known.thermal
+        root = (conductance * vdd / self.specific_current).clamp(min=1e-30).sqrt()
+        pinch = twice * torch.log(torch.expm1(root)) + (across + end - vdd) / self.slope_factor
+        return (pinch - end) / twice, (pinch - vdd) / twice
 
     def lines(self, name: str, first: str, second: str, resistance: str) -> list[str]:
         """See :class:`Cell`."""
@@ -212,6 +232,14 @@ class ReadTransistor(Access):
         """See :class:`Access`."""
         return Gated(memory, self)
 
+    @torch.no_grad()
+    def noise(self, across: Tensor, end: Tensor | None, temperature: float) -> Tensor:
+        """See :class:`Access`."""
+        assert end is not None  # noqa: S101 - absolute
+        transistor, _ = finfet.transistors(self.transistor, self.known.temperature)
+        assert transistor is not None  # noqa: S101 - it has fins
+        return transistor.noise(self.known.high, end, self.known.high - across, 0.0).thermal
+
     def passed(self, gate: Tensor, source: Tensor) -> Tensor:
         """Current out of the source (A) at voltages of gate and source (V)."""
         transistor, _ = finfet.transistors(self.transistor, self.known.temperature)
@@ -307,6 +335,14 @@ class Gated(Cell):
         found = self.series.currents(conductance, self.access.known.high - end, across + end)
         nothing = torch.zeros_like(found.current)
         return CellCurrents(nothing, nothing, found.slope, found.current)
+
+    def noise(
+        self, conductance: Tensor, across: Tensor, end: Tensor | None, temperature: float
+    ) -> Tensor:
+        """See :class:`Cell`."""
+        assert end is not None  # noqa: S101 - absolute
+        above = self.access.known.high - end
+        return self.series.noise(conductance, above, across + end, temperature)
 
     def lines(self, name: str, first: str, second: str, resistance: str) -> list[str]:
         """See :class:`Cell`."""

@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Annotated
 
+import torch
 from torch import Tensor
 
-from imac_torch.base.units import spice_number
+from imac_torch.base.units import BOLTZMANN, BOLTZMANN_EV, spice_number
 from imac_torch.cells.base import Cell, CellCurrents
 from imac_torch.config import Memristor
 from imac_torch.config.quantity import BEND, CONDUCTANCE
@@ -69,6 +70,22 @@ class TunnelJunction(Cell):
         inner = conductance * (1.0 + square) ** 2
         inner = inner + (self.parallel - conductance) * (1.0 + 3.0 * square)
         return CellCurrents(across * (1.0 + square) * factor, factor * inner / below)
+
+    def noise(
+        self, conductance: Tensor, across: Tensor, end: Tensor | None, temperature: float
+    ) -> Tensor:
+        """See :class:`Cell`: 2q·i·coth(qv/2kT), of one barrier.
+
+        D. Rogovin and D. J. Scalapino, Ann. Phys. 86(1), 1-90 (1974).
+        """
+        voltage = BOLTZMANN_EV * temperature
+        ratio = across / (2.0 * voltage)
+        shape = torch.where(ratio.abs() > 1e-6, ratio / torch.tanh(ratio), 1.0)  # 1 + x²/3
+        # i/v, which has a value at 0 V
+        square = (across / self.vh) ** 2
+        secant = (1.0 + square) * conductance * self.parallel
+        secant = secant / (self.parallel + conductance * square)
+        return 4.0 * BOLTZMANN * temperature * shape.nan_to_num(nan=1.0) * secant
 
     def lines(self, name: str, first: str, second: str, resistance: str) -> list[str]:
         """See :class:`Cell`."""

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import torch
 from torch import Tensor
 
-from imac_torch.base.units import spice_number
+from imac_torch.base.units import BOLTZMANN_EV, spice_number
 from imac_torch.cells.base import Cell, CellCurrents
 from imac_torch.config import Config, Memristor
 from imac_torch.config.quantity import RESISTANCE, Quantity
@@ -17,8 +17,6 @@ from imac_torch.errors import ConfigError
 
 __all__ = ["PhaseChange"]
 
-BOLTZMANN: Final = 8.617333262e-5
-"""V/K, over the charge of an electron (CODATA 2018)."""
 STEPS: Final = 60
 """Of Newton's method, which descends a convex function; some six are taken."""
 
@@ -90,12 +88,12 @@ class PhaseChange(Cell):
 
     def of_circuit(self, config: Config) -> PhaseChange:
         """See :class:`Cell`."""
-        return replace(self, thermal=Thermal(BOLTZMANN * config.temperature))
+        return replace(self, thermal=Thermal(BOLTZMANN_EV * config.temperature))
 
     @property
     def scale(self) -> float:
         """A, I_s."""
-        thermal = self.thermal or Thermal(BOLTZMANN * Config().temperature)
+        thermal = self.thermal or Thermal(BOLTZMANN_EV * Config().temperature)
         return 2.0 * thermal.voltage * self.spacings / (self.highest - self.crystalline)
 
     @property

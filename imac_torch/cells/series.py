@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
+from imac_torch.base.units import BOLTZMANN
 from imac_torch.cells.base import Cell, CellCurrents, Part, in_messages
 from imac_torch.config import Config
 from imac_torch.errors import SolverError
@@ -98,6 +99,10 @@ class Access(ABC):
             across: V, from the memory device to the I± line.
             end: V, of the I± line; given where it matters.
         """
+
+    def noise(self, across: Tensor, end: Tensor | None, temperature: float) -> Tensor:
+        """See :meth:`Cell.noise`."""
+        return 4.0 * BOLTZMANN * temperature * self.currents(across, end).slope
 
     @abstractmethod
     def lines(self, name: str, first: str, second: str) -> list[str]:
@@ -216,6 +221,21 @@ class Series(Cell):
             self.memory.currents(conductance, moved).current, slope, back,
             _of_cells(leak, conductance),
         )  # fmt: skip
+
+    @torch.no_grad()
+    def noise(
+        self, conductance: Tensor, across: Tensor, end: Tensor | None, temperature: float
+    ) -> Tensor:
+        """See :class:`Cell`: each device's, as far as the other lets it through."""
+        at = self._inner(conductance, across, end)
+        first = self.memory.currents(conductance, at).slope
+        second = self.access.currents(across - at, end).slope
+        total = first + second
+        parts = (
+            second.square() * self.memory.noise(conductance, at, None, temperature)
+            + first.square() * self.access.noise(across - at, end, temperature)
+        )
+        return torch.where(total > 0.0, parts / total.square(), 0.0)
 
     def exact(self) -> Series:
         """See :class:`Cell`."""

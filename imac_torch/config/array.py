@@ -63,8 +63,7 @@ class Memristor(Section):
         None,
         description="Current of the memory device over its voltage: one table of parameters by the "
         "kind's name (device.cell.sinh.v0 = 0.3); rlow and rhigh are those at small voltages. "
-        "None: ohmic. Operating points, their gradients and netlists know it; transients, "
-        "maps of voltages and noise do not. Kinds are in docs/your_device.md.",
+        "None: ohmic. Kinds, and which analyses know them, are in docs/your_device.md.",
     )
     access: dict[str, dict[str, Any]] | None = Field(
         None,

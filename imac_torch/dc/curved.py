@@ -200,9 +200,16 @@ def _joined(
     })  # fmt: skip
 
 
-def solve_cells(layer: CurvedCells, vdd: Tensor, options: NewtonOptions, inputs: Tensor) -> _Solved:
-    """A crossbar at (B, N) V of sources, with the state of its cells."""
-    return _drive(layer, vdd, options, inputs, None, keep=True)
+def solve_cells(
+    layer: CurvedCells,
+    vdd: Tensor,
+    options: NewtonOptions,
+    inputs: Tensor,
+    *,
+    keep: bool = True,
+) -> _Solved:
+    """A crossbar at (B, N) V of sources, with the state of its cells (``keep``)."""
+    return _drive(layer, vdd, options, inputs, None, keep=keep)
 
 
 def _drive(

@@ -146,16 +146,32 @@ def cell_voltages(
     )
 
 
+def refuse_gated(spec: CrossbarSpec) -> None:
+    """Say that maps are of two-terminal cells.
+
+    Raises:
+        SolverError: Inputs hold gates.
+    """
+    if spec.cell is not None and spec.cell.gated:
+        raise SolverError(
+            "a map of voltages inside arrays is of two-terminal cells: inputs of these "
+            f"({spec.cell}) hold gates; outputs are known by network.solve, evaluate and compile"
+        )
+
+
 def _of_curved(spec: CrossbarSpec, layout: BlockLayout, inputs: Tensor) -> CellVoltages:
     """Of curved cells: their currents are known, and input lines fall by what they carry."""
     assert spec.cell is not None  # noqa: S101 - asked for such cells only
     refuse_real(spec, "a map of voltages inside arrays of curved cells")
-    if spec.cell.gated:
-        raise SolverError(
-            "a map of voltages inside arrays is of two-terminal cells: inputs of these hold gates"
-        )
+    refuse_gated(spec)
     cells = CurvedCells(spec)
-    solved = solve_cells(cells, inputs[:1, -1].sum(), NewtonOptions(), inputs[:, :-1])
+    bias = inputs[:1, -1].sum()  # 0 V of no image
+    if not bool((inputs[:, -1] == bias).all()):
+        raise SolverError(
+            "inputs have different voltages on the bias line, the last one: a map of curved cells "
+            "is solved for one of them at a time"
+        )
+    solved = solve_cells(cells, bias, NewtonOptions(), inputs[:, :-1])
     if bool((solved.status == int(Status.CONVERGED)).logical_not().any()):
         raise SolverError("a map of voltages inside arrays: curved cells were not found")
     found = cells.currents(solved.state).current  # (B, 2, H, V, R, K)

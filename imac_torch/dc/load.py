@@ -142,16 +142,8 @@ class Load:
 
     @cached_property
     def ranges(self) -> tuple[tuple[int, int, int], ...]:
-        """Per partition: first and last neuron, and the first neuron's column in the block."""
-        mask = self.layout.column_mask.cpu()
-        counts = mask.sum(dim=1).tolist()
-        counts[-1] -= 1  # the bias column is known
-        starts = mask.to(torch.int64).argmax(dim=1).tolist()
-        ends = [sum(counts[: part + 1]) for part in range(len(counts))]
-        return tuple(
-            (end - count, end, start)
-            for end, count, start in zip(ends, counts, starts, strict=True)
-        )
+        """See :attr:`BlockLayout.driven`."""
+        return self.layout.driven
 
     def _gather(self, vectors: Tensor) -> Tensor:
         """(S, B, M) → (S, H, B, K)."""

@@ -12,8 +12,8 @@ from typing import Annotated, Final
 import torch
 from torch import Tensor
 
+from imac_torch.base.units import BOLTZMANN_EV
 from imac_torch.config.quantity import AGE, ENERGY, FRACTION, TEMPERATURE, TIME
-from imac_torch.devices.effects import BOLTZMANN
 from imac_torch.devices.model import Effect, ReferenceEffect, Window
 from imac_torch.errors import ConfigError
 from imac_torch.mapping.quantization import ConductancePair
@@ -34,7 +34,10 @@ class _Lost(Effect):
         """Of the cells."""
         raise NotImplementedError
 
-    def _check(self, **positive: float) -> None:
+    def _check(self, passed: tuple[str, float], **positive: float) -> None:
+        """What has passed may be nothing: sweeps begin with fresh cells."""
+        if not 0.0 <= passed[1] < math.inf:
+            raise ConfigError(f"{passed[0]} = {passed[1]} must be 0 or more, and finite")
         for name, value in positive.items():
             if not 0.0 < value < math.inf:
                 raise ConfigError(f"{name} = {value} must be positive and finite")
@@ -79,14 +82,14 @@ class Retention(_Lost):
     def __post_init__(self) -> None:
         """Check the values."""
         self._check(
-            time=self.time, lifetime=self.lifetime, shape=self.shape,
+            ("time", self.time), lifetime=self.lifetime, shape=self.shape,
             temperature=self.temperature, reference=self.reference,
         )  # fmt: skip
 
     @property
     def share(self) -> float:
         """Of the cells."""
-        warmer = self.energy / BOLTZMANN * (1.0 / self.temperature - 1.0 / self.reference)
+        warmer = self.energy / BOLTZMANN_EV * (1.0 / self.temperature - 1.0 / self.reference)
         return -math.expm1(-((self.time / self.lifetime * math.exp(-warmer)) ** self.shape))
 
 
@@ -117,7 +120,7 @@ class ReadDisturb(_Lost):
     def __post_init__(self) -> None:
         """Check the values."""
         self._check(
-            reads=self.reads, pulse=self.pulse, stability=self.stability, attempt=self.attempt
+            ("reads", self.reads), pulse=self.pulse, stability=self.stability, attempt=self.attempt
         )
         if not 0.0 <= self.ratio < 1.0 or self.to == "open":
             raise ConfigError(f"ratio = {self.ratio} is from 0 to 1, and reads open no cell")
@@ -147,7 +150,7 @@ class Endurance(_Lost):
 
     def __post_init__(self) -> None:
         """Check the values."""
-        self._check(writes=self.writes, lifetime=self.lifetime, shape=self.shape)
+        self._check(("writes", self.writes), lifetime=self.lifetime, shape=self.shape)
 
     @property
     def share(self) -> float:

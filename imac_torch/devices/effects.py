@@ -15,14 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imac_torch.base.units import BOLTZMANN_EV
 from imac_torch.config.quantity import AGE, ENERGY, FRACTION, TEMPERATURE, Quantity
 from imac_torch.devices.model import Effect, PairEffect, Window, draw_normal, with_noise
 from imac_torch.errors import ConfigError
 from imac_torch.mapping.quantization import ConductancePair
 
 _BAND: Final = Quantity("Hz", (1e-9, 1e12), 1e16)
-BOLTZMANN: Final = 8.617333262e-5
-"""Boltzmann constant, eV/K (CODATA 2018)."""
 
 
 def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
@@ -376,7 +375,7 @@ class Activated(Effect):
         """See :class:`Effect`."""
         energy = self.energy * (1.0 - _position(conductance, window))
         inverse = 1.0 / self.temperature - 1.0 / self.reference
-        return conductance * torch.exp(-energy / BOLTZMANN * inverse)
+        return conductance * torch.exp(-energy / BOLTZMANN_EV * inverse)
 
 
 @dataclass(frozen=True, eq=False)

@@ -117,7 +117,7 @@ class ReferenceEffect(Protocol):
         """Pairs (..., M·L, N+1) S to pairs of the same shape.
 
         Args:
-            before: As programming was asked for them, or as a read began.
+            before: As programming left them (``programs``), or was asked for them; as a read began.
             pair: As the effects before this one have left them.
         """
         ...
@@ -217,6 +217,8 @@ class DeviceModel:
                 )
             else:
                 pair = ConductancePair(*(effect.apply(side, window, generator) for side in sides))
+            if getattr(effect, "programs", False):
+                before = pair  # what the first read finds
         return pair
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -67,6 +67,8 @@ class WriteVerify(Effect):
         pulse: s; None: energies and times are not known.
         look: s, a verification.
     """
+
+    programs: ClassVar[bool] = True
 
     tolerance: Annotated[float, FRACTION]
     pulses: int
@@ -193,7 +195,7 @@ class Programming:
             rows = counts.amax(-1)
             by_rows = float((rows * every + effect.look).sum())
             if effect.set_voltage is not None:
-                back = effect.reset_voltage or effect.set_voltage
+                back = effect.set_voltage if effect.reset_voltage is None else effect.reset_voltage
                 squares = (effect.set_voltage**2, back**2)
                 energy = effect.pulse * sum(
                     squares[0] * float(side.charge_up.sum())

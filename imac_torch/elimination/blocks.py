@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -79,6 +80,19 @@ class BlockLayout:
             torch.ones(1, 2, dtype=torch.bool, device=device),
             index[:1],
             index,
+        )
+
+    @cached_property
+    def driven(self) -> tuple[tuple[int, int, int], ...]:
+        """Per partition: first and last line, the bias not counted, and the first one's column."""
+        mask = self.column_mask.cpu()
+        counts = mask.sum(dim=1).tolist()
+        counts[-1] -= 1  # the bias column is known
+        starts = mask.to(torch.int64).argmax(dim=1).tolist()
+        ends = [sum(counts[: part + 1]) for part in range(len(counts))]
+        return tuple(
+            (end - count, end, start)
+            for end, count, start in zip(ends, counts, starts, strict=True)
         )
 
     def gather(self, cells: Tensor) -> Tensor:

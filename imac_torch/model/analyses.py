@@ -8,12 +8,10 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from imac_torch.cells import build_cell
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Noise, Timing
 from imac_torch.dc.dissipation import dissipated
 from imac_torch.dc.native import Native, Prepared
-from imac_torch.errors import CircuitError
 from imac_torch.model.linear import IMACLinear
 from imac_torch.noise.analysis import analyse, solved_only
 from imac_torch.noise.circuit import NoisyCircuit
@@ -80,13 +78,6 @@ class Analyses(nn.Module):
     # Time
 
     def _in_time(self, options: TransientOptions) -> tuple[DynamicLayer, ...]:
-        for layer in self.analog_layers():
-            cell = build_cell(layer.config.device)
-            if cell is not None:
-                raise CircuitError(
-                    f"{layer.name}: transients are of ohmic cells, these are {cell}; take "
-                    "device.bend, device.cell and device.access out to measure times"
-                )
         interconnects = [layer.config.interconnect for layer in self.analog_layers()]
         return prepare_transient(
             self.parts(), interconnects, self.prepare().layers, options, self.pace
@@ -206,7 +197,7 @@ class Analyses(nn.Module):
 
         Raises:
             CircuitError: Nothing limits the bandwidth: set ``noise.bandwidth``, or capacitances.
-            SolverError: Cells are curved, or a sample has no operating point.
+            SolverError: A sample has no operating point.
         """
         settings = self.first.config.noise if settings is None else settings
         names = [layer.name for layer in self.analog_layers()]
@@ -240,7 +231,7 @@ class Analyses(nn.Module):
 
         Raises:
             CircuitError: Nothing limits the bandwidth.
-            SolverError: Cells are curved, or no sample has an operating point.
+            SolverError: No sample has an operating point.
         """
         settings = self.first.config.noise if settings is None else settings
         solution = self.native.solve(self.prepare(), voltages[:REFERENCES], power=False)

@@ -19,7 +19,7 @@ from torch import Tensor
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Interconnect
 from imac_torch.dc.layer import PreparedLayer
-from imac_torch.dc.network import PortLayer, eliminated
+from imac_torch.dc.network import PortLayer
 from imac_torch.elimination.linalg import solve
 from imac_torch.noise.layer import QUIET, LayerAt, NoisyLayer
 from imac_torch.noise.neurons import NeuronsAt, SmallSignal
@@ -191,7 +191,7 @@ class NoisyCircuit:
             amplifiers: Noise at the inputs of operational amplifiers.
 
         Raises:
-            SolverError: Cells are curved, or conductances have sample dimensions.
+            SolverError: Conductances have sample dimensions.
         """
         layers = tuple(
             NoisyLayer.of(crossbar, wires, spec.temperature, amplifiers)
@@ -210,12 +210,16 @@ class NoisyCircuit:
         return cls(layers, tuple(prepared), specs, tuple(held))
 
     def by_point(self, solution: Solution) -> Iterator[tuple[NoisyCircuit, Solution]]:
-        """The circuit with its amplifiers as they are at the points of a solution.
+        """The circuit with its cells and amplifiers as they are at the points of a solution.
 
-        Samples stay together where they have them in common: where none is at a rail.
+        Samples stay together where they have them in common: where cells are ohmic, and no
+        amplifier is at a rail.
         """
         alike = True
-        for layer, static, found in zip(self.layers, self._ports, solution.layers, strict=True):
+        for layer, static, found in zip(self.layers, self.prepared, solution.layers, strict=True):
+            if not isinstance(static, PortLayer):
+                alike = False
+                continue
             feedback = static.network.feedback
             if feedback is None or not feedback.saturates:
                 continue
@@ -228,7 +232,7 @@ class NoisyCircuit:
             layers = tuple(
                 layer.at_point(static, found.inputs[first : first + 1])
                 for layer, static, found in zip(
-                    self.layers, self._ports, solution.layers, strict=True
+                    self.layers, self.prepared, solution.layers, strict=True
                 )
             )
             yield replace(self, layers=layers), taken(solution, which)
@@ -236,12 +240,9 @@ class NoisyCircuit:
     @property
     def saturates(self) -> bool:
         """Whether amplifiers of the first layer can."""
-        feedback = self._ports[0].network.feedback
+        first = self.prepared[0]
+        feedback = first.network.feedback if isinstance(first, PortLayer) else None
         return feedback is not None and feedback.saturates
-
-    @property
-    def _ports(self) -> tuple[PortLayer, ...]:
-        return tuple(eliminated(layer, "noise") for layer in self.prepared)
 
     def linearised(self, solution: Solution, voltage: float = 0.0) -> tuple[SmallSignal, ...]:
         """The neurons at the operating points of a solution without sample dimensions.
@@ -260,8 +261,8 @@ class NoisyCircuit:
 
     def ranges(self, layer: int) -> Sequence[tuple[int, int, int]]:
         """Neurons of a layer by the next layer's partitions; none behind the last."""
-        load = self.prepared[layer].load
-        return () if load is None else load.ranges
+        behind = self.layers[layer + 1 :]
+        return behind[0].layout.driven if behind else ()
 
     def corners(self, signals: Sequence[SmallSignal]) -> list[float]:
         """Hz, where something in the circuit stops following."""

@@ -12,15 +12,16 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from imac_torch.base.units import BOLTZMANN
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Interconnect
-from imac_torch.dc.network import PortLayer
+from imac_torch.dc.curved import CurvedLayer
+from imac_torch.dc.layer import PreparedLayer
+from imac_torch.dc.network import eliminated
 from imac_torch.elimination.blocks import BlockLayout
 from imac_torch.elimination.linalg import solve
-from imac_torch.elimination.ports import refuse_curved
 from imac_torch.errors import SolverError
 from imac_torch.noise.amplifiers import SmallSignal, closed_sources, small_signal
+from imac_torch.noise.cells import CellSignals, cell_signals, curved_ports
 from imac_torch.noise.ports import EndPorts, end_ports
 from imac_torch.periphery.readout.noise import AmplifierNoise
 from imac_torch.transient.dynamics import DynamicBlocks, LineCapacitances
@@ -74,6 +75,7 @@ class NoisyLayer:
         amplifiers: Noise of operational amplifiers at their inputs.
         blocks: With the wires' capacitors; None: there are none.
         point: (H, V, R, n), amplifiers that are not all alike; None: they amplify.
+        cells: Curved cells at an operating point; None: cells are ohmic, or at none yet.
     """
 
     spec: CrossbarSpec
@@ -82,6 +84,7 @@ class NoisyLayer:
     amplifiers: AmplifierNoise
     blocks: DynamicBlocks | None
     point: SmallSignal | None = None
+    cells: CellSignals | None = None
     _ports: dict[float, EndPorts] = field(default_factory=dict, repr=False, compare=False)
     _kept: dict[float, LayerAt] = field(default_factory=dict, repr=False, compare=False)
 
@@ -96,9 +99,8 @@ class NoisyLayer:
         """Of crossbars without sample dimensions.
 
         Raises:
-            SolverError: There are some, cells are curved, or the layer is in groups.
+            SolverError: There are some, or the layer is in groups.
         """
-        refuse_curved(spec, "noise")
         read_out = spec.read_out
         if read_out.loaded and read_out.drives and read_out.combination.tied:
             raise SolverError(
@@ -117,13 +119,17 @@ class NoisyLayer:
         blocks = None if capacitances is None else DynamicBlocks.of(spec, capacitances)
         return cls(spec, BlockLayout.of(spec), temperature, amplifiers, blocks)
 
-    def at_point(self, static: PortLayer, inputs: Tensor) -> NoisyLayer:
-        """With amplifiers as they are for (1, N) V on the lines: at rails, or as a table says.
+    def at_point(self, static: PreparedLayer, inputs: Tensor) -> NoisyLayer:
+        """With cells and amplifiers as they are for (1, N) V on the lines.
 
         Args:
             static: The layer's DC description.
             inputs: What drives it.
         """
+        if isinstance(static, CurvedLayer):
+            cells = cell_signals(static.cells[0], static.vdd, inputs, self.temperature)
+            return replace(self, cells=cells, _kept={}, _ports={})
+        static = eliminated(static, "noise")
         read_out, feedback = self.spec.read_out, static.network.feedback
         if feedback is None or not feedback.saturates:
             return self
@@ -203,6 +209,11 @@ class NoisyLayer:
                     for part in (charge.input_line, charge.positive, charge.negative)
                 )
             )
+        if self.cells is not None:
+            return curved_ports(
+                self.cells, self.spec.input_segment, self.spec.output_segment, self.temperature,
+                shunts,
+            )  # fmt: skip
         return end_ports(
             self.layout.gather(pair.positive), self.layout.gather(pair.negative),
             self.spec.input_segment, self.spec.output_segment, shunts,
@@ -225,11 +236,10 @@ class NoisyLayer:
         eye = torch.eye(2 * rows, dtype=like.dtype, device=like.device)
         inverse = solve(flat, eye.expand_as(flat)).reshape(whole.shape)
         out = -output @ inverse  # (H, V, R, 2R): outputs per current
-        back = -ports.across.transpose(-1, -2) @ inverse  # (H, V, K, 2R)
+        back = -ports.returned @ inverse  # (H, V, K, 2R)
         transfer = self._columns(out @ ports.across)
         admittance = (ports.lines + back @ ports.across).sum(dim=1)
-        thermal = 4.0 * BOLTZMANN * self.temperature
-        covariance = (thermal * ports.whole.real).to(like.dtype)
+        covariance = ports.covariance(self.temperature)
         lines = torch.eye(columns, dtype=like.dtype, device=like.device).expand(
             horizontal, vertical, columns, columns
         )

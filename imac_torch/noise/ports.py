@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from imac_torch.base.units import BOLTZMANN
 from imac_torch.elimination.blocks import Termination
 from imac_torch.elimination.chain import Shunts
 from imac_torch.elimination.interior import Interior
@@ -27,14 +28,24 @@ class EndPorts:
 
     Attributes:
         ends: (..., 2R, 2R) S, currents into the ends per voltage at the ends.
-        across: (..., 2R, K) S, likewise per voltage at the input lines; its transpose is the
-            current into the input lines per voltage at the ends.
+        across: (..., 2R, K) S, likewise per voltage at the input lines.
         lines: (..., K, K) S.
+        back: (..., K, 2R) S, currents into the input lines per voltage at the ends; None: the
+            transpose of ``across``.
+        known: (..., 2R + K, 2R + K) A²/Hz, covariance of the ports' noise, the ends first; None:
+            that of a reciprocal network at one temperature.
     """
 
     ends: Tensor
     across: Tensor
     lines: Tensor
+    back: Tensor | None = None
+    known: Tensor | None = None
+
+    @property
+    def returned(self) -> Tensor:
+        """(..., K, 2R) S, currents into the input lines per voltage at the ends."""
+        return self.across.transpose(-1, -2) if self.back is None else self.back
 
     @property
     def whole(self) -> Tensor:
@@ -42,10 +53,17 @@ class EndPorts:
         return torch.cat(
             [
                 torch.cat([self.ends, self.across], dim=-1),
-                torch.cat([self.across.transpose(-1, -2), self.lines], dim=-1),
+                torch.cat([self.returned, self.lines], dim=-1),
             ],
             dim=-2,
         )
+
+    def covariance(self, temperature: float) -> Tensor:
+        """(..., 2R + K, 2R + K) A²/Hz of the ports' currents, these held at 0 V, the ends first."""
+        if self.known is not None:
+            return self.known
+        whole = self.whole
+        return (4.0 * BOLTZMANN * temperature * whole.real).to(whole.dtype)
 
 
 def end_ports(

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from imac_torch.cells import build_cell
 from imac_torch.errors import SolverError
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.model.segment import Segment
@@ -61,13 +60,6 @@ def check_measurable(path: str, segment: Segment) -> None:
             "leave timing out, which takes timing.period for every use, or measure what its "
             f"arrays do with neurons, network.segments[{path!r}].measure(rows)"
         )
-    for layer in segment.analog_layers():
-        cell = build_cell(layer.config.device)
-        if cell is not None:
-            raise SolverError(
-                f"{layer.name}: transients are of ohmic cells, these are {cell}; take device.bend, "
-                "device.cell and device.access out to measure times"
-            )
 
 
 def settling(segment: Segment, rows: Tensor, options: TimingOptions) -> Settling:

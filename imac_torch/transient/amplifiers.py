@@ -10,7 +10,6 @@ that drive them, as in operating points.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,24 +18,8 @@ from imac_torch.dc.network import PortLayer
 from imac_torch.elimination.feedback import Feedback
 from imac_torch.elimination.saturation import Saturated
 from imac_torch.transient.dynamics import SeriesModel
-from imac_torch.transient.lines import Ends, LineState, ReducedLines
-
-KEPT: Final = 8
-"""Solutions that are kept: those of the stages and the corrections of a step."""
-
-
-class Seen(NamedTuple):
-    """A layer's crossbars for given voltages on their lines.
-
-    Attributes:
-        combined: (B, M) V; NaN where amplifiers at rails were not found.
-        currents: (B, C) A into the lines.
-        ends: Of its lines.
-    """
-
-    combined: Tensor
-    currents: Tensor
-    ends: Ends
+from imac_torch.transient.found import KEPT, FoundLines, Seen
+from imac_torch.transient.lines import Ends
 
 
 @dataclass
@@ -48,7 +31,7 @@ class _Known:
     seen: Seen | None = None
 
 
-class RealLines(ReducedLines):
+class RealLines(FoundLines):
     """Crossbars without charge whose amplifiers are not ideal."""
 
     def __init__(self, layer: PortLayer) -> None:
@@ -109,30 +92,8 @@ class RealLines(ReducedLines):
 
     @property
     def loads(self) -> bool:
-        """Whether what they draw besides depends on the voltages."""
+        """See :class:`FoundLines`."""
         return self.feedback.loads
-
-    def passed(self, voltages: Tensor, change: Tensor, step: float) -> Tensor:
-        """See :class:`Lines`: amplifiers at rails do not move."""
-        return self.combined(voltages + change) - self.combined(voltages)
-
-    def passed_outputs(
-        self, voltages: Tensor, change: Tensor, state: LineState | None
-    ) -> Tensor:
-        """See :class:`Lines`."""
-        read_out = self.ports.read_out
-        before, after = (self.seen(part).ends.output(read_out) for part in (
-            voltages, voltages + change[:, :-1]
-        ))  # fmt: skip
-        return after - before
-
-    def bias_current(self, state: LineState, voltages: Tensor) -> Tensor:
-        """See :class:`Lines`."""
-        return self.seen(voltages[:, :-1]).currents[:, -1]
-
-    def ends(self, state: LineState, voltages: Tensor) -> Ends:
-        """See :class:`Lines`."""
-        return self.seen(voltages[:, :-1]).ends
 
 
 def _good(found: Saturated) -> Tensor:

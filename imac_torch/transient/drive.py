@@ -11,8 +11,8 @@ from torch import Tensor
 from imac_torch.config import Timing
 from imac_torch.elimination.ports import end_voltages, input_currents
 from imac_torch.transient.accuracy import SEEN, LineCorrection, sum_of
-from imac_torch.transient.amplifiers import RealLines
 from imac_torch.transient.dynamics import ramp_peak, ramp_step
+from imac_torch.transient.found import FoundLines
 from imac_torch.transient.integrator import GAMMA, Rule, single_stage
 from imac_torch.transient.lines import (
     STEP_SIZES,
@@ -352,8 +352,8 @@ class StepDrive:
         return torch.zeros_like(self._voltages(self._time)[:, 0])
 
 
-class RealDrive:
-    """The first layer where its amplifiers have offsets or a swing.
+class FoundDrive:
+    """The first layer where it is found for all voltages.
 
     Args:
         lines: Of the first layer.
@@ -361,17 +361,26 @@ class RealDrive:
         vdd: V.
     """
 
-    def __init__(self, lines: RealLines, sequence: Sequence, vdd: float) -> None:
+    def __init__(self, lines: FoundLines, sequence: Sequence, vdd: float) -> None:
         self.lines, self.sequence, self.vdd = lines, sequence, vdd
+        lines.start(torch.nn.functional.pad(sequence.vectors[:, 0], (0, 1), value=vdd))
         self._period, self._time, self._tried = 0, 0.0, 0.0
 
     def begin(self, period: int) -> None:
         """Enter a period."""
         self._period, self._time = period, 0.0
 
-    def _point(self, time: float) -> DrivePoint:
+    def _voltages(self, time: float) -> Tensor:
         before, after = self.sequence.ends(self._period)
-        voltages = before + self.sequence.fraction(time) * (after - before)
+        return before + self.sequence.fraction(time) * (after - before)
+
+    @property
+    def present(self) -> Tensor:
+        """(B, N) V on the lines."""
+        return self._voltages(self._time)
+
+    def _point(self, time: float) -> DrivePoint:
+        voltages = self._voltages(time)
         seen = self.lines.seen(voltages)
         return DrivePoint(
             seen.combined,

@@ -262,7 +262,7 @@ class InferenceRun:
                 if isinstance(error, SolverMemoryError):
                     raise
                 self.failure = self.failure or str(error)
-                outputs = self.layers[-1].static.ports.outputs
+                outputs = self.layers[-1].ports.outputs
                 return vectors.new_full((1, vectors.shape[1] - 1, outputs), torch.nan)
             half = len(vectors) // 2
             return torch.cat([self._ends(vectors[:half]), self._ends(vectors[half:])])
@@ -297,7 +297,7 @@ class InferenceRun:
         return self.timing.load_capacitance > 0.0 or any(layer.charged for layer in self.layers)
 
     def _failed(self, inputs: Tensor) -> _Part:
-        last = self.layers[-1].static.ports
+        last = self.layers[-1].ports
         count = len(inputs)
         outputs = torch.full((count, last.outputs), torch.nan, dtype=torch.float64, device="cpu")
         column = outputs[:, :1]

@@ -108,7 +108,7 @@ def integrate(
     options: TransientOptions,
 ) -> TransientResult:
     """:func:`solve_transient`, whatever reduced wires leave out."""
-    expected = layers[0].static.ports.inputs
+    expected = layers[0].ports.inputs
     if inputs.ndim != 3 or inputs.shape[2] != expected or inputs.numel() == 0:
         raise SolverError(
             f"inputs must be (B, L, {expected}) voltages, got {tuple(inputs.shape)}"
@@ -131,7 +131,7 @@ def _require_memory(
     batch, periods, _ = inputs.shape
     each, matrices = 0, 0
     for layer in layers:
-        ports = layer.static.ports
+        ports = layer.ports
         rows, columns = ports.positive_end.shape[-2:]
         horizontal, vertical, high, wide = ports.layout.sizes
         exact = isinstance(layer.lines, ExactLines)
@@ -145,7 +145,7 @@ def _require_memory(
         )
     points = 2 * _steps(timing, periods, options)
     kept = layers if options.save == "all" else layers[-1:]
-    each += waveform_bytes(points, sum(layer.static.ports.outputs for layer in kept))
+    each += waveform_bytes(points, sum(layer.ports.outputs for layer in kept))
     require_memory(
         matrices + batch * each,
         f"a transient of {batch} sequences of {periods} periods",

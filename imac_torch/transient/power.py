@@ -65,7 +65,7 @@ def source_powers(
         if k:
             voltages = with_bias(neurons[k - 1].outputs, vdd)
             bias = bias + vdd * layer.lines.bias_current(present(lines[k]), voltages)
-        read_out, drawn = layer.static.ports.read_out, static.drawn + state.gate_rate
+        read_out, drawn = layer.ports.read_out, static.drawn + state.gate_rate
         if not amplifiers and read_out.rails is None:
             continue
         ends = line_ends(layers, point, lines, neurons, k)

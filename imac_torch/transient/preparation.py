@@ -10,13 +10,15 @@ from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Interconnect, Timing
+from imac_torch.dc.curved import CurvedLayer
 from imac_torch.dc.layer import PreparedLayer
-from imac_torch.dc.network import PortLayer, eliminated
-from imac_torch.elimination.ports import refuse_real
+from imac_torch.dc.network import eliminated
+from imac_torch.elimination.ports import PortNetwork, refuse_real
 from imac_torch.errors import SolverError
 from imac_torch.numeric.budget import lines_bytes, require_memory
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.transient.amplifiers import RealLines
+from imac_torch.transient.cells import CurvedLines
 from imac_torch.transient.dynamics import DynamicBlocks, LineCapacitances, SeriesModel
 from imac_torch.transient.lines import LEFT_OUT_FACTOR, ExactLines, ReducedLines
 from imac_torch.transient.neuronstage import DynamicNeurons, steepness
@@ -47,11 +49,16 @@ class DynamicLayer:
         steepness: The most that an output changes by what its neuron amplifies.
     """
 
-    static: PortLayer
+    static: PreparedLayer
     lines: ReducedLines | ExactLines
     neurons: DynamicNeurons
     slow: SlowOutputs
     steepness: float
+
+    @property
+    def ports(self) -> PortNetwork:
+        """Its crossbars between their lines and their ends, as a linear network."""
+        return self.lines.ports
 
     @property
     def charged(self) -> bool:
@@ -86,8 +93,8 @@ def prepare_transient(
 
     Raises:
         SolverMemoryError: Arrays are too large for what is free.
-        SolverError: Conductances have sample dimensions, cells are curved, or numbers of layers
-            differ.
+        SolverError: Conductances have sample dimensions, curved cells have wires with
+            capacitance, or numbers of layers differ.
     """
     options = TransientOptions() if options is None else options
     timing = Timing() if timing is None else timing
@@ -95,16 +102,25 @@ def prepare_transient(
         raise SolverError(
             f"{len(layers)} layers, {len(interconnects)} interconnects, {len(prepared)} DC layers"
         )
-    ohmic = [eliminated(static, "transients") for static in prepared]
     nodes = sum(3 * crossbar.conductances.positive.numel() for crossbar, _ in layers)
     exact = options.wires == "exact" or (options.wires == "auto" and nodes <= EXACT_NODES)
     lines: list[ReducedLines | ExactLines] = []
-    for (crossbar, spec), interconnect, static in zip(layers, interconnects, ohmic, strict=True):
+    for (crossbar, spec), interconnect, static in zip(layers, interconnects, prepared, strict=True):
         if crossbar.conductances.positive.ndim != 2:
             raise SolverError(
                 "transients take conductances (M, C), of one sample and in one group, got "
                 f"{tuple(crossbar.conductances.positive.shape)}"
             )
+        capacitances = LineCapacitances.of(interconnect, crossbar)
+        if isinstance(static, CurvedLayer):
+            if capacitances is not None:
+                raise SolverError(
+                    f"in transients wires of curved cells ({crossbar.cell}) hold no charge: leave "
+                    "interconnect.capacitance out, or device.bend, device.cell and device.access"
+                )
+            lines.append(CurvedLines(static))
+            continue
+        static = eliminated(static, "transients")
         feedback = static.ports.feedback
         if crossbar.read_out.table is not None:
             raise SolverError(
@@ -119,7 +135,6 @@ def prepare_transient(
                 "themselves: set amplifier.pole, whose buffer drives them, or combine = 'sum', or "
                 "leave amplifier.open_loop_resistance out"
             )
-        capacitances = LineCapacitances.of(interconnect, crossbar)
         if capacitances is None and not crossbar.read_out.ideal:
             lines.append(RealLines(static))
             continue
@@ -151,10 +166,11 @@ def prepare_transient(
         )  # fmt: skip
         lines.append(ReducedLines(model, static.ports))
     result = []
-    for k, ((crossbar, spec), static) in enumerate(zip(layers, ohmic, strict=True)):
-        device = static.ports.admittance.device
+    for k, ((crossbar, spec), static) in enumerate(zip(layers, prepared, strict=True)):
+        ports = lines[k].ports
+        device = ports.admittance.device
         capacitance = torch.full(
-            (static.ports.outputs,), spec.output_capacitance, dtype=torch.float64, device=device
+            (ports.outputs,), spec.output_capacitance, dtype=torch.float64, device=device
         )
         if k + 1 < len(layers):
             capacitance = capacitance + _pins(lines[k + 1])[:-1]
@@ -166,7 +182,7 @@ def prepare_transient(
             kernel=options.kernel,
         )
         slow = SlowOutputs.of(crossbar.read_out, amplifiers=options.amplifiers)
-        steep = steepness(static.neuron, static.ports.outputs, spec.vdd)
+        steep = steepness(static.neuron, ports.outputs, spec.vdd)
         result.append(DynamicLayer(static, lines[k], neurons, slow, steep))
     return tuple(result)
 

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
+from imac_torch.dc.anderson import Anderson
 from imac_torch.dc.network import solve_dc
 from imac_torch.dc.newton import NewtonOptions
 from imac_torch.results.solution import Power, Status
@@ -24,8 +25,8 @@ from imac_torch.transient.accuracy import (
     power_errors,
     recorded,
 )
-from imac_torch.transient.amplifiers import RealLines
-from imac_torch.transient.drive import Drive, DrivePoint, RampDrive, RealDrive, Sequence, StepDrive
+from imac_torch.transient.drive import Drive, DrivePoint, FoundDrive, RampDrive, Sequence, StepDrive
+from imac_torch.transient.found import FoundLines
 from imac_torch.transient.integrator import (
     GAMMA,
     Rule,
@@ -120,8 +121,8 @@ class Stepper:
         self.vdd = float(layers[0].static.vdd)
         first, ends = layers[0].lines, options.amplifiers or layers[0].slow.each
         self.drive: Drive
-        if isinstance(first, RealLines):
-            self.drive = RealDrive(first, sequence, self.vdd)
+        if isinstance(first, FoundLines):
+            self.drive = FoundDrive(first, sequence, self.vdd)
         elif isinstance(first, ReducedLines):
             self.drive = RampDrive(first, sequence, self.vdd, ends=ends)
         else:
@@ -169,7 +170,7 @@ class Stepper:
         self._shortest = max(
             control.tolerance / self.vdd * sequence.timing.transition, UNRESOLVED
         )
-        self.unloaded = StageLoad(None, layers[-1].static.ports.outputs)
+        self.unloaded = StageLoad(None, layers[-1].ports.outputs)
 
     def _load(self, k: int, step: float) -> StageLoad:
         if k + 1 < len(self.layers):
@@ -315,6 +316,9 @@ class Stepper:
             core = self.layers[k].static.neuron.core
             self.inside &= core.inside(layer.gates, layer.outputs).all(dim=-1)
             state, lines = self.lines[k], self.layers[k].lines
+            if isinstance(lines, FoundLines):
+                self._accept_found(k, lines)
+                continue
             if state is None:
                 left = self.drive.left_out()
             elif isinstance(lines, ReducedLines):
@@ -322,6 +326,14 @@ class Stepper:
             else:
                 continue
             self.reduction_error = torch.maximum(self.reduction_error, left)
+
+    def _accept_found(self, k: int, lines: FoundLines) -> None:
+        """Crossbars without charge, at the present voltages; nothing of them is left out."""
+        lines.renew()
+        if lines.limited:
+            drive = self.drive
+            at = drive.present if isinstance(drive, FoundDrive) else self.neurons[k - 1].outputs
+            self.inside &= lines.inside(at)
 
     def _stage(
         self, step: float, point: DrivePoint, middle: StageState | None
@@ -400,30 +412,36 @@ class Stepper:
                 lines.append(following.close(past, voltages))
                 combined = (
                     following.combined(outputs)
-                    if isinstance(following, RealLines)
+                    if isinstance(following, FoundLines)
                     else voltages @ following.matrices(step).transfer.T + past.combined
                 )
         return StageState(neurons, lines, systems, sigma)
 
     def _solved(self, k: int, stage: StageInputs, load: StageLoad) -> StageSolution:
-        """Neurons of layer k, in turns with amplifiers of the next layer that may be at rails."""
+        """Neurons of layer k, in turns with crossbars behind that are no linear network."""
         following = self.layers[k + 1].lines if k + 1 < len(self.layers) else None
         limit = self.options.max_iterations
-        if not isinstance(following, RealLines):
+        if not isinstance(following, FoundLines):
             return solve_stage(
                 self.layers[k].neurons, stage, load, tolerance=self.tolerance, limit=limit
             )
         offset, outputs = stage.offset, stage.outputs
-        for _ in range(limit):
+        acceleration = Anderson() if following.accelerated else None
+        for turn in range(limit):
             stage = stage._replace(offset=offset + following.drawn(outputs))
             solved = solve_stage(
                 self.layers[k].neurons, stage, load, tolerance=self.tolerance, limit=limit
             )
-            moved = (solved.outputs - outputs).abs().amax(-1)
-            outputs = solved.outputs
+            change = solved.outputs - outputs
+            moved = change.abs().amax(-1)
             if not following.loads or not bool((moved > self.tolerance)[self.alive].any()):
+                following.took(turn + 1)
                 return solved
-            stage = stage._replace(gates=solved.gates, outputs=outputs)
+            if acceleration is not None:
+                change = acceleration.step(outputs, change)
+            outputs = outputs + change
+            stage = stage._replace(gates=solved.gates, outputs=solved.outputs)
+        following.took(limit)
         return solved._replace(converged=solved.converged & ~(moved > self.tolerance))
 
     def _guess(self, k: int, step: float, middle: NeuronState | None) -> tuple[Tensor, Tensor]:
