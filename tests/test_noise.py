@@ -38,7 +38,7 @@ from imac_torch.conversion.convert import unread
 from imac_torch.devices import LogNormal
 from imac_torch.elimination.chain import Shunts
 from imac_torch.elimination.ports import eliminate_layer
-from imac_torch.errors import CircuitError, DataError, SolverError
+from imac_torch.errors import CircuitError, DataError, ImacWarning, SolverError
 from imac_torch.finfet import FinFET, builtin_14nm_hp
 from imac_torch.finfet.charge import channel_charges
 from imac_torch.finfet.geometry import CHARGE
@@ -49,7 +49,7 @@ from imac_torch.noise.ports import end_ports
 from imac_torch.noise.result import ALL_PARTS
 from imac_torch.reports.analysis import Analysis
 from imac_torch.reports.html_report import render_report, write_report
-from imac_torch.reports.model_page import render_model_report
+from imac_torch.reports.model_page import render_model_report, saved_ablation
 from imac_torch.reports.model_report import ModelReport
 
 SMALL = Crossbar(rows=3, columns=3)
@@ -687,6 +687,11 @@ def test_models_of_several_circuits_are_evaluated_ablated_and_drawn_with_noise(b
     report.save(tmp_path / "report")
     assert ModelReport.load(tmp_path / "report").segments == report.segments
     assert "in every use of every circuit" in render_model_report(report)
+    write_report(tmp_path / "page", report, network=net, loader=[(images, labels)])
+    assert saved_ablation(tmp_path / "page")[-1].name == "noise"
+    with pytest.warns(ImacWarning, match="without the steps"):
+        write_report(tmp_path / "empty", report, network=net, loader=[])
+    assert ModelReport.load(tmp_path / "empty").segments == report.segments
     steps = ablate(net, images, labels, noise=True, generator=torch.Generator().manual_seed(1))
     assert steps[-1].name == "noise" and steps[-1].output_error > 2.0 * steps[-2].output_error
     samples = MonteCarlo(net, DeviceModel((LogNormal(1e-6),)), seed=3)

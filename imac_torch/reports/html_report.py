@@ -21,7 +21,7 @@ from imac_torch.base.figures import heatmap, heatmap_height, scatter
 from imac_torch.base.files import write_text
 from imac_torch.base.units import area_text, quantity
 from imac_torch.conversion.ablation import AblationStep, ablate
-from imac_torch.errors import ImacWarning
+from imac_torch.errors import ImacError, ImacWarning
 from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.analysis import Analysis, analyse, first_samples
 from imac_torch.reports.chart import bar_chart, picture
@@ -80,7 +80,8 @@ def write_report(
         DataError: The directory holds a report already, or cannot be written.
 
     Warns:
-        ImacWarning: Details are asked for of curved cells, or of several circuits.
+        ImacWarning: Details are asked for of curved cells, or of several circuits; the steps of
+            several circuits cannot be computed.
     """
     if isinstance(report, ModelReport):
         if analysis is not None:
@@ -90,7 +91,16 @@ def write_report(
                 ImacWarning,
                 stacklevel=2,
             )
-        steps = () if network is None or loader is None else _steps(report, network, loader)
+        steps: tuple[AblationStep, ...] = ()
+        if network is not None and loader is not None:
+            try:
+                steps = _steps(report, network, loader)
+            except ImacError as error:  # the report, which may have taken hours, is there
+                warnings.warn(
+                    f"the page is without the steps from software to the circuits: {error}",
+                    ImacWarning,
+                    stacklevel=2,
+                )
         return write_model_report(directory, report, network=network, ablation=steps, title=title)
     with saved_in(directory, report, network) as directory:
         if analysis is not None or network is None or software is None or loader is None:
@@ -119,9 +129,16 @@ def _steps(
     report: ModelReport, network: IMACNetwork, loader: Iterable[object]
 ) -> tuple[AblationStep, ...]:
     """From software to the circuits, on the first samples; by another metric their first batch."""
+    inputs: tuple[Any, ...]
     if report.score.name == "accuracy":
-        return ablate(network, *first_samples(loader, ABLATED))
-    return ablate(network, [next(iter(loader))[0]])  # type: ignore[index]
+        inputs = first_samples(loader, ABLATED)
+    else:
+        inputs = ([next(iter(loader))[0]],)  # type: ignore[index]
+    noisy = report.noise is not None
+    return ablate(
+        network, *inputs, noise=report.config.noise if noisy else False,
+        generator=torch.Generator().manual_seed(report.seed or 0) if noisy else None,
+    )  # fmt: skip
 
 
 def samples_csv(report: Report) -> str:
