@@ -8,7 +8,6 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from imac_torch.base.files import read_tensors, write_tensors, write_text
 from imac_torch.base.progress import progress_bar
+from imac_torch.base.version import VERSION
 from imac_torch.config import Config
 from imac_torch.config.kinds import DIALECTS, ENGINES
 from imac_torch.conversion.storage import load, save
@@ -283,7 +283,7 @@ def _readme(deck: Deck) -> str:
     return f"""# Netlists for {run.dialect}
 
 {run.images} input vectors in {len(run.batches)} netlists (`batch_*/{job.netlist.name}`), \
-{run.settings.analysis} analysis, written by imac_torch {version("imac_torch")}.
+{run.settings.analysis} analysis, written by imac_torch {VERSION}.
 
 ## Run
 

@@ -337,7 +337,8 @@ def _shorten(model: fx.GraphModule, cut: Cut, nodes: tuple[fx.Node, ...]) -> Non
         with model.graph.inserting_before(first):
             given = model.graph.call_module(guard, (given,))
     first.args, first.kwargs = (given,), {}
-    last.replace_all_uses_with(first)
+    if last is not first:  # torch 2.4 refuses what changes nothing
+        last.replace_all_uses_with(first)
     for node in reversed(nodes[1:]):
         model.graph.erase_node(node)
 
