@@ -81,7 +81,8 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
     The library reads a command's options from its signature. Here a parameter
     ``network: NetworkArguments`` stands for the fields of that class.
     """
-    hints = get_type_hints(command, include_extras=True)
+    # Not get_type_hints, which in Python 3.10 hides annotations with a default of None in Optional.
+    hints = inspect.get_annotations(command, eval_str=True)
     parameters: list[inspect.Parameter] = []
     groups: dict[str, type] = {}
     for name, parameter in inspect.signature(command).parameters.items():
