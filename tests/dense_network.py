@@ -235,6 +235,11 @@ def linear_amplifier(read_out):
         out = ("out", {"minus": -a}, a, 0)
         copy = ("minus", "plus", 1.0 / rm)
         return (), [("plus", "0", rm), ("minus", "out", r)], [out], [], [copy]
+    if read_out.kind == "reference_column":
+        r, a = float(read_out.feedback), float(read_out.open_loop_gain)
+        controlled = [("o+", {"plus": -a}), ("o-", {"minus": -a})]
+        controlled.append(("out", {"reference": -a, "o+": -1.0}))
+        return ("o+", "o-"), [("plus", "o+", r), ("minus", "o-", r)], controlled, [], []
     assert read_out.kind == "transimpedance"
     r, a = float(read_out.feedback), float(read_out.open_loop_gain)
     controlled = [("o+", {"plus": -a}, a, 0), ("o-", {"minus": -a}, a, 1)]
@@ -315,6 +320,8 @@ def solve_dense(circuit: Circuit, inputs: np.ndarray, *, limit: int = 400) -> De
         nodes = dict(zip(("plus", "minus", "out"), (plus, minus, out)))
         nodes |= {name: fresh_nodes(len(plus)) for name in inner}
         nodes["0"] = np.zeros(len(plus), dtype=int)
+        if layer.read_outs.references is not None:
+            nodes["reference"] = index[layer.read_outs.references]
         for a, b, ohms in branches:
             if isinstance(a, str) and a.startswith("u"):
                 behind.append(len(resistors))

@@ -39,6 +39,7 @@ KINDS = sorted(READ_OUT_KINDS.built_in)
 FINITE = {kind: {"open_loop_gain": 300.0} for kind in KINDS} | {"sense_resistor": {}}
 """Further settings, each with an operational amplifier that one notices."""
 every = pytest.mark.parametrize("kind", KINDS)
+SCHEMES = {"reference_column": "balanced"}
 
 
 def layers_of(kind, sizes, neuron, *, finite=False, **case):
@@ -97,6 +98,7 @@ def test_transients_equal_ngspice(ngspice, kind):
         interconnect=imac.Interconnect(capacitance=True),
         amplifier=imac.Amplifier(kind=kind, gain=60.0, pole=5e9, output_resistance=2e3),
         timing=imac.Timing(period=1e-9, transition=5e-11),
+        mapping=imac.WeightMapping(scheme=SCHEMES.get(kind, "unilateral")),
     )
     model = mlp(3, 2).append(imac.InverterSigmoid())
     x = signs(2, 3).float() / VDD
@@ -161,7 +163,9 @@ IMPERFECT = {
     },
 }  # fmt: skip
 def has(kind, what):
-    """An output resistance in the loop needs a loop."""
+    """An output resistance in the loop needs a loop; a shared amplifier is ideal."""
+    if kind == "reference_column":
+        return not what
     return kind != "sense_resistor" or "behind" not in what
 
 
@@ -261,7 +265,11 @@ def test_maps_of_imperfect_amplifiers_equal_a_dense_solution(kind, what):
 
 def parameters(read_out):
     """Names of everything that has a gradient."""
-    return [name for name, value in vars(read_out).items() if isinstance(value, torch.Tensor)]
+    found = vars(read_out).items()
+    return [
+        name for name, value in found
+        if isinstance(value, torch.Tensor) and value.is_floating_point()
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -312,13 +320,17 @@ def test_outputs_that_meet_have_gradients_by_what_neurons_draw():
 VIRTUAL = imac.Amplifier(kind="transimpedance")
 
 
-@pytest.mark.parametrize("scheme", ["unilateral", "balanced", "matched"])
+@pytest.mark.parametrize(
+    ("kind", "scheme"),
+    [*(("transimpedance", scheme) for scheme in ("unilateral", "balanced", "matched")),
+     ("reference_column", "balanced")],
+)  # fmt: skip
 @pytest.mark.parametrize("combine", ["average", "sum"])
-def test_lines_at_virtual_ground_compute_the_weights(scheme, combine):
+def test_lines_at_virtual_ground_compute_the_weights(kind, scheme, combine):
     """Of any mapping, for a feedback resistor that follows from the weights: but for wires."""
     mapping = imac.WeightMapping(levels="continuous", scheme=scheme)
     config = imac.Config(
-        mapping=mapping, amplifier=VIRTUAL.replace(combine=combine),
+        mapping=mapping, amplifier=VIRTUAL.replace(kind=kind, combine=combine),
         crossbar=imac.Crossbar(rows=4, columns=4), interconnect=imac.Interconnect(resistance=False),
     )  # fmt: skip
     (layer,) = imac.convert(mlp(9, 5), config).analog_layers()
@@ -501,3 +513,53 @@ def test_a_model_of_one_layer_is_no_matrix_where_amplifiers_saturate():
         network(x).double(), network.segment.decode(found), rtol=0.0, atol=1e-6
     )
     assert not torch.allclose(network(x), linear(x), atol=1e-3)
+
+
+# One device per weight, and a reference that the rows of an array share
+
+REFERENCE = LOGISTIC.replace(
+    amplifier=imac.Amplifier(kind="reference_column"),
+    mapping=imac.WeightMapping(scheme="balanced"),
+    crossbar=imac.Crossbar(rows=2, columns=3),
+    device=imac.Memristor(effects={"gaussian": {"sigma": 0.1}}),
+)
+
+
+def test_rows_of_an_array_share_their_reference(generator):
+    """5 rows of 8 columns in 3 by 3 arrays: a cell for each weight, one per array and column."""
+    network = imac.convert(mlp(7, 5), REFERENCE, generator=generator)
+    (layer,) = network.analog_layers()
+    pair, spec = layer.matrix.conductances(), layer.matrix.crossbar()
+    assert spec.row_ends == (2, 4, 5)
+    first = [0, 0, 2, 2, 4]
+    assert torch.equal(pair.negative, pair.negative[first])
+    assert int((spec.conductances.negative > 0.0).sum()) == 3 * 8
+    assert torch.equal(spec.conductances.negative[[0, 2, 4]], pair.negative[[0, 2, 4]])
+    # What devices make of the weights is told by the same cells.
+    device = network.config.device
+    window = 1.0 / device.rlow - 1.0 / device.rhigh
+    values = 2.0 * (pair.positive - pair.negative) / window * layer.matrix.quantized().scale
+    torch.testing.assert_close(layer.matrix.effective().abs(), values.abs(), rtol=1e-12, atol=0.0)
+    trained = network(signs(2, 7).float())
+    trained.sum().backward()
+    assert bool((next(network.parameters()).grad != 0.0).any())
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"mapping": imac.WeightMapping()}, imac.errors.ConversionError, "one device per weight"),
+        ({"amplifier": imac.Amplifier(kind="reference_column", offset_spread=1e-3)},
+         imac.errors.CircuitError, "no operational amplifiers that could have an offset"),
+    ],
+    ids=["mapping of pairs", "offsets"],
+)  # fmt: skip
+def test_what_a_shared_reference_does_not_know_is_refused(changes, error, message, generator):
+    with pytest.raises(error, match=message):
+        imac.convert(mlp(4, 2), REFERENCE.replace(**changes), generator=generator)
+
+
+def test_noise_of_a_shared_reference_is_refused(generator):
+    network = imac.convert(mlp(4, 2), REFERENCE, generator=generator)
+    with pytest.raises(imac.errors.CircuitError, match="rows share that of their reference"):
+        network.noise(signs(1, 4).float())

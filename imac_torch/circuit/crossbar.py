@@ -185,7 +185,8 @@ def build_crossbar(
     """Cut a layer and give it the wires and the read-out of its (per-layer) configuration.
 
     Args:
-        conductances: Of memory devices, pairs of shape (..., M·L, N+1), S.
+        conductances: Of memory devices, pairs of shape (..., M·L, N+1), S. Where rows share an
+            I- line, those of the first row of every array are there, and no others.
         config: From :meth:`Config.for_layer`; partitions, slices and resistances are read.
         gain: Of the amplifiers.
         groups: G; each is cut as asked.
@@ -209,6 +210,16 @@ def build_crossbar(
             *(side / (1.0 + series * side) for side in vars(conductances).values())
         )
 
+    read_out = build_read_out(config, gain, len(column_ends), device=device, offsets=offsets)
+    if read_out.shared:
+        read_out = read_out.on_rows(row_ends)
+        own = torch.zeros(rows, 1, dtype=torch.bool, device=device)
+        own[[0, *row_ends[:-1]]] = True
+        none = conductances.negative.new_zeros(())
+        conductances = replace(
+            conductances, negative=torch.where(own, conductances.negative, none)
+        )
+
     def scalar(value: float) -> Tensor:
         return torch.tensor(value, dtype=torch.float64, device=device)
 
@@ -218,9 +229,7 @@ def build_crossbar(
         row_ends=row_ends,
         input_segment=scalar(wire.input_line),
         output_segment=scalar(wire.output_line),
-        read_out=build_read_out(
-            config, gain, len(column_ends), device=device, offsets=offsets
-        ),
+        read_out=read_out,
         cell=build_cell(config.device, config),
         groups=groups,
     )

@@ -95,11 +95,14 @@ class ReadOutArray:
         labels: (E, 2) int64, row and horizontal partition.
         nodes: (E, 3) int64: I+ end, I- end, output.
         read_out: What each of them is.
+        references: (E,) int64, the I- end of the first row of their array, which those have for
+            reference that share it; None: they do not.
     """
 
     labels: IndexArray
     nodes: IndexArray
     read_out: ReadOut
+    references: IndexArray | None = None
 
 
 @dataclass(frozen=True)
@@ -358,6 +361,11 @@ def build_layer(
         )
     labels = np.stack([ends_row.reshape(-1), ends_part.reshape(-1)], axis=1) + 1
     ends = [item.reshape(-1) for item in (positive_end, negative_end, amplifier_out)]
+    references = None
+    if spec.read_out.shared:
+        firsts = np.concatenate([np.full(stop - start, start) for start, stop in spec.row_ranges])
+        each = np.add.outer(np.arange(spec.groups) * (rows // spec.groups), firsts).reshape(-1)
+        references = negative_end[each].reshape(-1)
     return LayerCircuit(
         name=name,
         node_arrays=tuple(builder.arrays),
@@ -365,7 +373,7 @@ def build_layer(
         inputs=pins,
         outputs=output_pins,
         elements=tuple(builder.elements),
-        read_outs=ReadOutArray(labels, np.stack(ends, axis=1), spec.read_out),
+        read_outs=ReadOutArray(labels, np.stack(ends, axis=1), spec.read_out, references),
         sums=sums,
         neurons=NeuronArray(
             np.arange(outputs)[:, None] + 1, np.stack([neuron_inputs, output_pins], axis=1), neuron

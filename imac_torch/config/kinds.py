@@ -48,6 +48,7 @@ READ_OUT_KINDS: Final[Registry[Any]] = Registry(
         "sense_resistor": "imac_torch.periphery.readout.sense:SenseResistor",
         "current_mirror": "imac_torch.periphery.readout.mirror:CurrentMirror",
         "transimpedance": "imac_torch.periphery.readout.transimpedance:Transimpedance",
+        "reference_column": "imac_torch.periphery.readout.reference:ReferenceColumn",
     },
     instantiate=False,
 )

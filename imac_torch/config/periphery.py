@@ -60,7 +60,10 @@ class Amplifier(Section):
         description="Read-out: differential (R1 to R4 around an ideal operational amplifier), "
         "transimpedance (lines end at virtual ground), sense_resistor (in input_resistance to "
         "ground, and the difference is amplified), current_mirror (the I+ line's current is taken "
-        "from the I- line's, before one transimpedance amplifier), or one that was registered "
+        "from the I- line's, before one transimpedance amplifier), reference_column (one device "
+        "per weight: rows have one line at virtual ground, and those of an array share a reference "
+        "line, which is taken from each; needs mapping.scheme = 'balanced'), or one that was "
+        "registered "
         "(periphery/readout).",
     )
     gain: float | tuple[float, ...] | None = Field(

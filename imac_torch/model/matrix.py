@@ -271,12 +271,42 @@ class ProgrammedMatrix(Devices):
             lambda: found(wanted.detach()),
         )
 
+    @property
+    def shared(self) -> bool:
+        """Whether the rows of an array share one line of reference cells.
+
+        Raises:
+            ConversionError: The mapping is for pairs.
+        """
+        amplifier, mapping = self.config.amplifier, self.config.mapping
+        if not READ_OUT_KINDS.get(amplifier.kind).shared:
+            return False
+        if mapping.scheme != "balanced":
+            raise ConversionError(
+                f"{self.name}: amplifier.kind = {amplifier.kind!r} has one device per weight, and "
+                f"mapping.scheme = {mapping.scheme!r} sets two; take mapping.scheme = 'balanced'"
+            )
+        return True
+
+    def conductances(self) -> ConductancePair:
+        """See :class:`Devices`; where rows share an I- line, each has its cells."""
+        pair = super().conductances()
+        if not self.shared:
+            return pair
+        ends = self.partitions()[1]
+        size = self.rows // self.groups
+        first = torch.bucketize(
+            torch.arange(self.rows) % size, torch.tensor(ends), right=True
+        )
+        starts = torch.tensor((0, *ends[:-1]))[first] + torch.arange(self.rows) // size * size
+        return replace(pair, negative=pair.negative[..., starts.to(pair.negative.device), :])
+
     def nominal_conductances(self) -> ConductancePair:
         """(M·L, N+1) S, as programmed without error; differentiable in the weights.
 
         L slices of one output are neighbours (:mod:`imac_torch.mapping.slices`).
         """
-        if self.matched:
+        if self.matched and not self.shared:
             return self.match().pair
         target = self.target()
         return self._nominal_of(target, self._quantized_of(target))
@@ -297,6 +327,8 @@ class ProgrammedMatrix(Devices):
             values = values[:, :-1]
         digits = self.slicing.digits(values, mapping.level_count)
         pair = to_conductances(digits, self.config.device, mapping, where=self.name)
+        if self.shared:
+            pair = replace(pair, negative=(pair.positive.detach() + pair.negative.detach()) / 2.0)
         return pair if target.bias else without_bias(pair)
 
     def forget(self) -> None:
@@ -509,6 +541,7 @@ class ProgrammedMatrix(Devices):
             # Here the meaning of a cell depends on its row: it is the ideal transfer.
             return self.weights_of(self.transfer())
         digits = to_values(self.conductances(), self.config.device)
+        digits = 2.0 * digits if self.shared else digits
         values = math.copysign(1.0, self.target().unit) * self.slicing.join(digits)
         return values * self.quantized().scale
 

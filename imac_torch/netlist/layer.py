@@ -106,7 +106,10 @@ def _amplifier_lines(layer: LayerCircuit, amplifier: Subcircuit, names: list[str
     read_out = array.read_out
     rails = "".join(f" {node}" for node in AMPLIFIER_SUPPLIES) if has_rails(amplifier) else ""
     arguments = amplifier.arguments(read_out.parameters() | read_out.real_parameters())
-    for label, nodes in zip(array.labels.tolist(), array.nodes.tolist(), strict=True):
+    every = array.nodes
+    if array.references is not None:
+        every = np.column_stack([every, array.references])
+    for label, nodes in zip(array.labels.tolist(), every.tolist(), strict=True):
         ends = " ".join(names[node] for node in nodes)
         row, part = label
         own = amplifier.arguments(read_out.offset_parameters(row - 1, part - 1))

@@ -204,7 +204,14 @@ def read_out_subcircuit(replacement: Subcircuit | None, read_out: ReadOut) -> Su
         if text is None:
             return packaged(name, AMPLIFIER_PORTS)
         found = parse_subcircuit(
-            text, Path(f"{name}.sp"), AMPLIFIER_PORTS, name=name, more=RAIL_PORTS
+            text, Path(f"{name}.sp"), AMPLIFIER_PORTS, name=name,
+            more=("reference",) if read_out.shared else RAIL_PORTS,
+        )  # fmt: skip
+    elif read_out.shared:
+        raise NetlistError(
+            f"amplifier.kind = {read_out.kind!r} has a reference that rows share, which the ports "
+            f"({' '.join(AMPLIFIER_PORTS)}) of the sub-circuit {replacement.name} in "
+            f"{replacement.source} do not know; leave the sub-circuit out"
         )
     else:
         found = replacement

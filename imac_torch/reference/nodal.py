@@ -119,6 +119,8 @@ def solve_layer(layer: LayerCircuit, inputs: Tensor, vdd: float) -> Tensor:
     right = -(voltages[:, known] @ matrix[unknown][:, known].T)
     voltages[:, unknown] = torch.linalg.solve(matrix[unknown][:, unknown], right.T).T
     of_plus, of_minus = layer.read_outs.read_out.stamp().output
+    if layer.read_outs.references is not None:
+        minus = torch.from_numpy(layer.read_outs.references)
     voltages[:, out] = of_plus * voltages[:, plus] + of_minus * voltages[:, minus]
     if layer.sums is not None:
         terms = torch.from_numpy(layer.sums.terms)

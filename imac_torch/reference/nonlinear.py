@@ -180,6 +180,8 @@ def _finish(
     array = layer.read_outs
     plus = torch.from_numpy(array.nodes[:, 0].copy())
     minus = torch.from_numpy(array.nodes[:, 1].copy())
+    if array.references is not None:
+        minus = torch.from_numpy(array.references)
     of_plus, of_minus = array.read_out.stamp().output
     outputs = of_plus * nodes[:, plus] + of_minus * nodes[:, minus]
     nodes[:, out] = outputs

@@ -60,6 +60,7 @@ class LayerShape:
         cell: m², of one bit cell: its width times its length.
         read_out_resistance: Ω, sum of the resistors of one read-out.
         operational_amplifiers: Of one read-out.
+        shared: Whether rows have one line, and those of an array one more for all of them.
         neuron: Kind of activation circuit.
         fins: Of each transistor of a FinFET neuron.
         node: Technology node of the transistors, nm.
@@ -82,6 +83,7 @@ class LayerShape:
     slices: int = 1
     operational_amplifiers: int = 1
     copies: int = 1
+    shared: bool = False
 
     @property
     def used_rows(self) -> int:
@@ -178,6 +180,8 @@ class LayoutArea:
     Neuron: the transistors, of the configuration's fins, and bit cells of its kind
     (:attr:`imac_torch.periphery.neuron.NeuronKind.layout`). Behavioural neurons have no layout:
     their area is None.
+    Cells: one per pair; where rows share a reference line, half of one, because a pair has two
+    lines, and half of one per column for the reference, which has an amplifier, too.
     Switches: a transmission gate of two transistors of ``switch_fins`` on each input line and
     each I± line of an array.
 
@@ -232,11 +236,15 @@ class LayoutArea:
     def layer(self, shape: LayerShape) -> Area:
         """Area of one layer."""
         if self.whole_arrays:
-            cells = shape.rows * shape.columns * shape.arrays
-            lines = (shape.columns + 2 * shape.rows) * shape.arrays
+            along, across = shape.rows * shape.vertical, shape.columns * shape.horizontal
+            inputs = shape.columns * shape.arrays
         else:
-            cells = shape.used_rows * (shape.inputs + 1)
-            lines = (shape.inputs + 1) * shape.vertical + 2 * shape.used_rows * shape.horizontal
+            along, across = shape.used_rows, shape.inputs + 1
+            inputs = across * shape.vertical
+        # Pairs of lines, of which a shared reference is half of one more in every array.
+        pairs = (along + shape.vertical) / 2.0 if shape.shared else float(along)
+        lines = inputs + 2.0 * pairs * shape.horizontal
+        read_outs = (shape.used_rows + shape.shared * shape.vertical) * shape.horizontal
         squares = shape.read_out_resistance / self.sheet_resistance
         resistors = squares * self.resistor_width**2 * self.resistor_fill
         opamp = self.transistor(shape.node, self.opamp_fins)
@@ -246,8 +254,8 @@ class LayoutArea:
             neuron = layout.transistors * transistor + layout.cells * shape.cell
         amplifier = opamp * shape.operational_amplifiers + resistors
         return Area(
-            cells=shape.cell * cells,
-            amplifiers=amplifier * shape.used_rows * shape.horizontal,
+            cells=shape.cell * pairs * across,
+            amplifiers=amplifier * read_outs,
             neurons=None if neuron is None else neuron * shape.outputs,
             switches=2.0 * self.transistor(shape.node, self.switch_fins) * lines,
         )
@@ -325,6 +333,7 @@ def layer_shape(layer: IMACLinear) -> LayerShape:
         node=config.neuron.transistor_node,
         slices=matrix.slicing.count,
         operational_amplifiers=read_out.operational_amplifiers,
+        shared=read_out.shared,
         copies=config.crossbar.copies,
     )
 

@@ -11,6 +11,7 @@ from imac_torch.periphery.readout.build import build_read_out, register_read_out
 from imac_torch.periphery.readout.combination import Average, Combination, Sum, combination_of
 from imac_torch.periphery.readout.differential import Differential
 from imac_torch.periphery.readout.mirror import CurrentMirror
+from imac_torch.periphery.readout.reference import ReferenceColumn
 from imac_torch.periphery.readout.sense import SenseResistor
 from imac_torch.periphery.readout.transimpedance import Transimpedance
 
@@ -20,6 +21,7 @@ __all__ = [
     "CurrentMirror",
     "Differential",
     "ReadOut",
+    "ReferenceColumn",
     "SenseResistor",
     "Stamp",
     "Sum",

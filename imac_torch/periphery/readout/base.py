@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, NamedTuple
 
@@ -87,6 +88,8 @@ class ReadOut(ABC):
     proportional: ClassVar[bool] = False
     """Whether the output is proportional to the gain, whatever the conductances: lines end at
     virtual ground. The gain then follows from the weights in closed form."""
+    shared: ClassVar[bool] = False
+    """Whether rows have an I+ line only, and those of an array share the I- line of its first."""
     operational_amplifiers: ClassVar[int] = 1
     """Of one read-out, which take area."""
 
@@ -147,6 +150,10 @@ class ReadOut(ABC):
             V and A out of each of them, elementwise and linear. The first is the output itself,
             without what it delivers to the neuron and to other partitions.
         """
+
+    def on_rows(self, row_ends: Sequence[int]) -> Self:
+        """The read-out of rows in arrays, of which these are the last ones, from 1."""
+        return self
 
     @property
     def ideal(self) -> bool:
@@ -340,6 +347,12 @@ class ReadOut(ABC):
         return f"{stem}{real}{'' if self.rails is None else '_supplied'}{pole}"
 
     @property
+    def ports(self) -> tuple[str, ...]:
+        """Of its sub-circuit; ``reference`` is the I- end of the first row of the array."""
+        shared = ("reference",) if self.shared else ()
+        return ("plus", "minus", "out", *shared, *(() if self.rails is None else ("vdd", "vss")))
+
+    @property
     def subcircuit_text(self) -> str | None:
         """The sub-circuit's text; None: it is the package's file of that name."""
         return None
@@ -487,7 +500,7 @@ class ReadOut(ABC):
                 behind.append("Vout buffered out 0")
         if rails and not (self.table is not None and self.drives):
             behind += self._supplies()
-        head = f".subckt {self.subcircuit} plus minus out {'vdd vss ' if rails else ''}{values}"
+        head = f".subckt {self.subcircuit} {' '.join(self.ports)} {values}"
         return "\n".join([head, *body, *behind, f".ends {self.subcircuit}"]) + "\n"
 
     def noise_sources(

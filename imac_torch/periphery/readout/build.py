@@ -70,6 +70,8 @@ def build_read_out(
             built, second_pole=amplifier.second_pole, slew_rate=amplifier.slew_rate
         )
     _check_linear(built, device)
+    if amplifier.offset_spread > 0.0 and not built.amplifiers:
+        built.wiring()  # says that it can have none, before any are drawn
     real = _imperfections(config, offsets, device)
     if table is not None:
         real = Imperfections(
