@@ -291,8 +291,26 @@ def test_a_read_out_in_netlists_only_is_warned_of(tmp_path):
         "E1 out 0 plus minus 5\n.ends\n"
     )
     made = imac.convert(mlp(3, 2), LOGISTIC)
+    pairs = [(signs(1, 3), torch.zeros(1, dtype=torch.int64))]
     with pytest.warns(AmplifierWarning, match="tabulate_amplifier"):
-        deck = imac.compile(made, [(signs(1, 3), torch.zeros(1, dtype=torch.int64))],
-                            tmp_path / "run", amplifier=path)  # fmt: skip
+        deck = imac.compile(made, pairs, tmp_path / "run", amplifier=path)
     text = (deck.directory / "circuit" / "layer1.sp").read_text()
     assert " vdda vssa mine" in text
+
+
+def test_verification_shows_what_a_read_out_in_netlists_makes(ngspice, tmp_path):
+    """The configured one written by hand agrees; another gain is seen."""
+    path = tmp_path / "mine.sp"
+    made = imac.convert(
+        mlp(3, 2), LOGISTIC.replace(amplifier=imac.Amplifier(kind="sense_resistor", gain=5.0))
+    )
+    pairs = [(signs(1, 3), torch.zeros(1, dtype=torch.int64))]
+    apart = []
+    for gain in (5, 6):
+        path.write_text(
+            ".subckt mine plus minus out\nR1 plus 0 1k\nR2 minus 0 1k\n"
+            f"E1 out 0 plus minus {gain}\n.ends\n"
+        )
+        apart.append(imac.verify_nodes(made, pairs, 1, amplifier=path).output_difference)
+    assert apart[0] < 1e-9
+    assert apart[1] == pytest.approx(0.2 * float(made.solve(pairs[0][0]).outputs.abs().max()))

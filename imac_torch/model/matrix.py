@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 import torch
@@ -293,13 +294,14 @@ class ProgrammedMatrix(Devices):
         pair = super().conductances()
         if not self.shared:
             return pair
-        ends = self.partitions()[1]
-        size = self.rows // self.groups
-        first = torch.bucketize(
-            torch.arange(self.rows) % size, torch.tensor(ends), right=True
-        )
-        starts = torch.tensor((0, *ends[:-1]))[first] + torch.arange(self.rows) // size * size
-        return replace(pair, negative=pair.negative[..., starts.to(pair.negative.device), :])
+        ranges = list(pairwise((0, *self.partitions()[1])))
+        first = [
+            group * (self.rows // self.groups) + start
+            for group in range(self.groups)
+            for start, end in ranges
+            for _ in range(start, end)
+        ]
+        return replace(pair, negative=pair.negative[..., first, :])
 
     def nominal_conductances(self) -> ConductancePair:
         """(M·L, N+1) S, as programmed without error; differentiable in the weights.

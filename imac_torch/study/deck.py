@@ -225,8 +225,8 @@ def compile(
     if amplifier is not None:
         warnings.warn(
             f"netlists have the sub-circuit {amplifier} for every read-out, the native engine the "
-            "configured one, and nothing compares the two: verify that they agree "
-            "(imac_torch.verify_nodes), or have an operational amplifier measured "
+            "configured one, and nothing compares the two: see how far they are apart "
+            "(imac_torch.verify_nodes(…, amplifier=…)), or have an operational amplifier measured "
             "(imac_torch.tabulate_amplifier, amplifier.table), which both then solve",
             AmplifierWarning,
             stacklevel=2,
@@ -385,6 +385,7 @@ def simulate_first(
     *,
     directory: str | Path | None = None,
     trust: bool = False,
+    amplifier: str | Path | None = None,
 ) -> tuple[Tensor, SpiceSolution]:
     """Input voltages (B, N) of a loader's first samples, and what a simulator makes of them.
 
@@ -398,7 +399,7 @@ def simulate_first(
         target = Path(temporary) / "verify" if directory is None else Path(directory)
         deck = write_deck(
             network, inputs, labels, target, dialect=simulator.dialect, settings=settings,
-            trust=trust,
+            amplifier=None if amplifier is None else Path(amplifier), trust=trust,
         )  # fmt: skip
         return inputs, check(solve_netlists(deck.run_files, simulator))
 

@@ -90,6 +90,7 @@ def verify_transient(
     options: TransientOptions | None = None,
     directory: str | Path | None = None,
     trust: bool = False,
+    amplifier: str | Path | None = None,
 ) -> TransientVerification:
     """Integrate the first samples of a loader in time, natively and in a simulator.
 
@@ -105,6 +106,8 @@ def verify_transient(
         options: Of the native transient; None: 2e-5 V per step.
         directory: Where to keep the netlists; None: a temporary directory.
         trust: Take sub-circuit files as they are; see :func:`imac_torch.compile`.
+        amplifier: File with a sub-circuit in the place of every read-out, see
+            :func:`imac_torch.compile`; then the difference is what it makes.
 
     Raises:
         SimulatorNotFoundError: The simulator is not installed.
@@ -119,8 +122,9 @@ def verify_transient(
             images_per_netlist=samples, waveforms=True, max_step=timing.period / 250
         )
     inputs, spice = simulate_first(
-        network, loader, samples, simulator, settings, directory=directory, trust=trust
-    )
+        network, loader, samples, simulator, settings, directory=directory, trust=trust,
+        amplifier=amplifier,
+    )  # fmt: skip
     if options is None:
         options = TransientOptions(control=StepControl(tolerance=2e-5))
     begin = time.perf_counter()

@@ -66,6 +66,7 @@ def verify_nodes(
     simulator: NgSpice | None = None,
     directory: str | Path | None = None,
     trust: bool = False,
+    amplifier: str | Path | None = None,
 ) -> Verification:
     """Solve the first samples of a loader again in ngspice and compare every node.
 
@@ -76,6 +77,8 @@ def verify_nodes(
         simulator: None: ``ngspice`` on the path.
         directory: Where to keep the netlists; None: a temporary directory.
         trust: Take sub-circuit files as they are; see :func:`imac_torch.compile`.
+        amplifier: File with a sub-circuit in the place of every read-out, see
+            :func:`imac_torch.compile`; then the difference is what it makes.
 
     Raises:
         SimulatorNotFoundError: ngspice is not installed.
@@ -89,8 +92,9 @@ def verify_nodes(
     circuit = network.circuit()
     settings = NetlistSettings(analysis="dc", images_per_netlist=samples, save="all")
     inputs, spice = simulate_first(
-        network, loader, samples, simulator, settings, directory=directory, trust=trust
-    )
+        network, loader, samples, simulator, settings, directory=directory, trust=trust,
+        amplifier=amplifier,
+    )  # fmt: skip
     data = spice.outcomes[0].unwrap().waveforms
     prepared = network.prepare()
     native = network.segment.native.solve(prepared, inputs.to(network.device))
