@@ -103,10 +103,9 @@ def test_off_current_targets(shared, node, flavour, target):
 
 def test_all_cards_stay_finite_far_outside(shared, generator):
     """Values and gradients at random corners of ±10 V: smallest, middle and largest node."""
-    for flavour in ("hp", "lstp"):
-        for node in (min(PTM_NODES), 14, max(PTM_NODES)):
-            for card in load_ptm(shared / "ptm", node, flavour):
-                check_finite(FinFET(card, nfin=10), generator, 30)
+    for node, flavour in ((min(PTM_NODES), "hp"), (14, "lstp"), (max(PTM_NODES), "hp")):
+        for card in load_ptm(shared / "ptm", node, flavour):
+            check_finite(FinFET(card, nfin=10), generator, 30)
 
 
 def check_finite(device, generator, count):

@@ -30,10 +30,10 @@ def clean(tally: Tally) -> None:
 
 
 def test_readers(tmp_path: Path) -> None:
-    tally = run_area(Readers(), SEED, tmp_path, count=250)
+    tally = run_area(Readers(), SEED, tmp_path, count=150)
     clean(tally)
     assert {reader.name for reader in READERS} == set(tally.counts)
-    assert tally.total(CLEAR) > 100 and tally.total(RAN) > 30  # neither all refused nor all taken
+    assert tally.total(CLEAR) > 60 and tally.total(RAN) > 18  # neither all refused nor all taken
 
 
 def test_documents(tmp_path: Path) -> None:

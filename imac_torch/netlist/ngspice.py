@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import torch
+from torch import Tensor
+
 from imac_torch.base.units import spice_number
 from imac_torch.finfet import write_model_card
+from imac_torch.finfet.kept import kept
 from imac_torch.netlist.inverter import Inverter, table_inverter
 from imac_torch.netlist.layer import wrap
 from imac_torch.netlist.measures import band
@@ -63,7 +68,13 @@ class NgSpiceWriter(NetlistWriter):
         if key not in _TABLES:
             if len(_TABLES) == _KEPT:
                 _TABLES.clear()
-            currents = spec.model.core(spec).values
+            core = spec.model.core(spec)
+
+            def currents(gate: Tensor, output: Tensor) -> Sequence[Tensor]:
+                grid = gate[:, 0].tolist(), output[0].tolist()
+                found = kept("grid", (key, grid), lambda: torch.stack([*core.values(gate, output)]))
+                return found.unbind(0)
+
             _TABLES[key] = table_inverter(currents, vdd=spec.vdd, fins=fins)
         return _TABLES[key]
 
