@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import torch
 from torch import Tensor
 
 from imac_torch.base.units import spice_number
 from imac_torch.finfet import write_model_card
-from imac_torch.finfet.kept import kept
 from imac_torch.netlist.inverter import Inverter, table_inverter
 from imac_torch.netlist.layer import wrap
 from imac_torch.netlist.measures import band
@@ -68,12 +66,9 @@ class NgSpiceWriter(NetlistWriter):
         if key not in _TABLES:
             if len(_TABLES) == _KEPT:
                 _TABLES.clear()
-            core = spec.model.core(spec)
 
             def currents(gate: Tensor, output: Tensor) -> Sequence[Tensor]:
-                grid = gate[:, 0].tolist(), output[0].tolist()
-                found = kept("grid", (key, grid), lambda: torch.stack([*core.values(gate, output)]))
-                return found.unbind(0)
+                return spec.model.on_grid(spec, gate[:, 0], output[0]).unbind(0)
 
             _TABLES[key] = table_inverter(currents, vdd=spec.vdd, fins=fins)
         return _TABLES[key]

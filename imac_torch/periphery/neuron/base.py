@@ -147,6 +147,11 @@ class NeuronKind(ABC):
             ConfigError: Something that the configuration names is missing or does not fit.
         """
 
+    def on_grid(self, spec: NeuronSpec, gates: Tensor, outputs: Tensor) -> Tensor:
+        """(3, P, Q) A, :class:`CoreValues` of the exact core, at all of (P,) and (Q,) V."""
+        grid = torch.meshgrid(gates, outputs, indexing="ij")
+        return torch.stack([*self.core(spec).values(*grid)])
+
     def tabulated_core(self, spec: NeuronSpec, *, device: torch.device = CPU) -> Core:
         """Its currents as they are solved with: a table, where the exact core is slow."""
         return self.core(spec, device=device)

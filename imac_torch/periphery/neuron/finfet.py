@@ -104,6 +104,13 @@ class FinFETNeuron(NeuronKind):
         n, p = transistors(spec)
         return InverterCore(n, p, torch.tensor(spec.vdd, dtype=torch.float64, device=device))
 
+    def on_grid(self, spec: NeuronSpec, gates: Tensor, outputs: Tensor) -> Tensor:
+        """See :class:`NeuronKind`: kept on disk."""
+        n, p = transistors(spec)
+        nodes = gates.tolist(), outputs.tolist()
+        asked = (n.card, p.card, spec.options.fins, spec.temperature, spec.vdd, nodes)
+        return kept("grid", asked, lambda: super(FinFETNeuron, self).on_grid(spec, gates, outputs))
+
     def tabulated_core(self, spec: NeuronSpec, *, device: torch.device = CPU) -> Core:
         """See :class:`NeuronKind`."""
         return _current_table(*_transistor_values(spec), spec.vdd).to(device)
