@@ -26,6 +26,8 @@ from imac_torch.devices.model import Window
 from imac_torch.devices.programming import Programming
 from imac_torch.errors import ConfigError
 from imac_torch.mapping.quantization import ConductancePair
+from imac_torch.reports.html_report import render_report
+from imac_torch.sweep.evaluator import NetworkEvaluator
 
 WINDOW = Window(1e-5, 1.1e-4)
 
@@ -127,6 +129,32 @@ def test_a_network_says_what_programming_took_and_is_that_network(tmp_path: Path
     shown = CliRunner().invoke(app, ["summary", str(tmp_path / "written.safetensors"), "--json"])
     assert f'"pulses": {first.pulses}' in shown.output
     assert converted({}).programming() == ()
+    report = imac.evaluate(again, [(x, torch.tensor([0, 1]))], progress=False)
+    assert f"{first.pulses + second.pulses:,}" in str(report)
+    assert "<h2>Programming</h2>" in render_report(report)
+    report.save(tmp_path / "run")
+    assert imac.Report.load(tmp_path / "run").programming == (first, second)
+
+
+def test_sweeps_have_columns_of_programming_and_see_endurance() -> None:
+    model = drawn(torch.Generator().manual_seed(3), 6, 4, 3)
+    x = reals(torch.Generator().manual_seed(1), 40, 6)
+    base = converted({**WRITTEN, "endurance": {"writes": 0.0, "lifetime": 1e6}}).config
+    bench = NetworkEvaluator(model, x, model(x).argmax(1), base).bench()
+    paths = "device.effects.write_verify.tolerance", "device.effects.endurance.writes"
+    fine, coarse, worn = (
+        bench({paths[0]: tolerance, paths[1]: writes, "seed": 3})
+        for tolerance, writes in ((0.005, 0.0), (0.05, 0.0), (0.05, 1e7))
+    )
+    assert fine["write_pulses"] > coarse["write_pulses"] > 1.0
+    assert fine["write_energy"] > coarse["write_energy"] > 0.0
+    assert coarse["write_time_by_rows"] < coarse["write_time"]
+    assert coarse["write_pulses_worst"] <= 200 and coarse["write_missed"] == 0.0
+    # All but exp(-10) of the cells have ended at low resistance, written as if new.
+    assert worn["accuracy"] < coarse["accuracy"]
+    assert worn["write_energy"] == coarse["write_energy"]
+    unknown = bench({"device.effects.write_verify.pulse": None, "seed": 3})
+    assert "write_time" not in unknown and "write_pulses" in unknown
 
 
 def test_what_is_lost_is_what_the_formulas_say(generator: torch.Generator) -> None:

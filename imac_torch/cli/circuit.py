@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, astuple, fields
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +30,7 @@ from imac_torch.config.named import named_paths
 from imac_torch.config.periphery import AMPLIFIERS
 from imac_torch.conversion.storage import load, save
 from imac_torch.dc.native import Native
+from imac_torch.devices.programming import programming_tables
 from imac_torch.errors import ConfigError, DataError
 from imac_torch.netlist import NetlistSettings
 from imac_torch.reports.area import AREA_MODELS, network_area
@@ -155,13 +156,8 @@ def summary(
         typer.echo(strict_json({"modules": rows, "circuits": circuits, "programming": programming}))
         return
     typer.echo(opened.network.summary())
-    written = opened.network.programming()
-    if written:
-        table = Table(*(field.name for field in fields(written[0])), title="programming")
-        for item in written:
-            known = ("-" if x is None else f"{x:.6g}" for x in astuple(item)[1:])
-            table.add_row(item.layer, *known)
-        console().print(table)
+    for table in programming_tables(opened.network.programming()):
+        typer.echo(table.text())
 
 
 @expanded

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, Final, NamedTuple
 
 import torch
 from torch import Tensor
 
+from imac_torch.base.shown import Table
+from imac_torch.base.units import quantity
 from imac_torch.config import Memristor
 from imac_torch.config.quantity import FRACTION, TIME, VOLTAGE
 from imac_torch.devices.model import (
@@ -21,7 +24,13 @@ from imac_torch.devices.model import (
 from imac_torch.errors import ConfigError
 from imac_torch.mapping.quantization import ConductancePair
 
-__all__ = ["Programming", "WriteVerify", "Written", "programming_of"]
+__all__ = ["Programming", "WriteVerify", "Written", "programming_of", "programming_tables"]
+
+HEADINGS: Final = (
+    "layer", "cells", "pulses", "most of a cell", "missed", "energy", "time by cells",
+    "time by rows",
+)  # fmt: skip
+"""Of the table of what programming took."""
 
 
 class Written(NamedTuple):
@@ -183,6 +192,35 @@ class Programming:
     time_by_rows: float | None
 
     @classmethod
+    def total(cls, written: Sequence[Programming]) -> Programming:
+        """Of all layers, one after the other; what is not known of one is not known of all."""
+
+        def added(values: list[float | None]) -> float | None:
+            known = [value for value in values if value is not None]
+            return math.fsum(known) if len(known) == len(values) else None
+
+        return cls(
+            "all layers",
+            sum(item.cells for item in written),
+            sum(item.pulses for item in written),
+            max(item.largest for item in written),
+            sum(item.missed for item in written),
+            added([item.energy for item in written]),
+            added([item.time for item in written]),
+            added([item.time_by_rows for item in written]),
+        )
+
+    def row(self) -> tuple[str, ...]:
+        """Cells of the table under :data:`HEADINGS`."""
+        counts = (self.cells, self.pulses, self.largest, self.missed)
+        taken = ((self.energy, "J"), (self.time, "s"), (self.time_by_rows, "s"))
+        return (
+            self.layer,
+            *(f"{count:,}" for count in counts),
+            *("–" if value is None else quantity(value, unit) for value, unit in taken),
+        )
+
+    @classmethod
     def of(cls, layer: str, effect: WriteVerify, sides: tuple[Written, Written]) -> Programming:
         """Of both sides of a layer, (M·L, N+1) each."""
         counts = torch.stack([side.up + side.down for side in sides])
@@ -214,6 +252,14 @@ class Programming:
         )
 
 
+def programming_tables(written: Sequence[Programming]) -> tuple[Table, ...]:
+    """One, a row per layer and one of all of them; none where nothing is written by pulses."""
+    if not written:
+        return ()
+    whole = () if len(written) == 1 else (Programming.total(written),)
+    return (Table("programming", [item.row() for item in (*written, *whole)], HEADINGS),)
+
+
 def programming_of(
     layer: str, samples: tuple[DeviceSample, ...], pair: ConductancePair, device: Memristor
 ) -> Programming | None:
@@ -225,6 +271,9 @@ def programming_of(
         pair: (M·L, N+1) S, as they should be.
         device: Of the configuration.
     """
+    effects = [effect for sample in samples for effect in sample.model.effects]
+    if not any(isinstance(effect, WriteVerify) for effect in effects):
+        return None
     window = Window.of(device)
     for sample in samples:
         generator = torch.Generator()

@@ -21,6 +21,7 @@ from imac_torch.base.figures import heatmap, heatmap_height, scatter
 from imac_torch.base.files import write_text
 from imac_torch.base.units import area_text, quantity
 from imac_torch.conversion.ablation import AblationStep, ablate
+from imac_torch.devices.programming import programming_tables
 from imac_torch.errors import ImacError, ImacWarning
 from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.analysis import Analysis, analyse, first_samples
@@ -227,6 +228,7 @@ def render_report(
         "analysis": analysis,
         "energy_chart": _energy_chart(report),
         "noise": noise_section(report.noise),
+        "programming": programming_tables(report.programming),
         **_accuracy(report),
         **_power(report, analysis),
     }

@@ -13,6 +13,7 @@ import tomli_w
 from imac_torch.base.files import parse_json, read_text, strict_json, write_text
 from imac_torch.base.units import area_text, quantity
 from imac_torch.conversion.ablation import AblationStep
+from imac_torch.devices.programming import programming_tables
 from imac_torch.errors import DataError
 from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.analysis import EFFECTS
@@ -140,6 +141,7 @@ def render_model_report(
                 unit="J",
             ),
             noise=noise_section(report.noise),
+            programming=programming_tables(report.programming),
             ablation=[
                 (
                     EFFECTS[step.name], step.name,

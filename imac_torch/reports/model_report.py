@@ -14,6 +14,7 @@ from imac_torch.base.figures import bars, bars_height, new_figure
 from imac_torch.base.shown import Table
 from imac_torch.base.units import area_text, quantity
 from imac_torch.config import Config
+from imac_torch.devices.programming import Programming, programming_tables
 from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
 from imac_torch.noise.result import NoiseFigures
@@ -134,6 +135,7 @@ class ModelReport(SavedReport):
         seed: What the run's generator was seeded with; None: not given.
         seconds: Wall time.
         stopped: What ended the run early; empty where nothing did.
+        programming: What it took to write the layers that are written by pulses.
     """
 
     kind = KIND
@@ -154,6 +156,7 @@ class ModelReport(SavedReport):
     stopped: str = ""
     settled: float = math.nan
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    programming: tuple[Programming, ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -189,6 +192,7 @@ class ModelReport(SavedReport):
             "area": self.area(),
             "seconds": self.seconds,
             "segments": [asdict(item) for item in self.segments],
+            "programming": [asdict(item) for item in self.programming],
         }
 
     @property
@@ -197,12 +201,13 @@ class ModelReport(SavedReport):
         return NoiseFigures.joined([item.noise for item in self.segments if item.noise])
 
     def tables(self) -> tuple[Table, ...]:
-        """The figures, the circuits, and noise where it was drawn."""
+        """The figures, the circuits, noise where it was drawn, and programming by pulses."""
         circuits = [item.row() for item in self.segments]
         return (
             Table("imac_torch report", self.rows(), width=110),
             Table("circuits, per sample", circuits, HEADINGS, width=130),
             *(() if self.noise is None else self.noise.tables()),
+            *programming_tables(self.programming),
         )
 
     def plot(self) -> Figure:

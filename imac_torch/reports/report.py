@@ -19,6 +19,7 @@ from imac_torch.base.shown import Table
 from imac_torch.base.units import quantity
 from imac_torch.base.version import VERSION
 from imac_torch.config import Config
+from imac_torch.devices.programming import Programming, programming_tables
 from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
 from imac_torch.noise.result import NoiseFigures
@@ -74,6 +75,7 @@ class Report(SavedReport):
         noise: What was drawn for every image, by layer and part; None: there was none.
         stopped: What ended the run before all samples were done; empty where nothing did.
         counted: What borders take, where power goes, and which parts are ideal.
+        programming: What it took to write the layers that are written by pulses.
     """
 
     kind = None
@@ -94,6 +96,7 @@ class Report(SavedReport):
     noise: NoiseFigures | None = None
     stopped: str = ""
     counted: Counted = field(default_factory=Counted)
+    programming: tuple[Programming, ...] = ()
 
     @property
     def solved(self) -> Tensor:
@@ -195,12 +198,14 @@ class Report(SavedReport):
             "seconds": self.seconds,
             "noise": None if self.noise is None else asdict(self.noise),
             "timing": None if self.timing is None else timing_figures(self.timing, self.labels),
+            "programming": [asdict(item) for item in self.programming],
         }
 
     def tables(self) -> tuple[Table, ...]:
-        """The figures, and noise where it was drawn."""
+        """The figures, noise where it was drawn, and programming where there are pulses."""
         drawn = () if self.noise is None else self.noise.tables()
-        return (Table("imac_torch report", self._rows(), width=100), *drawn)
+        written = programming_tables(self.programming)
+        return (Table("imac_torch report", self._rows(), width=100), *drawn, *written)
 
     def _rows(self) -> list[tuple[str, str]]:
         figures = self.figures()

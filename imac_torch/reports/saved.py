@@ -22,6 +22,7 @@ from imac_torch.base.files import (
 )
 from imac_torch.base.shown import Shown
 from imac_torch.config import Config
+from imac_torch.devices.programming import Programming
 from imac_torch.errors import DataError
 from imac_torch.model.network import LayerRecord
 
@@ -58,6 +59,7 @@ class SavedReport(Shown, ABC):
     seed: int | None
     seconds: float
     stopped: str
+    programming: tuple[Programming, ...]
 
     @abstractmethod
     def _tensors(self) -> Mapping[str, Tensor]:
@@ -105,6 +107,7 @@ class SavedReport(Shown, ABC):
             **{name: getattr(self, name) for name in _PLAIN},
             "layers": [asdict(record) for record in self.layers],
             "config": self.config.to_dict(),
+            "programming": [asdict(item) for item in self.programming],
             **self._content(),
         }  # fmt: skip
         try:
@@ -147,6 +150,9 @@ class SavedReport(Shown, ABC):
                 "seed": content["seed"],
                 "seconds": content["seconds"],
                 "stopped": content.get("stopped", ""),
+                "programming": tuple(
+                    Programming(**item) for item in content.get("programming", ())
+                ),
             })  # fmt: skip
             str(found)  # what is of another type or shape shows here
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:

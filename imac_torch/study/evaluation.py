@@ -272,4 +272,5 @@ def _report(
         counted=Counted.of(
             network.segment, torch.cat(collected.rows) if collected.rows else None
         ),
+        programming=network.programming(),
     )

@@ -182,6 +182,7 @@ class _Run:
             seconds=time.perf_counter() - self.started,
             stopped=stopped,
             tensors=tensors,
+            programming=network.programming(),
         )
 
 

@@ -23,6 +23,7 @@ from imac_torch.conversion.calibration import ROUNDS
 from imac_torch.conversion.convert import Fitting, convert, unread
 from imac_torch.datasets.batches import chosen, labelled_batches
 from imac_torch.dc.native import Native
+from imac_torch.devices.programming import Programming
 from imac_torch.errors import (
     ConfigError,
     DataError,
@@ -43,7 +44,10 @@ from imac_torch.sweep.points import SEED, Point, configure, seed_of
 from imac_torch.sweep.tasks import Bench
 from imac_torch.transient.options import TimingOptions
 
-__all__ = ["METRICS", "NOISE_METRICS", "TIMING_METRICS", "Evaluator", "NetworkEvaluator"]
+__all__ = [
+    "METRICS", "NOISE_METRICS", "PROGRAMMING_METRICS", "TIMING_METRICS", "Evaluator",
+    "NetworkEvaluator",
+]  # fmt: skip
 
 METRICS: Final = (
     "accuracy", "reference_accuracy", "agreement", "samples", "failures", "period", "area",
@@ -62,6 +66,12 @@ TIMING_METRICS: Final = (
 
 NOISE_METRICS: Final = ("noise_rms", "snr")
 """Metrics of noise that is drawn."""
+
+PROGRAMMING_METRICS: Final = (
+    "write_pulses", "write_pulses_worst", "write_missed", "write_energy", "write_time",
+    "write_time_by_rows",
+)  # fmt: skip
+"""Metrics of devices that are written by pulses (``device.effects.write_verify``)."""
 
 LOOKED_AT = 200
 """Points of a sweep that are looked at for settings without effect."""
@@ -98,6 +108,10 @@ class NetworkEvaluator:
     (J), ``period`` (s), ``area`` (m²), ``residual`` (A).
     With ``noise`` also :data:`NOISE_METRICS`, at the last outputs: ``noise_rms`` (V) and ``snr``
     (dB, see :class:`imac_torch.noise.result.LayerFigures`).
+    With ``device.effects.write_verify`` also :data:`PROGRAMMING_METRICS`, of all layers:
+    ``write_pulses`` per cell and ``write_pulses_worst`` of the cell that took most,
+    ``write_missed`` (share of the cells), ``write_energy`` (J), ``write_time`` and
+    ``write_time_by_rows`` (s), as far as pulses have a voltage and a length.
     With ``timing`` also :data:`TIMING_METRICS`: ``latency`` (median), ``latency_worst``,
     ``decision_latency`` (worst), ``safe_period`` (s), ``unsettled`` (share of samples at the end
     of the period), ``energy_measured`` and ``energy_switching`` (J, means).
@@ -314,7 +328,7 @@ class _NetworkBench:
         config, seed = self.evaluator.configure(point), seed_of(point)
         network, report = self._solve(config, seed)
         if isinstance(report, ModelReport):
-            return {**_model_metrics(report, config), **_noise_metrics(report.noise)}
+            return {**_model_metrics(report, config), **_drawn_metrics(report)}
         solved, period = report.solved, config.timing.period
         power = report.mean_power()
         software = chosen(self.software, network.threshold)
@@ -337,7 +351,7 @@ class _NetworkBench:
             metrics["energy"] = power["total"] * period
         if report.timing is not None:
             metrics.update(_timing_metrics(report))
-        return {**metrics, **_noise_metrics(report.noise)}
+        return {**metrics, **_drawn_metrics(report)}
 
     def _solve(self, config: Config, seed: int | None) -> tuple[IMACNetwork, Report | ModelReport]:
         content = config.to_dict()
@@ -396,6 +410,23 @@ def _model_metrics(report: ModelReport, config: Config) -> dict[str, float]:
         "energy": energy["total"],
         **{f"energy_{name}": value for name, value in energy.items() if name != "total"},
     }
+
+
+def _drawn_metrics(report: Report | ModelReport) -> dict[str, float]:
+    return {**_noise_metrics(report.noise), **_programming_metrics(report.programming)}
+
+
+def _programming_metrics(written: Sequence[Programming]) -> dict[str, float]:
+    if not written:
+        return {}
+    whole = Programming.total(written)
+    cells = max(whole.cells, 1)
+    values = (
+        whole.pulses / cells, float(whole.largest), whole.missed / cells,
+        whole.energy, whole.time, whole.time_by_rows,
+    )  # fmt: skip
+    named = zip(PROGRAMMING_METRICS, values, strict=True)
+    return {name: value for name, value in named if value is not None}
 
 
 def _noise_metrics(noise: NoiseFigures | None) -> dict[str, float]:

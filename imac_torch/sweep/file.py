@@ -16,7 +16,13 @@ from imac_torch.config.assignment import apply_overrides, field_paths
 from imac_torch.config.kinds import NAMED
 from imac_torch.conversion.calibration import ROUNDS
 from imac_torch.errors import ConfigError
-from imac_torch.sweep.evaluator import METRICS, NOISE_METRICS, PHYSICAL, TIMING_METRICS
+from imac_torch.sweep.evaluator import (
+    METRICS,
+    NOISE_METRICS,
+    PHYSICAL,
+    PROGRAMMING_METRICS,
+    TIMING_METRICS,
+)
 from imac_torch.sweep.points import SEED, grid, product
 from imac_torch.sweep.search import Choices, Range
 
@@ -237,7 +243,7 @@ def read_sweep(path: str | Path) -> SweepFile:
 
 def _parse(path: Path, content: dict[str, Any]) -> SweepFile:
     read = Sweep(**content)
-    known = (*METRICS, *PHYSICAL, *TIMING_METRICS, *NOISE_METRICS)
+    known = (*METRICS, *PHYSICAL, *TIMING_METRICS, *NOISE_METRICS, *PROGRAMMING_METRICS)
     for name in read.objectives:
         if name not in known:
             hint = _similar(name, known) or f"; there are {', '.join(known)}"

@@ -22,7 +22,7 @@ UNITS: Final = {
     **dict.fromkeys(PHYSICAL, "W"), "energy": "J",
     "period": "s", "residual": "A", "latency": "s", "latency_worst": "s", "decision_latency": "s",
     "safe_period": "s", "energy_measured": "J", "energy_switching": "J", "noise_rms": "V",
-    "snr": "dB",
+    "snr": "dB", "write_energy": "J", "write_time": "s", "write_time_by_rows": "s",
 }  # fmt: skip
 """Units of metrics, for axes and tables; area is written in µm²."""
 
