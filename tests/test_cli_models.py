@@ -82,6 +82,10 @@ def test_any_model_from_a_file_to_netlists(file: str, ngspice: Path) -> None:
     assert rows["config.device.rlow"]["second"] == 5e3
     assert rows["figures.mean_energy"]["change"] != 0
     assert "no difference" in run("compare", "b", "b")
+    steps = json.loads(run("ablate", "n.safetensors", *data, "--json", "--quiet"))["steps"]
+    assert [steps[0]["name"], steps[-1]["name"]] == ["software", "calibration"]
+    assert steps[-1]["accuracy"] == saved["accuracy"] and steps[0]["output_error"] == 0.0
+    assert "partitioning" in run("ablate", "n.safetensors", *data, "--testnum", 2, "--quiet")
     deck = ["netlist", "n.safetensors", *data, "--dialect", "ngspice", "--analysis", "dc"]
     assert "2 input vectors of deep" in run(*deck, "--segment", "deep", "--vectors", 2, "-o", "d")
     missing = call("read", "d")
@@ -93,11 +97,34 @@ def test_any_model_from_a_file_to_netlists(file: str, ngspice: Path) -> None:
     assert figures["largest_difference_from_native"] < 1e-9  # Newton's tolerance
 
 
+def test_sweeps_of_classes_take_some_layers_only(file: str) -> None:
+    """Circuits of one layer take less than those of three, whatever their number is called."""
+    energies = []
+    for choice in ("", 'include = ["deep", "Linear"]', 'exclude = ["Conv2d"]'):
+        Path("s.toml").write_text(
+            f'[model]\nsource = "{file}:Net(2, classes=3)"\nweights = "w.pt"\n{choice}\n'
+            f'[data]\nsource = "{file}:data"\n[grid]\n"converter.kind" = ["ideal", "sar"]\n'
+            f'[calibration]\nsamples = 3\nsource = "{file}:data"\n'
+        )
+        run("sweep", "s.toml", "--quiet", "--output", f"s{len(energies)}")
+        rows = Path(f"s{len(energies)}/sweep.csv").read_text().splitlines()
+        energy = rows[0].split(",").index("energy")
+        energies.append([float(row.split(",")[energy]) for row in rows[1:]])
+    ideal, converted = zip(*energies, strict=True)
+    assert ideal[0] > ideal[1] > ideal[2] and converted[0] > converted[1] > converted[2]
+
+
 def test_only_linear_layers_get_images_as_vectors() -> None:
     model = nn.Sequential(nn.LSTM(4, 3))
     expand(model)  # as a saved network has it
     assert not Loader.of([], model, 1).flat
     assert Loader.of([], nn.Sequential(nn.Linear(4, 3)), 1).flat
+    images = [(torch.rand(1, 4, 4), 0)]
+    for flat, first in (
+        (True, nn.LayerNorm(16)), (True, nn.Linear(16, 2)), (False, nn.Linear(4, 2)),
+        (False, nn.Conv2d(1, 2, 3)), (False, nn.Conv2d(3, 2, 3)),
+    ):  # fmt: skip
+        assert Loader.of(images, first, 1).flat == flat
 
 
 def test_own_code_is_asked_for_by_its_option(file: str) -> None:

@@ -120,6 +120,8 @@ def test_what_cannot_be_told_is_said_and_never_reused(tmp_path: Path) -> None:
 def test_mistyped_names_are_found_before_the_first_point() -> None:
     with pytest.raises(ConfigError, match="no module"):
         evaluator(Front(), exclude=("nothing",))
+    with pytest.raises(ConfigError, match="include = 'Conv9d'"):
+        evaluator(Front(), include=("Linear", "Conv9d"))
     with pytest.raises(ConfigError, match="area model"):
         evaluator(Front(), area_model="none")
 

@@ -96,6 +96,16 @@ def test_a_circuit_that_changed_changes_what_reaches_later_ones() -> None:
             assert not torch.allclose(item.rows, before, atol=1e-3)
 
 
+def test_what_a_circuit_gives_itself_is_right_while_it_is_fitted() -> None:
+    x = torch.randn(5, 4, 3, generator=generator())
+    network = convert(seeded(lambda: nn.Sequential(nn.RNN(3, 4, batch_first=True))), samples=x)
+    runs = [((x,), {})]
+    (present,) = walk(network, runs, generator())
+    (fitted,) = walk(network, runs, generator(), anew=True)
+    assert torch.equal(fitted.rows, fitted.software)
+    assert not torch.equal(present.rows, present.software)  # wires
+
+
 def test_chains_are_reached_too() -> None:
     model = mlp(4, 3, 2, activation=nn.Sigmoid)
     network, x = convert(model, LOGISTIC), torch.linspace(0, 1, 12).reshape(3, 4)

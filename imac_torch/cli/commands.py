@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from imac_torch.cli import circuit, simulation, sweeps
+from imac_torch.cli import ablation, circuit, simulation, sweeps
 
 __all__ = ["register"]
 
@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
         circuit.convert,
         circuit.summary,
         simulation.simulate,
+        ablation.ablate,
         simulation.verify,
         simulation.report,
         simulation.compare,

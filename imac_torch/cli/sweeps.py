@@ -190,6 +190,7 @@ def _evaluator(described: SweepFile, *, trust: bool) -> NetworkEvaluator:
         engine=engine,
         area_model=run.area_model,
         exclude=model.exclude,
+        include=model.include,
         timing=described.timing,
         noise=described.noise,
         calibration=fitted,

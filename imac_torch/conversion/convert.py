@@ -264,12 +264,15 @@ class Fitting:
         samples: Tensor,
         *,
         exclude: Choice = (),
+        include: Choice | None = None,
     ) -> Fitting:
         """Of a model as :func:`convert` takes it, and samples (B, …) of its inputs.
 
         Raises:
             ConversionError: The model cannot be converted.
         """
+        if include is not None:
+            return cls(math.nan, trained=True)
         try:
             plan = _plan(model, exclude)
         except NotAChainError:  # full scales of graphs are each segment's own
@@ -306,6 +309,7 @@ def unread(
     config: Config,
     *,
     exclude: Choice = (),
+    include: Choice | None = None,
     transients: bool = True,
     netlists: bool = True,
     noise: bool = True,
@@ -316,6 +320,7 @@ def unread(
         model: As :func:`convert` takes it.
         config: Of the circuit.
         exclude: Likewise.
+        include: Likewise.
         transients: Whether anything is integrated in time.
         netlists: Whether a simulator is asked.
         noise: Whether noise is looked at.
@@ -323,10 +328,12 @@ def unread(
     Raises:
         ConversionError: The model cannot be converted.
     """
+    why: Exception | None = None
     try:
-        layers = _plan(model, exclude).placed
+        layers = _plan(model, exclude).placed if include is None else []
     except NotAChainError as error:
-        layers = graph_layers(model, exclude, error)
+        layers, why = [], error
+    layers = layers or graph_layers(model, exclude, include, why)
     places = places_of(layers, config)
     return unread_settings(
         config, places, transients=transients, netlists=netlists, noise=noise

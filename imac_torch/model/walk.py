@@ -21,6 +21,7 @@ from imac_torch.errors import CircuitError
 from imac_torch.model.inputs import Arguments
 from imac_torch.model.network import IMACNetwork, evaluating
 from imac_torch.model.positions import Positions
+from imac_torch.model.ranges import in_software
 from imac_torch.model.segment import Segment, watched
 from imac_torch.numeric.modes import lasting
 
@@ -140,7 +141,8 @@ class Reached:
     Attributes:
         path: In the model.
         segment: The circuit.
-        rows: (R, G·N) what it gets in the model with its circuits.
+        rows: (R, G·N) what it gets in the model with its circuits, itself answering as software
+            does where circuits change on the way.
         software: (R, G·N) what it gets at the same places where all of the model is software.
         uses: Input vectors in all runs.
     """
@@ -242,9 +244,12 @@ def walk(
     circuits = {} if anew else reached(network, runs, generator, most=most)
     for path, wanted in software.items():
         if anew:
-            circuits = reached(
-                network, runs, generator, most=most, only=path, calls=wanted.calls
-            )
+            # What a circuit gives itself, as recurrent ones do, is what it is to become: fitted to
+            # what comes of its present errors it would be wrong once they are gone.
+            with in_software({path: network.segments[path]}):
+                circuits = reached(
+                    network, runs, generator, most=most, only=path, calls=wanted.calls
+                )
         found = circuits.get(path)
         if found is None or (found.seen, found.calls) != (wanted.seen, wanted.calls):
             raise CircuitError(

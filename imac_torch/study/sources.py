@@ -27,7 +27,8 @@ from imac_torch.datasets.named import DATASETS, load_dataset
 from imac_torch.datasets.own import SUFFIXES, read_samples
 from imac_torch.datasets.torchvision_compat import import_torchvision
 from imac_torch.errors import DataError
-from imac_torch.model.network import IMACNetwork
+from imac_torch.model.network import IMACNetwork, evaluating
+from imac_torch.numeric.modes import lasting
 
 __all__ = ["Loader", "Source", "import_object", "open_data", "open_model", "read_state"]
 
@@ -368,7 +369,7 @@ class Loader:
         dataset: Pairs (input, class index).
         batch_size: Samples per batch.
         dtype: That floating inputs are given in.
-        flat: Whether to flatten inputs to vectors: the model starts with a linear layer.
+        flat: Whether to flatten inputs to vectors, see :meth:`of`.
     """
 
     dataset: Dataset[Any]
@@ -378,14 +379,30 @@ class Loader:
 
     @classmethod
     def of(cls, dataset: Dataset[Any], model: nn.Module, batch_size: int) -> Loader:
-        """The loader that suits a software model."""
+        """The loader that suits a software model.
+
+        Inputs are flattened where the first of the model's layers is linear, unless the model
+        takes the first sample only as it is; and where it takes that only flattened.
+        """
         leaves = (m for m in model.modules() if not isinstance(m, nn.Sequential))
         # A recurrent layer's matrices are linear layers, but it takes sequences.
         first = next(
             (m for m in leaves if isinstance(m, Expanded) or not list(m.children())), model
         )
         dtype = next((p.dtype for p in model.parameters()), torch.float64)
-        return cls(dataset, batch_size, dtype, isinstance(first, nn.Linear))
+        made = cls(dataset, batch_size, dtype, isinstance(first, nn.Linear))
+        other = replace(made, flat=not made.flat)
+        return other if not made._suits(model) and other._suits(model) else made
+
+    def _suits(self, model: nn.Module) -> bool:
+        """Whether a model takes the first sample without an error."""
+        try:
+            with torch.random.fork_rng(devices=[]), lasting(), evaluating(model):
+                inputs, _ = next(iter(self.samples(0, 1)))
+                model(inputs)
+        except Exception:  # of the data set or the model; whoever runs it says what it is
+            return False
+        return True
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches; what the data set gives is checked by whoever takes them."""

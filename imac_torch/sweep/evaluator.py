@@ -21,6 +21,7 @@ from imac_torch.config import Config
 from imac_torch.config.assignment import path_keys
 from imac_torch.conversion.calibration import ROUNDS
 from imac_torch.conversion.convert import Fitting, convert, unread
+from imac_torch.conversion.selection import named_layers
 from imac_torch.datasets.batches import chosen, labelled_batches
 from imac_torch.dc.native import Native
 from imac_torch.devices.programming import Programming
@@ -123,7 +124,9 @@ class NetworkEvaluator:
         base: Configuration that points change.
         engine: What solves.
         area_model: A name of :data:`imac_torch.reports.area.AREA_MODELS`.
-        exclude: Paths of linear layers that stay in software.
+        exclude: Layers that stay in software: paths, or classes by name.
+        include: The only layers to become analog, named likewise; none: all that can be, as
+            :func:`imac_torch.convert` has it.
         batch_size: Samples per solve.
         timing: Whether to integrate transients too, which takes hundreds of times as long.
         noise: Whether noise is drawn for every image, from the point's seed (0 where it has none)
@@ -140,6 +143,7 @@ class NetworkEvaluator:
     engine: Engine = field(default_factory=Native)
     area_model: str = "imac-sim"
     exclude: Sequence[str] = ()
+    include: Sequence[str] = ()
     batch_size: int = 1000
     timing: bool | TimingOptions = False
     noise: bool = False
@@ -154,9 +158,12 @@ class NetworkEvaluator:
         """
         area_model(self.area_model)
         modules = dict(self.model.named_modules())
-        for name in self.exclude:
-            if name not in modules:
-                raise ConfigError(f"exclude = {name!r}: the model has no module of that path")
+        for field_name, chosen_layers in self._choice.items():
+            for name in chosen_layers or ():
+                if isinstance(name, str) and name not in modules:
+                    raise ConfigError(
+                        f"{field_name} = {name!r}: the model has no module of that path or class"
+                    )
         if self.batch_size < 1:
             raise ConfigError(f"batch_size = {self.batch_size} must be at least 1")
 
@@ -175,6 +182,12 @@ class NetworkEvaluator:
         inputs = torch.cat([batch[0] for batch in batches])
         labels = torch.cat([batch[1] for batch in batches])
         return cls(model, inputs, labels, base, **options)
+
+    @cached_property
+    def _choice(self) -> dict[str, Any]:
+        """Arguments of :func:`imac_torch.convert`."""
+        include = named_layers(self.model, self.include) if self.include else None
+        return {"exclude": named_layers(self.model, self.exclude), "include": include}
 
     # Frozen for its users; hashing megabytes of data again for every key would be waste.
     @cached_property
@@ -198,6 +211,7 @@ class NetworkEvaluator:
                 version=environment()["imac_torch"],
                 timing=_timing_options(self.timing) if self.timing else None,
                 **({"noise": True} if self.noise else {}),
+                **({"include": tuple(self.include)} if self.include else {}),
             )
         except Undigestible as problem:
             warnings.warn(
@@ -233,7 +247,7 @@ class NetworkEvaluator:
     def _fitting(self) -> Fitting | None:
         if self.calibration is None:
             return None
-        return Fitting.of(self.model, self.calibration, exclude=self.exclude)
+        return Fitting.of(self.model, self.calibration, **self._choice)
 
     def warn_of_unread(self, points: Sequence[Point]) -> None:
         """Say which fields that points set change no metric, before anything is computed.
@@ -253,7 +267,7 @@ class NetworkEvaluator:
             idle = unread(
                 self.model,
                 config,
-                exclude=self.exclude,
+                **self._choice,
                 transients=bool(self.timing) or self.engine.over_time,
                 netlists=self.engine.netlists,
                 noise=self.noise,
@@ -373,7 +387,7 @@ class _NetworkBench:
             network = convert(
                 self.evaluator.model,
                 config,
-                exclude=self.evaluator.exclude,
+                **self.evaluator._choice,
                 generator=generator,
                 samples=self.evaluator.calibration,
                 rounds=self.evaluator.calibration_rounds,

@@ -66,7 +66,12 @@ class ModelTable(Section):
 
     source: str = Field(description="module:factory, or a directory of IMAC-Sim.")
     weights: str | None = Field(None, description="State dict (.safetensors).")
-    exclude: tuple[str, ...] = Field((), description="Paths of layers that stay in software.")
+    exclude: tuple[str, ...] = Field(
+        (), description="Layers that stay in software: paths, or classes (Conv2d)."
+    )
+    include: tuple[str, ...] = Field(
+        (), description="The only layers to become analog, named likewise; Module: all that can."
+    )
 
 
 class DataTable(Section):

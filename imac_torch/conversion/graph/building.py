@@ -118,16 +118,19 @@ def convert_graph(
     return network
 
 
-def graph_layers(model: nn.Module, exclude: Choice, otherwise: Exception | None) -> list[Placed]:
+def graph_layers(
+    model: nn.Module, exclude: Choice, include: Choice | None, otherwise: Exception | None
+) -> list[Placed]:
     """The analog layers of a model that is no chain.
 
     Args:
         model: Not changed.
         exclude: Layers that stay in software.
+        include: The only ones that do not; None: all that can be analog.
         otherwise: What to raise where there is nothing to convert.
     """
     copy = private_copy(model)
-    plan = plan_graph(copy, exclude, None, Inputs.of(copy.forward))
+    plan = plan_graph(copy, exclude, include, Inputs.of(copy.forward))
     _check_anything(plan, otherwise)
     return plan.placed
 
