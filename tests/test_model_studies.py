@@ -15,6 +15,7 @@ from imac_torch.datasets.metrics import tensors_in
 from imac_torch.devices.effects import LogNormal
 from imac_torch.devices.model import DeviceModel
 from imac_torch.errors import CircuitError, ConversionError, DataError, MappingError, SolverError
+from imac_torch.model.walk import walk
 from imac_torch.reports.model_report import ModelReport
 from imac_torch.transient.options import TimingOptions
 
@@ -368,7 +369,7 @@ def test_circuits_that_are_called_otherwise_than_software_are_refused() -> None:
         if isinstance(part, ByValue):
             part.limit = 1e-9
     with pytest.raises(CircuitError, match="fc: the model calls this circuit otherwise"):
-        imac.calibrate(network, x)
+        list(walk(network, [((x,), {})], torch.Generator()))
     assert same(network, before)
 
 
