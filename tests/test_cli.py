@@ -288,6 +288,7 @@ def test_simulate_with_ngspice_keeps_its_run(project: Path, ngspice: Path) -> No
         (["netlist", "@broken", "-d", "nonsense", "-o", "deck"], 3, "no data set"),
         (["simulate", "@broken", "-d", "@data", "--area-model", "guess"], 3, "layout-used"),
         (["simulate", "@broken", "-d", "@data", "--timing", "-e", "ngspice"], 3, "--timing"),
+        (["simulate", "@broken", "-d", "@data", "--no-ablation"], 3, "give --output"),
         (["simulate", "@build", "-d", "@data", "--reference-weights", "w.safetensors"], 3,
          "--reference:"),
         (["simulate", "@build", "-d", "@data", "--reference", "n.safetensors"], 3,

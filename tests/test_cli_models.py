@@ -68,12 +68,14 @@ def test_any_model_from_a_file_to_netlists(file: str, ngspice: Path) -> None:
     model, data = [f"{file}:Net(2, classes=3)", "--weights", "w.pt"], ["--data", f"{file}:data"]
     found = json.loads(run("summary", *model, "--exclude", "Linear", "--json"))
     assert found["circuits"] == {"conv": ["conv"], "deep": ["deep"]}
-    found = json.loads(run("summary", *model, "--include", "deep", "--include", "Linear", "--json"))
+    found = json.loads(run("summary", *model, "--include", "deep", "--include", "torch.nn.Linear",
+                           "--json"))
     assert list(found["circuits"]) == ["deep", "head"]
     fit = ["--calibrate", 3, "--calibration-data", f"{file}:data", "--quiet"]
     run("convert", *model, "-o", "n.safetensors", *fit)
     saved = json.loads(run("simulate", "n.safetensors", *data, "--json", "--quiet", "-o", "a"))
-    direct = json.loads(run("simulate", *model, *data, *fit, "--json", "-o", "b"))
+    direct = json.loads(run("simulate", *model, *data, *fit, "--json", "-o", "b", "--ablation"))
+    assert [Path(name, "ablation.json").exists() for name in "ab"] == [False, True]
     assert saved["accuracy"] == direct["accuracy"]
     assert saved["energy"] == pytest.approx(direct["energy"], rel=1e-6)  # of float32 inputs
     changed = ["-s", "device.rlow=5e3"]

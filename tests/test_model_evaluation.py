@@ -213,6 +213,8 @@ def test_saved_and_shown(branches, tmp_path) -> None:
     assert [step.name for step in steps] == [step.name for step in wanted]
     assert [step.output_error for step in steps] == [step.output_error for step in wanted]
     assert render_model_report(report, ablation=steps, title="Branches") == page.read_text()
+    write_report(tmp_path / "short", report, network=circuits, loader=data, ablation=False)
+    assert not (tmp_path / "short" / "ablation.json").exists()
     kept = tmp_path / "run" / "ablation.json"
     for text in ("{}", '[{"name": "software"}]', kept.read_text().replace("wires", "wine")):
         kept.write_text(text)

@@ -75,12 +75,21 @@ def named_layers(model: nn.Module, names: Iterable[str]) -> tuple[str | type[nn.
 
     Args:
         model: Whose paths are paths; every other name is looked for among the classes of its
-            modules, and what they are derived from.
+            modules, and what they are derived from: ``Conv2d`` or ``torch.nn.Conv2d``.
         names: What is neither stays as it is, to be refused as a path.
     """
     paths = dict(model.named_modules())
     kinds = [kind for part in paths.values() for kind in reversed(type(part).__mro__)]
-    classes = {kind.__name__: kind for kind in kinds if issubclass(kind, nn.Module)}
+    classes = {
+        f"{prefix}{kind.__name__}": kind
+        for kind in kinds if issubclass(kind, nn.Module)
+        for prefix in ("", f"{kind.__module__}.")
+    }
+    # torch's classes are known by the name that they are imported under, not by their file.
+    classes |= {
+        f"torch.nn.{name}": kind for name, kind in tuple(classes.items())
+        if getattr(nn, name, None) is kind
+    }  # fmt: skip
     return tuple(name if name in paths else classes.get(name, name) for name in names)
 
 

@@ -52,6 +52,7 @@ def write_report(
     title: str = "Analog network",
     area_model: str = "imac-sim",
     reference: str = "the software model",
+    ablation: bool = True,
 ) -> Path:
     """Write everything about an evaluation into a new directory.
 
@@ -73,6 +74,8 @@ def write_report(
         title: Heading of the page.
         area_model: A name of :data:`imac_torch.reports.area.AREA_MODELS`.
         reference: What ``software`` is, in words.
+        ablation: Whether to run the steps from software to the circuit, which take as long as a
+            dozen evaluations of 200 samples: minutes for large models.
 
     Returns:
         Path of ``report.html``.
@@ -93,7 +96,7 @@ def write_report(
                 stacklevel=2,
             )
         steps: tuple[AblationStep, ...] = ()
-        if network is not None and loader is not None:
+        if ablation and network is not None and loader is not None:
             try:
                 steps = _steps(report, network, loader)
             except ImacError as error:  # the report, which may have taken hours, is there
@@ -116,7 +119,7 @@ def write_report(
             analysis = analyse(
                 network, software, loader, area_model=area_model, reference=reference,
                 noise=None if report.noise is None else report.config.noise,
-                seed=report.seed or 0,
+                seed=report.seed or 0, ablation=ablation,
             )  # fmt: skip
         if analysis is not None:
             analysis.save(directory)
