@@ -7,6 +7,7 @@ gradients pass straight through the rounding to levels. Accuracies are of held-o
 
     python examples/fine_tuning.py
     python examples/fine_tuning.py --network network.npz --device MRAM --batch 256
+    python examples/fine_tuning.py --bit-cell 1T1R --access --bend 0.3 --samples 1 --steps 20
 """
 
 from __future__ import annotations
@@ -124,7 +125,9 @@ def recover(options: argparse.Namespace, subject: Subject, seed: int) -> Recover
     test = subject.test_images, subject.test_labels
     devices = imac.DeviceModel((Gaussian(options.spread),))
     config = subject.config.replace(
-        device=imac.Memristor.preset(options.device),
+        device=imac.Memristor.preset(
+            options.device, options.bit_cell if options.access else None
+        ).replace(bend=options.bend),
         interconnect=imac.Interconnect.preset(9e-9, options.bit_cell),
         # Those of the published HSPICE runs with these devices.
         neuron=subject.config.neuron.replace(rlow=5e3, rhigh=15e3),
@@ -162,7 +165,9 @@ def recover(options: argparse.Namespace, subject: Subject, seed: int) -> Recover
 def show(found: Sequence[Recovery], options: argparse.Namespace) -> None:
     """One column per seed."""
     table = Table(title="accuracy on held-out images, %")
-    table.add_column(f"{options.device}, {options.bit_cell}, {options.levels} levels")
+    cells = f"{options.device}, {options.bit_cell}, {options.levels} levels"
+    cells += ", access transistors" if options.access else ""
+    table.add_column(cells + (f", v0 = {options.bend:g} V" if options.bend else ""))
     for index in range(len(found)):
         table.add_column(f"seed {index}", justify="right")
     for name, text in (
@@ -185,6 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Recovery]:
     parser.add_argument("--network", type=Path, help="network.npz; default: the digits sample")
     parser.add_argument("--device", default="RRAM", choices=("MRAM", "RRAM", "CBRAM", "PCM"))
     parser.add_argument("--bit-cell", default="1TG1R", choices=sorted(imac.BIT_CELL_LENGTHS))
+    parser.add_argument("--access", action="store_true", help="the bit cell's transistors, too")
+    parser.add_argument("--bend", type=float, help="V, v0 of g·v0·sinh(v/v0); default: ohmic")
     parser.add_argument("--levels", type=int, default=17, help="of a weight")
     parser.add_argument("--steps", type=int, default=60, help="through the circuit")
     parser.add_argument("--batch", type=int, default=128)

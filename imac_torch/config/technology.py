@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 BIT_CELL_LENGTHS: Final[Mapping[str, float]] = {"1T1R": 15.0, "2T1R": 23.0, "1TG1R": 48.0}
-"""Length of a bit cell along the I± lines, in λ (one transistor, two, a transmission gate)."""
+"""Length of a bit cell along the I± lines, in λ (one transistor, two, a transmission gate).
+
+1T1R is the cell of IMAC-Sim's program (15 λ by 12 λ, github.com/iCAS-Lab/IMAC-Sim); the two longer ones
+are those of its authors' HSPICE runs with other devices, at the same width.
+"""
 
 BIT_CELL_WIDTH: Final = 12.0
 """Width of a bit cell along the input line, in λ."""
@@ -18,7 +22,11 @@ DEVICES: Final[Mapping[str, tuple[float, float]]] = {
     "CBRAM": (10e3, 1e6),
     "PCM": (78e3, 202e3),
 }
-"""Low and high resistance (Ω) of the four devices that the IMAC papers compare."""
+"""Low and high resistance (Ω) of the four devices that the IMAC papers compare.
+
+As in their authors' HSPICE runs with these devices. Where they were measured is not said in what we have
+of the papers, so take them as assumptions about a technology: for a device of yours its own numbers.
+"""
 
 MODELS: Final[Mapping[str, Mapping[str, Any]]] = {
     # I0·exp(-gap/g0)·sinh(V/V0) of Z. Jiang et al., "A compact model for metal-oxide resistive
