@@ -23,7 +23,9 @@ from imac_torch.errors import ConversionError
 SPREAD = imac.DeviceModel((LogNormal(0.2), Stuck(off=0.1, open=0.1), ReadNoise(0.05)))
 
 
-def small(generator: torch.Generator, levels: str | int = "continuous") -> imac.IMACNetwork:
+def small(
+    generator: torch.Generator, levels: str | int = "continuous", **device: object
+) -> imac.IMACNetwork:
     model = nn.Sequential(
         nn.Linear(6, 4), imac.InverterSigmoid(), nn.Linear(4, 3), imac.InverterSigmoid()
     ).double()
@@ -34,8 +36,9 @@ def small(generator: torch.Generator, levels: str | int = "continuous") -> imac.
         crossbar=imac.Crossbar(rows=3, columns=4),
         neuron=imac.Neuron(kind="logistic"),
         mapping=imac.WeightMapping(levels=levels),
+        device=imac.Memristor(**device),
     )
-    return imac.convert(model, config)
+    return imac.convert(model, config, generator=generator)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -61,6 +64,24 @@ def test_one_sample_inside_and_none_outside(generator: torch.Generator) -> None:
         assert torch.equal(network(x), nominal)
     assert not torch.equal(outputs[0], outputs[1])
     assert not torch.equal(outputs[0], nominal)
+
+
+def test_no_two_steps_see_the_same_read_noise(generator: torch.Generator) -> None:
+    network = small(generator, effects={"read_noise": {"sigma": 0.1}})
+    x = (2 * torch.rand(1, 6, generator=generator, dtype=torch.float64) - 1).expand(3, 6)
+    first = network(x)
+    draws, steps = seeded(), []
+    for _ in range(2):
+        with imac.varied(network, imac.DeviceModel(), draws):
+            steps.append(network(x))
+            (slope,) = torch.autograd.grad(steps[-1].sum(), next(network.layers.parameters()))
+            assert bool((slope != 0).any())
+    rows = torch.cat([first, *steps])
+    # three images, three times: nine reads of the same input, no two alike
+    assert int((torch.pdist(rows.detach()) > 1e-6).sum()) == 9 * 8 // 2
+    assert torch.equal(network(x), first)
+    with imac.varied(network, imac.DeviceModel(), seeded()):
+        assert torch.equal(network(x), steps[0])
 
 
 def test_an_error_inside_leaves_nominal_devices(generator: torch.Generator) -> None:
