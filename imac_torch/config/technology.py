@@ -9,8 +9,8 @@ from typing import Any, Final
 BIT_CELL_LENGTHS: Final[Mapping[str, float]] = {"1T1R": 15.0, "2T1R": 23.0, "1TG1R": 48.0}
 """Length of a bit cell along the I± lines, in λ (one transistor, two, a transmission gate).
 
-1T1R is the cell of IMAC-Sim's program (15 λ by 12 λ, github.com/iCAS-Lab/IMAC-Sim); the two longer ones
-are those of its authors' HSPICE runs with other devices, at the same width.
+1T1R is the cell of IMAC-Sim's program (15 λ by 12 λ, github.com/iCAS-Lab/IMAC-Sim); the two longer
+ones are those of its authors' HSPICE runs with other devices, at the same width.
 """
 
 BIT_CELL_WIDTH: Final = 12.0
@@ -24,8 +24,8 @@ DEVICES: Final[Mapping[str, tuple[float, float]]] = {
 }
 """Low and high resistance (Ω) of the four devices that the IMAC papers compare.
 
-As in their authors' HSPICE runs with these devices. Where they were measured is not said in what we have
-of the papers, so take them as assumptions about a technology: for a device of yours its own numbers.
+As in their authors' HSPICE runs with these devices. Where they were measured is not said in what we
+have of the papers, so take them as assumptions about a technology: a device of yours has its own.
 """
 
 MODELS: Final[Mapping[str, Mapping[str, Any]]] = {
