@@ -537,6 +537,14 @@ def test_unread_overrides_of_a_layer_are_named():
     assert unread(mlp(6, 4, 2), states) == []
 
 
+def test_poles_without_transients_are_read_where_noise_is_looked_at():
+    lags = {"amplifier.pole", "amplifier.second_pole", "amplifier.slew_rate"}
+    config = Config(amplifier=Amplifier(pole=2e9, second_pole=3e9, slew_rate=1e8))
+    for noise, idle in ((False, lags), (True, {"amplifier.slew_rate"})):
+        found = unread(mlp(6, 4, 2), config, transients=False, noise=noise)
+        assert {item.path for item in found} == idle
+
+
 def test_a_trained_layer_keeps_its_own_input_scale():
     layer = convert(mlp(6, 2), Config(supplies=Supplies(input_scale=2.0))).layers[0]
     config = Config(supplies=Supplies(input_scale=3.0))

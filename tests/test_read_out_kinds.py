@@ -543,6 +543,17 @@ def test_rows_of_an_array_share_their_reference(generator):
     trained = network(signs(2, 7).float())
     trained.sum().backward()
     assert bool((next(network.parameters()).grad != 0.0).any())
+    # A pulse leads from end to end and a look takes as long: one cell or one line after the other.
+    effects = {"write_verify": {"tolerance": 0.999, "pulses": 1, "pulse": 1.0, "look": 1.0}}
+    written = imac.convert(
+        mlp(7, 5), REFERENCE.replace(device=imac.Memristor(effects=effects)), generator=generator
+    )
+    (made,) = written.programming()
+    (layer,) = written.analog_layers()
+    low = layer.matrix.nominal_conductances().positive * device.rlow > 0.999
+    assert (made.cells, made.pulses) == ((5 + 3) * 8, int(low.sum()))
+    assert made.time == 2.0 * made.pulses + (5 + 3) * 8
+    assert made.time_by_rows == 2.0 * int(low.any(-1).sum()) + (5 + 3)
 
 
 @pytest.mark.parametrize(

@@ -268,6 +268,8 @@ TRANSIENT_ONLY: Final = frozenset({
     "timing.transition", "timing.load_capacitance",
 })  # fmt: skip
 """Fields that operating points, their power and area do not depend on."""
+_NOT_OF_NOISE: Final = frozenset({"amplifier.slew_rate", "timing.transition"})
+"""Those of them that noise, small and of standing inputs, does not depend on either."""
 NETLISTS_ONLY: Final = frozenset({"neuron.osdi", "neuron.subcircuit"})
 """Fields that the native engine does not know."""
 
@@ -348,7 +350,7 @@ def _needs(condition: Condition) -> str:
 
 
 def _condition(path: str, transients: bool, netlists: bool, noise: bool) -> Condition | None:
-    if path in TRANSIENT_ONLY and not transients:
+    if path in TRANSIENT_ONLY and not transients and (not noise or path in _NOT_OF_NOISE):
         return Condition(lambda place: False, "transients, which are not asked for (timing)")
     if path.startswith("noise.") and not noise:
         return Condition(lambda place: False, "noise, which is not asked for (noise)")

@@ -230,8 +230,8 @@ class Programming:
             total, looks = int(counts.sum()), int((sides[0].conductance > 0).sum())
             looks += int((sides[1].conductance > 0).sum())
             time = total * every + looks * effect.look  # the last look finds a cell good
-            rows = counts.amax(-1)
-            by_rows = float((rows * every + effect.look).sum())
+            lines = torch.stack([(side.conductance > 0.0).any(-1) for side in sides])
+            by_rows = float((counts.amax(-1) * every + lines * effect.look).sum())
             if effect.set_voltage is not None:
                 back = effect.set_voltage if effect.reset_voltage is None else effect.reset_voltage
                 squares = (effect.set_voltage**2, back**2)

@@ -289,29 +289,34 @@ class ProgrammedMatrix(Devices):
             )
         return True
 
+    def _first(self) -> list[int]:
+        """By row, the first one of its array, which has the cells of reference."""
+        size, ranges = self.rows // self.groups, list(pairwise((0, *self.partitions()[1])))
+        starts = [start for start, end in ranges for _ in range(start, end)]
+        return [group * size + start for group in range(self.groups) for start in starts]
+
     def conductances(self) -> ConductancePair:
         """See :class:`Devices`; where rows share an I- line, each has its cells."""
         pair = super().conductances()
         if not self.shared:
             return pair
-        ranges = list(pairwise((0, *self.partitions()[1])))
-        first = [
-            group * (self.rows // self.groups) + start
-            for group in range(self.groups)
-            for start, end in ranges
-            for _ in range(start, end)
-        ]
-        return replace(pair, negative=pair.negative[..., first, :])
+        return replace(pair, negative=pair.negative[..., self._first(), :])
 
     def nominal_conductances(self) -> ConductancePair:
         """(M·L, N+1) S, as programmed without error; differentiable in the weights.
 
-        L slices of one output are neighbours (:mod:`imac_torch.mapping.slices`).
+        L slices of one output are neighbours (:mod:`imac_torch.mapping.slices`). Rows that share
+        their I- line with one before them have no cells there: 0 S.
         """
         if self.matched and not self.shared:
             return self.match().pair
         target = self.target()
-        return self._nominal_of(target, self._quantized_of(target))
+        pair = self._nominal_of(target, self._quantized_of(target))
+        if not self.shared:
+            return pair
+        own = [row == first for row, first in enumerate(self._first())]
+        real = torch.tensor(own, device=pair.negative.device)[:, None]
+        return replace(pair, negative=torch.where(real, pair.negative, 0.0))
 
     def _nominal_of(
         self, target: Target, quantized: QuantizedWeights, outputs: Tensor | None = None

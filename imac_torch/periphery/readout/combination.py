@@ -172,7 +172,8 @@ class Average(Combination):
         """See :class:`Combination`.
 
         With g the conductances, u the outputs and z the meeting voltage, Σu·g·(u - z) is
-        Σg·u² - z̄²/R + z̄·i, z̄ being the combined source, R its resistance, i what is drawn.
+        Σg·u² - z̄²/R + z̄·i, z̄ being the combined source, R its resistance, i what is drawn. It is
+        rounded as Σg·u² is, which outputs that agree (all at one rail) leave nothing of.
         """
         power = (combined * drawn).sum(-1)
         if self._several:
