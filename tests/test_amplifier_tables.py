@@ -172,6 +172,10 @@ def test_what_does_not_fit_a_table_is_refused(saved, tmp_path):
         AmplifierTable.load(path)
     with pytest.raises(DataError, match="at least 5"):
         replace(formula(), pluses=torch.zeros(2).double())
+    short = tmp_path / "short.sp"
+    short.write_text(".subckt mine plus minus out\nE1 out 0 plus minus 1e3\n.ends\n")
+    with pytest.raises(NetlistError, match=r"mine \(plus minus out\)\. .*: add vdd vss"):
+        imac.tabulate_amplifier(short, imac.NgSpice())
     made = imac.convert(mlp(3, 2), config(saved[1], kind="transimpedance", gain=5.0))
     with pytest.raises(NetlistError, match=r"amplifier\.subcircuit"):
         write_deck(made, made.voltages(signs(1, 3)), torch.zeros(1), tmp_path / "run",

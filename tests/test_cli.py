@@ -424,6 +424,7 @@ def test_a_script_is_read_and_not_run(imac_sim: Path) -> None:
     assert config.amplifier.gain == (30.0, 10.0)
     assert config.timing.period == 2e-9
     assert config.interconnect.length == 15 * 9e-9
+    assert config.interconnect.spacing is None  # its 5 λ: no setting that a run could be without
     assert config.interconnect.permittivity == 20 * 8.854e-12
     assert (script.testnum, script.testnum_per_batch, script.firstimage) == (4, 2, 1)
     assert script.nodes == (5, 4, 3)

@@ -219,7 +219,11 @@ def _interconnect(inputs: _Inputs) -> Interconnect:
         for theirs, ours in names.items()
         if inputs.names.find(theirs) is not None
     }
-    return Interconnect(**given)
+    made = Interconnect(**given)
+    # Every script has D, which only capacitances read: five λ, as here, are nobody's choice.
+    plain = made.replace(spacing=None)
+    usual = made.spacing is not None and math.isclose(made.spacing, plain.line_spacing)
+    return plain if usual else made
 
 
 def _timing(inputs: _Inputs) -> Timing:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from imac_torch.base.resources import spice_file
 from imac_torch.config import Neuron
-from imac_torch.errors import ConfigError, SimulatorError
+from imac_torch.errors import ConfigError, NetlistError, SimulatorError
 from imac_torch.netlist import NetlistSettings
 from imac_torch.netlist.subcircuits import (
     AMPLIFIER_PORTS,
@@ -123,7 +123,17 @@ def tabulate_amplifier(
 
 
 def _amplifier(path: str | Path, trust: bool) -> Subcircuit:
-    return read_subcircuit(Path(path), (*AMPLIFIER_PORTS, *RAIL_PORTS), trust=trust)
+    try:
+        return read_subcircuit(Path(path), (*AMPLIFIER_PORTS, *RAIL_PORTS), trust=trust)
+    except NetlistError as error:
+        short = " ".join(AMPLIFIER_PORTS)
+        if f"({short})" not in str(error):
+            raise
+        raise NetlistError(
+            f"{error}. An operational amplifier is measured with its supplies: add "
+            f"{' '.join(RAIL_PORTS)} to its ports. A whole read-out ({short}, resistors included) "
+            "is for netlists only: imac.compile(…, amplifier=file)"
+        ) from None
 
 
 def _bench(
