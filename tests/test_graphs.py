@@ -206,6 +206,7 @@ def test_the_table_says_what_stays_and_why() -> None:
     table = imac.convert(model, EXACT, exclude=["mlp.0"]).records
     assert {item.path: item.detail for item in table}["mlp.0"] == "excluded"
     for choice in ("mlp.3", [nn.Linear, "mlp"], lambda path: path != "mlp.0",
+                   nn.Sequential, ["mlp.0", lambda path: path == "mlp.3"],
                    lambda path, module: module.in_features == 8):  # fmt: skip
         found = imac.convert(model, EXACT, include=choice)
         assert "mlp.3" in found.segments
@@ -214,6 +215,9 @@ def test_the_table_says_what_stays_and_why() -> None:
         imac.convert(model, EXACT, include=nn.Conv2d)
     with pytest.raises(ConversionError, match="nothing to convert"):
         imac.convert(model, EXACT, exclude=nn.Linear)
+    twice = nn.Sequential(nn.Linear(6, 6), Block())
+    assert list(imac.convert(twice, EXACT, exclude=Block).segments) == ["0"]
+    assert list(imac.convert(twice, EXACT, include=Block).segments) == ["1.mlp.0", "1.mlp.3"]
 
 
 @torch.no_grad()

@@ -81,9 +81,10 @@ def convert(
         config: Of the circuit; per-layer overrides by module path are in ``config.layers``. None:
             what the model's :class:`IMACLinear` layers were trained with, or the default. Models
             that are traced have continuous weight levels unless ``mapping`` says otherwise.
-        exclude: Layers to keep in software: paths of layers or of modules that hold them, classes,
-            or a function that says so for a path, or for a path and a module. In a Sequential that
-            becomes one circuit all layers before an excluded one stay in software too.
+        exclude: Layers to keep in software: paths or classes of layers or of modules that hold
+            them, functions that say so for a layer's path, or for its path and the layer; one, or
+            several of them. In a Sequential that becomes one circuit all layers before an excluded
+            one stay in software too.
         include: The only layers to become analog, given in the same way. None: all that can be,
             but what stands before the tail of a Sequential; ``torch.nn.Module`` takes that, too.
         generator: Randomness of the devices' spread; needed if ``device.variation`` > 0
@@ -350,7 +351,8 @@ def _plan(model: nn.Module, exclude: Choice) -> Plan:
     refuse_global_hooks()
     flat = plain_leaves(model)
     try:
-        excluded = chosen_by(exclude, linear_layers(flat), "exclude")
+        holders = dict(model.named_modules(remove_duplicate=False))
+        excluded = chosen_by(exclude, linear_layers(flat), "exclude", holders)
     except ConversionError:  # these may be layers that are reached by tracing only
         raise _nothing(model, flat) from None
     plan = make_plan(flat, excluded)

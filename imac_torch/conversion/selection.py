@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -13,11 +12,10 @@ from imac_torch.errors import ConversionError
 
 __all__ = ["Choice", "Selection", "chosen_by", "named_layers"]
 
-Choice = (
-    str | type[nn.Module] | Iterable[str | type[nn.Module]] | Callable[..., bool]
-)
-"""Paths of layers or of modules that hold them, classes, or a function of a path, or of a path and
-the module there."""
+Item = str | type[nn.Module] | Callable[..., bool]
+"""A path or a class of layers or of modules that hold them, or a function of a layer's path, or of
+a path and the layer there."""
+Choice = Item | Iterable[Item]
 
 
 @dataclass(frozen=True)
@@ -37,37 +35,54 @@ class Selection:
         return self.says(path, module)
 
 
-def chosen_by(choice: Choice, layers: Mapping[str, nn.Module], what: str) -> Selection:
+def chosen_by(
+    choice: Choice, layers: Mapping[str, nn.Module], what: str, holders: Mapping[str, nn.Module]
+) -> Selection:
     """What a choice stands for.
 
     Args:
         choice: As the user gave it.
         layers: The model's, by path.
         what: The argument, for errors.
+        holders: All modules of the model by path, which may hold layers.
 
     Raises:
         ConversionError: A name or a class stands for no layer.
     """
-    if callable(choice) and not isinstance(choice, type):
-        return Selection(_predicate(choice))
-    items: tuple[Any, ...] = (choice,) if isinstance(choice, str | type) else tuple(choice)
+    items: tuple[Item, ...]
+    items = (choice,) if isinstance(choice, str) or callable(choice) else tuple(choice)
+    rules = []
     for item in items:
-        if isinstance(item, type):
-            found, word = any(isinstance(part, item) for part in layers.values()), item.__name__
-        else:
-            found, word = any(_inside(path, item) for path in layers), repr(item)
-        if not found:
+        rule = _rule(item, holders)
+        named = isinstance(item, str | type)
+        if named and not any(rule(path, module) for path, module in layers.items()):
+            word = item.__name__ if isinstance(item, type) else repr(item)
             raise ConversionError(
                 f"{what} names {word}, which is no linear layer and holds none; there are "
                 f"{', '.join(layers) or 'none'}"
             )
-    classes = tuple(item for item in items if isinstance(item, type))
-    names = [item for item in items if not isinstance(item, type)]
+        rules.append(rule)
 
     def says(path: str, module: nn.Module) -> bool:
-        return isinstance(module, classes) or any(_inside(path, name) for name in names)
+        return any(rule(path, module) for rule in rules)
 
     return Selection(says, not items)
+
+
+def _rule(item: Item, holders: Mapping[str, nn.Module]) -> Callable[[str, nn.Module], bool]:
+    """Whether an item of a choice stands for the layer at a path."""
+    if isinstance(item, str):
+        return lambda path, _: path == item or path.startswith(f"{item}.")
+    if not isinstance(item, type):
+        return _predicate(item)
+
+    def of_class(path: str, module: nn.Module) -> bool:
+        above = [path[:place] for place, letter in enumerate(path) if letter == "."]
+        return isinstance(module, item) or any(
+            isinstance(holders.get(one), item) for one in ("", *above)
+        )
+
+    return of_class
 
 
 def named_layers(model: nn.Module, names: Iterable[str]) -> tuple[str | type[nn.Module], ...]:
@@ -91,10 +106,6 @@ def named_layers(model: nn.Module, names: Iterable[str]) -> tuple[str | type[nn.
         if getattr(nn, name, None) is kind
     }  # fmt: skip
     return tuple(name if name in paths else classes.get(name, name) for name in names)
-
-
-def _inside(path: str, name: str) -> bool:
-    return path == name or path.startswith(f"{name}.")
 
 
 def _predicate(function: Callable[..., bool]) -> Callable[[str, nn.Module], bool]:

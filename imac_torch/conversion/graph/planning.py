@@ -127,12 +127,13 @@ def plan_graph(
     model = _holding(model)
     modes = {path: part.training for path, part in model.named_modules()}
     model.eval()
+    holders = dict(model.named_modules(remove_duplicate=False))
     expanded = expand(model)
     kinds = layer_modules(spatial=True)
     layers = {path: part for path, part in model.named_modules() if isinstance(part, kinds)}
     layers |= expanded
-    keep = chosen_by(exclude, layers, "exclude")
-    only = None if include is None else chosen_by(include, layers, "include")
+    keep = chosen_by(exclude, layers, "exclude", holders)
+    only = None if include is None else chosen_by(include, layers, "include", holders)
     for path, module in expanded.items():
         if keep(path, module):
             above, _, name = path.rpartition(".")
