@@ -213,6 +213,8 @@ def test_the_table_says_what_stays_and_why() -> None:
     assert list(found.segments) == ["mlp.3"]
     with pytest.raises(ConversionError, match="include names Conv2d"):
         imac.convert(model, EXACT, include=nn.Conv2d)
+    with pytest.raises(ConversionError, match=r"and functions, not Linear .* mlp\.3"):
+        imac.convert(model, EXACT, exclude=[model.mlp[0]])
     with pytest.raises(ConversionError, match="nothing to convert"):
         imac.convert(model, EXACT, exclude=nn.Linear)
     twice = nn.Sequential(nn.Linear(6, 6), Block())

@@ -47,12 +47,17 @@ def chosen_by(
         holders: All modules of the model by path, which may hold layers.
 
     Raises:
-        ConversionError: A name or a class stands for no layer.
+        ConversionError: A name or a class stands for no layer, or an item is something else.
     """
     items: tuple[Item, ...]
     items = (choice,) if isinstance(choice, str) or callable(choice) else tuple(choice)
     rules = []
     for item in items:
+        if isinstance(item, nn.Module) or not (isinstance(item, str) or callable(item)):
+            raise ConversionError(
+                f"{what} takes paths, classes and functions, not {type(item).__name__} objects; "
+                f"there are the layers {', '.join(layers) or 'none'}"
+            )
         rule = _rule(item, holders)
         named = isinstance(item, str | type)
         if named and not any(rule(path, module) for path, module in layers.items()):
