@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from imac_torch.base.units import BOLTZMANN_EV
 from imac_torch.config import DEVICES, Memristor
 from imac_torch.devices import (
     Activated,
@@ -24,7 +25,6 @@ from imac_torch.devices import (
     Uniform,
     Window,
 )
-from imac_torch.devices.effects import BOLTZMANN
 from imac_torch.devices.presets import device_model
 from imac_torch.errors import ConfigError
 from imac_torch.mapping.quantization import ConductancePair
@@ -115,7 +115,7 @@ def test_drift_is_a_power_law(generator: torch.Generator) -> None:
 def test_temperature(generator: torch.Generator) -> None:
     hot = Temperature(348.15, 2e-3).apply(cells(), WINDOW, generator)
     torch.testing.assert_close(hot, cells(5e-5 / 1.1))
-    factor = math.exp(-0.2 / BOLTZMANN * (1 / 348.15 - 1 / 298.15))
+    factor = math.exp(-0.2 / BOLTZMANN_EV * (1 / 348.15 - 1 / 298.15))
     activated = Activated(348.15, 0.2)
     torch.testing.assert_close(
         activated.apply(cells(WINDOW.low), WINDOW, generator), cells(WINDOW.low * factor)

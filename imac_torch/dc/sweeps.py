@@ -98,7 +98,8 @@ def pieces(layer: CurvedCells, vectors: Tensor, memory: int, *, held: bool) -> t
 
     groups = -(-len(vectors) // LANES)
     most = max(1, memory // (LANES * sweep_bytes(layer, held=held)))
-    return vectors.split(LANES * -(-groups // -(-groups // most)))
+    parts = max(1, -(-groups // most))  # one of an empty batch, too
+    return vectors.split(LANES * max(1, -(-groups // parts)))
 
 
 def sweep(
