@@ -244,6 +244,19 @@ def test_inputs_are_those_of_the_forward() -> None:
     torch.testing.assert_close(network.software(x, y), model(x, y), rtol=0, atol=1e-12)
 
 
+@torch.no_grad()
+def test_padded_sequences_are_compared_as_every_part_computes_them() -> None:
+    layer = nn.TransformerEncoderLayer(6, 2, 8, batch_first=True)
+    encoder = seeded(lambda: nn.TransformerEncoder(layer, 1)).double().eval()
+    padded = torch.tensor([[False, False, True], [False, False, False]])
+    samples = {"src": data(2, 3, 6), "src_key_padding_mask": padded}
+    expected = encoder(**samples)
+    assert not expected[padded].any()  # torch's faster path
+    found = imac.convert(encoder, EXACT, samples=[samples])(**samples)
+    assert torch.backends.mha.get_fastpath_enabled()
+    torch.testing.assert_close(found[~padded], expected[~padded], rtol=0.0, atol=CLOSE)
+
+
 def test_a_trace_that_lies_is_found() -> None:
     class Asks(nn.Module):
         def __init__(self) -> None:
