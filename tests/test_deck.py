@@ -545,5 +545,11 @@ def test_one_circuit_of_several_with_what_reaches_it(tmp_path, ngspice):
         at = network.segments["conv"](x)[:, :, 0, 0]
     units = network.segments["conv"].decode(found)[::2]
     torch.testing.assert_close(units.float(), at, rtol=0, atol=1e-5)
+    # Netlists do not need what a sample should give, which may be a picture.
+    dense = compile(
+        network, [((x,), torch.zeros(3, 4, 4))], tmp_path / "dense", segment="conv", vectors=6
+    )
+    assert torch.equal(dense.vectors, deck.vectors)
+    assert dense.labels.tolist() == [-1] * 6
     with pytest.raises(CircuitError, match="conv, last"):
         compile(network, [(x, torch.zeros(3).long())], tmp_path / "other", segment="nothing")

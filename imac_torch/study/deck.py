@@ -13,6 +13,7 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from imac_torch.base.files import read_tensors, write_tensors, write_text
 from imac_torch.base.progress import progress_bar
@@ -41,8 +42,11 @@ from imac_torch.simulator import (
     read_results,
     solve_netlists,
 )
+from imac_torch.study.model_evaluation import argument_batches
 
 CIRCUIT: Final = "circuit.safetensors"
+UNLABELLED: Final = -1
+"""Label of a segment's vector whose sample has another target than one class."""
 """In a run directory: the circuit that the netlists describe, as a network."""
 SAMPLES: Final = "samples.safetensors"
 """In a run directory: ``inputs`` (B, N) V, ``labels`` (B,) and, of a segment, ``vectors``."""
@@ -58,7 +62,7 @@ class Deck:
     Attributes:
         run_files: The netlists and how to run them.
         labels: (B,) int64, in the loader's order; of a segment's netlists those of the samples that
-            its input vectors are of.
+            its input vectors are of (-1: their target is no class).
         inputs: (B, N) V, at the input lines.
         vectors: (B, N) software units: the input vectors of a segment's netlists, for
             ``network.segments[segment].solve``; None: of a whole network.
@@ -195,7 +199,8 @@ def compile(
 
     Args:
         network: A converted model; its present conductances are written.
-        loader: Yields pairs (inputs, labels).
+        loader: Yields pairs (inputs, labels); with ``segment`` pairs as
+            :func:`imac_torch.evaluate` takes them, with any targets.
         directory: Run directory: new, empty, or of an earlier run of ours.
         dialect: ``ngspice``, ``hspice``, or one of yours
             (:class:`imac_torch.netlist.NetlistWriter`).
@@ -218,7 +223,8 @@ def compile(
         The deck; ``deck.run()`` runs it.
 
     Raises:
-        DataError: The loader gives no labels, or too few samples; or nothing reaches the segment.
+        DataError: The loader gives no labels (without ``segment``), or too few samples; or nothing
+            reaches the segment.
         CircuitError: There is no such segment.
         NetlistError: Something cannot be written, or the directory is somebody else's.
     """
@@ -320,17 +326,25 @@ def _reaching(
     first: int,
     limit: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """(R, N) input vectors of a segment, and (R,) labels of the samples that they are of."""
+    """(R, N) input vectors of a segment, and (R,) labels of the samples that they are of.
+
+    A model may have other targets than one class per sample, or several inputs: netlists need
+    neither. The label is then :data:`UNLABELLED`.
+    """
     if vectors < 1:
         raise DataError(f"vectors = {vectors} must be at least 1")
     rows: list[Tensor] = []
     labels: list[Tensor] = []
-    for inputs, targets in labelled_batches(loader, first=first, limit=limit):
-        for x in network.inputs_of(segment, inputs.to(network.device)):
+    for arguments, targets, count in argument_batches(loader, first=first, limit=limit):
+        classes = torch.full((count,), UNLABELLED, dtype=torch.int64, device="cpu")
+        if isinstance(targets, Tensor) and targets.shape == (count,) and not targets.is_complex():
+            whole = targets.detach().cpu().long()
+            classes = whole if bool((whole == targets.cpu()).all()) else classes
+        positional, named = tree_map_only(Tensor, lambda x: x.to(network.device), arguments)
+        for x in network.inputs_of(segment, *positional, **named):
             found = network.segments[segment].positions.vectors(x)
-            each = len(found) // len(targets)
             rows.append(found.detach())
-            labels.append(targets.repeat_interleave(each)[: len(found)].cpu())
+            labels.append(classes.repeat_interleave(max(1, len(found) // count))[: len(found)])
     if not rows:
         raise DataError(f"no sample reaches the circuit {segment}")
     together, of = torch.cat(rows), torch.cat(labels)

@@ -77,7 +77,8 @@ def evaluate_model(asked: Asked, metric: Metric | None, area: AreaModel | str) -
     ), hearing(network.segments, asked.noise, asked.generator) as run.watch.heard, progress_bar(
         network.engine.name, total, "samples", shown=shown
     ) as advance:
-        for arguments, targets, count in _batches(asked.loader, asked.first, asked.limit):
+        batches = argument_batches(asked.loader, first=asked.first, limit=asked.limit)
+        for arguments, targets, count in batches:
             moved = tree_map_only(Tensor, lambda item: item.to(network.device), arguments)
             first_of = None if metric is None else tensors_in(moved)[0]
             with run.watch.batch(count, first_of):
@@ -186,8 +187,8 @@ class _Run:
         )
 
 
-def _batches(
-    loader: Iterable[object], first: int, limit: int | None
+def argument_batches(
+    loader: Iterable[object], *, first: int = 0, limit: int | None = None
 ) -> Iterator[tuple[Arguments, Any, int]]:
     """Inputs, targets and how many samples, of the samples asked for.
 
