@@ -115,16 +115,13 @@ class ThresholdTransistor(Cell):
         and the reverse current over I_s.
         """
         assert end is not None  # noqa: S101 - absolute
-        forward, reverse = self._flows(conductance, across, end)
-        x, y = (0.25 + forward).sqrt(), (0.25 + reverse).sqrt()
+        x, y = (
+            (0.25 + softplus(half).square()).sqrt()
+            for half in self._pinched(conductance, across, end)
+        )
         shape = 2.0 / 3.0 * (x.square() + x * y + y.square()) / (x + y) - 0.5
         scale = BOLTZMANN * temperature * 4.0 * self.specific_current / self.known.thermal
         return torch.where(conductance > 0.0, scale * shape, 0.0)
-
-    def _flows(self, conductance: Tensor, across: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-        """Forward and reverse current, over I_s."""
-        there, back = self._pinched(conductance, across, end)
-        return softplus(there).square(), softplus(back).square()
 
     def _pinched(self, conductance: Tensor, across: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
         """(v_p - v_end)/2U and (v_p - vdd)/2U."""

@@ -26,6 +26,7 @@ from imac_torch.config import Config, Timing
 from imac_torch.errors import CircuitError
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.readout import ReadOut
+from imac_torch.periphery.readout.reference import array_starts
 
 IndexArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -363,8 +364,9 @@ def build_layer(
     ends = [item.reshape(-1) for item in (positive_end, negative_end, amplifier_out)]
     references = None
     if spec.read_out.shared:
-        firsts = np.concatenate([np.full(stop - start, start) for start, stop in spec.row_ranges])
-        each = np.add.outer(np.arange(spec.groups) * (rows // spec.groups), firsts).reshape(-1)
+        each = np.add.outer(
+            np.arange(spec.groups) * (rows // spec.groups), array_starts(spec.row_ends)
+        ).reshape(-1)
         references = negative_end[each].reshape(-1)
     return LayerCircuit(
         name=name,

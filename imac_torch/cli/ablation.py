@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-import torch
 import typer
 from rich.table import Table
 
@@ -14,7 +13,7 @@ from imac_torch.cli import options as o
 from imac_torch.cli.arguments import CalibrationArguments, DataArguments, NetworkArguments, expanded
 from imac_torch.cli.opening import open_run
 from imac_torch.conversion.ablation import ablate as steps_of
-from imac_torch.datasets.batches import labelled_batches
+from imac_torch.datasets.batches import first_samples
 
 __all__ = ["ablate"]
 
@@ -37,10 +36,7 @@ def ablate(
         network, samples, count=testnum, batch_size=None, calibration=calibration,
         progress=not quiet,
     )  # fmt: skip
-    batches = list(labelled_batches(found.loader))
-    inputs = torch.cat([batch[0] for batch in batches])
-    labels = torch.cat([batch[1] for batch in batches])
-    steps = steps_of(opened.network, inputs, labels)
+    steps = steps_of(opened.network, *first_samples(found.loader))
     if as_json:
         content = {"samples": found.count, "steps": [asdict(step) for step in steps]}
         typer.echo(strict_json({**content, "seed": opened.seed}))

@@ -29,7 +29,7 @@ from imac_torch.cli.options import build_config
 from imac_torch.conversion.calibration import ROUNDS
 from imac_torch.conversion.convert import convert
 from imac_torch.conversion.selection import named_layers
-from imac_torch.datasets.batches import labelled_batches
+from imac_torch.datasets.batches import first_samples
 from imac_torch.datasets.named import DATASETS
 from imac_torch.errors import DataError
 from imac_torch.model.network import IMACNetwork
@@ -231,7 +231,7 @@ def fitting_samples(
     if count > size:
         raise DataError(f"{count} samples to calibrate with were asked for, {name} has {size}")
     loader = Loader.of(dataset, source.software, NATIVE_BATCH).samples(0, count)
-    return torch.cat([inputs for inputs, _ in labelled_batches(loader)])
+    return first_samples(loader)[0]
 
 
 def choose(

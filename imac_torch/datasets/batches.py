@@ -15,7 +15,8 @@ from torch import Tensor
 from imac_torch.errors import DataError, ImacError
 
 __all__ = [
-    "check_labelled", "check_labels", "chosen", "labelled_batches", "samples_in", "taken",
+    "check_labelled", "check_labels", "chosen", "first_samples", "labelled_batches", "samples_in",
+    "taken",
 ]  # fmt: skip
 
 Batch = TypeVar("Batch")
@@ -158,6 +159,27 @@ def labelled_batches(
         return pair[0][which], pair[1][which]
 
     yield from taken(loader, read, cut, first=first, limit=limit)
+
+
+def first_samples(
+    loader: Iterable[object], samples: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Inputs and classes of the first samples that a loader gives, or of all.
+
+    Raises:
+        DataError: It gives none, or a batch is malformed.
+    """
+    batches, classes, found = [], [], 0
+    for inputs, labels in labelled_batches(loader):
+        left = None if samples is None else samples - found
+        batches.append(inputs[:left])
+        classes.append(labels[:left])
+        found += len(classes[-1])
+        if found == samples:
+            break
+    if not found:
+        raise DataError("the loader has no samples")
+    return torch.cat(batches), torch.cat(classes)
 
 
 def taken(

@@ -136,14 +136,9 @@ class Load:
 
     def _parts(self, matrices: Tensor) -> Iterator[tuple[tuple[int, int], Tensor]]:
         """Neuron range and the part of (S, H, K, K) matrices that belongs to each partition."""
-        for part, (first, last, start) in enumerate(self.ranges):
+        for part, (first, last, start) in enumerate(self.layout.driven):
             where = slice(start, start + last - first)
             yield (first, last), matrices[:, part, where, where]
-
-    @cached_property
-    def ranges(self) -> tuple[tuple[int, int, int], ...]:
-        """See :attr:`BlockLayout.driven`."""
-        return self.layout.driven
 
     def _gather(self, vectors: Tensor) -> Tensor:
         """(S, B, M) → (S, H, B, K)."""
@@ -263,13 +258,13 @@ class Blocks:
     @classmethod
     def of(cls, load: Load) -> Blocks:
         """The load of a next layer."""
-        first = np.array([0, *(last for _, last, _ in load.ranges)])
+        first = np.array([0, *(last for _, last, _ in load.layout.driven)])
         admittance, left, right = (
             item.detach().numpy() for item in (load.admittance, load.left, load.right)
         )
         compact = np.zeros_like(admittance)
         compact_left, compact_right = np.zeros_like(left), np.zeros_like(right)
-        for part, (begin, end, start) in enumerate(load.ranges):
+        for part, (begin, end, start) in enumerate(load.layout.driven):
             count = end - begin
             where = slice(start, start + count)
             compact[:, part, :count, :count] = admittance[:, part, where, where]

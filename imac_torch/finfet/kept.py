@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from imac_torch.base.files import read_tensors, write_tensors
-from imac_torch.kernels.compiled import cache_place, obstacle
+from imac_torch.kernels.compiled import cache_place, obstacle, sources_digest
 
 __all__ = ["kept", "kept_files", "kept_place"]
 
@@ -80,13 +80,9 @@ def _digest(values: Tensor) -> str:
 @functools.cache
 def _code() -> str | None:
     """Of this package, torch and the processor; None where sources cannot be read."""
-    found = hashlib.sha256()
     root = Path(__file__).parent.parent
-    files = sorted(path for folder in CODE for path in (root / folder).glob("*.py"))
-    try:
-        for path in files:
-            found.update(path.read_bytes())
-    except OSError:
+    files = [path for folder in CODE for path in (root / folder).glob("*.py")]
+    found = sources_digest(files) if files else None
+    if found is None:
         return None
-    found.update(f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}".encode())
-    return found.hexdigest() if files else None
+    return f"{found} {torch.__version__} {torch.backends.cpu.get_cpu_capability()}"

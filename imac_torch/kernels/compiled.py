@@ -12,13 +12,13 @@ import hashlib
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from imac_torch.errors import ImacWarning
 
-__all__ = ["cache_place", "njit", "obstacle"]
+__all__ = ["cache_place", "njit", "obstacle", "sources_digest"]
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -91,11 +91,15 @@ def _follow_sources(dispatcher: Any) -> None:  # noqa: ANN401 - numba's own
 
 @functools.cache
 def _sources() -> str | None:
-    """Digest of all that kernels are made of; None where sources cannot be read."""
+    """Digest of all that kernels are made of."""
     folder = Path(__file__).parent
-    files = [*sorted(folder.glob("*.py")), folder.parent / "numeric" / "cell_kinds.py"]
+    return sources_digest([*folder.glob("*.py"), folder.parent / "numeric" / "cell_kinds.py"])
+
+
+def sources_digest(files: Iterable[Path]) -> str | None:
+    """Digest of files of code, whatever their order; None where they cannot be read."""
     try:
-        return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+        return hashlib.sha256(b"\0".join(p.read_bytes() for p in sorted(files))).hexdigest()
     except OSError:
         return None
 

@@ -214,7 +214,7 @@ class Analyses(nn.Module):
 
         Raises:
             CircuitError: Nothing limits the bandwidth.
-            SolverError: Cells are curved, or no sample has an operating point.
+            SolverError: No sample has an operating point.
         """
         names = [layer.name for layer in self.analog_layers()]
         solution = solved_only(self.native.solve(self.prepare(), voltages, power=False))

@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Final
 
 import torch
@@ -39,6 +38,7 @@ from imac_torch.model import gains
 from imac_torch.model.devices import Devices
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.readout import ReadOut, build_read_out
+from imac_torch.periphery.readout.reference import array_starts
 
 LOOKED_AT: Final = 64
 """Outputs from which the error of a read-out is told."""
@@ -291,8 +291,7 @@ class ProgrammedMatrix(Devices):
 
     def _first(self) -> list[int]:
         """By row, the first one of its array, which has the cells of reference."""
-        size, ranges = self.rows // self.groups, list(pairwise((0, *self.partitions()[1])))
-        starts = [start for start, end in ranges for _ in range(start, end)]
+        size, starts = self.rows // self.groups, array_starts(self.partitions()[1])
         return [group * size + start for group in range(self.groups) for start in starts]
 
     def conductances(self) -> ConductancePair:

@@ -25,7 +25,7 @@ from imac_torch.config import Noise
 from imac_torch.conversion.ablation import ablate
 from imac_torch.conversion.layer_effects import LayerEffect, layer_effects
 from imac_torch.conversion.outputs import relative_error, software_activations
-from imac_torch.datasets.batches import labelled_batches
+from imac_torch.datasets.batches import first_samples
 from imac_torch.dc.ir_drop import cell_voltages
 from imac_torch.dc.layer import with_bias
 from imac_torch.dc.network import PortsDriven, eliminated
@@ -36,7 +36,7 @@ from imac_torch.numeric.modes import lasting
 from imac_torch.reports.area import NetworkArea, network_area
 from imac_torch.results.solution import Solution, Status
 
-__all__ = ["Ablation", "Analysis", "LayerAnalysis", "analyse", "first_samples"]
+__all__ = ["Ablation", "Analysis", "LayerAnalysis", "analyse"]
 
 FORMAT: Final = 2
 """Version of saved analyses."""
@@ -313,24 +313,6 @@ def analyse(
         reference=reference,
         borders=dict(area.borders),
     )
-
-
-def first_samples(loader: Iterable[object], samples: int) -> tuple[Tensor, Tensor]:
-    """Inputs and classes of the first samples that a loader gives.
-
-    Raises:
-        DataError: It gives none.
-    """
-    batches, classes, found = [], [], 0
-    for inputs, labels in labelled_batches(loader):
-        batches.append(inputs[: samples - found])
-        classes.append(labels[: samples - found])
-        found += len(classes[-1])
-        if found >= samples:
-            break
-    if not found:
-        raise DataError("the loader has no samples")
-    return torch.cat(batches), torch.cat(classes)
 
 
 def _scores(software: nn.Module, inputs: Tensor) -> Tensor:

@@ -21,10 +21,11 @@ from imac_torch.base.figures import heatmap, heatmap_height, scatter
 from imac_torch.base.files import write_text
 from imac_torch.base.units import area_text, quantity
 from imac_torch.conversion.ablation import AblationStep, ablate
+from imac_torch.datasets.batches import first_samples
 from imac_torch.devices.programming import programming_tables
 from imac_torch.errors import ImacError, ImacWarning
 from imac_torch.model.network import IMACNetwork
-from imac_torch.reports.analysis import Analysis, analyse, first_samples
+from imac_torch.reports.analysis import Analysis, analyse
 from imac_torch.reports.chart import bar_chart, picture
 from imac_torch.reports.model_page import write_model_report
 from imac_torch.reports.model_report import ModelReport

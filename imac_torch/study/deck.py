@@ -45,9 +45,9 @@ from imac_torch.simulator import (
 from imac_torch.study.model_evaluation import argument_batches
 
 CIRCUIT: Final = "circuit.safetensors"
+"""In a run directory: the circuit that the netlists describe, as a network."""
 UNLABELLED: Final = -1
 """Label of a segment's vector whose sample has another target than one class."""
-"""In a run directory: the circuit that the netlists describe, as a network."""
 SAMPLES: Final = "samples.safetensors"
 """In a run directory: ``inputs`` (B, N) V, ``labels`` (B,) and, of a segment, ``vectors``."""
 README: Final = "README.md"

@@ -22,7 +22,7 @@ from imac_torch.config.assignment import path_keys
 from imac_torch.conversion.calibration import ROUNDS
 from imac_torch.conversion.convert import Fitting, convert, unread
 from imac_torch.conversion.selection import named_layers
-from imac_torch.datasets.batches import chosen, labelled_batches
+from imac_torch.datasets.batches import chosen, first_samples
 from imac_torch.dc.native import Native
 from imac_torch.devices.programming import Programming
 from imac_torch.errors import (
@@ -176,12 +176,7 @@ class NetworkEvaluator:
         Raises:
             DataError: It has none.
         """
-        batches = list(labelled_batches(loader))
-        if not batches:
-            raise DataError("the loader has no samples")
-        inputs = torch.cat([batch[0] for batch in batches])
-        labels = torch.cat([batch[1] for batch in batches])
-        return cls(model, inputs, labels, base, **options)
+        return cls(model, *first_samples(loader), base, **options)
 
     @cached_property
     def _choice(self) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """Crossbars of curved cells in time, where they hold no charge.
 
 They follow the lines that drive them at once, so that a stage asks for the operating point at its
-voltages. For
-the neurons in front they are the linear network that has the mean slopes of their cells, and what
-they draw besides; the slopes are taken anew where turns become many.
+voltages. For the neurons in front they are the linear network that has the mean slopes of their
+cells, and what they draw besides; the slopes are taken anew where turns become many.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ TOLERANCE: Final = 1e-6
 found as differences of solutions, and are 1e-6 V where 1e-4 V is asked for."""
 MANY: Final = 4
 """Turns of neurons and cells behind which slopes are taken anew."""
-
 SHARED: Final = 32
 """Images whose slopes stand for those of all."""
 

@@ -140,7 +140,7 @@ class Lines(Protocol):
 
     def passed(self, voltages: Tensor, change: Tensor, step: float) -> Tensor:
         """(B, M) V of combined read-outs for a change (B, N) V of the (B, N) V on the lines."""
-        ...
+        return change @ self.matrices(step).transfer[:, :-1].T
 
     def passed_outputs(
         self, voltages: Tensor, change: Tensor, state: LineState | None
@@ -152,7 +152,8 @@ class Lines(Protocol):
             change: (B, C) V of these.
             state: Change of what the crossbars hold; None: they hold nothing.
         """
-        ...
+        held = self.start(torch.zeros_like(change)) if state is None else state
+        return self.ends(held, change).output(self.ports.read_out)
 
     def sum(self, state: LineState, change: LineState) -> LineState:
         """A state and a change of it."""
@@ -177,7 +178,7 @@ def _as_load(admittance: Tensor, layout: BlockLayout) -> Load:
     return Load.of_blocks(layout, whole, torch.zeros_like(whole[..., 0]), grounded)
 
 
-class ReducedLines:
+class ReducedLines(Lines):
     """Filters u_k = u_{k-1} - f_k, df_k/dt = p_k·(u_{k-1} - f_k) on every input line.
 
     Args:
@@ -285,17 +286,6 @@ class ReducedLines:
         """See :class:`Lines`."""
         return self._history(shift(step) * values, step)
 
-    def passed(self, voltages: Tensor, change: Tensor, step: float) -> Tensor:
-        """See :class:`Lines`."""
-        return change @ self.matrices(step).transfer[:, :-1].T
-
-    def passed_outputs(
-        self, voltages: Tensor, change: Tensor, state: LineState | None
-    ) -> Tensor:
-        """See :class:`Lines`."""
-        held = self.start(torch.zeros_like(change)) if state is None else state
-        return self.ends(held, change).output(self.ports.read_out)
-
     def sum(self, state: LineState, change: LineState) -> LineState:
         """See :class:`Lines`."""
         return LineState(state.values + change.values, state.rates + change.rates)
@@ -342,7 +332,7 @@ class ReducedLines:
         return LEFT_OUT_FACTOR * (filtered @ self.transfers[-1].T).abs().amax(dim=-1)
 
 
-class ExactLines:
+class ExactLines(Lines):
     """Every node of the crossbars, eliminated anew for every step size."""
 
     def __init__(self, blocks: DynamicBlocks, ports: PortNetwork) -> None:
@@ -428,17 +418,6 @@ class ExactLines:
     def changed(self, values: Any, step: float) -> LineHistory:
         """See :class:`Lines`."""
         return self._history(values.times(shift(step)), step)
-
-    def passed(self, voltages: Tensor, change: Tensor, step: float) -> Tensor:
-        """See :class:`Lines`."""
-        return change @ self.matrices(step).transfer[:, :-1].T
-
-    def passed_outputs(
-        self, voltages: Tensor, change: Tensor, state: LineState | None
-    ) -> Tensor:
-        """See :class:`Lines`."""
-        held = self.start(torch.zeros_like(change)) if state is None else state
-        return self.ends(held, change).output(self.ports.read_out)
 
     def sum(self, state: LineState, change: LineState) -> LineState:
         """See :class:`Lines`."""

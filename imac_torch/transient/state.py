@@ -18,7 +18,7 @@ class NeuronState(NamedTuple):
     """A layer's neurons at one time, (B, M) each: V, C, A.
 
     ``combined`` is what read-outs combine to, behind their poles, ``lag`` the voltages behind each
-    pole, in V, and their rates, in V/s: see :class:`imac_torch.transient.preparation.SlowOutputs`.
+    pole, in V, and their rates, in V/s: see :class:`imac_torch.transient.slow.SlowOutputs`.
     """
 
     gates: Tensor

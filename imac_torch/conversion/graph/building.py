@@ -98,8 +98,9 @@ def convert_graph(
     for layer in layers:
         if layer.matrix.varies:
             layer.matrix.draw(generator)
-    warn_of_unread(unread_settings(asked, places_of(plan.placed, config)))
-    warn_of_ties(places_of(plan.placed, config))
+    places = places_of(plan.placed, config)
+    warn_of_unread(unread_settings(asked, places))
+    warn_of_ties(places)
     losses = losses_of(
         [layer for layer, item in zip(layers, free, strict=True) if item], ranges=True
     )

@@ -30,6 +30,11 @@ from imac_torch.periphery.readout.opamp import OpAmp
 from imac_torch.periphery.readout.transimpedance import Transimpedance
 
 
+def array_starts(row_ends: Sequence[int]) -> list[int]:
+    """By row, the first one of its array, which has the reference; ends are from 1."""
+    return [start for start, end in pairwise((0, *row_ends)) for _ in range(end - start)]
+
+
 @dataclass(frozen=True)
 class ReferenceColumn(Transimpedance):
     """o = R_f·A/(1 + A)·(i - i_ref).
@@ -47,7 +52,7 @@ class ReferenceColumn(Transimpedance):
 
     def on_rows(self, row_ends: Sequence[int]) -> Self:
         """See :class:`ReadOut`."""
-        starts = [start for start, end in pairwise((0, *row_ends)) for _ in range(end - start)]
+        starts = array_starts(row_ends)
         return replace(self, first=torch.tensor(starts, device=self.feedback.device))
 
     def output(self, positive: Tensor, negative: Tensor) -> Tensor:
