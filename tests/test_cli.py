@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.testing import CliRunner, Result
 
-from imac_torch import Config, Interconnect, Neuron, convert, load
+from imac_torch import Config, Interconnect, MonteCarlo, Neuron, convert, load, to_software
 from imac_torch.cli import app, commands
 from imac_torch.cli.exits import ExitCode, exit_code
 from imac_torch.datasets.imac_sim_script import read_imac_sim_script
@@ -243,6 +244,85 @@ def test_area_characterize_and_netlist(project: Path) -> None:
                    "--testnum-per-batch", 2, "-o", "deck")  # fmt: skip
     assert netlist.exit_code == 0, netlist.output
     assert "3 netlists for 5 samples" in netlist.output
+
+
+def test_chips_of_a_network(project: Path) -> None:
+    """The figures of MonteCarlo, a chip per line; runs continue each other."""
+    made = call("convert", *source(project), "-s", "device.variation=0.3", "--seed", 1,
+                "-o", "n.safetensors", "--quiet")  # fmt: skip
+    assert made.exit_code == 0, made.output
+    run = ("montecarlo", "n.safetensors", *data(project))
+    whole = call(*run, "--chips", 4, "--draw-seed", 3, "--passing", 50, "-o", "c.csv", "--json")
+    assert whole.exit_code == 0, whole.output
+    figures = json.loads(whole.stdout)
+    network = load(project / "n.safetensors")
+    images, labels = (torch.stack(item) for item in zip(*_samples(project), strict=True))
+    expected = MonteCarlo(network, seed=3).run(images, labels, samples=4)
+    assert figures["accuracies"] == expected.accuracy.tolist()
+    assert figures["yield"]["value"] == expected.yield_above(0.5).value
+    rows = list(csv.DictReader((project / "c.csv").open()))
+    assert [float(row["power_W"]) for row in rows] == expected.power.tolist()
+    rest = call(*run, "--chips", 2, "--first-chip", 2, "--draw-seed", 3, "--json")
+    assert json.loads(rest.stdout)["accuracies"] == figures["accuracies"][2:]
+    nothing = call("montecarlo", *source(project), *data(project))
+    assert nothing.exit_code == ExitCode.INPUT and "device.variation" in nothing.stderr
+
+
+def _samples(project: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """What ``data`` of the module gives."""
+    namespace: dict[str, Any] = {}
+    exec(MODULE, namespace)
+    return list(namespace["data"]())
+
+
+def test_noise_and_waveforms_of_a_few_samples(project: Path) -> None:
+    """What network.noise and network.transient say."""
+    quiet = ("-s", "noise.bandwidth=1e9", "-s", "neuron.output_capacitance=1e-15")
+    assert call(
+        "convert", *source(project), *quiet, "-o", "n.safetensors", "--quiet"
+    ).exit_code == 0  # fmt: skip
+    network = load(project / "n.safetensors")
+    images = torch.stack([item for item, _ in _samples(project)[:2]])
+    told = call("noise", "n.safetensors", *data(project), "-n", 2, "--json")
+    assert told.exit_code == 0, told.output
+    layers = json.loads(told.stdout)["layers"]
+    for name, layer in network.noise(images).figures().layers.items():
+        assert layers[name]["output_rms"] == layer.output_rms
+    assert "V" in call("noise", "n.safetensors", *data(project), "-n", 2).stdout
+
+    run = call("transient", "n.safetensors", *data(project), "-n", 2, "-o", "w.csv", "--json")
+    assert run.exit_code == 0, run.output
+    waves = network.transient(images)
+    rows = list(csv.DictReader((project / "w.csv").open()))
+    assert [float(row["time_s"]) for row in rows] == waves.time.tolist()
+    assert [float(row["y2_V"]) for row in rows] == waves.outputs[:, 0, 1].tolist()
+    assert json.loads(run.stdout)["energy"] == pytest.approx(waves.energy.total[0].tolist())
+    alone = call("transient", "n.safetensors", *data(project), "--layers")
+    assert alone.exit_code == ExitCode.INPUT and "--output" in alone.stderr
+
+
+def test_training_through_the_circuit(project: Path) -> None:
+    """A loss that falls, a file that loads; samples that are no classes are refused."""
+    run = ("tune", *source(project), "--data", module(project, "data"), "--quiet")
+    done = call(*run, "--steps", 8, "--factor", 10, "--spread", 0.05, "-o", "t.safetensors",
+                "--json")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    losses = json.loads(done.stdout)["losses"]
+    assert losses[-1] < losses[0]
+    before = load_file(project / "w.safetensors")["0.weight"]
+    after = to_software(load(project / "t.safetensors"))
+    assert not torch.allclose(next(after.parameters()), before, atol=1e-3)
+    again = call(*run, "-o", "t.safetensors")
+    assert again.exit_code == ExitCode.INPUT and "new .safetensors" in again.stderr
+
+
+def test_options_of_characterize_say_something_or_are_refused() -> None:
+    """Until 0.1 a file of a neuron, and ranges of an amplifier, were ignored."""
+    assert "--points" in call("characterize", "amplifier", "--points", 5).stderr
+    assert "--draws" in call("characterize", "--draws", 5).stderr
+    assert "--draws" in call("characterize", "amplifier", "--seed", 5).stderr
+    missing = call("characterize", "neuron", "no.sp")
+    assert missing.exit_code != 0 and "no.sp" in missing.stderr
 
 
 def test_verify_agrees_and_tells_differences_apart(project: Path, ngspice: Path) -> None:

@@ -190,7 +190,7 @@ def test_failures_are_counted_not_averaged(partly_converging):
 def test_no_sample_converges(partly_converging):
     network, inputs, _ = partly_converging
     engine = Native(newton=NewtonOptions(max_iterations=1, kernel="torch"))
-    with pytest.raises(SolverError, match=r"none of 16 samples was solved \(MAX_ITERATIONS\)"):
+    with pytest.raises(SolverError, match=r"none of 16 .*; 16 MAX_ITERATIONS: .*max_iterations="):
         run(network, [(inputs, torch.zeros(16, dtype=torch.int64))], engine=engine)
 
 

@@ -65,10 +65,14 @@ def parse_spice_number(text: str) -> float:
 
 
 def spice_number(value: float) -> str:
-    """Print a finite number so that reading it back gives the same double.
+    """Print a finite number, short and exact.
+
+    Arithmetic leaves 0.6000000000000001 of 0.6: a number within four units in the last place of one
+    of at most twelve digits (9e-16 of it) is printed as that one. Every other reads back as the
+    same double.
 
     Returns:
-        The shortest decimal text that round-trips, never with a scale factor.
+        The shortest decimal text, never with a scale factor.
 
     Raises:
         NetlistError: The value is infinite or not a number.
@@ -76,7 +80,8 @@ def spice_number(value: float) -> str:
     number = float(value)
     if not math.isfinite(number):
         raise NetlistError(f"a netlist can only hold finite numbers, got {number!r}")
-    return repr(number)
+    short = float(f"{number:.12g}")
+    return repr(short if abs(short - number) <= 4 * math.ulp(number) else number)
 
 
 _PREFIXES: Final = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import torch
 import typer
 from rich.table import Table
 
@@ -24,19 +25,24 @@ def ablate(
     samples: DataArguments,
     calibration: CalibrationArguments,
     testnum: o.TestnumOption = None,
+    noise: o.NoiseOption = False,
     quiet: o.QuietOption = False,
     as_json: o.JsonOption = False,
 ) -> None:
     """Say which effect takes what of the accuracy: levels, spread, neurons, loading, wires, ….
 
-    Every row is the circuit with one effect more than the row before; the last is the whole one.
+    Every row is the circuit with one effect more than the row before; the last is the whole one,
+    with --noise that with noise.
     Example: `imac-torch ablate model_zoo.py:ResNet(8,10) --data digits -n 100 --calibrate 200`
     """
     opened, found = open_run(
         network, samples, count=testnum, batch_size=None, calibration=calibration,
         progress=not quiet,
     )  # fmt: skip
-    steps = steps_of(opened.network, *first_samples(found.loader))
+    steps = steps_of(
+        opened.network, *first_samples(found.loader), noise=noise,
+        generator=torch.Generator().manual_seed(opened.seed or 0) if noise else None,
+    )  # fmt: skip
     if as_json:
         content = {"samples": found.count, "steps": [asdict(step) for step in steps]}
         typer.echo(strict_json({**content, "seed": opened.seed}))

@@ -1,9 +1,8 @@
-"""Commands about the circuit: config, convert, summary, netlist, read, characterize, area."""
+"""Commands about the circuit: config, convert, summary, netlist, read, area, doctor."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import torch
 import typer
 from rich.table import Table
 
-from imac_torch.base.files import strict_json, write_text
+from imac_torch.base.files import strict_json
 from imac_torch.base.tables import console, text_table
 from imac_torch.base.units import quantity
 from imac_torch.cli import options as o
@@ -31,24 +30,16 @@ from imac_torch.config.periphery import AMPLIFIERS
 from imac_torch.conversion.storage import load, save
 from imac_torch.dc.native import Native
 from imac_torch.devices.programming import programming_tables
-from imac_torch.errors import ConfigError, DataError
+from imac_torch.errors import DataError
 from imac_torch.netlist import NetlistSettings
 from imac_torch.reports.area import AREA_MODELS, network_area
 from imac_torch.reports.power import IDEAL
 from imac_torch.results.latency import same_answers
-from imac_torch.simulator import NgSpice
-from imac_torch.study.characterization import characterize_neuron
 from imac_torch.study.deck import CIRCUIT, VECTORS, Deck
 from imac_torch.study.deck import compile as compile_deck
 from imac_torch.study.doctor import examine
-from imac_torch.study.useramplifier import (
-    NODES,
-    amplifier_offsets,
-    example_amplifier,
-    tabulate_amplifier,
-)
 
-__all__ = ["area", "characterize", "config", "convert", "doctor", "netlist", "read", "summary"]
+__all__ = ["area", "config", "convert", "doctor", "netlist", "read", "summary"]
 
 
 def config(
@@ -280,119 +271,6 @@ def doctor(as_json: o.JsonOption = False) -> None:
         typer.echo(text_table("imac-torch doctor", rows, width=100), nl=False)
     if any(item.fine is False for item in found):
         raise typer.Exit(int(ExitCode.INPUT))
-
-
-class Part(str, Enum):
-    """What is characterised."""
-
-    neuron = "neuron"
-    amplifier = "amplifier"
-
-
-def characterize(
-    part: Annotated[Part, typer.Argument(help="What to characterise.")] = Part.neuron,
-    file: Annotated[
-        Path | None,
-        typer.Argument(
-            help="Of an amplifier: file with a sub-circuit of ports plus minus out vdd vss; "
-            "without, the transistor-level one of the package."
-        ),
-    ] = None,
-    config: o.ConfigOption = None,
-    changes: o.SetOption = None,
-    low: Annotated[float, typer.Option("--from", help="V. First input.")] = -1.0,
-    high: Annotated[float, typer.Option("--to", help="V. Last input.")] = 1.0,
-    points: Annotated[int, typer.Option(min=2, help="Number of inputs.")] = 201,
-    plus: Annotated[
-        tuple[float, float, int] | None,
-        typer.Option(
-            help="Of an amplifier: lowest and highest V of its input plus, and how many values, "
-            "for read-outs that move it (differential)."
-        ),
-    ] = None,
-    nodes: Annotated[
-        tuple[int, int],
-        typer.Option(help="Of an amplifier: differential inputs and outputs of its table."),
-    ] = NODES,
-    draws: Annotated[
-        int, typer.Option(min=0, help="Of an amplifier: draws of thresholds, for its offset.")
-    ] = 0,
-    seed: Annotated[int, typer.Option(help="Of these draws.")] = 0,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="New file: CSV with the curves, or the amplifier's table "
-            "(.safetensors)."
-        ),
-    ] = None,
-    as_json: o.JsonOption = False,
-) -> None:
-    """Transfer curve, threshold, slope and power of the neuron; or of an amplifier, by ngspice.
-
-    Examples: `imac-torch characterize --set device.rlow=8.5e3 --set device.rhigh=25.5e3`,
-    `imac-torch characterize amplifier mine.sp --draws 100 -o mine.safetensors`
-    """
-    check_output(output)
-    if output is not None and output.exists():
-        raise ConfigError(f"{output} exists; choose another name or remove it first")
-    built = o.build_config(config, changes)
-    if part is Part.amplifier:
-        _characterize_amplifier(built, file, plus, nodes, draws, seed, output, as_json)
-        return
-    curve = characterize_neuron(built, low=low, high=high, points=points)
-    figures = curve.figures()
-    if output is not None:
-        write_text(output, curve.to_csv(), new=True)
-    if as_json:
-        typer.echo(strict_json(figures))
-        return
-    units = {
-        "vdd": "V", "threshold": "V", "slope": "1/V", "steepest_gain": "V/V", "output_high": "V",
-        "output_low": "V", "mean_power": "W", "largest_power": "W", "sigmoid_rms_error": "V",
-    }  # fmt: skip
-    table = Table("figure", "value", title=f"{curve.spec.kind} neuron, {low:g} V to {high:g} V")
-    for name, value in figures.items():
-        table.add_row(name.replace("_", " "), f"{value:.6g} {units[name]}")
-    console().print(table)
-    if output is not None:
-        typer.echo(f"wrote {output}")
-
-
-def _characterize_amplifier(
-    config: Config,
-    file: Path | None,
-    plus: tuple[float, float, int] | None,
-    nodes: tuple[int, int],
-    draws: int,
-    seed: int,
-    output: Path | None,
-    as_json: bool,
-) -> None:
-    path, supplies = example_amplifier() if file is None else file, config.supplies
-    vdd, vss, temperature = supplies.vdd, supplies.vss, config.temperature
-    table = tabulate_amplifier(
-        path, NgSpice(), plus=plus, nodes=nodes, vdd=vdd, vss=vss, temperature=temperature
-    )
-    figures = table.figures()
-    if draws:
-        generator = torch.Generator().manual_seed(seed)
-        found = amplifier_offsets(
-            path, NgSpice(), generator, draws=draws, vdd=vdd, vss=vss, temperature=temperature
-        )
-        figures["offset_spread"] = found.spread
-    if output is not None:
-        table.save(output)
-    if as_json:
-        typer.echo(strict_json(figures))
-        return
-    units = {"gain": "V/V", "quiescent_power": "W", "quiescent_current": "A"}
-    shown = Table("figure", "value", title=f"{table.subcircuit}, {table.simulator}")
-    for name, value in figures.items():
-        shown.add_row(name.replace("_", " "), f"{value:.6g} {units.get(name, 'V')}")
-    console().print(shown)
-    typer.echo(str(table.error))
-    if output is not None:
-        typer.echo(f"wrote {output}")
 
 
 @expanded

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from imac_torch.cli import ablation, circuit, simulation, sweeps
+from imac_torch.cli import (
+    ablation,
+    characterization,
+    circuit,
+    montecarlo,
+    noise,
+    simulation,
+    sweeps,
+    transient,
+    tuning,
+)
 
 __all__ = ["register"]
 
@@ -19,12 +29,16 @@ def register(app: typer.Typer) -> None:
         circuit.summary,
         simulation.simulate,
         ablation.ablate,
+        montecarlo.montecarlo,
+        noise.noise,
+        transient.transient,
+        tuning.tune,
         simulation.verify,
         simulation.report,
         simulation.compare,
         circuit.netlist,
         circuit.read,
-        circuit.characterize,
+        characterization.characterize,
         circuit.area,
         circuit.doctor,
         sweeps.sweep,

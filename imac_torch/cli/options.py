@@ -173,6 +173,14 @@ TimeoutOption = Annotated[
 LicencesOption = Annotated[
     int | None, typer.Option("--licences", min=1, help="HSPICE licences to use at once.")
 ]
+NoiseOption = Annotated[
+    bool,
+    typer.Option(
+        "--noise",
+        help="Draw noise anew for every sample (native engine), from the seed; the section "
+        "[noise] says how much.",
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 AreaModelOption = Annotated[
     str,

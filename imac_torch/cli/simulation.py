@@ -73,14 +73,7 @@ def simulate(
             help="With --timing: an output has settled within this many % of its swing.",
         ),
     ] = 100 * FRACTION,
-    noise: Annotated[
-        bool,
-        typer.Option(
-            "--noise",
-            help="Draw noise anew for every sample (native engine), from --seed; the section "
-            "[noise] says how much.",
-        ),
-    ] = False,
+    noise: o.NoiseOption = False,
     analysis: o.AnalysisOption = o.Analysis.DC,
     run_directory: Annotated[
         Path | None,

@@ -35,6 +35,10 @@ def data_table(
     yield ".enddata"
 
 
+_SCAN: Final = (
+    "* drives nothing: what is swept at each row of the table, so that measures are taken\n"
+    "Vscan scan 0 0"
+)
 # HSPICE raises every resistor to RESMIN ohm: 1e-5 unless it is set, to 1e-15 at least.
 _RESMIN: Final = 1e-5
 _RESMIN_RANGE: Final = 1e-15
@@ -103,8 +107,7 @@ class HSpiceWriter(NetlistWriter):
             ]  # fmt: skip
         names = [f"value_{node}" for node in deck.input_nodes]
         return [
-            "* drives nothing: what is swept at each row of the table, so that measures are taken",
-            "Vscan scan 0 0",
+            _SCAN,
             *(f".param {name}=0" for name in names),
             *(
                 f"V{node} {node} 0 dc='{name}'"
@@ -225,7 +228,7 @@ class HSpiceWriter(NetlistWriter):
             f".option relv={relative} relvdc={relative} absv={voltage} absvdc={voltage} "
             f"abstol={spice_number(bench.settings.abstol)}",
             *bench.circuit("dc='value_z'", "dc='value_out'"),
-            "Vscan scan 0 0",
+            _SCAN,
             ".param value_z=0",
             ".param value_out=0",
             *data_table("points", ("value_z", "value_out"), rows),

@@ -16,7 +16,7 @@ from imac_torch.noise.circuit import PARTS, PLACES, LayerDensity, NoisyCircuit, 
 from imac_torch.noise.neurons import SmallSignal
 from imac_torch.noise.result import LayerNoise, NoiseReport
 from imac_torch.numeric.budget import fitting
-from imac_torch.results.solution import Solution, Status
+from imac_torch.results.solution import Solution, failures_in_words
 
 NODES: Final = 4
 """Of Gauss and Legendre's rule, per decade of the frequency. Spectra of poles on the real axis are
@@ -321,8 +321,8 @@ def analyse(
         first = int(torch.nonzero(~solution.converged)[0, 0])
         raise SolverError(
             f"{int((~solution.converged).sum())} of {len(solution.status)} samples have no "
-            f"operating point (the first is {first}, {Status(int(solution.status[first])).name}), "
-            "and so no noise; leave them out"
+            f"operating point (the first is {first}), and so no noise; leave them out, or: "
+            f"{failures_in_words(solution.status)}"
         )
     parts: list[list[LayerVariance]] = []
     band, unknown = (0.0, 0.0), set()

@@ -33,7 +33,7 @@ from imac_torch.reports.timing import (
     timing_rows,
     timing_tensors,
 )
-from imac_torch.results.solution import Power, Solution
+from imac_torch.results.solution import Power, Solution, failures_in_words
 from imac_torch.transient.inference_report import InferenceReport
 
 if TYPE_CHECKING:
@@ -210,7 +210,9 @@ class Report(SavedReport):
     def _rows(self) -> list[tuple[str, str]]:
         figures = self.figures()
         rows = [
-            *self._first_rows(figures["samples"], self.failures),
+            *self._first_rows(
+                figures["samples"], self.failures, failures_in_words(self.solution.status)
+            ),
             ("accuracy of the circuit", f"{100 * self.accuracy:.2f} %"),
         ]
         if self.reference is not None:

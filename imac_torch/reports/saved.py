@@ -81,12 +81,15 @@ class SavedReport(Shown, ABC):
         if (directory / TEXT).exists():
             raise DataError(f"{directory} holds a {TEXT} already; choose another directory")
 
-    def _first_rows(self, samples: int, failures: int) -> list[tuple[str, str]]:
+    def _first_rows(
+        self, samples: int, failures: int, why: str = ""
+    ) -> list[tuple[str, str]]:
         settings = dict(self.engine)
         name = str(settings.pop("name", "not said"))
         return [
             ("engine", ", ".join([name, *(f"{key} {value}" for key, value in settings.items())])),
             ("samples", f"{samples} ({failures} not solved)"),
+            *([("not solved", why)] if why else []),
             *([("STOPPED EARLY", self.stopped)] if self.stopped else []),
         ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -20,13 +21,35 @@ class Status(IntEnum):
 
     CONVERGED = 0
     MAX_ITERATIONS = 1
-    """Newton's method stopped at its limit of iterations; raise ``max_iterations``."""
+    """Newton's method stopped at its limit of iterations."""
     NOT_FINITE = 2
-    """A voltage or current is not finite; look at the inputs of this sample."""
+    """A voltage or current is not finite."""
     FAILED = 3
-    """The simulator (see its log) or the transient of this sample gave no result."""
+    """The simulator or the transient of this sample gave no result."""
     OUTSIDE = 4
-    """A neuron, amplifier or bit cell left the range of its model; characterise a wider one."""
+    """A neuron, amplifier or bit cell left the range of its model."""
+
+    @property
+    def advice(self) -> str:
+        """What to do about it; empty of samples that are solved."""
+        return ADVICE.get(self, "")
+
+
+ADVICE: Final = {
+    Status.MAX_ITERATIONS: "Newton's method stopped at its limit: raise it, "
+    "Native(newton=NewtonOptions(max_iterations=...))",
+    Status.NOT_FINITE: "a voltage or current is not finite: look at the inputs of such a sample",
+    Status.FAILED: "no result: the simulator's log in its run directory says why",
+    Status.OUTSIDE: "a neuron, amplifier or bit cell left the range that its table was measured "
+    "in: measure a wider one (tabulate_neuron(input_range=...), tabulate_amplifier(plus=...), "
+    "`imac-torch characterize`), or bring it back with a smaller amplifier.gain or smaller inputs",
+}
+
+
+def failures_in_words(status: Tensor) -> str:
+    """How many samples of each status were not solved, and what to do; empty if all were."""
+    found = [(Status(int(code)), int((status == code).sum())) for code in status.unique()]
+    return "; ".join(f"{count} {code.name}: {code.advice}" for code, count in found if code)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from imac_torch.netlist import (
     write_netlists,
 )
 from imac_torch.netlist.rundir import MANIFEST, read_run_directory
+from imac_torch.netlist.writer import CIRCUIT_FOLDER
 from imac_torch.numeric.modes import lasting
 from imac_torch.simulator import (
     SimulationOutcome,
@@ -272,6 +273,21 @@ def _digest(digests: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(sorted(digests.items())).encode()).hexdigest()
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _needs(run: NetlistRun) -> str:
+    """What of the simulator not every installation has."""
+    files = (run.directory / CIRCUIT_FOLDER).glob("*.sp")
+    if not any("level=72" in file.read_text() for file in files):
+        return ""
+    return (
+        "The transistors' cards are of HSPICE's level 72 (BSIM-CMG), which ngspice does not have\n"
+        "and other simulators number differently.\n\n"
+    )
+
+
 def _readme(deck: Deck) -> str:
     run = deck.run_files
     job = run.batches[0].job
@@ -281,22 +297,23 @@ def _readme(deck: Deck) -> str:
         needed = simulator.results(job)
         how = (
             f"    for d in batch_*; do (cd \"$d\" && {simulator.command(job)}); done\n\n"
-            f"Every netlist is run in its own directory, and its results stay there; what of "
-            f"{', '.join(needed)} it leaves is read back."
+            "Every netlist is run in its own directory, and its results stay there. Of what it\n"
+            f"leaves, {', '.join(needed)} are read back."
         )
     else:
         how = "Run every netlist in its own directory with your simulator; results stay there."
+    first, last = run.circuit.layers[0], run.circuit.layers[-1]
     return f"""# Netlists for {run.dialect}
 
-{run.images} input vectors in {len(run.batches)} netlists (`batch_*/{job.netlist.name}`), \
-{run.settings.analysis} analysis, written by imac_torch {VERSION}.
+{_counted(run.images, "input vector")} in {_counted(len(run.batches), "netlist")} \
+(`batch_*/{job.netlist.name}`), {run.settings.analysis} analysis, written by imac_torch {VERSION}.
 
 ## Run
 
 {how}
 
-Netlists include the files of `circuit/`, which stay where they are; change nothing in either, their
-digests are in `{MANIFEST}`.
+{_needs(run)}Netlists include the files of `circuit/`, which stay where they are; change nothing in
+either, their digests are in `{MANIFEST}`.
 
 ## Read back
 
@@ -304,15 +321,21 @@ digests are in `{MANIFEST}`.
 
 or, in Python, `imac_torch.Deck.read(directory).results()`; both also take this directory back after
 it was copied to a cluster. Part of the netlists is enough, the others are listed as missing.
-`{CIRCUIT}` (the circuit) and `{SAMPLES}` (input voltages and labels) are for that.
+`{CIRCUIT}` (the circuit) and `{SAMPLES}` (input voltages and labels)
+are for that.
 
 ## Names
 
-Inputs are `x1` to `x{len(run.circuit.layers[0].inputs)}`, outputs `y1` to \
-`y{len(run.circuit.layers[-1].outputs)}` (V). A measure ends in `_k` for the k-th vector of its \
-netlist, from 0: `y1_0` is output 1 at the end of the first one's period. `p_`, `e_` and `s_` are
-mean power (W), energy (J) and power at the end of the period (W) of `inputs`, `supply` (vdd, the
-neurons' included) and `neurons`.
+| name | what it is |
+|---|---|
+| `x1` to `x{len(first.inputs)}` | inputs, V |
+| `y1` to `y{len(last.outputs)}` | outputs, V |
+| `..._k` | of the k-th vector of its netlist, from 0: `y1_0` is output 1 at the end of its period |
+| `p_...` | mean power, W |
+| `e_...` | energy, J |
+| `s_...` | power at the end of the period, W |
+| `..._inputs` | of all inputs |
+| `..._supply`, `..._neurons` | of vdd, the neurons' included; of the neurons |
 """
 
 

@@ -26,7 +26,7 @@ from imac_torch.reports.area import AreaModel
 from imac_torch.reports.model_report import ModelReport
 from imac_torch.reports.power import SEEN, Counted
 from imac_torch.reports.report import Report, environment
-from imac_torch.results.solution import Solution, Status, combine, concatenate
+from imac_torch.results.solution import Solution, combine, concatenate, failures_in_words
 from imac_torch.study.interruption import keeping
 from imac_torch.study.model_evaluation import Asked, evaluate_model
 from imac_torch.transient.inference import InferenceRun
@@ -251,10 +251,8 @@ def _report(
     labels, predictions = torch.cat(collected.labels), torch.cat(collected.predictions)
     converged = solution.converged
     if not bool(converged.any()):
-        names = ", ".join(sorted({Status(int(code)).name for code in solution.status.unique()}))
         raise SolverError(
-            f"none of {len(labels)} samples was solved ({names}); look at one with "
-            "network.solve(x) and its residual"
+            f"none of {len(labels)} samples was solved; {failures_in_words(solution.status)}"
         )
     return Report(
         labels=labels,

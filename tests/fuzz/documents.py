@@ -81,7 +81,8 @@ def _json(value: Any) -> None:
 
 def _spice(text: str) -> None:
     value = parse_spice_number(text)
-    if math.isfinite(value) and parse_spice_number(spice_number(value)) != value:
+    written = parse_spice_number(spice_number(value)) if math.isfinite(value) else value
+    if math.isfinite(value) and abs(written - value) > 4 * math.ulp(value):
         raise WrongAnswer(f"{text!r} is another number when it is written and read")
 
 

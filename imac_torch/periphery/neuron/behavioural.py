@@ -154,7 +154,10 @@ class BehaviouralNeuron(NeuronKind):
             NetlistError: The text is not made like the package's.
         """
         drawn = "2*iq+abs(v(f,out))/rout" if self.signed else "iq+max(v(f,out),0)/rout"
-        supply = f"Gsupply vdd 0 cur='{drawn}'"
+        supply = (
+            "* what the neuron takes from its supply: quiescent current and what it delivers\n"
+            f"Gsupply vdd 0 cur='{drawn}'"
+        )
         made, count = _ENDING.subn(rf"{supply}\n\1", text)
         made, heads = _HEAD.subn(r"\1 iq=0\2", made)
         if (count, heads) != (1, 1) or _OUTPUT.search(text) is None:

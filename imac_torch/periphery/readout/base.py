@@ -26,6 +26,7 @@ from imac_torch.periphery.readout.opamp import (
     Rails,
     Terminals,
 )
+from imac_torch.periphery.readout.words import with_words
 
 NO_RAIL: Final = 1e12
 """V in netlists, what nothing reaches."""
@@ -501,7 +502,8 @@ class ReadOut(ABC):
         if rails and not (self.table is not None and self.drives):
             behind += self._supplies()
         head = f".subckt {self.subcircuit} {' '.join(self.ports)} {values}"
-        return "\n".join([head, *body, *behind, f".ends {self.subcircuit}"]) + "\n"
+        lines = [head, *with_words([*body, *behind]), f".ends {self.subcircuit}"]
+        return "\n".join(lines) + "\n"
 
     def noise_sources(
         self, temperature: float, amplifiers: AmplifierNoise
