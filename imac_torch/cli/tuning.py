@@ -74,7 +74,9 @@ def tune(
     losses: list[float] = []
     with progress_bar("through the circuit", steps, "steps", shown=not quiet) as advance:
         for _ in range(steps):
-            chosen = torch.randint(len(inputs), (min(batch, len(inputs)),), generator=generator)
+            chosen = torch.randint(
+                len(inputs), (min(batch, len(inputs)),), generator=generator, device="cpu"
+            )
             with nullcontext() if devices is None else varied(tuned, devices, generator):
                 loss = _loss(tuned, inputs[chosen], labels[chosen], factor)
             optimizer.zero_grad()
