@@ -15,6 +15,7 @@ from conftest import find_shared
 from netlist_oracle import make_circuit, make_inputs, neuron_spec
 from netlist_parser import parse_netlist
 
+from imac_torch.base.units import spice_number
 from imac_torch.circuit.crossbar import build_crossbar
 from imac_torch.circuit.topology import Circuit, build_layer
 from imac_torch.config import Amplifier, Config, Interconnect, Neuron, Timing, WeightMapping
@@ -45,7 +46,7 @@ def coordinate_matrix(first, second, conductance, count):
 
 
 def assert_same_conductances(circuit, netlist):
-    """The conductance matrix of every layer, read from text, equals the circuit's exactly."""
+    """The conductance matrix of every layer, read from text, is the circuit's."""
     for layer in circuit.layers:
         parsed = netlist.subcircuits[layer.name]
         names = layer.node_names().tolist()
@@ -62,7 +63,8 @@ def assert_same_conductances(circuit, netlist):
             assert len(found.names) == sum(len(element.values) for element in arrays)
             if not arrays:
                 continue
-            # Values are compared as they are printed (Ω, F): bit by bit.
+            # Values are compared as they are printed (Ω, F): within the four last-place units
+            # that a number may be moved by to be short, and those of the sums.
             of_text = coordinate_matrix(
                 np.array([index[a] for a, _ in found.nodes]),
                 np.array([index[b] for _, b in found.nodes]),
@@ -73,7 +75,7 @@ def assert_same_conductances(circuit, netlist):
             values = np.concatenate([element.values for element in arrays])
             of_circuit = coordinate_matrix(nodes[:, 0], nodes[:, 1], values, len(names))
             np.testing.assert_array_equal(of_text[0], of_circuit[0])
-            np.testing.assert_array_equal(of_text[1], of_circuit[1])
+            np.testing.assert_allclose(of_text[1], of_circuit[1], rtol=2e-15, atol=0.0)
         assert_same_instances(layer, parsed, names)
 
 
@@ -133,6 +135,16 @@ def test_text_read_back_is_the_circuit(tmp_path, writer, case):
     inputs = make_inputs(circuit, 1)
     run = write_netlists(circuit, inputs, tmp_path / "run", writer())
     assert_same_conductances(circuit, parse_netlist(run.batches[0].job.netlist))
+
+
+def test_numbers_are_short_and_exact():
+    """What arithmetic left of a short number is that; everything else keeps all of its digits."""
+    assert [spice_number(x) for x in (0.1 + 0.2, 3 * 4e-9, 1 / (1 / 202e3), 0.0)] == [
+        "0.3", "1.2e-08", "202000.0", "0.0"
+    ]
+    for value in (1 / 3, np.float32(0.6), np.nextafter(0.3, 1), 0.3 * (1 + 2e-15), -2e-308 / 3):
+        assert abs(float(spice_number(value)) - float(value)) <= 4 * np.spacing(abs(float(value)))
+    assert float(spice_number(0.3 * (1 + 2e-15))) != 0.3 and float(spice_number(1 / 3)) == 1 / 3
 
 
 @pytest.fixture(scope="module")
