@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test lint types pytest fuzz docs reference benchmark clean
+.PHONY: help demo test lint types kernels pytest fuzz docs reference benchmark clean
 .DELETE_ON_ERROR:
 
 help:
@@ -22,13 +22,19 @@ help:
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
-test: lint types pytest
+test: lint
+	@$(MAKE) --no-print-directory -j 2 types kernels
+	@$(MAKE) --no-print-directory pytest
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
+
+# Once, on the core that mypy leaves: processes that run tests would each compile all of them.
+kernels: $(VENV)/.installed-dev
+	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python tests/compile_kernels.py
 
 pytest: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_FLAGS)

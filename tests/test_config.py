@@ -29,6 +29,7 @@ from imac_torch import (
     Neuron,
     Supplies,
     Timing,
+    TimingOptions,
     TransientOptions,
     WeightMapping,
     convert,
@@ -317,11 +318,21 @@ def build(given, files):
     return Config(**sections)
 
 
+SEEN = {}
+
+
 def observe(output, config, tmp_path, sizes=(6, 4, 2)):
-    """One output of a 6-4-2 network: text, or a tensor.
+    """One output of a 6-4-2 network: text, or a tensor; of a configuration once.
 
     The hidden layer feeds another one, so that neurons are loaded and their resistance shows.
     """
+    key = output, config.to_json(), sizes
+    if key not in SEEN:
+        SEEN[key] = look(output, config, tmp_path, sizes)
+    return SEEN[key]
+
+
+def look(output, config, tmp_path, sizes):
     generator = torch.Generator().manual_seed(1)
     network = convert(mlp(*sizes), config, generator=generator)
     inputs = 0.7 * signs(3, 6)
@@ -337,7 +348,8 @@ def observe(output, config, tmp_path, sizes=(6, 4, 2)):
         return network(inputs).detach()
     if output == "latency":
         # Equal steps: what differs is not where time points lie. In ns.
-        options = TransientOptions(control=StepControl(fixed=1e-10))
+        steps = TransientOptions(control=StepControl(fixed=4e-10))
+        options = TimingOptions(steps, waveforms=0)
         return 1e9 * network.measure(inputs[:1], options=options).latency.outputs
     if output == "power":
         return network.solve(inputs).power.total.detach().log()

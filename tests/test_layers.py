@@ -139,10 +139,10 @@ def test_loaded_lines_are_those_of_the_network(generator: torch.Generator) -> No
 
 def test_a_chosen_gain_is_as_good_as_the_best_of_a_scan(generator: torch.Generator) -> None:
     """Low-resistance devices with wires: neither too little gain nor too much."""
-    linear = nn.Sequential(nn.Linear(40, 24), nn.Tanh(), nn.Linear(24, 5)).double()
-    x = images(generator, 100, 40)
+    linear = nn.Sequential(nn.Linear(30, 12), nn.Tanh(), nn.Linear(12, 4)).double()
+    x = images(generator, 60, 30)
     errors = {}
-    for gain in (None, 2.0, 5.0, 12.0, 30.0, 80.0, 200.0, 500.0):
+    for gain in (None, 2.0, 5.0, 12.0, 30.0, 80.0, 200.0):
         config = Config(
             device=Memristor.preset("MRAM"), mapping=MATCHED, amplifier=Amplifier(gain=gain)
         )

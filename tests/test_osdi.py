@@ -103,7 +103,7 @@ def curve(n, p):
     def scalar(value):
         return torch.tensor(value, dtype=torch.float64)
 
-    inputs = torch.linspace(-1.0, 1.0, 81, dtype=torch.float64)[None, :, None]
+    inputs = torch.linspace(-0.5, 0.5, 41, dtype=torch.float64)[None, :, None]
     neuron = NeuronCircuit(
         InverterCore(n, p, scalar(0.8)), scalar(78e3), scalar(1 / 202e3), scalar(0.4)
     )

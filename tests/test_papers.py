@@ -6,6 +6,7 @@ import csv
 import sqlite3
 import sys
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 import imac_torch as imac
 from imac_torch.circuit.wires import segments
 from imac_torch.errors import DataError
+from imac_torch.transient.integrator import StepControl
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -43,6 +45,21 @@ def times_of(path: Path) -> dict[str, str]:
         return dict(connection.execute("SELECT key, finished || seconds FROM results"))
 
 
+def reference_format(path, sizes, images):
+    """A random network and its inputs as the reference results have them; bits and arrays."""
+    generator = np.random.default_rng(0)
+    bits = generator.integers(0, 2, (images, sizes[0])).astype(np.uint8)
+    arrays = {
+        "inputs_bits": np.packbits(bits, axis=1),
+        "labels": generator.integers(0, sizes[-1], images),
+    }
+    for k, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
+        arrays[f"W{k}"] = generator.choice([-1, 1], (inputs, outputs)).astype(np.int8)
+        arrays[f"B{k}"] = generator.choice([-1, 1], outputs).astype(np.int8)
+    np.savez(path, **arrays)
+    return bits, arrays
+
+
 def is_picture(path: Path) -> bool:
     return path.read_bytes().startswith(b"\x89PNG")
 
@@ -61,14 +78,14 @@ def test_every_system_is_a_command():
 def test_imac_sim_reads_a_directory(tmp_path):
     import papers
 
-    report = papers.imac_sim(images=100, timed=2, output=tmp_path / "one")
+    report = papers.imac_sim(images=50, timed=2, output=tmp_path / "one")
     # Trained on grey levels, run on their signs as IMAC-Sim does: some accuracy goes.
     assert report.accuracy > 0.8
     assert report.failures == 0
     text = (tmp_path / "one" / "imac_sim.md").read_text()
     assert f"| accuracy, circuit, % | {100 * report.accuracy:.1f} |" in text
     directory = str(tmp_path / "one" / "imac_sim_data")
-    again = papers.imac_sim(network=directory, images=100, timed=2, output=tmp_path / "two")
+    again = papers.imac_sim(network=directory, images=50, timed=2, output=tmp_path / "two")
     assert torch.equal(again.outputs, report.outputs)
 
 
@@ -78,7 +95,7 @@ def test_partitions_cost_power_and_save_accuracy(tmp_path):
 
     def run():
         return papers.partitioning(
-            images=120, device=["MRAM"], size=[32, 64], gain_factor=[0.5], amplitude=[0.5],
+            images=60, device=["MRAM"], size=[32, 64], gain_factor=[0.5], amplitude=[0.5],
             output=tmp_path,
         )  # fmt: skip
 
@@ -92,7 +109,7 @@ def test_partitions_cost_power_and_save_accuracy(tmp_path):
     assert rows["1T1R", 32]["power"] > rows["1T1R", 64]["power"] * 1.1
     assert rows["no wires", 64]["power"] > rows["1T1R", 64]["power"]
     # One of them built by hand.
-    subject = open_subject(None, None, None, 120)
+    subject = open_subject(None, None, None, 60)
     config = imac.Config(
         device=imac.Memristor(rlow=8.5e3, rhigh=25.5e3),
         interconnect=imac.Interconnect(tech_node=9e-9, length=48 * 9e-9),
@@ -166,8 +183,14 @@ def test_wires_against_technology_node(tmp_path, monkeypatch):
     from paper_systems.grids import nodes
     from paper_systems.running import WiresEvaluator
 
-    monkeypatch.setattr(papers, "WiresEvaluator", partial(WiresEvaluator, samples=1))
-    rows = papers.interconnect(images=60, device=["MRAM"], node=[4.5e-8], output=tmp_path)
+    coarse = imac.TransientOptions(wires="reduced", control=StepControl(tolerance=1e-3))
+    quick = partial(WiresEvaluator, samples=1, timing=imac.TimingOptions(coarse))
+    monkeypatch.setattr(papers, "WiresEvaluator", quick)
+    reference_format(tmp_path / "net.npz", (24, 8, 4), 4)
+    rows = papers.interconnect(
+        network=str(tmp_path / "net.npz"), images=4, device=["MRAM"], node=[4.5e-8],
+        output=tmp_path,
+    )  # fmt: skip
     ohms = [
         segments(imac.Interconnect(tech_node=p["interconnect.tech_node"],
                                    thickness=p["interconnect.thickness"])).input_line
@@ -185,7 +208,7 @@ def test_coprocessor(tmp_path):
     import papers
 
     def run():
-        return papers.coprocessor(steps=120, images=120, device=["PCM"], output=tmp_path)
+        return papers.coprocessor(steps=120, images=40, device=["PCM"], output=tmp_path)
 
     rows = run()
     assert [row["cell"] for row in rows] == ["no wires", "1T1R"]
@@ -218,18 +241,8 @@ def test_what_a_processor_saves_by_hand():
 def test_networks_of_the_reference_format(tmp_path):
     from paper_systems.subjects import open_subject, read_npz
 
-    generator = np.random.default_rng(0)
-    bits = generator.integers(0, 2, (5, 11)).astype(np.uint8)
-    arrays = {
-        "inputs_bits": np.packbits(bits, axis=1),
-        "labels": generator.integers(0, 3, 5),
-        "W1": generator.choice([-1, 1], (11, 4)).astype(np.int8),
-        "B1": generator.choice([-1, 1], 4).astype(np.int8),
-        "W2": generator.choice([-1, 1], (4, 3)).astype(np.int8),
-        "B2": generator.choice([-1, 1], 3).astype(np.int8),
-    }
     path = tmp_path / "net.npz"
-    np.savez(path, **arrays)
+    bits, arrays = reference_format(path, (11, 4, 3), 5)
     model, inputs, labels = read_npz(path)
     signs = 2.0 * bits - 1.0
     hidden = 1 / (1 + np.exp(signs @ arrays["W1"] + arrays["B1"]))

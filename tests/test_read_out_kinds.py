@@ -34,6 +34,7 @@ from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.periphery.readout import Transimpedance
 from imac_torch.simulator import NgSpice
 from imac_torch.study.transient_verification import verify_transient
+from imac_torch.transient.integrator import StepControl
 
 KINDS = sorted(READ_OUT_KINDS.built_in)
 FINITE = {kind: {"open_loop_gain": 300.0} for kind in KINDS} | {"sense_resistor": {}}
@@ -88,6 +89,10 @@ def test_every_node_equals_ngspice(ngspice, tmp_path, kind, finite):
         )
 
 
+COARSE = imac.TransientOptions(control=StepControl(tolerance=5e-4))
+"""V per step: a third of the steps of the default, and enough for what is demanded."""
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "differential"])
 @pytest.mark.filterwarnings("ignore::imac_torch.errors.ConversionWarning")
 def test_transients_equal_ngspice(ngspice, kind):
@@ -104,7 +109,7 @@ def test_transients_equal_ngspice(ngspice, kind):
     x = signs(2, 3).float() / VDD
     found = verify_transient(
         imac.convert(model, config), [(x, torch.zeros(2, dtype=torch.long))], 2,
-        simulator=NgSpice(str(ngspice), timeout=60.0),
+        simulator=NgSpice(str(ngspice), timeout=60.0), options=COARSE,
     )  # fmt: skip
     swing = found.spice.solution.outputs.amax(0) - found.spice.solution.outputs.amin(0)
     assert float(swing.min()) > 0.02  # otherwise the comparison would be of noise
@@ -143,7 +148,7 @@ def test_transients_of_imperfect_amplifiers_equal_ngspice(ngspice, kind, pole, m
     assert float(solution.outputs.detach().diff(dim=0).abs().min()) > 0.01
     found = verify_transient(
         network, [(x, torch.zeros(2, dtype=torch.long))], 2,
-        simulator=NgSpice(str(ngspice), timeout=60.0),
+        simulator=NgSpice(str(ngspice), timeout=60.0), options=COARSE,
     )  # fmt: skip
     assert found.passed, found
     energies = found.spice.energy.amplifier_supply

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 import torch
@@ -19,12 +21,12 @@ from typer.testing import CliRunner
 
 import imac_torch as imac
 from imac_torch.base.files import LOCK
-from imac_torch.cli import app, commands
+from imac_torch.cli import app, commands, main
 from imac_torch.errors import DataError
 from imac_torch.reports.report import Report
 
 SOURCE = """
-import time
+import signal, time
 from pathlib import Path
 import torch
 from torch import nn
@@ -35,8 +37,8 @@ def model():
     return nn.Sequential(nn.Linear(3, 2))
 
 class Samples(Dataset):
-    def __init__(self, fails=None, waits=0.0):
-        self.fails, self.waits = fails, waits
+    def __init__(self, fails=None, waits=0.0, interrupted=False):
+        self.fails, self.waits, self.interrupted = fails, waits, interrupted
     def __len__(self):
         return 6
     def __getitem__(self, k):
@@ -44,12 +46,15 @@ class Samples(Dataset):
             raise ValueError("sample [/bold] cannot be read")
         if self.waits and k == 2:  # two samples are done
             Path("reached").touch()
+        if self.interrupted and k == 2:
+            signal.raise_signal(signal.SIGINT)
         time.sleep(self.waits)
         return torch.full((3,), k / 6), k % 2
 
 whole = Samples()
 broken = Samples(fails=4)
 slow = Samples(waits=0.5)
+interrupted = Samples(interrupted=True)
 """
 FIXED = ("--set", "neuron.kind=logistic", "--set", 'mapping.levels="continuous"', "--quiet")
 
@@ -75,24 +80,45 @@ def samples_of(directory: Path) -> int:
     return int(content["figures"]["samples"])
 
 
-def test_a_full_disk_behind_standard_output_costs_the_text_only(tmp_path: Path) -> None:
+def in_process(
+    monkeypatch: pytest.MonkeyPatch, place: Path, stdout: TextIO, *words: str
+) -> tuple[int, str]:
+    """The program's own entry, here: code with which it exits, and standard error."""
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", command(place, *words)[2:])
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(sys, "stderr", errors := io.StringIO())
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        sys.modules.pop("own_model", None)
+    return int(ended.value.code or 0), errors.getvalue()
+
+
+def test_a_full_disk_behind_standard_output_costs_the_text_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Path("/dev/full").open("w") as full:
-        run = subprocess.run(
-            command(tmp_path, *simulate("whole", "run [/red]")), cwd=tmp_path, env=environment(),
-            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
-        )  # fmt: skip
-    assert run.returncode == 7, run.stderr
-    assert "No space left" in run.stderr
+        code, errors = in_process(monkeypatch, tmp_path, full, *simulate("whole", "run [/red]"))
+    assert code == 7, errors
+    assert "No space left" in errors
     assert samples_of(tmp_path / "run [/red]") == 6
 
 
-def test_ascii_terminals_and_closed_pipes_lose_nothing(tmp_path: Path) -> None:
-    run = subprocess.run(
-        command(tmp_path, *simulate("whole", "ascii")), cwd=tmp_path, check=False,
-        env=environment(LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0"), capture_output=True,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
+def test_ascii_terminals_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    code, errors = in_process(monkeypatch, tmp_path, ascii_only, *simulate("whole", "ascii"))
+    assert code == 0, errors
     assert samples_of(tmp_path / "ascii") == 6
+    ascii_only.seek(0)
+    assert "uW" in ascii_only.read()
+
+
+def test_closed_pipes_lose_nothing(tmp_path: Path) -> None:
+    """In a process of its own: Python flushes standard output once more when it ends."""
     reading, writing = os.pipe()
     os.close(reading)
     run = subprocess.run(
@@ -120,8 +146,20 @@ def test_a_loader_that_fails_midway_leaves_a_report(
     assert "ValueError" in Report.load(tmp_path / "run").stopped
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_ended_leaves_a_report(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_run_that_is_interrupted_leaves_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may switch it off
+    try:
+        words = simulate("interrupted", "run", "--testnum-per-batch", "1")
+        code, errors = in_process(monkeypatch, tmp_path, io.StringIO(), *words)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert code == 130, errors
+    assert 0 < samples_of(tmp_path / "run") < 6
+
+
+def test_a_run_that_is_ended_leaves_a_report(tmp_path: Path) -> None:
     run = subprocess.Popen(
         command(tmp_path, *simulate("slow", "run", "--testnum-per-batch", "1")),
         cwd=tmp_path, env=environment(PYTHONUNBUFFERED="1"), stderr=subprocess.PIPE,
@@ -129,11 +167,10 @@ def test_a_run_that_is_ended_leaves_a_report(number: signal.Signals, tmp_path: P
     assert run.stderr is not None
     while run.poll() is None and not (tmp_path / "reached").exists():
         time.sleep(0.1)
-    run.send_signal(number)
+    run.send_signal(signal.SIGTERM)
     run.wait(30)
-    assert run.returncode in (130, 0)  # 0: all was done before
-    if run.returncode:
-        assert 0 < samples_of(tmp_path / "run") < 6
+    assert run.returncode == 130
+    assert 0 < samples_of(tmp_path / "run") < 6
 
 
 def test_an_error_of_the_loader_carries_the_finished_samples() -> None:

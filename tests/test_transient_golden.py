@@ -77,16 +77,17 @@ def test_waveform_and_energy(flat):
 def test_the_default_tolerance_has_converged(flat):
     """What separates the waveforms is not our time steps: ten times finer ones change little.
 
+    The first image here.
     Over all images, tolerances of 1e-4, 1e-5 and 1e-6 V differ from 1e-7 V by 0.16, 0.034 and
     0.005 mV at most, and HSPICE differs from the limit by 2.4 mV at most after 0.5 ns.
     """
     prepared, voltages, golden = flat
     time = torch.tensor(golden["time"])
-    time = time[time <= 3 * PERIOD]
+    time = time[time <= PERIOD]
     waves = []
     for tolerance in (1e-4, 1e-5):
         options = TransientOptions(control=StepControl(tolerance=tolerance), amplifiers=False)
-        result = solve_transient(prepared, voltages[None, :3], Timing(), options=options)
+        result = solve_transient(prepared, voltages[None, :1], Timing(), options=options)
         waves.append(sample(result.time, result.outputs[:, 0], time))
     assert float((waves[0] - waves[1]).abs().max()) < 0.3e-3
 

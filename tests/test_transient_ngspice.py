@@ -101,7 +101,7 @@ def test_waveforms_latency_and_energy(generator, ngspice, tmp_path):
     prepared = Native().prepare(layers)
     for wires in ("exact", "reduced"):
         options = TransientOptions(
-            wires=wires, control=StepControl(tolerance=2e-5)
+            wires=wires, control=StepControl(tolerance=2e-4)
         )
         timed = prepare_transient(
             layers, [config.interconnect] * 2, prepared.layers, options

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,22 +91,25 @@ class WiresEvaluator:
     Attributes:
         inner: The network and its data.
         samples: So many of the first ones are timed and looked into.
+        timing: How they are timed.
     """
 
     inner: NetworkEvaluator
     samples: int = 20
+    timing: imac.TimingOptions = field(default_factory=imac.TimingOptions)
 
     @property
     def timed(self) -> NetworkEvaluator:
         """The same network, timed on fewer samples."""
         few = slice(0, self.samples)
         return replace(
-            self.inner, inputs=self.inner.inputs[few], labels=self.inner.labels[few], timing=True
-        )
+            self.inner, inputs=self.inner.inputs[few], labels=self.inner.labels[few],
+            timing=self.timing,
+        )  # fmt: skip
 
     def key(self, point: Point) -> str:
         """See :class:`imac_torch.sweep.Evaluator`."""
-        text = f"wires {self.samples} {self.inner.key(point)}"
+        text = f"wires {self.samples} {self.inner.key(point)} {self.timed.key(point)}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def licences(self) -> int:

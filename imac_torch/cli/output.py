@@ -59,6 +59,8 @@ class OutputStream:
             pass
 
     def __getattr__(self, name: str) -> object:
+        if name == "buffer":  # where the stream knows only ASCII, click writes UTF-8 there
+            raise AttributeError(name)
         return getattr(self._stream, name)
 
 

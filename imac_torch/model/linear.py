@@ -183,7 +183,8 @@ class IMACLinear(nn.Module):
         """The activation circuit, resistances following the device where not set."""
         config, options = self.config, self.config.neuron
         kind = kind_for(self.activation, options.kind, where=self.name)
-        if kind.activation.read_out and options.kind != kind.name:
+        own = options.subcircuit is not None or options.table is not None
+        if own and kind.activation.read_out and options.kind != kind.name:
             # A network-wide neuron is for activations; a read-out has no circuit of the user's.
             config = config.replace(neuron=options.replace(subcircuit=None, table=None))
         return replace(kind.spec(config), foreign=self.foreign)

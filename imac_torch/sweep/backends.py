@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.context import BaseContext
 from typing import Any, Final, Protocol
 
 from imac_torch.errors import ConfigError
@@ -81,9 +82,14 @@ _HERE: Final[list[_Holder]] = []
 """In a worker process: its own one."""
 
 
-def _start_worker(parcel: Parcel, threads: int, started: Any) -> None:
+def _start_worker(
+    parcel: Parcel, threads: int, started: Any, environment: dict[str, str]
+) -> None:
     started.set()
     import torch
+
+    os.environ.clear()  # a server's is that of when it started
+    os.environ.update(environment)
 
     torch.set_num_threads(threads)
     _end_with_parent()
@@ -101,6 +107,19 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _fresh_processes() -> BaseContext:
+    """Processes that begin as a new one does, but where the system can, with torch imported.
+
+    Forking this process would copy locks of threads that other libraries have started. A server
+    of its own has none: it imports what all workers need once, and every worker is its copy.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["imac_torch.sweep.evaluator"])
+    return context
 
 
 def _run_in_worker(task: Task) -> Outcome:
@@ -137,15 +156,14 @@ class Processes:
         limit = workers if at_once is None else min(workers, at_once)
         waiting, deaths = deque(tasks), Counter[str]()
         parcel = Parcel.of(evaluator)
-        # Fork would copy locks of threads that other libraries have started.
-        context = multiprocessing.get_context("spawn")
+        context = _fresh_processes()
         while waiting:
             started = context.Event()
             with ProcessPoolExecutor(
                 limit,
                 mp_context=context,
                 initializer=_start_worker,
-                initargs=(parcel, max(1, cores // limit), started),
+                initargs=(parcel, max(1, cores // limit), started, dict(os.environ)),
             ) as pool:
                 try:
                     yield from self._drain(pool, waiting, deaths, limit)
