@@ -17,7 +17,8 @@ from imac_torch.devices.model import DeviceModel
 from imac_torch.errors import CircuitError, ConversionError, DataError, MappingError, SolverError
 from imac_torch.model.walk import walk
 from imac_torch.reports.model_report import ModelReport
-from imac_torch.transient.options import TimingOptions
+from imac_torch.transient.integrator import StepControl
+from imac_torch.transient.options import TimingOptions, TransientOptions
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::imac_torch.errors.ConversionWarning"),
@@ -229,12 +230,15 @@ def test_amplifiers_of_a_sample_differ(model, x) -> None:
     assert bool((found.error > 0.0).all())
 
 
+COARSE = TransientOptions(wires="reduced", control=StepControl(tolerance=1e-3))
+
+
 def test_settling_of_a_model(model, x, tmp_path) -> None:
     wires = Interconnect.preset(9e-9, "1T1R").replace(capacitance=True)
     network = convert(model, Config(device=LOSSY["device"], interconnect=wires), samples=x)
     targets = torch.arange(24) % 3
     report = imac.evaluate(
-        network, [(x, targets)], timing=TimingOptions(samples=3), progress=False
+        network, [(x, targets)], timing=TimingOptions(COARSE, samples=3), progress=False
     )
     by_path = {item.path: item for item in report.segments}
     for path, item in by_path.items():

@@ -30,6 +30,7 @@ from imac_torch import (
     NgSpice,
     Spice,
     TimingOptions,
+    TransientOptions,
     WeightMapping,
 )
 from imac_torch.base.units import quantity
@@ -54,6 +55,7 @@ from imac_torch.sweep import (
 )
 from imac_torch.sweep.evaluator import TIMING_METRICS
 from imac_torch.sweep.points import configure
+from imac_torch.transient.integrator import StepControl
 
 ROOT = Path(__file__).parent.parent
 
@@ -575,7 +577,8 @@ def test_time_is_measured_where_it_is_wanted(tmp_path: Path) -> None:
 
 def test_latency_in_a_table(tmp_path: Path) -> None:
     plain = evaluator(inputs=evaluator().inputs[:2], labels=evaluator().labels[:2])
-    timed = replace(plain, timing=True)
+    steps = TransientOptions(control=StepControl(tolerance=5e-4))
+    timed = replace(plain, timing=TimingOptions(steps))
     point: dict[str, object] = {"amplifier.pole": 4e9}
     assert timed.key(point) != plain.key(point)
     points = [{**point, "timing.period": period} for period in (2e-9, 1.5e-10)]
@@ -584,7 +587,7 @@ def test_latency_in_a_table(tmp_path: Path) -> None:
     assert not set(TIMING_METRICS) & set(plain.bench()(point))
     assert set(TIMING_METRICS) <= set(table.metrics)
     network = convert(timed.model, configure(timed.base, points[0])).eval()
-    measured = network.measure(timed.inputs, options=TimingOptions(waveforms=0))
+    measured = network.measure(timed.inputs, options=TimingOptions(steps, waveforms=0))
     assert long["latency_worst"] == pytest.approx(float(measured.latency.images.max()), rel=1e-9)
     assert long["energy_switching"] == pytest.approx(float(measured.switching.total.mean()))
     assert long["unsettled"] == 0.0 < short["unsettled"]

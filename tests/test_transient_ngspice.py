@@ -137,7 +137,7 @@ def test_neuron_capacitances_matter(tmp_path):
         layers, config = parts(generator, tmp_path, capacitances)
         prepared = Native().prepare(layers)
         voltages = 0.8 * torch.sign(torch.randn(1, SIZES[0], generator=generator).double())
-        options = TransientOptions(wires="reduced")
+        options = TransientOptions(wires="reduced", control=StepControl(tolerance=1e-3))
         timed = prepare_transient(
             layers, [config.interconnect] * 2, prepared.layers, options
         )
