@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
 import pickle
@@ -332,9 +333,15 @@ def observe(output, config, tmp_path, sizes=(6, 4, 2)):
     return SEEN[key]
 
 
-def look(output, config, tmp_path, sizes):
+@functools.cache
+def converted(text, sizes):
+    """A network of a configuration, drawn with one seed."""
     generator = torch.Generator().manual_seed(1)
-    network = convert(mlp(*sizes), config, generator=generator)
+    return convert(mlp(*sizes), Config.from_json(text), generator=generator)
+
+
+def look(output, config, tmp_path, sizes):
+    network = converted(config.to_json(), sizes)
     inputs = 0.7 * signs(3, 6)
     if output == "inputs":
         return network.voltages(inputs)
@@ -344,8 +351,9 @@ def look(output, config, tmp_path, sizes):
         costs = network.segment.border_costs
         return torch.tensor([costs.energy(), costs.latency(), costs.area()]).double().log()
     if output == "scores":
-        fit_converters(network, lambda: network(inputs))
-        return network(inputs).detach()
+        fitted = copy.deepcopy(network)
+        fit_converters(fitted, lambda: fitted(inputs))
+        return fitted(inputs).detach()
     if output == "latency":
         # Equal steps: what differs is not where time points lie. In ns.
         steps = TransientOptions(control=StepControl(fixed=4e-10))

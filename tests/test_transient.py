@@ -141,13 +141,13 @@ def test_third_order(generator):
 def test_backward_euler_is_of_first_order(generator, wires):
     network = build(generator, output_capacitance=2e-15)
     inputs = vectors(generator, 1, 1)
-    timing = Timing(period=2e-10)
+    timing = Timing(period=8e-11, transition=4e-11)
 
     def at_the_end(step, **control):
         control = StepControl(fixed=step, method="trapezoidal", **control)
         return solve(network, inputs, timing, wires=wires, control=control).outputs[-1]
 
-    exact = at_the_end(6.25e-13)
+    exact = at_the_end(1.25e-12)
     errors = [
         float((at_the_end(step, euler_steps=1000) - exact).abs().max()) for step in (5e-12, 2.5e-12)
     ]
