@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
-INSTALL := $(PIP) install --quiet --disable-pip-version-check -c constraints.txt
+# Packages are thousands of modules: those that are imported are compiled when they are.
+INSTALL := $(PIP) install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .PHONY: help demo test lint types kernels pytest fuzz docs reference benchmark clean
 .DELETE_ON_ERROR:

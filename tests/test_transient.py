@@ -141,7 +141,7 @@ def test_third_order(generator):
 def test_backward_euler_is_of_first_order(generator, wires):
     network = build(generator, output_capacitance=2e-15)
     inputs = vectors(generator, 1, 1)
-    timing = Timing(period=8e-11, transition=4e-11)
+    timing = Timing(period=2e-10)
 
     def at_the_end(step, **control):
         control = StepControl(fixed=step, method="trapezoidal", **control)
