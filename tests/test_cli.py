@@ -296,7 +296,9 @@ def test_noise_and_waveforms_of_a_few_samples(project: Path) -> None:
     rows = list(csv.DictReader((project / "w.csv").open()))
     assert [float(row["time_s"]) for row in rows] == waves.time.tolist()
     assert [float(row["y2_V"]) for row in rows] == waves.outputs[:, 0, 1].tolist()
-    assert json.loads(run.stdout)["energy"] == pytest.approx(waves.energy.total[0].tolist())
+    assert json.loads(run.stdout)["energy"] == pytest.approx(
+        waves.energy.total[0].tolist(), rel=1e-6, abs=0
+    )
     alone = call("transient", "n.safetensors", *data(project), "--layers")
     assert alone.exit_code == ExitCode.INPUT and "--output" in alone.stderr
 
@@ -534,7 +536,7 @@ def test_a_directory_of_imac_sim_is_a_whole_run(imac_sim: Path) -> None:
     assert found["period"] == 2e-9
     # hpar = [2, 2], vpar = [2, 2]: 8 arrays of 4×2
     cells = 12 * 9e-9 * 15 * 9e-9 * 4 * 2 * 8
-    assert found["area"]["total"] == pytest.approx(cells + 0.56e-12 * 8 * 6)
+    assert found["area"]["total"] == pytest.approx(cells + 0.56e-12 * 8 * 6, rel=1e-6, abs=0)
     data_only = call("simulate", imac_sim / "data", *LOGISTIC, "--json", "-q")
     assert data_only.exit_code == 0, data_only.output
     assert json.loads(data_only.stdout)["samples"] == 6

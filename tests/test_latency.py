@@ -29,9 +29,9 @@ def test_exponential_settles_after_its_logarithm():
     found = settling_time(time, wave, 0.0, 4e-9)
     # Points 10 ps apart, a tenth of the time constant: a monotone cubic is off by some 1e-3 of a
     # step; refined linear crossings by (h/4)²/8·f''/f' = 0.1 % of τ.
-    assert float(found) == pytest.approx(TAU * math.log(10.0), rel=2e-3)
+    assert float(found) == pytest.approx(TAU * math.log(10.0), rel=2e-3, abs=0.0)
     finer = settling_time(time, wave, 0.0, 4e-9, fraction=0.01)
-    assert float(finer) == pytest.approx(TAU * math.log(100.0), rel=2e-3)
+    assert float(finer) == pytest.approx(TAU * math.log(100.0), rel=2e-3, abs=0.0)
 
 
 def test_latency_does_not_depend_on_the_time_points():
@@ -41,7 +41,7 @@ def test_latency_does_not_depend_on_the_time_points():
     keep[100:-1:3] = False
     one = settling_time(time, wave, 0.0, 4e-9)
     other = settling_time(time[keep], wave[keep], 0.0, 4e-9)
-    assert float(other) == pytest.approx(float(one), rel=0.01)
+    assert float(other) == pytest.approx(float(one), rel=0.01, abs=0.0)
 
 
 def test_leaving_the_band_again_counts():
@@ -50,7 +50,7 @@ def test_leaving_the_band_again_counts():
     found = settling_time(time, wave + bump, 0.0, 4e-9)
     # The bump re-enters the band of 0.04 V where 0.2·exp(-x²) = 0.04.
     expected = 2e-9 + 5e-11 * math.sqrt(math.log(5.0))
-    assert float(found) == pytest.approx(expected, rel=2e-3)
+    assert float(found) == pytest.approx(expected, rel=2e-3, abs=0.0)
 
 
 def test_unsettled_is_infinite():
@@ -70,7 +70,9 @@ def test_decision():
     time = torch.linspace(0, 1e-9, 101, dtype=torch.float64)
     ramp = time / 1e-9
     outputs = torch.stack([torch.full_like(ramp, 0.25), ramp, torch.zeros_like(ramp)], dim=-1)
-    assert float(decision_time(time, outputs, 0.0, 1e-9)) == pytest.approx(0.25e-9, rel=1e-3)
+    assert float(decision_time(time, outputs, 0.0, 1e-9)) == pytest.approx(
+        0.25e-9, rel=1e-3, abs=0.0
+    )
     still = torch.stack([torch.full_like(ramp, 2.0), ramp], dim=-1)
     assert float(decision_time(time, still, 0.0, 1e-9)) == 0.0
     wrong = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
@@ -85,7 +87,7 @@ def test_one_output_decides_by_its_threshold():
     found = decision_time(time, outputs, 0.0, 4e-9, threshold=0.45)
     assert float(found) == float(decision_time(time, two, 0.0, 4e-9))
     # 0.6 - 0.4·exp(-t/τ) = 0.45
-    assert float(found) == pytest.approx(TAU * math.log(0.4 / 0.15), rel=5e-3)
+    assert float(found) == pytest.approx(TAU * math.log(0.4 / 0.15), rel=5e-3, abs=0.0)
     assert bool(decision_time(time, outputs, 0.0, 4e-9).isnan())  # without one there is no class
     latency = measure_latency(time, outputs, 4e-9, threshold=0.45)
     labels = torch.tensor([[1]])
@@ -105,7 +107,7 @@ def test_ties_are_decided_to_the_resolution():
     behind = torch.stack([ramp * 0.5 - 2e-4, outputs[:, 1]], dim=-1)
     # It stays 0.2 mV behind, but is within 1 mV from 0.4992 V / (0.5 V/ns) on.
     found = decision_time(time, behind, 0.0, 1e-9, final=settled)
-    assert float(found) == pytest.approx(0.9984e-9, rel=1e-3)
+    assert float(found) == pytest.approx(0.9984e-9, rel=1e-3, abs=0.0)
     assert math.isinf(
         float(decision_time(time, behind, 0.0, 1e-9, final=settled, resolution=1e-4))
     )
@@ -117,16 +119,16 @@ def test_sequences_are_measured_period_by_period():
     back = torch.where(time > 2e-9, 0.2 + 0.4 * torch.exp(-(time - 2e-9) / (2 * TAU)), wave)
     found = measure_latency(time, back[:, None, None], 2e-9)
     assert found.outputs.shape == (1, 2, 1)
-    assert float(found.outputs[0, 0, 0]) == pytest.approx(TAU * math.log(10), rel=5e-3)
+    assert float(found.outputs[0, 0, 0]) == pytest.approx(TAU * math.log(10), rel=5e-3, abs=0.0)
     # 10 % of what has passed after ten time constants of 2τ, not of all: nearly the same.
-    assert float(found.outputs[0, 1, 0]) == pytest.approx(2 * TAU * math.log(10), rel=5e-3)
+    assert float(found.outputs[0, 1, 0]) == pytest.approx(2 * TAU * math.log(10), rel=5e-3, abs=0.0)
 
 
 def test_sampling_cost():
     outputs = torch.tensor([[[1e-10, 4e-10]], [[2e-10, 1e-10]]], dtype=torch.float64)
     latency = Latency(outputs, torch.tensor([[3e-10], [0.0]], dtype=torch.float64), 0.1)
-    assert latency.safe_period() == pytest.approx(4e-10)
-    assert latency.safe_period(decision=True) == pytest.approx(3e-10)
+    assert latency.safe_period() == pytest.approx(4e-10, rel=1e-6, abs=0)
+    assert latency.safe_period(decision=True) == pytest.approx(3e-10, rel=1e-6, abs=0)
     assert latency.quantiles((0.0, 1.0)) == {0.0: 2e-10, 1.0: 4e-10}
     settled = torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]], dtype=torch.float64)
     sampled = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]], dtype=torch.float64)

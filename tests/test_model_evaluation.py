@@ -72,9 +72,10 @@ def test_scores_and_energy_by_circuit(branches) -> None:
         assert item.error == pytest.approx(float(off.square().mean().sqrt() / wanted.std(
             correction=0)), rel=1e-5)  # fmt: skip
     # Branches work side by side, so that two circuits follow one another, not three.
-    assert report.latency == pytest.approx(2 * 2e-9)
+    assert report.latency == pytest.approx(2 * 2e-9, rel=1e-6, abs=0)
     assert report.energy()["total"] == pytest.approx(
-        sum(item.energy["arrays"] + item.energy["neurons"] for item in report.segments)
+        sum(item.energy["arrays"] + item.energy["neurons"] for item in report.segments),
+        rel=1e-6, abs=0,
     )
 
 
@@ -85,12 +86,14 @@ def test_positions_share_copies() -> None:
     mean = lambda outputs, targets: (outputs - targets).abs().mean()  # noqa: E731
     report = evaluate(circuits, [(x, model(x).detach())], metric=mean, progress=False)
     for item in report.segments:
-        assert (item.uses, item.copies, item.latency) == (6, 4, pytest.approx(2 * 2e-9))
+        assert (item.uses, item.copies, item.latency) == (6, 4, pytest.approx(
+            2 * 2e-9, rel=1e-6, abs=0
+        ))
     _, single, _ = network(model, CONFIG, x)
     alone = evaluate(single, [(x, model(x).detach())], metric=mean, progress=False)
-    assert report.area()["total"] == pytest.approx(4 * alone.area()["total"])
-    assert report.energy()["total"] == pytest.approx(alone.energy()["total"])
-    assert alone.latency == pytest.approx(12 * 2e-9)
+    assert report.area()["total"] == pytest.approx(4 * alone.area()["total"], rel=1e-6, abs=0)
+    assert report.energy()["total"] == pytest.approx(alone.energy()["total"], rel=1e-6, abs=0)
+    assert alone.latency == pytest.approx(12 * 2e-9, rel=1e-6, abs=0)
 
 
 class Steps(nn.Module):

@@ -245,10 +245,14 @@ def test_settling_of_a_model(model, x, tmp_path) -> None:
         assert item.settling["vectors"] == 3
         assert 0.0 < item.settling["median"] <= item.settling["worst"]
         period = network.segments[path].pace.period
-        assert item.settled == pytest.approx(item.latency * item.settling["worst"] / period)
+        assert item.settled == pytest.approx(
+            item.latency * item.settling["worst"] / period, rel=1e-6, abs=0
+        )
     assert by_path["deep"].settling["groups"] == 2
     # One circuit follows the other.
-    assert report.settled == pytest.approx(sum(item.settled for item in report.segments))
+    assert report.settled == pytest.approx(
+        sum(item.settled for item in report.segments), rel=1e-6, abs=0
+    )
     assert "settled" in str(report)
     loaded = ModelReport.load(report.save(tmp_path / "run"))
     assert (loaded.settled, loaded.segments) == (report.settled, report.segments)

@@ -175,11 +175,13 @@ def test_reports_count_what_is_physical_and_say_what_is_ideal(tmp_path):
     figures = real.figures()
     assert figures["ideal"] == []
     costs, power = made.segment.border_costs, figures["mean_power"]
-    assert power["drivers"] * real.period == pytest.approx(costs.driver_energy)
-    assert power["converters"] * real.period == pytest.approx(costs.converter_energy)
+    assert power["drivers"] * real.period == pytest.approx(costs.driver_energy, rel=1e-6, abs=0)
+    assert power["converters"] * real.period == pytest.approx(
+        costs.converter_energy, rel=1e-6, abs=0
+    )
     counted = ("inputs", "bias", "neurons", "amplifiers", "drivers", "converters")
     assert power["total"] == pytest.approx(sum(power[name] for name in counted))
-    assert figures["mean_energy"] == pytest.approx(power["total"] * real.period)
+    assert figures["mean_energy"] == pytest.approx(power["total"] * real.period, rel=1e-6, abs=0)
     # Where it goes is what was given, the level shifts included, which are in no total.
     given = power["total"] + power["level_shift"]
     assert sum(figures["power_by_part"].values()) == pytest.approx(given, rel=1e-6)
@@ -187,7 +189,7 @@ def test_reports_count_what_is_physical_and_say_what_is_ideal(tmp_path):
     assert "where it goes" in render_report(real)
     row = next(csv.DictReader(samples_csv(real).splitlines()))
     assert float(row["power_amplifiers_W"]) == float(real.solution.power.amplifier_supply[0])
-    assert float(row["energy_J"]) == pytest.approx(float(real.energy[0]))
+    assert float(row["energy_J"]) == pytest.approx(float(real.energy[0]), rel=1e-6, abs=0)
 
     read = imac.Report.load(real.save(tmp_path / "report"))
     assert read.counted == real.counted and read.mean_power() == power

@@ -114,7 +114,7 @@ def test_a_network_says_what_programming_took_and_is_that_network(tmp_path: Path
         assert float((before - after).abs().max()) <= 0.02 * span * (1 + 1e-9)
         assert bool((before != after).any())
     assert (first.cells, second.cells) == (2 * 4 * 7, 2 * 3 * 5) and first.missed == 0
-    assert first.time == pytest.approx(first.pulses * 1.5e-7 + first.cells * 5e-8)
+    assert first.time == pytest.approx(first.pulses * 1.5e-7 + first.cells * 5e-8, rel=1e-6, abs=0)
     assert first.largest * 1.5e-7 <= first.time_by_rows < first.time
     # every pulse has a conductance between the end states
     low, high = (first.pulses * 1e-7 * v**2 * g for v, g in ((1.2, 1e-5), (1.5, 1e-4)))
@@ -196,7 +196,9 @@ def test_nothing_has_passed_and_a_pulse_may_have_no_voltage(generator: torch.Gen
     written = falls.write(cells(50), WINDOW, generator)
     found = Programming.of("one", falls, (written, written))
     assert bool((written.down > 0).any())
-    assert found.energy == pytest.approx(2.0 * falls.pulse * float(written.charge_up.sum()))
+    assert found.energy == pytest.approx(
+        2.0 * falls.pulse * float(written.charge_up.sum()), rel=1e-6, abs=0
+    )
 
 
 def test_compensation_knows_devices_as_they_were_written(generator: torch.Generator) -> None:

@@ -85,7 +85,7 @@ def test_figures_are_over_solved_samples():
     assert means["neurons"] == pytest.approx(3e-4)
     assert means["total"] == pytest.approx(2.4e-3)
     figures = REPORT.figures()
-    assert figures["mean_energy"] == pytest.approx(2.4e-3 * 4e-9)
+    assert figures["mean_energy"] == pytest.approx(2.4e-3 * 4e-9, rel=1e-6, abs=0)
     assert figures["largest_residual"] == 3e-12
     assert (figures["samples"], figures["failures"]) == (4, 1)
 

@@ -20,7 +20,7 @@ def test_measure_file_with_wrapped_lines_and_engineering_notation():
     values, failed = name_measures(read_measure_file(DATA / "wrapped.mt0"))
     assert values["vout0_0"] == 612.3456e-3
     # The trap of IMAC-Sim: the suffix is a factor of 1e-15, not text to be dropped.
-    assert values["vout0_1"] == pytest.approx(1.23456e-14, rel=1e-15)
+    assert values["vout0_1"] == pytest.approx(1.23456e-14, rel=1e-15, abs=0.0)
     assert values["vout1_1"] == -0.12345678901
     assert values["pwr"] == 3.5e6
     assert failed == {"vout1_0", "vout1_0[0]"}
@@ -61,8 +61,8 @@ def test_listing_of_a_concluded_run():
     assert not listing.aborted
     assert listing.errors == ()
     assert listing.measures["vout0_0"] == 612.3456e-3
-    assert listing.measures["vout0_1"] == pytest.approx(1.23456e-14, rel=1e-15)
-    assert listing.measures["tdelay"] == pytest.approx(421e-12, rel=1e-15)
+    assert listing.measures["vout0_1"] == pytest.approx(1.23456e-14, rel=1e-15, abs=0.0)
+    assert listing.measures["tdelay"] == pytest.approx(421e-12, rel=1e-15, abs=0.0)
     assert listing.failed == {"vout1_0"}
     # A retried DC point and a normal licence checkout are not failures.
     assert listing.convergence is None

@@ -67,7 +67,7 @@ def test_waveforms_of_three_layers_are_those_of_ngspice(
     span = PERIOD, min(2.0 * PERIOD, float(time[-1]))
     for part, energy in (("p_inputs", result.energy.inputs), ("p_supply", result.energy.supply)):
         expected = float(integral(time, torch.tensor(waves[part]), *span))
-        assert float(energy[0, 0]) == pytest.approx(expected, rel=1e-3)
+        assert float(energy[0, 0]) == pytest.approx(expected, rel=1e-3, abs=0.0)
 
 
 def test_evaluations_time_curved_cells(generator: torch.Generator) -> None:

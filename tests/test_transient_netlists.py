@@ -107,12 +107,16 @@ def test_measures_and_waveforms_say_the_same(pairs, simulator, tmp_path):
         )
         for k in range(batch.deck.images):
             energy = spice.energy.inputs[batch.first + k, 0]
-            assert result.measures[f"e_inputs_{k}"] == pytest.approx(float(energy), rel=1e-3)
+            assert result.measures[f"e_inputs_{k}"] == pytest.approx(
+                float(energy), rel=1e-3, abs=0.0
+            )
             energy = spice.energy.supply[batch.first + k, 0]
-            assert result.measures[f"e_supply_{k}"] == pytest.approx(float(energy), rel=1e-3)
+            assert result.measures[f"e_supply_{k}"] == pytest.approx(
+                float(energy), rel=1e-3, abs=0.0
+            )
             static = spice.static.inputs[batch.first + k, 0]  # seven digits
             assert PERIOD * result.measures[f"s_inputs_{k}"] == pytest.approx(
-                float(static), rel=1e-6
+                float(static), rel=1e-6, abs=0
             )
     assert spice.latency.outputs.shape == (IMAGES, 1, 4)
     assert spice.latency.images.shape == spice.energy.total.shape == (IMAGES, 1)

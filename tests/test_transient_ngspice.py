@@ -126,7 +126,7 @@ def test_waveforms_latency_and_energy(generator, ngspice, tmp_path):
                 if name == "p_neurons":  # behavioural: both draw nothing
                     assert abs(expected) < 1e-20 and float(energy[0, k]) == 0.0
                 else:
-                    assert float(energy[0, k]) == pytest.approx(expected, rel=0.01)
+                    assert float(energy[0, k]) == pytest.approx(expected, rel=0.01, abs=0.0)
 
 
 def test_neuron_capacitances_matter(tmp_path):
@@ -223,7 +223,7 @@ def test_amplifiers_with_poles_are_those_of_their_netlist(ngspice, tmp_path, mor
     found = re.search(r"energy\s*=\s*(\S+)", text)
     assert found is not None, text
     # Steps of 1 ps on a ramp of 100 ps, by trapezoids.
-    assert float(result.energy.amplifiers) == pytest.approx(float(found[1]), rel=1e-3)
+    assert float(result.energy.amplifiers) == pytest.approx(float(found[1]), rel=1e-3, abs=0.0)
     table = torch.tensor(
         [[float(word) for word in line.split()]
          for line in (tmp_path / "waves").read_text().splitlines()], dtype=torch.float64

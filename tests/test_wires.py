@@ -121,14 +121,14 @@ def test_capacitances_line_by_line(wires, imac_sim):
     along = wires.cell_width if imac_sim else wires.cell_length
     assert output_line_capacitance(wires) == pytest.approx(
         along * (reference_ground(wires) + reference_coupling(wires, wires.line_spacing)),
-        rel=1e-12,
+        rel=1e-12, abs=0.0,
     )
 
 
 def test_capacitance_of_lone_and_neighbouring_lines():
     wires = Interconnect()
     lone = float(input_line_capacitances(wires, 1))
-    assert lone == pytest.approx(ground_capacitance(wires) * wires.cell_width, rel=1e-15)
+    assert lone == pytest.approx(ground_capacitance(wires) * wires.cell_width, rel=1e-15, abs=0.0)
     many = input_line_capacitances(wires, 9)
     torch.testing.assert_close(many, many.flip(0), rtol=1e-14, atol=0.0)  # the array is symmetric
     assert int(many.argmax()) == 4  # the middle line has the most neighbours
