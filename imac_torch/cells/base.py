@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from typing import ClassVar, NamedTuple
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +76,35 @@ def in_messages(part: object) -> str:
     return f"{kind}({', '.join(told)})"
 
 
-class Cell(ABC):
+def number(value: float | Tensor) -> float:
+    """A parameter that may be differentiated, where it is not."""
+    return float(value.detach()) if isinstance(value, Tensor) else value
+
+
+class Numbers:
+    """Parameters of a kind that its currents are differentiable by."""
+
+    def numbers(self) -> dict[str, Any]:
+        """By name: those that are no whole numbers and no choices."""
+        assert is_dataclass(self)  # noqa: S101 - no other class is registered
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {
+            name: value for name, value in values.items()
+            if isinstance(value, float) and not name.startswith(_OF_CIRCUIT)
+        }  # fmt: skip
+
+    def of_tensors(self, values: Mapping[str, Tensor]) -> Self:
+        """The same with tensors in place of numbers, for currents that are differentiated.
+
+        Args:
+            values: By name, see :meth:`numbers`; 0-dimensional mostly.
+        """
+        found: Any = self
+        same: Self = replace(found, **values)
+        return same
+
+
+class Cell(Numbers, ABC):
     """One kind of bit cell: a current that grows with the voltage between its two lines.
 
     Kinds are frozen dataclasses; their fields are their parameters, as configurations have them.

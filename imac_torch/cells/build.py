@@ -9,7 +9,7 @@ from imac_torch.config.kinds import ACCESS_KINDS, CELL_KINDS
 from imac_torch.config.named import build_named, register_named
 from imac_torch.errors import ConfigError
 
-__all__ = ["build_cell", "register_access", "register_cell", "series_resistance"]
+__all__ = ["build_cell", "parts", "register_access", "register_cell", "series_resistance"]
 
 
 def build_cell(device: Memristor, config: Config | None = None) -> Cell | None:
@@ -23,7 +23,7 @@ def build_cell(device: Memristor, config: Config | None = None) -> Cell | None:
         ConfigError: There is no such kind.
     """
     circuit = Config() if config is None else config
-    memory, access = _memory(device), _access(device)
+    memory, access = parts(device)
     memory = None if memory is None else memory.of_circuit(circuit)
     if memory is None and (access is None or access.ohms() is not None):
         return None
@@ -42,6 +42,11 @@ def series_resistance(device: Memristor) -> float:
     access = _access(device)
     ohms = None if access is None else access.ohms()
     return 0.0 if ohms is None or _memory(device) is not None else ohms
+
+
+def parts(device: Memristor) -> tuple[Cell | None, Access | None]:
+    """Memory and access device; None: a resistor, and nothing."""
+    return _memory(device), _access(device)
 
 
 def _memory(device: Memristor) -> Cell | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Annotated, ClassVar, Final
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.base.units import spice_number
-from imac_torch.cells.base import Cell, CellCurrents, Part
+from imac_torch.cells.base import Cell, CellCurrents, Part, number
 from imac_torch.cells.series import LAST_STEP, REACH, Access, Ohmic
 from imac_torch.cells.sinh import Sinh
 from imac_torch.config import Config
@@ -98,6 +99,7 @@ class AccessTransistor(Access):
         flavour: ``hp`` or ``lstp``.
         model_directory: Directory of PTM-MG cards; empty: 14 nm hp, which is built in.
         bias: What the circuit says of the rest.
+        live: Voltages of it where they are differentiated.
     """
 
     fins: int = 1
@@ -109,6 +111,7 @@ class AccessTransistor(Access):
     flavour: str = "hp"
     model_directory: str = ""
     bias: Bias | None = None
+    live: Mapping[str, Tensor] | None = field(default=None, compare=False, repr=False)
 
     absolute: ClassVar[bool] = True
 
@@ -145,6 +148,15 @@ class AccessTransistor(Access):
     def exact(self) -> AccessTransistor:
         """See :class:`Access`: the compact model itself."""
         return replace(self, bias=replace(self.known, tabulated=False))
+
+    def numbers(self) -> dict[str, float]:
+        """See :class:`Access`: voltages of the transistors that there are."""
+        names = (("gate", "bulk") if self.fins else ()) + (("p_gate",) if self.p_fins else ())
+        return {name: getattr(self.known, name) for name in names}
+
+    def of_tensors(self, values: Mapping[str, Tensor]) -> AccessTransistor:
+        """See :class:`Access`."""
+        return replace(self, live=values)
 
     @property
     def known(self) -> Bias:
@@ -187,6 +199,10 @@ class AccessTransistor(Access):
             table = table.to(node.device)
         found = table.differentiable(node, end)
         into, leak = found.value.unbind(-1)
+        if self.live and torch.is_grad_enabled():
+            # Tables have no derivatives by what is held: those of the model, without its value.
+            exact = self.terminals(*map(torch.Tensor.detach, torch.broadcast_tensors(node, end)))
+            into, leak = (x + (y - y.detach()) for x, y in zip((into, leak), exact, strict=True))
         return CellCurrents(into, found.by_first[..., 0], -found.by_second[..., 0], leak)
 
     def in_series(
@@ -197,7 +213,7 @@ class AccessTransistor(Access):
         Raises:
             SolverError: An inner node was not found.
         """
-        bend = {Ohmic: 0.0, Sinh: memory.bend}.get(type(memory))
+        bend = {Ohmic: 0.0, Sinh: number(memory.bend)}.get(type(memory))
         compiled = across.device.type == "cpu" and obstacle() is None
         if bend is None or not compiled or not self.known.tabulated:
             return None
@@ -235,7 +251,7 @@ class AccessTransistor(Access):
     @property
     def unbiased(self) -> AccessTransistor:
         """The transistors alone."""
-        return replace(self, gate=None, p_gate=None, bulk=None, bias=None)
+        return replace(self, gate=None, p_gate=None, bulk=None, bias=None, live=None)
 
     def terminals(self, node: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
         """Into the transistors from the memory device, and into the I± line besides (A).
@@ -244,11 +260,12 @@ class AccessTransistor(Access):
             node: V, behind the memory device.
             end: V, of the I± line.
         """
-        bias = self.known
+        bias, live = self.known, self.live or {}
         into, leak = torch.zeros_like(node), torch.zeros_like(node)
         for transistor, gate, bulk in zip(
             transistors(self.unbiased, bias.temperature),
-            (bias.gate, bias.p_gate), (bias.bulk, bias.p_bulk), strict=True,
+            (live.get("gate", bias.gate), live.get("p_gate", bias.p_gate)),
+            (live.get("bulk", bias.bulk), bias.p_bulk), strict=True,
         ):  # fmt: skip
             if transistor is not None:
                 found = transistor.currents(node, gate, end, bulk)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from imac_torch.base.units import spice_number
-from imac_torch.cells.base import CellCurrents
+from imac_torch.cells.base import CellCurrents, number
 from imac_torch.cells.series import Access
 from imac_torch.config.quantity import RESISTANCE
 from imac_torch.errors import ConfigError
@@ -55,7 +55,7 @@ class Resistor(Access):
     def currents(self, across: Tensor, end: Tensor | None = None) -> CellCurrents:
         """See :class:`Access`."""
         return CellCurrents(
-            across / self.resistance, torch.full_like(across, 1.0 / self.resistance)
+            across / self.resistance, torch.full_like(across, 1.0 / number(self.resistance))
         )
 
     def lines(self, name: str, first: str, second: str) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from imac_torch.base.units import BOLTZMANN
-from imac_torch.cells.base import Cell, CellCurrents, Part, in_messages
+from imac_torch.cells.base import Cell, CellCurrents, Numbers, Part, in_messages
 from imac_torch.config import Config
 from imac_torch.errors import SolverError
 from imac_torch.numeric.cell_kinds import OHMIC
@@ -30,7 +30,7 @@ REACH: Final = 0.5
 """V. What leaks from gates may lift an inner node this far beyond the cell's two lines."""
 
 
-class Access(ABC):
+class Access(Numbers, ABC):
     """One kind of access device: a current that grows with the voltage across it.
 
     Kinds are frozen dataclasses, as cells are.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -32,10 +32,12 @@ class Table(Cell):
         voltages: V, ascending, 0 among them.
         currents_by_state: A, one row per state, as many as voltages, ascending, 0 at 0 V. Rows are
             in the order of their slopes at 0 V.
+        tensor: The same where they are differentiated.
     """
 
     voltages: tuple[float, ...]
     currents_by_state: tuple[tuple[float, ...], ...]
+    tensor: Tensor | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -71,6 +73,14 @@ class Table(Cell):
         span = self.voltages[zero + 1] - self.voltages[zero - 1]
         return tuple((row[zero + 1] - row[zero - 1]) / span for row in self.currents_by_state)
 
+    def numbers(self) -> dict[str, object]:
+        """See :class:`Cell`."""
+        return {"currents_by_state": self.currents_by_state}
+
+    def of_tensors(self, values: Mapping[str, Tensor]) -> Table:
+        """See :class:`Cell`."""
+        return replace(self, tensor=values.get("currents_by_state"))
+
     @property
     def bend(self) -> float:
         """See :class:`Cell`."""
@@ -85,9 +95,13 @@ class Table(Cell):
     ) -> CellCurrents:
         """See :class:`Cell`; beyond the measured voltages the last slope goes on."""
         voltages = conductance.new_tensor(self.voltages)
-        table = conductance.new_tensor(self.currents_by_state)
+        table = self.tensor
+        table = conductance.new_tensor(self.currents_by_state) if table is None else table
         slopes = table.diff(dim=1) / voltages.diff()
-        first, low, high = self._states(conductance)
+        zero = self.voltages.index(0.0)
+        span = self.voltages[zero + 1] - self.voltages[zero - 1]
+        known = (table[:, zero + 1] - table[:, zero - 1]) / span
+        first, low, high = self._states(conductance, known)
         piece = torch.searchsorted(voltages, across.detach().contiguous(), right=True) - 1
         piece = piece.clamp(0, len(voltages) - 2)
         first = first.expand_as(piece)
@@ -97,13 +111,14 @@ class Table(Cell):
         start = low * table[first, piece] + high * table[second, piece]
         return CellCurrents(start + slope * offset, slope)
 
-    def _states(self, conductance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    @staticmethod
+    def _states(conductance: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Index of the state below, and the weights of that one and of the next."""
-        known = conductance.new_tensor(self.conductances)
         if len(known) == 1:
             weight = conductance / known[0]
             return torch.zeros_like(conductance, dtype=torch.int64), weight, weight * 0.0
-        index = torch.searchsorted(known, conductance.detach().contiguous(), right=True) - 1
+        index = torch.searchsorted(known.detach(), conductance.detach().contiguous(), right=True)
+        index = index - 1
         first = index.clamp(0, len(known) - 2)
         high = (conductance - known[first]) / (known[first + 1] - known[first])
         below, above = index < 0, conductance >= known[-1]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from imac_torch.base.shown import Brief
 from imac_torch.cells import Cell, build_cell, series_resistance
+from imac_torch.cells.parameters import device_with
 from imac_torch.circuit.wires import segments
 from imac_torch.config import Config, Crossbar
 from imac_torch.errors import CircuitError
@@ -63,6 +65,8 @@ class CrossbarSpec(Brief):
         cell: What its cells are, conductances being those of their memory devices at small
             voltages; None: resistors.
         groups: G.
+        numbers: Those of ``cell`` that are differentiated, by their paths
+            (:func:`imac_torch.cells.parameters.device_numbers`).
     """
 
     conductances: ConductancePair
@@ -73,6 +77,7 @@ class CrossbarSpec(Brief):
     read_out: ReadOut
     cell: Cell | None = None
     groups: int = 1
+    numbers: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check that shapes chain and values are physical.
@@ -181,6 +186,7 @@ def build_crossbar(
     gain: float,
     groups: int = 1,
     offsets: Tensor | None = None,
+    numbers: Mapping[str, Tensor] | None = None,
 ) -> CrossbarSpec:
     """Cut a layer and give it the wires and the read-out of its (per-layer) configuration.
 
@@ -191,6 +197,7 @@ def build_crossbar(
         gain: Of the amplifiers.
         groups: G; each is cut as asked.
         offsets: (M·L, H, n) V of the amplifiers, besides ``amplifier.offset``.
+        numbers: In place of those of the devices, by their paths; differentiable.
 
     Raises:
         CircuitError: The layer cannot be cut as asked, or values are not physical.
@@ -203,9 +210,11 @@ def build_crossbar(
     rows, columns = conductances.positive.shape[-2:]
     column_ends, row_ends = partitions(columns, rows, config.crossbar)
     wire = segments(config.interconnect)
-    device = conductances.positive.device
-    series = series_resistance(config.device)
+    device, numbers = conductances.positive.device, numbers or {}
+    section = device_with(config.device, numbers)
+    series: float | Tensor = series_resistance(section)
     if series > 0.0:
+        (series,) = numbers.values() or (series,)
         conductances = ConductancePair(
             *(side / (1.0 + series * side) for side in vars(conductances).values())
         )
@@ -230,6 +239,7 @@ def build_crossbar(
         input_segment=scalar(wire.input_line),
         output_segment=scalar(wire.output_line),
         read_out=read_out,
-        cell=build_cell(config.device, config),
+        cell=build_cell(section, config),
         groups=groups,
+        numbers=numbers,
     )

@@ -93,11 +93,13 @@ class Memristor(Section):
         return frozen(values) if values else None
 
     def overridden(self, changes: Mapping[str, Any]) -> Self:
-        """See :class:`Section`; effects add to those that there are."""
-        if "effects" in changes:
-            effects = merge_named(self.effects or {}, changes["effects"] or {})
-            changes = {**changes, "effects": effects}
-        return self.replaced(changes)
+        """See :class:`Section`; effects add to those that there are, parameters to their kind's."""
+        merged = dict(changes)
+        for name in NAMED:
+            before, after = getattr(self, name) or {}, changes.get(name)
+            if name == "effects" and name in changes or before.keys() == (after or {}).keys():
+                merged[name] = merge_named(before, after or {}) or None
+        return self.replaced(merged)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

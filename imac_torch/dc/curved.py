@@ -120,7 +120,8 @@ class CurvedLayer(PreparedLayer):
         neuron = None if before is None else before.neuron
         pair = self.spec.conductances
         tracked = torch.is_grad_enabled() and any(
-            item.requires_grad for item in (sources, pair.positive, pair.negative)
+            item.requires_grad
+            for item in (sources, pair.positive, pair.negative, *self.spec.numbers.values())
         )
         refuse_other_gradients(self.spec, self.vdd)
         with lasting():

@@ -10,7 +10,7 @@ where these do not converge with every vector's own slopes, for which ∂F/∂z 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from imac_torch.cells.parameters import cell_of_tensors
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.dc.anderson import Anderson
 from imac_torch.dc.layer import with_bias
@@ -37,7 +38,7 @@ TOLERANCE: Final = 1e-11
 
 
 def refuse_other_gradients(spec: CrossbarSpec, vdd: Tensor) -> None:
-    """Say that gradients are by inputs and conductances.
+    """Say that gradients are by inputs, conductances and numbers of devices.
 
     Raises:
         SolverError: The supply or a wire requires a gradient.
@@ -49,7 +50,8 @@ def refuse_other_gradients(spec: CrossbarSpec, vdd: Tensor) -> None:
     for name, tensor in others.items():
         if tensor.requires_grad and torch.is_grad_enabled():
             raise SolverError(
-                f"layers of curved cells have gradients by inputs and conductances, not by {name}"
+                f"layers of curved cells have gradients by inputs, conductances and numbers of devices, "
+                f"not by {name}"
             )
 
 
@@ -83,7 +85,8 @@ def attach_cells(
 
     pair = spec.conductances
     found: tuple[Tensor, Tensor] = _Implicit.apply(
-        parts, spec, size, state, *solution, sources, pair.positive, pair.negative
+        parts, spec, size, state, *solution, sources, pair.positive, pair.negative,
+        *spec.numbers.values(),
     )
     return found
 
@@ -124,9 +127,10 @@ class _Implicit(torch.autograd.Function):
         sources: Tensor,
         positive: Tensor,
         negative: Tensor,
+        *numbers: Tensor,
     ) -> tuple[Tensor, Tensor]:
         ctx.step, ctx.spec, ctx.size = step, spec, size
-        ctx.save_for_backward(state, sources, positive, negative)
+        ctx.save_for_backward(state, sources, positive, negative, *numbers)
         return lines.clone(), combined.clone()
 
     @staticmethod
@@ -134,11 +138,11 @@ class _Implicit(torch.autograd.Function):
     def backward(  # type: ignore[override]
         ctx: Any, lines: Tensor, combined: Tensor  # noqa: ANN401 - torch's signature
     ) -> tuple[Tensor | None, ...]:
-        state, sources, positive, negative = ctx.saved_tensors
-        by_sources, by_cells = [], [torch.zeros_like(positive), torch.zeros_like(negative)]
+        state, sources, *of_cells = ctx.saved_tensors
+        by_sources, by_cells = [], [torch.zeros_like(item) for item in of_cells]
         for piece in torch.arange(len(sources), device=sources.device).split(ctx.size):
             found = _backward(
-                ctx.step, ctx.spec, state[piece], sources[piece], (positive, negative),
+                ctx.step, ctx.spec, state[piece], sources[piece], of_cells,
                 (lines[piece], combined[piece]),
             )  # fmt: skip
             by_sources.append(found[0])
@@ -152,13 +156,16 @@ def _backward(
     spec: CrossbarSpec,
     state: Tensor,
     sources: Tensor,
-    conductances: tuple[Tensor, Tensor],
+    of_cells: Sequence[Tensor],
     gradients: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, ...]:
-    """Gradients by sources and by conductances of both sides."""
+    """Gradients by sources, by conductances of both sides and by numbers of cells."""
     with differentiating():
-        asked = [item.detach().requires_grad_() for item in (sources, *conductances)]
-        cells = CurvedCells(replace(spec, conductances=ConductancePair(*asked[1:])))
+        asked = [item.detach().requires_grad_() for item in (sources, *of_cells)]
+        numbers = dict(zip(spec.numbers, asked[3:], strict=True))
+        assert spec.cell is not None  # noqa: S101 - ohmic layers go another way
+        cell = cell_of_tensors(spec.cell, numbers) if numbers else spec.cell
+        cells = CurvedCells(replace(spec, conductances=ConductancePair(*asked[1:3]), cell=cell))
         slopes = cells.currents(state).chord.detach()
         for known in (slopes.mean(0, keepdim=True), slopes):
             at = state.detach().requires_grad_()

@@ -309,7 +309,8 @@ class AnalogChain(Analyses):
         trained = torch.is_grad_enabled() and self._parameters_of_layers()
         if trained and any(parameter.requires_grad for parameter in trained):
             return True
-        return any(layer.matrix.sample is not None for layer in self.analog_layers())
+        matrices = [layer.matrix for layer in self.analog_layers()]
+        return any(matrix.sample is not None or matrix.numbers for matrix in matrices)
 
     def kept_of(
         self, layer: int, settings: object, tensors: Sequence[Tensor], make: Callable[[], Made]

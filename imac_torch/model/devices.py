@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ class Devices(nn.Module):
         name: For messages.
         devices: What has become of them, one draw after the other.
         sample: What becomes of them in this training step, too (:func:`imac_torch.varied`).
+        numbers: In place of those of the configuration, see :func:`imac_torch.devices_at`.
         read: Which read effects of every read are of; None: they are left out.
     """
 
@@ -34,6 +36,7 @@ class Devices(nn.Module):
         self.config, self.name = config, name
         self.devices: tuple[DeviceSample, ...] = ()
         self.sample: DeviceSample | None = None
+        self.numbers: Mapping[str, Tensor] = {}
         self.read: int | None = 0
 
     @abstractmethod

@@ -357,7 +357,7 @@ class ProgrammedMatrix(Devices):
         """The crossbars as they are built, wires included."""
         self._check_files()
         return build_crossbar(
-            self.conductances(), self.config, self.gain(), self.groups, self.offsets
+            self.conductances(), self.config, self.gain(), self.groups, self.offsets, self.numbers
         )
 
     def _no_offsets(self) -> Tensor | None:
