@@ -32,6 +32,7 @@ from imac_torch.dc.newton import NewtonOptions
 from imac_torch.devices.model import DeviceModel
 from imac_torch.devices.presets import device_model
 from imac_torch.errors import ImacError
+from imac_torch.model.device_numbers import device_parameters, devices_at
 from imac_torch.model.linear import IMACLinear
 from imac_torch.model.network import IMACNetwork
 from imac_torch.model.variation import varied
@@ -98,6 +99,8 @@ __all__ = [
     "compile",
     "convert",
     "device_model",
+    "device_parameters",
+    "devices_at",
     "evaluate",
     "load",
     "load_dataset",

@@ -16,6 +16,7 @@ import imac_torch as imac
 from imac_torch.cells import build_cell, finfet
 from imac_torch.cells.base import CellCurrents
 from imac_torch.cells.finfet import AccessTransistor
+from imac_torch.cells.parameters import cell_of_tensors, device_with
 from imac_torch.config import Memristor
 from imac_torch.errors import ConfigError, NetlistError
 from imac_torch.finfet import FinFET, builtin_14nm_hp
@@ -87,6 +88,28 @@ def test_slopes_of_both_lines(generator: torch.Generator) -> None:
     by_line, by_end, by_g = torch.autograd.grad(found.current.sum(), [line, end, g])
     torch.testing.assert_close(by_line, found.slope, rtol=1e-8, atol=1e-16)
     torch.testing.assert_close(-by_end, found.back, rtol=1e-8, atol=1e-16)
+    # by what gates are held at, of which the table knows nothing
+    gates = {
+        name: torch.tensor(at, dtype=torch.float64, requires_grad=True)
+        for name, at in (("access.finfet.gate", 0.7), ("access.finfet.p_gate", -0.6))
+    }
+    device = device_with(Memristor(**ENDS, **KINDS["1TG1R-sinh"]), gates)
+    tabled = build_cell(device)
+    assert tabled is not None
+
+    def held(gate: float, p_gate: float) -> torch.Tensor:
+        access = {"finfet": {"fins": 1, "p_fins": 1, "gate": gate, "p_gate": p_gate}}
+        exact = build_cell(device.replace(access=access))
+        assert exact is not None
+        with torch.no_grad():
+            return exact.exact().currents(g, line - end, end).current.sum()
+
+    current = cell_of_tensors(tabled, gates).currents(g, line - end, end).current.sum()
+    slopes = torch.autograd.grad(current, list(gates.values()))
+    for slope, (one, two) in zip(slopes, ((1e-3, 0.0), (0.0, 1e-3)), strict=True):
+        change = (held(0.7 + one, -0.6 + two) - held(0.7 - one, -0.6 - two)) / 2e-3
+        # steps of 1 mV leave 1e-4 of it, the coarse table's slopes weigh it to 1e-3
+        torch.testing.assert_close(slope, change, rtol=3e-3, atol=0)
     step = 1e-5
     with torch.no_grad():
         above, below = (

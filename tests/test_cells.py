@@ -15,7 +15,8 @@ import imac_torch as imac
 from imac_torch.cells import Series, build_cell, measured_device
 from imac_torch.config import Memristor
 from imac_torch.config.kinds import CELL_KINDS
-from imac_torch.errors import ConfigError, SolverError
+from imac_torch.errors import ConfigError, ConversionError, SolverError
+from imac_torch.model.device_numbers import config_with
 from imac_torch.reference.nonlinear import solve_nonlinear
 
 PLUGIN = Path(__file__).parent / "plugins" / "steepening_cell.py"
@@ -156,6 +157,48 @@ def test_gradients_by_inputs_and_weights(generator: torch.Generator, name: str) 
     assert torch.autograd.gradcheck(
         outputs, (x, change), eps=1e-5, atol=1e-6, rtol=1e-4, fast_mode=True
     )
+
+
+@pytest.mark.parametrize("name", [*KINDS, "resistor", "fefet"])
+def test_gradients_by_numbers_of_the_device(generator: torch.Generator, name: str) -> None:
+    kinds = {
+        **KINDS, "resistor": {"access": {"resistor": {"resistance": 3e3}}},
+        "pcm": {"cell": {"pcm": {"spacings": 3.0, "crystalline": 3e3}}},
+        "fefet": {"cell": {"fefet": {"specific_current": 1e-5}}},
+    }  # fmt: skip
+    network = network_of(generator, Memristor(**ENDS, **kinds[name]), 3, 2, 2)
+    x = reals(generator, 1, 3).abs()
+    known = imac.device_parameters(network)
+
+    def outputs(*factors: torch.Tensor) -> torch.Tensor:
+        values = [value * factor for value, factor in zip(known.values(), factors, strict=True)]
+        with imac.devices_at(network, dict(zip(known, values, strict=True))):
+            found: torch.Tensor = 1e5 * network(x)
+        return found
+
+    ones = [torch.ones_like(value).requires_grad_() for value in known.values()]
+    assert ones and torch.autograd.gradcheck(
+        outputs, ones, eps=1e-4, atol=1e-4, rtol=1e-4, fast_mode=True
+    )
+    torch.testing.assert_close(outputs(*ones), 1e5 * network(x))  # nothing stays
+
+
+def test_numbers_of_one_layer_and_what_is_no_number(generator: torch.Generator) -> None:
+    network = network_of(generator, Memristor(**ENDS, bend=0.3), 3, 2, 2)
+    (path,) = imac.device_parameters(network)
+    x, v0 = reals(generator, 1, 3), torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+    with imac.devices_at(network, {path: v0}):
+        both = network.solve(x).outputs
+    first, second = (f'layers."{layer.name}".{path}' for layer in network.analog_layers())
+    with imac.devices_at(network, {path: 1.5 * v0.detach(), first: v0, second: v0}):
+        assert torch.equal(network.solve(x).outputs, both)
+    assert config_with(network.config, {first: v0}).layers
+    with pytest.raises(ConversionError, match="no layer has it; cells have device.bend"):
+        with imac.devices_at(network, {"device.cell.mtj.vh": v0}):
+            pass
+    with pytest.raises(ConfigError, match="bend: Input should be greater"):
+        with imac.devices_at(network, {path: -v0}):
+            pass
 
 
 def test_gradients_with_transistor_neurons_and_single_slopes(

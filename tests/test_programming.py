@@ -140,7 +140,8 @@ def test_sweeps_have_columns_of_programming_and_see_endurance() -> None:
     model = drawn(torch.Generator().manual_seed(3), 6, 4, 3)
     x = reals(torch.Generator().manual_seed(1), 40, 6)
     base = converted({**WRITTEN, "endurance": {"writes": 0.0, "lifetime": 1e6}}).config
-    bench = NetworkEvaluator(model, x, model(x).argmax(1), base).bench()
+    evaluator = NetworkEvaluator(model, x, model(x).argmax(1), base)
+    bench = evaluator.bench()
     paths = "device.effects.write_verify.tolerance", "device.effects.endurance.writes"
     fine, coarse, worn = (
         bench({paths[0]: tolerance, paths[1]: writes, "seed": 3})
@@ -155,6 +156,12 @@ def test_sweeps_have_columns_of_programming_and_see_endurance() -> None:
     assert worn["write_energy"] == coarse["write_energy"]
     unknown = bench({"device.effects.write_verify.pulse": None, "seed": 3})
     assert "write_time" not in unknown and "write_pulses" in unknown
+    # refused before the run, not by the front after it
+    evaluator.require(["accuracy", "write_energy"], [{}, {"device.effects": "none"}])
+    with pytest.raises(ConfigError, match="write_time: it needs .* tolerance, pulses and pulse"):
+        evaluator.require(["write_time"], [{"device.effects.write_verify.pulse": "none"}])
+    with pytest.raises(ConfigError, match="no point has the objective write_pulses"):
+        evaluator.require(["write_pulses"], [{"device.effects.write_verify": "none"}])
 
 
 def test_what_is_lost_is_what_the_formulas_say(generator: torch.Generator) -> None:

@@ -81,9 +81,11 @@ def sweep(
             _finish(store.table(), described, directory, write=False)
         return
     check_output(directory, directory=True)
+    evaluator = _evaluator(described, trust=trust)
+    evaluator.require(described.objectives, described.points)
     table = run_sweep(
         described.points,
-        _evaluator(described, trust=trust),
+        evaluator,
         path,
         backend=_backend(workers, dask),
         licences=licences,

@@ -177,7 +177,7 @@ def set_field(values: dict[str, Any], path: str, value: object) -> None:
         values: As :meth:`Config.to_dict` gives it.
         path: ``section.field``, ``temperature``, ``device.effects.name.parameter`` or
             ``layers."path".section.field``.
-        value: None removes it: the default then holds. A number with a unit (``"9nm"``, ``"5%"``)
+        value: None (in files ``"none"``) removes it: the default then holds. A number with a unit (``"9nm"``, ``"5%"``)
             is converted to the field's.
 
     Raises:
@@ -185,6 +185,8 @@ def set_field(values: dict[str, Any], path: str, value: object) -> None:
     """
     keys = path_keys(path)
     _check(path, keys)
+    if isinstance(value, str) and value in _BACK and keys[0] != "layers":  # there it is a value
+        value = None
     if isinstance(value, str):
         quantity = _quantity(values, keys)
         number = None if quantity is None else quantity.read(value)

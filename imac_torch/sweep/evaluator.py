@@ -24,7 +24,8 @@ from imac_torch.conversion.convert import Fitting, convert, unread
 from imac_torch.conversion.selection import named_layers
 from imac_torch.datasets.batches import chosen, first_samples
 from imac_torch.dc.native import Native
-from imac_torch.devices.programming import Programming
+from imac_torch.devices.model import DeviceModel
+from imac_torch.devices.programming import Programming, WriteVerify
 from imac_torch.errors import (
     ConfigError,
     DataError,
@@ -284,6 +285,29 @@ class NetworkEvaluator:
                 stacklevel=3,
             )
 
+    def require(self, objectives: Iterable[str], points: Sequence[Point]) -> None:
+        """Refuse objectives of programming that no point has, before anything is computed.
+
+        Args:
+            objectives: Metrics.
+            points: Of a sweep; of very many some are looked at.
+
+        Raises:
+            ConfigError: No point's devices are written by pulses, or pulses lack what it takes.
+        """
+        wanted = [name for name in objectives if name in PROGRAMMING_METRICS]
+        looked = points[:: -(-len(points) // LOOKED_AT)] if points else ()
+        known: set[str] = set()
+        for point in looked if wanted else ():
+            known.update(_written_metrics(self.configure(point)))
+        for name in wanted:
+            if name not in known:
+                further = {"write_energy": ", set_voltage and pulse", "write_time": " and pulse"}
+                raise ConfigError(
+                    f"no point has the objective {name}: it needs device.effects.write_verify with "
+                    f"tolerance, pulses{further.get(name.removesuffix('_by_rows'), '')}"
+                )
+
     def bench(self) -> Bench:
         """See :class:`Evaluator`."""
         return _NetworkBench(self)
@@ -423,6 +447,21 @@ def _model_metrics(report: ModelReport, config: Config) -> dict[str, float]:
 
 def _drawn_metrics(report: Report | ModelReport) -> dict[str, float]:
     return {**_noise_metrics(report.noise), **_programming_metrics(report.programming)}
+
+
+def _written_metrics(config: Config) -> set[str]:
+    """Metrics of programming that devices of some layer have."""
+    found: set[str] = set()
+    for changes in ({}, *(layer.device for layer in config.layers.values())):
+        for effect in DeviceModel.of(config.device.overridden(changes)).effects:
+            if isinstance(effect, WriteVerify):
+                timed = effect.pulse is not None
+                found.update(
+                    name for name in PROGRAMMING_METRICS
+                    if ("time" not in name or timed)
+                    and ("energy" not in name or (timed and effect.set_voltage is not None))
+                )  # fmt: skip
+    return found
 
 
 def _programming_metrics(written: Sequence[Programming]) -> dict[str, float]:

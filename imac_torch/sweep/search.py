@@ -124,7 +124,10 @@ def search(
     backend = InProcess() if backend is None else backend
     at_once = concurrency(evaluator, licences)
     if isinstance(evaluator, NetworkEvaluator):
-        evaluator.warn_of_unread(_corners(space, evaluator, fixed or {}))
+        corners = _corners(space, evaluator, fixed or {})
+        if corners:
+            evaluator.require(objectives, corners)
+        evaluator.warn_of_unread(corners)
     study = optuna.create_study(
         directions=["maximize" if goal == "max" else "minimize" for goal in objectives.values()],
         sampler=optuna.samplers.NSGAIISampler(population_size=2 * batch, seed=seed),
