@@ -158,7 +158,7 @@ def test_sweeps_have_columns_of_programming_and_see_endurance() -> None:
     assert "write_time" not in unknown and "write_pulses" in unknown
     # refused before the run, not by the front after it
     evaluator.require(["accuracy", "write_energy"], [{}, {"device.effects": "none"}])
-    with pytest.raises(ConfigError, match="write_time: it needs .* tolerance, pulses and pulse"):
+    with pytest.raises(ConfigError, match=r"write_time: it needs .* tolerance, pulses and pulse"):
         evaluator.require(["write_time"], [{"device.effects.write_verify.pulse": "none"}])
     with pytest.raises(ConfigError, match="no point has the objective write_pulses"):
         evaluator.require(["write_pulses"], [{"device.effects.write_verify": "none"}])

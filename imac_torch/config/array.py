@@ -95,10 +95,10 @@ class Memristor(Section):
     def overridden(self, changes: Mapping[str, Any]) -> Self:
         """See :class:`Section`; effects add to those that there are, parameters to their kind's."""
         merged = dict(changes)
-        for name in NAMED:
-            before, after = getattr(self, name) or {}, changes.get(name)
-            if name == "effects" and name in changes or before.keys() == (after or {}).keys():
-                merged[name] = merge_named(before, after or {}) or None
+        for name in NAMED.keys() & changes.keys():
+            before, after = getattr(self, name) or {}, changes[name] or {}
+            if name == "effects" or before.keys() == after.keys():
+                merged[name] = merge_named(before, after) or None
         return self.replaced(merged)
 
     @model_validator(mode="after")

@@ -177,8 +177,8 @@ def set_field(values: dict[str, Any], path: str, value: object) -> None:
         values: As :meth:`Config.to_dict` gives it.
         path: ``section.field``, ``temperature``, ``device.effects.name.parameter`` or
             ``layers."path".section.field``.
-        value: None (in files ``"none"``) removes it: the default then holds. A number with a unit (``"9nm"``, ``"5%"``)
-            is converted to the field's.
+        value: None (in files ``"none"``) removes it: the default then holds. A number with a unit
+            (``"9nm"``, ``"5%"``) is converted to the field's.
 
     Raises:
         ConfigError: There is no such field; similar ones are named.

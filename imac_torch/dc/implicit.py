@@ -50,8 +50,8 @@ def refuse_other_gradients(spec: CrossbarSpec, vdd: Tensor) -> None:
     for name, tensor in others.items():
         if tensor.requires_grad and torch.is_grad_enabled():
             raise SolverError(
-                f"layers of curved cells have gradients by inputs, conductances and numbers of devices, "
-                f"not by {name}"
+                "layers of curved cells have gradients by inputs, conductances and numbers of "
+                f"devices, not by {name}"
             )
 
 
