@@ -109,6 +109,28 @@ def test_three_layers_are_what_ngspice_finds(
     compare_with_ngspice(ngspice, generator, Memristor(**ENDS, **KINDS[name]), 6, 5, 4, 3)
 
 
+def test_groups_are_what_ngspice_finds(ngspice: Path, generator: torch.Generator) -> None:
+    layer = nn.Conv1d(4, 6, 2, groups=2, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.uniform_(-1, 1, generator=generator)
+    config = network_of(generator, Memristor(**ENDS, bend=0.3), 2, 2).config
+    network = imac.convert(nn.Sequential(layer, imac.InverterSigmoid()), config)
+    x = reals(generator, 8, 3).reshape(2, 4, 3).requires_grad_()
+    (gradient,) = torch.autograd.grad(network(x)[1].sum(), x)
+    assert bool((gradient[1] != 0.0).all()) and not bool(gradient[0].any())
+    segment = network.segment
+    rows = segment.positions.vectors(x.detach())
+    with torch.no_grad():
+        found = segment.solve(rows)
+    spice = imac.NgSpice(str(ngspice)).bind(segment).solve(segment.voltages(rows))
+    assert found.power is not None and spice.power is not None
+    torch.testing.assert_close(found.outputs, spice.outputs, rtol=0, atol=1e-8)
+    for part in ("inputs", "bias", "neurons"):
+        ours, theirs = getattr(found.power, part), getattr(spice.power, part)
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-14)
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_one_layer_is_the_dense_solution_and_no_ohmic_one(
     generator: torch.Generator, name: str

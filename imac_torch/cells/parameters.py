@@ -70,7 +70,8 @@ def cell_of_tensors(cell: Cell, values: Mapping[str, Tensor]) -> Cell:
         found[field][name] = value
     if not isinstance(cell, Series | Gated):
         return cell.of_tensors(found["cell"])
-    memory, access = cell.memory, cell.access
-    return replace(
-        cell, memory=memory.of_tensors(found["cell"]), access=access.of_tensors(found["access"])
-    )
+    changes: dict[str, Any] = {
+        "memory": cell.memory.of_tensors(found["cell"]),
+        "access": cell.access.of_tensors(found["access"]),
+    }
+    return replace(cell, **changes)

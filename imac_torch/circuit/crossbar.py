@@ -131,6 +131,11 @@ class CrossbarSpec(Brief):
             return self
         return replace(self, conductances=ConductancePair(positive[sample], negative[sample]))
 
+    def group(self, number: int) -> CrossbarSpec:
+        """One of its groups, a layer of its own; offsets of amplifiers are not told apart."""
+        sides = (side[..., number, :, :] for side in vars(self.conductances).values())
+        return replace(self, conductances=ConductancePair(*sides), groups=1)
+
     @property
     def slicing(self) -> Slicing:
         """Rows of one output."""

@@ -15,7 +15,7 @@ Shapes: B input vectors; H, V partitions of R rows and K columns; M outputs, L s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Final
 
@@ -90,7 +90,8 @@ class CurvedLayer(PreparedLayer):
     """A layer of curved cells: its crossbars are eliminated for every solution.
 
     Attributes:
-        spec: The crossbars; conductances have no or one sample dimension.
+        spec: The crossbars; conductances have no or one sample dimension. Inputs and outputs of
+            groups follow one another.
     """
 
     spec: CrossbarSpec
@@ -99,10 +100,41 @@ class CurvedLayer(PreparedLayer):
     def shape(self) -> tuple[int | None, int, int]:
         """See :class:`PreparedLayer`."""
         *samples, rows, columns = self.spec.conductances.positive.shape
+        groups = self.spec.groups
+        if groups > 1:
+            samples, rows, columns = samples[:-1], groups * rows, groups * (columns - 1) + 1
         return samples[0] if samples else None, rows, columns
 
     def as_load(self) -> None:
         """See :class:`PreparedLayer`."""
+
+    @cached_property
+    def groups(self) -> tuple[CurvedLayer, ...]:
+        """Layers that share nothing; none where there is one group."""
+        count = self.spec.groups
+        return () if count == 1 else tuple(
+            replace(self, spec=self.spec.group(number)) for number in range(count)
+        )  # fmt: skip
+
+    def _of_groups(self, driven: Sequence[CurvedDriven]) -> CurvedDriven:
+        """All groups as one layer, whose bias line is that of all."""
+        lines = torch.cat([item.currents[..., :-1] for item in driven], -1)
+        bias = sum(item.currents[..., -1:] for item in driven)
+        solved = [item.solved for item in driven if item.solved is not None]
+        plus, minus = (torch.cat([item.ends[side] for item in driven], -2) for side in (0, 1))
+        return CurvedDriven(
+            torch.cat([item.voltages for item in driven], -1),
+            torch.cat([item.combined for item in driven], -1),
+            NeuronSolution(
+                torch.cat([item.outputs for item in solved], -1),
+                torch.cat([item.gates for item in solved], -1),
+                torch.stack([item.status for item in solved]).amax(0),
+                torch.stack([item.residual for item in solved]).amax(0),
+                torch.stack([item.iterations for item in solved]).amax(0),
+            ),
+            self, (plus, minus), torch.cat([lines, bias], -1),
+            torch.stack([item.supplied for item in driven]).sum(0),
+        )  # fmt: skip
 
     @cached_property
     def cells(self) -> tuple[CurvedCells, ...]:
@@ -117,6 +149,9 @@ class CurvedLayer(PreparedLayer):
         drawn: Tensor | None = None,
     ) -> CurvedDriven:
         """See :class:`PreparedLayer`."""
+        if self.groups:
+            parts = zip(self.groups, sources.chunk(len(self.groups), dim=-1), strict=True)
+            return self._of_groups([layer.drive(part, before, options) for layer, part in parts])
         neuron = None if before is None else before.neuron
         pair = self.spec.conductances
         tracked = torch.is_grad_enabled() and any(

@@ -131,11 +131,6 @@ class Native(Engine):
         """One layer's ports, or (curved cells) itself, and how it is eliminated."""
         if crossbar.cell is not None:
             refuse_real(crossbar, "the solution of curved cells")
-            if crossbar.groups > 1:
-                raise SolverError(
-                    f"curved cells ({crossbar.cell}) are solved in layers of one group, this one "
-                    f"has {crossbar.groups}; take device.bend, device.cell and device.access out"
-                )
             if self.device_model == "exact":
                 crossbar = replace(crossbar, cell=crossbar.cell.exact())
             return crossbar, EliminationInfo("tangents", "torch")

@@ -83,8 +83,8 @@ def devices_at(module: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None
     try:
         yield
     finally:
-        for layer, numbers in zip(layers, before, strict=True):
-            layer.matrix.numbers = numbers
+        for layer, own_before in zip(layers, before, strict=True):
+            layer.matrix.numbers = own_before
 
 
 def config_with(config: Config, values: Mapping[str, Tensor]) -> Config:
