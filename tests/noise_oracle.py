@@ -130,11 +130,12 @@ def noise_netlist(
     return "\n".join(lines)
 
 
-def tangents(layer, inputs, vdd: float, cell, temperature: float):
+def tangents(layer, inputs, vdd: float, cell, temperature: float, frequency: float):
     """Per side, what every curved cell is at (1, N) V on the lines, by dense Newton and autograd.
 
     Numbers: currents out of the input line and into the I± line, their derivatives by the voltages
-    of both lines, A²/Hz, these voltages, and whether the noise is of a current from vdd.
+    of both lines, A²/Hz at a frequency, these voltages, and whether the noise is of a current
+    from vdd.
     """
     solved = solve_nonlinear(layer, inputs, vdd, cell)
     assert bool(solved.converged.all())
@@ -155,6 +156,8 @@ def tangents(layer, inputs, vdd: float, cell, temperature: float):
         ]  # fmt: skip
         with torch.no_grad():
             noise = cell.noise(g, line - end, end if cell.absolute else None, temperature)
+            slow = cell.flicker(g, line - end, end if cell.absolute else None)
+            noise = noise if slow is None else noise + slow.density / frequency**slow.exponent
         rows = torch.stack([both.current, into, *slopes[0], *slopes[1], noise, line, end], dim=1)
         found[element.name] = [(*row, cell.gated) for row in rows.detach().tolist()]
     return found

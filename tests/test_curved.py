@@ -237,7 +237,7 @@ def test_evaluation_and_files(generator: torch.Generator, tmp_path: Path) -> Non
     x = reals(generator, 5, 6)
     pairs = [(x, torch.arange(5) % 4)]
     report = imac.evaluate(network, pairs, progress=False)
-    assert report.engine["elimination"] == "tangents (torch)"
+    assert report.engine["elimination"] == "sweeps (numba)"
     with torch.no_grad():
         assert torch.equal(report.outputs, network.solve(x).outputs)
     path = tmp_path / "network.safetensors"
@@ -302,15 +302,40 @@ def test_maps_are_those_of_the_dense_solution(generator: torch.Generator, wires:
 def test_nodes_are_those_of_ngspice(ngspice: Path, generator: torch.Generator) -> None:
     network = convert(generator, 4, 3, 2)
     x = reals(generator, 1, 4)
-    report = imac.verify_nodes(network, [(x, torch.zeros(1, dtype=torch.int64))], samples=1)
-    assert report.node_difference < 1e-7  # V; ngspice stops at relative steps of 1e-9
+    held = imac.Memristor(cell={"fefet": {"specific_current": 1e-6}})
+    config = network.config.replace(device=held)
+    for made in (network, imac.convert(drawn(generator, 4, 2), config)):
+        report = imac.verify_nodes(made, [(x.abs(), torch.zeros(1, dtype=torch.int64))], samples=1)
+        assert report.node_difference < 1e-7  # V; ngspice stops at relative steps of 1e-9
+
+
+def test_power_is_told_of_memory_and_of_access_devices(generator: torch.Generator) -> None:
+    config = convert(generator, 4, 2).config
+    access = {"resistor": {"resistance": 3e3}}
+    device = config.device.replace(access=access)
+    gate = imac.Memristor(access={"read_transistor": {"fins": 1}})
+    for kind in (device, gate):
+        network = imac.convert(drawn(generator, 4, 2), config.replace(device=kind))
+        x = reals(generator, 2, 4).abs()
+        spec = next(network.analog_layers()).matrix.crossbar()
+        lines = torch.cat([network.voltages(x), torch.full((2, 1), 0.8)], 1)
+        found = cell_voltages(spec, lines)
+        if kind is device:
+            amperes = found.positive_current.square() + found.negative_current.square()
+            torch.testing.assert_close(found.access_power, 3e3 * amperes, rtol=1e-9, atol=0.0)
+        else:
+            assert not bool(found.input_drop.any())  # gates draw nothing
+            assert bool((found.access_power[:, :, -1] > 0.0).all())
+        # cells, wires and what ends take make up what sources deliver
+        inside = network.dissipation(x)
+        assert bool((found.power.sum((1, 2)) <= inside.cells[:, 0]).all())
+        torch.testing.assert_close(
+            found.power.sum((1, 2)), inside.cells[:, 0], rtol=0.05, atol=0.0
+        )  # wires have a few percent
 
 
 def test_what_curved_cells_cannot_do_says_so(generator: torch.Generator) -> None:
     network = convert(generator, 6, 5, 4)
-    x = reals(generator, 3, 6)
-    with pytest.raises(SolverError, match="ohmic cells"):
-        layer_effects(network)
     spec = next(network.analog_layers()).matrix.crossbar()
     real = Imperfections(torch.zeros(1, 1, 1, dtype=torch.float64), -0.1, 0.1)
     limited = replace(spec, read_out=replace(spec.read_out, imperfections=real))
@@ -321,8 +346,7 @@ def test_what_curved_cells_cannot_do_says_so(generator: torch.Generator) -> None
     with pytest.raises(SolverError, match="different voltages on the bias line"):
         cell_voltages(spec, volts)
     held = imac.Memristor(cell={"fefet": {"specific_current": 1e-6}})
-    gated = imac.convert(drawn(generator, 3, 2), imac.Config(device=held))
-    with pytest.raises(SolverError, match=r"hold gates"):  # before ngspice runs
-        imac.verify_nodes(gated, [(x[:, :3], torch.zeros(3, dtype=torch.int64))])
+    with pytest.raises(SolverError, match=r"hold gates"):
+        layer_effects(imac.convert(drawn(generator, 3, 2), imac.Config(device=held)))
     with pytest.raises(imac.ImacError, match="bend"):
         imac.Memristor(bend=0.0)

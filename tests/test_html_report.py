@@ -6,6 +6,7 @@ import base64
 import csv
 import json
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,7 +21,7 @@ from imac_torch import Config, Crossbar, IMACNetwork, Memristor, Neuron, Report,
 from imac_torch.base.figures import bars, heatmap, histogram, parallel, scatter
 from imac_torch.base.units import quantity
 from imac_torch.conversion.storage import load
-from imac_torch.errors import DataError, ImacWarning, SolverError
+from imac_torch.errors import DataError, ImacWarning
 from imac_torch.reports import chart
 from imac_torch.reports.analysis import Analysis, analyse
 from imac_torch.reports.chart import bar_chart, picture
@@ -291,17 +292,20 @@ def test_pages_without_plotly_are_still_and_say_so(setting, monkeypatch) -> None
     assert len(text) < 300_000
 
 
-def test_pages_of_curved_cells_are_without_details_and_say_so(tmp_path: Path) -> None:
+def test_pages_of_curved_cells_have_details_but_of_gated_ones(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.Sigmoid())
-    device = Memristor(cell={"sinh": {"v0": 0.4}})
-    network = convert(model, Config(device=device, neuron=Neuron(kind="logistic")))
     loader = [(torch.tensor([[1.0, -1.0, 0.5]]), torch.tensor([1]))]
-    report = evaluate(network, loader, progress=False)
-    with pytest.warns(ImacWarning, match="these are curved: the page is without"):
-        page = write_report(
-            tmp_path / "run", report, network=network, software=model, loader=loader
-        )
-    assert "Where accuracy is lost" not in page.read_text()
-    assert not (tmp_path / "run" / "analysis.json").exists()
-    with pytest.raises(SolverError, match=r"cells are curved; take device\.bend"):
-        network.dissipation(loader[0][0])
+    for kind, cell in {"sinh": {"v0": 0.4}, "fefet": {"specific_current": 1e-6}}.items():
+        config = Config(device=Memristor(cell={kind: cell}), neuron=Neuron(kind="logistic"))
+        network = convert(model, config)
+        report = evaluate(network, loader, progress=False)
+        gated = kind == "fefet"
+        with pytest.warns(ImacWarning, match="of these hold") if gated else nullcontext():
+            page = write_report(
+                tmp_path / kind, report, network=network, software=model, loader=loader
+            )
+        assert ("Where accuracy is lost" in page.read_text()) is not gated
+        if not gated:
+            (layer,) = Analysis.load(tmp_path / kind).layers
+            assert layer.power["inputs"] == pytest.approx(float(report.power.inputs.mean()))
+            assert not layer.map_note and layer.circuit_weight_gain > 0.0

@@ -115,7 +115,7 @@ def test_heat_of_cells_and_wires_is_that_of_a_dense_solution(combine):
     inputs = line_voltages(2, 5)
     prepared = Native().prepare(layers)
     solution = Native().solve(prepared, inputs)
-    found = dissipated(prepared.layers, solution)
+    found = dissipated(prepared.layers, solution, imac.NewtonOptions())
     circuit = circuit_of(layers)
     for image in range(2):
         dense = solve_dense(circuit, inputs[image].numpy())
@@ -135,7 +135,12 @@ def test_heat_of_cells_and_wires_is_that_of_a_dense_solution(combine):
 
 
 @pytest.mark.parametrize(
-    "settings", [config(), config(combine="sum", output_resistance=1e-3), LOGISTIC]
+    "settings",
+    [
+        config(), config(combine="sum", output_resistance=1e-3), LOGISTIC,
+        LOGISTIC.replace(device=imac.Memristor(rlow=4e3, rhigh=4e4, bend=0.3)),
+        LOGISTIC.replace(device=imac.Memristor(cell={"fefet": {"specific_current": 1e-6}})),
+    ],
 )
 def test_parts_add_up_to_what_sources_deliver(settings):
     """Rounding only: with ideal amplifiers tied by 1 mΩ, of the kilowatts that they exchange."""

@@ -16,7 +16,7 @@ from imac_torch.base.shown import brief
 from imac_torch.base.units import BOLTZMANN
 from imac_torch.config import Config, Memristor
 
-__all__ = ["Cell", "CellCurrents", "Part", "in_messages"]
+__all__ = ["Cell", "CellCurrents", "Flicker", "Part", "in_messages"]
 
 
 class CellCurrents(NamedTuple):
@@ -39,6 +39,18 @@ class CellCurrents(NamedTuple):
     def chord(self) -> Tensor:
         """S, how much of a voltage of the I± line the cell takes from its line."""
         return self.slope if self.back is None else self.back
+
+
+class Flicker(NamedTuple):
+    """1/f noise of a current.
+
+    Attributes:
+        density: A²/Hz at 1 Hz.
+        exponent: Of the frequency that it falls with.
+    """
+
+    density: Tensor
+    exponent: float
 
 
 @dataclass(frozen=True)
@@ -195,6 +207,19 @@ class Cell(Numbers, ABC):
             temperature: K.
         """
         return 4.0 * BOLTZMANN * temperature * self.currents(conductance, across, end).slope
+
+    def over_memory(self, conductance: Tensor, across: Tensor, end: Tensor | None) -> Tensor:
+        """V across memory devices, of all that their current falls through; arguments as above."""
+        return across
+
+    def flicker(
+        self, conductance: Tensor, across: Tensor, end: Tensor | None
+    ) -> Flicker | None:
+        """1/f noise besides; arguments as above. None: none.
+
+        That of memory devices is an effect on their conductances (``device.effects.flicker``).
+        """
+        return None
 
     @abstractmethod
     def lines(self, name: str, first: str, second: str, resistance: str) -> list[str]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.base.units import spice_number
-from imac_torch.cells.base import Cell, CellCurrents, Part, number
+from imac_torch.cells.base import Cell, CellCurrents, Flicker, Part, number
 from imac_torch.cells.series import LAST_STEP, REACH, Access, Ohmic
 from imac_torch.cells.sinh import Sinh
 from imac_torch.config import Config
@@ -28,6 +28,7 @@ from imac_torch.finfet import (
     write_model_card,
 )
 from imac_torch.finfet.kept import kept
+from imac_torch.finfet.noise import TransistorNoise
 from imac_torch.kernels.compiled import obstacle
 from imac_torch.numeric.cell_kinds import TRANSISTOR
 from imac_torch.numeric.modes import differentiating, lasting, leaf
@@ -235,18 +236,30 @@ class AccessTransistor(Access):
         at, *found = result.unflatten(1, across.shape or (1,)).unbind(0)
         return at.reshape(across.shape), CellCurrents(*(x.reshape(across.shape) for x in found))
 
-    @torch.no_grad()
     def noise(self, across: Tensor, end: Tensor | None, temperature: float) -> Tensor:
-        """See :class:`Access`: of channels and their series resistances, 1/f noise left out."""
+        """See :class:`Access`: of channels and their series resistances."""
+        return sum((item.thermal for item in self._noises(across, end)), torch.zeros_like(across))
+
+    def flicker(self, across: Tensor, end: Tensor | None) -> Flicker:
+        """See :class:`Access`: of traps in their oxides."""
+        found = self._noises(across, end)
+        return Flicker(
+            sum((item.flicker for item in found), torch.zeros_like(across)), found[0].exponent
+        )
+
+    @torch.no_grad()
+    def _noises(self, across: Tensor, end: Tensor | None) -> list[TransistorNoise]:
+        """Of the transistors that there are."""
         assert end is not None  # noqa: S101 - absolute
-        bias, total = self.known, torch.zeros_like(across)
-        for transistor, gate, bulk in zip(
-            transistors(self.unbiased, bias.temperature),
-            (bias.gate, bias.p_gate), (bias.bulk, bias.p_bulk), strict=True,
-        ):  # fmt: skip
-            if transistor is not None:
-                total = total + transistor.noise(end + across, gate, end, bulk).thermal
-        return total
+        bias = self.known
+        return [
+            transistor.noise(end + across, gate, end, bulk)
+            for transistor, gate, bulk in zip(
+                transistors(self.unbiased, bias.temperature),
+                (bias.gate, bias.p_gate), (bias.bulk, bias.p_bulk), strict=True,
+            )
+            if transistor is not None
+        ]  # fmt: skip
 
     @property
     def unbiased(self) -> AccessTransistor:

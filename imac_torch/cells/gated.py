@@ -13,13 +13,14 @@ from typing_extensions import Self
 
 from imac_torch.base.units import BOLTZMANN, BOLTZMANN_EV, spice_number
 from imac_torch.cells import finfet
-from imac_torch.cells.base import Cell, CellCurrents, Part
+from imac_torch.cells.base import Cell, CellCurrents, Flicker, Part
 from imac_torch.cells.finfet import AccessTransistor, Bias
 from imac_torch.cells.series import Access, Series
 from imac_torch.config import Config
 from imac_torch.config.quantity import CURRENT, TRANSISTOR_NODE, Quantity
 from imac_torch.errors import ConfigError
 from imac_torch.finfet.kept import kept
+from imac_torch.finfet.noise import TransistorNoise
 from imac_torch.numeric.modes import differentiating, lasting, leaf
 from imac_torch.periphery.neuron.spline import SplineTable
 
@@ -122,6 +123,11 @@ class ThresholdTransistor(Cell):
         shape = 2.0 / 3.0 * (x.square() + x * y + y.square()) / (x + y) - 0.5
         scale = BOLTZMANN * temperature * 4.0 * self.specific_current / self.known.thermal
         return torch.where(conductance > 0.0, scale * shape, 0.0)
+
+    def over_memory(self, conductance: Tensor, across: Tensor, end: Tensor | None) -> Tensor:
+        """See :class:`Cell`: from vdd to the I± line."""
+        assert end is not None  # noqa: S101 - absolute
+        return self.known.vdd - end
 
     def _pinched(self, conductance: Tensor, across: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
         """(v_p - v_end)/2U and (v_p - vdd)/2U."""
@@ -229,13 +235,21 @@ class ReadTransistor(Access):
         """See :class:`Access`."""
         return Gated(memory, self)
 
-    @torch.no_grad()
     def noise(self, across: Tensor, end: Tensor | None, temperature: float) -> Tensor:
         """See :class:`Access`."""
+        return self._noise(across, end).thermal
+
+    def flicker(self, across: Tensor, end: Tensor | None) -> Flicker:
+        """See :class:`Access`."""
+        found = self._noise(across, end)
+        return Flicker(found.flicker, found.exponent)
+
+    @torch.no_grad()
+    def _noise(self, across: Tensor, end: Tensor | None) -> TransistorNoise:
         assert end is not None  # noqa: S101 - absolute
         transistor, _ = finfet.transistors(self.transistor, self.known.temperature)
         assert transistor is not None  # noqa: S101 - it has fins
-        return transistor.noise(self.known.high, end, self.known.high - across, 0.0).thermal
+        return transistor.noise(self.known.high, end, self.known.high - across, 0.0)
 
     def passed(self, gate: Tensor, source: Tensor) -> Tensor:
         """Current out of the source (A) at voltages of gate and source (V)."""
@@ -340,6 +354,19 @@ class Gated(Cell):
         assert end is not None  # noqa: S101 - absolute
         above = self.access.known.high - end
         return self.series.noise(conductance, above, across + end, temperature)
+
+    def over_memory(self, conductance: Tensor, across: Tensor, end: Tensor | None) -> Tensor:
+        """See :class:`Cell`."""
+        assert end is not None  # noqa: S101 - absolute
+        above = self.access.known.high - end
+        return self.series.over_memory(conductance, above, across + end)
+
+    def flicker(
+        self, conductance: Tensor, across: Tensor, end: Tensor | None
+    ) -> Flicker | None:
+        """See :class:`Cell`."""
+        assert end is not None  # noqa: S101 - absolute
+        return self.series.flicker(conductance, self.access.known.high - end, across + end)
 
     def lines(self, name: str, first: str, second: str, resistance: str) -> list[str]:
         """See :class:`Cell`."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from imac_torch.base.units import BOLTZMANN
-from imac_torch.cells.base import Cell, CellCurrents, Numbers, Part, in_messages
+from imac_torch.cells.base import Cell, CellCurrents, Flicker, Numbers, Part, in_messages
 from imac_torch.config import Config
 from imac_torch.errors import SolverError
 from imac_torch.numeric.cell_kinds import OHMIC
@@ -103,6 +103,10 @@ class Access(Numbers, ABC):
     def noise(self, across: Tensor, end: Tensor | None, temperature: float) -> Tensor:
         """See :meth:`Cell.noise`."""
         return 4.0 * BOLTZMANN * temperature * self.currents(across, end).slope
+
+    def flicker(self, across: Tensor, end: Tensor | None) -> Flicker | None:
+        """See :meth:`Cell.flicker`."""
+        return None
 
     @abstractmethod
     def lines(self, name: str, first: str, second: str) -> list[str]:
@@ -227,15 +231,39 @@ class Series(Cell):
         self, conductance: Tensor, across: Tensor, end: Tensor | None, temperature: float
     ) -> Tensor:
         """See :class:`Cell`: each device's, as far as the other lets it through."""
+        at, by_memory, by_access = self._shares(conductance, across, end)
+        return (
+            by_memory.square() * self.memory.noise(conductance, at, None, temperature)
+            + by_access.square() * self.access.noise(across - at, end, temperature)
+        )
+
+    def over_memory(self, conductance: Tensor, across: Tensor, end: Tensor | None) -> Tensor:
+        """See :class:`Cell`."""
+        return self._inner(conductance, across, end)
+
+    @torch.no_grad()
+    def flicker(
+        self, conductance: Tensor, across: Tensor, end: Tensor | None
+    ) -> Flicker | None:
+        """See :class:`Cell`: the access device's."""
+        if type(self.access).flicker is Access.flicker:
+            return None
+        at, _, by_access = self._shares(conductance, across, end)
+        found = self.access.flicker(across - at, end)
+        return found and Flicker(by_access.square() * found.density, found.exponent)
+
+    def _shares(
+        self, conductance: Tensor, across: Tensor, end: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """V across memory devices; which part of its current each device sends through both."""
         at = self._inner(conductance, across, end)
         first = self.memory.currents(conductance, at).slope
         second = self.access.currents(across - at, end).slope
         total = first + second
-        parts = (
-            second.square() * self.memory.noise(conductance, at, None, temperature)
-            + first.square() * self.access.noise(across - at, end, temperature)
+        by_memory, by_access = (
+            torch.where(total > 0.0, part / total, 0.0) for part in (second, first)
         )
-        return torch.where(total > 0.0, parts / total.square(), 0.0)
+        return at, by_memory, by_access
 
     def exact(self) -> Series:
         """See :class:`Cell`."""

@@ -206,8 +206,10 @@ CONDITIONS: Final[Mapping[str, Condition]] = {
         "bandwidth", "lowest", "neurons", "amplifier_voltage", "amplifier_current",
     )},
     "noise.flicker": Condition(
-        lambda place: place.config.noise.circuit and place.config.noise.neurons,
-        "noise.circuit and noise.neurons",
+        lambda place: place.config.noise.circuit
+        and (place.config.noise.neurons or not {"finfet", "read_transistor"}.isdisjoint(
+            place.config.device.access or ())),
+        "noise.circuit and noise.neurons, or transistors in cells",
     ),
     "neuron.output_resistance": Condition(
         lambda place: place.subcircuit

@@ -46,18 +46,21 @@ class LayerEffect:
 def layer_effects(network: IMACNetwork, worst: int = 10) -> tuple[LayerEffect, ...]:
     """Effective weights of every layer's crossbars against the wanted ones.
 
+    Cells that are no resistors are taken as lines see them.
+
     Args:
         network: A converted model.
         worst: How many cells to name.
 
     Raises:
         ConversionError: ``worst`` is not positive.
+        SolverError: Inputs hold gates.
     """
     if worst < 1:
         raise ConversionError(f"worst = {worst} must be at least 1")
     effects = []
     for layer in network.analog_layers():
-        ports, _ = eliminate_layer(layer.matrix.crossbar())
+        ports, _ = eliminate_layer(layer.matrix.seen_crossbar())
         effective = layer.matrix.weights_of(ports.transfer)
         effective[:, :-1] /= layer.scaling.input_scale
         bias = layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias

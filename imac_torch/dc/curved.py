@@ -31,8 +31,9 @@ from imac_torch.dc.sweeps import can_sweep, pieces, sweep
 from imac_torch.dc.tangents import CurvedCells, FoundCells, Tangents
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
+from imac_torch.periphery.readout import ReadOut
 from imac_torch.reference.nonlinear import ROUNDING
-from imac_torch.results.solution import Status
+from imac_torch.results.solution import LayerSolution, Status
 
 CHORDS: Final = 50
 """Steps that share an elimination, before Newton's method is tried."""
@@ -73,6 +74,10 @@ class CurvedDriven(Driven):
         """See :class:`Driven`."""
         return self.layer.spec.read_out.output(*self.ends)
 
+    def absorbed(self) -> Tensor:
+        """See :class:`Driven`."""
+        return self.layer.spec.read_out.absorbed(*self.ends).sum((-1, -2))
+
     def power(self, drawn: Tensor, *, first: bool) -> DrivenPower:
         """See :class:`Driven`."""
         by_inputs = (self.voltages * self.currents[..., :-1]).sum(-1)
@@ -105,6 +110,11 @@ class CurvedLayer(PreparedLayer):
             samples, rows, columns = samples[:-1], groups * rows, groups * (columns - 1) + 1
         return samples[0] if samples else None, rows, columns
 
+    @property
+    def read_out(self) -> ReadOut:
+        """See :class:`PreparedLayer`."""
+        return self.spec.read_out
+
     def as_load(self) -> None:
         """See :class:`PreparedLayer`."""
 
@@ -119,7 +129,7 @@ class CurvedLayer(PreparedLayer):
     def _of_groups(self, driven: Sequence[CurvedDriven]) -> CurvedDriven:
         """All groups as one layer, whose bias line is that of all."""
         lines = torch.cat([item.currents[..., :-1] for item in driven], -1)
-        bias = sum(item.currents[..., -1:] for item in driven)
+        bias = torch.stack([item.currents[..., -1:] for item in driven]).sum(0)
         solved = [item.solved for item in driven if item.solved is not None]
         plus, minus = (torch.cat([item.ends[side] for item in driven], -2) for side in (0, 1))
         return CurvedDriven(
@@ -141,6 +151,12 @@ class CurvedLayer(PreparedLayer):
         """Of every sample."""
         return tuple(CurvedCells(self.spec.select(k)) for k in range(self.shape[0] or 1))
 
+    def driven_at(
+        self, found: LayerSolution, drawn: Tensor, options: NewtonOptions
+    ) -> CurvedDriven:
+        """See :class:`PreparedLayer`; solved again."""
+        return self.drive(found.inputs, None, options)
+
     def drive(
         self,
         sources: Tensor,
@@ -150,8 +166,8 @@ class CurvedLayer(PreparedLayer):
     ) -> CurvedDriven:
         """See :class:`PreparedLayer`."""
         if self.groups:
-            parts = zip(self.groups, sources.chunk(len(self.groups), dim=-1), strict=True)
-            return self._of_groups([layer.drive(part, before, options) for layer, part in parts])
+            pairs = zip(self.groups, sources.chunk(len(self.groups), dim=-1), strict=True)
+            return self._of_groups([layer.drive(part, before, options) for layer, part in pairs])
         neuron = None if before is None else before.neuron
         pair = self.spec.conductances
         tracked = torch.is_grad_enabled() and any(

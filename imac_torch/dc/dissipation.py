@@ -9,47 +9,42 @@ import torch
 from torch import Tensor
 
 from imac_torch.dc.layer import PreparedLayer
-from imac_torch.dc.network import PortsDriven, eliminated
+from imac_torch.dc.newton import NewtonOptions
 from imac_torch.results.solution import Dissipation, LayerSolution, Solution
 
 
-def dissipated(layers: Sequence[PreparedLayer], solution: Solution) -> Dissipation:
+def dissipated(
+    layers: Sequence[PreparedLayer], solution: Solution, options: NewtonOptions
+) -> Dissipation:
     """The power of a solved batch by where it becomes heat.
 
     Everything follows from the voltages: what flows into the lines of a layer and does not leave
     them at their ends stays in cells and wires; what read-outs take there and from their supplies
     (or, ideal ones, put out) and do not hand to neurons stays in them; and so on to the next layer.
+    What vdd delivers into cells whose gates inputs hold is of cells, too.
+
+    Args:
+        layers: In order.
+        solution: Of them.
+        options: Layers of curved cells are solved again.
 
     Returns:
         (…, B, L) W; NaN where a sample did not converge.
-
-    Raises:
-        SolverError: Cells are curved.
     """
     sampled = any(layer.shape[0] is not None for layer in layers)
     cells: list[Tensor] = []
     read_outs: list[Tensor] = []
     neurons: list[Tensor] = []
     sums: list[Tensor] = []
-    for number, (layer, found) in enumerate(zip(layers, solution.layers, strict=True)):
-        port = eliminated(layer, f"power of layer {number + 1} by part")
+    for layer, found in zip(layers, solution.layers, strict=True):
         found = found if sampled else LayerSolution(
             *(getattr(found, part.name)[None] for part in fields(found))
         )
-        network = port.network
-        static = port.neuron.static_power(port.vdd, found.gates, found.outputs)
-        lines, beyond, outputs = port.lines(found.inputs), None, None
-        if network.feedback is None:
-            plus, minus = (port.ungrouped(end) for end in network.end_voltages(lines))
-        else:
-            drawn = static.drawn if port.notices else None
-            beyond = port.limited(found.inputs, drawn).beyond
-            (plus, minus), outputs = port.real_outputs(lines, beyond)
-        taken = network.read_out.absorbed(plus, minus, outputs).sum((-1, -2))
-        driven = PortsDriven(found.inputs, found.combined, None, port, beyond)
-        power = driven.power(static.drawn, first=True)
-        supplied = network.read_out.rails is not None
-        meeting = network.read_out.combination
+        static = layer.neuron.static_power(layer.vdd, found.gates, found.outputs)
+        driven = layer.driven_at(found, static.drawn, options)
+        taken, power = driven.absorbed(), driven.power(static.drawn, first=True)
+        read_out = layer.read_out
+        supplied, meeting = read_out.rails is not None, read_out.combination
         handed = (
             (found.combined - static.drawn * meeting.series_resistance) * static.drawn
         ).sum(-1)

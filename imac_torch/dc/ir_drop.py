@@ -39,8 +39,11 @@ class CellVoltages(Brief):
         positive_end: (B, M, C) V, of the I+ end of the cell's own partition.
         negative_end: (B, M, C) V, likewise of the I- end.
         conductances: Of the cells, (M, C) S each; of curved ones at small voltages.
-        curved: (2, B, M, C) A out of the input line, of the I+ and the I- side, where cells are
+        curved: (2, B, M, C) A through the cells of the I+ and of the I- side, where they are
             curved; None: they are resistors.
+        memory: (2, B, M, C) V across the memory devices of curved cells; None: no access devices.
+        source: V of the line that the currents of cells come from whose gates inputs hold; None:
+            input lines.
     """
 
     driven: Tensor
@@ -51,17 +54,19 @@ class CellVoltages(Brief):
     negative_end: Tensor
     conductances: ConductancePair
     curved: Tensor | None = None
+    memory: Tensor | None = None
+    source: Tensor | None = None
 
     @property
     def positive_current(self) -> Tensor:
-        """(B, M, C) A through the positive memristors, from the input line to the I+ line."""
+        """(B, M, C) A through the positive memristors, to the I+ line."""
         if self.curved is not None:
             return self.curved[0]
         return self.conductances.positive * (self.cell - self.positive)
 
     @property
     def negative_current(self) -> Tensor:
-        """(B, M, C) A through the negative memristors, from the input line to the I- line."""
+        """(B, M, C) A through the negative memristors, to the I- line."""
         if self.curved is not None:
             return self.curved[1]
         return self.conductances.negative * (self.cell - self.negative)
@@ -69,8 +74,17 @@ class CellVoltages(Brief):
     @property
     def power(self) -> Tensor:
         """(B, M, C) W in both cells, access devices included."""
-        plus = self.positive_current * (self.cell - self.positive)
-        return plus + self.negative_current * (self.cell - self.negative)
+        above = self.cell if self.source is None else self.source
+        plus = self.positive_current * (above - self.positive)
+        return plus + self.negative_current * (above - self.negative)
+
+    @property
+    def access_power(self) -> Tensor:
+        """(B, M, C) W of that in access devices."""
+        if self.memory is None:
+            return torch.zeros_like(self.cell)
+        plus, minus = self.memory
+        return self.power - self.positive_current * plus - self.negative_current * minus
 
     @property
     def input_drop(self) -> Tensor:
@@ -104,7 +118,7 @@ def cell_voltages(
 
     Raises:
         SolverError: The layer is too large for it, or inputs do not fit, or amplifiers at rails
-            are not found, or curved cells are not, or are gated.
+            are not found, or curved cells are not.
     """
     positive, negative = spec.conductances.positive, spec.conductances.negative
     if positive.ndim != 2 or inputs.ndim != 2 or inputs.shape[1] != positive.shape[1]:
@@ -146,24 +160,10 @@ def cell_voltages(
     )
 
 
-def refuse_gated(spec: CrossbarSpec) -> None:
-    """Say that maps are of two-terminal cells.
-
-    Raises:
-        SolverError: Inputs hold gates.
-    """
-    if spec.cell is not None and spec.cell.gated:
-        raise SolverError(
-            "a map of voltages inside arrays is of two-terminal cells: inputs of these "
-            f"({spec.cell}) hold gates; outputs are known by network.solve, evaluate and compile"
-        )
-
-
 def _of_curved(spec: CrossbarSpec, layout: BlockLayout, inputs: Tensor) -> CellVoltages:
     """Of curved cells: their currents are known, and input lines fall by what they carry."""
     assert spec.cell is not None  # noqa: S101 - asked for such cells only
     refuse_real(spec, "a map of voltages inside arrays of curved cells")
-    refuse_gated(spec)
     cells = CurvedCells(spec)
     bias = inputs[:1, -1].sum()  # 0 V of no image
     if not bool((inputs[:, -1] == bias).all()):
@@ -174,8 +174,12 @@ def _of_curved(spec: CrossbarSpec, layout: BlockLayout, inputs: Tensor) -> CellV
     solved = solve_cells(cells, bias, NewtonOptions(), inputs[:, :-1])
     if bool((solved.status == int(Status.CONVERGED)).logical_not().any()):
         raise SolverError("a map of voltages inside arrays: curved cells were not found")
-    found = cells.currents(solved.state).current  # (B, 2, H, V, R, K)
+    currents, state = cells.currents(solved.state), solved.state.unbind(1)
+    found = currents.current  # (B, 2, H, V, R, K)
     behind = found.sum(1).flip(-2).cumsum(-2).flip(-2)
+    if spec.cell.gated and currents.leak is not None:
+        found = currents.leak
+    inner = spec.cell.over_memory(cells.cells, state[0], state[1] if len(state) > 1 else None)
     line = layout.gather_inputs(inputs)[:, :, None, None] - spec.input_segment * behind.cumsum(-2)
     positive, negative = (layout.scatter(line - side) for side in solved.state[:, 0].unbind(1))
     widths = torch.tensor([last - first for first, last in spec.column_ranges], device="cpu")
@@ -189,6 +193,8 @@ def _of_curved(spec: CrossbarSpec, layout: BlockLayout, inputs: Tensor) -> CellV
         negative_end=solved.negative_end.repeat_interleave(widths, -1),
         conductances=spec.conductances,
         curved=torch.stack([layout.scatter(side) for side in found.unbind(1)]),
+        memory=torch.stack([layout.scatter(side) for side in inner.unbind(1)]),
+        source=bias if spec.cell.gated else None,
     )
 
 

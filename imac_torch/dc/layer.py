@@ -12,7 +12,8 @@ from torch import Tensor
 from imac_torch.dc.load import Load
 from imac_torch.dc.newton import NeuronSolution, NewtonOptions
 from imac_torch.periphery.neuron.circuit import NeuronCircuit, NeuronPower
-from imac_torch.results.solution import Power
+from imac_torch.periphery.readout import ReadOut
+from imac_torch.results.solution import LayerSolution, Power
 
 
 class DrivenPower(NamedTuple):
@@ -52,6 +53,10 @@ class Driven(ABC):
         """(S, B, M·L, H) V that every read-out gives, before partitions and slices meet."""
 
     @abstractmethod
+    def absorbed(self) -> Tensor:
+        """(S, B) W that lines deliver to read-outs at their ends."""
+
+    @abstractmethod
     def power(self, drawn: Tensor, *, first: bool) -> DrivenPower:
         """What sources other than those at the neurons deliver.
 
@@ -81,6 +86,11 @@ class PreparedLayer(ABC):
         """Samples of the conductances (None: no such dimension), rows of all slices, columns."""
 
     @property
+    @abstractmethod
+    def read_out(self) -> ReadOut:
+        """What its lines end in."""
+
+    @property
     def image_bytes(self) -> int:
         """What an input vector takes besides its voltages and currents, per sample."""
         return 0
@@ -93,6 +103,16 @@ class PreparedLayer(ABC):
     def notices(self) -> bool:
         """Whether read-outs depend on what neurons draw from them."""
         return False
+
+    @abstractmethod
+    def driven_at(self, found: LayerSolution, drawn: Tensor, options: NewtonOptions) -> Driven:
+        """The crossbars of a solution that is known.
+
+        Args:
+            found: Of (S, B, …).
+            drawn: (S, B, M) A that the neurons behind draw.
+            options: Where they are solved again.
+        """
 
     @abstractmethod
     def drive(

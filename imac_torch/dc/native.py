@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from imac_torch.dc.newton import NewtonOptions, solve_loaded
 from imac_torch.elimination.choice import EliminationInfo, Kernel, Method
 from imac_torch.elimination.ports import PortNetwork, eliminate_layer, refuse_real
 from imac_torch.errors import SolverError
+from imac_torch.kernels import choose_kernel
 from imac_torch.numeric.budget import fitting, image_bytes, require_memory
 from imac_torch.numeric.modes import ordinary
 from imac_torch.periphery.neuron.base import NeuronSpec
@@ -133,7 +134,9 @@ class Native(Engine):
             refuse_real(crossbar, "the solution of curved cells")
             if self.device_model == "exact":
                 crossbar = replace(crossbar, cell=crossbar.cell.exact())
-            return crossbar, EliminationInfo("tangents", "torch")
+            kernel = choose_kernel("auto", crossbar.conductances.positive)
+            method: Literal["sweeps", "tangents"] = "sweeps" if kernel == "numba" else "tangents"
+            return crossbar, EliminationInfo(method, kernel)
         return eliminate_layer(crossbar, method=self.method, kernel=self.kernel)
 
     def _neurons(

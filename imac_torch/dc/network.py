@@ -20,6 +20,7 @@ from imac_torch.elimination.ports import PortNetwork
 from imac_torch.elimination.saturation import Saturated
 from imac_torch.errors import SolverError
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
+from imac_torch.periphery.readout import ReadOut
 from imac_torch.results.solution import LayerSolution, Power, Solution, Status, combine
 
 SWEPT: Final = 10
@@ -45,6 +46,15 @@ class PortsDriven(Driven):
         if network.feedback is None:
             return self.layer.ungrouped(network.read_out.output(*network.end_voltages(lines)))
         return network.read_out.join(self.layer.real_outputs(lines, self.beyond)[1])
+
+    def absorbed(self) -> Tensor:
+        """See :class:`Driven`."""
+        lines, outputs = self.layer.lines(self.voltages), None
+        if self.layer.network.feedback is None:
+            plus, minus = map(self.layer.ungrouped, self.layer.network.end_voltages(lines))
+        else:
+            (plus, minus), outputs = self.layer.real_outputs(lines, self.beyond)
+        return self.layer.network.read_out.absorbed(plus, minus, outputs).sum((-1, -2))
 
     def power(self, drawn: Tensor, *, first: bool) -> DrivenPower:
         """See :class:`Driven`."""
@@ -98,6 +108,11 @@ class PortLayer(PreparedLayer):
         if groups > 1:
             samples, rows, columns = samples[:-1], groups * rows, groups * (columns - 1) + 1
         return samples[0] if samples else None, rows, columns
+
+    @property
+    def read_out(self) -> ReadOut:
+        """See :class:`PreparedLayer`."""
+        return self.ports.read_out
 
     def by_groups(self, lines: Tensor) -> Tensor:
         """(S, B, G·N) V on all lines to (S, G, B, N); as they are where there is one group."""
@@ -159,6 +174,15 @@ class PortLayer(PreparedLayer):
         constant = (self.vdd * transfer[..., -1])[..., None, :]
         combined = self.by_groups(sources) @ transfer[..., :-1].transpose(-1, -2) + constant
         return PortsDriven(sources, self.ungrouped(combined, dim=-1), solved, self)
+
+    def driven_at(
+        self, found: LayerSolution, drawn: Tensor, options: NewtonOptions
+    ) -> PortsDriven:
+        """See :class:`PreparedLayer`."""
+        beyond = None
+        if self.network.feedback is not None:
+            beyond = self.limited(found.inputs, drawn if self.notices else None).beyond
+        return PortsDriven(found.inputs, found.combined, None, self, beyond)
 
     def limited(self, voltages: Tensor, drawn: Tensor | None = None) -> Saturated:
         """Amplifiers that are not ideal, for (S, B, N) V that drive the lines.

@@ -39,12 +39,12 @@ class EliminationInfo:
 
     Attributes:
         method: "rows" (:mod:`imac_torch.elimination.rows`), "tiles"
-            (:mod:`imac_torch.elimination.tiles`), or "tangents" of curved cells
-            (:mod:`imac_torch.dc.curved`), anew for every input vector.
+            (:mod:`imac_torch.elimination.tiles`), or of curved cells, for every input vector,
+            "sweeps" (:mod:`imac_torch.dc.sweeps`) or "tangents" (:mod:`imac_torch.dc.curved`).
         kernel: What ran: "numba" or "torch".
     """
 
-    method: Literal["rows", "tiles", "tangents"]
+    method: Literal["rows", "tiles", "sweeps", "tangents"]
     kernel: Literal["torch", "numba"]
 
     def __str__(self) -> str:

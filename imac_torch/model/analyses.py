@@ -158,7 +158,7 @@ class Analyses(nn.Module):
             features: (B, N) software units.
 
         Raises:
-            SolverError: Cells are curved, or another engine solves.
+            SolverError: Another engine solves.
         """
         return self.dissipation_at(self.voltages(features))
 
@@ -172,7 +172,8 @@ class Analyses(nn.Module):
             bool(layer.neuron.core.inside(found.gates, found.outputs).all())
             for layer, found in zip(prepared.layers, solution.layers, strict=True)
         )
-        return dissipated(prepared.layers if inside else prepared.exact, solution)
+        layers = prepared.layers if inside else prepared.exact
+        return dissipated(layers, solution, self.native.newton)
 
     # Noise
 
@@ -181,11 +182,12 @@ class Analyses(nn.Module):
         amplifiers = AmplifierNoise(settings.amplifier_voltage, settings.amplifier_current)
         wires = [layer.config.interconnect for layer in self.analog_layers()]
         return self.kept(
-            ("noise", self.pace.load_capacitance, self.native, amplifiers),
+            ("noise", self.pace.load_capacitance, self.native, amplifiers, settings.flicker),
             lambda: NoisyCircuit.of(
-                self.parts(), wires, self.prepare().exact, self.pace.load_capacitance, amplifiers
+                self.parts(), wires, self.prepare().exact, self.pace.load_capacitance, amplifiers,
+                flicker=settings.flicker,
             ),
-        )
+        )  # fmt: skip
 
     @lasting()
     def noise(self, features: Tensor, settings: Noise | None = None) -> NoiseReport:

@@ -18,7 +18,13 @@ from imac_torch.config import Config
 from imac_torch.config.kinds import READ_OUT_KINDS
 from imac_torch.dc.prediction import Prediction, predict
 from imac_torch.devices.model import draw_normal, relative_spread
-from imac_torch.errors import CircuitError, ConfigError, ConversionError, ConversionWarning
+from imac_torch.errors import (
+    CircuitError,
+    ConfigError,
+    ConversionError,
+    ConversionWarning,
+    SolverError,
+)
 from imac_torch.mapping.divider import RowDivider
 from imac_torch.mapping.matching import Match
 from imac_torch.mapping.quantization import (
@@ -359,6 +365,25 @@ class ProgrammedMatrix(Devices):
         return build_crossbar(
             self.conductances(), self.config, self.gain(), self.groups, self.offsets, self.numbers
         )
+
+    def seen_crossbar(self) -> CrossbarSpec:
+        """The same of resistors, as lines see the cells; see :mod:`imac_torch.cells.seen`.
+
+        Raises:
+            SolverError: Inputs hold gates: lines see no resistors.
+        """
+        spec = self.crossbar()
+        if spec.cell is None:
+            return spec
+        if spec.cell.gated:
+            raise SolverError(
+                f"{self.name}: inputs hold gates of its cells ({spec.cell}), which no resistors "
+                "stand for: there are no weights to tell"
+            )
+        device = self.config.device.replace(bend=None, cell=None, access=None)
+        config = self.config.replace(device=device)
+        pair = self._as_seen(self.conductances())
+        return build_crossbar(pair, config, self.gain(), self.groups, self.offsets)
 
     def _no_offsets(self) -> Tensor | None:
         """(M·L, H, n) V of amplifiers that are not drawn yet; None: they do not differ."""

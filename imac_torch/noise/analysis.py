@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -160,6 +160,17 @@ def integrals(
         flat = density(low)
         total.add(flat, low - lowest)
         _below(total, flat, signals, low, lowest, places=places)
+        exponents = {layer.flickers for layer in circuit.layers if layer.flickers is not None}
+        for exponent in exponents:
+            quiet = replace(circuit, layers=tuple(
+                layer.without_flicker() if layer.flickers == exponent else layer
+                for layer in circuit.layers
+            ))  # fmt: skip
+            white = quiet.density(signals, low, places=places)
+            weight = _beyond_flat(low, lowest, exponent)
+            for item, both, one in zip(total.layers, flat, white, strict=True):
+                item.gates.add_(both.gates - one.gates, alpha=weight)
+                item.outputs.add_(both.outputs - one.outputs, alpha=weight)
     for frequency, weight in _panels(low, high, nodes):
         total.add(density(frequency), weight)
     tails = [LayerVariance(0.0 * item.gates, 0.0 * item.outputs) for item in total.layers]
@@ -235,17 +246,21 @@ def _below(
 ) -> None:
     """1/f noise between the lowest frequency and one where everything else is flat."""
     exponents = [item.noise.exponent for item in signals if item.noise is not None]
-    exponent = max(exponents, default=1.0)
+    weight = _beyond_flat(low, lowest, max(exponents, default=1.0))
+    flicker = slice(PLACES - 1, None, PLACES) if places else slice(-1, None)
+    for item, density in zip(total.layers, flat, strict=True):
+        item.gates[flicker] += weight * density.gates[flicker]
+        item.outputs[flicker] += weight * density.outputs[flicker]
+
+
+def _beyond_flat(low: float, lowest: float, exponent: float) -> float:
+    """Hz: ∫ of (low/f)^exponent between both, less that of a spectrum that is flat."""
     wanted = (
         math.log(low / lowest)
         if exponent == 1.0
         else (low ** (1.0 - exponent) - lowest ** (1.0 - exponent)) / (1.0 - exponent)
     )
-    weight = low**exponent * wanted - (low - lowest)
-    flicker = slice(PLACES - 1, None, PLACES) if places else slice(-1, None)
-    for item, density in zip(total.layers, flat, strict=True):
-        item.gates[flicker] += weight * density.gates[flicker]
-        item.outputs[flicker] += weight * density.outputs[flicker]
+    return low**exponent * wanted - (low - lowest)
 
 
 def _tail(half: Tensor, end: Tensor, high: float, found: Tensor) -> Tensor:

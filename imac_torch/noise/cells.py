@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from imac_torch.base.units import BOLTZMANN
-from imac_torch.cells.base import Cell
+from imac_torch.cells.base import Cell, Flicker
 from imac_torch.dc.curved import solve_cells
 from imac_torch.dc.newton import NewtonOptions
 from imac_torch.dc.tangents import CurvedCells
@@ -47,6 +47,7 @@ class CellSignals:
         d: S.
         noise: A²/Hz, of the current through the cell.
         gated: Whether that comes from vdd, not from the input line.
+        flicker: A²/Hz at 1 Hz, 1/f noise besides, and its exponent; None: none.
     """
 
     a: Tensor
@@ -55,6 +56,13 @@ class CellSignals:
     d: Tensor
     noise: Tensor
     gated: bool
+    flicker: Flicker | None = None
+
+    def noise_at(self, frequency: float) -> Tensor:
+        """A²/Hz of the current at a frequency, Hz; at 0 without 1/f noise."""
+        if self.flicker is None or frequency <= 0.0:
+            return self.noise
+        return self.noise + self.flicker.density * frequency**-self.flicker.exponent
 
     @property
     def transposed(self) -> CellSignals:
@@ -63,9 +71,9 @@ class CellSignals:
 
 
 def cell_signals(
-    array: CurvedCells, vdd: Tensor, inputs: Tensor, temperature: float
+    array: CurvedCells, vdd: Tensor, inputs: Tensor, temperature: float, *, flicker: bool = True
 ) -> CellSignals:
-    """The cells at (1, N) V on the lines.
+    """The cells at (1, N) V on the lines, with their 1/f noise (``flicker``) or without.
 
     Raises:
         SolverError: There is no such operating point.
@@ -80,6 +88,7 @@ def cell_signals(
     return CellSignals(
         a, a - a_end, a + leak, a + leak - a_end - leak_end,
         cell.noise(conductance, across, end, temperature), cell.gated,
+        cell.flicker(conductance, across, end) if flicker else None,
     )  # fmt: skip
 
 
@@ -108,6 +117,7 @@ def curved_ports(
     output_segment: Tensor,
     temperature: float,
     shunts: Shunts | None = None,
+    frequency: float = 0.0,
 ) -> EndPorts:
     """Blocks as their ports see them, with their noise.
 
@@ -117,6 +127,7 @@ def curved_ports(
         output_segment: Ω, 0-dimensional.
         temperature: K, of the wires.
         shunts: (H, V, R, K) S each from nodes to ground, complex: capacitors at a frequency.
+        frequency: Hz, of the noise.
     """
     batch = cells.a.shape[:2]
     dtype = cells.a.dtype if shunts is None else shunts.input_line.dtype
@@ -134,7 +145,7 @@ def curved_ports(
     forward = _Inside.of(flat, *ground, *segments)
     back = _Inside.of(flat.transposed, *ground, *segments)
     seen = -back.lines if cells.gated else (back.rows[:, None] - back.lines)
-    own = cells.noise.flatten(0, 1)[..., None].to(dtype)
+    own = cells.noise_at(frequency).flatten(0, 1)[..., None].to(dtype)
     there = seen.conj()
     # i_q = Σ n·(λ_line - λ_end) of the cells' sources, and e·i of those in series with segments.
     covariance = torch.einsum("nsrkq,nsrkp->nqp", seen * own, there)

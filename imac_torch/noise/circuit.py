@@ -180,6 +180,8 @@ class NoisyCircuit:
         prepared: Sequence[PreparedLayer],
         load_capacitance: float,
         amplifiers: AmplifierNoise = QUIET,
+        *,
+        flicker: bool = True,
     ) -> NoisyCircuit:
         """Prepare a circuit.
 
@@ -189,12 +191,13 @@ class NoisyCircuit:
             prepared: Their DC description, with exact models.
             load_capacitance: F, at the last outputs.
             amplifiers: Noise at the inputs of operational amplifiers.
+            flicker: Whether transistors of cells have 1/f noise.
 
         Raises:
             SolverError: Conductances have sample dimensions.
         """
         layers = tuple(
-            NoisyLayer.of(crossbar, wires, spec.temperature, amplifiers)
+            NoisyLayer.of(crossbar, wires, spec.temperature, amplifiers, flicker=flicker)
             for (crossbar, spec), wires in zip(parts, interconnects, strict=True)
         )
         held = []

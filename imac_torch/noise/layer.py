@@ -76,6 +76,7 @@ class NoisyLayer:
         blocks: With the wires' capacitors; None: there are none.
         point: (H, V, R, n), amplifiers that are not all alike; None: they amplify.
         cells: Curved cells at an operating point; None: cells are ohmic, or at none yet.
+        flicker: Whether their transistors have 1/f noise.
     """
 
     spec: CrossbarSpec
@@ -85,6 +86,7 @@ class NoisyLayer:
     blocks: DynamicBlocks | None
     point: SmallSignal | None = None
     cells: CellSignals | None = None
+    flicker: bool = True
     _ports: dict[float, EndPorts] = field(default_factory=dict, repr=False, compare=False)
     _kept: dict[float, LayerAt] = field(default_factory=dict, repr=False, compare=False)
 
@@ -95,6 +97,8 @@ class NoisyLayer:
         interconnect: Interconnect,
         temperature: float,
         amplifiers: AmplifierNoise = QUIET,
+        *,
+        flicker: bool = True,
     ) -> NoisyLayer:
         """Of crossbars without sample dimensions.
 
@@ -117,7 +121,8 @@ class NoisyLayer:
             raise SolverError("noise takes conductances without sample dimensions; select one")
         capacitances = LineCapacitances.of(interconnect, spec)
         blocks = None if capacitances is None else DynamicBlocks.of(spec, capacitances)
-        return cls(spec, BlockLayout.of(spec), temperature, amplifiers, blocks)
+        layout = BlockLayout.of(spec)
+        return cls(spec, layout, temperature, amplifiers, blocks, flicker=flicker)
 
     def at_point(self, static: PreparedLayer, inputs: Tensor) -> NoisyLayer:
         """With cells and amplifiers as they are for (1, N) V on the lines.
@@ -127,7 +132,9 @@ class NoisyLayer:
             inputs: What drives it.
         """
         if isinstance(static, CurvedLayer):
-            cells = cell_signals(static.cells[0], static.vdd, inputs, self.temperature)
+            cells = cell_signals(
+                static.cells[0], static.vdd, inputs, self.temperature, flicker=self.flicker
+            )
             return replace(self, cells=cells, _kept={}, _ports={})
         static = eliminated(static, "noise")
         read_out, feedback = self.spec.read_out, static.network.feedback
@@ -151,6 +158,18 @@ class NoisyLayer:
             for item in small
         ))  # fmt: skip
         return replace(self, point=point, _kept={})
+
+    @property
+    def flickers(self) -> float | None:
+        """Exponent of the 1/f noise of its cells; None: they have none."""
+        found = None if self.cells is None else self.cells.flicker
+        return None if found is None else found.exponent
+
+    def without_flicker(self) -> NoisyLayer:
+        """The same with white noise only."""
+        if self.cells is None or self.cells.flicker is None:
+            return self
+        return replace(self, cells=replace(self.cells, flicker=None), _kept={}, _ports={})
 
     @property
     def poles(self) -> list[float]:
@@ -179,7 +198,7 @@ class NoisyLayer:
 
     def at(self, frequency: float) -> LayerAt:
         """The layer at a frequency, Hz."""
-        key = frequency if self.blocks is not None else 0.0
+        key = frequency if self.blocks is not None or self.flickers is not None else 0.0
         if key not in self._kept:
             if len(self._kept) >= KEPT:
                 self._kept.clear()
@@ -212,7 +231,7 @@ class NoisyLayer:
         if self.cells is not None:
             return curved_ports(
                 self.cells, self.spec.input_segment, self.spec.output_segment, self.temperature,
-                shunts,
+                shunts, frequency,
             )  # fmt: skip
         return end_ports(
             self.layout.gather(pair.positive), self.layout.gather(pair.negative),

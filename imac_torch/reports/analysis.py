@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_type_hints
 
@@ -28,13 +28,12 @@ from imac_torch.conversion.outputs import relative_error, software_activations
 from imac_torch.datasets.batches import first_samples
 from imac_torch.dc.ir_drop import cell_voltages
 from imac_torch.dc.layer import with_bias
-from imac_torch.dc.network import PortsDriven, eliminated
 from imac_torch.errors import DataError, SolverError
 from imac_torch.model.linear import IMACLinear
 from imac_torch.model.network import IMACNetwork, evaluating
 from imac_torch.numeric.modes import lasting
 from imac_torch.reports.area import NetworkArea, network_area
-from imac_torch.results.solution import Solution, Status
+from imac_torch.results.solution import LayerSolution, Solution, Status
 
 __all__ = ["Ablation", "Analysis", "LayerAnalysis", "analyse"]
 
@@ -349,19 +348,19 @@ def _layer(
     map_samples: int,
 ) -> tuple[LayerAnalysis, dict[str, Tensor]]:
     spec, voltages = layer.matrix.crossbar(), solution.layers[index]
-    prepared = eliminated(network.prepare().layers[index], layer.name)
+    prepared = network.prepare().layers[index]
     driven = voltages.inputs[solved]
     lines = with_bias(driven, prepared.vdd)
     combined = voltages.combined[solved]
     neurons = prepared.neuron.static_power(
         prepared.vdd, voltages.gates[solved], voltages.outputs[solved]
     )
-    beyond = None if prepared.network.feedback is None else prepared.limited(
-        driven[None], neurons.drawn[None] if prepared.notices else None
-    ).beyond
-    found = PortsDriven(driven[None], combined[None], None, prepared, beyond).power(
-        neurons.drawn[None], first=index == 0
+    of_solved = LayerSolution(
+        *(getattr(voltages, part.name)[solved][None] for part in fields(voltages))
     )
+    found = prepared.driven_at(
+        of_solved, neurons.drawn[None], network.segment.native.newton
+    ).power(neurons.drawn[None], first=index == 0)
     power = {
         "inputs": float(found.inputs.mean()),
         "bias": float(found.bias.mean()),

@@ -63,7 +63,8 @@ def write_report(
     The report of a model of several circuits has its table of circuits and, where there are a
     network and samples, the steps from software to the circuits (:func:`imac_torch.ablate`);
     ``samples.csv`` and the analysis are of models that have one circuit.
-    Details per layer are of ohmic cells: pages of curved ones are without.
+    Details per layer are of two-terminal cells, weights as lines see these where they are no
+    resistors; pages of cells whose inputs hold gates are without.
 
     Args:
         directory: New, or without a report.
@@ -85,7 +86,7 @@ def write_report(
         DataError: The directory holds a report already, or cannot be written.
 
     Warns:
-        ImacWarning: Details are asked for of curved cells, or of several circuits; the steps of
+        ImacWarning: Details are asked for of gated cells, or of several circuits; the steps of
             several circuits cannot be computed.
     """
     if isinstance(report, ModelReport):
@@ -110,9 +111,13 @@ def write_report(
     with saved_in(directory, report, network) as directory:
         if analysis is not None or network is None or software is None or loader is None:
             pass
-        elif any(layer.matrix.crossbar().cell for layer in network.analog_layers()):
+        elif any(
+            cell is not None and cell.gated
+            for cell in (layer.matrix.crossbar().cell for layer in network.analog_layers())
+        ):
             warnings.warn(
-                "details per layer are of ohmic cells, these are curved: the page is without them",
+                "details per layer are of two-terminal cells, inputs of these hold gates: the page "
+                "is without them",
                 ImacWarning,
                 stacklevel=2,
             )

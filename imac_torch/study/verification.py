@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from imac_torch.circuit.topology import LayerCircuit
-from imac_torch.dc.ir_drop import CellVoltages, cell_voltages, refuse_gated
+from imac_torch.dc.ir_drop import CellVoltages, cell_voltages
 from imac_torch.errors import SimulatorError
 from imac_torch.model.network import IMACNetwork
 from imac_torch.netlist import NetlistSettings
@@ -85,8 +85,6 @@ def verify_nodes(
         SimulatorError: ngspice failed on a sample, or does not know a node.
         SolverError: A map of voltages inside the arrays cannot be had.
     """
-    for analog in network.analog_layers():
-        refuse_gated(analog.matrix.crossbar())
     simulator = NgSpice() if simulator is None else simulator
     version = simulator.version()
     circuit = network.circuit()
