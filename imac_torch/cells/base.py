@@ -150,6 +150,15 @@ class Cell(Numbers, ABC):
         """The same without tables that stand for a slower model."""
         return self
 
+    def of_both(self, memory: Mapping[str, Tensor], access: Mapping[str, Tensor]) -> Self:
+        """:meth:`of_tensors` of memory and access device; one without such a device is the former.
+
+        Args:
+            memory: Of the memory device.
+            access: Of the access device.
+        """
+        return self.of_tensors(memory)
+
     def inside(self, across: Tensor, end: Tensor | None = None) -> Tensor | None:
         """Where the cell is known, see :meth:`currents`; None: everywhere.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Annotated, ClassVar
@@ -328,6 +329,12 @@ class Gated(Cell):
     def bend(self) -> float:
         """See :class:`Cell`."""
         return self.series.bend
+
+    def of_both(self, memory: Mapping[str, Tensor], access: Mapping[str, Tensor]) -> Gated:
+        """See :class:`Cell`."""
+        return replace(
+            self, memory=self.memory.of_tensors(memory), access=self.access.of_tensors(access)
+        )
 
     def exact(self) -> Gated:
         """See :class:`Cell`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,8 +10,6 @@ from torch import Tensor
 
 from imac_torch.cells.base import Cell
 from imac_torch.cells.build import parts
-from imac_torch.cells.gated import Gated
-from imac_torch.cells.series import Series
 from imac_torch.config import Config, Memristor
 
 __all__ = ["cell_of_tensors", "device_numbers", "device_with"]
@@ -68,10 +65,4 @@ def cell_of_tensors(cell: Cell, values: Mapping[str, Tensor]) -> Cell:
     for path, value in values.items():
         field, _, name = ("cell", "", "v0") if path == BEND else path.split(".")
         found[field][name] = value
-    if not isinstance(cell, Series | Gated):
-        return cell.of_tensors(found["cell"])
-    changes: dict[str, Any] = {
-        "memory": cell.memory.of_tensors(found["cell"]),
-        "access": cell.access.of_tensors(found["access"]),
-    }
-    return replace(cell, **changes)
+    return cell.of_both(found["cell"], found["access"])

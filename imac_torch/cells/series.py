@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Final
 
@@ -264,6 +265,12 @@ class Series(Cell):
             torch.where(total > 0.0, part / total, 0.0) for part in (second, first)
         )
         return at, by_memory, by_access
+
+    def of_both(self, memory: Mapping[str, Tensor], access: Mapping[str, Tensor]) -> Series:
+        """See :class:`Cell`."""
+        return replace(
+            self, memory=self.memory.of_tensors(memory), access=self.access.of_tensors(access)
+        )
 
     def exact(self) -> Series:
         """See :class:`Cell`."""
