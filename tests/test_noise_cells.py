@@ -89,8 +89,10 @@ def test_one_over_f_noise_of_access_transistors_is_added_up_from_the_lowest_freq
         network.noise(x, settings).layers[0].outputs.sum(0)
         for settings in (band, band.replace(flicker=False))
     )
-    ((at, _),) = network.segment.noisy(band).by_point(network.solve(x))
-    signals = at.linearised(network.solve(x))
+    with torch.no_grad():
+        solution = network.solve(x)
+    ((at, _),) = network.segment.noisy(band).by_point(solution)
+    signals = at.linearised(solution)
     # The trapezoidal rule in ln f, of what falls with it: 8 nodes a decade leave 1 %.
     points = torch.logspace(-3, 7, 81, dtype=torch.float64)
     spectrum = torch.stack([at.density(signals, float(f))[0].outputs[:2].sum(0) for f in points])
