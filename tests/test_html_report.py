@@ -307,5 +307,5 @@ def test_pages_of_curved_cells_have_details_but_of_gated_ones(tmp_path: Path) ->
         assert ("Where accuracy is lost" in page.read_text()) is not gated
         if not gated:
             (layer,) = Analysis.load(tmp_path / kind).layers
-            assert layer.power["inputs"] == pytest.approx(float(report.power.inputs.mean()))
+            assert layer.power["inputs"] == pytest.approx(report.mean_power()["inputs"])
             assert not layer.map_note and layer.circuit_weight_gain > 0.0
