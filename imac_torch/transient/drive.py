@@ -111,7 +111,7 @@ class _Ramp:
     """One change of the inputs, and what of it has not been forgotten.
 
     Attributes:
-        filtered: (K+1,) behind each filter, of a ramp from 0 to 1.
+        filtered: (K+1,) behind each filter, of a ramp from 0 to 1; the last one is the error's.
         slope: 1/s, of that ramp now.
         combined: (K, B, M) V per filter, of the change.
         currents: (K, B, C) A.
@@ -133,19 +133,22 @@ class _Ramp:
 class RampDrive:
     """Closed form: all inputs ramp alike, so that a period needs K+2 products in all.
 
-    Behind the filters a ramp from 0 to 1 is the solution of u' = slope·1 - L·u with L_kj = p_j for
-    j ≤ k, which is stepped exactly, by the exponential of L·h: no step is ever limited by the
-    crossbars of the first layer.
+    Behind a filter a ramp from 0 to 1 is the solution of x' = slope - p·x, which is stepped
+    exactly: no step is ever limited by the crossbars of the first layer.
     """
 
     def __init__(self, lines: ReducedLines, sequence: Sequence, vdd: float, *, ends: bool) -> None:
         self.lines, self.sequence, self.vdd, self.ends = lines, sequence, vdd, ends
         self._time = 0.0
         self._ramps: list[_Ramp] = []
-        poles = lines.model.poles
-        self._matrix = torch.tril(poles.expand(len(poles), -1)).cpu()
+        model = lines.model
+        self._poles = model.poles.cpu()
         self._steps: dict[float, tuple[Tensor, Tensor]] = {}
-        self._peak = ramp_peak(poles.tolist(), sequence.timing.transition) if self._stepped else 0.0
+        self._peak = (
+            ramp_peak(self._poles, model.missed, sequence.timing.transition)
+            if self._stepped
+            else 0.0
+        )
 
     @property
     def _stepped(self) -> bool:
@@ -180,11 +183,11 @@ class RampDrive:
         if self._stepped:
             later = range(1, model.order + 1)
             self._ramps.append(_Ramp(
-                torch.zeros_like(self._matrix[0]),
+                torch.zeros_like(self._poles),
                 1.0 / self.sequence.timing.transition,
                 torch.stack([change @ self.lines.transfers[k].T for k in later]),
                 torch.stack([input_currents(model.admittance[k], layout, change) for k in later]),
-                [self._seen(end[1:-1], change) for end in self._sides()] if self.ends else [],
+                [self._seen(end[1:], change) for end in self._sides()] if self.ends else [],
                 change,
                 (change, change),
             ))
@@ -235,9 +238,9 @@ class RampDrive:
         if step not in self._steps:
             if len(self._steps) >= STEP_SIZES:
                 self._steps.clear()
-            self._steps[step] = ramp_step(self._matrix, step)
+            self._steps[step] = ramp_step(self._poles, step)
         decay, rise = self._steps[step]
-        return [decay @ ramp.filtered + ramp.slope * rise for ramp in self._ramps]
+        return [decay * ramp.filtered + ramp.slope * rise for ramp in self._ramps]
 
     def try_step(
         self, time: float, step: float, rule: Rule, *, behind: bool

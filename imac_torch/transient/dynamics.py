@@ -3,15 +3,15 @@
 Every cell has a capacitance to ground on its input line, its I+ and its I- line. With the backward
 rules of :mod:`imac_torch.transient.integrator` each is a conductance σ·c with a known current
 besides, so that one time step is the DC elimination of :mod:`imac_torch.elimination.rows` with
-shunts, factored once per step size. The same elimination at σ = 0, applied again and again to the
-capacitors' currents, gives the series from which the reduced model is made.
+shunts, factored once per step size. The same elimination at σ = 0, and at a few other
+ones, gives the reduced model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,8 +28,8 @@ POWER_ITERATIONS: Final = 12
 """Of the longest time constant, which the reduced model needs to a few percent only."""
 SLOWER: Final = 1.05
 """What it is multiplied by, because iterations find too short a one."""
-SHORTEST: Final = 0.02
-"""Time constant of the fastest filter of a reduced model, relative to the slowest."""
+PEAK_POINTS: Final = 400
+"""Times, evenly spread by their logarithm, at which the answer to a ramp is looked at."""
 
 
 @dataclass(frozen=True)
@@ -144,26 +144,24 @@ class DynamicBlocks:
 
 @dataclass(frozen=True)
 class SeriesModel:
-    """A layer's linear part as a series of high-pass filters x_k = Π_{j ≤ k} s/(s + p_j).
+    """A layer's linear part as a sum of high-pass filters x_k = s/(s + p_k), the same for all.
 
-    Y(s) = Σ_k Y_k·x_k, likewise the line ends, k = 0 … K; x_0 = 1, so that Y_0 is the DC solution
-    itself, and K terms reproduce all moments up to s^K. With one pole for all filters these are
-    Laguerre's (Knockaert and De Zutter, IEEE Trans. MTT 48, 1563, 2000). A natural frequency λ of
-    the crossbars is left with Π_j (1 - p_j/λ) of itself after K terms: a polynomial in 1/λ, small
-    between the slowest one and the fast ones where the p_j are spread over them. All filters are
-    passive, whence the model is stable for any K.
-
-    What is left out is known: exactly, it is what the crossbars make of the currents C·Z_K·d(x_K·u)
-    /dt into their nodes, Z_K the node voltages that the series leaves, for input voltages u. The
-    last coefficient, of one filter more that is as fast as the fastest, is that taken as static:
-    not part of the model, but its error.
+    Y(s) = Y_0 + Σ_k Y_k·x_k, likewise the line ends, k = 1 … K; Y_0 is the DC solution itself. All
+    natural frequencies of the crossbars are real (resistors and capacitors), so that what they make
+    of an input is a sum of such filters, of more time constants than one can count; each of these
+    is left to the K given ones, with the share that interpolation gives it. That is linear in what
+    the crossbars are, so that nobody has to know their modes: Y at K - 1 real s and its derivative
+    at 0 give the Y_k (with interpolation points and poles that suit, all time constants from 0 to
+    the slowest are met at once: see :data:`FITS`).
 
     Attributes:
-        poles: (K+1,) p_j, 1/s; the last is that of the error's filter.
-        admittance: (K+2, H, K, K) S; the first is the DC solver's.
-        positive_end: (K+2, M·L, C).
-        negative_end: (K+2, M·L, C).
+        poles: (K+1,) p_k, 1/s; the last one is of the slowest mode, of which most is missed where
+            inputs have no corners.
+        admittance: (K+1, H, K, K) S; the first is the DC solver's.
+        positive_end: (K+1, M·L, C).
+        negative_end: (K+1, M·L, C).
         port_capacitance: (C,) F at the pins themselves.
+        missed: (K+1,), what the filters make of that mode: x_{K+1} less its parts of the others.
     """
 
     poles: Tensor
@@ -171,23 +169,24 @@ class SeriesModel:
     positive_end: Tensor
     negative_end: Tensor
     port_capacitance: Tensor
+    missed: Tensor
 
     @property
     def order(self) -> int:
         """K."""
-        return int(self.admittance.shape[0]) - 2
+        return int(self.admittance.shape[0]) - 1
 
     @classmethod
     def static(cls, ports: PortNetwork) -> SeriesModel:
         """A layer without wire capacitances."""
-        zero = torch.zeros_like(ports.admittance)
-        none = torch.zeros_like(ports.positive_end)
+        none = ports.positive_end.new_zeros(1)
         return cls(
-            none.new_full((1,), 1e12),
-            torch.stack([ports.admittance, zero]),
-            torch.stack([ports.positive_end, none]),
-            torch.stack([ports.negative_end, none]),
+            none + 1e12,
+            ports.admittance[None],
+            ports.positive_end[None],
+            ports.negative_end[None],
             torch.zeros_like(ports.positive_end[0]),
+            none,
         )
 
     @classmethod
@@ -203,13 +202,10 @@ class SeriesModel:
     ) -> SeriesModel:
         """Reduce a layer.
 
-        With G·Z_0 = B the recursion is X_k = -p_k·G⁻¹C·Z_{k-1}, Z_k = Z_{k-1} + X_k, which follows
-        from s·(x_{k-1} - x_k) = p_k·x_k in (G + s·C)·Σ X_k·x_k = B.
-
         Args:
             blocks: With capacitors.
             ports: The DC elimination of the same layer.
-            order: K >= 1, at most.
+            order: K >= 1, at most; more than :data:`FITS` has are as many as it has.
             swing: V, of all inputs at once, in either direction.
             transition: s, within which they ramp.
             target: V. Fewer terms are taken where such ramps leave no more than this; 0: all.
@@ -218,97 +214,125 @@ class SeriesModel:
         elimination = blocks.factor(0.0)
         count, _, columns = blocks.positive.shape
         unit = torch.eye(columns, dtype=ports.admittance.dtype, device=ports.admittance.device)
-        voltages, _ = elimination.solve(unit.expand(count, columns, columns), None)
-        slowest = 1.0 / (SLOWER * _slowest(elimination, charge, voltages))
-        poles = [float(slowest / part) for part in spread_times(order)]
-        fast = float(slowest / SHORTEST)
+        unit = unit.expand(count, columns, columns)
+        voltages, rest = elimination.solve(unit, None)
+        slowest = SLOWER * _slowest(elimination, charge, voltages)
+        # Inputs that change at random: their contributions add up like their squares.
+        transfer = ports.combine_columns(ports.positive_end, ports.negative_end)
+        size = swing * float(transfer.square().sum(-1).max().sqrt()) * slowest / transition
+        order = min(order, len(FITS))
+        fits = FITS[:order]
+        fit = next((fit for fit in fits if target > 0.0 and fit.missed * size <= target), fits[-1])
         parts = (layout.column_index.shape[0], blocks.vertical)
 
-        def ends(seen: PortResponse) -> tuple[Tensor, Tensor]:
+        def flat(seen: PortResponse) -> tuple[Tensor, Tensor, Tensor]:
             return (
+                seen.currents.unflatten(0, parts).sum(dim=1),
                 layout.scatter(seen.positive_end.unflatten(0, parts)),
                 layout.scatter(seen.negative_end.unflatten(0, parts)),
             )
 
-        terms = [(ports.admittance, ports.positive_end, ports.negative_end)]
-        for k in range(order + 1):
-            # Of a unit pole: the error's, times its pole, or the next term, times its own.
-            step, seen = elimination.solve(None, voltages.scaled(charge).times(-1.0))
-            admittance = seen.currents.unflatten(0, parts).sum(dim=1)
-            unscaled = (admittance, *ends(seen))
-            left = ports.combine_columns(unscaled[1], unscaled[2])
-            # Inputs that change at random: their contributions add up like their squares.
-            size = fast * swing * float(left.square().sum(-1).max().sqrt())
-            enough = k > 0 and target > 0.0 and (
-                size * ramp_peak([*poles[:k], fast], transition) <= target
+        # d/ds at 0, in units of the slowest time constant, then Y(s) - Y(0).
+        _, first = elimination.solve(None, voltages.scaled(charge).times(-1.0 / slowest))
+        known = [flat(first)]
+        for place in fit.places:
+            _, seen = blocks.factor(place / slowest).solve(unit, None)
+            known.append(tuple(
+                there - here for there, here in zip(flat(seen), flat(rest), strict=True)
+            ))
+        solution = torch.linalg.inv(fit.matrix()).to(unit)
+        terms = [
+            torch.cat([dc[None], torch.tensordot(solution, torch.stack(values), dims=1)])
+            for dc, values in zip(
+                (ports.admittance, ports.positive_end, ports.negative_end),
+                zip(*known, strict=True),
+                strict=True,
             )
-            if k == order or enough:
-                terms.append((fast * unscaled[0], fast * unscaled[1], fast * unscaled[2]))
-                poles = [*poles[:k], fast]
-                break
-            pole = poles[k]
-            terms.append((pole * unscaled[0], pole * unscaled[1], pole * unscaled[2]))
-            voltages = voltages + step.times(poles[k])
+        ]
+        shares = fit.shares(torch.ones(1, dtype=torch.float64, device="cpu"))[:, 0]
+        times = [*fit.times, 1.0]
         return cls(
-            torch.tensor(poles, dtype=unit.dtype, device=unit.device),
-            torch.stack([term[0] for term in terms]),
-            torch.stack([term[1] for term in terms]),
-            torch.stack([term[2] for term in terms]),
+            torch.tensor([1.0 / (slowest * part) for part in times]).to(unit),
+            *terms,
             blocks.port_capacitance,
+            torch.cat([-shares, torch.ones_like(shares[:1])]).to(unit),
         )
 
 
-def ramp_step(matrix: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """u(t + h) = E·u(t) + slope·r for u' = slope·1 - L·u: inputs behind filters on a ramp.
+class Fit(NamedTuple):
+    """Filters for all time constants from 0 to 1, relative to the slowest.
+
+    Attributes:
+        missed: The most by which the answer to a ramp of slope 1 is ever off, of a mode of any such
+            time constant. (Of the slowest mode itself it is 1 without filters.)
+        times: K time constants.
+        places: K - 1 real s at which the mode is met, besides its derivative at 0.
+    """
+
+    missed: float
+    times: tuple[float, ...]
+    places: tuple[float, ...]
+
+    def _known(self, times: Tensor) -> Tensor:
+        """(K, n): what modes s·τ/(1 + s·τ) are at the places."""
+        places = torch.tensor(self.places, dtype=torch.float64, device="cpu")
+        product = places[:, None] * times
+        return torch.cat([times[None], product / (1.0 + product)])
+
+    def matrix(self) -> Tensor:
+        """(K, K), of the filters."""
+        return self._known(torch.tensor(self.times, dtype=torch.float64, device="cpu"))
+
+    def shares(self, times: Tensor) -> Tensor:
+        """(K, n): of every filter in modes of (n,) time constants."""
+        return torch.linalg.solve(self.matrix(), self._known(times))
+
+
+FITS: Final = (
+    Fit(0.0994, (0.7626,), ()),
+    Fit(0.022, (0.8794, 0.3158), (2.119,)),
+    Fit(7.3e-3, (0.9165, 0.4688, 0.1125), (1.187, 6.216)),
+    Fit(3.0e-3, (0.935, 0.5662, 0.2071, 0.0433), (1.076, 2.979, 13.039)),
+    Fit(1.4e-3, (0.9482, 0.6305, 0.29, 0.0967, 0.0209), (1.312, 1.923, 5.316, 33.582)),
+    Fit(
+        6.7e-4, (0.9569, 0.6782, 0.3688, 0.1509, 0.0491, 0.0104),
+        (1.361, 1.482, 5.877, 9.688, 67.706),
+    ),
+    Fit(
+        3.5e-4, (0.9623, 0.7151, 0.4132, 0.1912, 0.0763, 0.0233, 0.0048),
+        (1.313, 1.633, 2.493, 13.469, 15.251, 95.626),
+    ),
+)
+"""By number of filters: times and places make what the worst mode misses smallest (found once by
+descent from an even spread; a test looks at what they promise)."""
+
+
+def ramp_step(poles: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """x(t + h) = e·x(t) + slope·r for x' = slope - p·x: inputs behind filters on a ramp.
 
     Args:
-        matrix: (n, n) L, 1/s; L_kj = p_j for j ≤ k.
+        poles: (n,) p, 1/s.
         step: h, s.
 
     Returns:
-        E, (n, n), and r, (n,) s.
+        e, (n,), and r, (n,) s.
     """
-    count = len(matrix)
-    whole = matrix.new_zeros(count + 1, count + 1)
-    whole[:-1, :-1] = -step * matrix
-    whole[:-1, -1] = 1.0
-    found = torch.linalg.matrix_exp(whole)
-    return found[:-1, :-1], step * found[:-1, -1]
+    return torch.exp(-step * poles), -torch.expm1(-step * poles) / poles
 
 
-def ramp_peak(poles: Sequence[float], transition: float) -> float:
-    """The most that ever passes the last of the filters, of a ramp from 0 to 1.
+def ramp_peak(poles: Tensor, parts: Tensor, transition: float) -> float:
+    """The most that a sum of such filters ever makes of a ramp from 0 to 1.
 
     Behind the ramp the same comes with the opposite sign, so that what is left of it adds at most
     as much again.
     """
-    row = torch.tensor(poles, dtype=torch.float64, device="cpu")
-    matrix = torch.tril(row.expand(len(row), -1))
-    step = 0.2 / sum(poles)
-    state, largest = torch.zeros_like(matrix[0]), 0.0
-    decay, rise = ramp_step(matrix, step)
-    time = 0.0
-    while time < transition and time * min(poles) < 4.0:
-        state = decay @ state + rise / transition
-        largest = max(largest, abs(float(state[-1])))
-        time += step
-    return largest
-
-
-def spread_times(count: int) -> list[float]:
-    """Time constants of filters relative to the longest, each list the start of a longer one.
-
-    Leja points of [:data:`SHORTEST`, 1] with the weight of a ramp's response (a time constant τ
-    delays it by τ): every next one is where τ·Π|τ - τ_j| is largest, which makes that product
-    small everywhere (Reichel, BIT 30, 332, 1990).
-    """
-    grid = torch.linspace(SHORTEST, 1.0, 4001, dtype=torch.float64, device="cpu")
-    size = grid.log()
-    found: list[float] = []
-    for _ in range(count):
-        found.append(float(grid[size.argmax()]))
-        size = size + (grid - found[-1]).abs().clamp(min=1e-300).log()
-    return found
+    longest, shortest = 1.0 / float(poles.min()), 1.0 / float(poles.max())
+    shortest = min(shortest, transition)
+    span = math.log(min(8.0 * longest, transition) / (1e-3 * shortest))
+    grid = torch.linspace(0.0, 1.0, PEAK_POINTS, dtype=torch.float64, device="cpu")
+    time = 1e-3 * shortest * torch.exp(span * grid)
+    passed = -torch.expm1(-time[:, None] * poles.cpu()) / poles.cpu()
+    return float((passed @ parts.cpu()).abs().max()) / transition
 
 
 def _slowest(elimination: Interior, charge: Shunts, voltages: CellValues) -> float:

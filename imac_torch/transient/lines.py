@@ -1,7 +1,7 @@
 """Input lines in time: what a layer draws and passes on when what drives it moves.
 
 Two engines with one interface: :class:`ReducedLines` integrates a few low-pass filters per input
-line (the series of :class:`imac_torch.transient.dynamics.SeriesModel`), :class:`ExactLines`
+line (those of :class:`imac_torch.transient.dynamics.SeriesModel`), :class:`ExactLines`
 every node of the crossbars. Both give, for one stage of a time step with shift σ, currents and
 line ends as matrices of the stage's input voltages plus a history.
 """
@@ -179,10 +179,13 @@ def _as_load(admittance: Tensor, layout: BlockLayout) -> Load:
 
 
 class ReducedLines(Lines):
-    """Filters u_k = u_{k-1} - f_k, df_k/dt = p_k·(u_{k-1} - f_k) on every input line.
+    """Filters df_k/dt = p_k·(u - f_k) side by side on every input line, x_k = u - f_k.
+
+    Values and rates are (H, B, (K+1)·W), by partitions of W lines, so that one product per
+    partition gives what lines draw and what they pass on. The last filter only estimates the error.
 
     Args:
-        model: The series; its last coefficient only estimates the error.
+        model: The filters.
         ports: The DC elimination.
     """
 
@@ -190,70 +193,69 @@ class ReducedLines(Lines):
         self.model = model
         self.ports = ports
         self.transfers = ports.combine_columns(model.positive_end, model.negative_end)
-        # All filtered inputs of an output, or of a partition's input line, in one product.
-        later = slice(1, model.order + 1)
-        self._flat = self.transfers[later].movedim(0, 1).flatten(1)  # (M, K·C)
-        self._admittances = model.admittance[later].movedim(0, -2).flatten(-2)  # (H, K, K·K)
-        self._poles: list[float] = model.poles.tolist()
-        layout = ports.layout
-        widths = layout.column_mask.sum(-1).tolist()
-        self._columns = list(zip(layout.column_index[:, -1].tolist(), widths, strict=True))
-        # The bias is the last column of the last partition. In terms of the filters' states its
-        # current is Σ_k row_k·(v - Σ_{j<k} f_j).
-        rows = torch.zeros_like(model.admittance[: model.order + 1, :, 0])
-        rows[:, -1] = model.admittance[: model.order + 1, -1, -1]
-        rows = layout.scatter_inputs(rows)
-        self._bias = rows.sum(0)
-        self._bias_filtered = (self._bias - rows.cumsum(0))[:-1, :, None]
-        self._cache: dict[float, LineMatrices] = {}
+        layout, order = ports.layout, model.order
+        self._poles = model.poles
+        # From the filters' states of a partition to what its lines draw, and to the outputs.
+        shares = layout.gather_inputs(self.transfers[1:])  # (K, M, H, W)
+        passed = shares.permute(2, 0, 3, 1)
+        drawn = model.admittance[1:].transpose(0, 1).mT
+        self._onward = torch.cat([drawn, passed], dim=-1)  # (H, K, W, W + M)
+        # The bias is the last column of the last partition.
+        rows = torch.zeros_like(model.admittance[:, :, 0])
+        rows[:, -1] = model.admittance[:, -1, -1]
+        self._bias = layout.scatter_inputs(rows).sum(0)
+        self._bias_filtered = rows[1:, -1]
+        self._width = int(layout.column_index.shape[1])
+        self._order = order
+        self._cache: dict[float, _Step] = {}
 
     @property
     def name(self) -> str:
         """For reports."""
-        return f"series of order {self.model.order}" if self.model.order else "static"
+        return f"{self.model.order} filters a line" if self.model.order else "static"
 
     def start(self, voltages: Tensor) -> LineState:
         """See :class:`Lines`."""
-        values = voltages.new_zeros(self.model.order + 1, *voltages.shape)
-        if self.model.order:
-            values[0] = voltages
+        values = self.ports.blocks(voltages)
+        values = values.repeat(1, 1, self.model.order + 1 if self.model.order else 0)
         return LineState(values, torch.zeros_like(values))
 
-    def _ratios(self, step: float) -> list[float]:
-        return [shift(step) / (shift(step) + pole) for pole in self._poles]
-
-    def matrices(self, step: float) -> LineMatrices:
-        """See :class:`Lines`."""
+    def _at(self, step: float) -> _Step:
+        """What does not depend on the state."""
         if step not in self._cache:
             if len(self._cache) >= STEP_SIZES:
                 self._cache.clear()
-            ratios = self.transfers.new_tensor([1.0, *self._ratios(step)[:-1]])
-            powers = ratios[: self.model.order + 1].cumprod(0)
-            admittance = torch.tensordot(powers, self.model.admittance[:-1], dims=1)
-            transfer = torch.tensordot(powers, self.transfers[:-1], dims=1)
-            self._cache[step] = LineMatrices.of(admittance, transfer, self.ports)
+            level, order = shift(step), self.model.order
+            inverse = 1.0 / (level + self._poles)
+            powers = torch.cat([torch.ones_like(inverse[:1]), level * inverse[:order]])
+            matrices = LineMatrices.of(
+                torch.tensordot(powers, self.model.admittance, dims=1),
+                torch.tensordot(powers, self.transfers, dims=1),
+                self.ports,
+            )
+            onward = (self._onward * -inverse[:order, None, None]).flatten(1, 2)
+            self._cache[step] = _Step(
+                matrices,
+                onward.contiguous(),
+                inverse.repeat_interleave(self._width),
+                (self._poles * inverse)[:, None],
+            )
         return self._cache[step]
 
+    def matrices(self, step: float) -> LineMatrices:
+        """See :class:`Lines`."""
+        return self._at(step).matrices
+
     def _history(self, history: Tensor, step: float) -> LineHistory:
-        order, layout = self.model.order, self.ports.layout
-        if order == 0:
-            nothing = torch.zeros_like(history[0])
-            combined = nothing.new_zeros(len(nothing), self.ports.outputs)
+        if self.model.order == 0:
+            batch, width = history.shape[1], self.ports.inputs + 1
+            nothing = history.new_zeros(batch, width)
+            combined = history.new_zeros(batch, self.ports.outputs)
             return LineHistory(nothing, combined, step, history)
-        ratios, sigma = self._ratios(step), shift(step)
-        # f_k = (p·u_{k-1} + h)/(σ + p), so u_k = ratio·(u_{k-1} - h/σ).
-        past = [history[0] * (-ratios[0] / sigma)]
-        for k in range(1, order):
-            past.append(ratios[k] * (past[-1] - history[k] / sigma))
-        filtered = torch.stack(past, dim=1)  # (B, K, C)
-        horizontal, columns = layout.column_index.shape
-        blocks = filtered.new_zeros(horizontal, len(filtered), order, columns)
-        for block, (last, width) in zip(blocks, self._columns, strict=True):
-            block[..., columns - width :] = filtered[..., last + 1 - width : last + 1]
-        currents = layout.scatter_inputs(
-            (blocks.flatten(-2) @ self._admittances.transpose(-1, -2)).transpose(0, 1)
-        )
-        return LineHistory(currents, filtered.flatten(1) @ self._flat.T, step, history)
+        # f_k = (p_k·u + h_k)/(σ + p_k), so x_k = (σ·u - h_k)/(σ + p_k).
+        found = history[..., : self.model.order * self._width] @ self._at(step).onward
+        currents = self.ports.line_currents(found[..., : self._width])
+        return LineHistory(currents, found[..., self._width :].sum(0), step, history)
 
     def first(self, state: LineState, step: float) -> LineHistory:
         """See :class:`Lines`."""
@@ -266,15 +268,14 @@ class ReducedLines(Lines):
     def close(self, history: LineHistory, voltages: Tensor | None) -> LineState:
         """See :class:`Lines`."""
         past = history.inner
-        values = torch.zeros_like(past)
-        if self.model.order:
-            level = shift(history.step)
-            through = torch.zeros_like(past[0]) if voltages is None else voltages
-            for k, pole in enumerate(self._poles):
-                torch.add(past[k], through, alpha=pole, out=values[k]).div_(level + pole)
-                through = through - values[k]
-            return LineState(values, (level * values).sub_(past))
-        return LineState(values, values)
+        if self.model.order == 0:
+            return LineState(past, past)
+        at = self._at(history.step)
+        values = past * at.inverse
+        if voltages is not None:
+            split = values.unflatten(-1, (-1, self._width))
+            split.addcmul_(self.ports.blocks(voltages)[:, :, None], at.through)
+        return LineState(values, torch.sub(shift(history.step) * values, past))
 
     def local_error(self, step: float, *states: LineState) -> Any:
         """See :class:`Lines`."""
@@ -292,44 +293,63 @@ class ReducedLines(Lines):
 
     def largest(self, change: LineState) -> Tensor:
         """See :class:`Lines`."""
-        return change.values[: self.model.order].abs().amax(dim=(0, 2))
+        return change.values[..., : self.model.order * self._width].abs().amax(dim=(0, 2))
 
-    def voltages(self, state: LineState, voltages: Tensor) -> list[Tensor]:
-        """u_0 … u_K, (B, C) each."""
-        result = [voltages]
-        for k in range(self.model.order):
-            result.append(result[-1] - state.values[k])
-        return result
+    def _filtered(self, state: LineState) -> Tensor:
+        """f_1 … f_{K+1}, (H, B, K+1, W)."""
+        return state.values.unflatten(-1, (self.model.order + 1, self._width))
 
     def bias_current(self, state: LineState, voltages: Tensor) -> Tensor:
         """See :class:`Lines`."""
-        held = (state.values[: self.model.order] @ self._bias_filtered).sum(0)[:, 0]
-        return voltages @ self._bias - held
+        found = voltages @ self._bias
+        if self.model.order == 0:
+            return found
+        rows = self._bias_filtered.flatten()
+        return found - state.values[-1, :, : len(rows)] @ rows
 
     def ends(self, state: LineState, voltages: Tensor) -> Ends:
         """See :class:`Lines`."""
-        powers = torch.stack(self.voltages(state, voltages))
-        shares = self.ports.layout.gather_inputs(powers)  # (order + 1, B, H, K)
-        found = shares.permute(2, 1, 0, 3).flatten(-2) @ self._ends  # (H, B, 2·M·L)
+        shares = self.ports.blocks(voltages)[:, :, None]  # (H, B, 1, W)
+        if self.model.order:
+            shares = torch.cat([shares, shares - self._filtered(state)[:, :, :-1]], dim=2)
+        found = shares.flatten(-2) @ self._ends  # (H, B, 2·M·L)
         return Ends(*found.unflatten(-1, (2, -1)).permute(2, 1, 3, 0))
 
     @cached_property
     def _ends(self) -> Tensor:
-        """(H, (order + 1)·K, 2·M·L), of voltages in blocks to both ends of every row."""
-        count = self.model.order + 1
-        both = torch.stack([self.model.positive_end[:count], self.model.negative_end[:count]])
-        blocks = self.ports.layout.gather_inputs(both)  # (2, order + 1, M·L, H, K)
+        """(H, (K + 1)·W, 2·M·L), of voltages in blocks to both ends of every row."""
+        both = torch.stack([self.model.positive_end, self.model.negative_end])
+        blocks = self.ports.layout.gather_inputs(both)  # (2, K + 1, M·L, H, W)
         return blocks.permute(3, 1, 4, 0, 2).flatten(-2).flatten(1, 2).contiguous()
 
     def left_out(self, state: LineState, voltages: Tensor) -> Tensor:
-        """(B,) V: what the series leaves out, at the combined amplifier voltages."""
+        """(B,) V: what the filters miss, at the combined amplifier voltages."""
         if self.model.order == 0:
             return voltages.new_zeros(len(voltages))
-        return self.left_out_of(voltages - state.values.sum(0))
+        # Σ of the missed parts times x_k = u - f_k; together they miss nothing of a steady u.
+        shares = self.ports.blocks(voltages) * self.model.missed.sum()
+        kept = self.model.missed[:, None] * self._filtered(state)
+        return self.left_out_of(self.ports.line_currents(shares - kept.sum(2)))
 
     def left_out_of(self, filtered: Tensor) -> Tensor:
-        """(B,) V, for inputs (B, C) V behind all filters."""
-        return LEFT_OUT_FACTOR * (filtered @ self.transfers[-1].T).abs().amax(dim=-1)
+        """(B,) V, for what is missed of the inputs (B, C) V if all modes were the worst one."""
+        return LEFT_OUT_FACTOR * (filtered @ self.transfers[0].T).abs().amax(dim=-1)
+
+
+class _Step(NamedTuple):
+    """Of one step size.
+
+    Attributes:
+        matrices: Of its stages.
+        onward: (H, K·W, W + M), from histories to what is drawn and what is passed on.
+        inverse: ((K+1)·W,) s, 1/(σ + p).
+        through: (K+1, 1), p/(σ + p).
+    """
+
+    matrices: LineMatrices
+    onward: Tensor
+    inverse: Tensor
+    through: Tensor
 
 
 class ExactLines(Lines):
