@@ -1,7 +1,5 @@
 """Crossbars with wire capacitances against the stamped circuit, node by node."""
 
-from itertools import pairwise
-
 import pytest
 import torch
 from torch import nn
@@ -15,7 +13,7 @@ from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.reference.nodal import stamp
 from imac_torch.results.waveform import sample
-from imac_torch.transient.dynamics import DynamicBlocks, LineCapacitances, SeriesModel
+from imac_torch.transient.dynamics import FITS, DynamicBlocks, LineCapacitances, SeriesModel
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.options import TransientOptions
 
@@ -111,33 +109,44 @@ def test_injections_and_voltages_superpose(generator):
 
 
 @pytest.mark.parametrize("resistance", [True, False])
-def test_series_converges_to_the_stamped_circuit(generator, resistance):
+def test_filters_are_the_stamped_circuit(generator, resistance):
     spec, config, circuit = layer(generator, resistance=resistance)
     ports, _ = eliminate_layer(spec)
     blocks = DynamicBlocks.of(spec, LineCapacitances.of(config.interconnect, spec))
-    order = 6
-    model = SeriesModel.of(blocks, ports, order)
     stamped = Stamped(circuit)
     largest = float(stamped.at(0.0)[1].abs().max())
-    slowest = float(model.poles.min())
-    # At a tenth of the slowest natural frequency: every term gains about a digit.
-    s = 0.1j * slowest
-    _, plus, minus = stamped.at(torch.tensor(s, dtype=torch.complex128))
-    exact = (plus - minus).unflatten(0, (OUTPUTS, -1)).sum(dim=1)
-    filters = torch.cat([torch.ones(1, dtype=torch.complex128), s / (s + model.poles[:order])])
-    errors = []
-    for k in range(order + 1):
-        powers = filters.cumprod(0)[: k + 1]
-        ends = (model.positive_end - model.negative_end)[: k + 1].to(torch.complex128)
-        errors.append(float((torch.tensordot(powers, ends, dims=1) - exact).abs().max()) / largest)
-    assert all(later < 0.5 * earlier for earlier, later in pairwise(errors))
-    assert errors[-1] < 1e-6
+    modes = torch.linspace(0.0, 1.0, 401, dtype=torch.float64)
+    for order, fit in enumerate(FITS, 1):
+        model = SeriesModel.of(blocks, ports, order)
+        slowest = float(model.poles[-1])
+        for part in (0.03, 0.3, 3.0):
+            s = torch.tensor(part * 1j * slowest, dtype=torch.complex128)
+            _, plus, minus = stamped.at(s)
+            exact = (plus - minus).unflatten(0, (OUTPUTS, -1)).sum(dim=1)
+            filters = torch.cat([torch.ones_like(s)[None], s / (s + model.poles[:order])])
+            ends = (model.positive_end - model.negative_end).to(torch.complex128)
+            made = (torch.tensordot(filters, ends, dims=1) - exact).abs().max()
+            # What the filters miss of any one mode at this frequency; modes of both signs add up.
+            mode = part * 1j * modes / (1.0 + part * 1j * modes)
+            missed = filters[1:] @ fit.shares(modes).to(filters) - mode
+            assert float(made) < 3.0 * largest * float(missed.abs().max()) + 1e-9
     # The slowest filter is the stamped circuit's slowest mode, to the few percent asked for.
     unknown = stamped.unknown
     rates = torch.linalg.eigvals(torch.linalg.solve(
         stamped.conductance[unknown][:, unknown], stamped.capacitance[unknown][:, unknown]
     )).abs().max()
     assert 1.0 / slowest == pytest.approx(float(rates), rel=0.1)
+
+
+@pytest.mark.parametrize("fit", FITS, ids=lambda fit: len(fit.times))
+def test_what_filters_miss_of_any_mode(fit):
+    modes = torch.logspace(-4, 0, 801, dtype=torch.float64)
+    time = torch.cat([torch.zeros(1), torch.logspace(-4, 1, 400)]).double()[:, None]
+    filters = torch.tensor(fit.times, dtype=torch.float64)
+    # A ramp of slope 1 behind s·τ/(1 + s·τ) is τ·(1 - e^(-t/τ)).
+    made = -filters * torch.expm1(-time / filters) @ fit.shares(modes)
+    missed = (made + modes * torch.expm1(-time / modes)).abs().amax(0)
+    assert 0.95 * fit.missed < float(missed.max()) <= fit.missed
 
 
 @pytest.mark.parametrize(("node", "transition"), [(9e-9, 1e-10), (45e-9, 1e-11)])

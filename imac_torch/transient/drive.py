@@ -11,7 +11,7 @@ from torch import Tensor
 from imac_torch.config import Timing
 from imac_torch.elimination.ports import end_voltages, input_currents
 from imac_torch.transient.accuracy import SEEN, LineCorrection, sum_of
-from imac_torch.transient.dynamics import ramp_peak, ramp_step
+from imac_torch.transient.dynamics import exponentials, ramp_peak, ramp_step
 from imac_torch.transient.found import FoundLines
 from imac_torch.transient.integrator import GAMMA, Rule, single_stage
 from imac_torch.transient.lines import (
@@ -68,12 +68,15 @@ class DrivePoint:
         inputs: (B,) W, delivered by the input sources.
         bias: (B,) W.
         ends: Of its lines, or None where not asked for.
+        energy: (2, B) J that inputs and bias have delivered by now, where that is known by more
+            than the powers at time points; None: it is not.
     """
 
     combined: Tensor
     inputs: Tensor
     bias: Tensor
     ends: Ends | None
+    energy: Tensor | None = None
 
 
 class Drive(Protocol):
@@ -114,9 +117,10 @@ class _Ramp:
         filtered: (K+1,) behind each filter, of a ramp from 0 to 1; the last one is the error's.
         slope: 1/s, of that ramp now.
         combined: (K, B, M) V per filter, of the change.
-        currents: (K, B, C) A.
+        bias: (K, B) A, of the bias line.
         ends: (K, B, M·L, H) V twice, or nothing.
         change: (B, C) V.
+        currents: (K, B, N) A, of the other lines.
         powers: (K, B) W of the currents with the present period's inputs before and with their
             change.
     """
@@ -124,9 +128,10 @@ class _Ramp:
     filtered: Tensor
     slope: float
     combined: Tensor
-    currents: Tensor
+    bias: Tensor
     ends: list[Tensor]
     change: Tensor
+    currents: Tensor
     powers: tuple[Tensor, Tensor]
 
 
@@ -134,7 +139,7 @@ class RampDrive:
     """Closed form: all inputs ramp alike, so that a period needs K+2 products in all.
 
     Behind a filter a ramp from 0 to 1 is the solution of x' = slope - p·x, which is stepped
-    exactly: no step is ever limited by the crossbars of the first layer.
+    exactly, and so is the energy of the first layer's inputs: no step is ever limited by it.
     """
 
     def __init__(self, lines: ReducedLines, sequence: Sequence, vdd: float, *, ends: bool) -> None:
@@ -182,21 +187,24 @@ class RampDrive:
         ]
         if self._stepped:
             later = range(1, model.order + 1)
+            currents = torch.stack([
+                input_currents(model.admittance[k], layout, change) for k in later
+            ])
             self._ramps.append(_Ramp(
                 torch.zeros_like(self._poles),
                 1.0 / self.sequence.timing.transition,
                 torch.stack([change @ self.lines.transfers[k].T for k in later]),
-                torch.stack([input_currents(model.admittance[k], layout, change) for k in later]),
+                currents[..., -1].clone(),
                 [self._seen(end[1:], change) for end in self._sides()] if self.ends else [],
                 change,
+                currents[..., :-1],
                 (change, change),
             ))
         for ramp in self._ramps:
             ramp.powers = (
-                (before * ramp.currents[..., :-1]).sum(-1),
-                (self._change * ramp.currents[..., :-1]).sum(-1),
+                (before * ramp.currents).sum(-1), (self._change * ramp.currents).sum(-1)
             )
-        self._time = 0.0
+        self._time, self._energy = 0.0, before.new_zeros(2, len(before))
 
     def _sides(self) -> tuple[Tensor, Tensor]:
         return self.lines.model.positive_end, self.lines.model.negative_end
@@ -206,7 +214,31 @@ class RampDrive:
         layout = self.lines.ports.layout
         return torch.stack([end_voltages(end, layout, voltages) for end in ends])
 
-    def _at(self, time: float, filtered: list[Tensor], *, after: bool) -> DrivePoint:
+    def _work(self, step: float) -> Tensor:
+        """(2, B) J of inputs and bias within ``step`` s from the present time."""
+        part = self.sequence.fraction(self._time)
+        slope = self.sequence.slope(self._time, after=True)
+        once = part * step + slope * step**2 / 2
+        twice = part**2 * step + part * slope * step**2 + slope**2 * step**3 / 3
+        old_old, old_change, change_old, change_change = self._power
+        inputs = step * old_old + once * (old_change + change_old) + twice * change_change
+        inputs = inputs + slope * (step * self._pins[0] + once * self._pins[1])
+        bias = step * self._bias[0] + once * self._bias[1]
+        for ramp in self._ramps:
+            poles, found = self._poles[:-1], ramp.filtered[:-1]
+            rest = ramp.slope / poles
+            gone = (found - rest).to(inputs)
+            whole, rest = exponentials(poles, step), rest.to(inputs)
+            passed = rest * step + gone * whole[0].to(inputs)
+            moved = rest * (step**2 / 2) + gone * whole[1].to(inputs)
+            moved = part * passed + slope * moved
+            inputs = inputs + passed @ ramp.powers[0] + moved @ ramp.powers[1]
+            bias = bias + self.vdd * (passed @ ramp.bias)
+        return torch.stack([inputs, bias])
+
+    def _at(
+        self, time: float, filtered: list[Tensor], energy: Tensor, *, after: bool
+    ) -> DrivePoint:
         """Values at a time; at a corner, slopes after or before it."""
         part, slope = self.sequence.fraction(time), self.sequence.slope(time, after=after)
         old_old, old_change, change_old, change_change = self._power
@@ -221,17 +253,18 @@ class RampDrive:
             kept = everything[:-1].to(combined)
             combined = combined + torch.tensordot(kept, ramp.combined, dims=1)
             inputs = inputs + kept @ (ramp.powers[0] + part * ramp.powers[1])
-            bias = bias + self.vdd * (kept @ ramp.currents[..., -1])
+            bias = bias + self.vdd * (kept @ ramp.bias)
             if self.ends:
                 ends = [
                     end + torch.tensordot(kept, change, dims=1)
                     for end, change in zip(ends, ramp.ends, strict=True)
                 ]
-        return DrivePoint(combined, inputs, bias, Ends(*ends) if self.ends else None)
+        return DrivePoint(combined, inputs, bias, Ends(*ends) if self.ends else None, energy)
 
     def at_start(self) -> DrivePoint:
         """See :class:`Drive`."""
-        return self._at(self._time, [ramp.filtered for ramp in self._ramps], after=True)
+        filtered = [ramp.filtered for ramp in self._ramps]
+        return self._at(self._time, filtered, self._energy, after=True)
 
     def _advanced(self, step: float) -> list[Tensor]:
         """What is behind the filters of every ramp ``step`` s later."""
@@ -247,15 +280,16 @@ class RampDrive:
     ) -> tuple[DrivePoint, DrivePoint, LineCorrection | None]:
         """See :class:`Drive`."""
         self._tried, self._next = time + step, self._advanced(step)
-        end = self._at(time + step, self._next, after=False)
+        self._tried_energy = self._energy + self._work(step)
+        end = self._at(time + step, self._next, self._tried_energy, after=False)
         if rule != "tr-bdf2":
             return end, end, None
-        middle = self._advanced(GAMMA * step)
-        return self._at(time + GAMMA * step, middle, after=True), end, None
+        middle, energy = self._advanced(GAMMA * step), self._energy + self._work(GAMMA * step)
+        return self._at(time + GAMMA * step, middle, energy, after=True), end, None
 
     def accept(self) -> None:
         """See :class:`Drive`."""
-        self._time = self._tried
+        self._time, self._energy = self._tried, self._tried_energy
         for ramp, filtered in zip(self._ramps, self._next, strict=True):
             ramp.filtered = filtered
         if self._ramps and self.sequence.slope(self._time, after=True) == 0.0:

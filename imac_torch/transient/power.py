@@ -20,8 +20,9 @@ class Powers(NamedTuple):
 
     Attributes:
         total: W; amplifiers are NaN where not asked for.
-        charging: W, the part of it that moves charge between constant voltages. Its integral is
-            the difference of :attr:`stored`, whatever the time steps.
+        charging: W, the part of it whose integral is the difference of :attr:`stored`, whatever the
+            time steps: what moves charge between constant voltages, and what the inputs' closed
+            form delivers.
         stored: J.
     """
 
@@ -81,9 +82,13 @@ def source_powers(
             supplied = supplied + taken.sum((-1, -2))
     if not amplifiers:
         delivered = torch.full_like(bias, torch.nan)
-    moving = torch.stack([nothing, nothing, *charging, nothing, nothing])
-    resting = torch.stack([point.inputs, bias, supply, shifts, delivered, supplied])
-    kept = torch.stack([nothing, nothing, *stored, nothing, nothing])
+    known, work = [nothing, nothing], torch.zeros_like(torch.stack([nothing, nothing]))
+    if point.energy is not None:
+        known, work = [point.inputs, point.bias], point.energy
+    moving = torch.stack([*known, *charging, nothing, nothing])
+    inputs = point.inputs - known[0]
+    resting = torch.stack([inputs, bias - known[1], supply, shifts, delivered, supplied])
+    kept = torch.stack([*work, *stored, nothing, nothing])
     return Powers(resting + moving, moving, kept)
 
 
