@@ -23,6 +23,7 @@ from imac_torch.elimination.blocks import BlockLayout, Termination
 from imac_torch.elimination.chain import Shunts
 from imac_torch.elimination.interior import CellValues, Interior, PortResponse
 from imac_torch.elimination.ports import PortNetwork
+from imac_torch.errors import SolverError
 
 POWER_ITERATIONS: Final = 12
 """Of the longest time constant, which the reduced model needs to a few percent only."""
@@ -205,55 +206,62 @@ class SeriesModel:
         Args:
             blocks: With capacitors.
             ports: The DC elimination of the same layer.
-            order: K >= 1, at most; more than :data:`FITS` has are as many as it has.
+            order: K >= 1, at most.
             swing: V, of all inputs at once, in either direction.
             transition: s, within which they ramp.
             target: V. Fewer terms are taken where such ramps leave no more than this; 0: all.
+
+        Raises:
+            SolverError: :data:`FITS` has no such order.
         """
+        if order > len(FITS):
+            raise SolverError(
+                f"order = {order}: reduced wires have up to {len(FITS)} filters a line; "
+                "leave it out, or take every node (wires='exact')"
+            )
         charge, layout = blocks.capacitance, blocks.layout
         elimination = blocks.factor(0.0)
         count, _, columns = blocks.positive.shape
         unit = torch.eye(columns, dtype=ports.admittance.dtype, device=ports.admittance.device)
         unit = unit.expand(count, columns, columns)
-        voltages, rest = elimination.solve(unit, None)
+        voltages, at_rest = elimination.solve(unit, None)
         slowest = SLOWER * _slowest(elimination, charge, voltages)
         # Inputs that change at random: their contributions add up like their squares.
         transfer = ports.combine_columns(ports.positive_end, ports.negative_end)
         size = swing * float(transfer.square().sum(-1).max().sqrt()) * slowest / transition
-        order = min(order, len(FITS))
         fits = FITS[:order]
         fit = next((fit for fit in fits if target > 0.0 and fit.missed * size <= target), fits[-1])
         parts = (layout.column_index.shape[0], blocks.vertical)
 
-        def flat(seen: PortResponse) -> tuple[Tensor, Tensor, Tensor]:
-            return (
+        def flat(seen: PortResponse) -> list[Tensor]:
+            return [
                 seen.currents.unflatten(0, parts).sum(dim=1),
                 layout.scatter(seen.positive_end.unflatten(0, parts)),
                 layout.scatter(seen.negative_end.unflatten(0, parts)),
-            )
+            ]
 
         # d/ds at 0, in units of the slowest time constant, then Y(s) - Y(0).
         _, first = elimination.solve(None, voltages.scaled(charge).times(-1.0 / slowest))
-        known = [flat(first)]
+        known, here = [flat(first)], flat(at_rest)
         for place in fit.places:
             _, seen = blocks.factor(place / slowest).solve(unit, None)
-            known.append(tuple(
-                there - here for there, here in zip(flat(seen), flat(rest), strict=True)
-            ))
+            known.append([there - now for there, now in zip(flat(seen), here, strict=True)])
         solution = torch.linalg.inv(fit.matrix()).to(unit)
-        terms = [
+        admittance, positive, negative = (
             torch.cat([dc[None], torch.tensordot(solution, torch.stack(values), dims=1)])
             for dc, values in zip(
                 (ports.admittance, ports.positive_end, ports.negative_end),
                 zip(*known, strict=True),
                 strict=True,
             )
-        ]
+        )
         shares = fit.shares(torch.ones(1, dtype=torch.float64, device="cpu"))[:, 0]
         times = [*fit.times, 1.0]
         return cls(
             torch.tensor([1.0 / (slowest * part) for part in times]).to(unit),
-            *terms,
+            admittance,
+            positive,
+            negative,
             blocks.port_capacitance,
             torch.cat([-shares, torch.ones_like(shares[:1])]).to(unit),
         )
@@ -290,7 +298,7 @@ class Fit(NamedTuple):
 
 FITS: Final = (
     Fit(0.0994, (0.7626,), ()),
-    Fit(0.022, (0.8794, 0.3158), (2.119,)),
+    Fit(0.0221, (0.8794, 0.3158), (2.119,)),
     Fit(7.3e-3, (0.9165, 0.4688, 0.1125), (1.187, 6.216)),
     Fit(3.0e-3, (0.935, 0.5662, 0.2071, 0.0433), (1.076, 2.979, 13.039)),
     Fit(1.4e-3, (0.9482, 0.6305, 0.29, 0.0967, 0.0209), (1.312, 1.923, 5.316, 33.582)),

@@ -17,12 +17,12 @@ class TransientOptions:
 
     Attributes:
         control: Tolerance and limits of time steps.
-        wires: What represents crossbars with wire capacitances: ``reduced`` (a series of filters
-            whose error is reported in V), ``exact`` (every node), or ``auto``: exact for networks
-            of up to :data:`imac_torch.transient.preparation.EXACT_NODES` nodes, else reduced, and
+        wires: What represents crossbars with wire capacitances: ``reduced`` (a few filters a
+            line, whose error is reported in V), ``exact`` (every node), or ``auto``: exact for
+            networks of up to :data:`imac_torch.transient.preparation.EXACT_NODES` nodes, else reduced, and
             an error where that may be off by more than 1 mV, or ten tolerances of a step.
-        order: Of the series; None: what the tolerance of a step needs, at most
-            :data:`imac_torch.transient.preparation.LARGEST_ORDER`.
+        order: Filters a line of reduced wires; None: what the tolerance of a step needs, at most as
+            many as :data:`imac_torch.transient.dynamics.FITS` has.
         amplifiers: Whether to integrate the amplifiers' power, which costs memory.
         save: ``outputs`` or ``all``: waveforms of every layer's neurons.
         kernel: ``numba`` (compiled, tabulated neurons on the CPU), ``torch`` or ``auto``.

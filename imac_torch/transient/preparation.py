@@ -19,7 +19,7 @@ from imac_torch.numeric.budget import lines_bytes, require_memory
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.transient.amplifiers import RealLines
 from imac_torch.transient.cells import CurvedLines
-from imac_torch.transient.dynamics import DynamicBlocks, LineCapacitances, SeriesModel
+from imac_torch.transient.dynamics import FITS, DynamicBlocks, LineCapacitances, SeriesModel
 from imac_torch.transient.lines import LEFT_OUT_FACTOR, ExactLines, ReducedLines
 from imac_torch.transient.neuronstage import DynamicNeurons, steepness
 from imac_torch.transient.options import TransientOptions
@@ -27,11 +27,10 @@ from imac_torch.transient.slow import SlowOutputs
 
 EXACT_NODES = 2_000
 """Nodes of all crossbars (three per cell) above which ``auto`` reduces them."""
-LARGEST_ORDER = 32
-"""Of reduced models whose order is not given."""
-BOUND = 1.5
-"""What such models may report to leave out, in tolerances, at inputs that all change at once and at
-random; those of images change together, and make two to three times as much of it."""
+BOUND = 0.75
+"""What reduced models whose order is not given may report to leave out, in tolerances, at inputs
+that all change at once and at random; those of images change together, and make two to three times
+as much of it."""
 STEEPER = 2.0
 """How much steeper than its inputs' ramps a neuron is taken to be, in choosing an order."""
 
@@ -159,7 +158,7 @@ def prepare_transient(
         # Inputs swing between -vdd and vdd, neurons within vdd, but those may be faster.
         free = options.order is None
         model = SeriesModel.of(
-            blocks, static.ports, LARGEST_ORDER if options.order is None else options.order,
+            blocks, static.ports, len(FITS) if options.order is None else options.order,
             swing=spec.vdd if lines else 2.0 * spec.vdd,
             transition=timing.transition / STEEPER if lines else timing.transition,
             target=BOUND * options.control.tolerance / LEFT_OUT_FACTOR if free else 0.0,

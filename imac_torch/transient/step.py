@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Items
 from dataclasses import fields
 from typing import Final, NamedTuple
@@ -159,8 +160,8 @@ class Stepper:
         self.corner()
         self.largest = self.power().total.abs()
         self._taken = 0
-        # Neurons a while before, and how long: the slope that guesses start from.
-        self.before: tuple[list[NeuronState], float] | None = None
+        # Neurons at the last two points, and when (s from now): what guesses start from.
+        self.before: list[tuple[float, list[NeuronState]]] = []
         self._earlier: Earlier | None = None
         self._slopes: list[Tensor] | None = None
         # Behind a corner currents into charges jump within time constants that may be attoseconds
@@ -295,7 +296,9 @@ class Stepper:
         """Go to the end of the step tried last."""
         self.drive.accept()
         two_stages = self._rule() == "tr-bdf2"
-        self.before = (tried.middle, (1.0 - GAMMA) * step) if two_stages else (self.neurons, step)
+        self.before = [(-step, self.neurons)]
+        if two_stages:
+            self.before.append(((GAMMA - 1.0) * step, tried.middle))
         if two_stages:
             middle = tried.powers[0]
             self._earlier = Earlier(
@@ -445,22 +448,27 @@ class Stepper:
         return solved._replace(converged=solved.converged & ~(moved > self.tolerance))
 
     def _guess(self, k: int, step: float, middle: NeuronState | None) -> tuple[Tensor, Tensor]:
-        """Gates and outputs at the end of a stage, extrapolated linearly."""
-        start = self.neurons[k]
+        """Gates and outputs at the end of a stage, extrapolated from up to three points."""
+        known = [(time, neurons[k]) for time, neurons in self.before]
+        start, at = self.neurons[k], GAMMA * step
+        known.append((0.0, start))
         if middle is not None:
-            reach = (1.0 - GAMMA) / GAMMA
-            return (
-                middle.gates + reach * (middle.gates - start.gates),
-                middle.outputs + reach * (middle.outputs - start.outputs),
-            )
-        if self.before is None:
-            return start.gates, start.outputs
-        earlier, length = self.before
-        reach = min(GAMMA * step / length, 2.0)
-        return (
-            start.gates + reach * (start.gates - earlier[k].gates),
-            start.outputs + reach * (start.outputs - earlier[k].outputs),
-        )
+            known, at = [*known[-2:], (at, middle)], step
+        # Far beyond the points a parabola is worse than a line.
+        last, reach = known[-1][0], at - known[-1][0]
+        known = [item for item in known if last - item[0] > 0.2 * reach or item is known[-1]]
+        if len(known) == 3 and last - known[0][0] < 0.8 * reach:
+            known = known[1:]
+        times = [time for time, _ in known]
+        weights = [
+            math.prod((at - other) / (time - other) for other in times if other != time)
+            for time in times
+        ]
+        gates, outputs = torch.zeros_like(start.gates), torch.zeros_like(start.outputs)
+        for weight, (_, state) in zip(weights, known, strict=True):
+            gates.add_(state.gates, alpha=weight)
+            outputs.add_(state.outputs, alpha=weight)
+        return gates, outputs
 
     def _power(
         self, point: DrivePoint, lines: Items[LineState | None], neurons: Items[NeuronState]
