@@ -112,7 +112,7 @@ def test_exact_and_reduced_agree(generator):
         result = solve(network, inputs, timing, wires=wires, control=control)
         outputs.append(result.outputs)
         energies.append(result.energy)
-        assert all(("all nodes" if wires == "exact" else "series") in w for w in result.wires)
+        assert all(("all nodes" if wires == "exact" else "filters") in w for w in result.wires)
     # What is left out is reported, a bound; equal steps make everything else equal but for the
     # filters' and nodes' own discretisation at the corners of the ramps.
     assert float(result.reduction_error.max()) < 1e-3

@@ -17,9 +17,9 @@ class TransientOptions:
 
     Attributes:
         control: Tolerance and limits of time steps.
-        wires: What represents crossbars with wire capacitances: ``reduced`` (a few filters a
-            line, whose error is reported in V), ``exact`` (every node), or ``auto``: exact for
-            networks of up to :data:`imac_torch.transient.preparation.EXACT_NODES` nodes, else reduced, and
+        wires: What represents crossbars with wire capacitances: ``reduced`` (a few filters a line,
+            whose error is reported in V), ``exact`` (every node), or ``auto``: exact for networks
+            of up to :data:`imac_torch.transient.preparation.EXACT_NODES` nodes, else reduced, and
             an error where that may be off by more than 1 mV, or ten tolerances of a step.
         order: Filters a line of reduced wires; None: what the tolerance of a step needs, at most as
             many as :data:`imac_torch.transient.dynamics.FITS` has.

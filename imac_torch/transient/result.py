@@ -33,8 +33,8 @@ class TransientResult(Brief):
         steps: Accepted time steps.
         rejected: Rejected ones.
         wires: How each layer's crossbars were represented.
-        reduction_error: (B,) V, largest value of the first neglected term of the reduced models
-            at any amplifier's combined output; 0 where nothing was neglected.
+        reduction_error: (B,) V, the most that the filters of reduced wires are taken to miss at any
+            amplifier's combined output; 0 where nothing was neglected.
         inside: (B,) bool, whether all neurons stayed within their tables.
     """
 
