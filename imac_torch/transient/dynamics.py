@@ -258,7 +258,7 @@ class SeriesModel:
         shares = fit.shares(torch.ones(1, dtype=torch.float64, device="cpu"))[:, 0]
         times = [*fit.times, 1.0]
         return cls(
-            torch.tensor([1.0 / (slowest * part) for part in times]).to(unit),
+            unit.new_tensor([1.0 / (slowest * part) for part in times]),
             admittance,
             positive,
             negative,
