@@ -167,7 +167,7 @@ def test_the_error_that_reduced_wires_report_holds(node, transition):
             signs,
             options=TransientOptions(wires=wires, order=order, control=control, amplifiers=False),
         )
-        for wires, order in (("exact", None), ("reduced", None), ("reduced", 2))
+        for wires, order in (("exact", None), ("reduced", None), ("reduced", 1))
     )
     time = torch.linspace(0, 6.0 * transition, 2001, dtype=torch.float64)
     wanted = sample(exact.time, exact.outputs[:, 0], time)
