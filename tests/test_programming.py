@@ -48,7 +48,7 @@ def test_pulses_all_alike_are_counted_by_hand(generator: torch.Generator) -> Non
         rtol=1e-6, atol=1e-18,
     )  # fmt: skip
     # conductances while three pulses last: 0, 0.1 and 0.2 of the window
-    assert float(found.charge_up[1]) == pytest.approx(3 * 1e-5 + 0.3e-4)
+    assert float(found.charge_up[1]) == pytest.approx(3 * 1e-5 + 0.3e-4, rel=1e-6, abs=0)
 
 
 def test_curved_pulses_lead_from_end_to_end(generator: torch.Generator) -> None:
