@@ -8,12 +8,13 @@ PIP := $(BIN)/python -m pip
 # Packages are thousands of modules: those that are imported are compiled when they are.
 INSTALL := $(PIP) install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: help demo test lint types kernels pytest fuzz docs reference benchmark clean
+.PHONY: help demo test lint types kernels pytest slow fuzz docs reference benchmark clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       train or load a network, run it as a circuit, compare"
 	@echo "make test       ruff, mypy and pytest"
+	@echo "make slow       the tests that make test leaves out: what shorter ones look at, too"
 	@echo "make fuzz       ten minutes of hostile files, command lines, simulators and kills"
 	@echo "make docs       guides and reference as HTML in docs/_build/html"
 	@echo "make reference  compare with published HSPICE results; says which repositories to clone"
@@ -40,6 +41,9 @@ kernels: $(VENV)/.installed-dev
 
 pytest: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_FLAGS)
+
+slow:
+	@$(MAKE) --no-print-directory pytest PYTEST_FLAGS="-m slow"
 
 # SEED=7 repeats a run; FUZZ="--area readers --case 12" one attempt of it.
 fuzz: $(VENV)/.installed-dev

@@ -90,7 +90,9 @@ def test_table_values_and_slopes_are_consistent(table):
             )
 
 
-@pytest.mark.parametrize(("rlow", "rhigh"), [(78e3, 202e3), (5e3, 15e3)])
+@pytest.mark.parametrize(
+    ("rlow", "rhigh"), [(78e3, 202e3), pytest.param(5e3, 15e3, marks=pytest.mark.slow)]
+)
 def test_tabulated_neurons_are_within_a_tenth_of_a_microvolt(inverter, table, rlow, rhigh):
     """What :data:`TABLE_NODES` states; the worst place, 0.06 V, is among the points."""
     combined = torch.cat([

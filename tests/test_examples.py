@@ -213,6 +213,7 @@ def test_any_image_set(in_empty_directory, capsys):
     assert not state_of(in_empty_directory)
 
 
+@pytest.mark.slow
 def test_cnn_coprocessor(in_empty_directory):
     import cnn_coprocessor
 
@@ -237,6 +238,7 @@ def test_held_out_images_of_the_test_files(in_empty_directory):
     assert torch.equal(split.test_labels, whole.test_labels[300:350])
 
 
+@pytest.mark.slow
 def test_fine_tuning_gives_back_what_wires_took(in_empty_directory, capsys):
     import fine_tuning
 

@@ -422,6 +422,7 @@ print(grown)
 """
 
 
+@pytest.mark.slow
 def test_large_unpartitioned_layers_in_bounded_memory():
     """2000 dense Jacobians of 256 neurons would be 1 GB, and twice that to build them."""
     code = LARGE.format(tests=str(Path(__file__).parent))

@@ -111,6 +111,7 @@ def curve(n, p):
         return solve_loaded(inputs, neuron, None, NewtonOptions()).outputs[0, :, 0]
 
 
+@pytest.mark.slow
 def test_what_remains_is_channel_length_modulation():
     cards = builtin_14nm_hp()
     exact = curve(*(FinFET(card, temperature=TEMPERATURE, nfin=10) for card in cards))

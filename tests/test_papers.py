@@ -89,6 +89,7 @@ def test_imac_sim_reads_a_directory(tmp_path):
     assert torch.equal(again.outputs, report.outputs)
 
 
+@pytest.mark.slow
 def test_partitions_cost_power_and_save_accuracy(tmp_path):
     import papers
     from paper_systems.subjects import open_subject
@@ -178,6 +179,7 @@ def test_the_neuron(tmp_path):
     assert text[0].startswith("input_V,output_V") and len(text) == 42
 
 
+@pytest.mark.slow
 def test_wires_against_technology_node(tmp_path, monkeypatch):
     import papers
     from paper_systems.grids import nodes
@@ -204,6 +206,7 @@ def test_wires_against_technology_node(tmp_path, monkeypatch):
     assert is_picture(tmp_path / "interconnect.png")
 
 
+@pytest.mark.slow
 def test_coprocessor(tmp_path):
     import papers
 

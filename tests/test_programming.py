@@ -44,7 +44,8 @@ def test_pulses_all_alike_are_counted_by_hand(generator: torch.Generator) -> Non
     found = effect.write(wanted, WINDOW, generator)
     assert found.up.tolist() == [0, 3, 3, 10, 0] and not bool(found.down.any())
     torch.testing.assert_close(
-        found.conductance, WINDOW.low + 1e-4 * torch.tensor([0, 0.3, 0.3, 1.0, -0.1]).double(),
+        found.conductance,
+        WINDOW.low + 1e-4 * torch.tensor([0, 0.3, 0.3, 1.0, -0.1], dtype=torch.float64),
         rtol=1e-6, atol=1e-18,
     )  # fmt: skip
     # conductances while three pulses last: 0, 0.1 and 0.2 of the window

@@ -92,7 +92,7 @@ def test_the_default_tolerance_has_converged(flat):
     assert float((waves[0] - waves[1]).abs().max()) < 0.3e-3
 
 
-@pytest.mark.parametrize("euler_steps", [0, 2])
+@pytest.mark.parametrize("euler_steps", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_waveform_on_the_simulators_own_points(flat, euler_steps):
     """With the simulator's rule on the simulator's points little remains.
 

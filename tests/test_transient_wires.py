@@ -149,7 +149,10 @@ def test_what_filters_miss_of_any_mode(fit):
     assert 0.95 * fit.missed < float(missed.max()) <= fit.missed
 
 
-@pytest.mark.parametrize(("node", "transition"), [(9e-9, 1e-10), (45e-9, 1e-11)])
+@pytest.mark.parametrize(
+    ("node", "transition"),
+    [(9e-9, 1e-10), pytest.param(45e-9, 1e-11, marks=pytest.mark.slow)],
+)
 def test_the_error_that_reduced_wires_report_holds(node, transition):
     """Against every node of the crossbars, first layer and second, and in a period too short."""
     torch.manual_seed(0)
