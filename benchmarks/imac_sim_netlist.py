@@ -179,7 +179,9 @@ def run(netlist: Path, outputs: int, period: float, images: int) -> Tensor:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the comparison; 0 if it holds."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("clone", type=Path, help="of IMAC-Sim")
+    parser.add_argument(
+        "clone", type=Path, nargs="?", default=Path("references/IMAC-Sim"), help="of IMAC-Sim"
+    )
     parser.add_argument("--nodes", type=int, nargs="+", default=[20, 12, 6])
     parser.add_argument("--array", type=int, default=8, help="rows and columns")
     parser.add_argument("--images", type=int, default=4)

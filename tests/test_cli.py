@@ -288,7 +288,8 @@ def test_noise_and_waveforms_of_a_few_samples(project: Path) -> None:
     layers = json.loads(told.stdout)["layers"]
     for name, layer in network.noise(images).figures().layers.items():
         assert layers[name]["output_rms"] == layer.output_rms
-    assert "V" in call("noise", "n.safetensors", *data(project), "-n", 2).stdout
+    narrow = call("noise", "n.safetensors", *data(project), "-n", 2, "--bandwidth", 1e6)
+    assert "1 MHz" in narrow.stdout, narrow.output
 
     run = call("transient", "n.safetensors", *data(project), "-n", 2, "-o", "w.csv", "--json")
     assert run.exit_code == 0, run.output

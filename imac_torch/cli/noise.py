@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
@@ -21,6 +22,10 @@ def noise(
     samples: DataArguments,
     calibration: CalibrationArguments,
     testnum: o.TestnumOption = 3,
+    bandwidth: Annotated[
+        float | None,
+        typer.Option(min=0, help="Hz, instead of noise.bandwidth: also of a saved network."),
+    ] = None,
     quiet: o.QuietOption = False,
     as_json: o.JsonOption = False,
 ) -> None:
@@ -35,7 +40,10 @@ def noise(
         progress=not quiet,
     )  # fmt: skip
     inputs, _ = first_samples(found.loader)
-    figures = opened.network.noise(inputs).figures()
+    settings = None
+    if bandwidth is not None:
+        settings = opened.network.config.noise.replace(bandwidth=bandwidth)
+    figures = opened.network.noise(inputs, settings).figures()
     if as_json:
         typer.echo(strict_json({"samples": found.count, **asdict(figures)}))
         return
