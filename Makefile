@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
+DOCS ?= docs/_build/html
 # Packages are thousands of modules: those that are imported are compiled when they are.
 INSTALL := $(PIP) install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
@@ -16,7 +17,7 @@ help:
 	@echo "make test       ruff, mypy and pytest"
 	@echo "make slow       the tests that make test leaves out: what shorter ones look at, too"
 	@echo "make fuzz       ten minutes of hostile files, command lines, simulators and kills"
-	@echo "make docs       guides and reference as HTML in docs/_build/html"
+	@echo "make docs       guides and reference as HTML in $(DOCS)"
 	@echo "make reference  compare with published HSPICE results; says which repositories to clone"
 	@echo "make benchmark  time the solver against other programs; chosen gains beside a scan; convolutions"
 	@echo "make clean      remove .venv and everything generated"
@@ -50,8 +51,8 @@ fuzz: $(VENV)/.installed-dev
 	PYTHONPATH=tests $(BIN)/python -m fuzz $(if $(SEED),--seed $(SEED)) $(FUZZ)
 
 docs: $(VENV)/.installed-docs
-	$(BIN)/python -m sphinx -W --keep-going -q -b html -c docs -d docs/_build/doctrees . docs/_build/html
-	@echo "docs/_build/html/index.html"
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -c docs -d docs/_build/doctrees . $(DOCS)
+	@echo "$(DOCS)/index.html"
 
 reference: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/reference.py $(if $(REFERENCES),--references $(REFERENCES))
