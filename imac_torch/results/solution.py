@@ -171,7 +171,8 @@ class Solution(Shown):
         if len(status) > SHOWN:
             title += f", the first {SHOWN}"
         headings = ("sample", "status", "largest output", "outputs, V")
-        return (Table(title, rows, headings),)
+        told = failures_in_words(status)
+        return (Table(title, rows, headings, notes=f"{told}\n" if told else ""),)
 
 
 def combine(function: Callable[..., Tensor], *solutions: Solution) -> Solution:
