@@ -29,6 +29,7 @@ from imac_torch.dc.native import Native
 from imac_torch.errors import DataError, SettingWarning
 from imac_torch.reports.analysis import Analysis
 from imac_torch.reports.area import network_area
+from imac_torch.reports.comparison import render_comparison
 from imac_torch.reports.differences import differences
 from imac_torch.reports.html_report import render_report, write_report
 from imac_torch.reports.model_page import render_model_report, saved_ablation
@@ -362,6 +363,10 @@ def report(
 def compare(
     first: Annotated[Path, typer.Argument(help="A run, a network or a configuration.")],
     second: Annotated[Path, typer.Argument(help="Another one.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Of two runs: a new page with both side by side."),
+    ] = None,
     as_json: o.JsonOption = False,
 ) -> None:
     """Show what differs between two runs, saved networks or configurations.
@@ -369,7 +374,11 @@ def compare(
     A run is a directory of `imac-torch simulate --output`: its figures, what was simulated and how
     are compared; a network (.safetensors) by layers, configuration and tensors.
     """
+    check_output(output)
     found = differences(first, second)
+    if output is not None:
+        write_text(output, render_comparison(first, second), new=True)
+        typer.echo(f"wrote {output}", err=as_json)
     if as_json:
         typer.echo(strict_json([asdict(item) for item in found.found]))
         return

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imac_torch.base.figures import bars, bars_height, new_figure
 from imac_torch.base.shown import Shown, Table
 from imac_torch.base.units import area_text, quantity
+from imac_torch.base.version import VERSION
 from imac_torch.errors import DataError
-from imac_torch.reports.model_report import ModelReport
+from imac_torch.reports.chart import bar_chart
+from imac_torch.reports.differences import HEADINGS, differences
+from imac_torch.reports.model_report import ModelReport, is_model_report
+from imac_torch.reports.page import template_environment
 from imac_torch.reports.report import Report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Comparison", "compared"]
+__all__ = ["Comparison", "compared", "render_comparison"]
 
 _PARTS = ("arrays", "drivers", "converters", "sums")
 
@@ -35,12 +40,16 @@ class Comparison(Shown):
     rows: tuple[tuple[str, ...], ...]
     energies: tuple[Mapping[str, float], ...]
 
-    def plot(self) -> Figure:
-        """Energy per sample of each, by part."""
-        rows = {
+    def parts(self) -> dict[str, dict[str, float]]:
+        """J per sample of each report, by part, those of nothing left out."""
+        return {
             name: {part: energy[part] for part in _PARTS if energy.get(part)}
             for name, energy in zip(self.names, self.energies, strict=True)
         }
+
+    def plot(self) -> Figure:
+        """Energy per sample of each, by part."""
+        rows = self.parts()
         figure, (axes,) = new_figure((bars_height(rows),))
         bars(axes, rows, unit="J")
         return figure
@@ -86,6 +95,39 @@ def compared(reports: Mapping[str, Report | ModelReport]) -> Comparison:
     rows.append(("latency per sample", *(_latency(report) for report in found)))
     rows.append(("area", *(_area(report) for report in found)))
     return Comparison(tuple(reports), tuple(rows), energies)
+
+
+def render_comparison(first: str | Path, second: str | Path) -> str:
+    """A page of two saved reports side by side: their figures, and all that differs.
+
+    Args:
+        first: Directory of a report.
+        second: Likewise.
+
+    Raises:
+        DataError: One holds no report, or they cannot be compared.
+    """
+    paths = [Path(first), Path(second)]
+    names = [path.resolve().name for path in paths]
+    if names[0] == names[1]:
+        names = [str(path) for path in paths]
+    reports = {
+        name: ModelReport.load(path) if is_model_report(path) else Report.load(path)
+        for name, path in zip(names, paths, strict=True)
+    }
+    if len(reports) < 2:
+        raise DataError(f"{first} would be compared with itself")
+    side, found = compared(reports), differences(first, second)
+    return (
+        template_environment()
+        .get_template("compare.html.jinja")
+        .render(
+            title=" beside ".join(names), subtitle=f"{len(found.found)} differences",
+            version=VERSION, side=side, headings=HEADINGS,
+            rows=[item.row() for item in found.found], first=str(first), second=str(second),
+            chart=bar_chart(side.parts(), "energy per sample by part", unit="J"),
+        )
+    )  # fmt: skip
 
 
 def _score(report: Report | ModelReport) -> tuple[str, float, float | None]:
