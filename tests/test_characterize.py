@@ -16,7 +16,13 @@ import imac_torch as imac
 from imac_torch.base.resources import spice_file
 from imac_torch.config import Neuron
 from imac_torch.dc.transfer import threshold_and_slope
-from imac_torch.errors import ConfigError, DataError, NetlistError, SimulatorConvergenceError
+from imac_torch.errors import (
+    ConfigError,
+    DataError,
+    NetlistError,
+    SimulatorConvergenceError,
+    SolverError,
+)
 from imac_torch.netlist import HSpiceWriter, NetlistSettings
 from imac_torch.netlist.subcircuits import NEURON_PORTS, read_subcircuit
 from imac_torch.netlist.testbench import TestBench, checked_subcircuit
@@ -207,6 +213,10 @@ def test_outside_the_table_is_reported(ngspice, mos_file, tmp_path):
     assert (solution.status[beyond] == int(Status.OUTSIDE)).all()
     assert torch.isnan(solution.outputs[beyond]).all()
     assert torch.isfinite(solution.outputs[~beyond & solution.converged]).all()
+    count = int(beyond.sum())
+    assert f"{count} OUTSIDE: " in str(solution) and "tabulate_neuron(input_range" in str(solution)
+    with pytest.raises(SolverError, match=rf"{count} OUTSIDE: .*amplifier\.gain"):
+        verify_nodes(network, [(inputs, torch.zeros(3, dtype=torch.int64))], 3)
 
 
 @pytest.mark.ngspice

@@ -40,9 +40,9 @@ ADVICE: Final = {
     "Native(newton=NewtonOptions(max_iterations=...))",
     Status.NOT_FINITE: "a voltage or current is not finite: look at the inputs of such a sample",
     Status.FAILED: "no result: the simulator's log in its run directory says why",
-    Status.OUTSIDE: "a neuron, amplifier or bit cell left the range that its table was measured "
-    "in: measure a wider one (tabulate_neuron(input_range=...), tabulate_amplifier(plus=...), "
-    "`imac-torch characterize`), or bring it back with a smaller amplifier.gain or smaller inputs",
+    Status.OUTSIDE: "a neuron, amplifier or bit cell left the range of its table: take a smaller "
+    "amplifier.gain or smaller inputs, an amplifier that drives more, or measure a wider table "
+    "(tabulate_neuron(input_range=...), tabulate_amplifier(plus=...), `imac-torch characterize`)",
 }
 
 

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from imac_torch.circuit.topology import LayerCircuit
 from imac_torch.dc.ir_drop import CellVoltages, cell_voltages
-from imac_torch.errors import SimulatorError
+from imac_torch.errors import SimulatorError, SolverError
 from imac_torch.model.network import IMACNetwork
 from imac_torch.netlist import NetlistSettings
 from imac_torch.numeric.modes import lasting
+from imac_torch.results.solution import failures_in_words
 from imac_torch.simulator import NgSpice
 from imac_torch.study.deck import simulate_first
 
@@ -83,7 +84,8 @@ def verify_nodes(
     Raises:
         SimulatorNotFoundError: ngspice is not installed.
         SimulatorError: ngspice failed on a sample, or does not know a node.
-        SolverError: A map of voltages inside the arrays cannot be had.
+        SolverError: A sample is not solved natively, or a map of voltages inside the arrays cannot
+            be had.
     """
     simulator = NgSpice() if simulator is None else simulator
     version = simulator.version()
@@ -96,6 +98,11 @@ def verify_nodes(
     data = spice.outcomes[0].unwrap().waveforms
     prepared = network.prepare()
     native = network.segment.native.solve(prepared, inputs.to(network.device))
+    if not bool(native.converged.all()):
+        raise SolverError(
+            f"{int((~native.converged).sum())} of {len(inputs)} samples have no native solution to "
+            f"compare nodes with: {failures_in_words(native.status)}"
+        )
     if data is None or native.power is None or spice.solution.power is None:
         raise SimulatorError("ngspice left no node voltages")
     differences, nodes = {}, 0
