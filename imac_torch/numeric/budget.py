@@ -26,7 +26,7 @@ CHUNK_BYTES: Final = 256 * 2**20
 """Intermediate admittances of a row recursion kept at a time; beyond, done in parts or again."""
 FACTORISATIONS: Final = 6
 """Step sizes whose factorised crossbars are kept: each is as large as all rows' matrices."""
-REDUCED_STEP_SIZES: Final = 32
+REDUCED_STEP_SIZES: Final = 64
 """Step sizes that a transient typically meets, each with matrices of its own."""
 POINTS: Final = 200
 """Time points assumed for a period with step control, two per step: it decides while it runs."""
@@ -205,8 +205,8 @@ def image_bytes(outputs: int, inputs: int) -> int:
 def lines_bytes(blocks: int, rows: int, columns: int, inputs: int, *, exact: bool) -> int:
     """Preparing (reduced) or factoring (exact) the crossbars of one layer for transients.
 
-    The series takes (R, K, K) per block: four of the factorisation, eighteen of its solution for
-    unit voltages and of the next term's. Exact lines keep four for each of :data:`FACTORISATIONS`
+    Reduced lines take (R, K, K) per block: four of a factorisation, eighteen of two solutions for
+    unit voltages. Exact lines keep four for each of :data:`FACTORISATIONS`
     step sizes and take four more to make one, with seven (R, K, C) of its transfer.
     """
     cells = blocks * rows * columns
@@ -239,7 +239,7 @@ def state_bytes(
         outputs: M.
         inputs: C.
         horizontal: H.
-        order: Of the series.
+        order: Filters a line.
         cells: Of all blocks, if lines are exact; None: reduced.
     """
     neurons = 64 * outputs

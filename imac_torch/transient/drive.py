@@ -10,12 +10,12 @@ from torch import Tensor
 
 from imac_torch.config import Timing
 from imac_torch.elimination.ports import end_voltages, input_currents
+from imac_torch.numeric.budget import REDUCED_STEP_SIZES
 from imac_torch.transient.accuracy import SEEN, LineCorrection, sum_of
 from imac_torch.transient.dynamics import exponentials, ramp_peak, ramp_step
 from imac_torch.transient.found import FoundLines
 from imac_torch.transient.integrator import GAMMA, Rule, single_stage
 from imac_torch.transient.lines import (
-    STEP_SIZES,
     Ends,
     ExactLines,
     LineState,
@@ -269,7 +269,7 @@ class RampDrive:
     def _advanced(self, step: float) -> list[Tensor]:
         """What is behind the filters of every ramp ``step`` s later."""
         if step not in self._steps:
-            if len(self._steps) >= STEP_SIZES:
+            if len(self._steps) >= REDUCED_STEP_SIZES:
                 self._steps.clear()
             self._steps[step] = ramp_step(self._poles, step)
         decay, rise = self._steps[step]

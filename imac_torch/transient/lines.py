@@ -20,14 +20,12 @@ from imac_torch.elimination.blocks import BlockLayout
 from imac_torch.elimination.chain import LineEnds
 from imac_torch.elimination.interior import CellValues, Interior
 from imac_torch.elimination.ports import PortNetwork, input_currents
-from imac_torch.numeric.budget import FACTORISATIONS
+from imac_torch.numeric.budget import FACTORISATIONS, REDUCED_STEP_SIZES
 from imac_torch.periphery.readout import ReadOut
 from imac_torch.transient.dynamics import DynamicBlocks, SeriesModel
 from imac_torch.transient.integrator import first_history, local_error, second_history, shift
 from imac_torch.transient.neuronstage import StageLoad
 
-STEP_SIZES = 64
-"""Step sizes whose reduced matrices are kept."""
 LEFT_OUT_FACTOR = 2.5
 """What a reduced model leaves out is estimated as if its nodes followed the fastest filter. They do
 not all, and contributions of either sign cancel; where full wires were computed beside, the
@@ -199,7 +197,7 @@ class ReducedLines(Lines):
         shares = layout.gather_inputs(self.transfers[1:])  # (K, M, H, W)
         passed = shares.permute(2, 0, 3, 1)
         drawn = model.admittance[1:].transpose(0, 1).mT
-        self._onward = torch.cat([drawn, passed], dim=-1)  # (H, K, W, W + M)
+        self._onward = -torch.cat([drawn, passed], dim=-1).flatten(1, 2)  # (H, K·W, W + M)
         # The bias is the last column of the last partition.
         rows = torch.zeros_like(model.admittance[:, :, 0])
         rows[:, -1] = model.admittance[:, -1, -1]
@@ -223,7 +221,7 @@ class ReducedLines(Lines):
     def _at(self, step: float) -> _Step:
         """What does not depend on the state."""
         if step not in self._cache:
-            if len(self._cache) >= STEP_SIZES:
+            if len(self._cache) >= REDUCED_STEP_SIZES:
                 self._cache.clear()
             level, order = shift(step), self.model.order
             inverse = 1.0 / (level + self._poles)
@@ -233,10 +231,8 @@ class ReducedLines(Lines):
                 torch.tensordot(powers, self.transfers, dims=1),
                 self.ports,
             )
-            onward = (self._onward * -inverse[:order, None, None]).flatten(1, 2)
             self._cache[step] = _Step(
                 matrices,
-                onward.contiguous(),
                 inverse.repeat_interleave(self._width),
                 (self._poles * inverse)[:, None],
             )
@@ -251,11 +247,12 @@ class ReducedLines(Lines):
             batch, width = history.shape[1], self.ports.inputs + 1
             nothing = history.new_zeros(batch, width)
             combined = history.new_zeros(batch, self.ports.outputs)
-            return LineHistory(nothing, combined, step, history)
+            return LineHistory(nothing, combined, step, (history, history))
         # f_k = (p_k·u + h_k)/(σ + p_k), so x_k = (σ·u - h_k)/(σ + p_k).
-        found = history[..., : self.model.order * self._width] @ self._at(step).onward
+        filtered = history * self._at(step).inverse
+        found = filtered[..., : self.model.order * self._width] @ self._onward
         currents = self.ports.line_currents(found[..., : self._width])
-        return LineHistory(currents, found[..., self._width :].sum(0), step, history)
+        return LineHistory(currents, found[..., self._width :].sum(0), step, (history, filtered))
 
     def first(self, state: LineState, step: float) -> LineHistory:
         """See :class:`Lines`."""
@@ -267,14 +264,14 @@ class ReducedLines(Lines):
 
     def close(self, history: LineHistory, voltages: Tensor | None) -> LineState:
         """See :class:`Lines`."""
-        past = history.inner
+        past, values = history.inner
         if self.model.order == 0:
             return LineState(past, past)
-        at = self._at(history.step)
-        values = past * at.inverse
         if voltages is not None:
             split = values.unflatten(-1, (-1, self._width))
-            split.addcmul_(self.ports.blocks(voltages)[:, :, None], at.through)
+            through = self._at(history.step).through
+            values = torch.addcmul(split, self.ports.blocks(voltages)[:, :, None], through)
+            values = values.flatten(-2)
         return LineState(values, torch.sub(shift(history.step) * values, past))
 
     def local_error(self, step: float, *states: LineState) -> Any:
@@ -341,13 +338,11 @@ class _Step(NamedTuple):
 
     Attributes:
         matrices: Of its stages.
-        onward: (H, K·W, W + M), from histories to what is drawn and what is passed on.
         inverse: ((K+1)·W,) s, 1/(σ + p).
         through: (K+1, 1), p/(σ + p).
     """
 
     matrices: LineMatrices
-    onward: Tensor
     inverse: Tensor
     through: Tensor
 
