@@ -167,7 +167,7 @@ class RampDrive:
         model, layout = self.lines.model, self.lines.ports.layout
         before, after = self.sequence.ends(period)
         old, change = self._lines(before, self.vdd), self._lines(after - before, 0.0)
-        self._before, self._change = before, after - before
+        self._change = after - before
         transfer = self.lines.transfers[0].T
         self._combined = old @ transfer, change @ transfer
         static = [input_currents(model.admittance[0], layout, part) for part in (old, change)]
@@ -205,6 +205,7 @@ class RampDrive:
                 (before * ramp.currents).sum(-1), (self._change * ramp.currents).sum(-1)
             )
         self._time, self._energy = 0.0, before.new_zeros(2, len(before))
+        self._left = self.lines.left_out_of(self._peak * change)
 
     def _sides(self) -> tuple[Tensor, Tensor]:
         return self.lines.model.positive_end, self.lines.model.negative_end
@@ -297,9 +298,7 @@ class RampDrive:
 
     def left_out(self) -> Tensor:
         """(B,) V: see :meth:`imac_torch.transient.lines.ReducedLines.left_out`."""
-        if not self._stepped:
-            return torch.zeros_like(self._before[:, 0])
-        return self.lines.left_out_of(self._peak * self._ramps[-1].change)
+        return self._left
 
 
 class StepDrive:
