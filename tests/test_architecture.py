@@ -164,7 +164,7 @@ def borrowed(root: Path) -> list[str]:
             if isinstance(node, ast.ImportFrom):
                 inside = node.level or (node.module or "").partition(".")[0] == PACKAGE
                 names = [alias.name for alias in node.names] if inside else []
-            elif isinstance(node, ast.Attribute) and node.attr not in own:
+            elif isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own:
                 # A method of one's base class is one's own.
                 names = [] if ast.unparse(node.value) in ("self", "cls", "super()") else [node.attr]
             else:
