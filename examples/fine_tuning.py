@@ -7,7 +7,7 @@ gradients pass straight through the rounding to levels. Accuracies are of held-o
 
     python examples/fine_tuning.py
     python examples/fine_tuning.py --network network.npz --device MRAM --batch 256
-    python examples/fine_tuning.py --bit-cell 1T1R --access --bend 0.3 --samples 1 --steps 20
+    python examples/fine_tuning.py --bit-cell 1T1R --access --bend 0.3 --steps 20 --images 100
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def fine_tune(
 
 def recover(options: argparse.Namespace, subject: Subject, seed: int) -> Recovery:
     """Convert, lose, recover."""
-    test = subject.test_images, subject.test_labels
+    test = subject.test_images[: options.images], subject.test_labels[: options.images]
     devices = imac.DeviceModel((Gaussian(options.spread),))
     config = subject.config.replace(
         device=imac.Memristor.preset(
@@ -198,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Recovery]:
     parser.add_argument("--rate", type=float, default=2e-2)
     parser.add_argument("--spread", type=float, default=0.03, help="σ of conductances, relative")
     parser.add_argument("--samples", type=int, default=10, help="of devices, in two lines")
+    parser.add_argument("--images", type=int, help="held out, the first; default: all")
     parser.add_argument("--seeds", type=int, default=1, help="of the training")
     options = parser.parse_args(arguments)
     subject = open_subject(options.network)

@@ -29,6 +29,7 @@ from imac_torch.dc.layer import Driven, DrivenPower, PreparedLayer, with_bias
 from imac_torch.dc.newton import NeuronSolution, NewtonOptions, solve_neurons
 from imac_torch.dc.sweeps import can_sweep, pieces, sweep
 from imac_torch.dc.tangents import CurvedCells, FoundCells, Tangents
+from imac_torch.dc.transposed import SolvedLayer
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.periphery.readout import ReadOut
@@ -198,7 +199,7 @@ class CurvedLayer(PreparedLayer):
                 attach_cells(
                     self.spec.select(k), self.vdd, options, neuron,
                     max(1, MEMORY // (RECORDED * _bytes_of_chords(cells))),
-                    sources[k], whole.state[k], (voltages[k], combined[k]),
+                    sources[k], whole.solved(k), combined[k],
                 )
                 for k, cells in enumerate(self.cells * (len(sources) // len(self.cells)))
             ]  # fmt: skip
@@ -236,6 +237,11 @@ class _Solved:
     residual: Tensor
     iterations: Tensor
     state: Tensor
+
+    def solved(self, sample: int) -> SolvedLayer:
+        """One of several, whose dimension is in front of all others."""
+        ends = self.positive_end[sample], self.negative_end[sample]
+        return SolvedLayer(self.inputs[sample], self.gates[sample], ends, self.state[sample])
 
     def replace(self, which: Tensor, other: _Solved) -> None:
         """Put another solution of the vectors ``which`` in place; iterations add up."""

@@ -1,6 +1,8 @@
 """Gradients of layers of curved cells: the implicit function theorem along the iteration itself.
 
-A solution is a fixed point z = F(z, θ) of the iteration in :mod:`imac_torch.dc.curved`, so that
+Where layers are solved by sweeps so is the transposed circuit (:mod:`imac_torch.dc.transposed`);
+what is here serves the others, and vectors for which sweeps do not converge. A solution is a fixed
+point z = F(z, θ) of the iteration in :mod:`imac_torch.dc.curved`, so that
 dz/dθ = (1 - ∂F/∂z)⁻¹·∂F/∂θ, whatever conductances the chords have. Backwards this is the fixed
 point of u ← (∂F/∂z)ᵀ·u + r, found as the solution was: with chords that all vectors share, and
 where these do not converge with every vector's own slopes, for which ∂F/∂z is 0. Products with
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -23,7 +26,9 @@ from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.dc.anderson import Anderson
 from imac_torch.dc.layer import with_bias
 from imac_torch.dc.newton import NewtonOptions, solve_loaded
+from imac_torch.dc.sweeps import can_sweep
 from imac_torch.dc.tangents import CurvedCells, Eliminated
+from imac_torch.dc.transposed import SolvedLayer, swept_gradients
 from imac_torch.errors import SolverError
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.numeric.modes import differentiating
@@ -62,8 +67,8 @@ def attach_cells(
     neuron: NeuronCircuit | None,
     size: int,
     sources: Tensor,
-    state: Tensor,
-    solution: tuple[Tensor, Tensor],
+    solved: SolvedLayer,
+    combined: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Make a solution differentiable.
 
@@ -74,9 +79,16 @@ def attach_cells(
         neuron: That drives the lines; None: sources do.
         size: Vectors at a time.
         sources: (B, N) V, with their graph: on the lines, or combined read-outs before.
-        state: (B, Q, 2, H, V, R, K) V, of cells at the solution.
-        solution: (B, N) V on the lines and (B, M) V that read-outs combine to.
+        solved: The solution.
+        combined: (B, M) V that its read-outs combine to.
     """
+
+    def swept(
+        cells: CurvedCells, sources: Tensor, piece: Tensor, gradients: tuple[Tensor, Tensor]
+    ) -> Tensor | None:
+        if not can_sweep(cells):
+            return None
+        return swept_gradients(cells, neuron, solved[piece], sources, gradients)
 
     def parts(
         cells: CurvedCells, known: Eliminated, sources: Tensor, state: Tensor
@@ -85,8 +97,8 @@ def attach_cells(
 
     pair = spec.conductances
     found: tuple[Tensor, Tensor] = _Implicit.apply(
-        parts, spec, size, state, *solution, sources, pair.positive, pair.negative,
-        *spec.numbers.values(),
+        parts, swept, spec, size, solved.state, solved.lines, combined,
+        sources, pair.positive, pair.negative, *spec.numbers.values(),
     )
     return found
 
@@ -119,6 +131,7 @@ class _Implicit(torch.autograd.Function):
     def forward(
         ctx: Any,  # noqa: ANN401 - torch's signature
         step: Callable[[CurvedCells, Eliminated, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]],
+        swept: Callable[[CurvedCells, Tensor, Tensor, tuple[Tensor, Tensor]], Tensor | None],
         spec: CrossbarSpec,
         size: int,
         state: Tensor,
@@ -129,7 +142,7 @@ class _Implicit(torch.autograd.Function):
         negative: Tensor,
         *numbers: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        ctx.step, ctx.spec, ctx.size = step, spec, size
+        ctx.step, ctx.swept, ctx.spec, ctx.size = step, swept, spec, size
         ctx.save_for_backward(state, sources, positive, negative, *numbers)
         return lines.clone(), combined.clone()
 
@@ -142,17 +155,18 @@ class _Implicit(torch.autograd.Function):
         by_sources, by_cells = [], [torch.zeros_like(item) for item in of_cells]
         for piece in torch.arange(len(sources), device=sources.device).split(ctx.size):
             found = _backward(
-                ctx.step, ctx.spec, state[piece], sources[piece], of_cells,
-                (lines[piece], combined[piece]),
+                ctx.step, partial(ctx.swept, piece=piece), ctx.spec, state[piece], sources[piece],
+                of_cells, (lines[piece], combined[piece]),
             )  # fmt: skip
             by_sources.append(found[0])
             for total, part in zip(by_cells, found[1:], strict=True):
                 total += part
-        return (*[None] * 6, torch.cat(by_sources), *by_cells)
+        return (*[None] * 7, torch.cat(by_sources), *by_cells)
 
 
 def _backward(
     step: Callable[[CurvedCells, Eliminated, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]],
+    swept: Callable[..., Tensor | None],
     spec: CrossbarSpec,
     state: Tensor,
     sources: Tensor,
@@ -166,6 +180,9 @@ def _backward(
         assert spec.cell is not None  # noqa: S101 - ohmic layers go another way
         cell = cell_of_tensors(spec.cell, numbers) if numbers else spec.cell
         cells = CurvedCells(replace(spec, conductances=ConductancePair(*asked[1:3]), cell=cell))
+        total = swept(cells, asked[0], gradients=gradients)
+        if total is not None:
+            return tuple(_product([total], asked, [torch.ones_like(total)]))
         slopes = cells.currents(state).chord.detach()
         for known in (slopes.mean(0, keepdim=True), slopes):
             at = state.detach().requires_grad_()

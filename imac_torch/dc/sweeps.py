@@ -36,7 +36,7 @@ from imac_torch.kernels.threads import run_blocks
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.results.solution import Status
 
-__all__ = ["Swept", "can_sweep", "pieces", "sweep"]
+__all__ = ["SWEEPS", "SweepState", "Swept", "can_sweep", "left_over", "pieces", "sweep"]
 
 SWEEPS: Final = 60
 """Up and down, before another method is tried."""
@@ -155,7 +155,7 @@ def sweep(
             lines = solved.outputs[:, 0]
             good = solved.status[:, 0] == int(Status.CONVERGED)
         before, size = size, state.down(lines)
-        error, rate = _left_over(size, before, rate)
+        error, rate = left_over(size, before, rate)
         iterations += status != int(Status.CONVERGED)
         good &= error <= tolerance
         status = _status(good, size)
@@ -196,7 +196,7 @@ def _held(
     )  # fmt: skip
 
 
-def _left_over(size: Tensor, before: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
+def left_over(size: Tensor, before: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
     """See :func:`imac_torch.kernels.sweeps.left_over`."""
     now = torch.where(torch.isfinite(before), size / before, 1.0)
     worst = torch.maximum(now, rate)
@@ -221,19 +221,19 @@ class SweepState:
         horizontal, vertical, rows, columns = layer.positive.shape
         self.blocks, self.groups = horizontal * vertical, -(-count // LANES)
         conductance = layer.cells.detach().flatten(1, 2).transpose(0, 1).contiguous()
-        code, table = layer.code, layer.cell.table
-        cell = np.array([layer.cell.bend, *(code or [])])
+        numbers, table = self.told()
+        cell = np.array(numbers)
         none = np.empty((3, 3, 2)), np.empty(6)
         #: What kernels are told of cells and wires.
         self.known = (
-            conductance.numpy(), line_scalars(layer.wires).detach().numpy(), cell,
+            conductance.numpy(), self.scalars(layer), cell,
             *(none if table is None else table),
         )  # fmt: skip
         whole = self.blocks, self.groups
         held = whole if keep else (0, 0)
         self.inputs, self.behind, self.stars = np.empty((3, *held, rows, columns, LANES))
         self.lines = np.zeros((*held, 2, rows, columns, LANES))
-        in_series = code is not None and len(code) > 5
+        in_series = len(numbers) > 6
         self.nodes = np.zeros((*held, 2, rows if in_series else 0, columns, LANES))
         self.hubs = np.empty((*held, rows, LANES))
         self.ports = np.empty((*whole, columns, LANES))
@@ -242,6 +242,16 @@ class SweepState:
         self.counts = np.ones((*whole, LANES))
         self.active = np.ones(self.groups, dtype=np.bool_)
         self.given = np.empty((*whole, 0, 2, 0, 0, LANES))
+
+    def told(self) -> tuple[list[float], tuple[Array, Array] | None]:
+        """What kernels are told of cells: V that no step is longer than, kinds, and tables."""
+        cell = self.layer.cell
+        return [cell.bend, *(cell.code or [])], cell.table
+
+    @staticmethod
+    def scalars(layer: CurvedCells) -> Array:
+        """Of its wires, see :mod:`imac_torch.kernels.lines`."""
+        return line_scalars(layer.wires).detach().numpy()
 
     def _grouped(self, inputs: Tensor) -> Array:
         """(B, C) → (N, G, K, L); the last image again where there are too few."""
@@ -272,8 +282,7 @@ class SweepState:
         """See :func:`imac_torch.kernels.sweeps.sweep`."""
         from imac_torch.kernels.sweeps import sweep
 
-        if self.layer.code is None:
-            self._give()
+        self.give()
         self._run(
             sweep, *self.known, self.driven, self.inputs, self.lines, self.nodes, self.given,
             self.behind, self.stars, self.hubs, self.ports, self.ends, self.sizes, self.errors,
@@ -284,8 +293,10 @@ class SweepState:
         tasks = self.blocks * self.groups
         run_blocks(kernel, tasks, torch.get_num_threads(), self.active, *arguments)  # type: ignore[arg-type]
 
-    def _give(self) -> None:
+    def give(self) -> None:
         """Currents of cells that kernels do not know."""
+        if len(self.known[2]) > 1:
+            return
         lines = torch.from_numpy(self.lines)
         across = torch.from_numpy(self.inputs)[:, :, None] - lines
         conductance = torch.from_numpy(self.known[0])[:, None, ..., None]
@@ -331,7 +342,7 @@ class SweepState:
         """Take the steps, none longer than cells allow."""
         from imac_torch.kernels.elements import LANES
 
-        share = (self.layer.cell.bend / size).clamp(max=1.0).nan_to_num(nan=0.0)
+        share = (float(self.known[2][0]) / size).clamp(max=1.0).nan_to_num(nan=0.0)
         missing = self.groups * LANES - self.count
         share = torch.cat([share, share[-1:].expand(missing)])
         factors = share.reshape(1, self.groups, 1, LANES).numpy()
