@@ -108,6 +108,7 @@ def solve(directory, program, seed):
     return seed, evaluate(network(), pairs(seed), engine=engine, progress=False).outputs
 
 
+@pytest.mark.slow
 def test_engines_and_processes_share_a_directory(ngspice, tmp_path):
     """Each set of netlists has a place of its own; the same set waits and reads what is there."""
     program = str(ngspice)

@@ -112,6 +112,7 @@ def test_errors():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.ngspice
 def test_example(ngspice, tmp_path):
     from pathlib import Path

@@ -431,7 +431,9 @@ def wait_for_rows(path: Path, count: int, process: subprocess.Popen[bytes]) -> i
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("dask", [False, True], ids=["processes", "dask"])
+@pytest.mark.parametrize(
+    "dask", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["processes", "dask"]
+)
 def test_killed_twice_and_resumed_the_table_is_the_uninterrupted_one(
     tmp_path: Path, dask: bool
 ) -> None:

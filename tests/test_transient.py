@@ -137,7 +137,7 @@ def test_third_order(generator):
     assert 6.4 < errors[1] / errors[2] < 10.0
 
 
-@pytest.mark.parametrize("wires", ["exact", "reduced"])
+@pytest.mark.parametrize("wires", [pytest.param("exact", marks=pytest.mark.slow), "reduced"])
 def test_backward_euler_is_of_first_order(generator, wires):
     network = build(generator, output_capacitance=2e-15)
     inputs = vectors(generator, 1, 1)

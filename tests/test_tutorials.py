@@ -31,7 +31,16 @@ def run(path: Path, cells: list[dict[str, Any]]) -> list[object]:
     return [value for value in shown if value is not None]
 
 
-@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+QUICK = "design_search"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=() if path.stem == QUICK else pytest.mark.slow, id=path.stem)
+        for path in TUTORIALS
+    ],
+)
 def test_a_tutorial_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     book = json.loads(path.read_text(encoding="utf-8"))
@@ -50,4 +59,4 @@ def test_a_tutorial_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_there_are_three_of_them() -> None:
-    assert len(TUTORIALS) == 3
+    assert len(TUTORIALS) == 3 and QUICK in {path.stem for path in TUTORIALS}
