@@ -156,9 +156,10 @@ def sweep(
             good = solved.status[:, 0] == int(Status.CONVERGED)
         before, size = size, state.down(lines)
         error, rate = left_over(size, before, rate)
-        iterations += status != int(Status.CONVERGED)
-        good &= error <= tolerance
-        status = _status(good, size)
+        # Groups that are done have no new steps to be judged by.
+        done = status == int(Status.CONVERGED)
+        iterations += ~done
+        status = torch.where(done, status, _status(good & (error <= tolerance), size))
         state.move(size)
         if not state.keep_working_on(status == int(Status.MAX_ITERATIONS)):
             break
