@@ -132,9 +132,14 @@ class CrossbarSpec(Brief):
         return replace(self, conductances=ConductancePair(positive[sample], negative[sample]))
 
     def group(self, number: int) -> CrossbarSpec:
-        """One of its groups, a layer of its own; offsets of amplifiers are not told apart."""
-        sides = (side[..., number, :, :] for side in vars(self.conductances).values())
-        return replace(self, conductances=ConductancePair(*sides), groups=1)
+        """One of its groups, a layer of its own."""
+        pair = ConductancePair(*(x[..., number, :, :] for x in vars(self.conductances).values()))
+        read_out, rows = self.read_out, pair.positive.shape[-2]
+        real = read_out.imperfections
+        if real is not None and len(real.offsets) > 1:
+            own = real.offsets[number * rows : (number + 1) * rows]
+            read_out = replace(read_out, imperfections=replace(real, offsets=own))
+        return replace(self, conductances=pair, read_out=read_out, groups=1)
 
     @property
     def slicing(self) -> Slicing:

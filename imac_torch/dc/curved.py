@@ -63,31 +63,39 @@ class CurvedDriven(Driven):
         ends: (S, B, M·L, H) V of the I+ and of the I- ends.
         currents: (S, B, C) A into the lines.
         supplied: (S, B) A from vdd into cells whose gates inputs hold.
+        outputs: (S, B, M·L, H, n) V of amplifiers with offsets or a swing; None: they are linear.
     """
 
     layer: CurvedLayer
     ends: tuple[Tensor, Tensor]
     currents: Tensor
     supplied: Tensor
+    outputs: Tensor | None = None
 
     @property
     def read_outs(self) -> Tensor:
         """See :class:`Driven`."""
+        if self.outputs is not None:
+            return self.layer.spec.read_out.join(self.outputs)
         return self.layer.spec.read_out.output(*self.ends)
 
     def absorbed(self) -> Tensor:
         """See :class:`Driven`."""
-        return self.layer.spec.read_out.absorbed(*self.ends).sum((-1, -2))
+        return self.layer.spec.read_out.absorbed(*self.ends, self.outputs).sum((-1, -2))
 
     def power(self, drawn: Tensor, *, first: bool) -> DrivenPower:
         """See :class:`Driven`."""
         by_inputs = (self.voltages * self.currents[..., :-1]).sum(-1)
-        nothing = torch.zeros_like(by_inputs)
+        nothing, read_out = torch.zeros_like(by_inputs), self.layer.spec.read_out
+        supply = nothing
+        if self.outputs is not None and read_out.rails is not None:
+            onward = read_out.combination.current(self.read_outs, self.combined, drawn)
+            supply = read_out.supplied(self.outputs, *self.ends, onward).sum((-1, -2))
         return DrivenPower(
             by_inputs if first else nothing,
             self.layer.vdd * (self.currents[..., -1] + self.supplied),
-            self.layer.spec.read_out.power(*self.ends, self.combined, drawn),
-            nothing,
+            read_out.power(*self.ends, self.combined, drawn, amplifiers=self.outputs),
+            supply,
         )
 
 
@@ -145,6 +153,9 @@ class CurvedLayer(PreparedLayer):
             ),
             self, (plus, minus), torch.cat([lines, bias], -1),
             torch.stack([item.supplied for item in driven]).sum(0),
+            None if driven[0].outputs is None else torch.cat(
+                [item.outputs for item in driven if item.outputs is not None], -3
+            ),
         )  # fmt: skip
 
     @cached_property
@@ -192,7 +203,11 @@ class CurvedLayer(PreparedLayer):
             whole = _joined(samples, torch.stack)
         read_out = self.spec.read_out
         ends = whole.positive_end, whole.negative_end
-        combined = read_out.combination.of_partitions(read_out.output(*ends))
+        real, outputs = self.cells[0].amplifiers, None
+        if real is not None:
+            outputs = real.outputs(ends)
+        own = read_out.output(*ends) if outputs is None else read_out.join(outputs)
+        combined = read_out.combination.of_partitions(own)
         voltages = whole.inputs
         if tracked:
             both = [
@@ -207,7 +222,9 @@ class CurvedLayer(PreparedLayer):
         solved = NeuronSolution(
             voltages, whole.gates, whole.status, whole.residual, whole.iterations
         )
-        return CurvedDriven(voltages, combined, solved, self, ends, whole.currents, whole.supplied)
+        return CurvedDriven(
+            voltages, combined, solved, self, ends, whole.currents, whole.supplied, outputs
+        )
 
 
 @dataclass
@@ -365,7 +382,10 @@ def _iterate(
     state = inputs.new_zeros(count, *layer.state_shape)
     status = torch.full((count,), int(Status.MAX_ITERATIONS), device=inputs.device)
     iterations = torch.zeros_like(status)
-    tolerance = _linear_tolerance(options) if shared else options.tolerance
+    real = layer.amplifiers
+    ends = inputs.new_zeros(count, 2, *layer.positive.shape[:3])
+    linear = shared or real is not None
+    tolerance = _linear_tolerance(options) if linear else options.tolerance
     acceleration = Anderson()
     limit = min(CHORDS, options.max_iterations) if shared else options.max_iterations
     for number in range(limit):
@@ -376,7 +396,8 @@ def _iterate(
             eliminated = layer.eliminate(slopes)
             without = eliminated.load(vdd)
             acceleration.restart()
-        tangents = eliminated.tangents(cells, state[:, 0])
+        into = None if real is None else real.injected(ends)
+        tangents = eliminated.tangents(cells, state[:, 0], into)
         gates = lines = inputs.clone()
         residual = torch.zeros_like(inputs[:, 0])
         neurons_status = torch.zeros_like(status)
@@ -386,8 +407,10 @@ def _iterate(
             residual, neurons_status = solved.residual[:, 0], solved.status[:, 0]
         driven = with_bias(lines, vdd.detach())
         found = tangents.follow(driven)
-        step = found.state - state
+        step, moved = found.state - state, found.ends - ends
         size = step.abs().flatten(1).amax(-1)
+        if real is not None:
+            size = torch.maximum(size, moved.abs().flatten(1).amax(-1))
         iterations = iterations + (status != int(Status.CONVERGED))
         good = (size <= tolerance) & (neurons_status == int(Status.CONVERGED))
         status = torch.where(
@@ -398,11 +421,19 @@ def _iterate(
         if bool(good.all()) or number + 1 == limit:
             break
         if shared:
-            step = acceleration.step(state.flatten(1), step.flatten(1)).reshape(step.shape)
+            whole, further = state.flatten(1), step.flatten(1)
+            if real is not None:
+                whole = torch.cat([whole, ends.flatten(1)], 1)
+                further = torch.cat([further, moved.flatten(1)], 1)
+            further = acceleration.step(whole, further)
+            step = further[:, : step[0].numel()].reshape(step.shape)
+            if real is not None:
+                moved = further[:, step[0].numel() :].reshape(moved.shape)
             size = step.abs().flatten(1).amax(-1)
         share = (layer.cell.bend / size).clamp(max=1.0).nan_to_num(nan=0.0)
         share = torch.where(good, torch.zeros_like(share), share)
         state = (state + share.reshape(-1, *[1] * (state.ndim - 1)) * step).nan_to_num()
+        ends = (ends + share.reshape(-1, 1, 1, 1, 1) * moved).nan_to_num()
     positive_end, negative_end = layer.ends(found)
     status = _outside(layer, status, found.state)
     return _Solved(

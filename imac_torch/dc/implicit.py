@@ -95,9 +95,11 @@ def attach_cells(
     ) -> tuple[Tensor, Tensor, Tensor]:
         return _step(cells, known, vdd.detach(), options, neuron, sources, state)
 
-    pair = spec.conductances
+    pair, state = spec.conductances, solved.state
+    if not spec.read_out.ideal:
+        state = CurvedCells(spec).packed(state, solved.ends)
     found: tuple[Tensor, Tensor] = _Implicit.apply(
-        parts, swept, spec, size, solved.state, solved.lines, combined,
+        parts, swept, spec, size, state, solved.lines, combined,
         sources, pair.positive, pair.negative, *spec.numbers.values(),
     )
     return found
@@ -113,15 +115,17 @@ def _step(
     state: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Voltages of lines, combined ones and the next state, all differentiable."""
-    tangents = known.tangents(cells.currents(state), state[:, 0])
+    state, injected = cells.unpacked(state)
+    tangents = known.tangents(cells.currents(state), state[:, 0], injected)
     lines = sources
     if neuron is not None:
         load = tangents.load(known.load(vdd))
         lines = solve_loaded(sources[:, None], neuron, load, options).outputs[:, 0]
     found = tangents.follow(with_bias(lines, vdd))
     read_out = cells.spec.read_out
-    combined = read_out.combination.of_partitions(read_out.output(*cells.ends(found)))
-    return lines, combined, found.state
+    ends, real = cells.ends(found), cells.amplifiers
+    own = read_out.output(*ends) if real is None else read_out.join(real.outputs(ends))
+    return lines, read_out.combination.of_partitions(own), cells.packed(found.state, ends)
 
 
 class _Implicit(torch.autograd.Function):
@@ -183,7 +187,7 @@ def _backward(
         total = swept(cells, asked[0], gradients=gradients)
         if total is not None:
             return tuple(_product([total], asked, [torch.ones_like(total)]))
-        slopes = cells.currents(state).chord.detach()
+        slopes = cells.currents(cells.unpacked(state)[0]).chord.detach()
         for known in (slopes.mean(0, keepdim=True), slopes):
             at = state.detach().requires_grad_()
             eliminated = cells.eliminate(known)

@@ -131,10 +131,12 @@ class Native(Engine):
     def eliminate(self, crossbar: CrossbarSpec) -> Eliminated:
         """One layer's ports, or (curved cells) itself, and how it is eliminated."""
         if crossbar.cell is not None:
-            refuse_real(crossbar, "the solution of curved cells")
+            if crossbar.read_out.loaded:
+                refuse_real(crossbar, "the solution of curved cells")
             if self.device_model == "exact":
                 crossbar = replace(crossbar, cell=crossbar.cell.exact())
             kernel = choose_kernel("auto", crossbar.conductances.positive)
+            kernel = kernel if crossbar.read_out.ideal else "torch"
             method: Literal["sweeps", "tangents"] = "sweeps" if kernel == "numba" else "tangents"
             return crossbar, EliminationInfo(method, kernel)
         return eliminate_layer(crossbar, method=self.method, kernel=self.kernel)

@@ -79,8 +79,8 @@ class Swept:
 
 
 def can_sweep(layer: CurvedCells) -> bool:
-    """Whether compiled kernels can be used here: float64 on the CPU, and numba."""
-    return choose_kernel("auto", layer.positive) == "numba"
+    """Whether compiled kernels can be used here: float64 on the CPU, numba, linear amplifiers."""
+    return layer.amplifiers is None and choose_kernel("auto", layer.positive) == "numba"
 
 
 def sweep_bytes(layer: CurvedCells, *, held: bool) -> int:

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from imac_torch.cells import CellCurrents
 from imac_torch.circuit.crossbar import CrossbarSpec
+from imac_torch.dc.clamped import ClampedAmplifiers
 from imac_torch.dc.load import Load
 from imac_torch.elimination.blocks import BlockLayout, Termination
+from imac_torch.elimination.feedback import at_ends
 from imac_torch.elimination.interior import CellValues, Injection, Interior
 
 
@@ -37,6 +39,11 @@ class FoundCells:
     positive_end: Tensor
     negative_end: Tensor
 
+    @property
+    def ends(self) -> Tensor:
+        """(B, 2, H, V, R) V."""
+        return torch.stack([self.positive_end, self.negative_end], dim=1)
+
 
 class CurvedCells:
     """One layer's cells in blocks, and its lines.
@@ -45,6 +52,7 @@ class CurvedCells:
         spec: The crossbars.
         layout: Where cells lie in blocks.
         cell: What the cells are.
+        amplifiers: With offsets or a swing; None: they are linear.
     """
 
     def __init__(self, spec: CrossbarSpec) -> None:
@@ -55,6 +63,7 @@ class CurvedCells:
         self.negative = self.layout.gather(spec.conductances.negative)
         assert spec.cell is not None  # noqa: S101 - ohmic layers go another way
         self.cell = spec.cell
+        self.amplifiers = ClampedAmplifiers.of(spec, self.layout)
 
     @property
     def cells(self) -> Tensor:
@@ -76,6 +85,19 @@ class CurvedCells:
         return self.cell.currents(
             self.cells, state[:, 0], state[:, 1] if self.cell.absolute else None
         )
+
+    def packed(self, state: Tensor, ends: tuple[Tensor, Tensor]) -> Tensor:
+        """The state with (B, M·L, H) V of both ends as one column more, where these iterate."""
+        if self.amplifiers is None:
+            return state
+        column = self.amplifiers.in_blocks(ends)[:, None, ..., None]
+        return torch.cat([state, column.expand(*state.shape[:-1], 1)], -1)
+
+    def unpacked(self, state: Tensor) -> tuple[Tensor, Tensor | None]:
+        """State and (B, 2, H, V, R) A into ends, of what :meth:`packed` made."""
+        if self.amplifiers is None:
+            return state, None
+        return state[..., :-1], self.amplifiers.injected(state[:, 0, ..., -1])
 
     def supplied(self, state: Tensor) -> Tensor:
         """(B,) A from vdd, of cells whose gates inputs hold."""
@@ -137,15 +159,26 @@ class Eliminated:
         ports = self.ports
         return Load.of_blocks(self.layer.layout, ports, torch.zeros_like(ports[..., 0]), vdd)
 
-    def tangents(self, found: CellCurrents, across: Tensor) -> Tangents:
-        """With the currents of the cells, at (B, 2, H, V, R, K) V across them."""
+    def tangents(
+        self, found: CellCurrents, across: Tensor, injected: Tensor | None = None
+    ) -> Tangents:
+        """With the currents of the cells.
+
+        Args:
+            found: The currents.
+            across: (B, 2, H, V, R, K) V, at which they are.
+            injected: (B, 2, H, V, R) A into the I+ and the I- ends; None: nothing.
+        """
         sources = found.current - self.slopes * across
         into = sources if found.leak is None else sources + found.leak
         plus, minus = (self.columns(side) for side in sources.unbind(1))
         ends = (plus, minus) if into is sources else (self.columns(x) for x in into.unbind(1))
-        return Tangents(
-            self, sources, self.interior.inject(CellValues(-plus - minus, *ends))
-        )
+        moved = None
+        if injected is not None:
+            nodes, moved = at_ends(self.interior, *(self.columns(x) for x in injected.unbind(1)))
+            ends = (ends[0] + nodes[0], ends[1] + nodes[1])
+        inner = self.interior.inject(CellValues(-plus - minus, *ends))
+        return Tangents(self, sources, inner, moved)
 
 
 @dataclass(frozen=True)
@@ -155,12 +188,14 @@ class Tangents:
     Attributes:
         eliminated: Its conductances.
         sources: (B, 2, H, V, R, K) A of the cells.
-        injection: The same as they reach the lines.
+        injection: The same as they reach the lines, with what is injected into ends.
+        moved: V that this moves the ends by besides; None: nothing is.
     """
 
     eliminated: Eliminated
     sources: Tensor
     injection: Injection
+    moved: tuple[Tensor, Tensor] | None = None
 
     @property
     def drawn(self) -> Tensor:
@@ -193,6 +228,7 @@ class Tangents:
             state = torch.stack([across, known.vectors(sides)], dim=1)
         else:
             state = across[:, None]
-        return FoundCells(
-            state, known.vectors(seen.positive_end), known.vectors(seen.negative_end)
-        )
+        ends = seen.positive_end, seen.negative_end
+        if self.moved is not None:
+            ends = ends[0] + self.moved[0], ends[1] + self.moved[1]
+        return FoundCells(state, known.vectors(ends[0]), known.vectors(ends[1]))

@@ -282,10 +282,7 @@ def passive(spec: CrossbarSpec) -> Termination:
 def respond(
     interior: Interior, voltages: Tensor | None, positive: Tensor, negative: Tensor
 ) -> tuple[CellValues, PortResponse]:
-    """Node voltages and what ports see of currents into the ends of lines.
-
-    A current into an end divides between the read-out's load and the last segment: into the last
-    node flows what the load's share of both resistances is.
+    """Node voltages and what ports see of currents into the ends of lines, see :func:`at_ends`.
 
     Args:
         interior: The blocks, of :func:`passive` wires.
@@ -293,23 +290,43 @@ def respond(
         positive: (..., R, Q) A into I+ ends.
         negative: (..., R, Q) A into I- ends.
     """
+    shape = (*interior.positive.shape, positive.shape[-1])
+    nodes, moved = at_ends(interior, positive, negative)
+    nothing = interior.positive.new_zeros(shape)
+    found, seen = interior.solve(voltages, CellValues(nothing, *(nothing + x for x in nodes)))
+    return found, PortResponse(
+        seen.currents, seen.positive_end + moved[0], seen.negative_end + moved[1]
+    )
+
+
+def at_ends(
+    interior: Interior, positive: Tensor, negative: Tensor
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Currents into the ends of lines as currents into nodes, and what they move ends by besides.
+
+    A current into an end divides between the read-out's load and the last segment: into the last
+    node flows what the load's share of both resistances is.
+
+    Args:
+        interior: The blocks.
+        positive: (..., R, Q) A into I+ ends.
+        negative: (..., R, Q) A into I- ends.
+
+    Returns:
+        (..., R, K, Q) A into nodes of both lines, and (..., R, Q) V of both ends.
+    """
     ends, wires = interior.ends, interior.wires
     local = wires.output_segment * ends.positive_share * positive
     beside = wires.output_segment * ends.negative_share * negative
     follows = wires.alpha * local
-    shape = (*interior.positive.shape, positive.shape[-1])
-    nothing = interior.positive.new_zeros(shape)
-    last_plus = ends.positive_share * positive
-    last_minus = ends.negative_share * negative + ends.negative_end * follows
-
-    def at_last(currents: Tensor) -> Tensor:
-        before = nothing[..., :-1, :]
-        return torch.cat([before, currents[..., None, :].expand_as(nothing[..., :1, :])], dim=-2)
-
-    nodes = CellValues(nothing, at_last(last_plus), at_last(last_minus))
-    found, seen = interior.solve(voltages, nodes)
-    return found, PortResponse(
-        seen.currents,
-        seen.positive_end + local,
-        seen.negative_end + beside + (1.0 - ends.negative_share) * follows,
+    last = (
+        ends.positive_share * positive,
+        ends.negative_share * negative + ends.negative_end * follows,
     )
+    columns = interior.positive.shape[-1]
+    plus, minus = (
+        torch.cat([torch.zeros_like(x[..., None, :]).expand(*x.shape[:-1], columns - 1, -1),
+                   x[..., None, :]], dim=-2)
+        for x in last
+    )  # fmt: skip
+    return (plus, minus), (local, beside + (1.0 - ends.negative_share) * follows)

@@ -12,6 +12,7 @@ from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Noise, Timing
 from imac_torch.dc.dissipation import dissipated
 from imac_torch.dc.native import Native, Prepared
+from imac_torch.elimination.ports import refuse_real
 from imac_torch.model.linear import IMACLinear
 from imac_torch.noise.analysis import analyse, solved_only
 from imac_torch.noise.circuit import NoisyCircuit
@@ -79,6 +80,9 @@ class Analyses(nn.Module):
 
     def _in_time(self, options: TransientOptions) -> tuple[DynamicLayer, ...]:
         interconnects = [layer.config.interconnect for layer in self.analog_layers()]
+        for crossbar, _ in self.parts():
+            if crossbar.cell is not None:
+                refuse_real(crossbar, "a transient of curved cells")
         return prepare_transient(
             self.parts(), interconnects, self.prepare().layers, options, self.pace
         )

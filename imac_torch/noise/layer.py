@@ -19,6 +19,7 @@ from imac_torch.dc.layer import PreparedLayer
 from imac_torch.dc.network import eliminated
 from imac_torch.elimination.blocks import BlockLayout
 from imac_torch.elimination.linalg import solve
+from imac_torch.elimination.ports import refuse_real
 from imac_torch.errors import SolverError
 from imac_torch.noise.amplifiers import SmallSignal, closed_sources, small_signal
 from imac_torch.noise.cells import CellSignals, cell_signals, curved_ports
@@ -132,6 +133,7 @@ class NoisyLayer:
             inputs: What drives it.
         """
         if isinstance(static, CurvedLayer):
+            refuse_real(self.spec, "noise of curved cells")
             cells = cell_signals(
                 static.cells[0], static.vdd, inputs, self.temperature, flicker=self.flicker
             )
