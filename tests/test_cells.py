@@ -407,7 +407,7 @@ def test_a_cell_of_ones_own_is_one_class(ngspice: Path, generator: torch.Generat
 
 
 def test_published_models_and_bit_cells_have_names() -> None:
-    from imac_torch.config import ACCESS, BIT_CELL_LENGTHS, MODELS
+    from imac_torch.config import ACCESS, ASSUMED_CELLS, BIT_CELL_LENGTHS, MODELS
 
     for name in MODELS:
         device = Memristor.preset(name)
@@ -419,6 +419,11 @@ def test_published_models_and_bit_cells_have_names() -> None:
         large = cell.currents(g, torch.full_like(g, 0.4)).current
         assert float(large[1]) > 0.4 * float(g[1]) * 1.01  # all bend in the high-resistance state
     assert set(ACCESS) == set(BIT_CELL_LENGTHS)
+    for name, assumed in ASSUMED_CELLS.items():
+        wires = imac.Interconnect.preset(9e-9, name)
+        assert wires.cell_length == pytest.approx(assumed["length"] * 9e-9)
+        whole = build_cell(Memristor.preset("SOT_MRAM", name))
+        assert whole is not None and whole.gated is (name == "SOT_2T1R")
     device = Memristor.preset("RRAM_ASU", "1TG1R")
     assert device.access == {"finfet": {"fins": 3, "p_fins": 3}}
     # the published equation at a gap of 1.7 nm: 61.4 µA·exp(-1.7/0.27505)·sinh(1 V/0.43 V)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from imac_torch.dc.ir_drop import cell_voltages
 from imac_torch.dc.tangents import CurvedCells, Eliminated
 from imac_torch.devices.effects import LogNormal
 from imac_torch.errors import SolverError
-from imac_torch.periphery.readout.opamp import Imperfections
 from imac_torch.reference.nonlinear import solve_nonlinear
 
 BEND = 0.25
@@ -309,6 +307,46 @@ def test_nodes_are_those_of_ngspice(ngspice: Path, generator: torch.Generator) -
         assert report.node_difference < 1e-7  # V; ngspice stops at relative steps of 1e-9
 
 
+@pytest.mark.parametrize("kind", ["differential", "transimpedance"])
+def test_amplifiers_at_rails_are_those_of_ngspice(
+    ngspice: Path, generator: torch.Generator, kind: str
+) -> None:
+    gain, swing = {"differential": (8.0, 0.1), "transimpedance": (3.0, 0.3)}[kind]
+    amplifier = imac.Amplifier(
+        kind=kind, gain=gain, swing=(-swing, swing), offset_spread=2e-3, quiescent_current=1e-6
+    )
+    device = imac.Memristor(rlow=4e3, rhigh=4e4, bend=BEND)
+    config = convert(generator, 4, 2).config.replace(device=device, amplifier=amplifier)
+    network = imac.convert(drawn(generator, 6, 4, 3), config, generator=generator)
+    x = reals(generator, 2, 6)
+    with torch.no_grad():
+        found = network.solve(x)
+    assert bool(found.converged.all())
+    (first, _) = network.analog_layers()
+    lines = torch.cat([network.voltages(x), torch.full((2, 1), 0.8)], 1)
+    ends = cell_voltages(first.matrix.crossbar(), lines).positive_end
+    assert bool(torch.isfinite(ends).all())
+    spice = imac.NgSpice(str(ngspice)).bind(network.segment).solve(network.voltages(x))
+    torch.testing.assert_close(found.outputs, spice.outputs, rtol=0, atol=1e-8)
+    assert found.power is not None and spice.power is not None
+    for part in ("inputs", "bias", "amplifier_supply"):
+        ours, theirs = getattr(found.power, part), getattr(spice.power, part)
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-14)
+    heat, power = network.dissipation(x), found.power
+    taken = (heat.cells + heat.amplifiers + heat.neurons - heat.sums).sum(-1)
+    given = power.inputs + power.bias + power.neurons + power.level_shift + power.amplifier_supply
+    torch.testing.assert_close(taken, given, rtol=1e-9, atol=1e-12 * float(given.max()))
+    moved, direction = x.clone().requires_grad_(), reals(generator, 2, 6)
+    weights = reals(generator, 2, 3)
+    (gradient,) = torch.autograd.grad((network(moved) * weights).sum(), moved)
+    with torch.no_grad():
+        ahead, behind = (
+            (network(x + step * direction) * weights).sum() for step in (1e-4, -1e-4)
+        )
+    wanted = (ahead - behind) / 2e-4
+    torch.testing.assert_close((gradient * direction).sum(), wanted, rtol=1e-4, atol=1e-8)
+
+
 def test_power_is_told_of_memory_and_of_access_devices(generator: torch.Generator) -> None:
     config = convert(generator, 4, 2).config
     access = {"resistor": {"resistance": 3e3}}
@@ -337,10 +375,10 @@ def test_power_is_told_of_memory_and_of_access_devices(generator: torch.Generato
 def test_what_curved_cells_cannot_do_says_so(generator: torch.Generator) -> None:
     network = convert(generator, 6, 5, 4)
     spec = next(network.analog_layers()).matrix.crossbar()
-    real = Imperfections(torch.zeros(1, 1, 1, dtype=torch.float64), -0.1, 0.1)
-    limited = replace(spec, read_out=replace(spec.read_out, imperfections=real))
+    loop = network.config.amplifier.replace(open_loop_gain=1e3, open_loop_resistance=1e3)
+    loaded = imac.convert(drawn(generator, 6, 3), network.config.replace(amplifier=loop))
     with pytest.raises(SolverError, match="without offset and swing"):
-        cell_voltages(limited, torch.zeros(1, 7, dtype=torch.float64))
+        loaded.solve(reals(generator, 1, 6))
     volts = torch.zeros(2, 7, dtype=torch.float64)
     volts[1, -1] = 0.8
     with pytest.raises(SolverError, match="different voltages on the bias line"):

@@ -57,7 +57,12 @@ def config(
     tech_node: Annotated[
         float | None, typer.Option(help="Start from the wires of a node, in nm: 7, 9, ... 45.")
     ] = None,
-    bit_cell: Annotated[str, typer.Option(help="With --tech-node: 1T1R, 2T1R, 1TG1R.")] = "1T1R",
+    bit_cell: Annotated[
+        str,
+        typer.Option(
+            help="With --tech-node: 1T1R, 2T1R, 1TG1R; or of assumed size 0T1R, 1S1R, SOT_2T1R."
+        ),
+    ] = "1T1R",
     access: Annotated[
         bool, typer.Option("--access", help="With the access transistors of the bit cell.")
     ] = False,

@@ -16,6 +16,7 @@ from imac_torch.config.reading import CONDITIONS, Place, Unread, unread_settings
 from imac_torch.config.section import Section
 from imac_torch.config.technology import (
     ACCESS,
+    ASSUMED_CELLS,
     BIT_CELL_LENGTHS,
     BIT_CELL_WIDTH,
     DEVICES,
@@ -25,6 +26,7 @@ from imac_torch.config.technology import (
 
 __all__ = [
     "ACCESS",
+    "ASSUMED_CELLS",
     "BIT_CELL_LENGTHS",
     "BIT_CELL_WIDTH",
     "CONDITIONS",

@@ -21,6 +21,7 @@ from imac_torch.config.quantity import (
 from imac_torch.config.section import Section
 from imac_torch.config.technology import (
     ACCESS,
+    ASSUMED_CELLS,
     BIT_CELL_LENGTHS,
     BIT_CELL_WIDTH,
     DEVICES,
@@ -125,7 +126,8 @@ class Memristor(Section):
 
         Args:
             name: Of :data:`DEVICES`, resistors, or of :data:`MODELS`, compact models.
-            bit_cell: Whose access device it has, of :data:`ACCESS`; None: none, the device alone.
+            bit_cell: Whose access device it has, of :data:`ACCESS` or :data:`ASSUMED_CELLS`; None:
+                none, the device alone.
 
         Raises:
             ConfigError: There is no such preset.
@@ -134,12 +136,24 @@ class Memristor(Section):
             raise ConfigError(
                 f"no device preset {name!r}; there are {', '.join((*DEVICES, *MODELS))}"
             )
-        if bit_cell is not None and bit_cell not in ACCESS:
-            raise ConfigError(f"no bit cell {bit_cell!r}; there are {', '.join(ACCESS)}")
         fields = dict(MODELS.get(name) or dict(zip(("rlow", "rhigh"), DEVICES[name], strict=True)))
         if bit_cell is not None:
-            fields["access"] = {kind: dict(values) for kind, values in ACCESS[bit_cell].items()}
+            access = ACCESS.get(bit_cell)
+            access = _assumed(bit_cell)["access"] if access is None else access
+            fields["access"] = {kind: dict(values) for kind, values in access.items()} or None
         return cls(**fields)
+
+
+def _assumed(bit_cell: str) -> Mapping[str, Any]:
+    """Of a bit cell without published numbers.
+
+    Raises:
+        ConfigError: There is no such one.
+    """
+    if bit_cell not in ASSUMED_CELLS:
+        known = ", ".join((*BIT_CELL_LENGTHS, *ASSUMED_CELLS))
+        raise ConfigError(f"no bit cell {bit_cell!r}; there are {known}")
+    return ASSUMED_CELLS[bit_cell]
 
 
 class Interconnect(Section):
@@ -211,7 +225,11 @@ class Interconnect(Section):
 
     @classmethod
     def preset(cls, tech_node: float, bit_cell: str = "1T1R") -> Interconnect:
-        """The wires of a technology node with a bit cell of :data:`BIT_CELL_LENGTHS`.
+        """The wires of a technology node with a bit cell.
+
+        Args:
+            tech_node: m, of :data:`NODES`.
+            bit_cell: Of :data:`BIT_CELL_LENGTHS`, or of :data:`ASSUMED_CELLS`.
 
         Raises:
             ConfigError: There is no such node or bit cell.
@@ -221,10 +239,12 @@ class Interconnect(Section):
             raise ConfigError(
                 f"no preset for tech_node = {tech_node} m; there are {known} nm, written {NODES[0]}"
             )
-        if bit_cell not in BIT_CELL_LENGTHS:
-            known = ", ".join(BIT_CELL_LENGTHS)
-            raise ConfigError(f"no bit cell {bit_cell!r}; there are {known}")
-        return cls(tech_node=tech_node, length=BIT_CELL_LENGTHS[bit_cell] * tech_node)
+        if bit_cell in BIT_CELL_LENGTHS:
+            return cls(tech_node=tech_node, length=BIT_CELL_LENGTHS[bit_cell] * tech_node)
+        sizes = ("length", "width", "spacing")
+        return cls(
+            tech_node=tech_node, **{name: _assumed(bit_cell)[name] * tech_node for name in sizes}
+        )
 
 
 class Crossbar(Section):

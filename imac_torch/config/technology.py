@@ -51,6 +51,8 @@ MODELS: Final[Mapping[str, Mapping[str, Any]]] = {
     # D. Ielmini and Y. Zhang, J. Appl. Phys. 102, 054517 (2007), between the end states of PCM
     # above. Assumption: eight distances of traps in the thickness of the high-resistance state.
     "PCM_IELMINI": {"rlow": 78e3, "rhigh": 202e3, "cell": {"pcm": {"spacings": 8.0}}},
+    # Assumption: three-terminal MRAM is read through the junction of MRAM_ZHANG.
+    "SOT_MRAM": {"rlow": 8.5e3, "rhigh": 25.5e3, "cell": {"mtj": {"vh": 0.5}}},
 }
 """Published compact models, by name: fields of the configuration's section device."""
 
@@ -63,6 +65,28 @@ ACCESS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 Assumptions: a transistor has the three fins that fit into a cell's width of 12 λ at λ = 9 nm and
 the 32 nm pitch of the 14 nm card; the two of 2T1R are in parallel; gates are at the supplies.
+"""
+
+ASSUMED_CELLS: Final[Mapping[str, Mapping[str, Any]]] = {
+    # Crosspoints: a device of one feature (2 λ) and one feature beside it each way, 4F², the pair of
+    # I+ and I- cells side by side.
+    "0T1R": {"length": 4.0, "width": 8.0, "spacing": 4.0, "access": {}},
+    # With a selector between the same lines, which passes 15 µA at 0.4 V and 1/1500 of its slope
+    # there at 0 V.
+    "1S1R": {
+        "length": 4.0, "width": 8.0, "spacing": 4.0,
+        "access": {"selector": {"scale": 1e-8, "v0": 0.05}},
+    },
+    # A transistor for writing and one for reading, as long as 2T1R; the input holds the gate of the
+    # latter, which has three fins.
+    "SOT_2T1R": {
+        "length": 23.0, "width": 12.0, "spacing": 5.0, "access": {"read_transistor": {"fins": 3}},
+    },
+}  # fmt: skip
+"""Bit cells that nobody has published numbers of: all of this is assumed. Lengths in λ.
+
+The study of partitioning names six layouts, of devices with two and three terminals, without
+saying more; these three stand where they may be.
 """
 
 NODES: Final[tuple[float, ...]] = (7e-9, 9e-9, 10e-9, 14e-9, 16e-9, 20e-9, 22e-9, 32e-9, 45e-9)
