@@ -68,8 +68,8 @@ the 32 nm pitch of the 14 nm card; the two of 2T1R are in parallel; gates are at
 """
 
 ASSUMED_CELLS: Final[Mapping[str, Mapping[str, Any]]] = {
-    # Crosspoints: a device of one feature (2 λ) and one feature beside it each way, 4F², the pair of
-    # I+ and I- cells side by side.
+    # Crosspoints of 4F²: a device of one feature (2 λ) and one beside it each way; the I+ and the
+    # I- cell side by side.
     "0T1R": {"length": 4.0, "width": 8.0, "spacing": 4.0, "access": {}},
     # With a selector between the same lines, which passes 15 µA at 0.4 V and 1/1500 of its slope
     # there at 0 V.
