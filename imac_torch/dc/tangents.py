@@ -172,12 +172,14 @@ class Eliminated:
         sources = found.current - self.slopes * across
         into = sources if found.leak is None else sources + found.leak
         plus, minus = (self.columns(side) for side in sources.unbind(1))
-        ends = (plus, minus) if into is sources else (self.columns(x) for x in into.unbind(1))
+        to_plus, to_minus = plus, minus
+        if into is not sources:
+            to_plus, to_minus = (self.columns(side) for side in into.unbind(1))
         moved = None
         if injected is not None:
             nodes, moved = at_ends(self.interior, *(self.columns(x) for x in injected.unbind(1)))
-            ends = (ends[0] + nodes[0], ends[1] + nodes[1])
-        inner = self.interior.inject(CellValues(-plus - minus, *ends))
+            to_plus, to_minus = to_plus + nodes[0], to_minus + nodes[1]
+        inner = self.interior.inject(CellValues(-plus - minus, to_plus, to_minus))
         return Tangents(self, sources, inner, moved)
 
 
