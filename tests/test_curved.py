@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -307,13 +308,18 @@ def test_nodes_are_those_of_ngspice(ngspice: Path, generator: torch.Generator) -
         assert report.node_difference < 1e-7  # V; ngspice stops at relative steps of 1e-9
 
 
-@pytest.mark.parametrize("kind", ["differential", "transimpedance"])
-def test_amplifiers_at_rails_are_those_of_ngspice(
-    ngspice: Path, generator: torch.Generator, kind: str
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"gain": 8.0, "swing": (-0.1, 0.1)},
+        {"gain": 3.0, "kind": "transimpedance"},  # lines at virtual ground
+    ],
+)
+def test_amplifiers_that_are_not_linear_are_those_of_ngspice(
+    ngspice: Path, generator: torch.Generator, settings: dict[str, Any]
 ) -> None:
-    gain, swing = {"differential": (8.0, 0.1), "transimpedance": (3.0, 0.3)}[kind]
     amplifier = imac.Amplifier(
-        kind=kind, gain=gain, swing=(-swing, swing), offset_spread=2e-3, quiescent_current=1e-6
+        **settings, offset_spread=2e-3, quiescent_current=1e-6, output_resistance=1e3
     )
     device = imac.Memristor(rlow=4e3, rhigh=4e4, bend=BEND)
     config = convert(generator, 4, 2).config.replace(device=device, amplifier=amplifier)
@@ -325,7 +331,7 @@ def test_amplifiers_at_rails_are_those_of_ngspice(
     (first, _) = network.analog_layers()
     lines = torch.cat([network.voltages(x), torch.full((2, 1), 0.8)], 1)
     ends = cell_voltages(first.matrix.crossbar(), lines).positive_end
-    assert bool(torch.isfinite(ends).all())
+    assert bool(torch.isfinite(ends).all())  # maps know them, too
     spice = imac.NgSpice(str(ngspice)).bind(network.segment).solve(network.voltages(x))
     torch.testing.assert_close(found.outputs, spice.outputs, rtol=0, atol=1e-8)
     assert found.power is not None and spice.power is not None
@@ -379,6 +385,10 @@ def test_what_curved_cells_cannot_do_says_so(generator: torch.Generator) -> None
     loaded = imac.convert(drawn(generator, 6, 3), network.config.replace(amplifier=loop))
     with pytest.raises(SolverError, match="without offset and swing"):
         loaded.solve(reals(generator, 1, 6))
+    virtual = imac.Amplifier(kind="transimpedance", gain=3.0, swing=(-0.3, 0.3))
+    limited = imac.convert(drawn(generator, 6, 3), network.config.replace(amplifier=virtual))
+    with pytest.raises(SolverError, match="virtual ground, and its swing"):
+        limited.solve(reals(generator, 1, 6))
     volts = torch.zeros(2, 7, dtype=torch.float64)
     volts[1, -1] = 0.8
     with pytest.raises(SolverError, match="different voltages on the bias line"):

@@ -4,7 +4,8 @@ For ends e an amplifier puts out o = clamp(U·e + n·v_os), see
 :mod:`imac_torch.periphery.readout.opamp`. Lines are solved as if all of them were linear, U·e, and
 what the outputs differ by from that is sent into the ends through the feedback. An end moves back
 by a part of what it is moved by, the source resistance of its line beside the read-out's over that
-of the read-out, so that this converges with the cells' own iteration.
+of the read-out, so that this converges with the cells' own iteration where ends are no virtual
+ground.
 
 Shapes: B input vectors; H, V partitions of R rows; M outputs, L slices; n amplifiers of a read-out.
 """
@@ -18,9 +19,30 @@ from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.elimination.blocks import BlockLayout
+from imac_torch.elimination.ports import refuse_real
+from imac_torch.errors import SolverError
 from imac_torch.periphery.readout.opamp import OpAmp
 
-__all__ = ["ClampedAmplifiers"]
+__all__ = ["ClampedAmplifiers", "refuse_amplifiers"]
+
+
+def refuse_amplifiers(spec: CrossbarSpec) -> None:
+    """Say which amplifiers curved cells cannot have.
+
+    Raises:
+        SolverError: They notice what they deliver, or hold lines at virtual ground within a swing,
+            from where the iteration above does not lead to a rail.
+    """
+    read_out = spec.read_out
+    real = read_out.imperfections
+    if read_out.loaded:
+        refuse_real(spec, "the solution of curved cells")
+    if read_out.proportional and real is not None and real.saturates:
+        raise SolverError(
+            f"amplifier.kind = {read_out.kind!r} holds lines of curved cells ({spec.cell}) at "
+            "virtual ground, and its swing is known in netlists only: leave amplifier.swing out, "
+            "or take kind = 'differential'"
+        )
 
 
 @dataclass(frozen=True)

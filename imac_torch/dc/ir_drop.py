@@ -9,13 +9,14 @@ from torch import Tensor
 
 from imac_torch.base.shown import Brief
 from imac_torch.circuit.crossbar import CrossbarSpec
+from imac_torch.dc.clamped import refuse_amplifiers
 from imac_torch.dc.curved import solve_cells
 from imac_torch.dc.newton import NewtonOptions
 from imac_torch.dc.tangents import CurvedCells
 from imac_torch.elimination.blocks import BlockLayout, Termination
 from imac_torch.elimination.feedback import passive, respond
 from imac_torch.elimination.interior import CellValues, Interior, PortResponse
-from imac_torch.elimination.ports import eliminate_layer, refuse_real
+from imac_torch.elimination.ports import eliminate_layer
 from imac_torch.errors import SolverError
 from imac_torch.mapping.quantization import ConductancePair
 from imac_torch.numeric.budget import map_bytes, require_memory
@@ -163,8 +164,7 @@ def cell_voltages(
 def _of_curved(spec: CrossbarSpec, layout: BlockLayout, inputs: Tensor) -> CellVoltages:
     """Of curved cells: their currents are known, and input lines fall by what they carry."""
     assert spec.cell is not None  # noqa: S101 - asked for such cells only
-    if spec.read_out.loaded:
-        refuse_real(spec, "a map of voltages inside arrays of curved cells")
+    refuse_amplifiers(spec)
     cells = CurvedCells(spec)
     bias = inputs[:1, -1].sum()  # 0 V of no image
     if not bool((inputs[:, -1] == bias).all()):
@@ -173,7 +173,12 @@ def _of_curved(spec: CrossbarSpec, layout: BlockLayout, inputs: Tensor) -> CellV
             "is solved for one of them at a time"
         )
     solved = solve_cells(cells, bias, NewtonOptions(), inputs[:, :-1])
-    if bool((solved.status == int(Status.CONVERGED)).logical_not().any()):
+    if bool((solved.status == int(Status.OUTSIDE)).any()):
+        raise SolverError(
+            f"a map of voltages inside arrays: cells ({spec.cell}) are at voltages beyond those "
+            "that they are known at; measure further, or take smaller inputs or supplies"
+        )
+    if bool((solved.status != int(Status.CONVERGED)).any()):
         raise SolverError("a map of voltages inside arrays: curved cells were not found")
     currents, state = cells.currents(solved.state), solved.state.unbind(1)
     found = currents.current  # (B, 2, H, V, R, K)

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.circuit.engine import BoundEngine, Engine, Solvable
+from imac_torch.dc.clamped import refuse_amplifiers
 from imac_torch.dc.layer import PreparedLayer
 from imac_torch.dc.load import Load
 from imac_torch.dc.network import chain_layers, solve_dc
 from imac_torch.dc.newton import NewtonOptions, solve_loaded
 from imac_torch.elimination.choice import EliminationInfo, Kernel, Method
-from imac_torch.elimination.ports import PortNetwork, eliminate_layer, refuse_real
+from imac_torch.elimination.ports import PortNetwork, eliminate_layer
 from imac_torch.errors import SolverError
 from imac_torch.kernels import choose_kernel
 from imac_torch.numeric.budget import fitting, image_bytes, require_memory
@@ -131,8 +132,7 @@ class Native(Engine):
     def eliminate(self, crossbar: CrossbarSpec) -> Eliminated:
         """One layer's ports, or (curved cells) itself, and how it is eliminated."""
         if crossbar.cell is not None:
-            if crossbar.read_out.loaded:
-                refuse_real(crossbar, "the solution of curved cells")
+            refuse_amplifiers(crossbar)
             if self.device_model == "exact":
                 crossbar = replace(crossbar, cell=crossbar.cell.exact())
             kernel = choose_kernel("auto", crossbar.conductances.positive)
