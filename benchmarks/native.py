@@ -3,9 +3,11 @@
 1. 10,000 samples of the 400-120-84-10 network of ``data/`` (its 360 inputs over and over), logistic
    and FinFET neurons, against the forward pass of the plain float64 MLP.
 2. Gradients of the same network against its forward pass.
-3. The same netlist in ngspice, per sample, cold and in bulk, over network sizes.
 
-Interleaved repetitions, medians. ``--samples``, ``--sizes`` and ``--repeat`` change the effort.
+3. One image of the same network: what a call takes that brings a single one.
+
+Interleaved repetitions, medians. ``--samples`` and ``--repeat`` change the effort; what the same
+takes elsewhere is in ``peers.py``.
 """
 
 from __future__ import annotations
@@ -136,53 +138,17 @@ def gradients(samples: int, repeat: int, console: Console) -> None:
     )
 
 
-def against_ngspice(sizes: Sequence[Sequence[int]], repeat: int, console: Console) -> None:
-    """Part 3: the same netlist in ngspice, operating points."""
-    simulator = it.NgSpice()
-    if not simulator.available():
-        console.print("ngspice is not installed: no comparison with it")
-        return
-    table = Table(title=f"per sample, against ngspice {simulator.version()}, logistic neurons")
-    for heading in (
-        "network", "ngspice first / s", "ngspice next / s", "native cold / s", "native bulk / s",
-        "cold ratio", "bulk ratio", "error / V",
-    ):  # fmt: skip
-        table.add_column(heading, justify="right")
-    for layers in sizes:
-        generator = torch.Generator().manual_seed(0)
-        network = it.convert(random_model(layers, generator), config(len(layers) - 1, "logistic"))
-        few = network.voltages(random_inputs(3, layers[0], generator))
-        many = network.voltages(random_inputs(2000, layers[0], generator))
-        spice = simulator.bind(network.segment)
-        seconds = []
-        for count in (1, 3):
-            started = time.perf_counter()
-            theirs = spice.solve(few[:count]).outputs
-            seconds.append(time.perf_counter() - started)
-        parts = network.segment.parts()
-        timings = interleave(
-            {
-                "cold": lambda n=network, p=parts, f=few: n.engine.solve(
-                    n.engine.prepare(p), f[:1]
-                ),
-                "bulk": lambda n=network, m=many: n.engine.solve(n.prepare(), m),
-            },
-            repeat,
-        )
-        ours = network.engine.solve(network.prepare(), few).outputs
-        bulk_time = timings["bulk"].median / len(many)
-        following = max(seconds[1] - seconds[0], 0.0) / 2
-        table.add_row(
-            "-".join(map(str, layers)),
-            f"{seconds[0]:.2f}",
-            f"{following:.2f}",
-            f"{timings['cold'].median:.4f}",
-            f"{bulk_time:.2e}",
-            f"{seconds[0] / timings['cold'].median:.0f}",
-            f"{following / bulk_time:.0f}",
-            f"{float((ours - theirs).abs().max()):.1e}",
-        )
-    console.print(table)
+def single(repeat: int, console: Console) -> None:
+    """Part 3: a warm call with one image, and a stream of them."""
+    reference = ReferenceNetwork.shipped(1)
+    model, image = reference.model(), reference.inputs
+    tasks: dict[str, Callable[[], object]] = {"plain MLP, float64": lambda: model(image)}
+    for kind in ("logistic", "finfet"):
+        network = it.convert(model, config(len(NETWORK) - 1, kind))
+        tasks[f"circuit, {kind}"] = lambda n=network: n(image)
+        tasks[f"circuit, {kind}, with powers"] = lambda n=network: n.solve(image)
+    for name, timing in interleave(tasks, 40 * repeat).items():
+        console.print(f"one image, {name}: {1e3 * timing.median:.2f} ms, {1 / timing.median:.0f}/s")
 
 
 def main() -> None:
@@ -190,14 +156,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--sizes", nargs="*", default=["32-10", "64-32-10", "128-32-10"])
     arguments = parser.parse_args()
     console = Console()
     console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     with torch.no_grad():
         bulk(arguments.samples, arguments.repeat, console)
-        sizes = [[int(part) for part in size.split("-")] for size in arguments.sizes]
-        against_ngspice(sizes, arguments.repeat, console)
+        single(arguments.repeat, console)
     gradients(min(arguments.samples, 256), arguments.repeat, console)
 
 

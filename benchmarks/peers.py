@@ -1,27 +1,57 @@
-"""Other ways to solve the same crossbars, and fair timing: shared by the benchmarks.
+"""This package beside every other program at hand, on the same work: one table, time and error.
 
-SuperLU comes with scipy. Others are used where they are installed; ``python benchmarks/peers.py``
-says which are here, what each is compared on, and how to get the others.
+1. One bare n×n array, 1 and 1000 input vectors: word lines driven at one end, bit lines grounded at
+   the other, a resistor per segment. Times include everything from resistances to output currents;
+   errors are of output currents, relative to the largest, against SuperLU's. Here it is one side of
+   a pair array whose other side is open: about twice the work that the circuit needs.
+2. The 400-120-84-10 network of ``data/``: the plain MLP in float64, and circuits without and with
+   wires. Errors without wires are relative to the MLP, with wires to this package's circuit.
+3. A transient of 64-32-10 with capacitances, one image: the largest difference of a waveform,
+   relative to its swing.
+
+A program that is not here is a line that says how to get it. Every program meets larger arrays only
+while the next is likely to stay within ``--budget``; the table takes some two minutes by default, a
+quarter of an hour with ``--full``, and says so first. On a machine that others use too, take
+--threads 1: OpenMP threads that wait for each other lose far more time than they gain.
+
+    python benchmarks/peers.py            # arrays up to 64×64
+    python benchmarks/peers.py --full     # up to 512×512
+    python benchmarks/peers.py --who      # only who is here
 """
 
 from __future__ import annotations
 
+import argparse
+import copy
 import importlib
+import logging
 import platform
 import statistics
+import subprocess
+import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
+import torch
+from golden import ReferenceNetwork
+from native import random_inputs, random_model
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
 
 import imac_torch as it
+from imac_torch.elimination.blocks import Termination
+from imac_torch.elimination.choice import eliminate
+from imac_torch.simulator.engine import Spice
+from imac_torch.study.transient_verification import verify_transient
 
 Array = NDArray[np.float64]
 
@@ -38,41 +68,39 @@ def optional(name: str) -> ModuleType | None:
 
 
 PEERS = (
-    # Module, what it is, where it is compared, how to get it.
-    ("scipy", "SuperLU", "bare_array.py, elimination.py", "pip install scipy"),
-    ("kvxopt", "KLU", "bare_array.py, elimination.py", "pip install kvxopt"),
+    # Module, what it is, how to get it.
+    ("scipy", "SuperLU", "pip install scipy"),
+    ("kvxopt", "KLU", "pip install kvxopt"),
+    ("badcrossbar", "badcrossbar", "apt-get install libcairo2-dev; pip install badcrossbar"),
     (
-        "badcrossbar", "badcrossbar", "bare_array.py",
-        "apt-get install libcairo2-dev; pip install badcrossbar",
-    ),
-    (
-        "simulator", "CrossSim", "examples/coming_from_crosssim.py (not timed)",
+        "simulator", "CrossSim",
         "git clone https://github.com/sandialabs/cross-sim; pip install ./cross-sim",
     ),
-    (
-        "aihwkit", "aihwkit", "examples/coming_from_aihwkit.py (not timed: it has no wires)",
-        "pip install aihwkit",
-    ),
+    ("aihwkit", "aihwkit", "pip install aihwkit"),
 )  # fmt: skip
+NGSPICE, NGSPICE_KLU = "ngspice", "ngspice, KLU"
 
 
-def peers() -> list[str]:
-    """A line for every peer: what it is compared on, or how to get it."""
-    lines = []
-    for module, name, where, how in PEERS:
-        there = optional(module) is not None
-        lines.append(f"{name}: {where}" if there else f"{name}: not here; {how}")
+def peers() -> dict[str, str]:
+    """Every peer: what is here of it; or, beginning with "not here", how to get it."""
+    found = {}
+    for module, name, how in PEERS:
+        here = optional(module)
+        there = here is not None and (name != "badcrossbar" or hasattr(here, "compute"))
+        there = there and (name != "CrossSim" or hasattr(here, "CrossSimParameters"))
+        found[name] = getattr(here, "__version__", "here") if there else f"not here; {how}"
     ngspice = it.NgSpice()
     if not ngspice.available():
-        return [*lines, "ngspice: not here; apt-get install ngspice (KLU: version 42 or newer)"]
+        how = "not here; apt-get install ngspice"
+        return {**found, NGSPICE: how, NGSPICE_KLU: f"{how} (KLU: version 42 or newer)"}
     klu = "KLU yes" in ngspice.abilities()
-    lines.append(f"ngspice {ngspice.version()}: native.py, transient_ngspice.py")
-    lines.append(
-        "ngspice with KLU: the same, since its decks ask for it"
+    found[NGSPICE] = str(ngspice.version())
+    found[NGSPICE_KLU] = (
+        found[NGSPICE]
         if klu
-        else "ngspice with KLU: not here; version 42 or newer, configured with --enable-klu"
+        else "not here; ngspice 42 or newer, configured with --enable-klu"
     )
-    return lines
+    return found
 
 
 @dataclass(frozen=True)
@@ -211,5 +239,299 @@ def machine(threads: int) -> str:
     return f"{platform.machine()}, Python {platform.python_version()}, {threads} torch thread(s)"
 
 
+# 1. Bare arrays
+
+SEGMENT = 10.0  # Ω
+TINY = 1e-12  # Ω: the load that a bit line has here, none in the circuit
+LARGEST = 202e3  # Ω
+SMALLEST = 78e3  # Ω
+
+Bare = Callable[[Array, Array], Array]
+"""Output currents (n, B) of (n, n) S, word lines first, and (n, B) V."""
+
+
+def ours(conductances: Array, sources: Array) -> Array:
+    """With this package."""
+    rows = torch.from_numpy(np.ascontiguousarray(conductances.T))  # rows are bit lines here
+    segment, load = (torch.tensor(x, dtype=torch.float64) for x in (SEGMENT, TINY))
+    wires = Termination(segment, segment, load, segment, torch.zeros_like(load))
+    ports, _ = eliminate(rows, torch.zeros_like(rows), wires)
+    return ((ports.positive_end / TINY) @ torch.from_numpy(sources)).numpy()
+
+
+def sparse(solver: Callable[[Nodal, Array], Array]) -> Bare:
+    """By nodal analysis."""
+
+    def solve(conductances: Array, sources: Array) -> Array:
+        system = nodal(np.ascontiguousarray(conductances.T), None, SEGMENT, SEGMENT, 0.0)
+        return solver(system, sources)[system.plus] / SEGMENT
+
+    return solve
+
+
+def with_badcrossbar(module: Any) -> Bare:  # noqa: ANN401 - a module
+    """With badcrossbar."""
+    return lambda conductances, sources: module.compute(
+        sources, 1.0 / conductances, SEGMENT, node_voltages=False, all_currents=False
+    ).currents.output.T
+
+
+def with_crosssim(module: Any) -> Bare:  # noqa: ANN401
+    """With CrossSim's iterations, vector after vector, to a part in 10^12."""
+    backend, array, device = (
+        importlib.import_module(f"simulator.{name}")
+        for name in ("backend", "circuits.array", "devices.device")
+    )
+    backend.ComputeBackend(use_gpu=False)
+
+    def solve(conductances: Array, sources: Array) -> Array:
+        parameters = module.CrossSimParameters()
+        parameters.xbar.device.Rmin = SMALLEST
+        parameters.simulation.Verr_th_mvm = 1e-12
+        parasitics = parameters.xbar.array.parasitics
+        parasitics.Rp_row = parasitics.Rp_col = SEGMENT
+        parasitics.enable = True
+        made = device.Device.create_device(parameters.xbar.device)
+        solver = array.NoninterleavedInputSourceArray(parameters, device=made)
+        matrix = conductances.T * SMALLEST
+        found = [solver.solve_mvm(vector, matrix) for vector in sources.T]
+        return np.stack(found, axis=1) / SMALLEST
+
+    return solve
+
+
+def with_ngspice(klu: bool) -> Bare:
+    """As a netlist; every vector is an operating point."""
+
+    def solve(conductances: Array, sources: Array) -> Array:
+        words, bits = conductances.shape
+        lines = ["* a bare array", *([".options klu"] if klu else []), ".options noacct"]
+        for i in range(words):
+            lines.append(f"v{i} w{i}_0 0 {float(sources[i, 0])!r}")
+            lines += [f"rw{i}_{j} w{i}_{j} w{i}_{j + 1} {SEGMENT}" for j in range(bits)]
+        for j in range(bits):
+            lines += [f"rb{i}_{j} b{i}_{j} b{i + 1}_{j} {SEGMENT}" for i in range(words)]
+            lines.append(f"vo{j} b{words}_{j} 0 0")
+        lines += [
+            f"rc{i}_{j} w{i}_{j + 1} b{i}_{j} {1.0 / float(conductances[i, j])!r}"
+            for i in range(words)
+            for j in range(bits)
+        ]
+        names = " ".join(f"i(vo{j})" for j in range(bits))
+        lines += [".control", "set numdgt=15", "set wr_singlescale"]
+        for k in range(sources.shape[1]):
+            if k:
+                lines += [f"alter v{i} {float(sources[i, k])!r}" for i in range(words)]
+            lines += ["op", f"wrdata out{k} {names}", "destroy all"]
+        lines += ["quit", ".endc", ".end"]
+        with tempfile.TemporaryDirectory() as directory:
+            (Path(directory) / "array.cir").write_text("\n".join(lines))
+            subprocess.run(
+                ["ngspice", "-b", "-n", "array.cir"], cwd=directory, check=True,
+                capture_output=True,
+            )  # fmt: skip
+            found = [
+                np.loadtxt(Path(directory) / f"out{k}").reshape(-1)[1:]
+                for k in range(sources.shape[1])
+            ]
+        return np.stack(found, axis=1)
+
+    return solve
+
+
+def bare_solvers(here: dict[str, str]) -> dict[str, tuple[Bare, int]]:
+    """Of every program that is here: its solution, and the most vectors that it is asked for."""
+    found: dict[str, tuple[Bare, int]] = {"imac_torch": (ours, 1000)}
+    made: dict[str, Callable[[], tuple[Bare, int]]] = {
+        "SuperLU": lambda: (sparse(superlu), 1000),
+        "KLU": lambda: (sparse(Klu()), 1000),
+        "badcrossbar": lambda: (with_badcrossbar(optional("badcrossbar")), 1000),
+        "CrossSim": lambda: (with_crosssim(optional("simulator")), 1000),
+        NGSPICE: lambda: (with_ngspice(klu=False), 1),
+        NGSPICE_KLU: lambda: (with_ngspice(klu=True), 1),
+    }
+    for name, make in made.items():
+        if not here[name].startswith("not here"):
+            found[name] = make()
+    return found
+
+
+def bare_arrays(table: Table, here: dict[str, str], sizes: Sequence[int], budget: float) -> None:
+    """Rows of part 1."""
+    solvers = bare_solvers(here)
+    last: dict[tuple[str, int], float] = {}
+    for size in sizes:
+        generator = np.random.default_rng(size)
+        conductances = generator.uniform(1 / LARGEST, 1 / SMALLEST, (size, size))
+        for vectors in (1, 1000):
+            sources = generator.uniform(-0.8, 0.8, (size, vectors))
+            jobs = {
+                name: lambda s=solve, g=conductances, v=sources: s(g, v)
+                for name, (solve, most) in solvers.items()
+                # Sparse factors of twice the lines take some seven times as long.
+                if vectors <= most and 7.0 * last.get((name, vectors), 0.0) <= 4.0 * budget
+            }
+            found = interleave(jobs, 3, budget)
+            reference = found["SuperLU" if "SuperLU" in found else "imac_torch"][2]
+            base = found["imac_torch"][0]
+            for name, (median, _, result) in found.items():
+                last[name, vectors] = median
+                error = np.abs(result - reference).max() / np.abs(reference).max()
+                what = f"{size}×{size}, {vectors} vector{'s' if vectors > 1 else ''}"
+                table.add_row(*row(what, name, median, median / base, f"{error:.0e}"))
+            for name in solvers:
+                if name not in found:
+                    most = solvers[name][1]
+                    why = "one vector only" if vectors > most else f"over {budget:g} s"
+                    table.add_row(f"{size}×{size}, {vectors}", name, why, "", "")
+
+
+# 2. The network
+
+
+def network_rows(table: Table, here: dict[str, str], images: int) -> None:
+    """Rows of part 2, per image; of slow programs from few images."""
+    reference = ReferenceNetwork.shipped(images)
+    model, inputs = reference.model(), reference.inputs
+    made = it.Config(
+        amplifier=it.Amplifier(gain=(30.0, 30.0, 10.0)), neuron=it.Neuron(kind="logistic")
+    )
+    ideal = made.replace(interconnect=made.interconnect.replace(resistance=False))
+    wires = it.convert(model, made)
+    networks = {
+        "imac_torch, no wires": it.convert(model, ideal),
+        "imac_torch, wires": wires,
+        "imac_torch, wires, FinFETs": it.convert(
+            model, made.replace(neuron=it.Neuron(kind="finfet"))
+        ),
+    }
+    jobs: dict[str, Callable[[], Any]] = {"plain MLP, float64": lambda: model(inputs)}
+    jobs |= {name: lambda n=network: n(inputs) for name, network in networks.items()}
+    counts = dict.fromkeys(jobs, images)
+    software = model(inputs)
+    if not here["aihwkit"].startswith("not here"):
+        jobs["aihwkit, no wires"] = with_aihwkit(model, inputs)
+        counts["aihwkit, no wires"] = images
+    found = interleave(jobs, 3, 10.0)
+    base = found["plain MLP, float64"][0] / images
+    for name, (median, _, result) in found.items():
+        seconds = median / counts[name]
+        error = "" if name in networks and "no" not in name else apart(result, software)
+        table.add_row(*row("400-120-84-10, an image", name, seconds, seconds / base, error))
+    if here[NGSPICE].startswith("not here"):
+        return
+    settled = wires.solve(inputs[:1]).outputs
+    for name, klu in ((NGSPICE, False), (NGSPICE_KLU, True)):
+        if not here[name].startswith("not here"):
+            started = time.perf_counter()
+            spice = Spice(
+                it.NgSpice(), settings=it.NetlistSettings(analysis="dc", klu=klu)
+            ).bind(wires.segment)
+            theirs = spice.solve(wires.voltages(inputs[:1]), power=False).outputs
+            seconds = time.perf_counter() - started
+            error = f"{float((theirs - settled).abs().max()):.0e} V"
+            what = "400-120-84-10, an image"
+            table.add_row(*row(what, f"{name}, wires", seconds, seconds / base, error))
+
+
+def with_aihwkit(model: torch.nn.Module, inputs: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """The same layers in aihwkit's tiles without noise, which compute in float32."""
+    convert = importlib.import_module("aihwkit.nn.conversion").convert_to_analog
+    configs = importlib.import_module("aihwkit.simulator.configs")
+    tiles = configs.InferenceRPUConfig()
+    tiles.forward.is_perfect = True
+    network = convert(copy.deepcopy(model).float(), tiles).eval()
+    narrow = inputs.float()
+    return lambda: network(narrow)
+
+
+def apart(found: torch.Tensor, wanted: torch.Tensor) -> str:
+    """Largest difference of outputs, relative to the largest."""
+    return f"{float((found.double() - wanted).abs().max() / wanted.abs().max()):.0e}"
+
+
+# 3. A transient
+
+
+def transients(table: Table, here: dict[str, str]) -> None:
+    """Rows of part 3."""
+    generator = torch.Generator().manual_seed(1)
+    model = random_model((64, 32, 10), generator)
+    images = random_inputs(200, 64, generator)
+    network = it.convert(
+        model,
+        it.Config(
+            neuron=it.Neuron(kind="logistic", output_capacitance=1e-15),
+            interconnect=it.Interconnect(capacitance=True),
+            amplifier=it.Amplifier(gain=30.0, pole=5e9, output_resistance=100.0),
+            timing=it.Timing(period=2e-9, load_capacitance=5e-15),
+        ),
+    )
+    network.measure(images[:8])  # compiles
+    started = time.perf_counter()
+    network.measure(images)
+    bulk = (time.perf_counter() - started) / len(images)
+    what = "transient of 64-32-10"
+    table.add_row(*row(what, "imac_torch, one of 200 images", bulk, 1.0, ""))
+    pairs = [(images[:1], torch.zeros(1, dtype=torch.int64))]
+    for name, klu in ((NGSPICE, False), (NGSPICE_KLU, True)):
+        if here[name].startswith("not here"):
+            continue
+        # A reltol of 1e-3, ngspice's own default, halves its time, and its waveforms are then 2 %
+        # of their swing off.
+        settings = it.NetlistSettings(
+            images_per_netlist=1, waveforms=True, max_step=8e-12, klu=klu
+        )
+        found = verify_transient(network, pairs, 1, settings=settings)
+        if not klu:
+            cold = found.native_seconds
+            table.add_row(*row(what, "imac_torch, one image", cold, cold / bulk, ""))
+        seconds = found.simulator_seconds
+        error = f"{found.waveform_difference:.0e}"
+        table.add_row(*row(what, name, seconds, seconds / bulk, error))
+
+
+def row(what: str, name: str, seconds: float, ratio: float, error: str) -> tuple[str, ...]:
+    """Cells of a row."""
+    return what, name, f"{1e3 * seconds:.4g} ms", f"{ratio:.3g}", error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--full", action="store_true", help="arrays up to 512 instead of 64")
+    parser.add_argument("--sizes", type=int, nargs="+", help="of bare arrays")
+    parser.add_argument("--images", type=int, default=2000, help="through the network")
+    parser.add_argument("--budget", type=float, default=5.0, help="s per program and array")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--who", action="store_true", help="only say which programs are here")
+    options = parser.parse_args(arguments)
+    here = peers()
+    for name, what in here.items():
+        print(f"{name}: {what}")
+    if options.who:
+        return 0
+    torch.set_num_threads(options.threads)
+    logging.disable(logging.INFO)  # badcrossbar reports progress
+    sizes = options.sizes or ((32, 64, 128, 256, 512) if options.full else (32, 64))
+    many = sum(not what.startswith("not here") for what in here.values()) + 1
+    most = 4.0 * options.budget * 2 * len(sizes) * many / 60
+    took = f"at most {most + 3:.0f} min, likely a fifth of it"
+    print(f"{machine(options.threads)}; {took}", flush=True)
+    table = Table(title="ratios are to this package; of the network, to the plain MLP")
+    for heading in ("what", "who", "time", "ratio", "error"):
+        table.add_column(heading, justify="left" if heading in ("what", "who") else "right")
+    with torch.no_grad():
+        bare_arrays(table, here, sizes, options.budget)
+        network_rows(table, here, options.images)
+        transients(table, here)
+    console = Console()
+    console.width = max(console.width, 110)
+    console.print(table)
+    return 0
+
+
 if __name__ == "__main__":
-    print("\n".join(peers()))
+    raise SystemExit(main())

@@ -10,9 +10,7 @@ SCRIPTS = (
     "peers.py",
     "native.py",
     "elimination.py",
-    "bare_array.py",
     "transient.py",
-    "transient_ngspice.py",
     "montecarlo.py",
     "noise.py",
 )

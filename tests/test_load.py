@@ -110,18 +110,21 @@ def test_samples_that_are_not_finite_factor_nothing(monkeypatch):
     torch.testing.assert_close(found[0, good], expected[0, good], rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("inputs", [6, 150])
+@pytest.mark.parametrize("inputs", [6, 150, 300])
 def test_one_factorisation_for_all(inputs):
     """Above order 64, torch's batched factorisation is not used (see elimination.linalg)."""
     load = Load.of(network(inputs, 3, columns=inputs // 2 + 1, samples=2), VDD)
-    right = vectors(2, 5, inputs)
-    found = load.solve_constant(scalar(1e-3), right)
-    expected = torch.linalg.solve(
-        dense(load, inputs)[0] + 1e-3 * torch.eye(inputs, dtype=torch.float64), right[0].T
-    ).T
+    sources, resistance = vectors(2, 5, inputs), scalar(1e3)
+    found, defect = load.behind(resistance, sources)
+    system = dense(load, inputs)[0] + 1e-3 * torch.eye(inputs, dtype=torch.float64)
+    right = sources[0] / resistance - load.offset[0]
+    expected = torch.linalg.solve(system, right.T).T
     torch.testing.assert_close(found[0], expected, rtol=1e-10, atol=1e-9)
-    defect = load.product(found) + 1e-3 * found - right
     assert float(defect.abs().max()) < 1e-12
+    again, _ = load.behind(resistance, sources[:, :1])
+    torch.testing.assert_close(again, found[:, :1], rtol=1e-12, atol=1e-15)
+    other, _ = load.behind(scalar(2e3), sources)
+    assert not torch.allclose(other, found)
 
 
 def test_typical_load_draws_the_mean():

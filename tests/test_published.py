@@ -160,6 +160,6 @@ def test_the_script_for_gpus_compares_on_the_processor_too(capsys):
 
 def test_peers_that_are_missing_say_how_to_get_them(monkeypatch):
     monkeypatch.setattr(peers, "optional", lambda name: None)
-    lines = peers.peers()
-    assert sum("not here" in line for line in lines) >= len(peers.PEERS)
-    assert any(line.startswith("KLU: not here; pip install kvxopt") for line in lines)
+    found = peers.peers()
+    assert sum(what.startswith("not here; ") for what in found.values()) >= len(peers.PEERS)
+    assert found["KLU"] == "not here; pip install kvxopt"

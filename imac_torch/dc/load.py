@@ -17,6 +17,8 @@ from imac_torch.elimination.ports import PortNetwork
 
 POWER_ITERATIONS = 30
 INNER_LIMIT = 60
+JOINED = 256
+"""Neurons up to which matrices of partitions are joined to one, which costs fewer passes."""
 DENSE_BYTES = 64 * 2**20
 """Matrices factored at a time where iterations do not converge."""
 
@@ -125,14 +127,15 @@ class Load:
 
     def product(self, voltages: Tensor, *, transpose: bool = False) -> Tensor:
         """(S, B, M): Y times vectors."""
-        matrix = self.matrix(transpose=transpose)
-        return torch.cat(
-            [
-                voltages[..., first:last] @ block.transpose(-1, -2)
-                for (first, last), block in self._parts(matrix)
-            ],
-            dim=-1,
-        )
+        return self._in_parts(voltages, self.matrix(transpose=transpose))
+
+    def _in_parts(self, vectors: Tensor, matrices: Tensor) -> Tensor:
+        """(S, B, M): (S, H, K, K) matrices times the partitions of vectors."""
+        parts = [
+            vectors[..., first:last] @ block.transpose(-1, -2)
+            for (first, last), block in self._parts(matrices)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def _parts(self, matrices: Tensor) -> Iterator[tuple[tuple[int, int], Tensor]]:
         """Neuron range and the part of (S, H, K, K) matrices that belongs to each partition."""
@@ -214,27 +217,55 @@ class Load:
             exact = solve(dense, right[sample, block, image][..., None])
             solution[sample, block, image] = exact.squeeze(-1)
 
-    def solve_constant(self, conductance: Tensor, right: Tensor) -> Tensor:
-        """Solve (conductance + Y)·x = r with one factorisation for all samples of a batch.
+    def behind(self, resistance: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
+        """Voltages of sources behind a resistance each: (1/R + Y)·x = e/R - offset.
+
+        One factorisation serves all samples and batches; the last one is remembered, by the
+        resistance's tensor itself.
 
         Args:
-            conductance: 0-dimensional, S.
-            right: (S, B, M) A.
+            resistance: 0-dimensional, Ω.
+            sources: (S, B, M) V, e.
 
         Returns:
-            (S, B, M) V.
+            (S, B, M) V, x; and (S, B, M) A, what is left of the equation.
         """
-        size = self.admittance.shape[-1]
-        identity = torch.eye(size, dtype=right.dtype, device=right.device)
-        matrices = (self.admittance.detach() + conductance * identity).flatten(0, 1)
-        inverse = solve(matrices, identity.expand_as(matrices)).reshape(self.admittance.shape)
-        return torch.cat(
-            [
-                right[..., first:last] @ block.transpose(-1, -2)
-                for (first, last), block in self._parts(inverse)
-            ],
-            dim=-1,
-        )
+        if not any(known is resistance for known, *_ in self._factored):
+            size = self.admittance.shape[-1]
+            identity = torch.eye(size, dtype=sources.dtype, device=sources.device)
+            matrices = self.admittance.detach() + identity / resistance
+            flat = matrices.flatten(0, 1)
+            inverse = solve(flat, identity.expand_as(flat)).reshape(matrices.shape)
+            shift = self._in_parts(self.offset.detach(), inverse)
+            kept = inverse / resistance, matrices
+            if self._joinable:
+                kept = self._joined(kept[0]), self._joined(matrices)
+            self._factored[:] = [(resistance, shift, *kept)]
+        _, shift, through, system = self._factored[0]
+        product = torch.matmul if self._joinable else self._in_parts
+        outputs = product(sources, through)
+        outputs -= shift
+        defect = sources / resistance
+        defect -= self.offset.detach()
+        defect -= product(outputs, system)
+        return outputs, defect
+
+    @cached_property
+    def _factored(self) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        return []
+
+    @property
+    def _joinable(self) -> bool:
+        """Whether one matrix of all partitions is as good as one of each."""
+        return self.offset.shape[-1] <= JOINED
+
+    def _joined(self, matrices: Tensor) -> Tensor:
+        """(S, M, M), transposed, of (S, H, K, K) matrices of the partitions."""
+        lines = self.offset.shape[-1]
+        joined = matrices.new_zeros(len(matrices), lines, lines)
+        for (first, last), block in self._parts(matrices):
+            joined[:, first:last, first:last] = block.transpose(-1, -2)
+        return joined
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from imac_torch.kernels import choose_kernel
 from imac_torch.numeric.budget import fitting, image_bytes, require_memory
 from imac_torch.numeric.modes import ordinary
 from imac_torch.periphery.neuron.base import NeuronSpec
+from imac_torch.periphery.neuron.behavioural import BehaviouralCore
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.results.solution import Solution, Status, concatenate, replace_samples
 
@@ -303,6 +304,8 @@ def _outside(solution: Solution, layers: Sequence[PreparedLayer]) -> Tensor:
         return outside
     for layer, found in zip(layers, solution.layers, strict=True):
         core = layer.neuron.core
+        if isinstance(core, BehaviouralCore):
+            continue  # it is everywhere, and what is not finite has its status
         # The corners of what occurs are inside for almost every batch: one look decides.
         gates, outputs = (
             torch.stack(item.detach().aminmax()) for item in (found.gates, found.outputs)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from typing import Final
+from functools import cached_property, reduce
+from operator import add
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,13 +16,15 @@ from imac_torch.dc.curved import CurvedLayer
 from imac_torch.dc.layer import Driven, DrivenPower, PreparedLayer, with_bias
 from imac_torch.dc.load import Load
 from imac_torch.dc.newton import NeuronSolution, NewtonOptions, solve_loaded
-from imac_torch.elimination.forms import AmplifierForms
+from imac_torch.elimination.forms import AmplifierForms, LineForms
 from imac_torch.elimination.ports import PortNetwork
 from imac_torch.elimination.saturation import Saturated
 from imac_torch.errors import SolverError
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.periphery.readout import ReadOut
 from imac_torch.results.solution import LayerSolution, Power, Solution, Status, combine
+
+Made = TypeVar("Made")
 
 SWEPT: Final = 10
 """Numbers per amplifier that sweeps hold at a time."""
@@ -59,6 +62,11 @@ class PortsDriven(Driven):
     def power(self, drawn: Tensor, *, first: bool) -> DrivenPower:
         """See :class:`Driven`."""
         network, vdd = self.layer.network, self.layer.vdd
+        meeting = network.read_out.combination
+        if network.feedback is None and network.groups == 1:
+            by_inputs, bias, amplifiers = self.layer.forms.power(self.voltages, first=first)
+            amplifiers = amplifiers + meeting.meeting_power(self.combined, drawn)
+            return DrivenPower(by_inputs, bias, amplifiers, self._supplied(drawn))
         blocks = network.blocks(self.layer.lines(self.voltages))
         by_inputs = torch.zeros_like(drawn[..., 0])
         if first:
@@ -75,7 +83,6 @@ class PortsDriven(Driven):
             by_inputs, bias, amplifiers = (
                 item if item.ndim == 2 else item.sum(1) for item in (by_inputs, bias, amplifiers)
             )
-        meeting = network.read_out.combination
         amplifiers = amplifiers + meeting.meeting_power(self.combined, drawn)
         return DrivenPower(by_inputs, bias, amplifiers, self._supplied(drawn))
 
@@ -87,6 +94,29 @@ class PortsDriven(Driven):
         ends, outputs = self.layer.real_outputs(self.layer.lines(self.voltages), self.beyond)
         onward = read_out.combination.current(read_out.join(outputs), self.combined, drawn)
         return network.read_out.supplied(outputs, *ends, onward).sum((-1, -2))
+
+
+@dataclass(frozen=True)
+class Passing:
+    """What voltages on lines make of read-outs.
+
+    Attributes:
+        matrix: (S, [G,] N, M) V per V.
+        constant: (S, [G,] 1, M) V, of the bias.
+    """
+
+    matrix: Tensor
+    constant: Tensor
+
+    @classmethod
+    def of(cls, transfer: Tensor, vdd: Tensor) -> Passing:
+        """Of (S, [G,] M, C) V per V, the bias last."""
+        constant = (vdd * transfer[..., -1])[..., None, :]
+        return cls(transfer[..., :-1].transpose(-1, -2), constant)
+
+    def of_lines(self, voltages: Tensor) -> Tensor:
+        """(S, [G,] B, M) V combined for (S, [G,] B, N) V."""
+        return voltages @ self.matrix + self.constant
 
 
 @dataclass(frozen=True)
@@ -140,10 +170,36 @@ class PortLayer(PreparedLayer):
         """The ports with a sample dimension."""
         return self.ports if self.shape[0] is not None else self.ports.with_sample()
 
-    @cached_property
+    @property
     def amplifier_forms(self) -> AmplifierForms:
         """Power of the read-outs' outputs."""
-        return AmplifierForms.of(self.network)
+        return self._kept("amplifiers", lambda: AmplifierForms.of(self.network))
+
+    @property
+    def forms(self) -> LineForms:
+        """What sources deliver to lines and read-outs, where read-outs are linear."""
+        return self._kept("forms", lambda: LineForms.of(self.network, self.vdd))
+
+    @property
+    def passing(self) -> Passing:
+        """From voltages on lines to combined ones."""
+        return self._kept("passing", lambda: Passing.of(self.network.transfer, self.vdd))
+
+    def _kept(self, name: str, make: Callable[[], Made]) -> Made:
+        """What follows from the ports: made once, or anew where gradients go through it."""
+        if name in self._made:
+            known: Made = self._made[name]
+            return known
+        with torch.enable_grad():
+            made = make()
+        tensors = (item for item in vars(made).values() if isinstance(item, Tensor))
+        if not any(item.requires_grad for item in tensors):
+            self._made[name] = made
+        return made
+
+    @cached_property
+    def _made(self) -> dict[str, Any]:
+        return {}
 
     def as_load(self) -> Load:
         """See :class:`PreparedLayer`."""
@@ -170,9 +226,7 @@ class PortLayer(PreparedLayer):
         if before is not None:
             solved = solve_loaded(sources, before.neuron, before.load, options)
             sources = solved.outputs
-        transfer = self.network.transfer
-        constant = (self.vdd * transfer[..., -1])[..., None, :]
-        combined = self.by_groups(sources) @ transfer[..., :-1].transpose(-1, -2) + constant
+        combined = self.passing.of_lines(self.by_groups(sources))
         return PortsDriven(sources, self.ungrouped(combined, dim=-1), solved, self)
 
     def driven_at(
@@ -373,7 +427,8 @@ def solve_dc(
     # Zeros instead of inputs that are not finite: their samples fail, but neither the values nor
     # the gradients of the others see them.
     finite = torch.isfinite(inputs.sum(dim=-1))
-    if not bool(finite.all()):
+    whole = bool(finite.all())
+    if not whole:
         inputs = torch.where(finite[:, None], inputs, torch.zeros_like(inputs))
     voltages = inputs.expand(samples, *inputs.shape)
     passed = _pass(layers, voltages, options, noise, [None] * len(layers))
@@ -389,17 +444,21 @@ def solve_dc(
             powers.append(here.power(neurons.drawn, first=k == 0).with_neurons(neurons))
         solutions.append(LayerSolution(here.voltages, here.combined, solved.gates, solved.outputs))
     status = torch.stack([step.status for step in steps]).amax(0)
-    status = torch.where(finite, status, int(Status.NOT_FINITE))
+    if not whole:
+        status = torch.where(finite, status, int(Status.NOT_FINITE))
     failed = status != int(Status.CONVERGED)
+    residual = torch.stack([step.residual for step in steps]).amax(0)
     solution = Solution(
         _unless(failed, solutions[-1].outputs),
         tuple(
-            LayerSolution(*(_unless(~finite, getattr(found, part.name)) for part in fields(found)))
+            found if whole else LayerSolution(
+                *(_unless(~finite, getattr(found, part.name)) for part in fields(found))
+            )
             for found in solutions
         ),
         _sum_power(powers, failed) if power else None,
         status,
-        torch.where(finite, torch.stack([step.residual for step in steps]).amax(0), torch.nan),
+        torch.where(finite, residual, torch.nan) if not whole else residual,
         torch.stack([step.iterations for step in steps]).sum(0),
     )
     sampled = any(layer.shape[0] is not None for layer in layers)
@@ -497,10 +556,10 @@ def _unless(failed: Tensor, voltages: Tensor) -> Tensor:
 
 def _sum_power(powers: Sequence[Power], failed: Tensor) -> Power:
     """The power of all layers; NaN for samples (B,) or (S, B) that failed."""
+    some = bool(failed.any())
 
     def total(name: str) -> Tensor:
-        return torch.where(
-            failed, torch.nan, torch.stack([getattr(power, name) for power in powers]).sum(0)
-        )
+        found = reduce(add, (getattr(power, name) for power in powers))
+        return torch.where(failed, torch.nan, found) if some else found
 
     return Power(*(total(part.name) for part in fields(Power)))

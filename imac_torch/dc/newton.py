@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -26,7 +27,7 @@ LARGEST_STEP = 0.1
 """V. Steps are shortened to this, the voltage over which a neuron switches."""
 TURNED = 0.1
 """Part of the last step by which the next goes back, from which on that was too far."""
-START_NODES = 513
+START_NODES = 1025
 """Nodes of the table that iterations start from."""
 TILES_PER_THREAD = 24
 """A tile takes about 0.1 ms, starting threads about 1 ms."""
@@ -140,17 +141,14 @@ def _solve_direct(
 ) -> NeuronSolution:
     """Without feedback the gate is known and the output is linear: one factorisation for all."""
     gates = combined + neuron.level_shift
-    value, _ = core.shape(gates)
-    conductance = 1.0 / core.output_resistance
+    value = core.value(gates)
     if load is None:
         outputs = value
         residual = torch.zeros_like(value[..., 0])
     else:
-        driven = value * conductance - load.offset
-        outputs = load.solve_constant(conductance, driven)
-        defect = driven - conductance * outputs - load.product(outputs)
-        residual = defect.abs().amax(-1)
-    finite = torch.isfinite(outputs).all(dim=-1)
+        outputs, defect = load.behind(core.output_resistance, value)
+        residual = torch.linalg.vector_norm(defect, torch.inf, dim=-1)
+    finite = torch.isfinite(outputs.sum(dim=-1))
     status = torch.where(finite, int(Status.CONVERGED), int(Status.NOT_FINITE))
     return NeuronSolution(outputs, gates, status, residual, torch.ones_like(status))
 
@@ -159,11 +157,14 @@ def _solve_compiled(
     combined: Tensor, neuron: NeuronCircuit, load: Load | None, options: NewtonOptions
 ) -> NeuronSolution:
     """Tiles in a compiled kernel; what it leaves unconverged goes the batched way."""
-    grid, start, typical = _start_problem(combined, neuron, load)
-    slopes = grid.new_empty(*grid.shape, 2)
-    nodes = _run_tiles(grid, neuron, typical, _START_OPTIONS, start, slopes)
-    table = _StartTable.of(nodes, slopes, start, typical)
-    solution = _run_tiles(combined, neuron, load, options, table)
+
+    def tabulate() -> _StartTable:
+        grid, start, typical = _start_problem(combined, neuron, load)
+        slopes = grid.new_empty(*grid.shape, 2)
+        nodes = _run_tiles(grid, neuron, typical, _START_OPTIONS, start, slopes)
+        return _StartTable.of(nodes, slopes, start, typical)
+
+    solution = _run_tiles(combined, neuron, load, options, _started(neuron, load, tabulate))
     good = solution.status == int(Status.CONVERGED)
     if bool(good.all()):
         return solution
@@ -196,7 +197,6 @@ def _run_tiles(
     residual = np.zeros((samples, batch, parts))
     iterations = np.zeros((samples, batch, parts), dtype=np.int64)
     converged = np.zeros((samples, batch, parts), dtype=np.bool_)
-    circuit = [neuron.input_resistance, neuron.feedback_conductance, neuron.level_shift]
     tiles = tile_count(samples, batch, parts)
     run_blocks(
         solve_tiles,
@@ -217,8 +217,8 @@ def _run_tiles(
         load is not None,
         core.newton_table,
         tuple(core.table.coefficients.shape[:2]),
-        np.append(core.table.grid(), core.gate_scale),
-        np.array([float(value) for value in circuit]),
+        core.newton_grid,
+        neuron.newton_circuit,
         start.columns.numpy(),
         np.array([start.low, 1.0 / start.step]),
         np.array(start.typical),
@@ -240,12 +240,15 @@ def _solve_batched(
     combined: Tensor, neuron: NeuronCircuit, load: Load | None, options: NewtonOptions
 ) -> NeuronSolution:
     """Newton's method in torch, on any device."""
-    grid, start, typical = _start_problem(combined, neuron, load)
-    equations = partial(neuron.linearise, grid)
-    nodes, _ = iterate(equations, typical, _START_OPTIONS, *start.interpolate(grid))
-    system, _ = _linearise(neuron, typical, grid, nodes.gates, nodes.outputs)
-    slopes = torch.stack([system.diagonal, system.coupling], dim=-1)
-    table = _StartTable.of(nodes, slopes, start, typical)
+    def tabulate() -> _StartTable:
+        grid, start, typical = _start_problem(combined, neuron, load)
+        equations = partial(neuron.linearise, grid)
+        nodes, _ = iterate(equations, typical, _START_OPTIONS, *start.interpolate(grid))
+        system, _ = _linearise(neuron, typical, grid, nodes.gates, nodes.outputs)
+        slopes = torch.stack([system.diagonal, system.coupling], dim=-1)
+        return _StartTable.of(nodes, slopes, start, typical)
+
+    table = _started(neuron, load, tabulate)
     equations = partial(neuron.linearise, combined)
     solution, _ = iterate(equations, load, options, *table.interpolate(combined))
     residual = kirchhoff_residual(combined, neuron, load, solution.gates, solution.outputs)
@@ -368,25 +371,48 @@ class _StartTable:
         return value[..., 0].contiguous(), value[..., 1].contiguous()
 
 
+def _started(
+    neuron: NeuronCircuit, load: Load | None, tabulate: Callable[[], _StartTable]
+) -> _StartTable:
+    """Where iterations start from: the same for all batches, so that none depends on another."""
+    if not math.isfinite(neuron.core.start()[0]):
+        return tabulate()  # over the batch's range
+    for known, table in neuron.starts:
+        if known is load:
+            found: _StartTable = table
+            return found
+    made = tabulate()
+    neuron.starts[:] = [(load, made)]
+    return made
+
+
 def _start_problem(
     combined: Tensor, neuron: NeuronCircuit, load: Load | None
 ) -> tuple[Tensor, _StartTable, Load | None]:
-    """One neuron with a typical load, on a grid over the batch's range of voltages.
+    """One neuron with a typical load, on a grid over what neurons switch in.
+
+    That is where its gate is between the bounds of its core, whatever the output; beyond, voltages
+    go on straight. A core without bounds is asked over the batch's range.
 
     Returns:
         Voltages (1, P, 1), where to start on them, and the load.
     """
     low, high, output = neuron.core.start()
-    smallest, largest = combined.aminmax()
-    if not bool(torch.isfinite(largest - smallest)):
-        # Samples that are not finite get their status from the iteration.
-        finite = combined[torch.isfinite(combined)]
-        smallest, largest = finite.aminmax() if len(finite) else (smallest * 0, largest * 0)
-    first, last = float(smallest.nan_to_num()), float(largest.nan_to_num())
+    share = neuron.input_resistance.detach() * neuron.feedback_conductance.detach()
+    if math.isfinite(low) and math.isfinite(high):
+        shift, weight = float(neuron.level_shift.detach()), float(share)
+        first = low * (1.0 + weight) - shift - weight * 2.0 * output
+        last = high * (1.0 + weight) - shift
+    else:
+        smallest, largest = combined.aminmax()
+        if not bool(torch.isfinite(largest - smallest)):
+            # Samples that are not finite get their status from the iteration.
+            finite = combined[torch.isfinite(combined)]
+            smallest, largest = finite.aminmax() if len(finite) else (smallest * 0, largest * 0)
+        first, last = float(smallest.nan_to_num()), float(largest.nan_to_num())
     step = max((last - first) / (START_NODES - 1), 1e-6)
     index = torch.arange(START_NODES, dtype=combined.dtype, device=combined.device)
     grid = first + step * index
-    share = neuron.input_resistance.detach() * neuron.feedback_conductance.detach()
     outputs = torch.full_like(grid, output)
     gates = (grid + neuron.level_shift.detach() + share * outputs) / (1.0 + share)
     # Nothing is known of the core yet: a conductance so large that the first step is small.

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -121,3 +122,107 @@ class AmplifierForms:
         if self.over is not None:
             current = current + self.over.unsqueeze(-3)
         return total + (beyond * current).sum((-4, -2, -1))
+
+
+FEW: Final = 64
+"""Images up to which fewer calls are worth more than fewer copies."""
+
+
+@dataclass(frozen=True)
+class LineForms:
+    """What sources deliver to the lines of a layer, and its read-outs, which are linear.
+
+    A line's voltage times its current, and what :class:`AmplifierForms` has, are quadratic in the
+    voltages of a partition's K lines. The bias is one of them and always the same, which leaves a
+    square, a linear part and a constant in those that sources or neurons drive.
+
+    Attributes:
+        lines: Per partition: its first line, the one after its last, and its first column.
+        squares: (S, H, K, 2·K) S: of inputs and of amplifiers.
+        linear: (S, H, 2·K) A.
+        constants: (S, 1, 2) W, of inputs (0) and of amplifiers.
+        columns: (H, K), lines by column, and N for what is none or the bias.
+        bias: (S, K) A per V, into the bias line from the last partition's.
+        at_bias: (S,) A, into it from itself.
+        vdd: V on it, 0-dimensional.
+    """
+
+    lines: tuple[tuple[int, int, int], ...]
+    squares: Tensor
+    linear: Tensor
+    constants: Tensor
+    columns: Tensor
+    bias: Tensor
+    at_bias: Tensor
+    vdd: Tensor
+
+    @classmethod
+    def of(cls, network: PortNetwork, vdd: Tensor) -> LineForms:
+        """Of a layer with a sample dimension S, in one group."""
+        admittance, forms = network.admittance, AmplifierForms.of(network).lines
+        lines = network.layout.driven
+        first, last, start = lines[-1]
+        at = start + last - first  # the column of the bias, in the last partition
+        squares = torch.cat([admittance.mT, forms], dim=-1)
+        constant = vdd.square() * forms[:, -1, at, at]
+        columns = network.layout.column_index.masked_fill(
+            ~network.layout.column_mask | (network.layout.column_index == last), last
+        )
+        linear = torch.zeros_like(squares[..., 0, :])
+        of_bias = [admittance[:, -1, :, at], forms[:, -1, :, at] + forms[:, -1, at, :]]
+        linear[:, -1] = vdd * torch.cat(of_bias, dim=-1)
+        return cls(
+            lines,
+            squares,
+            linear,
+            torch.stack([torch.zeros_like(constant), constant], dim=-1)[:, None],
+            columns,
+            admittance[:, -1, at],
+            admittance[:, -1, at, at] * vdd,
+            vdd,
+        )
+
+    def power(self, voltages: Tensor, *, first: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Of inputs (0 where sources do not drive the lines), the bias line, and amplifiers.
+
+        Args:
+            voltages: (S, B, N) V on the lines.
+            first: Whether sources drive them.
+
+        Returns:
+            (S, B) W each.
+        """
+        few = voltages.shape[1] <= FEW
+        total = self._of_few(voltages) if few else self._of_many(voltages, first)
+        begin, end, start = self.lines[-1]
+        bias = self.bias[:, start : start + end - begin, None]
+        current = (voltages[..., begin:end] @ bias).squeeze(-1) + self.at_bias[:, None]
+        amplifiers = total[..., -1]
+        inputs = total[..., 0] if first else torch.zeros_like(amplifiers)
+        return inputs, self.vdd * current, amplifiers
+
+    def _of_few(self, voltages: Tensor) -> Tensor:
+        """(S, B, 2) W, all partitions at once."""
+        padded = torch.nn.functional.pad(voltages, (0, 1))
+        blocks = padded[..., self.columns].transpose(-2, -3)  # (S, H, B, K)
+        flows = (blocks @ self.squares + self.linear[..., None, :]).unflatten(-1, (2, -1))
+        return (blocks[..., None, :] * flows).sum((1, -1)) + self.constants
+
+    def _of_many(self, voltages: Tensor, first: bool) -> Tensor:
+        """(S, B, 2) W, or (S, B, 1) of amplifiers alone, partition after partition.
+
+        Lines of one lie side by side: no image is copied.
+        """
+        size = self.squares.shape[-2]
+        total = self.constants if first else self.constants[..., 1:]
+        for part, (begin, end, start) in enumerate(self.lines):
+            own = slice(start, start + end - begin)
+            both = (own, slice(size + own.start, size + own.stop))
+            volts = voltages[..., begin:end]
+            found = []
+            for where in both if first else both[1:]:
+                flow = volts @ self.squares[:, part, own, where]
+                flow = flow + self.linear[:, part, None, where]
+                found.append((volts * flow).sum(-1))
+            total = total + torch.stack(found, dim=-1)
+        return total

@@ -96,8 +96,10 @@ def _place(
 
 
 @njit(error_model="numpy", inline="always", fastmath=_LOOKUP)
-def _exponential(scratch: FloatArray, bits: IntArray, powers: FloatArray) -> None:
-    """Exponential of asinh(gate current/scale): 2^k·exp(r) with a Taylor polynomial, |r| < ln 2/2.
+def _exponential(
+    scratch: FloatArray, source: int, bits: IntArray, powers: FloatArray
+) -> None:
+    """Exponential of asinh(current/scale): 2^k·exp(r) with a Taylor polynomial, |r| < ln 2/2.
 
     The first neglected term is r^12/12! < 7e-15. Arguments are clamped, because outside the table
     a linear continuation could reach anything.
@@ -106,9 +108,9 @@ def _exponential(scratch: FloatArray, bits: IntArray, powers: FloatArray) -> Non
         over_gate = scratch[(_AXIS + 9) * LANES + lane]
         over_output = scratch[(_PLACE + 2) * LANES + lane]
         x = (
-            scratch[_TUNNEL * LANES + lane]
-            + scratch[(_TUNNEL + 1) * LANES + lane] * over_gate
-            + scratch[(_TUNNEL + 2) * LANES + lane] * over_output
+            scratch[source * LANES + lane]
+            + scratch[(source + 1) * LANES + lane] * over_gate
+            + scratch[(source + 2) * LANES + lane] * over_output
         )
         x = min(max(x, -300.0), 300.0)
         k = math.floor(x * _LOG2_E + 0.5)
@@ -134,11 +136,14 @@ def _exponential(scratch: FloatArray, bits: IntArray, powers: FloatArray) -> Non
 
 @njit(error_model="numpy", fastmath=FAST)
 def _linearise(
-    tile: FloatArray, size: int, table: FloatArray, shape: tuple[int, int], grid: FloatArray,
-    circuit: FloatArray, matrix: FloatArray, left: FloatArray, right: FloatArray, loaded: bool,
-    scratch: FloatArray, bits: IntArray, powers: FloatArray,
+    tile: FloatArray, size: int, lanes: int, table: FloatArray, shape: tuple[int, int],
+    grid: FloatArray, circuit: FloatArray, matrix: FloatArray, left: FloatArray,
+    right: FloatArray, loaded: bool, scratch: FloatArray, bits: IntArray, powers: FloatArray,
 ) -> None:
-    """Newton's equations with the gate eliminated, for a tile; see ``newton._linearise``."""
+    """Newton's equations with the gate eliminated, for a tile; see ``newton._linearise``.
+
+    Of images beyond ``lanes``, which fill up the tile, nothing is looked up: they mean nothing.
+    """
     resistance, feedback, scale = circuit[0], circuit[1], grid[6]
     weigh = 1.0 / max(resistance, 1.0)
     step = np.uint64(2 * shape[1])
@@ -155,7 +160,7 @@ def _linearise(
             scratch[_DRAWN * LANES + lane] = tile[_Y * size + row, lane]
         _locate(scratch, _GATE, _AXIS, grid[0], grid[1], grid[2], shape[0] - 3.0)
         _place(scratch, _OUTPUT, _PLACE, grid[3], grid[4], grid[5], columns - 3.0)
-        for lane in range(LANES):
+        for lane in range(lanes):
             cell = scratch[(_AXIS + 8) * LANES + lane] * columns
             bicubic_patch(
                 table,
@@ -170,7 +175,7 @@ def _linearise(
         for lane in range(LANES):
             scratch[(_CURRENT + 2) * LANES + lane] *= grid[5]
             scratch[(_TUNNEL + 2) * LANES + lane] *= grid[5]
-        _exponential(scratch, bits, powers)
+        _exponential(scratch, _TUNNEL, bits, powers)
         for lane in range(LANES):
             over_gate = scratch[(_AXIS + 9) * LANES + lane]
             over_output = scratch[(_PLACE + 2) * LANES + lane]
@@ -473,7 +478,8 @@ def solve_tiles(
         )
         before[:] = np.inf
         damping[:] = 1.0
-        done[:] = False
+        done[:lanes] = False
+        done[lanes:] = True
         for turn in range(limit + 1):
             _offset(tile, size, offset[sample], begin, head, lanes)
             if loaded:
@@ -483,11 +489,11 @@ def solve_tiles(
                     _offset(tile, size, offset[sample], begin, head, lanes)
                     _multiply(matrix, tile, _U, _Y, size, scratch)
             _linearise(
-                tile, size, table, shape, grid, circuit, matrix, a, b, loaded, scratch, bits,
-                powers,
+                tile, size, lanes, table, shape, grid, circuit, matrix, a, b, loaded, scratch,
+                bits, powers,
             )
             finished = True
-            for lane in range(LANES):
+            for lane in range(lanes):
                 # The next step (without coupling: hence the margin) would be too small to take.
                 done[lane] = done[lane] or scratch[_LARGEST * LANES + lane] <= 0.1 * tolerance
                 finished = finished and done[lane]
@@ -503,7 +509,7 @@ def solve_tiles(
                 before[lane] = size_of_step
                 factor = damping[lane] * largest_step / max(size_of_step, largest_step)
                 scratch[_FACTOR * LANES + lane] = 0.0 if done[lane] else factor
-                if lane < lanes and not done[lane]:
+                if not done[lane]:
                     iterations[sample, head + lane, part] += 1
             for row in range(size):
                 for lane in range(LANES):
@@ -519,6 +525,69 @@ def solve_tiles(
                 if slopes.size:
                     slopes[sample, head + lane, begin + row, 0] = tile[_D * size + row, lane]
                     slopes[sample, head + lane, begin + row, 1] = tile[_GL * size + row, lane]
+
+
+@njit(error_model="numpy", nogil=True, fastmath=FAST)
+def supply_tiles(
+    work_first: int,
+    work_last: int,
+    gates: FloatArray,
+    outputs: FloatArray,
+    table: FloatArray,
+    shape: tuple[int, int],
+    grid: FloatArray,
+    drawn: FloatArray,
+    supply: FloatArray,
+) -> None:
+    """Currents into gates and from vdd, of neurons in any order.
+
+    Args:
+        work_first: First tile of :data:`LANES` neurons.
+        work_last: Tile after the last.
+        gates: (n,) V.
+        outputs: (n,) V.
+        table: As of :func:`solve_tiles`, of asinh(current/scale) of both currents.
+        shape: Likewise.
+        grid: (8,) likewise, with both scales, A.
+        drawn: (n,) A, written.
+        supply: (n,) A, written.
+    """
+    scratch = np.zeros(_ROWS * LANES)
+    bits = np.zeros(LANES, dtype=np.int64)
+    powers = bits.view(np.float64)
+    step = np.uint64(2 * shape[1])
+    columns = float(shape[1])
+    for work in range(work_first, work_last):
+        head = work * LANES
+        lanes = min(LANES, len(gates) - head)
+        for lane in range(LANES):
+            scratch[_GATE * LANES + lane] = gates[head + min(lane, lanes - 1)]
+            scratch[_OUTPUT * LANES + lane] = outputs[head + min(lane, lanes - 1)]
+        _locate(scratch, _GATE, _AXIS, grid[0], grid[1], grid[2], shape[0] - 3.0)
+        _place(scratch, _OUTPUT, _PLACE, grid[3], grid[4], grid[5], columns - 3.0)
+        for lane in range(lanes):
+            cell = scratch[(_AXIS + 8) * LANES + lane] * columns
+            bicubic_patch(
+                table,
+                np.uint64(2.0 * (cell + scratch[(_PLACE + 1) * LANES + lane])),
+                step,
+                scratch,
+                np.uint64(_PLACE * LANES + lane),
+                np.uint64(_AXIS * LANES + lane),
+                np.uint64(_CURRENT * LANES + lane),
+                np.uint64(LANES),
+            )
+        for lane in range(LANES):
+            scratch[(_CURRENT + 2) * LANES + lane] *= grid[5]
+            scratch[(_TUNNEL + 2) * LANES + lane] *= grid[5]
+        _exponential(scratch, _CURRENT, bits, powers)
+        for lane in range(lanes):
+            rising = scratch[_EXP * LANES + lane]
+            drawn[head + lane] = 0.5 * grid[6] * (rising - 1.0 / rising)
+        _exponential(scratch, _TUNNEL, bits, powers)
+        for lane in range(lanes):
+            rising = scratch[_EXP * LANES + lane]
+            supply[head + lane] = 0.5 * grid[7] * (rising - 1.0 / rising)
 
 
 def tile_count(samples: int, batch: int, partitions: int) -> int:

@@ -40,6 +40,7 @@ class BehaviouralCore:
         output_resistance: Ω, 0-dimensional, > 0.
         quiescent: A, from every supply without an output current; None: it has none.
         signed: Whether a second supply at -vdd takes the currents into outputs.
+        plain: As ``curve``, ``f`` alone; None: that is asked.
     """
 
     curve: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -48,6 +49,13 @@ class BehaviouralCore:
     output_resistance: Tensor
     quiescent: float | None = None
     signed: bool = False
+    plain: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+
+    def value(self, gate: Tensor) -> Tensor:
+        """``f`` alone."""
+        if self.plain is None:
+            return self.shape(gate)[0]
+        return self.plain(gate, self.vdd, self.slope)
 
     def shape(self, gate: Tensor) -> tuple[Tensor, Tensor]:
         """``f`` and its derivative."""
@@ -69,13 +77,21 @@ class BehaviouralCore:
 
     def values(self, gate: Tensor, output: Tensor) -> CoreValues:
         """See :class:`Core`; what a supply at -vdd takes counts as a current from vdd."""
-        current = (self.shape(gate)[0] - output) / self.output_resistance
+        current = (self.value(gate) - output) / self.output_resistance
         zero = torch.zeros_like(current)
         if self.quiescent is None:
             return CoreValues(current, zero, zero)
         if self.signed:
             return CoreValues(current, zero, 2.0 * self.quiescent + current.abs())
         return CoreValues(current, zero, self.quiescent + current.clamp(min=0.0))
+
+    def at_rest(self, gate: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`imac_torch.periphery.neuron.core.Resting`; most take nothing."""
+        if self.quiescent is None:
+            none = torch.zeros_like(output)
+            return none, none
+        found = self.values(gate, output)
+        return found.gate, found.supply
 
     def inside(self, gate: Tensor, output: Tensor) -> Tensor:
         """See :class:`Core`: everywhere."""
@@ -107,6 +123,10 @@ class BehaviouralNeuron(NeuronKind):
             Output (V) and its derivative by the gate, differentiable in everything.
         """
 
+    def value(self, gate: Tensor, vdd: Tensor, slope: Tensor) -> Tensor:
+        """The output (V) of :meth:`curve`; a kind may know it with fewer operations."""
+        return self.curve(gate, vdd, slope)[0]
+
     def core(self, spec: NeuronSpec, *, device: torch.device = CPU) -> Core:
         """See :class:`NeuronKind`."""
         values = (spec.vdd, spec.options.slope, spec.options.output_resistance)
@@ -114,7 +134,9 @@ class BehaviouralNeuron(NeuronKind):
             torch.tensor(value, dtype=torch.float64, device=device) for value in values
         )
         current = self.quiescent(spec)
-        return BehaviouralCore(self.curve, vdd, slope, resistance, current, self.signed)
+        return BehaviouralCore(
+            self.curve, vdd, slope, resistance, current, self.signed, self.value
+        )
 
     def quiescent(self, spec: NeuronSpec) -> float | None:
         """A from its supplies; None: it has none, as where there is no circuit."""

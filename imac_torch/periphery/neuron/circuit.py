@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.periphery.neuron.base import NeuronSpec
-from imac_torch.periphery.neuron.core import Core, CoreCurrents
+from imac_torch.periphery.neuron.core import Core, CoreCurrents, Resting
 
 
 class Linearised(NamedTuple):
@@ -81,6 +84,17 @@ class NeuronCircuit:
     feedback_conductance: Tensor
     level_shift: Tensor
 
+    @cached_property
+    def newton_circuit(self) -> NDArray[np.float64]:
+        """(3,): the resistance, the conductance and the shift, for the compiled kernel."""
+        values = (self.input_resistance, self.feedback_conductance, self.level_shift)
+        return np.array([float(value.detach()) for value in values])
+
+    @cached_property
+    def starts(self) -> list[tuple[object, Any]]:
+        """What :mod:`imac_torch.dc.newton` remembers: a load, and where to start with it."""
+        return []
+
     @classmethod
     def of(cls, spec: NeuronSpec, core: Core, series_resistance: Tensor) -> NeuronCircuit:
         """The circuit of a specification, with the amplifiers' share of the input resistance."""
@@ -142,5 +156,7 @@ class NeuronCircuit:
 
     def static_power(self, vdd: Tensor | float, gates: Tensor, outputs: Tensor) -> NeuronPower:
         """:meth:`power` at rest."""
+        if isinstance(self.core, Resting):
+            return self.power(vdd, gates, outputs, *self.core.at_rest(gates, outputs))
         core = self.core.values(gates, outputs)
         return self.power(vdd, gates, outputs, core.gate, core.supply)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -65,6 +65,15 @@ class Core(Protocol):
 
     def inside(self, gate: Tensor, output: Tensor) -> Tensor:
         """Whether the core is valid at these voltages, elementwise bool."""
+        ...
+
+
+@runtime_checkable
+class Resting(Protocol):
+    """A core that knows what it takes at rest without its output current, which costs less."""
+
+    def at_rest(self, gate: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        """A drawn from the gate node and from vdd, as :meth:`Core.values` has them."""
         ...
 
 

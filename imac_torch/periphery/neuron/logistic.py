@@ -23,6 +23,10 @@ class LogisticNeuron(BehaviouralNeuron):
         tanh = torch.tanh(slope * gate / 2)
         return vdd * (1 - tanh) / 2, -vdd * slope * (1 - tanh**2) / 4
 
+    def value(self, gate: Tensor, vdd: Tensor, slope: Tensor) -> Tensor:
+        """See :class:`BehaviouralNeuron`."""
+        return vdd * torch.sigmoid(gate * -slope)
+
     def line(self, spec: NeuronSpec) -> tuple[float, float] | None:
         """See :class:`imac_torch.periphery.neuron.NeuronKind`."""
         return 0.0, -spec.options.slope

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.finfet.kept import kept
+from imac_torch.kernels.compiled import obstacle
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.core import ChargeValues, Core, CoreCurrents, CoreValues
 from imac_torch.periphery.neuron.spline import SplineTable
@@ -53,6 +54,16 @@ class TableCore:
     def newton_table(self) -> NDArray[np.float64]:
         """Coefficients of output and gate current, interleaved, for the compiled kernel."""
         return self.table.coefficients[..., :2].contiguous().numpy().reshape(-1)
+
+    @cached_property
+    def _rest_table(self) -> NDArray[np.float64]:
+        """The same of gate and supply current."""
+        return self.table.coefficients[..., 1:].contiguous().numpy().reshape(-1)
+
+    @cached_property
+    def newton_grid(self) -> NDArray[np.float64]:
+        """(7,): the table's grid and the scale of gate currents, for the same."""
+        return np.append(self.table.grid(), self.gate_scale)
 
     @classmethod
     def of(
@@ -108,6 +119,28 @@ class TableCore:
             self.gate_scale * torch.sinh(tunnel),
             self.supply_scale * torch.sinh(supply),
         )
+
+    def at_rest(self, gate: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`imac_torch.periphery.neuron.core.Resting`; compiled on the CPU."""
+        tracked = torch.is_grad_enabled() and (gate.requires_grad or output.requires_grad)
+        if tracked or gate.device.type != "cpu" or obstacle() is not None:
+            found = self.values(gate, output)
+            return found.gate, found.supply
+        from imac_torch.kernels.newton import supply_tiles, tile_count
+        from imac_torch.kernels.threads import run_blocks
+
+        drawn, supply = (torch.empty(gate.shape, dtype=gate.dtype) for _ in range(2))
+        run_blocks(
+            supply_tiles,
+            tile_count(1, gate.numel(), 1),
+            torch.get_num_threads(),
+            *(item.detach().reshape(-1).contiguous().numpy() for item in (gate, output)),
+            self._rest_table,
+            tuple(self.table.coefficients.shape[:2]),
+            np.append(self.newton_grid, self.supply_scale),
+            *(item.reshape(-1).numpy() for item in (drawn, supply)),
+        )
+        return drawn, supply
 
     def currents(self, gate: Tensor, output: Tensor) -> CoreCurrents:
         """See :class:`Core`."""
