@@ -15,6 +15,7 @@ more time than they gain as soon as one of them does not get its core.
 from __future__ import annotations
 
 import argparse
+import math
 import resource
 from collections.abc import Callable
 from typing import Any
@@ -162,6 +163,7 @@ def pair_array(rows: int, columns: int) -> Layer:
 def compare_arrays(sizes: list[int], rounds: int, budget: float) -> None:
     print("\nOne pair array n×n to its ports (peak memory is that of the whole process so far)")
     print(f"  {'n':>5} {'way':12} {'median':>10} {'least':>10} {'error':>9} {'memory':>9}")
+    grown: dict[str, list[tuple[int, float]]] = {}
     for size in sizes:
         layer = pair_array(size, size)
         jobs: dict[str, Callable[[], Any]] = {
@@ -183,6 +185,12 @@ def compare_arrays(sizes: list[int], rounds: int, budget: float) -> None:
             print(
                 f"  {size:5d} {name:12} {median:8.4f} s {least:8.4f} s {shown:>9} {memory:6.0f} MB"
             )
+            grown.setdefault(name, []).append((size, least))
+    for name, times in grown.items():
+        (few, first), (many, last) = times[0], times[-1]
+        if many > few:
+            power = math.log(last / first) / math.log(many / few)
+            print(f"  {name}: time grows with n to the power {power:.2f} from {few} to {many}")
 
 
 def find_crossover(kernel: str) -> None:

@@ -13,6 +13,7 @@ from small_networks import LOGISTIC, loader, mlp, signs
 import imac_torch as imac
 from imac_torch.dc.dissipation import dissipated
 from imac_torch.dc.native import Native
+from imac_torch.elimination.forms import FEW
 from imac_torch.errors import ConfigError, SettingWarning
 from imac_torch.netlist import NetlistSettings
 from imac_torch.periphery.readout.opamp import Rails
@@ -39,6 +40,42 @@ def config(*, neuron=None, **amplifier):
 def network(settings, *sizes, activation=imac.InverterSigmoid):
     model = mlp(*(sizes or (6, 4, 2)), activation=activation)
     return imac.convert(model.append(activation()), settings)
+
+
+@pytest.mark.parametrize("columns", [3, 16])
+def test_many_images_and_few_take_the_same_power(columns):
+    """Two ways through the partitions, and the voltages and currents of every line."""
+    settings = LOGISTIC.replace(crossbar=imac.Crossbar(rows=3, columns=columns))
+    made = network(settings, 7, 5, 2)
+    first, second = made.prepare().layers
+    rows = signs(FEW + 1, 7)
+    with torch.no_grad():
+        many, few = made.solve(rows), made.solve(rows[:2])
+    for part in ("inputs", "bias", "amplifiers", "neurons"):
+        found = getattr(many.power, part)[:2]
+        torch.testing.assert_close(found, getattr(few.power, part), rtol=1e-12, atol=1e-18)
+    lines = [layer.lines(found.inputs[None]) for layer, found in zip((first, second), many.layers)]
+    flows = [
+        volts * layer.network.input_currents(volts)
+        for layer, volts in zip((first, second), lines)
+    ]
+    # Sums of a few dozen terms in another order.
+    inputs, bias = flows[0][0, :, :-1].sum(-1), sum(flow[0, :, -1] for flow in flows)
+    torch.testing.assert_close(many.power.inputs, inputs, rtol=1e-11, atol=1e-18)
+    torch.testing.assert_close(many.power.bias, bias, rtol=1e-11, atol=1e-18)
+
+
+def test_gradients_follow_what_is_kept_of_a_layer():
+    """A first run without gradients leaves nothing behind that has none."""
+    made = network(LOGISTIC, 4, 3, 2)
+    prepared = made.engine.prepare(made.segment.parts())
+    volts = made.voltages(signs(2, 4))
+    with torch.no_grad():
+        made.engine.solve(prepared, volts)
+    power = made.engine.solve(prepared, volts).power
+    (power.inputs + power.bias + power.amplifiers).sum().backward()
+    slopes = [layer.weight.grad for layer in made.analog_layers()]
+    assert all(slope is not None and bool(slope.abs().sum() > 0) for slope in slopes)
 
 
 def test_rails_give_what_leaves_an_output_and_take_what_enters():
