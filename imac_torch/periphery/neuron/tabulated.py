@@ -129,7 +129,7 @@ class TableCore:
         from imac_torch.kernels.newton import supply_tiles, tile_count
         from imac_torch.kernels.threads import run_blocks
 
-        drawn, supply = (torch.empty(gate.shape, dtype=gate.dtype) for _ in range(2))
+        drawn, supply = (gate.new_empty(gate.shape) for _ in range(2))
         run_blocks(
             supply_tiles,
             tile_count(1, gate.numel(), 1),
