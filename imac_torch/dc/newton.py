@@ -158,13 +158,14 @@ def _solve_compiled(
 ) -> NeuronSolution:
     """Tiles in a compiled kernel; what it leaves unconverged goes the batched way."""
 
-    def tabulate() -> _StartTable:
-        grid, start, typical = _start_problem(combined, neuron, load)
+    def solve(
+        grid: Tensor, typical: Load | None, start: _StartTable
+    ) -> tuple[NeuronSolution, Tensor]:
         slopes = grid.new_empty(*grid.shape, 2)
-        nodes = _run_tiles(grid, neuron, typical, _START_OPTIONS, start, slopes)
-        return _StartTable.of(nodes, slopes, start, typical)
+        return _run_tiles(grid, neuron, typical, _START_OPTIONS, start, slopes), slopes
 
-    solution = _run_tiles(combined, neuron, load, options, _started(neuron, load, tabulate))
+    table = _started(combined, neuron, load, solve)
+    solution = _run_tiles(combined, neuron, load, options, table)
     good = solution.status == int(Status.CONVERGED)
     if bool(good.all()):
         return solution
@@ -240,15 +241,15 @@ def _solve_batched(
     combined: Tensor, neuron: NeuronCircuit, load: Load | None, options: NewtonOptions
 ) -> NeuronSolution:
     """Newton's method in torch, on any device."""
-    def tabulate() -> _StartTable:
-        grid, start, typical = _start_problem(combined, neuron, load)
+    def solve(
+        grid: Tensor, typical: Load | None, start: _StartTable
+    ) -> tuple[NeuronSolution, Tensor]:
         equations = partial(neuron.linearise, grid)
         nodes, _ = iterate(equations, typical, _START_OPTIONS, *start.interpolate(grid))
         system, _ = _linearise(neuron, typical, grid, nodes.gates, nodes.outputs)
-        slopes = torch.stack([system.diagonal, system.coupling], dim=-1)
-        return _StartTable.of(nodes, slopes, start, typical)
+        return nodes, torch.stack([system.diagonal, system.coupling], dim=-1)
 
-    table = _started(neuron, load, tabulate)
+    table = _started(combined, neuron, load, solve)
     equations = partial(neuron.linearise, combined)
     solution, _ = iterate(equations, load, options, *table.interpolate(combined))
     residual = kirchhoff_residual(combined, neuron, load, solution.gates, solution.outputs)
@@ -372,44 +373,68 @@ class _StartTable:
 
 
 def _started(
-    neuron: NeuronCircuit, load: Load | None, tabulate: Callable[[], _StartTable]
+    combined: Tensor,
+    neuron: NeuronCircuit,
+    load: Load | None,
+    solve: Callable[[Tensor, Load | None, _StartTable], tuple[NeuronSolution, Tensor]],
 ) -> _StartTable:
-    """Where iterations start from: the same for all batches, so that none depends on another."""
-    if not math.isfinite(neuron.core.start()[0]):
-        return tabulate()  # over the batch's range
-    for known, table in neuron.starts:
-        if known is load:
+    """Where iterations start from, tabulated once for all batches of like range.
+
+    Args:
+        combined: (S, B, M) V.
+        neuron: What remembers the table.
+        load: What it drives.
+        solve: Neurons (1, P, 1) of a grid, from its typical load and a start, with the slopes of
+            :meth:`_StartTable.of`.
+    """
+    first, last = _span(combined, neuron)
+    for known, span, table in neuron.starts:
+        if known is load and span == (first, last):
             found: _StartTable = table
             return found
-    made = tabulate()
-    neuron.starts[:] = [(load, made)]
+    grid, start, typical = _start_problem(combined, neuron, load, first, last)
+    made = _StartTable.of(*solve(grid, typical, start), start, typical)
+    neuron.starts[:] = [(load, (first, last), made)]
     return made
 
 
-def _start_problem(
-    combined: Tensor, neuron: NeuronCircuit, load: Load | None
-) -> tuple[Tensor, _StartTable, Load | None]:
-    """One neuron with a typical load, on a grid over what neurons switch in.
+def _span(combined: Tensor, neuron: NeuronCircuit) -> tuple[float, float]:
+    """V, between which a batch's table is: where neurons switch, or as many times as it takes.
 
-    That is where its gate is between the bounds of its core, whatever the output; beyond, voltages
-    go on straight. A core without bounds is asked over the batch's range.
+    They switch where their gates are between the bounds of their core, whatever the output.
+    """
+    smallest, largest = combined.aminmax()
+    if not bool(torch.isfinite(largest - smallest)):
+        # Samples that are not finite get their status from the iteration.
+        finite = combined[torch.isfinite(combined)]
+        smallest, largest = finite.aminmax() if len(finite) else (smallest * 0, largest * 0)
+    least, most = float(smallest.nan_to_num()), float(largest.nan_to_num())
+    low, high, output = neuron.core.start()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return least, most
+    weight = float(neuron.input_resistance.detach() * neuron.feedback_conductance.detach())
+    shift = float(neuron.level_shift.detach())
+    first = low * (1.0 + weight) - shift - weight * 2.0 * output
+    last = high * (1.0 + weight) - shift
+    if not (math.isfinite(first) and first < last):
+        return least, most
+    middle, half = (first + last) / 2.0, (last - first) / 2.0
+    beyond = max(most - middle, middle - least)
+    while half < beyond:
+        half *= 2.0
+    return (middle - half, middle + half) if math.isfinite(2.0 * half) else (least, most)
+
+
+def _start_problem(
+    combined: Tensor, neuron: NeuronCircuit, load: Load | None, first: float, last: float
+) -> tuple[Tensor, _StartTable, Load | None]:
+    """One neuron with a typical load, on a grid over a range of voltages.
 
     Returns:
         Voltages (1, P, 1), where to start on them, and the load.
     """
     low, high, output = neuron.core.start()
     share = neuron.input_resistance.detach() * neuron.feedback_conductance.detach()
-    if math.isfinite(low) and math.isfinite(high):
-        shift, weight = float(neuron.level_shift.detach()), float(share)
-        first = low * (1.0 + weight) - shift - weight * 2.0 * output
-        last = high * (1.0 + weight) - shift
-    else:
-        smallest, largest = combined.aminmax()
-        if not bool(torch.isfinite(largest - smallest)):
-            # Samples that are not finite get their status from the iteration.
-            finite = combined[torch.isfinite(combined)]
-            smallest, largest = finite.aminmax() if len(finite) else (smallest * 0, largest * 0)
-        first, last = float(smallest.nan_to_num()), float(largest.nan_to_num())
     step = max((last - first) / (START_NODES - 1), 1e-6)
     index = torch.arange(START_NODES, dtype=combined.dtype, device=combined.device)
     grid = first + step * index

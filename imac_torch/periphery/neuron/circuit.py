@@ -91,8 +91,8 @@ class NeuronCircuit:
         return np.array([float(value.detach()) for value in values])
 
     @cached_property
-    def starts(self) -> list[tuple[object, Any]]:
-        """What :mod:`imac_torch.dc.newton` remembers: a load, and where to start with it."""
+    def starts(self) -> list[tuple[object, tuple[float, float], Any]]:
+        """What :mod:`imac_torch.dc.newton` remembers: a load, a range, where to start there."""
         return []
 
     @classmethod
