@@ -200,6 +200,7 @@ class SeriesModel:
         swing: float = 0.0,
         transition: float = 1.0,
         target: float = 0.0,
+        loads: bool = False,
     ) -> SeriesModel:
         """Reduce a layer.
 
@@ -210,6 +211,8 @@ class SeriesModel:
             swing: V, of all inputs at once, in either direction.
             transition: s, within which they ramp.
             target: V. Fewer terms are taken where such ramps leave no more than this; 0: all.
+            loads: Whether inputs are neurons' outputs. What lines draw moves these by no more than
+                they move themselves.
 
         Raises:
             SolverError: :data:`FITS` has no such order.
@@ -228,7 +231,8 @@ class SeriesModel:
         slowest = SLOWER * _slowest(elimination, charge, voltages)
         # Inputs that change at random: their contributions add up like their squares.
         transfer = ports.combine_columns(ports.positive_end, ports.negative_end)
-        size = swing * float(transfer.square().sum(-1).max().sqrt()) * slowest / transition
+        largest = max(float(transfer.square().sum(-1).max().sqrt()), float(loads))
+        size = swing * largest * slowest / transition
         fits = FITS[:order]
         fit = next((fit for fit in fits if target > 0.0 and fit.missed * size <= target), fits[-1])
         parts = (layout.column_index.shape[0], blocks.vertical)

@@ -162,6 +162,7 @@ def prepare_transient(
             swing=spec.vdd if lines else 2.0 * spec.vdd,
             transition=timing.transition / STEEPER if lines else timing.transition,
             target=BOUND * options.control.tolerance / LEFT_OUT_FACTOR if free else 0.0,
+            loads=bool(lines),
         )  # fmt: skip
         lines.append(ReducedLines(model, static.ports))
     result = []
