@@ -195,7 +195,7 @@ class StepControl:
     def proposal(self, step: float, error: float, longest: float) -> float:
         """The next step after one of ``step`` with the given error relative to the tolerance.
 
-        Local errors grow with the third power. Steps are powers of ⁴√2 times each other, so that
+        Local errors grow with the third power. Steps are powers of √2 times each other, so that
         what was factored for one of them is met again.
         """
         if self.fixed is not None:
@@ -206,5 +206,5 @@ class StepControl:
 
 
 def ladder(step: float) -> float:
-    """The largest power of the fourth root of 2 (s) that is not above ``step``."""
-    return 2.0 ** (math.floor(4.0 * math.log2(step) + 1e-9) / 4.0)
+    """The largest power of √2 (s) that is not above ``step``."""
+    return 2.0 ** (math.floor(2.0 * math.log2(step) + 1e-9) / 2.0)

@@ -27,7 +27,7 @@ from imac_torch.transient.slow import SlowOutputs
 
 EXACT_NODES = 2_000
 """Nodes of all crossbars (three per cell) above which ``auto`` reduces them."""
-BOUND = 0.75
+BOUND = 0.5
 """What reduced models whose order is not given may report to leave out, in tolerances, at inputs
 that all change at once and at random; those of images change together, and make two to three times
 as much of it."""
