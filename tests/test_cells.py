@@ -245,6 +245,23 @@ def test_gradients_by_the_transposed_circuit_by_chords_and_by_single_slopes(
         torch.testing.assert_close(again.grad, tracked.grad, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("kind", ["sense_resistor", "current_mirror", "transimpedance"])
+def test_every_read_out_has_the_gradients_that_chords_find(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    network = network_of(generator, Memristor(**ENDS, bend=0.2), 3, 2)
+    layer = next(iter(network.analog_layers()))
+    layer.config = layer.config.replace(amplifier=imac.Amplifier(kind=kind, gain=4.0))
+    x = reals(generator, 2, 3)
+    found = []
+    for _ in range(2):
+        tracked = x.clone().requires_grad_()
+        (network(tracked) ** 2).sum().backward()
+        found.append(tracked.grad)
+        monkeypatch.setattr("imac_torch.dc.implicit.can_sweep", lambda _: False)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-8, atol=1e-10)
+
+
 def test_training_through_cells_that_bend_strongly(generator: torch.Generator) -> None:
     network = network_of(generator, Memristor(**ENDS, bend=0.15), 2, 2)
     x = reals(generator, 20, 2)

@@ -187,7 +187,9 @@ def _into_ends(
     read_out = layer.spec.read_out
     asked = [item.detach().requires_grad_() for item in ends]
     combined = read_out.combination.of_partitions(read_out.output(*asked))
-    by_ends = torch.autograd.grad(combined, asked, gradient)
+    by_ends = torch.autograd.grad(
+        combined, asked, gradient, allow_unused=True, materialize_grads=True
+    )
     blocks = ends[0].new_zeros(2, len(gradient), *layer.positive.shape[:3]).requires_grad_()
     plus, minus = torch.autograd.grad(
         [layer.by_row(side) for side in blocks.unbind(0)], blocks, by_ends
