@@ -130,6 +130,10 @@ CHANGES = {
     "device.bend": Change(0.3, "voltages"),
     "device.cell": Change({"sinh": {"v0": 0.3}}, "voltages"),
     "device.access": Change({"resistor": {"resistance": 5e3}}, "voltages"),
+    "device.capacitance": Change(1e-16, "netlist"),
+    "device.access_capacitance": Change(
+        1e-16, "netlist", {"device.access": {"selector": {"scale": 1e-6, "v0": 0.1}}}
+    ),
     "device.states": Change(4, "voltages", MATCHED),
     "interconnect.tech_node": Change(14e-9, "voltages"),
     "interconnect.metal": Change(40e-9, "voltages"),

@@ -10,11 +10,13 @@ from small_networks import drawn, reals
 from test_cells import ENDS, KINDS
 
 import imac_torch as imac
+from imac_torch.cells import Series, build_cell
 from imac_torch.config import LayerConfig, Memristor
-from imac_torch.errors import SolverError
+from imac_torch.errors import ConfigError, SolverError
 from imac_torch.netlist import NetlistSettings, NgSpiceWriter, write_netlists
 from imac_torch.results.waveform import integral, sample
 from imac_torch.simulator import NgSpice, check, solve_netlists
+from imac_torch.transient.charged import ChargedLines
 from imac_torch.transient.integrator import StepControl
 from imac_torch.transient.options import TimingOptions, TransientOptions
 
@@ -41,12 +43,16 @@ def network_of(
 def test_waveforms_of_three_layers_are_those_of_ngspice(
     ngspice: Path, generator: torch.Generator, tmp_path: Path
 ) -> None:
-    # two kinds of cells; half a percent of the swing, ngspice's own steps included (reltol 1e-6)
+    # charged wires, memory and access devices; half a percent of the swing, ngspice's own steps
+    # included (reltol 1e-6)
+    held = {"capacitance": 2e-16, "access_capacitance": 4e-16}
     kinds = {
-        place: LayerConfig(device={**ENDS, **KINDS[name]})
-        for place, name in (("0", "mtj"), ("2", "sinh-resistor"), ("4", "mtj"))
+        "0": LayerConfig(device={**ENDS, **KINDS["mtj"], "capacitance": 2e-16}),
+        "2": LayerConfig(device={**ENDS, **KINDS["sinh-resistor"], **held}),
+        "4": LayerConfig(device={**ENDS, **KINDS["mtj"], "capacitance": 1e-16}),
     }
-    network = network_of(generator, {}, 3, 2, 2, 2, layers=kinds)
+    wires = imac.Interconnect(capacitance=True)
+    network = network_of(generator, {}, 3, 2, 2, 2, layers=kinds, interconnect=wires)
     x = reals(generator, 2, 3)
     result = network.transient(
         x[1:], initial=x[:1], options=TransientOptions(control=StepControl(tolerance=2e-4))
@@ -85,9 +91,58 @@ def test_evaluations_time_curved_cells(generator: torch.Generator) -> None:
     assert report.timing.wires == ("static, curved cells",) * 2
 
 
-def test_charged_wires_of_curved_cells_are_refused(generator: torch.Generator) -> None:
+def test_straight_cells_that_hold_charge_are_resistors(generator: torch.Generator) -> None:
+    # the same fixed steps of two engines, of which one knows no curves: what differs is what turns
+    # with the neurons leave, 1e-6 V and a few times that over some steps
+    state, held = generator.get_state(), {"capacitance": 3e-16}
+    found = []
+    for settings in (held, {"cell": {"sinh": {"v0": 1e4}}, **held}):
+        generator.set_state(state)
+        network = network_of(
+            generator, settings, 3, 2, 2, interconnect=imac.Interconnect(capacitance=True)
+        )
+        x = reals(generator, 2, 3)
+        options = TransientOptions(control=StepControl(fixed=5e-11), wires="exact")
+        found.append(network.transient(x[1:], initial=x[:1], options=options))
+    ohmic, curved = found
+    assert curved.wires == ("all nodes, curved cells",) * 2
+    torch.testing.assert_close(curved.outputs, ohmic.outputs, rtol=0, atol=5e-6)
+    torch.testing.assert_close(curved.energy.inputs, ohmic.energy.inputs, rtol=1e-5, atol=0)
+
+
+def test_compiled_stages_are_those_in_torch(generator: torch.Generator) -> None:
+    # what sweeps leave is 1e-9 V
     network = network_of(
-        generator, KINDS["mtj"], 3, 2, interconnect=imac.Interconnect(capacitance=True)
-    )
-    with pytest.raises(SolverError, match=r"TunnelJunction.*interconnect\.capacitance"):
-        network.transient(reals(generator, 1, 3))
+        generator, {**KINDS["sinh-selector"], "capacitance": 1e-16}, 3, 2,
+        interconnect=imac.Interconnect(capacitance=True),
+    )  # fmt: skip
+    layers = network.segment._in_time(TransientOptions())
+    lines = layers[0].lines
+    assert isinstance(lines, ChargedLines)
+    volts = torch.nn.functional.pad(0.8 * reals(generator, 2, 3), (0, 1), value=0.8)
+    ends = []
+    for compiled in (True, False):
+        state = lines.start(0.0 * volts)
+        if not compiled:
+            lines._sweeps.own_code = None
+        closed = lines.close(lines.first(state, 1e-12), volts)
+        ends.append(lines.ends(closed, volts).positive)
+    assert float(ends[0].abs().max()) > 1e-5  # V
+    torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=1e-8)
+
+
+def test_charges_of_curved_cells_have_no_reduced_wires(generator: torch.Generator) -> None:
+    network = network_of(generator, {**KINDS["mtj"], "capacitance": 1e-16}, 3, 2)
+    with pytest.raises(SolverError, match="no reduced wires"):
+        network.transient(reals(generator, 1, 3), options=TransientOptions(wires="reduced"))
+
+
+def test_transistors_have_the_charges_of_their_model() -> None:
+    # 2 fins: some 150 aF in all when on, of the same order as a wire's; a set one would be a second
+    access = {"finfet": {"fins": 2}}
+    cell = build_cell(Memristor(**ENDS, access=access))
+    assert isinstance(cell, Series)
+    assert 1e-16 < cell.capacitance.node + cell.capacitance.line < 2e-16
+    assert cell.capacitance.node == pytest.approx(cell.capacitance.line, rel=1e-2)
+    with pytest.raises(ConfigError, match="access_capacitance"):
+        build_cell(Memristor(**ENDS, access=access, access_capacitance=1e-16))

@@ -7,7 +7,14 @@ A bit cell is a memory device (:class:`Cell`) with, perhaps, an access device in
 """
 
 from imac_torch.cells.base import Cell, CellCurrents
-from imac_torch.cells.build import build_cell, register_access, register_cell, series_resistance
+from imac_torch.cells.build import (
+    build_cell,
+    cell_capacitance,
+    register_access,
+    register_cell,
+    series_resistance,
+)
+from imac_torch.cells.capacitance import CellCapacitance
 from imac_torch.cells.series import Access, Series
 from imac_torch.cells.sinh import Sinh
 from imac_torch.cells.table import measured_device
@@ -15,10 +22,12 @@ from imac_torch.cells.table import measured_device
 __all__ = [
     "Access",
     "Cell",
+    "CellCapacitance",
     "CellCurrents",
     "Series",
     "Sinh",
     "build_cell",
+    "cell_capacitance",
     "measured_device",
     "register_access",
     "register_cell",

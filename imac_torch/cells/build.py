@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from imac_torch.cells.base import Cell
-from imac_torch.cells.series import Access, Ohmic
+from imac_torch.cells.capacitance import CellCapacitance
+from imac_torch.cells.series import Access, Ohmic, Series
 from imac_torch.config import Config, Memristor
 from imac_torch.config.kinds import ACCESS_KINDS, CELL_KINDS
 from imac_torch.config.named import build_named, register_named
 from imac_torch.errors import ConfigError
 
-__all__ = ["build_cell", "parts", "register_access", "register_cell", "series_resistance"]
+__all__ = [
+    "build_cell",
+    "cell_capacitance",
+    "parts",
+    "register_access",
+    "register_cell",
+    "series_resistance",
+]
 
 
 def build_cell(device: Memristor, config: Config | None = None) -> Cell | None:
@@ -25,7 +35,7 @@ def build_cell(device: Memristor, config: Config | None = None) -> Cell | None:
     circuit = Config() if config is None else config
     memory, access = parts(device)
     memory = None if memory is None else memory.of_circuit(circuit)
-    if memory is None and (access is None or access.ohms() is not None):
+    if memory is None and (access is None or _one_resistor(device, access)):
         return None
     if access is None:
         return memory
@@ -34,14 +44,48 @@ def build_cell(device: Memristor, config: Config | None = None) -> Cell | None:
         raise ConfigError(
             f"{memory}: the input line holds its gate, there is no place for {access} as well"
         )
-    return access.behind(Ohmic() if memory is None else memory)
+    cell = access.behind(Ohmic() if memory is None else memory)
+    held = cell_capacitance(device, circuit)
+    if isinstance(cell, Series):
+        return replace(cell, capacitance=held)
+    if any(held):
+        raise ConfigError(
+            f"{cell}: device.capacitance and device.access_capacitance are not known of the node "
+            "behind a transistor that the input line switches; leave them out"
+        )
+    return cell
+
+
+def cell_capacitance(device: Memristor, config: Config) -> CellCapacitance:
+    """What the bit cells of a (per-layer) configuration hold charge with.
+
+    Raises:
+        ConfigError: The access device has capacitances of its own.
+    """
+    access = _access(device)
+    if access is None:
+        return CellCapacitance(memory=device.capacitance)
+    node, line = access.of_circuit(config).terminal_capacitances()
+    if node > 0.0 and device.access_capacitance > 0.0:
+        raise ConfigError(
+            f"device.access_capacitance = {device.access_capacitance} F: {access} has the charges "
+            "of its model, leave it out"
+        )
+    return CellCapacitance(device.capacitance, device.access_capacitance, node, line)
+
+
+def _one_resistor(device: Memristor, access: Access) -> bool:
+    """Whether an access device and resistors are one, no charge being held between them."""
+    held = device.capacitance > 0.0 or device.access_capacitance > 0.0
+    return access.ohms() is not None and not held
 
 
 def series_resistance(device: Memristor) -> float:
     """Ω, in series with memory devices that are resistors: the two are one resistor. Else 0."""
     access = _access(device)
-    ohms = None if access is None else access.ohms()
-    return 0.0 if ohms is None or _memory(device) is not None else ohms
+    if access is None or _memory(device) is not None or not _one_resistor(device, access):
+        return 0.0
+    return access.ohms() or 0.0
 
 
 def parts(device: Memristor) -> tuple[Cell | None, Access | None]:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
-from imac_torch.base.units import BOLTZMANN
+from imac_torch.base.units import BOLTZMANN, spice_number
 from imac_torch.cells.base import Cell, CellCurrents, Flicker, Numbers, Part, in_messages
+from imac_torch.cells.capacitance import NO_CHARGE, CellCapacitance
 from imac_torch.config import Config
 from imac_torch.errors import SolverError
 from imac_torch.numeric.cell_kinds import OHMIC
@@ -77,6 +78,10 @@ class Access(Numbers, ABC):
     def behind(self, memory: Cell) -> Cell:
         """The cell of both."""
         return Series(memory, self)
+
+    def terminal_capacitances(self) -> tuple[float, float]:
+        """F to ground from the inner node and from the I± line, of its own charges."""
+        return 0.0, 0.0
 
     def ohms(self) -> float | None:
         """Ω, of a resistor; None: the current is no straight line."""
@@ -150,10 +155,12 @@ class Series(Cell):
     Attributes:
         memory: From the input line on.
         access: From the inner node to the I± line.
+        capacitance: Of both; currents are those at rest.
     """
 
     memory: Cell
     access: Access
+    capacitance: CellCapacitance = NO_CHARGE
 
     def __str__(self) -> str:
         return f"{self.memory} and {self.access} in series"
@@ -318,10 +325,17 @@ class Series(Cell):
     def lines(self, name: str, first: str, second: str, resistance: str) -> list[str]:
         """See :class:`Cell`."""
         inner = f"{name}m"
-        return [
+        found = [
             *self.memory.lines(name, first, inner, resistance),
             *self.access.lines(f"{name}a", inner, second),
         ]
+        for label, value, near, far in (
+            ("m", self.capacitance.memory, first, inner),
+            ("a", self.capacitance.access, inner, second),
+        ):
+            if value > 0.0:
+                found.append(f"c{name}{label} {near} {far} {spice_number(value)}")
+        return found
 
     def part(self, transistors: str) -> Part | None:
         """See :class:`Cell`."""

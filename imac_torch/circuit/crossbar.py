@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from imac_torch.base.shown import Brief
-from imac_torch.cells import Cell, build_cell, series_resistance
+from imac_torch.cells import Cell, CellCapacitance, build_cell, cell_capacitance, series_resistance
+from imac_torch.cells.capacitance import NO_CHARGE
 from imac_torch.cells.parameters import device_with
 from imac_torch.circuit.wires import segments
 from imac_torch.config import Config, Crossbar
@@ -67,6 +68,7 @@ class CrossbarSpec(Brief):
         groups: G.
         numbers: Those of ``cell`` that are differentiated, by their paths
             (:func:`imac_torch.cells.parameters.device_numbers`).
+        capacitance: Of its cells.
     """
 
     conductances: ConductancePair
@@ -78,6 +80,7 @@ class CrossbarSpec(Brief):
     cell: Cell | None = None
     groups: int = 1
     numbers: Mapping[str, Tensor] = field(default_factory=dict)
+    capacitance: CellCapacitance = NO_CHARGE
 
     def __post_init__(self) -> None:
         """Check that shapes chain and values are physical.
@@ -252,4 +255,5 @@ def build_crossbar(
         cell=build_cell(section, config),
         groups=groups,
         numbers=numbers,
+        capacitance=cell_capacitance(config.device, config),
     )

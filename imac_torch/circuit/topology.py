@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imac_torch.cells import Cell
+from imac_torch.cells import Cell, Series
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.circuit.wires import input_line_capacitances, output_line_capacitance
 from imac_torch.config import Config, Timing
@@ -328,6 +328,15 @@ def build_layer(
             1.0 / conductance[present],
             spec.cell,
         )
+        # With a node in between capacitors are the cell's own business, at its two parts.
+        if spec.capacitance.memory > 0.0 and not isinstance(spec.cell, Series):
+            builder.add(
+                "capacitor",
+                f"cc{side}",
+                (row[present], column[present]),
+                (cell[present], sides[side][present]),
+                spec.capacitance.memory,
+            )
     if config.interconnect.capacitance:
         ground = np.full((rows, columns), GROUND)
         of_input = np.empty(columns)

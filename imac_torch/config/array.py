@@ -12,6 +12,7 @@ from imac_torch.config.kinds import NAMED
 from imac_torch.config.named import build_named, frozen, merge_named
 from imac_torch.config.quantity import (
     BEND,
+    CAPACITANCE,
     FRACTION,
     LENGTH,
     PERMITTIVITY,
@@ -71,6 +72,21 @@ class Memristor(Section):
         description="What stands in series with the memory device, between it and the I± line: one "
         "table of parameters by the kind's name (device.access.diode.saturation = 1e-12). None: "
         "nothing. Known where device.cell is.",
+    )
+    capacitance: Annotated[float, CAPACITANCE] = Field(
+        0.0,
+        ge=0,
+        description="F. In parallel to every memory device, in transients, noise and netlists: "
+        "permittivity·area/thickness of its film. 0 because that is 4 aF for 10 nm × 10 nm of "
+        "5 nm HfO2 (relative permittivity 25: J. Robertson, Eur. Phys. J. Appl. Phys. 28, 265, "
+        "2004), a tenth of what a cell's wires have.",
+    )
+    access_capacitance: Annotated[float, CAPACITANCE] = Field(
+        0.0,
+        ge=0,
+        description="F. In parallel to every access device, in transients and netlists: of the "
+        "junction of a diode, of the film of a selector. Geometry decides, hence 0. FinFETs have "
+        "the charges of their model instead.",
     )
     effects: dict[str, dict[str, Any]] | None = Field(
         None,

@@ -243,6 +243,9 @@ CONDITIONS: Final[Mapping[str, Condition]] = {
     "mapping.slice_base": Condition(
         lambda place: place.config.mapping.slices > 1, "mapping.slices > 1"
     ),
+    "device.access_capacitance": Condition(
+        lambda place: bool(place.config.device.access), "device.access"
+    ),
     "driver.kind": Condition(lambda place: place.first, "the first layer of a circuit"),
     **{f"driver.{name}": _driver(name) for name in Driver.model_fields if name != "kind"},
     "converter.kind": Condition(lambda place: place.last, "the last layer of a circuit"),
@@ -267,7 +270,8 @@ CONDITIONS: Final[Mapping[str, Condition]] = {
 TRANSIENT_ONLY: Final = frozenset({
     *_OF_CAPACITANCE, "interconnect.capacitance", "amplifier.pole", "amplifier.second_pole",
     "amplifier.slew_rate", "neuron.input_capacitance", "neuron.output_capacitance",
-    "timing.transition", "timing.load_capacitance",
+    "timing.transition", "timing.load_capacitance", "device.capacitance",
+    "device.access_capacitance",
 })  # fmt: skip
 """Fields that operating points, their power and area do not depend on."""
 _NOT_OF_NOISE: Final = frozenset({"amplifier.slew_rate", "timing.transition"})

@@ -27,7 +27,7 @@ from imac_torch.numeric.cell_kinds import TRANSISTOR
 Array = NDArray[np.float64]
 WORK: Final = 11
 """Numbers per column and image that a row needs."""
-OF_LANES: Final = 24
+OF_LANES: Final = 26
 """Numbers per image that it needs."""
 
 
@@ -35,6 +35,7 @@ OF_LANES: Final = 24
 def line_step(
     into: Array,
     back: Array,
+    falls: Array,
     line: Array,
     segment: float,
     end: float,
@@ -53,7 +54,8 @@ def line_step(
 
     Args:
         into: (K, L) A of the cells into the line.
-        back: (K, L) S, what that falls by per voltage of the line.
+        back: (K, L) S, what flows out of input lines falls by that per voltage of the line.
+        falls: (K, L) S, what flows into the line, likewise; the same, but for shunts.
         line: (K, L) V, moved.
         segment: Ω.
         end: S, of the last node.
@@ -69,7 +71,7 @@ def line_step(
     last = count - 1
     for k in range(count):
         for j in range(LANES):
-            own = back[k, j]
+            own = falls[k, j]
             driven = into[k, j] + own * line[k, j]
             if k > 0:
                 own += left[k - 1, j]
@@ -161,6 +163,7 @@ def block_up(
     buffers = lanes[:10]
     virtual, nothing, step, whole, kept = lanes[10], lanes[11], lanes[12], lanes[13], lanes[14]
     product, hub, sums, falls = lanes[15], lanes[16], lanes[17:19], lanes[19:21]
+    shunted = lanes[24:26] if given.shape[0] > 4 else falls
     port[:] = 0.0
     nothing[:] = 0.0
     whole[:] = 0.0
@@ -228,10 +231,19 @@ def block_up(
                 for j in range(LANES):
                     sums[side, j] += slope[k, j]
                     falls[side, j] += back[k, j]
+            total = back
+            if given.shape[0] > 4:
+                total = given[4, side, r]
+                for j in range(LANES):
+                    shunted[side, j] = 0.0
+                for k in range(columns):
+                    for j in range(LANES):
+                        shunted[side, j] += total[k, j]
             end = scalars[POSITIVE_END] if side == 0 else scalars[NEGATIVE_END]
             line_step(
                 into,
                 back,
+                total,
                 line,
                 resistance,
                 end,
@@ -261,8 +273,11 @@ def block_up(
             plus, minus = sums[0, j], sums[1, j]
             # What flows into this row and those behind with all columns at 1 V.
             kept[j] = whole[j] - hub[j] * whole[j] * whole[j]
-            up = plus / (falls[0, j] + near_plus)
-            down = (minus + coupling * up) / (falls[1, j] + near_minus)
+            up, down = plus, minus
+            if given.shape[0] > 4:  # what input lines have besides does not reach the others
+                up, down = falls[0, j], falls[1, j]
+            up = up / (shunted[0, j] + near_plus)
+            down = (down + coupling * up) / (shunted[1, j] + near_minus)
             kept[j] += plus - falls[0, j] * up + minus - falls[1, j] * down
             whole[j] += plus + minus
         if r + 1 < rows:

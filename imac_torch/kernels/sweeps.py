@@ -84,7 +84,8 @@ def sweep(
             without rows: nothing is in series.
         given: (N, G, n, 2, R, K, L) currents and slopes of cells where this kernel has none:
             A out of the input line, S by its voltage, S by the other line's with the other sign,
-            A into the other line. n is 4, or 2: the others are the same; else 0.
+            A into the other line, S by which that falls per voltage of it. n is 5, or 4: the last
+            is the third; or 2: the others are the same; else 0.
         behind: (N, G, R, K, L) V, written: what input lines move by, but for what moves before.
         stars: (N, G, R, K, L) S, written.
         hubs: (N, G, R, L) 1/S, written.

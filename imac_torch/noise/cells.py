@@ -69,6 +69,11 @@ class CellSignals:
         """The same with what the lines do to each other exchanged."""
         return replace(self, b=self.c, c=self.b)
 
+    def beside(self, admittance: Tensor) -> CellSignals:
+        """With (H, V, 2, R, K) S between the two lines, complex, which make no noise."""
+        parts = {name: getattr(self, name) + admittance for name in "abcd"}
+        return replace(self, **parts)  # type: ignore[arg-type]
+
 
 def cell_signals(
     array: CurvedCells, vdd: Tensor, inputs: Tensor, temperature: float, *, flicker: bool = True

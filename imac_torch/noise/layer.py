@@ -189,8 +189,12 @@ class NoisyLayer:
         wires, charge = self.blocks.wires, self.blocks.capacitance
         _, _, rows, columns = self.layout.sizes
         ends = torch.maximum(wires.positive_load, wires.negative_load)
-        line = charge.positive.sum(-1).max() * (ends + columns * wires.output_segment)
-        line = line + charge.input_line.sum(-2).max() * rows * wires.input_segment
+        output, inputs = charge.positive, charge.input_line
+        if self.blocks.cells is not None:
+            output = output + self.blocks.cells.amax(0)
+            inputs = inputs + self.blocks.cells.sum(0)
+        line = output.sum(-1).max() * (ends + columns * wires.output_segment)
+        line = line + inputs.sum(-2).max() * rows * wires.input_segment
         return 1.0 / (2.0 * math.pi * float(line))
 
     @property
@@ -220,6 +224,8 @@ class NoisyLayer:
 
     def _eliminated(self, frequency: float) -> EndPorts:
         pair, shunts = self.spec.conductances, None
+        sides = torch.stack([self.layout.gather(side) for side in vars(pair).values()])
+        held = None
         if self.blocks is not None and frequency > 0.0:
             angular = 2.0 * math.pi * frequency
             horizontal, vertical, _, _ = self.layout.sizes
@@ -230,15 +236,18 @@ class NoisyLayer:
                     for part in (charge.input_line, charge.positive, charge.negative)
                 )
             )
+            if self.blocks.cells is not None:
+                held = 1j * angular * self.blocks.cells.unflatten(1, (horizontal, vertical))
         if self.cells is not None:
+            cells = self.cells if held is None else self.cells.beside(held.movedim(0, 2))
             return curved_ports(
-                self.cells, self.spec.input_segment, self.spec.output_segment, self.temperature,
+                cells, self.spec.input_segment, self.spec.output_segment, self.temperature,
                 shunts, frequency,
             )  # fmt: skip
+        positive, negative = sides if held is None else sides + held
         return end_ports(
-            self.layout.gather(pair.positive), self.layout.gather(pair.negative),
-            self.spec.input_segment, self.spec.output_segment, shunts,
-        )  # fmt: skip
+            positive, negative, self.spec.input_segment, self.spec.output_segment, shunts
+        )
 
     def _terminated(self, ports: EndPorts) -> LayerAt:
         """Put the read-outs at the ends.

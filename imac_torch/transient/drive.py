@@ -12,6 +12,7 @@ from imac_torch.config import Timing
 from imac_torch.elimination.ports import end_voltages, input_currents
 from imac_torch.numeric.budget import REDUCED_STEP_SIZES
 from imac_torch.transient.accuracy import SEEN, LineCorrection, sum_of
+from imac_torch.transient.charged import ChargedLines
 from imac_torch.transient.dynamics import exponentials, ramp_peak, ramp_step
 from imac_torch.transient.found import FoundLines
 from imac_torch.transient.integrator import GAMMA, Rule, single_stage
@@ -176,7 +177,7 @@ class RampDrive:
             (voltages * part[:, :-1]).sum(-1) for voltages in (before, self._change)
             for part in static
         )
-        charge = model.port_capacitance[:-1] * self._change
+        charge = self.lines.port_capacitance[:-1] * self._change
         self._pins = ((before * charge).sum(-1), (self._change * charge).sum(-1))
         if self.ends:
             self._ends = [
@@ -304,7 +305,9 @@ class RampDrive:
 class StepDrive:
     """Every node of the first layer's crossbars, stepped with the rest."""
 
-    def __init__(self, lines: ExactLines, sequence: Sequence, vdd: float) -> None:
+    def __init__(
+        self, lines: ExactLines | ChargedLines, sequence: Sequence, vdd: float
+    ) -> None:
         self.lines, self.sequence, self.vdd = lines, sequence, vdd
         self._period = 0
         self._state = lines.start(self._voltages(0.0))
@@ -327,7 +330,7 @@ class StepDrive:
         currents = self.lines.currents(state, voltages)
         before, following = self.sequence.ends(self._period)
         slope = self.sequence.slope(time, after=after) * (following - before)
-        charging = self.lines.blocks.port_capacitance[:-1] * slope
+        charging = self.lines.port_capacitance[:-1] * slope
         ends = self.lines.ends(state, voltages)
         return DrivePoint(
             self.lines.ports.combine_ends(ends.positive, ends.negative),
@@ -382,6 +385,11 @@ class StepDrive:
         """See :class:`Drive`."""
         self._state, self._time = self._next, self._tried
         self._unseen = self._tried_unseen
+
+    @property
+    def present(self) -> Tensor:
+        """(B, N) V on the lines."""
+        return self._voltages(self._time)[:, :-1]
 
     def left_out(self) -> Tensor:
         """See :class:`Drive`: nothing."""

@@ -50,11 +50,12 @@ class LineCapacitances:
         """What the configuration asks for, as :func:`imac_torch.circuit.build_layer` places it.
 
         Returns:
-            None where wire capacitances are off.
+            None where wire capacitances are off, and cells have none.
         """
-        if not interconnect.capacitance:
-            return None
         positive = spec.conductances.positive
+        if not interconnect.capacitance:
+            none = torch.zeros_like(positive[..., 0, :])
+            return cls(none, none[..., 0]) if spec.capacitance.memory > 0.0 else None
         parts = [
             input_line_capacitances(interconnect, last - first)
             for first, last in spec.column_ranges
@@ -77,7 +78,8 @@ class DynamicBlocks:
         positive: (blocks, R, K) S; blocks are partitions, H major, V minor.
         negative: (blocks, R, K) S.
         wires: Segments and amplifier inputs.
-        capacitance: (blocks, R, K) F each, zero where padded.
+        capacitance: (blocks, R, K) F each, from nodes to ground, zero where padded.
+        cells: (2, blocks, R, K) F of the cells of the I+ and of the I- side; None: they have none.
         port_capacitance: (C,) F at the input pins themselves: that of input lines without
             resistance, which no elimination can hold. Summed over vertical partitions.
         layout: Of the layer.
@@ -89,6 +91,7 @@ class DynamicBlocks:
     capacitance: Shunts
     port_capacitance: Tensor
     layout: BlockLayout
+    cells: Tensor | None = None
 
     @classmethod
     def of(cls, spec: CrossbarSpec, capacitances: LineCapacitances) -> DynamicBlocks:
@@ -105,13 +108,32 @@ class DynamicBlocks:
             return layout.gather(values).flatten(0, 1)
 
         output_line = blocks(cells * capacitances.output_line)
+        positive, negative = map(blocks, vars(spec.conductances).values())
+        held = None
+        if spec.capacitance.memory > 0.0:  # an open cell is none
+            there = torch.stack([positive, negative]) > 0.0
+            held = spec.capacitance.memory * there.to(positive)
         return cls(
-            blocks(spec.conductances.positive),
-            blocks(spec.conductances.negative),
+            positive,
+            negative,
             Termination.of(spec),
             Shunts(blocks(input_line), output_line, output_line),
             at_pins,
             layout,
+            held,
+        )
+
+    def charges(self, at: CellValues) -> CellValues:
+        """C of all nodes, at V."""
+        found = at.scaled(self.capacitance)
+        if self.cells is None:
+            return found
+        plus, minus = (
+            held[..., None] * (at.input_line - side)
+            for held, side in zip(self.cells, (at.positive, at.negative), strict=True)
+        )
+        return CellValues(
+            found.input_line + plus + minus, found.positive - plus, found.negative - minus
         )
 
     @property
@@ -138,9 +160,10 @@ class DynamicBlocks:
 
     def factor(self, shift: float) -> Interior:
         """Eliminate with every capacitor c replaced by a conductance ``shift``·c (1/s)."""
-        return Interior.of(
-            self.positive, self.negative, self.wires, self.capacitance.times(shift)
-        )
+        positive, negative = self.positive, self.negative
+        if self.cells is not None:
+            positive, negative = positive + shift * self.cells[0], negative + shift * self.cells[1]
+        return Interior.of(positive, negative, self.wires, self.capacitance.times(shift))
 
 
 @dataclass(frozen=True)
@@ -222,13 +245,13 @@ class SeriesModel:
                 f"order = {order}: reduced wires have up to {len(FITS)} filters a line; "
                 "leave it out, or take every node (wires='exact')"
             )
-        charge, layout = blocks.capacitance, blocks.layout
+        layout = blocks.layout
         elimination = blocks.factor(0.0)
         count, _, columns = blocks.positive.shape
         unit = torch.eye(columns, dtype=ports.admittance.dtype, device=ports.admittance.device)
         unit = unit.expand(count, columns, columns)
         voltages, at_rest = elimination.solve(unit, None)
-        slowest = SLOWER * _slowest(elimination, charge, voltages)
+        slowest = SLOWER * _slowest(elimination, blocks, voltages)
         # Inputs that change at random: their contributions add up like their squares.
         transfer = ports.combine_columns(ports.positive_end, ports.negative_end)
         largest = max(float(transfer.square().sum(-1).max().sqrt()), float(loads))
@@ -245,7 +268,7 @@ class SeriesModel:
             ]
 
         # d/ds at 0, in units of the slowest time constant, then Y(s) - Y(0).
-        _, first = elimination.solve(None, voltages.scaled(charge).times(-1.0 / slowest))
+        _, first = elimination.solve(None, blocks.charges(voltages).times(-1.0 / slowest))
         known, here = [flat(first)], flat(at_rest)
         for place in fit.places:
             _, seen = blocks.factor(place / slowest).solve(unit, None)
@@ -359,7 +382,7 @@ def ramp_peak(poles: Tensor, parts: Tensor, transition: float) -> float:
     return float((passed @ parts.cpu()).abs().max()) / transition
 
 
-def _slowest(elimination: Interior, charge: Shunts, voltages: CellValues) -> float:
+def _slowest(elimination: Interior, blocks: DynamicBlocks, voltages: CellValues) -> float:
     """Longest time constant (s) by power iteration with G⁻¹C; it comes from below."""
     vector = CellValues(*(
         part.sum(dim=-1, keepdim=True)
@@ -368,7 +391,7 @@ def _slowest(elimination: Interior, charge: Shunts, voltages: CellValues) -> flo
     longest = 0.0
     for _ in range(POWER_ITERATIONS):
         vector = vector.times(1.0 / _size(vector))
-        vector, _ = elimination.solve(None, vector.scaled(charge))
+        vector, _ = elimination.solve(None, blocks.charges(vector))
         longest = _size(vector)
     return longest
 

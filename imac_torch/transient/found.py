@@ -14,7 +14,7 @@ from typing import ClassVar, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from imac_torch.transient.lines import Ends, LineState, ReducedLines
+from imac_torch.transient.lines import Ends, Lines, LineState, ReducedLines
 
 KEPT: Final = 8
 """Solutions that are kept: those of the stages and the corrections of a step."""
@@ -34,15 +34,11 @@ class Seen(NamedTuple):
     ends: Ends
 
 
-class FoundLines(ReducedLines):
-    """Such crossbars; as a linear network they are that of their ``model``."""
+class Found(Lines):
+    """Crossbars that are no linear network, in turns with the neurons in front of them."""
 
     accelerated: ClassVar[bool] = False
-    """Whether turns with the neurons are, see :class:`imac_torch.dc.anderson.Anderson`."""
-
-    @abstractmethod
-    def seen(self, voltages: Tensor) -> Seen:
-        """For (B, N) V that drive the lines."""
+    """Whether turns are, see :class:`imac_torch.dc.anderson.Anderson`."""
 
     @abstractmethod
     def drawn(self, voltages: Tensor) -> Tensor:
@@ -53,9 +49,9 @@ class FoundLines(ReducedLines):
     def loads(self) -> bool:
         """Whether what is drawn besides depends on the voltages."""
 
+    @abstractmethod
     def combined(self, voltages: Tensor) -> Tensor:
         """(B, M) V for (B, N) V that drive the lines."""
-        return self.seen(voltages).combined
 
     @property
     def limited(self) -> bool:
@@ -71,6 +67,18 @@ class FoundLines(ReducedLines):
 
     def renew(self) -> None:
         """A step is done: the linear network may be another one from here on."""
+
+
+class FoundLines(ReducedLines, Found):
+    """Such crossbars without charge; as a linear network they are that of their ``model``."""
+
+    @abstractmethod
+    def seen(self, voltages: Tensor) -> Seen:
+        """For (B, N) V that drive the lines."""
+
+    def combined(self, voltages: Tensor) -> Tensor:
+        """See :class:`Found`."""
+        return self.seen(voltages).combined
 
     def passed(self, voltages: Tensor, change: Tensor, step: float) -> Tensor:
         """See :class:`Lines`: by two solutions, for what is at a rail does not move."""

@@ -33,10 +33,14 @@ estimate alone was 0.5 to 16 times the error made."""
 
 
 class LineState(NamedTuple):
-    """Internal voltages and their rates; what they are is the engine's business."""
+    """What crossbars hold, V or C, its rates, and their voltages where they hold charges.
+
+    What these are is the engine's business.
+    """
 
     values: Any
     rates: Any
+    voltages: Any = None
 
 
 class Ends(NamedTuple):
@@ -104,9 +108,18 @@ class LineMatrices:
 
 
 class Lines(Protocol):
-    """A layer's crossbars between its inputs (bias last) and its amplifiers."""
+    """A layer's crossbars between its inputs (bias last) and its amplifiers.
+
+    Attributes:
+        ports: As a linear network at rest.
+    """
 
     ports: PortNetwork
+
+    @property
+    def port_capacitance(self) -> Tensor:
+        """(C,) F at the pins themselves: that of input lines without resistance."""
+        ...
 
     def start(self, voltages: Tensor) -> LineState:
         """Steady state for (B, C) V."""
@@ -206,6 +219,11 @@ class ReducedLines(Lines):
         self._width = int(layout.column_index.shape[1])
         self._order = order
         self._cache: dict[float, _Step] = {}
+
+    @property
+    def port_capacitance(self) -> Tensor:
+        """See :class:`Lines`."""
+        return self.model.port_capacitance
 
     @property
     def name(self) -> str:
@@ -356,6 +374,11 @@ class ExactLines(Lines):
         self._cache: dict[float, tuple[LineMatrices, Interior]] = {}
 
     @property
+    def port_capacitance(self) -> Tensor:
+        """See :class:`Lines`."""
+        return self.blocks.port_capacitance
+
+    @property
     def name(self) -> str:
         """For reports."""
         return "all nodes"
@@ -367,7 +390,7 @@ class ExactLines(Lines):
     def start(self, voltages: Tensor) -> LineState:
         """See :class:`Lines`."""
         values, _ = self.blocks.factor(0.0).solve(self.blocks.spread(voltages), None)
-        return LineState(values, values.times(0.0))
+        return LineState(self.blocks.charges(values), values.times(0.0), values)
 
     def _stage(self, step: float) -> tuple[LineMatrices, Interior]:
         if step not in self._cache:
@@ -388,22 +411,21 @@ class ExactLines(Lines):
         """See :class:`Lines`."""
         return self._stage(step)[0]
 
-    def _history(self, history: CellValues, step: float) -> LineHistory:
-        elimination = self._stage(step)[1]
-        injected = history.scaled(self.blocks.capacitance)
-        values, seen = elimination.solve(None, injected)
+    def _history(self, injected: CellValues, step: float) -> LineHistory:
+        """Of what charges' histories are, A."""
+        values, seen = self._stage(step)[1].solve(None, injected)
         return LineHistory(
             self.blocks.input_currents(seen.currents),
             self._combine(seen.positive_end, seen.negative_end),
             step,
-            (history, values),
+            (injected, values),
         )
 
     def first(self, state: LineState, step: float) -> LineHistory:
         """See :class:`Lines`."""
-        values, rates = state
+        charges, rates = state.values, state.rates
         history = CellValues(*(
-            first_history(step, getattr(values, side), getattr(rates, side)) for side in _SIDES
+            first_history(step, getattr(charges, side), getattr(rates, side)) for side in _SIDES
         ))
         return self._history(history, step)
 
@@ -421,7 +443,8 @@ class ExactLines(Lines):
         if voltages is not None:
             elimination = self._stage(history.step)[1]
             values = values + elimination.solve(self.blocks.spread(voltages), None)[0]
-        return LineState(values, values.times(shift(history.step)) + past.times(-1.0))
+        charges = self.blocks.charges(values)
+        return LineState(charges, charges.times(shift(history.step)) + past.times(-1.0), values)
 
     def local_error(self, step: float, *states: LineState) -> Any:
         """See :class:`Lines`."""
@@ -436,11 +459,14 @@ class ExactLines(Lines):
 
     def sum(self, state: LineState, change: LineState) -> LineState:
         """See :class:`Lines`."""
-        return LineState(state.values + change.values, state.rates + change.rates)
+        return LineState(
+            state.values + change.values, state.rates + change.rates,
+            state.voltages + change.voltages,
+        )  # fmt: skip
 
     def largest(self, change: LineState) -> Tensor:
         """See :class:`Lines`."""
-        sides = [getattr(change.values, side).abs().amax(dim=(0, 1, 2)) for side in _SIDES]
+        sides = [getattr(change.voltages, side).abs().amax(dim=(0, 1, 2)) for side in _SIDES]
         return torch.stack(sides).amax(dim=0)
 
     def bias_current(self, state: LineState, voltages: Tensor) -> Tensor:
@@ -452,15 +478,16 @@ class ExactLines(Lines):
         blocks = self.blocks
         spread = blocks.spread(voltages)
         if float(blocks.wires.input_segment) > 0.0:
-            drop = spread - state.values.input_line[:, 0]
+            drop = spread - state.voltages.input_line[:, 0]
             return blocks.input_currents(drop / blocks.wires.input_segment)
-        a, p, n = (getattr(state.values, side) for side in _SIDES)
+        a, p, n = (getattr(state.voltages, side) for side in _SIDES)
         gp, gn = blocks.positive[..., None], blocks.negative[..., None]
-        return blocks.input_currents((gp * (a - p) + gn * (a - n)).sum(dim=1))
+        through = gp * (a - p) + gn * (a - n) + state.rates.input_line
+        return blocks.input_currents(through.sum(dim=1))
 
     def ends(self, state: LineState, voltages: Tensor) -> Ends:
         """See :class:`Lines`."""
-        wires, cells = self.blocks.wires, state.values
+        wires, cells = self.blocks.wires, state.voltages
         positive, negative = LineEnds.of(wires).voltages(
             cells.positive[..., -1, :], cells.negative[..., -1, :], wires.alpha
         )

@@ -134,13 +134,13 @@ def _require_memory(
         ports = layer.ports
         rows, columns = ports.positive_end.shape[-2:]
         horizontal, vertical, high, wide = ports.layout.sizes
-        exact = isinstance(layer.lines, ExactLines)
+        exact = not isinstance(layer.lines, ReducedLines)
         order = layer.lines.model.order if isinstance(layer.lines, ReducedLines) else 0
         cells = horizontal * vertical * high * wide if exact else None
         each += state_bytes(rows, columns, horizontal, order=order, cells=cells)
         matrices += (
             lines_bytes(horizontal * vertical, high, wide, columns, exact=True)
-            if exact
+            if isinstance(layer.lines, ExactLines)
             else step_bytes(ports.outputs, columns, horizontal, wide)
         )
     points = 2 * _steps(timing, periods, options)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.config import Interconnect, Timing
@@ -19,6 +18,7 @@ from imac_torch.numeric.budget import lines_bytes, require_memory
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.transient.amplifiers import RealLines
 from imac_torch.transient.cells import CurvedLines
+from imac_torch.transient.charged import ChargedLines
 from imac_torch.transient.dynamics import FITS, DynamicBlocks, LineCapacitances, SeriesModel
 from imac_torch.transient.lines import LEFT_OUT_FACTOR, ExactLines, ReducedLines
 from imac_torch.transient.neuronstage import DynamicNeurons, steepness
@@ -49,7 +49,7 @@ class DynamicLayer:
     """
 
     static: PreparedLayer
-    lines: ReducedLines | ExactLines
+    lines: ReducedLines | ExactLines | ChargedLines
     neurons: DynamicNeurons
     slow: SlowOutputs
     steepness: float
@@ -92,8 +92,8 @@ def prepare_transient(
 
     Raises:
         SolverMemoryError: Arrays are too large for what is free.
-        SolverError: Conductances have sample dimensions, curved cells have wires with
-            capacitance, or numbers of layers differ.
+        SolverError: Conductances have sample dimensions, curved cells with charges are to have
+            reduced wires, or numbers of layers differ.
     """
     options = TransientOptions() if options is None else options
     timing = Timing() if timing is None else timing
@@ -103,7 +103,7 @@ def prepare_transient(
         )
     nodes = sum(3 * crossbar.conductances.positive.numel() for crossbar, _ in layers)
     exact = options.wires == "exact" or (options.wires == "auto" and nodes <= EXACT_NODES)
-    lines: list[ReducedLines | ExactLines] = []
+    lines: list[ReducedLines | ExactLines | ChargedLines] = []
     for (crossbar, spec), interconnect, static in zip(layers, interconnects, prepared, strict=True):
         if crossbar.conductances.positive.ndim != 2:
             raise SolverError(
@@ -112,12 +112,15 @@ def prepare_transient(
             )
         capacitances = LineCapacitances.of(interconnect, crossbar)
         if isinstance(static, CurvedLayer):
-            if capacitances is not None:
+            if capacitances is None and not any(crossbar.capacitance):
+                lines.append(CurvedLines(static))
+                continue
+            if options.wires == "reduced":
                 raise SolverError(
-                    f"in transients wires of curved cells ({crossbar.cell}) hold no charge: leave "
-                    "interconnect.capacitance out, or device.bend, device.cell and device.access"
+                    "curved cells whose nodes hold charge have no reduced wires: wires='auto' or "
+                    "'exact' steps every node"
                 )
-            lines.append(CurvedLines(static))
+            lines.append(ChargedLines(static, capacitances, crossbar.capacitance))
             continue
         static = eliminated(static, "transients")
         feedback = static.ports.feedback
@@ -142,17 +145,23 @@ def prepare_transient(
             lines.append(ReducedLines(SeriesModel.static(static.ports), static.ports))
             continue
         blocks = DynamicBlocks.of(crossbar, capacitances)
+        if blocks.cells is not None and options.wires == "reduced":
+            raise SolverError(
+                "reduced wires are charged to ground, cells that hold charge (device.capacitance) "
+                "are not: wires='auto' or 'exact' steps every node"
+            )
+        every = exact or blocks.cells is not None
         horizontal, vertical, rows, columns = blocks.layout.sizes
         require_memory(
             lines_bytes(
-                horizontal * vertical, rows, columns, static.ports.inputs + 1, exact=exact
+                horizontal * vertical, rows, columns, static.ports.inputs + 1, exact=every
             ),
             f"preparing arrays of {rows}×{columns} cells for transients",
             "take smaller arrays (crossbar.rows, crossbar.columns)"
-            + (", or wires='reduced'" if exact else ""),
+            + (", or wires='reduced'" if exact and blocks.cells is None else ""),
             blocks.positive.device,
         )
-        if exact:
+        if every:
             lines.append(ExactLines(blocks, static.ports))
             continue
         # Inputs swing between -vdd and vdd, neurons within vdd, but those may be faster.
@@ -173,7 +182,7 @@ def prepare_transient(
             (ports.outputs,), spec.output_capacitance, dtype=torch.float64, device=device
         )
         if k + 1 < len(layers):
-            capacitance = capacitance + _pins(lines[k + 1])[:-1]
+            capacitance = capacitance + lines[k + 1].port_capacitance[:-1]
         neurons = DynamicNeurons.of(
             static.neuron,
             spec.model.charges(spec, device=device),
@@ -186,8 +195,3 @@ def prepare_transient(
         result.append(DynamicLayer(static, lines[k], neurons, slow, steep))
     return tuple(result)
 
-
-def _pins(lines: ReducedLines | ExactLines) -> Tensor:
-    if isinstance(lines, ReducedLines):
-        return lines.model.port_capacitance
-    return lines.blocks.port_capacitance

@@ -27,7 +27,7 @@ from imac_torch.transient.accuracy import (
     recorded,
 )
 from imac_torch.transient.drive import Drive, DrivePoint, FoundDrive, RampDrive, Sequence, StepDrive
-from imac_torch.transient.found import FoundLines
+from imac_torch.transient.found import Found, FoundLines
 from imac_torch.transient.integrator import (
     GAMMA,
     Rule,
@@ -319,7 +319,7 @@ class Stepper:
             core = self.layers[k].static.neuron.core
             self.inside &= core.inside(layer.gates, layer.outputs).all(dim=-1)
             state, lines = self.lines[k], self.layers[k].lines
-            if isinstance(lines, FoundLines):
+            if isinstance(lines, Found):
                 self._accept_found(k, lines)
                 continue
             if state is None:
@@ -330,13 +330,15 @@ class Stepper:
                 continue
             self.reduction_error = torch.maximum(self.reduction_error, left)
 
-    def _accept_found(self, k: int, lines: FoundLines) -> None:
-        """Crossbars without charge, at the present voltages; nothing of them is left out."""
+    def _accept_found(self, k: int, lines: Found) -> None:
+        """Crossbars that are solved at the present voltages; nothing of them is left out."""
         lines.renew()
         if lines.limited:
             drive = self.drive
-            at = drive.present if isinstance(drive, FoundDrive) else self.neurons[k - 1].outputs
-            self.inside &= lines.inside(at)
+            if k == 0 and isinstance(drive, FoundDrive | StepDrive):
+                self.inside &= lines.inside(drive.present)
+            else:
+                self.inside &= lines.inside(self.neurons[k - 1].outputs)
 
     def _stage(
         self, step: float, point: DrivePoint, middle: StageState | None
@@ -415,7 +417,7 @@ class Stepper:
                 lines.append(following.close(past, voltages))
                 combined = (
                     following.combined(outputs)
-                    if isinstance(following, FoundLines)
+                    if isinstance(following, Found)
                     else voltages @ following.matrices(step).transfer.T + past.combined
                 )
         return StageState(neurons, lines, systems, sigma)
@@ -424,7 +426,7 @@ class Stepper:
         """Neurons of layer k, in turns with crossbars behind that are no linear network."""
         following = self.layers[k + 1].lines if k + 1 < len(self.layers) else None
         limit = self.options.max_iterations
-        if not isinstance(following, FoundLines):
+        if not isinstance(following, Found):
             return solve_stage(
                 self.layers[k].neurons, stage, load, tolerance=self.tolerance, limit=limit
             )
