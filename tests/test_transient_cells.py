@@ -93,7 +93,7 @@ def test_evaluations_time_curved_cells(generator: torch.Generator) -> None:
 
 def test_straight_cells_that_hold_charge_are_resistors(generator: torch.Generator) -> None:
     # the same fixed steps of two engines, of which one knows no curves: what differs is what turns
-    # with the neurons leave, 1e-6 V and a few times that over some steps
+    # with the neurons leave, which end at steps of 1e-6 V; half of what a step may be off by
     state, held = generator.get_state(), {"capacitance": 3e-16}
     found = []
     for settings in (held, {"cell": {"sinh": {"v0": 1e4}}, **held}):
@@ -106,8 +106,8 @@ def test_straight_cells_that_hold_charge_are_resistors(generator: torch.Generato
         found.append(network.transient(x[1:], initial=x[:1], options=options))
     ohmic, curved = found
     assert curved.wires == ("all nodes, curved cells",) * 2
-    torch.testing.assert_close(curved.outputs, ohmic.outputs, rtol=0, atol=5e-6)
-    torch.testing.assert_close(curved.energy.inputs, ohmic.energy.inputs, rtol=1e-5, atol=0)
+    torch.testing.assert_close(curved.outputs, ohmic.outputs, rtol=0, atol=5e-5)
+    torch.testing.assert_close(curved.energy.inputs, ohmic.energy.inputs, rtol=1e-4, atol=0)
 
 
 def test_compiled_stages_are_those_in_torch(generator: torch.Generator) -> None:
