@@ -150,15 +150,6 @@ class _Capacitors(NamedTuple):
         )
 
 
-class _Cells(CurvedCells):
-    """Cells whose currents kernels are given."""
-
-    @property
-    def code(self) -> None:
-        """See :class:`CurvedCells`."""
-        return None
-
-
 class _Sweeps(SweepState):
     """Sweeps of cells with capacitors in parallel, from where they have been left."""
 
@@ -194,7 +185,11 @@ class _Sweeps(SweepState):
             mine.copy_(other)
         self.active[:] = True
 
-    def _give(self) -> None:
+    def told(self) -> tuple[list[float], None]:
+        """See :class:`SweepState`: nothing, they are given currents."""
+        return [self.layer.cell.bend], None
+
+    def give(self) -> None:
         """Currents out of input lines and into I± lines, those of capacitors among them."""
         sigma, held, now = self.sigma, self.capacitors, self.nodes_now
         near, lines = now.input_line[:, :, None], now.lines
@@ -307,7 +302,7 @@ class ChargedLines(Found):
     def __init__(
         self, layer: CurvedLayer, wires: LineCapacitances | None, own: CellCapacitance
     ) -> None:
-        self.layer, self.array = layer, _Cells(layer.spec.select(0))
+        self.layer, self.array = layer, CurvedCells(layer.spec.select(0))
         if not can_sweep(self.array):
             raise SolverError(
                 f"transients of curved cells ({self.array.cell}) that hold charge need compiled "
