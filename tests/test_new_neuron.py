@@ -24,6 +24,8 @@ from imac_torch.errors import ConfigError, ConversionError, SolverError
 from imac_torch.netlist import NetlistSettings
 from imac_torch.periphery.activations import ACTIVATIONS, Activation
 from imac_torch.periphery.neuron import NeuronKind, kind_for, kind_of, neuron_kinds, register_neuron
+from imac_torch.periphery.neuron.logistic import LogisticNeuron
+from imac_torch.periphery.neuron.tanh import TanhNeuron
 
 LINES = 60
 """What the file of a kind may take."""
@@ -61,6 +63,22 @@ def network(plugin: ModuleType, **sections) -> tuple[nn.Sequential, imac.IMACNet
 def samples(count: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(6)
     return 2.0 * torch.rand(count, 6, generator=generator, dtype=torch.float64) - 1.0
+
+
+def test_values_are_those_of_the_curve() -> None:
+    """Of kinds that know them by fewer operations, and of kinds derived from these."""
+
+    class Steeper(LogisticNeuron):
+        def curve(self, gate, vdd, slope):
+            output, rise = super().curve(2.0 * gate, vdd, slope)
+            return output, 2.0 * rise
+
+    gate = torch.linspace(-1.0, 1.0, 41, dtype=torch.float64)
+    for kind in (LogisticNeuron, TanhNeuron, Steeper):
+        neuron = kind()
+        values = neuron.value(gate, scalar(VDD), scalar(7.0))
+        curve, _ = neuron.curve(gate, scalar(VDD), scalar(7.0))
+        torch.testing.assert_close(values, curve, rtol=0, atol=1e-15)
 
 
 def test_the_file_is_short() -> None:

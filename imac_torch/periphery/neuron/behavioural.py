@@ -110,6 +110,12 @@ class BehaviouralNeuron(NeuronKind):
     cut: ClassVar[tuple[float, float] | None] = None
     """Where the shape is the gate's voltage within limits: these, times vdd."""
 
+    def __init_subclass__(cls) -> None:
+        """A kind with a curve of its own has the values of that one, not a parent's."""
+        super().__init_subclass__()
+        if "curve" in vars(cls) and "value" not in vars(cls):
+            cls.value = BehaviouralNeuron.value  # type: ignore[method-assign]
+
     @abstractmethod
     def curve(self, gate: Tensor, vdd: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
         """The shape.
