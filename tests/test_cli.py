@@ -265,7 +265,11 @@ def test_chips_of_a_network(project: Path) -> None:
     rest = call(*run, "--chips", 2, "--first-chip", 2, "--draw-seed", 3, "--json")
     assert json.loads(rest.stdout)["accuracies"] == figures["accuracies"][2:]
     nothing = call("montecarlo", *source(project), *data(project))
-    assert nothing.exit_code == ExitCode.INPUT and "device.variation" in nothing.stderr
+    assert nothing.exit_code == ExitCode.INPUT and "--set device.variation" in nothing.stderr
+    kept = call(*run, "-o", "c.csv")
+    assert kept.exit_code == ExitCode.INPUT and "c.csv exists" in kept.stderr
+    seedless = call("montecarlo", *source(project), *data(project), "-s", "device.variation=0.3")
+    assert seedless.exit_code == ExitCode.INPUT and "--seed" in seedless.stderr
 
 
 def _samples(project: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -113,9 +113,7 @@ def characterize(
         )
     if seed is not None and not draws:
         raise ConfigError("--seed is of draws: add how many, --draws")
-    check_output(output)
-    if output is not None and output.exists():
-        raise ConfigError(f"{output} exists; choose another name or remove it first")
+    check_output(output, new=True)
     built = o.build_config(config, changes)
     if part is Part.amplifier:
         _characterize_amplifier(

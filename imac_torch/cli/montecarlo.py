@@ -16,6 +16,7 @@ from imac_torch.cli import options as o
 from imac_torch.cli.arguments import CalibrationArguments, DataArguments, NetworkArguments, expanded
 from imac_torch.cli.opening import check_output, open_run
 from imac_torch.datasets.batches import first_samples
+from imac_torch.errors import ConfigError
 from imac_torch.study.montecarlo import MonteCarlo, MonteCarloResult
 
 __all__ = ["montecarlo"]
@@ -51,11 +52,17 @@ def montecarlo(
     `amplifier.offset_spread`). A chip does not depend on how many are drawn.
     Example: `imac-torch montecarlo net.safetensors --data digits -n 100 --chips 50 --passing 90`
     """
-    check_output(output)
+    check_output(output, new=True)
     opened, found = open_run(
         network, samples, count=testnum, batch_size=None, calibration=calibration,
         progress=not quiet,
     )  # fmt: skip
+    if not any(layer.matrix.varies for layer in opened.network.analog_layers()):
+        raise ConfigError(
+            f"all chips of {network.model} would be the same, nothing in it spreads. "
+            "Say what does when it is converted (or here, with the original model): "
+            "--set device.variation=5% --seed 0, or device.effects or amplifier.offset_spread"
+        )
     drawn = MonteCarlo(opened.network, seed=draw_seed)
     with progress_bar("Monte Carlo", chips, "chips", shown=not quiet) as advance:
         told = 0

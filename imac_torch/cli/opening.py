@@ -269,8 +269,8 @@ def choose(
     return Samples(loader.samples(start, wanted), wanted)
 
 
-def check_output(path: Path | None, *, directory: bool = False) -> None:
-    """Before any work: the results will have a place.
+def check_output(path: Path | None, *, directory: bool = False, new: bool = False) -> None:
+    """Before any work: the results will have a place, with ``new`` one that nothing has yet.
 
     Raises:
         DataError: They will not.
@@ -282,6 +282,8 @@ def check_output(path: Path | None, *, directory: bool = False) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path} cannot be written: {reason}") from None
+    if new and path.exists():
+        raise DataError(f"{path} exists; choose another name or remove it first")
 
 
 @contextmanager

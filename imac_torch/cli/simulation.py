@@ -374,7 +374,7 @@ def compare(
     A run is a directory of `imac-torch simulate --output`: its figures, what was simulated and how
     are compared; a network (.safetensors) by layers, configuration and tensors.
     """
-    check_output(output)
+    check_output(output, new=True)
     found = differences(first, second)
     if output is not None:
         write_text(output, render_comparison(first, second), new=True)

@@ -46,7 +46,7 @@ def transient(
     ngspice is `verify --analysis transient`.
     Example: `imac-torch transient net.safetensors --data digits -n 3 -o waves.csv`
     """
-    check_output(output)
+    check_output(output, new=True)
     if layers and output is None:
         raise DataError("--layers is about the file: give --output too")
     opened, found = open_run(

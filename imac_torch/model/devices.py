@@ -69,7 +69,8 @@ class Devices(nn.Module):
         """The error of drawing without one."""
         return ConversionError(
             f"{self.name}: {what} a torch.Generator: "
-            "convert(..., generator=torch.Generator().manual_seed(0)); sweeps: seed = [0] in [grid]"
+            "convert(..., generator=torch.Generator().manual_seed(0)); commands: --seed 0; "
+            "sweeps: seed = [0] in [grid]"
         )
 
     def draw_devices(self, cells: Tensor, generator: torch.Generator | None) -> None:
