@@ -126,11 +126,20 @@ def test_effective_weights(generator: torch.Generator) -> None:
     # wires take part of the signal
     assert effects[0].gain < 0.999
     row, column, difference = effects[0].worst[0]
-    found = (effects[0].effective - effects[0].wanted)[row, column]
-    assert float(found) == difference
+    off = (effects[0].effective - effects[0].wanted)[row, column]
+    assert float(off) == difference
     assert abs(difference) == float((effects[0].effective - effects[0].wanted).abs().max())
     with pytest.raises(ConversionError, match="worst"):
         layer_effects(lossy, worst=0)
+    # Groups are arrays of their own, their outputs follow one another.
+    layer = nn.Conv1d(4, 6, 2, groups=2, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.uniform_(-1.0, 1.0, generator=generator)
+    grouped = convert(nn.Sequential(layer, nn.Sigmoid()), lossy.config.replace(interconnect=ideal))
+    (found,) = layer_effects(grouped)
+    wanted = torch.cat([layer.weight.flatten(1), layer.bias[:, None]], dim=1).detach()
+    torch.testing.assert_close(found.effective, wanted, rtol=0, atol=1e-12)
 
 
 def test_clipping_is_a_step_of_its_own(generator: torch.Generator) -> None:

@@ -61,7 +61,8 @@ def layer_effects(network: IMACNetwork, worst: int = 10) -> tuple[LayerEffect, .
     effects = []
     for layer in network.analog_layers():
         ports, _ = eliminate_layer(layer.matrix.seen_crossbar())
-        effective = layer.matrix.weights_of(ports.transfer)
+        # Outputs of groups follow one another, of the same columns each.
+        effective = layer.matrix.weights_of(ports.transfer.flatten(0, -2))
         effective[:, :-1] /= layer.scaling.input_scale
         bias = layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias
         wanted = torch.cat([layer.weight, bias[:, None]], dim=1).to(torch.float64)
