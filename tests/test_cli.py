@@ -272,6 +272,14 @@ def test_chips_of_a_network(project: Path) -> None:
     assert seedless.exit_code == ExitCode.INPUT and "--seed" in seedless.stderr
 
 
+def test_a_network_does_not_differ_from_itself(project: Path) -> None:
+    """Its gains are NaN until they are chosen; pages are of runs alone."""
+    assert call("convert", *source(project), "-o", "n.safetensors", "--quiet").exit_code == 0
+    assert "no difference" in call("compare", "n.safetensors", "n.safetensors").stdout
+    page = call("compare", "n.safetensors", "n.safetensors", "-o", "page.html")
+    assert page.exit_code == ExitCode.INPUT and "holds no report" in page.stderr
+
+
 def _samples(project: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """What ``data`` of the module gives."""
     namespace: dict[str, Any] = {}

@@ -17,6 +17,7 @@ from imac_torch.reports.differences import HEADINGS, differences
 from imac_torch.reports.model_report import ModelReport, is_model_report
 from imac_torch.reports.page import template_environment
 from imac_torch.reports.report import Report
+from imac_torch.reports.saved import TEXT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,6 +109,12 @@ def render_comparison(first: str | Path, second: str | Path) -> str:
         DataError: One holds no report, or they cannot be compared.
     """
     paths = [Path(first), Path(second)]
+    for path in paths:
+        if not (path / TEXT).is_file():
+            raise DataError(
+                f"{path} holds no report: a page is of two directories of `simulate --output`; "
+                "`compare` without -o takes networks and configurations, too"
+            )
     names = [path.resolve().name for path in paths]
     if names[0] == names[1]:
         names = [str(path) for path in paths]

@@ -23,6 +23,8 @@ __all__ = ["Difference", "Differences", "differences"]
 HEADINGS: Final = ("what", "first", "second", "change")
 _PASSING: Final = ("seconds", "environment.machine")
 """What differs from run to run whatever is run."""
+_ARTEFACT: Final = "_artefact"
+"""End of the names of what ideal parts deliver, which says nothing of a circuit."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def differences(first: str | Path, second: str | Path) -> Differences:
     for section in shared:
         one, other = (dict(_flat(content[section], section)) for content in contents)
         for what in {**one, **other}:
-            if what.removeprefix("figures.") in _PASSING:
+            if what.removeprefix("figures.") in _PASSING or what.endswith(_ARTEFACT):
                 continue
             difference = _difference(what, one.get(what), other.get(what))
             if difference is not None:
@@ -161,14 +163,15 @@ def _of_tensors(what: str, first: Any, second: Any) -> Difference | None:  # noq
                   for item in (first, second))  # fmt: skip
     if one is None or other is None or one != other:
         return Difference(what, one, other)
-    wide, difference = first.double(), second.double() - first.double()
-    if not bool((difference != 0).any()):
+    wide, wide_second = first.double(), second.double()
+    differ = (wide != wide_second) & ~(wide.isnan() & wide_second.isnan())  # NaN: not chosen yet
+    if not bool(differ.any()):
         return None
     scale = float(wide.square().mean().sqrt())
-    rms = float(difference.square().mean().sqrt())
-    changed = int((difference != 0).sum())
-    text = f"{changed} of {first.numel()} differ"
-    return Difference(what, one, text, rms / scale if scale else None)
+    rms = float((wide_second - wide).square().mean().sqrt())
+    change = rms / scale if scale else math.nan
+    text = f"{int(differ.sum())} of {first.numel()} differ"
+    return Difference(what, one, text, change if math.isfinite(change) else None)
 
 
 def _number(value: object) -> bool:
