@@ -92,7 +92,11 @@ def _linearise(
 
 
 def solve_neurons(
-    combined: Tensor, neuron: NeuronCircuit, load: Load | None, options: NewtonOptions
+    combined: Tensor,
+    neuron: NeuronCircuit,
+    load: Load | None,
+    options: NewtonOptions,
+    before: NeuronSolution | None = None,
 ) -> NeuronSolution:
     """Solve one layer's neurons, without gradients.
 
@@ -103,6 +107,9 @@ def solve_neurons(
         neuron: The activation circuit.
         load: The next layer, or None for unloaded outputs.
         options: Tolerance, limit and kernel.
+        before: The same neurons at a load nearly the same. What is not compiled goes on from there:
+            where each evaluation is the transistors' whole model, a table of starts for each load
+            costs a hundred times more.
 
     Raises:
         SolverError: The compiled kernel was asked for where it cannot serve.
@@ -117,7 +124,7 @@ def solve_neurons(
         able = isinstance(neuron.core, TableCore) and combined.device.type == "cpu"
         if use_compiled(options.kernel, able=able):
             return _solve_compiled(combined, neuron, load, options)
-        return _solve_batched(combined, neuron, load, options)
+        return _solve_batched(combined, neuron, load, options, before)
 
 
 def use_compiled(kernel: str, *, able: bool) -> bool:
@@ -238,9 +245,24 @@ def _run_tiles(
 
 
 def _solve_batched(
-    combined: Tensor, neuron: NeuronCircuit, load: Load | None, options: NewtonOptions
+    combined: Tensor,
+    neuron: NeuronCircuit,
+    load: Load | None,
+    options: NewtonOptions,
+    before: NeuronSolution | None = None,
 ) -> NeuronSolution:
     """Newton's method in torch, on any device."""
+    equations = partial(neuron.linearise, combined)
+    if before is not None:
+        solution, _ = iterate(equations, load, options, before.outputs, before.gates)
+        if bool((solution.status == int(Status.CONVERGED)).all()):
+            return replace(
+                solution,
+                residual=kirchhoff_residual(
+                    combined, neuron, load, solution.gates, solution.outputs
+                ),
+            )
+
     def solve(
         grid: Tensor, typical: Load | None, start: _StartTable
     ) -> tuple[NeuronSolution, Tensor]:
@@ -250,7 +272,6 @@ def _solve_batched(
         return nodes, torch.stack([system.diagonal, system.coupling], dim=-1)
 
     table = _started(combined, neuron, load, solve)
-    equations = partial(neuron.linearise, combined)
     solution, _ = iterate(equations, load, options, *table.interpolate(combined))
     residual = kirchhoff_residual(combined, neuron, load, solution.gates, solution.outputs)
     return replace(solution, residual=residual)

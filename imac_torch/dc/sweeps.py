@@ -148,7 +148,7 @@ def sweep(
             if bool(far.any()):
                 # What is nearly solved must not end at what is rough.
                 asked = roughly if bool(far.all()) else options
-                solved = solve_neurons(inputs[:, None], neuron, load, asked)
+                solved = solve_neurons(inputs[:, None], neuron, load, asked, before=solved)
             else:
                 equations = partial(neuron.linearise, inputs[:, None])
                 solved, _ = iterate(equations, load, one_step, solved.outputs, solved.gates)
