@@ -7,7 +7,7 @@ gradients pass straight through the rounding to levels. Accuracies are of held-o
 
     python examples/fine_tuning.py
     python examples/fine_tuning.py --network network.npz --device MRAM --batch 256
-    python examples/fine_tuning.py --bit-cell 1T1R --access --bend 0.3 --steps 20 --images 100
+    python examples/fine_tuning.py --bit-cell 1T1R --on-resistance 2e3 --bend 0.3 --steps 40
 """
 
 from __future__ import annotations
@@ -124,10 +124,11 @@ def recover(options: argparse.Namespace, subject: Subject, seed: int) -> Recover
     """Convert, lose, recover."""
     test = subject.test_images[: options.images], subject.test_labels[: options.images]
     devices = imac.DeviceModel((Gaussian(options.spread),))
+    device = imac.Memristor.preset(options.device, options.bit_cell if options.access else None)
+    if options.on_resistance is not None:
+        device = device.replace(access={"resistor": {"resistance": options.on_resistance}})
     config = subject.config.replace(
-        device=imac.Memristor.preset(
-            options.device, options.bit_cell if options.access else None
-        ).replace(bend=options.bend),
+        device=device.replace(bend=options.bend),
         interconnect=imac.Interconnect.preset(9e-9, options.bit_cell),
         # Those of the published HSPICE runs with these devices.
         neuron=subject.config.neuron.replace(rlow=5e3, rhigh=15e3),
@@ -167,6 +168,7 @@ def show(found: Sequence[Recovery], options: argparse.Namespace) -> None:
     table = Table(title="accuracy on held-out images, %")
     cells = f"{options.device}, {options.bit_cell}, {options.levels} levels"
     cells += ", access transistors" if options.access else ""
+    cells += f", {options.on_resistance:g} Ω in series" if options.on_resistance else ""
     table.add_column(cells + (f", v0 = {options.bend:g} V" if options.bend else ""))
     for index in range(len(found)):
         table.add_column(f"seed {index}", justify="right")
@@ -190,7 +192,11 @@ def main(arguments: Sequence[str] | None = None) -> list[Recovery]:
     parser.add_argument("--network", type=Path, help="network.npz; default: the digits sample")
     parser.add_argument("--device", default="RRAM", choices=("MRAM", "RRAM", "CBRAM", "PCM"))
     parser.add_argument("--bit-cell", default="1TG1R", choices=sorted(imac.BIT_CELL_LENGTHS))
-    parser.add_argument("--access", action="store_true", help="the bit cell's transistors, too")
+    access = parser.add_mutually_exclusive_group()
+    access.add_argument("--access", action="store_true", help="the bit cell's transistors, too")
+    access.add_argument(
+        "--on-resistance", type=float, help="Ω, of transistors that are fully on, as resistors"
+    )
     parser.add_argument("--bend", type=float, help="V, v0 of g·v0·sinh(v/v0); default: ohmic")
     parser.add_argument("--levels", type=int, default=17, help="of a weight")
     parser.add_argument("--steps", type=int, default=60, help="through the circuit")
