@@ -22,6 +22,7 @@ from imac_torch import (
     DeviceModel,
     Interconnect,
     InverterSigmoid,
+    Memristor,
     MonteCarlo,
     Neuron,
     NgSpice,
@@ -148,6 +149,7 @@ CIRCUITS = {
         "neuron": Neuron(kind="logistic", output_capacitance=1e-15),
         "interconnect": WIRES,
         "amplifier": Amplifier(kind="sense_resistor", gain=20.0, pole=2e9),
+        "device": Memristor(capacitance=5e-16),
         "noise": Noise(amplifier_voltage=5e-9, amplifier_current=2e-12),
     },
     "mirror": {

@@ -19,7 +19,7 @@ from imac_torch.config import Memristor
 
 WIRED = imac.Interconnect(capacitance=True)
 NOISY: dict[str, tuple[dict[str, object], imac.Interconnect]] = {
-    "mtj": (KINDS["mtj"], WIRED),
+    "mtj": ({**KINDS["mtj"], "capacitance": 5e-16}, WIRED),
     "diode": (KINDS["diode"], imac.Interconnect()),
     "1T1R": ({"access": {"finfet": {"fins": 2}}, "bend": 0.3}, WIRED),
     "fefet": ({"cell": {"fefet": {"specific_current": 1e-6}}}, imac.Interconnect()),
