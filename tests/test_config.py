@@ -429,6 +429,7 @@ NO_RESISTANCE = {"interconnect.resistance": False}
 INPUTS_ALONE = {"noise.inputs": 1e-3, "noise.circuit": False}
 IDLE = {
     "device.states": Idle(4),
+    "device.access_capacitance": Idle(1e-16),
     "interconnect.metal": Idle(40e-9, NO_RESISTANCE),
     "interconnect.thickness": Idle(30e-9, NO_RESISTANCE),
     "interconnect.height": Idle(30e-9),

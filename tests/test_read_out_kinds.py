@@ -475,7 +475,7 @@ def test_what_does_not_know_imperfect_amplifiers_refuses_them(generator):
     behind = OFFSET.replace(amplifier=imac.Amplifier(gain=20.0, **BEHIND))
     with pytest.raises(imac.errors.SolverError, match=r"set amplifier\.pole"):
         imac.convert(mlp(5, 2), behind).transient(x)
-    bent = OFFSET.replace(device=imac.Memristor(bend=0.5))
+    bent = behind.replace(device=imac.Memristor(bend=0.5))
     with pytest.raises(imac.errors.SolverError, match=r"is for.*knows them: netlists"):
         imac.convert(mlp(5, 2), bent, generator=generator)(x)
 
