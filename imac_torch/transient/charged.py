@@ -307,7 +307,7 @@ class ChargedLines(Found):
             raise SolverError(
                 f"transients of curved cells ({self.array.cell}) that hold charge need compiled "
                 "kernels: install numba and solve on the CPU, or leave interconnect.capacitance "
-                "and capacitances of devices out"
+                "and capacitances of devices out (FinFETs in cells always hold charge)"
             )
         spec, layout = layer.spec, self.array.layout
         self.ports = linear_ports(self.array, self.array.cells)
