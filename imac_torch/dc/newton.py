@@ -252,17 +252,6 @@ def _solve_batched(
     before: NeuronSolution | None = None,
 ) -> NeuronSolution:
     """Newton's method in torch, on any device."""
-    equations = partial(neuron.linearise, combined)
-    if before is not None:
-        solution, _ = iterate(equations, load, options, before.outputs, before.gates)
-        if bool((solution.status == int(Status.CONVERGED)).all()):
-            return replace(
-                solution,
-                residual=kirchhoff_residual(
-                    combined, neuron, load, solution.gates, solution.outputs
-                ),
-            )
-
     def solve(
         grid: Tensor, typical: Load | None, start: _StartTable
     ) -> tuple[NeuronSolution, Tensor]:
@@ -271,8 +260,13 @@ def _solve_batched(
         system, _ = _linearise(neuron, typical, grid, nodes.gates, nodes.outputs)
         return nodes, torch.stack([system.diagonal, system.coupling], dim=-1)
 
-    table = _started(combined, neuron, load, solve)
-    solution, _ = iterate(equations, load, options, *table.interpolate(combined))
+    equations = partial(neuron.linearise, combined)
+    solution = before
+    if solution is not None:
+        solution, _ = iterate(equations, load, options, solution.outputs, solution.gates)
+    if solution is None or not bool((solution.status == int(Status.CONVERGED)).all()):
+        table = _started(combined, neuron, load, solve)
+        solution, _ = iterate(equations, load, options, *table.interpolate(combined))
     residual = kirchhoff_residual(combined, neuron, load, solution.gates, solution.outputs)
     return replace(solution, residual=residual)
 

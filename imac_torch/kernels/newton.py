@@ -134,6 +134,32 @@ def _exponential(
         scratch[_EXP * LANES + lane] *= powers[lane]
 
 
+@njit(error_model="numpy", inline="always", fastmath=FAST)
+def _look_up(
+    scratch: FloatArray, lanes: int, table: FloatArray, shape: tuple[int, int], grid: FloatArray
+) -> None:
+    """Both tables and their slopes at gates and outputs, and how far outside these are."""
+    step = np.uint64(2 * shape[1])
+    columns = float(shape[1])
+    _locate(scratch, _GATE, _AXIS, grid[0], grid[1], grid[2], shape[0] - 3.0)
+    _place(scratch, _OUTPUT, _PLACE, grid[3], grid[4], grid[5], columns - 3.0)
+    for lane in range(lanes):
+        cell = scratch[(_AXIS + 8) * LANES + lane] * columns
+        bicubic_patch(
+            table,
+            np.uint64(2.0 * (cell + scratch[(_PLACE + 1) * LANES + lane])),
+            step,
+            scratch,
+            np.uint64(_PLACE * LANES + lane),
+            np.uint64(_AXIS * LANES + lane),
+            np.uint64(_CURRENT * LANES + lane),
+            np.uint64(LANES),
+        )
+    for lane in range(LANES):
+        scratch[(_CURRENT + 2) * LANES + lane] *= grid[5]
+        scratch[(_TUNNEL + 2) * LANES + lane] *= grid[5]
+
+
 @njit(error_model="numpy", fastmath=FAST)
 def _linearise(
     tile: FloatArray, size: int, lanes: int, table: FloatArray, shape: tuple[int, int],
@@ -146,8 +172,6 @@ def _linearise(
     """
     resistance, feedback, scale = circuit[0], circuit[1], grid[6]
     weigh = 1.0 / max(resistance, 1.0)
-    step = np.uint64(2 * shape[1])
-    columns = float(shape[1])
     for lane in range(LANES):
         scratch[_WORST * LANES + lane] = 0.0
         scratch[_LARGEST * LANES + lane] = 0.0
@@ -158,23 +182,7 @@ def _linearise(
             scratch[_OUTPUT * LANES + lane] = tile[_U * size + row, lane]
             scratch[_COMBINED * LANES + lane] = tile[_Z * size + row, lane]
             scratch[_DRAWN * LANES + lane] = tile[_Y * size + row, lane]
-        _locate(scratch, _GATE, _AXIS, grid[0], grid[1], grid[2], shape[0] - 3.0)
-        _place(scratch, _OUTPUT, _PLACE, grid[3], grid[4], grid[5], columns - 3.0)
-        for lane in range(lanes):
-            cell = scratch[(_AXIS + 8) * LANES + lane] * columns
-            bicubic_patch(
-                table,
-                np.uint64(2.0 * (cell + scratch[(_PLACE + 1) * LANES + lane])),
-                step,
-                scratch,
-                np.uint64(_PLACE * LANES + lane),
-                np.uint64(_AXIS * LANES + lane),
-                np.uint64(_CURRENT * LANES + lane),
-                np.uint64(LANES),
-            )
-        for lane in range(LANES):
-            scratch[(_CURRENT + 2) * LANES + lane] *= grid[5]
-            scratch[(_TUNNEL + 2) * LANES + lane] *= grid[5]
+        _look_up(scratch, lanes, table, shape, grid)
         _exponential(scratch, _TUNNEL, bits, powers)
         for lane in range(LANES):
             over_gate = scratch[(_AXIS + 9) * LANES + lane]
@@ -555,31 +563,13 @@ def supply_tiles(
     scratch = np.zeros(_ROWS * LANES)
     bits = np.zeros(LANES, dtype=np.int64)
     powers = bits.view(np.float64)
-    step = np.uint64(2 * shape[1])
-    columns = float(shape[1])
     for work in range(work_first, work_last):
         head = work * LANES
         lanes = min(LANES, len(gates) - head)
         for lane in range(LANES):
             scratch[_GATE * LANES + lane] = gates[head + min(lane, lanes - 1)]
             scratch[_OUTPUT * LANES + lane] = outputs[head + min(lane, lanes - 1)]
-        _locate(scratch, _GATE, _AXIS, grid[0], grid[1], grid[2], shape[0] - 3.0)
-        _place(scratch, _OUTPUT, _PLACE, grid[3], grid[4], grid[5], columns - 3.0)
-        for lane in range(lanes):
-            cell = scratch[(_AXIS + 8) * LANES + lane] * columns
-            bicubic_patch(
-                table,
-                np.uint64(2.0 * (cell + scratch[(_PLACE + 1) * LANES + lane])),
-                step,
-                scratch,
-                np.uint64(_PLACE * LANES + lane),
-                np.uint64(_AXIS * LANES + lane),
-                np.uint64(_CURRENT * LANES + lane),
-                np.uint64(LANES),
-            )
-        for lane in range(LANES):
-            scratch[(_CURRENT + 2) * LANES + lane] *= grid[5]
-            scratch[(_TUNNEL + 2) * LANES + lane] *= grid[5]
+        _look_up(scratch, lanes, table, shape, grid)
         _exponential(scratch, _CURRENT, bits, powers)
         for lane in range(lanes):
             rising = scratch[_EXP * LANES + lane]

@@ -290,23 +290,24 @@ class NetworkEvaluator:
 
         Args:
             objectives: Metrics.
-            points: Of a sweep; of very many some are looked at.
+            points: Of a sweep; looked at until each objective is found.
 
         Raises:
             ConfigError: No point's devices are written by pulses, or pulses lack what it takes.
         """
-        wanted = [name for name in objectives if name in PROGRAMMING_METRICS]
-        looked = points[:: -(-len(points) // LOOKED_AT)] if points else ()
-        known: set[str] = set()
-        for point in looked if wanted else ():
-            known.update(_written_metrics(self.configure(point)))
-        for name in wanted:
-            if name not in known:
-                further = {"write_energy": ", set_voltage and pulse", "write_time": " and pulse"}
-                raise ConfigError(
-                    f"no point has the objective {name}: it needs device.effects.write_verify with "
-                    f"tolerance, pulses{further.get(name.removesuffix('_by_rows'), '')}"
-                )
+        missing = [name for name in objectives if name in PROGRAMMING_METRICS]
+        for point in points:
+            if not missing:
+                return
+            known = _written_metrics(self.configure(point))
+            missing = [name for name in missing if name not in known]
+        if missing:
+            name = missing[0]
+            further = {"write_energy": ", set_voltage and pulse", "write_time": " and pulse"}
+            raise ConfigError(
+                f"no point has the objective {name}: it needs device.effects.write_verify with "
+                f"tolerance, pulses{further.get(name.removesuffix('_by_rows'), '')}"
+            )
 
     def bench(self) -> Bench:
         """See :class:`Evaluator`."""
