@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from imac_torch.base.files import read_text
-from imac_torch.base.units import parse_spice_number, spice_number
+from imac_torch.base.units import parse_spice_number
 from imac_torch.errors import ModelCardError, NetlistError
 from imac_torch.finfet.parameters import check_parameters
 
@@ -185,7 +185,8 @@ def write_model_card(card: ModelCard) -> str:
         A ``.model`` statement with one parameter a line.
     """
     lines = [f".model {card.name} {card.polarity}mos level=72", f"+ version={card.version}"]
-    lines += [f"+ {key}={spice_number(value)}" for key, value in card.parameters.items()]
+    # Every digit: spice_number rounds off what arithmetic leaves, and a card holds none of it.
+    lines += [f"+ {key}={float(value)!r}" for key, value in card.parameters.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -92,5 +92,6 @@ def osdi_inverter(
 
 def _model(card: ModelCard, module: str) -> str:
     lines = [f".model {card.name} {module} devtype={_DEVICE_TYPE[card.polarity]}"]
-    lines += [f"+ {name}={spice_number(value)}" for name, value in card.parameters.items()]
+    # Every digit, as in write_model_card.
+    lines += [f"+ {name}={float(value)!r}" for name, value in card.parameters.items()]
     return "\n".join(lines)
