@@ -43,8 +43,9 @@ kernels: $(VENV)/.installed-dev
 pytest: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_FLAGS)
 
+# And the tests that draw examples, with new ones.
 slow:
-	@$(MAKE) --no-print-directory pytest PYTEST_FLAGS="-m slow"
+	@$(MAKE) --no-print-directory pytest PYTEST_FLAGS='-m "slow or hypothesis" --hypothesis-profile=default'
 
 # SEED=7 repeats a run; FUZZ="--area readers --case 12" one attempt of it.
 fuzz: $(VENV)/.installed-dev

@@ -18,12 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     import torch
 
 SIMULATOR_STATES = ("auto", "required", "disabled")
 SEED = 20230605
+# The same examples in every run: a test fails for the change that breaks it, not for another's.
+# `make slow` draws new ones (--hypothesis-profile=default).
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 collect_ignore = ["plugins"]
 """Looking for doctests imports modules, and these register what only some tests may know."""
 

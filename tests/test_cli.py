@@ -302,6 +302,10 @@ def test_noise_and_waveforms_of_a_few_samples(project: Path) -> None:
         assert layers[name]["output_rms"] == layer.output_rms
     narrow = call("noise", "n.safetensors", *data(project), "-n", 2, "--bandwidth", 1e6)
     assert "1 MHz" in narrow.stdout, narrow.output
+    with_unit = call("noise", "n.safetensors", *data(project), "-n", 2, "--bandwidth", "1MHz")
+    assert with_unit.stdout == narrow.stdout
+    wrong = call("noise", "n.safetensors", *data(project), "--bandwidth", "1kV")
+    assert wrong.exit_code == 2 and "write 10 or 10GHz" in " ".join(wrong.output.split())
 
     run = call("transient", "n.safetensors", *data(project), "-n", 2, "-o", "w.csv", "--json")
     assert run.exit_code == 0, run.output

@@ -28,7 +28,8 @@ else:  # pragma: no cover - the same parser under its name on Python 3.10
 __all__ = [
     "LARGEST_DATA", "LARGEST_RESULT", "LARGEST_TEXT", "LOCK", "atomic_path", "check_place",
     "exclusive", "file_digest", "is_remnant", "parse_json", "parse_toml", "read_bytes",
-    "read_tensors", "read_text", "regular_file", "strict_json", "write_tensors", "write_text",
+    "read_tensors", "read_text", "regular_file", "strict_json", "unread", "write_tensors",
+    "write_text",
 ]  # fmt: skip
 
 LARGEST_DATA: Final = 2**36
@@ -283,6 +284,11 @@ def read_text(
         UnicodeDecodeError: It is in another encoding.
     """
     return read_bytes(path, limit=limit).decode(encoding, errors)
+
+
+def unread(error: OSError | UnicodeDecodeError) -> str:
+    """Why :func:`read_text` failed, for people."""
+    return "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
 
 
 def parse_json(text: str | bytes) -> Any:

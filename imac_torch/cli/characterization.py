@@ -13,6 +13,7 @@ import typer
 from imac_torch.base.files import strict_json, write_text
 from imac_torch.base.tables import text_table
 from imac_torch.cli import options as o
+from imac_torch.cli.measures import VOLTAGE, measured
 from imac_torch.cli.opening import check_output
 from imac_torch.config import Config
 from imac_torch.errors import ConfigError
@@ -63,10 +64,18 @@ def characterize(
     config: o.ConfigOption = None,
     changes: o.SetOption = None,
     low: Annotated[
-        float | None, typer.Option("--from", help="V. First input of a neuron; -1, of a FILE -6.")
+        float | None,
+        typer.Option(
+            "--from", parser=measured(VOLTAGE), metavar="V",
+            help="First input of a neuron; -1, of a FILE -6.",
+        ),
     ] = None,
     high: Annotated[
-        float | None, typer.Option("--to", help="V. Last input of a neuron; 1, of a FILE 6.")
+        float | None,
+        typer.Option(
+            "--to", parser=measured(VOLTAGE), metavar="V",
+            help="Last input of a neuron; 1, of a FILE 6.",
+        ),
     ] = None,
     points: Annotated[
         int | None, typer.Option(min=2, help="Inputs of the configured neuron; 201.")

@@ -21,6 +21,7 @@ from imac_torch.cli.arguments import (
     expanded,
 )
 from imac_torch.cli.exits import ExitCode
+from imac_torch.cli.measures import TRANSISTOR_NODE, measured
 from imac_torch.cli.opening import check_output, open_network, open_run
 from imac_torch.config import DEVICES, MODELS, Amplifier, Config, Interconnect, Memristor
 from imac_torch.config.assignment import apply_overrides, field_paths, parse_assignment
@@ -55,7 +56,11 @@ def config(
         str | None, typer.Option(help=f"Start from amplifiers: {', '.join(AMPLIFIERS)}.")
     ] = None,
     tech_node: Annotated[
-        float | None, typer.Option(help="Start from the wires of a node, in nm: 7, 9, ... 45.")
+        float | None,
+        typer.Option(
+            parser=measured(TRANSISTOR_NODE), metavar="NM",
+            help="Start from the wires of a node: 7, 9, ... 45.",
+        ),
     ] = None,
     bit_cell: Annotated[
         str,

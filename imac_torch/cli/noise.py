@@ -10,6 +10,7 @@ import typer
 from imac_torch.base.files import strict_json
 from imac_torch.cli import options as o
 from imac_torch.cli.arguments import CalibrationArguments, DataArguments, NetworkArguments, expanded
+from imac_torch.cli.measures import FREQUENCY, measured
 from imac_torch.cli.opening import open_run
 from imac_torch.datasets.batches import first_samples
 
@@ -24,7 +25,10 @@ def noise(
     testnum: o.TestnumOption = 3,
     bandwidth: Annotated[
         float | None,
-        typer.Option(min=0, help="Hz, instead of noise.bandwidth: also of a saved network."),
+        typer.Option(
+            parser=measured(FREQUENCY, 0.0), metavar="HZ",
+            help="As 1e9 or 1GHz, instead of noise.bandwidth: also of a saved network.",
+        ),
     ] = None,
     quiet: o.QuietOption = False,
     as_json: o.JsonOption = False,

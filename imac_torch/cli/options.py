@@ -11,6 +11,7 @@ import typer
 
 from imac_torch.base.registry import Registry
 from imac_torch.circuit.engine import Engine
+from imac_torch.cli.measures import TIME, measured
 from imac_torch.config import Config
 from imac_torch.config.assignment import apply_overrides, parse_assignment
 from imac_torch.config.kinds import DIALECTS, ENGINES
@@ -168,7 +169,11 @@ AnalysisOption = Annotated[
 ]
 WorkersOption = Annotated[int, typer.Option("--workers", "-j", min=1, help="Simultaneous runs.")]
 TimeoutOption = Annotated[
-    float, typer.Option("--timeout", min=0.001, help="s. Limit of one simulator run.")
+    float,
+    typer.Option(
+        "--timeout", parser=measured(TIME, 0.001), metavar="S",
+        help="Limit of one simulator run.",
+    ),
 ]
 LicencesOption = Annotated[
     int | None, typer.Option("--licences", min=1, help="HSPICE licences to use at once.")

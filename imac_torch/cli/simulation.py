@@ -23,6 +23,7 @@ from imac_torch.cli.arguments import (
     expanded,
 )
 from imac_torch.cli.exits import ExitCode
+from imac_torch.cli.measures import VOLTAGE, measured
 from imac_torch.cli.opening import Opened, called, check_output, claimed, open_run
 from imac_torch.config.kinds import ENGINES
 from imac_torch.dc.native import Native
@@ -243,7 +244,11 @@ def verify(
         ),
     ] = NgSpice.name,
     tolerance: Annotated[
-        float, typer.Option(min=0, help="V. Largest difference of an output allowed.")
+        float,
+        typer.Option(
+            parser=measured(VOLTAGE, 0.0), metavar="V",
+            help="Largest difference of an output allowed.",
+        ),
     ] = 1e-4,
     power_tolerance: Annotated[
         float, typer.Option(min=0, help="Largest relative difference of the power allowed.")

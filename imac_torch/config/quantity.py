@@ -122,6 +122,11 @@ class Quantity:
             f"{self.meant(value)}"
         )
 
+    def example(self) -> str:
+        """How a number of it can be written: ``10 or 10mV``."""
+        others = _OTHERS[self.unit]
+        return f"10 or 10{others[0][0][0]}" if others else "10"
+
     def read(self, text: str) -> float | None:
         """A number with a unit behind it (``9nm``, ``5 %``) in the field's unit; None if not."""
         match = _TEXT.match(text)

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from imac_torch.base.files import read_text
+from imac_torch.base.files import read_text, unread
 from imac_torch.errors import NetlistError
 
 ELEMENTS: Final = "rclkefghbdqjmxvisw"
@@ -105,7 +105,8 @@ class _Reader:
         try:
             text = read_text(path, limit=_LARGEST_TOTAL - self.size, encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise NetlistError(f"sub-circuit file {path} cannot be read: {error}") from error
+            reason = unread(error)
+            raise NetlistError(f"sub-circuit file {path} cannot be read: {reason}") from error
         self.files += 1
         self.size += len(text)
         depth = len(self.open)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from imac_torch.base.files import read_text
+from imac_torch.base.files import read_text, unread
 from imac_torch.base.resources import spice_file
 from imac_torch.base.units import spice_number
 from imac_torch.errors import NetlistError
@@ -108,7 +108,7 @@ def read_subcircuit(
     try:
         text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise NetlistError(f"sub-circuit file {path} cannot be read: {error}") from error
+        raise NetlistError(f"sub-circuit file {path} cannot be read: {unread(error)}") from error
     if trust:
         match = _RELATIVE_INCLUDE.search(text)
         if match is not None:
