@@ -115,7 +115,22 @@ class Load:
         single = torch.zeros(1, 1, 2, 2, dtype=admittance.dtype, device=admittance.device)
         single[0, 0, 0, 0] = own.sum() / count
         zero = torch.zeros(1, 1, 2, dtype=admittance.dtype, device=admittance.device)
-        return Load(single, (others / count).reshape(1, 1, 1), self.layout.single(), zero, zero)
+        layout = BlockLayout.single(single.device)
+        return Load(single, (others / count).reshape(1, 1, 1), layout, zero, zero)
+
+    @cached_property
+    def mean_conductance(self) -> float:
+        """S, of one line alone, averaged over all."""
+        own = self.admittance.detach().diagonal(dim1=-2, dim2=-1)
+        return float(own.sum()) / (own.shape[0] * self.offset.shape[-1])
+
+    @classmethod
+    def towards(cls, conductance: float, voltages: Tensor) -> Load:
+        """One line with a conductance, S, to (1, B, 1) V."""
+        single = torch.zeros(1, 1, 2, 2, dtype=torch.float64, device="cpu")
+        single[0, 0, 0, 0] = conductance
+        zero = torch.zeros(1, 1, 2, dtype=torch.float64, device="cpu")
+        return cls(single, -conductance * voltages, BlockLayout.single(single.device), zero, zero)
 
     def matrix(self, *, transpose: bool = False) -> Tensor:
         """(S, H, K, K) S."""

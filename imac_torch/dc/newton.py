@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from imac_torch.dc.load import Blocks, Load
+from imac_torch.dc.starts import Near, StartTable
 from imac_torch.errors import SolverError
 from imac_torch.kernels.compiled import obstacle
 from imac_torch.numeric.modes import once
@@ -27,8 +28,9 @@ LARGEST_STEP = 0.1
 """V. Steps are shortened to this, the voltage over which a neuron switches."""
 TURNED = 0.1
 """Part of the last step by which the next goes back, from which on that was too far."""
-START_NODES = 1025
-"""Nodes of the table that iterations start from."""
+CURVATURE = 40.0
+"""1/V. A Newton step s leaves less than this times s²: half of q/kT, 19/V at 300 K, of currents
+that are exponential in the voltages of both nodes."""
 TILES_PER_THREAD = 24
 """A tile takes about 0.1 ms, starting threads about 1 ms."""
 
@@ -38,7 +40,8 @@ class NewtonOptions:
     """When Newton's method stops.
 
     Attributes:
-        tolerance: V, largest update of a converged sample's last step.
+        tolerance: V, largest update of a converged sample's last step, or (compiled) what that
+            step leaves at most.
         max_iterations: Limit of steps.
         kernel: ``numba`` (compiled, tabulated neurons on the CPU), ``torch`` (any) or ``auto``.
     """
@@ -62,7 +65,10 @@ class NewtonOptions:
             raise SolverError(f"kernel = {self.kernel!r}: 'auto', 'numba' or 'torch'")
 
 
-_START_OPTIONS = NewtonOptions(tolerance=1e-4, max_iterations=100)
+START_OPTIONS = NewtonOptions(tolerance=1e-4, max_iterations=100)
+"""Of nodes that iterations start from."""
+NODE_OPTIONS = NewtonOptions(tolerance=1e-7, max_iterations=100)
+"""Of nodes of the table near which compiled iterations begin."""
 
 
 @dataclass(frozen=True)
@@ -166,13 +172,13 @@ def _solve_compiled(
     """Tiles in a compiled kernel; what it leaves unconverged goes the batched way."""
 
     def solve(
-        grid: Tensor, typical: Load | None, start: _StartTable
-    ) -> tuple[NeuronSolution, Tensor]:
-        slopes = grid.new_empty(*grid.shape, 2)
-        return _run_tiles(grid, neuron, typical, _START_OPTIONS, start, slopes), slopes
+        grid: Tensor, pulling: Load, outputs: Tensor, gates: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        found = _run_tiles(grid, neuron, pulling, NODE_OPTIONS, (outputs, gates))
+        return found.outputs, found.gates, found.status == int(Status.CONVERGED)
 
-    table = _started(combined, neuron, load, solve)
-    solution = _run_tiles(combined, neuron, load, options, table)
+    near = Near.of(combined, neuron, load, solve)
+    solution = _run_tiles(combined, neuron, load, options, near)
     good = solution.status == int(Status.CONVERGED)
     if bool(good.all()):
         return solution
@@ -189,17 +195,21 @@ def _run_tiles(
     neuron: NeuronCircuit,
     load: Load | None,
     options: NewtonOptions,
-    start: _StartTable,
-    slopes: Tensor | None = None,
+    start: Near | tuple[Tensor, Tensor],
 ) -> NeuronSolution:
-    """Run the kernel; ``slopes`` (S, B, M, 2) is written if it is wanted."""
+    """Run the kernel from a table of starts, or from outputs and gates (S, B, M)."""
     from imac_torch.kernels.newton import solve_tiles, tile_count
     from imac_torch.kernels.threads import run_blocks
 
     core = neuron.core
     assert isinstance(core, TableCore)  # noqa: S101 - narrows the type only
     samples, batch, count = combined.shape
-    outputs, gates = torch.empty_like(combined), torch.empty_like(combined)
+    if isinstance(start, Near):
+        outputs, gates = torch.empty_like(combined), torch.empty_like(combined)
+        near = start.table, start.shape, start.axes
+    else:
+        outputs, gates = (item.contiguous().clone() for item in start)
+        near = np.empty(0), (0, 0), np.zeros(8)
     blocks = load.blocks if load is not None else Blocks.unloaded(samples, count)
     parts = len(blocks.first) - 1
     residual = np.zeros((samples, batch, parts))
@@ -213,7 +223,6 @@ def _run_tiles(
         combined.contiguous().numpy(),
         gates.numpy(),
         outputs.numpy(),
-        np.empty((0, 0, 0, 2)) if slopes is None else slopes.numpy(),
         residual,
         iterations,
         converged,
@@ -227,10 +236,9 @@ def _run_tiles(
         tuple(core.table.coefficients.shape[:2]),
         core.newton_grid,
         neuron.newton_circuit,
-        start.columns.numpy(),
-        np.array([start.low, 1.0 / start.step]),
-        np.array(start.typical),
+        *near,
         options.tolerance,
+        math.sqrt(0.5 * options.tolerance / CURVATURE),
         options.max_iterations,
         LARGEST_STEP,
     )
@@ -253,19 +261,18 @@ def _solve_batched(
 ) -> NeuronSolution:
     """Newton's method in torch, on any device."""
     def solve(
-        grid: Tensor, typical: Load | None, start: _StartTable
-    ) -> tuple[NeuronSolution, Tensor]:
+        grid: Tensor, typical: Load | None, outputs: Tensor, gates: Tensor
+    ) -> tuple[Tensor, Tensor]:
         equations = partial(neuron.linearise, grid)
-        nodes, _ = iterate(equations, typical, _START_OPTIONS, *start.interpolate(grid))
-        system, _ = _linearise(neuron, typical, grid, nodes.gates, nodes.outputs)
-        return nodes, torch.stack([system.diagonal, system.coupling], dim=-1)
+        nodes, _ = iterate(equations, typical, START_OPTIONS, outputs, gates)
+        return nodes.outputs, nodes.gates
 
     equations = partial(neuron.linearise, combined)
     solution = before
     if solution is not None:
         solution, _ = iterate(equations, load, options, solution.outputs, solution.gates)
     if solution is None or not bool((solution.status == int(Status.CONVERGED)).all()):
-        table = _started(combined, neuron, load, solve)
+        table = StartTable.of(combined, neuron, load, solve)
         solution, _ = iterate(equations, load, options, *table.interpolate(combined))
     residual = kirchhoff_residual(combined, neuron, load, solution.gates, solution.outputs)
     return replace(solution, residual=residual)
@@ -337,129 +344,6 @@ def kirchhoff_residual(
     # Below 1 Ω the gate is tied to its source and its voltage, not its current, is the unknown.
     gate = defects.gate.abs() / neuron.input_resistance.clamp(min=1.0)
     return torch.maximum(defects.output.abs(), gate).amax(-1)
-
-
-@dataclass(frozen=True)
-class _StartTable:
-    """Neuron voltages by combined amplifier voltage, for a typical load: where to start.
-
-    Attributes:
-        columns: (P, 4): output and gate, V; conductance of the output node without load, S;
-            change of the gate with the output.
-        low: V, first node.
-        step: V, node distance.
-        typical: Conductance, S, and current at 0 V, A, of the load that they belong to.
-    """
-
-    columns: Tensor
-    low: float
-    step: float
-    typical: tuple[float, float]
-
-    @classmethod
-    def of(
-        cls,
-        nodes: NeuronSolution,
-        slopes: Tensor,
-        fallback: _StartTable,
-        typical: Load | None,
-    ) -> _StartTable:
-        """From neurons solved on a grid (1, P, 1); a node that is not finite keeps its start.
-
-        ``slopes`` (1, P, 1, 2) are the last two columns there.
-        """
-        voltages = torch.stack([nodes.outputs, nodes.gates], dim=-1)
-        columns = torch.cat([voltages, slopes], dim=-1).reshape(-1, 4)
-        usable = torch.isfinite(columns).all(dim=-1, keepdim=True) & (columns[:, 2:3] > 0.0)
-        columns = torch.where(usable, columns, fallback.columns)
-        load = (0.0, 0.0)
-        if typical is not None:
-            load = float(typical.admittance[0, 0, 0, 0]), float(typical.offset)
-        return cls(columns.contiguous(), fallback.low, fallback.step, load)
-
-    def interpolate(self, combined: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs and gates, linear between nodes."""
-        scaled = (combined - self.low) / self.step
-        index = scaled.floor().clamp(0, len(self.columns) - 2)
-        part = (scaled - index)[..., None]
-        where = index.nan_to_num(0.0).to(torch.int64)
-        value = self.columns[where] * (1 - part) + self.columns[where + 1] * part
-        return value[..., 0].contiguous(), value[..., 1].contiguous()
-
-
-def _started(
-    combined: Tensor,
-    neuron: NeuronCircuit,
-    load: Load | None,
-    solve: Callable[[Tensor, Load | None, _StartTable], tuple[NeuronSolution, Tensor]],
-) -> _StartTable:
-    """Where iterations start from, tabulated once for all batches of like range.
-
-    Args:
-        combined: (S, B, M) V.
-        neuron: What remembers the table.
-        load: What it drives.
-        solve: Neurons (1, P, 1) of a grid, from its typical load and a start, with the slopes of
-            :meth:`_StartTable.of`.
-    """
-    first, last = _span(combined, neuron)
-    for known, span, table in neuron.starts:
-        if known is load and span == (first, last):
-            found: _StartTable = table
-            return found
-    grid, start, typical = _start_problem(combined, neuron, load, first, last)
-    made = _StartTable.of(*solve(grid, typical, start), start, typical)
-    neuron.starts[:] = [(load, (first, last), made)]
-    return made
-
-
-def _span(combined: Tensor, neuron: NeuronCircuit) -> tuple[float, float]:
-    """V, between which a batch's table is: where neurons switch, or as many times as it takes.
-
-    They switch where their gates are between the bounds of their core, whatever the output.
-    """
-    smallest, largest = combined.aminmax()
-    if not bool(torch.isfinite(largest - smallest)):
-        # Samples that are not finite get their status from the iteration.
-        finite = combined[torch.isfinite(combined)]
-        smallest, largest = finite.aminmax() if len(finite) else (smallest * 0, largest * 0)
-    least, most = float(smallest.nan_to_num()), float(largest.nan_to_num())
-    low, high, output = neuron.core.start()
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return least, most
-    weight = float(neuron.input_resistance.detach() * neuron.feedback_conductance.detach())
-    shift = float(neuron.level_shift.detach())
-    first = low * (1.0 + weight) - shift - weight * 2.0 * output
-    last = high * (1.0 + weight) - shift
-    if not (math.isfinite(first) and first < last):
-        return least, most
-    middle, half = (first + last) / 2.0, (last - first) / 2.0
-    beyond = max(most - middle, middle - least)
-    while half < beyond:
-        half *= 2.0
-    return (middle - half, middle + half) if math.isfinite(2.0 * half) else (least, most)
-
-
-def _start_problem(
-    combined: Tensor, neuron: NeuronCircuit, load: Load | None, first: float, last: float
-) -> tuple[Tensor, _StartTable, Load | None]:
-    """One neuron with a typical load, on a grid over a range of voltages.
-
-    Returns:
-        Voltages (1, P, 1), where to start on them, and the load.
-    """
-    low, high, output = neuron.core.start()
-    share = neuron.input_resistance.detach() * neuron.feedback_conductance.detach()
-    step = max((last - first) / (START_NODES - 1), 1e-6)
-    index = torch.arange(START_NODES, dtype=combined.dtype, device=combined.device)
-    grid = first + step * index
-    outputs = torch.full_like(grid, output)
-    gates = (grid + neuron.level_shift.detach() + share * outputs) / (1.0 + share)
-    # Nothing is known of the core yet: a conductance so large that the first step is small.
-    stiff, still = torch.full_like(grid, 1.0), torch.zeros_like(grid)
-    columns = torch.stack([outputs, gates.clamp(low, high), stiff, still], dim=-1)
-    typical = None if load is None else load.typical(output)
-    return grid[None, :, None], _StartTable(columns, first, step, (0.0, 0.0)), typical
 
 
 class _ImplicitSolve(torch.autograd.Function):

@@ -69,11 +69,11 @@ class BlockLayout:
         horizontal, columns = self.column_index.shape
         return horizontal, vertical, rows, columns
 
-    def single(self) -> BlockLayout:
-        """The layout of one cell, on the same device: one row, one input, the bias."""
-        device = self.row_index.device
+    @classmethod
+    def single(cls, device: torch.device) -> BlockLayout:
+        """The layout of one cell: one row, one input, the bias."""
         index = torch.arange(2, device=device)
-        return BlockLayout(
+        return cls(
             index[None, :1],
             torch.ones(1, 1, dtype=torch.bool, device=device),
             index[None],

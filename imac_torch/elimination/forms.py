@@ -11,14 +11,20 @@ Shapes: H, V partitions of R rows and K columns, N amplifiers of a block, B imag
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from operator import add
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.elimination.ports import PortNetwork
+from imac_torch.kernels import choose_kernel
+
+TILES_PER_THREAD: Final = 16
+"""A tile takes some 20 µs, starting threads up to 1 ms."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +130,6 @@ class AmplifierForms:
         return total + (beyond * current).sum((-4, -2, -1))
 
 
-FEW: Final = 64
-"""Images up to which fewer calls are worth more than fewer copies."""
-
-
 @dataclass(frozen=True)
 class LineForms:
     """What sources deliver to the lines of a layer, and its read-outs, which are linear.
@@ -141,7 +143,6 @@ class LineForms:
         squares: (S, H, K, 2·K) S: of inputs and of amplifiers.
         linear: (S, H, 2·K) A.
         constants: (S, 1, 2) W, of inputs (0) and of amplifiers.
-        columns: (H, K), lines by column, and N for what is none or the bias.
         bias: (S, K) A per V, into the bias line from the last partition's.
         at_bias: (S,) A, into it from itself.
         vdd: V on it, 0-dimensional.
@@ -151,7 +152,6 @@ class LineForms:
     squares: Tensor
     linear: Tensor
     constants: Tensor
-    columns: Tensor
     bias: Tensor
     at_bias: Tensor
     vdd: Tensor
@@ -165,9 +165,6 @@ class LineForms:
         at = start + last - first  # the column of the bias, in the last partition
         squares = torch.cat([admittance.mT, forms], dim=-1)
         constant = vdd.square() * forms[:, -1, at, at]
-        columns = network.layout.column_index.masked_fill(
-            ~network.layout.column_mask | (network.layout.column_index == last), last
-        )
         linear = torch.zeros_like(squares[..., 0, :])
         of_bias = [admittance[:, -1, :, at], forms[:, -1, :, at] + forms[:, -1, at, :]]
         linear[:, -1] = vdd * torch.cat(of_bias, dim=-1)
@@ -176,7 +173,6 @@ class LineForms:
             squares,
             linear,
             torch.stack([torch.zeros_like(constant), constant], dim=-1)[:, None],
-            columns,
             admittance[:, -1, at],
             admittance[:, -1, at, at] * vdd,
             vdd,
@@ -192,8 +188,11 @@ class LineForms:
         Returns:
             (S, B) W each.
         """
-        few = voltages.shape[1] <= FEW
-        total = self._of_few(voltages) if few else self._of_many(voltages, first)
+        tensors = voltages, self.squares, self.linear, self.bias
+        tracked = torch.is_grad_enabled() and any(item.requires_grad for item in tensors)
+        if not tracked and choose_kernel("auto", voltages) == "numba":
+            return self._compiled(voltages, first)
+        total = self._of_many(voltages, first)
         begin, end, start = self.lines[-1]
         bias = self.bias[:, start : start + end - begin, None]
         current = (voltages[..., begin:end] @ bias).squeeze(-1) + self.at_bias[:, None]
@@ -201,12 +200,60 @@ class LineForms:
         inputs = total[..., 0] if first else torch.zeros_like(amplifiers)
         return inputs, self.vdd * current, amplifiers
 
-    def _of_few(self, voltages: Tensor) -> Tensor:
-        """(S, B, 2) W, all partitions at once."""
-        padded = torch.nn.functional.pad(voltages, (0, 1))
-        blocks = padded[..., self.columns].transpose(-2, -3)  # (S, H, B, K)
-        flows = (blocks @ self.squares + self.linear[..., None, :]).unflatten(-1, (2, -1))
-        return (blocks[..., None, :] * flows).sum((1, -1)) + self.constants
+    def _compiled(self, voltages: Tensor, first: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """:meth:`power` without a graph, on the CPU: each image is read once."""
+        from imac_torch.kernels.forms import LANES, form_tiles
+        from imac_torch.kernels.threads import run_blocks
+
+        squares, linear = self._triangles[0 if first else 1]
+        samples, batch = len(squares), voltages.shape[1]
+        if voltages.stride(0) == 0:  # the same images for all
+            voltages = voltages[:1]
+        found = voltages.new_empty(samples, batch, squares.shape[2] + 1)
+        tiles = samples * (-(-batch // LANES))
+        run_blocks(
+            form_tiles,
+            tiles,
+            min(torch.get_num_threads(), max(1, tiles // TILES_PER_THREAD)),
+            voltages.detach().contiguous().numpy(),
+            squares,
+            linear,
+            self._last,
+            np.array([0, *(end for _, end, _ in self.lines)]),
+            found.numpy(),
+        )
+        amplifiers = found[..., -2] + self.constants[..., 1]
+        bias = self.vdd * (found[..., -1] + self.at_bias[:, None])
+        inputs = found[..., 0] if first else torch.zeros_like(amplifiers)
+        return inputs, bias, amplifiers
+
+    @cached_property
+    def _last(self) -> NDArray[np.float64]:
+        """(S, K) A per V, into the bias from the lines of its partition."""
+        begin, end, start = self.lines[-1]
+        return self.bias[:, start : start + end - begin].detach().contiguous().numpy()
+
+    @cached_property
+    def _triangles(self) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]:
+        """Lower triangles (S, H, F, K, K) and linear parts (S, H, F, K): of both, of the latter."""
+        from imac_torch.kernels.forms import WIDTH
+
+        most = max(end - begin for begin, end, _ in self.lines)
+        width = -(-most // WIDTH) * WIDTH
+        size, samples = self.squares.shape[-2], len(self.squares)
+        squares = self.squares.new_zeros(samples, len(self.lines), 2, width, width)
+        linear = self.squares.new_zeros(samples, len(self.lines), 2, width)
+        both = self.squares.detach().unflatten(-1, (2, size)).transpose(-2, -3)
+        both = (both + both.mT).tril() - torch.diag_embed(both.diagonal(dim1=-2, dim2=-1))
+        for part, (begin, end, start) in enumerate(self.lines):
+            count, own = end - begin, slice(start, start + end - begin)
+            squares[:, part, :, :count, :count] = both[:, part, :, own, own]
+            lines = self.linear[:, part].detach().unflatten(-1, (2, size))
+            linear[:, part, :, :count] = lines[..., own]
+        return tuple(
+            (squares[:, :, k:].contiguous().numpy(), linear[:, :, k:].contiguous().numpy())
+            for k in range(2)
+        )
 
     def _of_many(self, voltages: Tensor, first: bool) -> Tensor:
         """(S, B, 2) W, or (S, B, 1) of amplifiers alone, partition after partition.

@@ -12,152 +12,49 @@ for zero would keep their loops scalar, and what is not finite does not converge
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imac_torch.kernels.compiled import njit
-from imac_torch.kernels.patch import bicubic_patch
+from imac_torch.kernels.lookup import (
+    AXIS,
+    CURRENT,
+    EXP,
+    FAST,
+    GATE,
+    LANES,
+    LOOK_UP_ROWS,
+    OUTPUT,
+    PLACE,
+    TUNNEL,
+    exponential,
+    look_along,
+    look_up,
+)
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-LANES: Final = 32
-"""Images per tile: whole vector registers, and enough of them to outweigh each loop's overhead."""
 CORRECTIONS: Final = 1
 """Richardson steps per Newton step, after the preconditioner's own, which leaves about 1 %."""
-FAST: Final = {"contract", "nsz", "arcp"}
-"""Fused multiply-add and reciprocals; nothing that reorders sums."""
-_LOOKUP: Final = {"contract", "nsz", "arcp", "nnan", "ninf"}
-"""Where positions have been clamped to the table: no NaN can be there."""
+APPROACHES: Final = 3
+"""Steps at most on the table of starts."""
+NEAR: Final = 4e-3
+"""V, a step on the table of starts that leaves less than the table knows: some 0.1/V of its
+square."""
 
-# Rows of the scratch array, LANES wide each.
-_GATE, _OUTPUT, _COMBINED, _DRAWN = 0, 1, 2, 3
-_AXIS = 4  # ten rows of the gate: weights, slopes, cell, excess
-_PLACE = 14  # three rows of the output: place in the cell, cell, excess
-_CURRENT, _TUNNEL = 17, 20  # three rows each: value and both derivatives
-_EXP = 23
-_GATE_STEP, _GATE_SLOPE, _DIAGONAL, _DEFECT = 24, 25, 26, 27
-_WORST, _LARGEST, _LEAK, _NORM, _FACTOR = 28, 29, 30, 31, 32
-_ROWS = 33
+# Rows of the scratch array besides those of look-ups, LANES wide each.
+_COMBINED, _DRAWN = LOOK_UP_ROWS, LOOK_UP_ROWS + 1
+_GATE_STEP, _GATE_SLOPE, _DIAGONAL, _DEFECT = range(LOOK_UP_ROWS + 2, LOOK_UP_ROWS + 6)
+_WORST, _LARGEST, _LEAK, _NORM, _FACTOR = range(LOOK_UP_ROWS + 6, LOOK_UP_ROWS + 11)
+_MOVE = LOOK_UP_ROWS + 11
+_ROWS = LOOK_UP_ROWS + 12
 
 # Rows of a tile's matrix, in units of its number of neurons.
 _U, _G, _Z, _Y, _GS, _GL, _D, _R, _I, _S, _E = range(11)
 _FIELDS = 11
-
-_LOG2_E = 1.0 / math.log(2.0)
-_INTEGER = 2.0**52 + 1023.0
-"""Added to a small integer k it leaves k + 1023, a power's exponent field, in the last bits."""
-_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # their sum is ln 2
-
-
-@njit(error_model="numpy", inline="always", fastmath=_LOOKUP)
-def _locate(
-    scratch: FloatArray, source: int, row: int, low: float, high: float, inverse: float,
-    cells: float,
-) -> None:
-    """Cubic B-splines and their slopes on the cells that the positions lie in."""
-    half = 0.5 * inverse
-    for lane in range(LANES):
-        position = scratch[source * LANES + lane]
-        within = min(max(position, low), high)
-        scaled = (within - low) * inverse
-        cell = min(math.floor(scaled), cells - 1.0)
-        t = scaled - cell
-        s = 1.0 - t
-        scratch[row * LANES + lane] = s * s * s * (1.0 / 6.0)
-        scratch[(row + 1) * LANES + lane] = (3.0 * t * t * t - 6.0 * t * t + 4.0) * (1.0 / 6.0)
-        scratch[(row + 2) * LANES + lane] = (3.0 * s * s * s - 6.0 * s * s + 4.0) * (1.0 / 6.0)
-        scratch[(row + 3) * LANES + lane] = t * t * t * (1.0 / 6.0)
-        scratch[(row + 4) * LANES + lane] = -s * s * half
-        scratch[(row + 5) * LANES + lane] = (3.0 * t * t - 4.0 * t) * half
-        scratch[(row + 6) * LANES + lane] = (4.0 * s - 3.0 * s * s) * half
-        scratch[(row + 7) * LANES + lane] = t * t * half
-        scratch[(row + 8) * LANES + lane] = cell
-        scratch[(row + 9) * LANES + lane] = position - within
-
-
-@njit(error_model="numpy", inline="always", fastmath=_LOOKUP)
-def _place(
-    scratch: FloatArray, source: int, row: int, low: float, high: float, inverse: float,
-    cells: float,
-) -> None:
-    """Cells that the positions lie in, the places there and the excesses."""
-    for lane in range(LANES):
-        position = scratch[source * LANES + lane]
-        within = min(max(position, low), high)
-        scaled = (within - low) * inverse
-        cell = min(math.floor(scaled), cells - 1.0)
-        scratch[row * LANES + lane] = scaled - cell
-        scratch[(row + 1) * LANES + lane] = cell
-        scratch[(row + 2) * LANES + lane] = position - within
-
-
-@njit(error_model="numpy", inline="always", fastmath=_LOOKUP)
-def _exponential(
-    scratch: FloatArray, source: int, bits: IntArray, powers: FloatArray
-) -> None:
-    """Exponential of asinh(current/scale): 2^k·exp(r) with a Taylor polynomial, |r| < ln 2/2.
-
-    The first neglected term is r^12/12! < 7e-15. Arguments are clamped, because outside the table
-    a linear continuation could reach anything.
-    """
-    for lane in range(LANES):
-        over_gate = scratch[(_AXIS + 9) * LANES + lane]
-        over_output = scratch[(_PLACE + 2) * LANES + lane]
-        x = (
-            scratch[source * LANES + lane]
-            + scratch[(source + 1) * LANES + lane] * over_gate
-            + scratch[(source + 2) * LANES + lane] * over_output
-        )
-        x = min(max(x, -300.0), 300.0)
-        k = math.floor(x * _LOG2_E + 0.5)
-        r = (x - k * _LN2_HIGH) - k * _LN2_LOW
-        p = 1.0 / 39916800.0
-        p = p * r + 1.0 / 3628800.0
-        p = p * r + 1.0 / 362880.0
-        p = p * r + 1.0 / 40320.0
-        p = p * r + 1.0 / 5040.0
-        p = p * r + 1.0 / 720.0
-        p = p * r + 1.0 / 120.0
-        p = p * r + 1.0 / 24.0
-        p = p * r + 1.0 / 6.0
-        p = p * r + 0.5
-        p = p * r + 1.0
-        scratch[_EXP * LANES + lane] = p * r + 1.0
-        powers[lane] = k + _INTEGER
-    for lane in range(LANES):
-        bits[lane] = bits[lane] << 52
-    for lane in range(LANES):
-        scratch[_EXP * LANES + lane] *= powers[lane]
-
-
-@njit(error_model="numpy", inline="always", fastmath=FAST)
-def _look_up(
-    scratch: FloatArray, lanes: int, table: FloatArray, shape: tuple[int, int], grid: FloatArray
-) -> None:
-    """Both tables and their slopes at gates and outputs, and how far outside these are."""
-    step = np.uint64(2 * shape[1])
-    columns = float(shape[1])
-    _locate(scratch, _GATE, _AXIS, grid[0], grid[1], grid[2], shape[0] - 3.0)
-    _place(scratch, _OUTPUT, _PLACE, grid[3], grid[4], grid[5], columns - 3.0)
-    for lane in range(lanes):
-        cell = scratch[(_AXIS + 8) * LANES + lane] * columns
-        bicubic_patch(
-            table,
-            np.uint64(2.0 * (cell + scratch[(_PLACE + 1) * LANES + lane])),
-            step,
-            scratch,
-            np.uint64(_PLACE * LANES + lane),
-            np.uint64(_AXIS * LANES + lane),
-            np.uint64(_CURRENT * LANES + lane),
-            np.uint64(LANES),
-        )
-    for lane in range(LANES):
-        scratch[(_CURRENT + 2) * LANES + lane] *= grid[5]
-        scratch[(_TUNNEL + 2) * LANES + lane] *= grid[5]
 
 
 @njit(error_model="numpy", fastmath=FAST)
@@ -174,31 +71,30 @@ def _linearise(
     weigh = 1.0 / max(resistance, 1.0)
     for lane in range(LANES):
         scratch[_WORST * LANES + lane] = 0.0
-        scratch[_LARGEST * LANES + lane] = 0.0
     for row in range(size):
         own = matrix[row, row] - left[row] * right[row] if loaded else 0.0
         for lane in range(LANES):
-            scratch[_GATE * LANES + lane] = tile[_G * size + row, lane]
-            scratch[_OUTPUT * LANES + lane] = tile[_U * size + row, lane]
+            scratch[GATE * LANES + lane] = tile[_G * size + row, lane]
+            scratch[OUTPUT * LANES + lane] = tile[_U * size + row, lane]
             scratch[_COMBINED * LANES + lane] = tile[_Z * size + row, lane]
             scratch[_DRAWN * LANES + lane] = tile[_Y * size + row, lane]
-        _look_up(scratch, lanes, table, shape, grid)
-        _exponential(scratch, _TUNNEL, bits, powers)
+        look_up(scratch, lanes, table, shape, grid)
+        exponential(scratch, TUNNEL, bits, powers)
         for lane in range(LANES):
-            over_gate = scratch[(_AXIS + 9) * LANES + lane]
-            over_output = scratch[(_PLACE + 2) * LANES + lane]
-            gate, output = scratch[_GATE * LANES + lane], scratch[_OUTPUT * LANES + lane]
-            by_gate = scratch[(_CURRENT + 1) * LANES + lane]
-            by_output = scratch[(_CURRENT + 2) * LANES + lane]
+            over_gate = scratch[(AXIS + 9) * LANES + lane]
+            over_output = scratch[(PLACE + 2) * LANES + lane]
+            gate, output = scratch[GATE * LANES + lane], scratch[OUTPUT * LANES + lane]
+            by_gate = scratch[(CURRENT + 1) * LANES + lane]
+            by_output = scratch[(CURRENT + 2) * LANES + lane]
             current = (
-                scratch[_CURRENT * LANES + lane] + by_gate * over_gate + by_output * over_output
+                scratch[CURRENT * LANES + lane] + by_gate * over_gate + by_output * over_output
             )
-            rising = scratch[_EXP * LANES + lane]
+            rising = scratch[EXP * LANES + lane]
             falling = 1.0 / rising
             tunnel = 0.5 * scale * (rising - falling)
             slope = 0.5 * scale * (rising + falling)
-            tunnel_by_gate = slope * scratch[(_TUNNEL + 1) * LANES + lane]
-            tunnel_by_output = slope * scratch[(_TUNNEL + 2) * LANES + lane]
+            tunnel_by_gate = slope * scratch[(TUNNEL + 1) * LANES + lane]
+            tunnel_by_output = slope * scratch[(TUNNEL + 2) * LANES + lane]
             gate_defect = (
                 scratch[_COMBINED * LANES + lane]
                 - gate
@@ -218,11 +114,9 @@ def _linearise(
             inverse = 1.0 / (diagonal + own)
             scratch[_FACTOR * LANES + lane] = inverse
             found = max(abs(output_defect), abs(gate_defect) * weigh)
-            move = max(abs(defect * inverse), abs(gate_step))
             # Written so that a NaN does not hide behind a maximum.
-            worst, largest = scratch[_WORST * LANES + lane], scratch[_LARGEST * LANES + lane]
+            worst = scratch[_WORST * LANES + lane]
             scratch[_WORST * LANES + lane] = worst if found <= worst else found
-            scratch[_LARGEST * LANES + lane] = largest if move <= largest else move
         for lane in range(LANES):
             tile[_GS * size + row, lane] = scratch[_GATE_STEP * LANES + lane]
             tile[_GL * size + row, lane] = scratch[_GATE_SLOPE * LANES + lane]
@@ -335,31 +229,6 @@ def _step(
 
 
 @njit(error_model="numpy", fastmath=FAST)
-def _begin(
-    tile: FloatArray, size: int, combined: FloatArray, begin: int, head: int, lanes: int,
-    shift: float, table: FloatArray, low: float, inverse: float,
-) -> None:
-    """Load a tile with its combined voltages and start values by linear interpolation."""
-    for row in range(size):
-        for lane in range(LANES):
-            # The last tile is filled up with its last image.
-            value = combined[head + min(lane, lanes - 1), begin + row]
-            scaled = (value - low) * inverse
-            node = min(max(int(scaled), 0), len(table) - 2)
-            part = scaled - node
-            tile[_U * size + row, lane] = table[node, 0] + part * (
-                table[node + 1, 0] - table[node, 0]
-            )
-            tile[_G * size + row, lane] = table[node, 1] + part * (
-                table[node + 1, 1] - table[node, 1]
-            )
-            tile[_D * size + row, lane] = table[node, 2]
-            tile[_GL * size + row, lane] = table[node, 3]
-            tile[_GS * size + row, lane] = 0.0
-            tile[_Z * size + row, lane] = value + shift
-
-
-@njit(error_model="numpy", fastmath=FAST)
 def _offset(
     tile: FloatArray, size: int, offset: FloatArray, begin: int, head: int, lanes: int
 ) -> None:
@@ -375,30 +244,181 @@ def _offset(
 
 
 @njit(error_model="numpy", fastmath=FAST)
-def _adapt(
+def _finish(
     tile: FloatArray, size: int, matrix: FloatArray, left: FloatArray, right: FloatArray,
-    typical: FloatArray, scratch: FloatArray,
+    scratch: FloatArray,
 ) -> None:
-    """Move start values from the typical load to this image's: a step without the core.
+    """One more correction of a step, which shows how good it is.
 
-    At the start the core delivers what the typical load draws, so the defect is the difference
-    of the loads; ``_Y`` holds what this image's load draws.
+    What it found goes to the scratch array: of the linearised equations, A, to ``_WORST``, and the
+    largest move that this asked for, V, to ``_MOVE``. What remains is a part of a percent of it.
     """
+    tile[_E * size : (_E + 1) * size] = 0.0
+    _multiply(matrix, tile, _S, _E, size, scratch)
+    for lane in range(LANES):
+        scratch[_WORST * LANES + lane] = 0.0
+        scratch[_MOVE * LANES + lane] = 0.0
+    for row in range(size):
+        for lane in range(LANES):
+            step = tile[_S * size + row, lane]
+            defect = (
+                tile[_R * size + row, lane]
+                - tile[_D * size + row, lane] * step
+                - tile[_E * size + row, lane]
+            )
+            tile[_E * size + row, lane] = defect
+            tile[_GS * size + row, lane] -= tile[_GL * size + row, lane] * step
+            found, worst = abs(defect), scratch[_WORST * LANES + lane]
+            scratch[_WORST * LANES + lane] = worst if found <= worst else found
+            move, largest = (
+                abs(defect * tile[_I * size + row, lane]), scratch[_MOVE * LANES + lane]
+            )
+            scratch[_MOVE * LANES + lane] = largest if move <= largest else move
+    _precondition(tile, _E, size, left, right, scratch)
+    for row in range(size):
+        for lane in range(LANES):
+            tile[_GS * size + row, lane] += (
+                tile[_GL * size + row, lane] * tile[_S * size + row, lane]
+            )
+
+
+@njit(error_model="numpy", fastmath=FAST)
+def _start(
+    tile: FloatArray, size: int, lanes: int, table: FloatArray, shape: tuple[int, int],
+    axes: FloatArray, matrix: FloatArray, left: FloatArray, right: FloatArray, loaded: bool,
+    scratch: FloatArray,
+) -> None:
+    """Outputs and gates of the table of starts where its load pulls to its middle voltage."""
+    conductance, towards = axes[6], axes[7]
+    for row in range(size):
+        own = matrix[row, row] - left[row] * right[row] if loaded else 0.0
+        for lane in range(LANES):
+            combined = tile[_Z * size + row, lane]
+            scratch[GATE * LANES + lane] = combined if combined == combined else 0.0
+            scratch[OUTPUT * LANES + lane] = towards
+        look_along(scratch, lanes, table, shape, axes)
+        for lane in range(LANES):
+            share = max(scratch[(CURRENT + 1) * LANES + lane], 1e-6)
+            diagonal = conductance * (1.0 / share - 1.0)
+            scratch[_GATE_SLOPE * LANES + lane] = scratch[(TUNNEL + 1) * LANES + lane] / share
+            scratch[_FACTOR * LANES + lane] = 1.0 / (diagonal + own)
+        for lane in range(LANES):
+            tile[_U * size + row, lane] = scratch[CURRENT * LANES + lane]
+            tile[_G * size + row, lane] = scratch[TUNNEL * LANES + lane]
+            tile[_GS * size + row, lane] = 0.0
+            tile[_GL * size + row, lane] = scratch[_GATE_SLOPE * LANES + lane]
+            tile[_I * size + row, lane] = scratch[_FACTOR * LANES + lane]
+
+
+@njit(error_model="numpy", fastmath=FAST)
+def _approach(
+    tile: FloatArray, size: int, lanes: int, table: FloatArray, shape: tuple[int, int],
+    axes: FloatArray, matrix: FloatArray, left: FloatArray, right: FloatArray,
+    scratch: FloatArray,
+) -> None:
+    """Newton's equations with the table of starts in place of the core.
+
+    A load that draws i at the output u acts on one neuron as the table's conductance G towards
+    e = u - i/G, whatever it is. The table's output rises with e by G/(G + d), d being the neuron's
+    own conductance.
+    """
+    conductance = axes[6]
+    resistance = 1.0 / conductance
     for row in range(size):
         own = matrix[row, row] - left[row] * right[row]
         for lane in range(LANES):
-            tile[_R * size + row, lane] = (
-                typical[0] * tile[_U * size + row, lane]
-                + typical[1]
-                - tile[_Y * size + row, lane]
+            combined = tile[_Z * size + row, lane]
+            scratch[GATE * LANES + lane] = combined if combined == combined else 0.0
+            scratch[_COMBINED * LANES + lane] = tile[_U * size + row, lane]
+            scratch[_DRAWN * LANES + lane] = tile[_G * size + row, lane]
+            scratch[OUTPUT * LANES + lane] = (
+                tile[_U * size + row, lane] - tile[_Y * size + row, lane] * resistance
             )
-            tile[_I * size + row, lane] = 1.0 / (tile[_D * size + row, lane] + own)
-    _step(tile, size, matrix, left, right, True, scratch)
+        look_along(scratch, lanes, table, shape, axes)
+        for lane in range(LANES):
+            over = scratch[(PLACE + 2) * LANES + lane]
+            share = max(scratch[(CURRENT + 1) * LANES + lane], 1e-6)
+            by_towards = scratch[(TUNNEL + 1) * LANES + lane]
+            output = scratch[CURRENT * LANES + lane] + share * over
+            gate = scratch[TUNNEL * LANES + lane] + by_towards * over
+            inverse = 1.0 / share
+            slope = by_towards * inverse
+            defect = output - scratch[_COMBINED * LANES + lane]
+            scratch[_GATE_SLOPE * LANES + lane] = slope
+            scratch[_GATE_STEP * LANES + lane] = (
+                gate - slope * defect - scratch[_DRAWN * LANES + lane]
+            )
+            scratch[_DEFECT * LANES + lane] = defect * conductance * inverse
+            scratch[_FACTOR * LANES + lane] = 1.0 / (conductance * (inverse - 1.0) + own)
+        for lane in range(LANES):
+            tile[_GS * size + row, lane] = scratch[_GATE_STEP * LANES + lane]
+            tile[_GL * size + row, lane] = scratch[_GATE_SLOPE * LANES + lane]
+            tile[_R * size + row, lane] = scratch[_DEFECT * LANES + lane]
+            tile[_I * size + row, lane] = scratch[_FACTOR * LANES + lane]
+
+
+@njit(error_model="numpy", fastmath=FAST)
+def _go_near(
+    tile: FloatArray, size: int, left: FloatArray, right: FloatArray, moving: FloatArray,
+    scratch: FloatArray,
+) -> None:
+    """A step by the preconditioner alone, of lanes that move; these are told again."""
+    tile[_S * size : (_S + 1) * size] = 0.0
+    _precondition(tile, _R, size, left, right, scratch)
+    for lane in range(LANES):
+        scratch[_LARGEST * LANES + lane] = 0.0
     for row in range(size):
         for lane in range(LANES):
-            step = min(max(tile[_S * size + row, lane], -0.1), 0.1)
-            tile[_U * size + row, lane] += step
-            tile[_G * size + row, lane] += tile[_GL * size + row, lane] * step
+            step = tile[_S * size + row, lane]
+            gate = tile[_GS * size + row, lane] + tile[_GL * size + row, lane] * step
+            tile[_U * size + row, lane] += moving[lane] * step
+            tile[_G * size + row, lane] += moving[lane] * gate
+            move, largest = abs(step), scratch[_LARGEST * LANES + lane]
+            scratch[_LARGEST * LANES + lane] = largest if move <= largest else move
+    for lane in range(LANES):
+        far = scratch[_LARGEST * LANES + lane] > NEAR
+        moving[lane] = moving[lane] if far else 0.0
+
+
+@njit(error_model="numpy", fastmath=FAST)
+def _draw(
+    tile: FloatArray, size: int, matrix: FloatArray, offset: FloatArray, begin: int, head: int,
+    lanes: int, scratch: FloatArray,
+) -> None:
+    """What the load draws from the outputs of a tile."""
+    _offset(tile, size, offset, begin, head, lanes)
+    _multiply(matrix, tile, _U, _Y, size, scratch)
+
+
+@njit(error_model="numpy", fastmath=FAST)
+def _begin(
+    tile: FloatArray, size: int, lanes: int, table: FloatArray, shape: tuple[int, int],
+    axes: FloatArray, matrix: FloatArray, left: FloatArray, right: FloatArray, loaded: bool,
+    offset: FloatArray, begin: int, head: int, moving: FloatArray, scratch: FloatArray,
+) -> None:
+    """Outputs and gates from the table of starts, at the load of each image."""
+    _start(tile, size, lanes, table, shape, axes, matrix, left, right, loaded, scratch)
+    if not loaded:
+        return
+    conductance, towards = axes[6], axes[7]
+    _draw(tile, size, matrix, offset, begin, head, lanes, scratch)
+    for row in range(size):
+        # From the table's load to this one, the core's current left as it is.
+        for lane in range(LANES):
+            tile[_R * size + row, lane] = (
+                conductance * (tile[_U * size + row, lane] - towards) - tile[_Y * size + row, lane]
+            )
+    moving[:] = 1.0
+    _go_near(tile, size, left, right, moving, scratch)
+    for _ in range(APPROACHES):
+        some = False
+        for lane in range(lanes):
+            some = some or moving[lane] > 0.0
+        if not some:
+            break
+        _draw(tile, size, matrix, offset, begin, head, lanes, scratch)
+        _approach(tile, size, lanes, table, shape, axes, matrix, left, right, scratch)
+        _go_near(tile, size, left, right, moving, scratch)
 
 
 @njit(error_model="numpy", nogil=True, fastmath=FAST)
@@ -408,7 +428,6 @@ def solve_tiles(
     combined: FloatArray,
     gates: FloatArray,
     outputs: FloatArray,
-    slopes: FloatArray,
     residual: FloatArray,
     iterations: IntArray,
     converged: NDArray[np.bool_],
@@ -422,10 +441,11 @@ def solve_tiles(
     shape: tuple[int, int],
     grid: FloatArray,
     circuit: FloatArray,
-    start_table: FloatArray,
-    start_axis: FloatArray,
-    typical: FloatArray,
+    start: FloatArray,
+    start_shape: tuple[int, int],
+    start_axes: FloatArray,
     tolerance: float,
+    safe: float,
     limit: int,
     largest_step: float,
 ) -> None:
@@ -435,10 +455,8 @@ def solve_tiles(
         work_first: First tile; tile = (sample·H + partition)·tiles per partition + tile of images.
         work_last: Tile after the last.
         combined: (S, B, M) V.
-        gates: (S, B, M) V, written.
-        outputs: (S, B, M) V, written.
-        slopes: (S, B, M, 2), written, or empty: conductance of the output without load, S, and
-            change of the gate with the output, both at the solution.
+        gates: (S, B, M) V, written; where to start from if there is no table of starts.
+        outputs: (S, B, M) V, likewise.
         residual: (S, B, H) A, written.
         iterations: (S, B, H), written.
         converged: (S, B, H), written.
@@ -453,11 +471,13 @@ def solve_tiles(
         shape: P+2 and Q+2.
         grid: (7,) start, end and inverse step of both axes, scale of the gate current, A.
         circuit: (3,) input resistance Ω, feedback conductance S, level shift V.
-        start_table: (P, 4) by combined voltage: output and gate to start from, V, conductance of
-            the output there, S, and change of the gate with the output.
-        start_axis: (2,) first node V and inverse node distance 1/V.
-        typical: (2,) the load that they belong to: conductance S and current A.
+        start: (P+2)·(Q+2)·2 spline coefficients of the output and the gate, V, over the combined
+            voltage with the level shift, and the voltage that the load pulls to; or empty.
+        start_shape: P+2 and Q+2.
+        start_axes: (8,) start, end and inverse step of both axes, conductance of that load, S, and
+            a voltage that it pulls to.
         tolerance: V.
+        safe: V, a step that leaves less than the tolerance of what is not linear.
         limit: Largest number of iterations.
         largest_step: V.
     """
@@ -468,6 +488,7 @@ def solve_tiles(
     bits = np.zeros(LANES, dtype=np.int64)
     powers = bits.view(np.float64)
     before = np.empty(LANES)
+    worst = np.empty(LANES)
     damping = np.empty(LANES)
     done = np.empty(LANES, dtype=np.bool_)
     for work in range(work_first, work_last):
@@ -480,34 +501,46 @@ def solve_tiles(
         tile = np.empty((_FIELDS * size, LANES))
         matrix = admittance[sample, part]
         a, b = left[sample, part], right[sample, part]
-        _begin(
-            tile, size, combined[sample], begin, head, lanes, circuit[2], start_table,
-            start_axis[0], start_axis[1],
-        )
+        for row in range(size):
+            for lane in range(LANES):
+                # The last tile is filled up with its last image.
+                image = head + min(lane, lanes - 1)
+                tile[_Z * size + row, lane] = combined[sample, image, begin + row] + circuit[2]
+        if start.size:
+            _begin(
+                tile, size, lanes, start, start_shape, start_axes, matrix, a, b, loaded,
+                offset[sample], begin, head, damping, scratch,
+            )
+        else:
+            for row in range(size):
+                for lane in range(LANES):
+                    image = head + min(lane, lanes - 1)
+                    tile[_U * size + row, lane] = outputs[sample, image, begin + row]
+                    tile[_G * size + row, lane] = gates[sample, image, begin + row]
         before[:] = np.inf
         damping[:] = 1.0
         done[:lanes] = False
         done[lanes:] = True
-        for turn in range(limit + 1):
-            _offset(tile, size, offset[sample], begin, head, lanes)
+        for _ in range(limit):
             if loaded:
-                _multiply(matrix, tile, _U, _Y, size, scratch)
-                if turn == 0:
-                    _adapt(tile, size, matrix, a, b, typical, scratch)
-                    _offset(tile, size, offset[sample], begin, head, lanes)
-                    _multiply(matrix, tile, _U, _Y, size, scratch)
+                _draw(tile, size, matrix, offset[sample], begin, head, lanes, scratch)
+            else:
+                _offset(tile, size, offset[sample], begin, head, lanes)
             _linearise(
                 tile, size, lanes, table, shape, grid, circuit, matrix, a, b, loaded, scratch,
                 bits, powers,
             )
-            finished = True
-            for lane in range(lanes):
-                # The next step (without coupling: hence the margin) would be too small to take.
-                done[lane] = done[lane] or scratch[_LARGEST * LANES + lane] <= 0.1 * tolerance
-                finished = finished and done[lane]
-            if finished or turn == limit:
-                break
             _step(tile, size, matrix, a, b, loaded, scratch)
+            small = False
+            for lane in range(lanes):
+                small = small or (scratch[_LARGEST * LANES + lane] <= safe and not done[lane])
+            for lane in range(LANES):
+                # What is not known to be left is not small.
+                scratch[_MOVE * LANES + lane] = 0.0 if small and not loaded else np.inf
+                worst[lane] = worst[lane] if done[lane] else scratch[_WORST * LANES + lane]
+            if small and loaded:
+                _finish(tile, size, matrix, a, b, scratch)
+            finished = True
             for lane in range(LANES):
                 size_of_step = scratch[_LARGEST * LANES + lane]
                 if size_of_step <= 1.2 * before[lane]:
@@ -519,65 +552,31 @@ def solve_tiles(
                 scratch[_FACTOR * LANES + lane] = 0.0 if done[lane] else factor
                 if not done[lane]:
                     iterations[sample, head + lane, part] += 1
+                    # The step is taken whole, and neither of what it leaves is worth another.
+                    if (
+                        factor == 1.0
+                        and size_of_step <= safe
+                        and scratch[_MOVE * LANES + lane] <= tolerance
+                    ):
+                        done[lane] = True
+                        # Of equations that are linear but for the square of the step.
+                        bent = worst[lane] * (size_of_step * tolerance / (safe * safe))
+                        worst[lane] = scratch[_WORST * LANES + lane] if loaded else 0.0
+                        worst[lane] += bent
+                finished = finished and done[lane]
             for row in range(size):
                 for lane in range(LANES):
                     factor = scratch[_FACTOR * LANES + lane]
                     tile[_U * size + row, lane] += factor * tile[_S * size + row, lane]
                     tile[_G * size + row, lane] += factor * tile[_GS * size + row, lane]
+            if finished:
+                break
         for lane in range(lanes):
-            residual[sample, head + lane, part] = scratch[_WORST * LANES + lane]
+            residual[sample, head + lane, part] = worst[lane]
             converged[sample, head + lane, part] = done[lane]
             for row in range(size):
                 outputs[sample, head + lane, begin + row] = tile[_U * size + row, lane]
                 gates[sample, head + lane, begin + row] = tile[_G * size + row, lane]
-                if slopes.size:
-                    slopes[sample, head + lane, begin + row, 0] = tile[_D * size + row, lane]
-                    slopes[sample, head + lane, begin + row, 1] = tile[_GL * size + row, lane]
-
-
-@njit(error_model="numpy", nogil=True, fastmath=FAST)
-def supply_tiles(
-    work_first: int,
-    work_last: int,
-    gates: FloatArray,
-    outputs: FloatArray,
-    table: FloatArray,
-    shape: tuple[int, int],
-    grid: FloatArray,
-    drawn: FloatArray,
-    supply: FloatArray,
-) -> None:
-    """Currents into gates and from vdd, of neurons in any order.
-
-    Args:
-        work_first: First tile of :data:`LANES` neurons.
-        work_last: Tile after the last.
-        gates: (n,) V.
-        outputs: (n,) V.
-        table: As of :func:`solve_tiles`, of asinh(current/scale) of both currents.
-        shape: Likewise.
-        grid: (8,) likewise, with both scales, A.
-        drawn: (n,) A, written.
-        supply: (n,) A, written.
-    """
-    scratch = np.zeros(_ROWS * LANES)
-    bits = np.zeros(LANES, dtype=np.int64)
-    powers = bits.view(np.float64)
-    for work in range(work_first, work_last):
-        head = work * LANES
-        lanes = min(LANES, len(gates) - head)
-        for lane in range(LANES):
-            scratch[_GATE * LANES + lane] = gates[head + min(lane, lanes - 1)]
-            scratch[_OUTPUT * LANES + lane] = outputs[head + min(lane, lanes - 1)]
-        _look_up(scratch, lanes, table, shape, grid)
-        _exponential(scratch, _CURRENT, bits, powers)
-        for lane in range(lanes):
-            rising = scratch[_EXP * LANES + lane]
-            drawn[head + lane] = 0.5 * grid[6] * (rising - 1.0 / rising)
-        _exponential(scratch, _TUNNEL, bits, powers)
-        for lane in range(lanes):
-            rising = scratch[_EXP * LANES + lane]
-            supply[head + lane] = 0.5 * grid[7] * (rising - 1.0 / rising)
 
 
 def tile_count(samples: int, batch: int, partitions: int) -> int:

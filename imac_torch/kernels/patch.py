@@ -28,6 +28,8 @@ _BASIS: Final = (
 Splines", ch. IX, on uniform knots."""
 _VECTOR: Final = ir.VectorType(ir.DoubleType(), _WIDTH)
 _INT: Final = ir.IntType(32)
+_FUSED: Final = ("contract",)
+"""Products and sums in one instruction."""
 
 
 def _indices(values: list[int]) -> Any:  # noqa: ANN401 - llvmlite has no types
@@ -47,14 +49,19 @@ def _polynomial(builder: Any, place: Any, factors: list[float]) -> Any:  # noqa:
     for power in range(3, 3 - len(factors), -1):
         factor = factors[power - 3 - 1 + len(factors)]
         term = ir.Constant(_VECTOR, [factor * _BASIS[k // 2][power] for k in range(_WIDTH)])
-        total = term if total is None else builder.fadd(builder.fmul(total, place), term)
+        if total is None:
+            total = term
+        else:
+            product = builder.fmul(total, place, flags=_FUSED)
+            total = builder.fadd(product, term, flags=_FUSED)
     return total
 
 
 def _weigh(builder: Any, weights: list[Any], rows: list[Any]) -> Any:  # noqa: ANN401
-    total = builder.fmul(weights[0], rows[0])
+    total = builder.fmul(weights[0], rows[0], flags=_FUSED)
     for weight, row in zip(weights[1:], rows[1:], strict=True):
-        total = builder.fadd(total, builder.fmul(weight, row))
+        product = builder.fmul(weight, row, flags=_FUSED)
+        total = builder.fadd(total, product, flags=_FUSED)
     return total
 
 
@@ -67,6 +74,43 @@ def _columns_sum(builder: Any, vector: Any) -> list[Any]:  # noqa: ANN401
         )
         vector = builder.fadd(low, high)
     return [builder.extract_element(vector, ir.Constant(_INT, table)) for table in range(2)]
+
+
+def _generator(*, across: bool, along: bool) -> Any:  # noqa: ANN401
+    """What writes the instructions, with these derivatives or without."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        _, corner, step, _, place, weights, results, stride = arguments
+        coefficients, work = (
+            context.make_array(signature.args[k])(context, builder, arguments[k]).data
+            for k in (0, 3)
+        )
+
+        def item(first: Any, number: int) -> Any:  # noqa: ANN401
+            away = builder.mul(stride, ir.Constant(stride.type, number))
+            return builder.gep(work, [builder.add(first, away)])
+
+        rows = []
+        for _k in range(4):
+            pointer = builder.bitcast(builder.gep(coefficients, [corner]), _VECTOR.as_pointer())
+            rows.append(builder.load(pointer, align=8))
+            corner = builder.add(corner, step)
+        known = 8 if across else 4
+        splats = [_splat(builder, builder.load(item(weights, k))) for k in range(known)]
+        value = _weigh(builder, splats[:4], rows)
+        t = _splat(builder, builder.load(builder.gep(work, [place])))
+        splines = _polynomial(builder, t, [1.0, 1.0, 1.0, 1.0])
+        pairs = [(value, splines)]
+        if across:
+            pairs.append((_weigh(builder, splats[4:], rows), splines))
+        if along:
+            pairs.append((value, _polynomial(builder, t, [1.0, 2.0, 3.0])))
+        for k, pair in enumerate(pairs):
+            for number, total in enumerate(_columns_sum(builder, builder.fmul(*pair))):
+                builder.store(total, item(results, len(pairs) * number + k))
+        return context.get_dummy_value()
+
+    return generate
 
 
 def _bicubic_patch(
@@ -91,35 +135,27 @@ def _bicubic_patch(
         stride: Between the items of ``weights`` and of ``results``.
     """
     signature = types.void(table, corner, step, scratch, place, weights, results, stride)
+    return signature, _generator(across=True, along=True)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-        _, corner, step, _, place, weights, results, stride = arguments
-        coefficients, work = (
-            context.make_array(signature.args[k])(context, builder, arguments[k]).data
-            for k in (0, 3)
-        )
 
-        def item(first: Any, number: int) -> Any:  # noqa: ANN401
-            away = builder.mul(stride, ir.Constant(stride.type, number))
-            return builder.gep(work, [builder.add(first, away)])
+def _along_patch(
+    _: Any, table: Any, corner: Any, step: Any, scratch: Any,  # noqa: ANN401
+    place: Any, weights: Any, results: Any, stride: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    """As :data:`bicubic_patch`, without slopes and derivatives across the rows."""
+    signature = types.void(table, corner, step, scratch, place, weights, results, stride)
+    return signature, _generator(across=False, along=True)
 
-        rows = []
-        for _k in range(4):
-            pointer = builder.bitcast(builder.gep(coefficients, [corner]), _VECTOR.as_pointer())
-            rows.append(builder.load(pointer, align=8))
-            corner = builder.add(corner, step)
-        splats = [_splat(builder, builder.load(item(weights, k))) for k in range(8)]
-        value, slope = _weigh(builder, splats[:4], rows), _weigh(builder, splats[4:], rows)
-        t = _splat(builder, builder.load(builder.gep(work, [place])))
-        splines = _polynomial(builder, t, [1.0, 1.0, 1.0, 1.0])
-        slopes = _polynomial(builder, t, [1.0, 2.0, 3.0])
-        pairs = ((value, splines), (slope, splines), (value, slopes))
-        for k, (along, across) in enumerate(pairs):
-            for number, total in enumerate(_columns_sum(builder, builder.fmul(along, across))):
-                builder.store(total, item(results, 3 * number + k))
-        return context.get_dummy_value()
 
-    return signature, generate
+def _value_patch(
+    _: Any, table: Any, corner: Any, step: Any, scratch: Any,  # noqa: ANN401
+    place: Any, weights: Any, results: Any, stride: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    """As :data:`bicubic_patch`, values alone."""
+    signature = types.void(table, corner, step, scratch, place, weights, results, stride)
+    return signature, _generator(across=False, along=False)
 
 
 bicubic_patch: Any = intrinsic(_bicubic_patch)
+along_patch: Any = intrinsic(_along_patch)
+value_patch: Any = intrinsic(_value_patch)

@@ -92,7 +92,7 @@ class NeuronCircuit:
 
     @cached_property
     def starts(self) -> list[tuple[object, tuple[float, float], Any]]:
-        """What :mod:`imac_torch.dc.newton` remembers: a load, a range, where to start there."""
+        """What :mod:`imac_torch.dc.starts` remembers: a load, a range, where to start there."""
         return []
 
     @classmethod

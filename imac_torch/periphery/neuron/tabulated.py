@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -54,6 +54,11 @@ class TableCore:
     def newton_table(self) -> NDArray[np.float64]:
         """Coefficients of output and gate current, interleaved, for the compiled kernel."""
         return self.table.coefficients[..., :2].contiguous().numpy().reshape(-1)
+
+    @cached_property
+    def near(self) -> dict[object, Any]:
+        """What :mod:`imac_torch.dc.starts` remembers: tables of starts by what they depend on."""
+        return {}
 
     @cached_property
     def _rest_table(self) -> NDArray[np.float64]:
@@ -126,7 +131,8 @@ class TableCore:
         if tracked or gate.device.type != "cpu" or obstacle() is not None:
             found = self.values(gate, output)
             return found.gate, found.supply
-        from imac_torch.kernels.newton import supply_tiles, tile_count
+        from imac_torch.kernels.newton import tile_count
+        from imac_torch.kernels.supply import supply_tiles
         from imac_torch.kernels.threads import run_blocks
 
         drawn, supply = (gate.new_empty(gate.shape) for _ in range(2))

@@ -1,0 +1,226 @@
+"""Look-ups of neurons' tables for a vector of images at a time.
+
+What goes in and what comes out are rows of one flat scratch array, :data:`LANES` wide each: the
+compiler can tell that they do not overlap.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imac_torch.kernels.compiled import njit
+from imac_torch.kernels.patch import along_patch, bicubic_patch, value_patch
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+LANES: Final = 32
+"""Images per tile: whole vector registers, and enough of them to outweigh each loop's overhead."""
+FAST: Final = {"contract", "nsz", "arcp"}
+"""Fused multiply-add and reciprocals; nothing that reorders sums."""
+_LOOKUP: Final = {"contract", "nsz", "arcp", "nnan", "ninf"}
+"""Where positions have been clamped to the table: no NaN can be there."""
+
+GATE, OUTPUT = 0, 1
+"""Rows of the positions along both axes."""
+AXIS = 2
+"""Ten rows of the first axis: weights, slopes, cell, excess."""
+PLACE = 12
+"""Three rows of the second one: place in the cell, cell, excess."""
+CURRENT, TUNNEL = 15, 18
+"""Three rows of each table: value and both derivatives."""
+EXP = 21
+"""The row of exponentials."""
+LOOK_UP_ROWS: Final = 22
+
+_LOG2_E = 1.0 / math.log(2.0)
+_INTEGER = 2.0**52 + 1023.0
+"""Added to a small integer k it leaves k + 1023, a power's exponent field, in the last bits."""
+_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # their sum is ln 2
+
+
+@njit(error_model="numpy", inline="always", fastmath=_LOOKUP)
+def _locate(
+    scratch: FloatArray, source: int, row: int, low: float, high: float, inverse: float,
+    cells: float,
+) -> None:
+    """Cubic B-splines and their slopes on the cells that the positions lie in."""
+    half = 0.5 * inverse
+    for lane in range(LANES):
+        position = scratch[source * LANES + lane]
+        within = min(max(position, low), high)
+        scaled = (within - low) * inverse
+        cell = min(math.floor(scaled), cells - 1.0)
+        t = scaled - cell
+        s = 1.0 - t
+        scratch[row * LANES + lane] = s * s * s * (1.0 / 6.0)
+        scratch[(row + 1) * LANES + lane] = (3.0 * t * t * t - 6.0 * t * t + 4.0) * (1.0 / 6.0)
+        scratch[(row + 2) * LANES + lane] = (3.0 * s * s * s - 6.0 * s * s + 4.0) * (1.0 / 6.0)
+        scratch[(row + 3) * LANES + lane] = t * t * t * (1.0 / 6.0)
+        scratch[(row + 4) * LANES + lane] = -s * s * half
+        scratch[(row + 5) * LANES + lane] = (3.0 * t * t - 4.0 * t) * half
+        scratch[(row + 6) * LANES + lane] = (4.0 * s - 3.0 * s * s) * half
+        scratch[(row + 7) * LANES + lane] = t * t * half
+        scratch[(row + 8) * LANES + lane] = cell
+        scratch[(row + 9) * LANES + lane] = position - within
+
+
+@njit(error_model="numpy", inline="always", fastmath=_LOOKUP)
+def _place(
+    scratch: FloatArray, source: int, row: int, low: float, high: float, inverse: float,
+    cells: float,
+) -> None:
+    """Cells that the positions lie in, the places there and the excesses."""
+    for lane in range(LANES):
+        position = scratch[source * LANES + lane]
+        within = min(max(position, low), high)
+        scaled = (within - low) * inverse
+        cell = min(math.floor(scaled), cells - 1.0)
+        scratch[row * LANES + lane] = scaled - cell
+        scratch[(row + 1) * LANES + lane] = cell
+        scratch[(row + 2) * LANES + lane] = position - within
+
+
+@njit(error_model="numpy", inline="always", fastmath=_LOOKUP)
+def exponential(
+    scratch: FloatArray, source: int, bits: IntArray, powers: FloatArray
+) -> None:
+    """Exponential of asinh(current/scale): 2^k·exp(r) with a Taylor polynomial, |r| < ln 2/2.
+
+    The first neglected term is r^12/12! < 7e-15. Arguments are clamped, because outside the table
+    a linear continuation could reach anything.
+    """
+    for lane in range(LANES):
+        over_gate = scratch[(AXIS + 9) * LANES + lane]
+        over_output = scratch[(PLACE + 2) * LANES + lane]
+        x = (
+            scratch[source * LANES + lane]
+            + scratch[(source + 1) * LANES + lane] * over_gate
+            + scratch[(source + 2) * LANES + lane] * over_output
+        )
+        x = min(max(x, -300.0), 300.0)
+        k = math.floor(x * _LOG2_E + 0.5)
+        r = (x - k * _LN2_HIGH) - k * _LN2_LOW
+        p = 1.0 / 39916800.0
+        p = p * r + 1.0 / 3628800.0
+        p = p * r + 1.0 / 362880.0
+        p = p * r + 1.0 / 40320.0
+        p = p * r + 1.0 / 5040.0
+        p = p * r + 1.0 / 720.0
+        p = p * r + 1.0 / 120.0
+        p = p * r + 1.0 / 24.0
+        p = p * r + 1.0 / 6.0
+        p = p * r + 0.5
+        p = p * r + 1.0
+        scratch[EXP * LANES + lane] = p * r + 1.0
+        powers[lane] = k + _INTEGER
+    for lane in range(LANES):
+        bits[lane] = bits[lane] << 52
+    for lane in range(LANES):
+        scratch[EXP * LANES + lane] *= powers[lane]
+
+
+@njit(error_model="numpy", inline="always", fastmath=FAST)
+def look_up(
+    scratch: FloatArray, lanes: int, table: FloatArray, shape: tuple[int, int], grid: FloatArray
+) -> None:
+    """Both tables and their slopes at gates and outputs, and how far outside these are."""
+    step = np.uint64(2 * shape[1])
+    columns = float(shape[1])
+    _locate(scratch, GATE, AXIS, grid[0], grid[1], grid[2], shape[0] - 3.0)
+    _place(scratch, OUTPUT, PLACE, grid[3], grid[4], grid[5], columns - 3.0)
+    for lane in range(lanes):
+        cell = scratch[(AXIS + 8) * LANES + lane] * columns
+        bicubic_patch(
+            table,
+            np.uint64(2.0 * (cell + scratch[(PLACE + 1) * LANES + lane])),
+            step,
+            scratch,
+            np.uint64(PLACE * LANES + lane),
+            np.uint64(AXIS * LANES + lane),
+            np.uint64(CURRENT * LANES + lane),
+            np.uint64(LANES),
+        )
+    for lane in range(LANES):
+        scratch[(CURRENT + 2) * LANES + lane] *= grid[5]
+        scratch[(TUNNEL + 2) * LANES + lane] *= grid[5]
+
+
+@njit(error_model="numpy", inline="always", fastmath=_LOOKUP)
+def _weigh(
+    scratch: FloatArray, source: int, row: int, low: float, high: float, inverse: float,
+    cells: float,
+) -> None:
+    """As :func:`_locate` without slopes and excess."""
+    for lane in range(LANES):
+        within = min(max(scratch[source * LANES + lane], low), high)
+        scaled = (within - low) * inverse
+        cell = min(math.floor(scaled), cells - 1.0)
+        t = scaled - cell
+        s = 1.0 - t
+        scratch[row * LANES + lane] = s * s * s * (1.0 / 6.0)
+        scratch[(row + 1) * LANES + lane] = (3.0 * t * t * t - 6.0 * t * t + 4.0) * (1.0 / 6.0)
+        scratch[(row + 2) * LANES + lane] = (3.0 * s * s * s - 6.0 * s * s + 4.0) * (1.0 / 6.0)
+        scratch[(row + 3) * LANES + lane] = t * t * t * (1.0 / 6.0)
+        scratch[(row + 8) * LANES + lane] = cell
+
+
+@njit(error_model="numpy", inline="always", fastmath=FAST)
+def look_along(
+    scratch: FloatArray, lanes: int, table: FloatArray, shape: tuple[int, int], grid: FloatArray
+) -> None:
+    """Both tables and their slopes along the second axis, in the first two rows of each.
+
+    Along the first axis they go on as they are at its ends.
+    """
+    step = np.uint64(2 * shape[1])
+    columns = float(shape[1])
+    _weigh(scratch, GATE, AXIS, grid[0], grid[1], grid[2], shape[0] - 3.0)
+    _place(scratch, OUTPUT, PLACE, grid[3], grid[4], grid[5], columns - 3.0)
+    for lane in range(lanes):
+        cell = scratch[(AXIS + 8) * LANES + lane] * columns
+        along_patch(
+            table,
+            np.uint64(2.0 * (cell + scratch[(PLACE + 1) * LANES + lane])),
+            step,
+            scratch,
+            np.uint64(PLACE * LANES + lane),
+            np.uint64(AXIS * LANES + lane),
+            np.uint64(CURRENT * LANES + lane),
+            np.uint64(LANES),
+        )
+    # Slopes come per node distance, and the second table's before their place.
+    for lane in range(LANES):
+        scratch[(CURRENT + 1) * LANES + lane] *= grid[5]
+        scratch[(TUNNEL + 1) * LANES + lane] = scratch[(CURRENT + 3) * LANES + lane] * grid[5]
+        scratch[TUNNEL * LANES + lane] = scratch[(CURRENT + 2) * LANES + lane]
+
+
+@njit(error_model="numpy", inline="always", fastmath=FAST)
+def look_inside(
+    scratch: FloatArray, lanes: int, table: FloatArray, shape: tuple[int, int], grid: FloatArray
+) -> None:
+    """Both tables without slopes, at points that are on the grid; excesses are 0."""
+    step = np.uint64(2 * shape[1])
+    columns = float(shape[1])
+    _weigh(scratch, GATE, AXIS, grid[0], grid[1], grid[2], shape[0] - 3.0)
+    _place(scratch, OUTPUT, PLACE, grid[3], grid[4], grid[5], columns - 3.0)
+    for lane in range(lanes):
+        cell = scratch[(AXIS + 8) * LANES + lane] * columns
+        value_patch(
+            table,
+            np.uint64(2.0 * (cell + scratch[(PLACE + 1) * LANES + lane])),
+            step,
+            scratch,
+            np.uint64(PLACE * LANES + lane),
+            np.uint64(AXIS * LANES + lane),
+            np.uint64(CURRENT * LANES + lane),
+            np.uint64(LANES),
+        )
+    for lane in range(LANES):
+        scratch[TUNNEL * LANES + lane] = scratch[(CURRENT + 1) * LANES + lane]
+        scratch[(AXIS + 9) * LANES + lane] = 0.0
