@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
-import subprocess
+import runpy
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -444,12 +445,18 @@ def test_help_teaches() -> None:
     assert "--testnum" in call("simulate", "--help").output
 
 
-def test_the_module_is_the_command() -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "imac_torch", "--version"], capture_output=True, text=True,
-        check=True,
-    )  # fmt: skip
-    assert result.stdout == f"imac-torch {environment()['imac_torch']}\n"
+def test_the_module_is_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process; test_results_survive starts some of their own."""
+    monkeypatch.setattr(sys, "argv", ["imac_torch", "--version"])
+    for name in ("stdout", "stderr"):  # it replaces them
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("imac_torch", run_name="__main__")
+    assert not ended.value.code
+    assert capsys.readouterr().out == f"imac-torch {environment()['imac_torch']}\n"
 
 
 # IMAC-Sim

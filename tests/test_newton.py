@@ -109,7 +109,7 @@ def test_the_limit_of_iterations_is_reported(table, load, kernel):
     assert (solution.residual[solution.status != 0] > 0).all()
 
 
-@pytest.mark.parametrize("kernel", ["auto", "torch"])
+@pytest.mark.parametrize("kernel", ["auto", pytest.param("torch", marks=pytest.mark.slow)])
 def test_an_unconverged_sample_has_no_output(kernel):
     layers = random_layers([5, 4, 3], finfet(5e3, 15e3), gain=200.0)
     engine = Native(newton=NewtonOptions(max_iterations=1, tolerance=1e-15, kernel=kernel))

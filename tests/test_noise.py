@@ -550,7 +550,9 @@ def test_evaluations_draw_anew_for_every_image(tmp_path):
     assert "drawn anew for every image" in render_report(report)
     plain = evaluate(net, data, progress=False)
     assert "drawn anew" not in render_report(plain)
-    assert plain.noise is None and len(plain.outputs.unique(dim=0)) == 1
+    # Equal images in other places of a batch may differ in their last bits: vectorised arithmetic
+    # sums remainders in another order.
+    assert plain.noise is None and float((plain.outputs - plain.outputs[0]).abs().max()) < 1e-12
     # Nothing but the amplitude counts where everything else is quiet.
     quiet = evaluate(
         net, data, noise=Noise(bandwidth=1e3, lowest=1.0, neurons=False),

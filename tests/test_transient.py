@@ -106,7 +106,7 @@ def test_exact_and_reduced_agree(generator):
     network = build(generator)
     inputs = vectors(generator, 2, 1)
     control = StepControl(fixed=2e-12)
-    timing = Timing(period=3e-10)
+    timing = Timing(period=1.5e-10)
     outputs, energies = [], []
     for wires in ("exact", "reduced"):
         result = solve(network, inputs, timing, wires=wires, control=control)

@@ -14,7 +14,7 @@ from imac_torch.transient.network import solve_transient
 from imac_torch.transient.options import TransientOptions
 from imac_torch.transient.preparation import prepare_transient
 
-IMAGES, PERIOD = 9, 4e-9
+IMAGES, PERIOD = 4, 4e-9
 SEQUENCE = 10  # the last time points lie within the ramp to the tenth image
 
 
@@ -53,22 +53,23 @@ def since_ramp(time):
 def test_waveform_and_energy(flat):
     prepared, voltages, golden = flat
     options = TransientOptions(amplifiers=False)
-    result = solve_transient(prepared, voltages[None], Timing(), options=options)
+    result = solve_transient(prepared, voltages[None, :IMAGES], Timing(), options=options)
     time = torch.tensor(golden["time"])
-    expected = torch.tensor(golden["output_voltage"])
-    error = sample(result.time, result.outputs[:, 0], time) - expected
+    theirs = torch.tensor(golden["output_voltage"])
+    there = time <= IMAGES * PERIOD
+    error = sample(result.time, result.outputs[:, 0], time[there]) - theirs[there]
     assert float(error.square().mean().sqrt()) < 10e-3
     # What remains after 0.5 ns is the simulator's own: its points lie up to 0.1 ns apart there,
     # about one time constant, over which the trapezoidal rule decays by 1/3 instead of 1/e. A few
     # percent of what is left of a swing of 0.4 V, 3 mV; the tests below show it.
-    late = torch.tensor(since_ramp(golden["time"]) >= 0.5e-9)
+    late = torch.tensor(since_ramp(golden["time"]) >= 0.5e-9)[there]
     assert float(error[late].square().mean().sqrt()) < 1e-3
     assert float(error[late].abs().max()) < 4e-3
     supply = result.power.supply[:, 0]
     for k in range(IMAGES):
         span = k * PERIOD, (k + 1) * PERIOD
-        theirs = float(integral(time, torch.tensor(golden["supply_power"]), *span))
-        assert float(result.energy.supply[0, k]) == pytest.approx(theirs, rel=0.01, abs=0.0)
+        expected = float(integral(time, torch.tensor(golden["supply_power"]), *span))
+        assert float(result.energy.supply[0, k]) == pytest.approx(expected, rel=0.01, abs=0.0)
         # The energy that is returned is the integral of the power that is returned.
         mine = float(integral(result.time, supply, *span))
         assert float(result.energy.supply[0, k]) == pytest.approx(mine, rel=1e-4, abs=0.0)

@@ -54,7 +54,9 @@ def parse_spice_number(text: str) -> float:
         except ValueError:
             raise NetlistError(f"not a SPICE number: {text!r}") from None
         return special  # inf and nan, which simulators do print
-    suffix = match["suffix"]
+    suffix, plain = match["suffix"], float(match["mantissa"].replace("d", "e"))
+    if not suffix and plain and math.isfinite(plain):
+        return plain
     scale = next((name for name in ("meg", "mil", suffix[:1]) if suffix.startswith(name)), "")
     try:
         # Decimal, so that "12.3456f" is the double nearest to 1.23456e-14, not a rounded product.

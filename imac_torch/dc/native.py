@@ -262,7 +262,8 @@ class Native(Engine):
         if self.device_model == "exact":
             return _outside_fail(solution, prepared.exact)
         outside = _outside(solution, prepared.layers)
-        again = _any_sample(outside | ~solution.converged)
+        # Nothing is found for inputs that are no numbers, and the model takes seconds to say so.
+        again = _any_sample(outside | ~solution.converged) & inputs.isfinite().all(-1)
         if not bool(again.any()):
             return solution
         index = torch.nonzero(again).squeeze(1)
