@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,15 +13,18 @@ from torch import Tensor
 
 from imac_torch.errors import SolverError
 from imac_torch.kernels.compiled import obstacle
-from imac_torch.numeric.modes import once
+from imac_torch.numeric.modes import lasting, once
 
 
+@lru_cache(maxsize=8)
+@lasting()
 def coefficients_of_values(count: int) -> Tensor:
     """(count+2, count) operator from node values to cubic B-spline coefficients.
 
     Interpolation at the nodes, (c_{i-1} + 4c_i + c_{i+1})/6 = f_i, and not-a-knot ends (the third
     derivative is continuous at the second node, a fourth difference of zero); de Boor, "A
-    Practical Guide to Splines", ch. IV.
+    Practical Guide to Splines", ch. IV. Remembered: tables have few numbers of nodes, and the dense
+    equations of 513 take as long as evaluating the table's function.
     """
     matrix = torch.zeros(count + 2, count + 2, dtype=torch.float64, device="cpu")
     right = torch.zeros(count + 2, count, dtype=torch.float64, device="cpu")
