@@ -53,8 +53,10 @@ from imac_torch.sweep import (
     run_sweep,
     search,
 )
-from imac_torch.sweep.evaluator import TIMING_METRICS
+from imac_torch.sweep import evaluator as sweep_evaluator
+from imac_torch.sweep.metrics import TIMING_METRICS
 from imac_torch.sweep.points import configure
+from imac_torch.sweep.runner import together
 from imac_torch.transient.integrator import StepControl
 
 ROOT = Path(__file__).parent.parent
@@ -256,6 +258,24 @@ def test_a_real_sweep_equals_a_plain_loop(tmp_path: Path) -> None:
         assert connection.execute(query).fetchall() == [
             (row["device.variation"], row["seed"], row["accuracy"]) for row in found.rows
         ]
+
+
+def test_points_that_share_a_circuit_solve_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # More circuits than a worker keeps, and the axis that they share is the slowest.
+    points = grid({"timing.period": [1e-9, 2e-9], "device.rlow": [1e4, 2e4, 3e4, 4e4, 5e4]})
+    tasks, circuits = together([Task(str(k), p) for k, p in enumerate(points)], evaluator())
+    assert circuits == 5
+    assert [task.key for task in tasks] == ["0", "5", "1", "6", "2", "7", "3", "8", "4", "9"]
+    converted = []
+    original = sweep_evaluator.convert
+    monkeypatch.setattr(
+        sweep_evaluator, "convert", lambda *a, **k: (converted.append(a), original(*a, **k))[1]
+    )
+    found = run_sweep(points, evaluator(), tmp_path / "s.sqlite", progress=False)
+    assert len(converted) == 5
+    assert [row["period"] for row in found.rows] == [point["timing.period"] for point in points]
 
 
 def test_one_output_is_compared_by_its_threshold(generator: torch.Generator) -> None:

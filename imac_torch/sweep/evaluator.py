@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import secrets
 import warnings
 from collections import OrderedDict
@@ -24,60 +23,38 @@ from imac_torch.conversion.convert import Fitting, convert, unread
 from imac_torch.conversion.selection import named_layers
 from imac_torch.datasets.batches import chosen, first_samples
 from imac_torch.dc.native import Native
-from imac_torch.devices.model import DeviceModel
-from imac_torch.devices.programming import Programming, WriteVerify
 from imac_torch.errors import (
     ConfigError,
     DataError,
     ImacWarning,
     SamplingWarning,
     SettingWarning,
-    SolverError,
 )
 from imac_torch.model.network import Chain, IMACNetwork, evaluating
-from imac_torch.noise.result import NoiseFigures
 from imac_torch.numeric.modes import lasting
 from imac_torch.reports.area import area_model, network_area
 from imac_torch.reports.model_report import ModelReport
 from imac_torch.reports.report import Report, environment
 from imac_torch.study.evaluation import evaluate
 from imac_torch.sweep.digest import Undigestible, content_of, files_of
+from imac_torch.sweep.metrics import (
+    METRICS,
+    PHYSICAL,
+    PROGRAMMING_METRICS,
+    drawn_metrics,
+    model_metrics,
+    timing_metrics,
+    written_metrics,
+)
 from imac_torch.sweep.points import SEED, Point, configure, seed_of
 from imac_torch.sweep.tasks import Bench
 from imac_torch.transient.options import TimingOptions
 
-__all__ = [
-    "METRICS", "NOISE_METRICS", "PROGRAMMING_METRICS", "TIMING_METRICS", "Evaluator",
-    "NetworkEvaluator",
-]  # fmt: skip
+__all__ = ["Evaluator", "NetworkEvaluator"]
 
-METRICS: Final = (
-    "accuracy", "reference_accuracy", "agreement", "samples", "failures", "period", "area",
-    "residual", "power", "power_inputs", "power_bias", "power_neurons", "energy",
-)  # fmt: skip
-"""Metrics of every point; powers where the engine tells them."""
-
-PHYSICAL: Final = ("power_amplifiers", "power_drivers", "power_converters", "power_sums")
-"""Metrics of parts that are not ideal, where there are such."""
-
-TIMING_METRICS: Final = (
-    "latency", "latency_worst", "decision_latency", "safe_period", "unsettled", "energy_measured",
-    "energy_switching",
-)  # fmt: skip
-"""Metrics that only transients give."""
-
-NOISE_METRICS: Final = ("noise_rms", "snr")
-"""Metrics of noise that is drawn."""
-
-PROGRAMMING_METRICS: Final = (
-    "write_pulses", "write_pulses_worst", "write_missed", "write_energy", "write_time",
-    "write_time_by_rows",
-)  # fmt: skip
-"""Metrics of devices that are written by pulses (``device.effects.write_verify``)."""
-
-LOOKED_AT = 200
+LOOKED_AT: Final = 200
 """Points of a sweep that are looked at for settings without effect."""
-KEPT_NETWORKS = 4
+KEPT_NETWORKS: Final = 4
 """Converted and eliminated networks that a worker keeps for the points that follow."""
 
 
@@ -299,7 +276,7 @@ class NetworkEvaluator:
         for point in points:
             if not missing:
                 return
-            known = _written_metrics(self.configure(point))
+            known = written_metrics(self.configure(point))
             missing = [name for name in missing if name not in known]
         if missing:
             name = missing[0]
@@ -308,6 +285,18 @@ class NetworkEvaluator:
                 f"no point has the objective {name}: it needs device.effects.write_verify with "
                 f"tolerance, pulses{further.get(name.removesuffix('_by_rows'), '')}"
             )
+
+    def circuit(self, point: Point) -> str:
+        """Name of what has to be solved at a point; points that share it are solved once.
+
+        Operating points do not see the section ``timing``, for example.
+        """
+        config, seed = self.configure(point), seed_of(point)
+        content = config.to_dict()
+        if not (self.engine.netlists or self.timing or self.noise):
+            content.pop("timing")
+        drawn = seed if self.noise or _random(config) else None
+        return json.dumps([content, drawn], sort_keys=True)
 
     def bench(self) -> Bench:
         """See :class:`Evaluator`."""
@@ -359,10 +348,10 @@ class _NetworkBench:
         self.kept: OrderedDict[str, tuple[IMACNetwork, Report | ModelReport]] = OrderedDict()
 
     def __call__(self, point: Point) -> dict[str, float]:
-        config, seed = self.evaluator.configure(point), seed_of(point)
-        network, report = self._solve(config, seed)
+        config = self.evaluator.configure(point)
+        network, report = self._solve(point, config)
         if isinstance(report, ModelReport):
-            return {**_model_metrics(report, config), **_drawn_metrics(report)}
+            return {**model_metrics(report, config), **drawn_metrics(report)}
         solved, period = report.solved, config.timing.period
         power = report.mean_power()
         software = chosen(self.software, network.threshold)
@@ -384,17 +373,12 @@ class _NetworkBench:
             })  # fmt: skip
             metrics["energy"] = power["total"] * period
         if report.timing is not None:
-            metrics.update(_timing_metrics(report))
-        return {**metrics, **_drawn_metrics(report)}
+            metrics.update(timing_metrics(report))
+        return {**metrics, **drawn_metrics(report)}
 
-    def _solve(self, config: Config, seed: int | None) -> tuple[IMACNetwork, Report | ModelReport]:
-        content = config.to_dict()
-        timing = self.evaluator.timing
-        noise = self.evaluator.noise
-        if not (self.evaluator.engine.netlists or timing or noise):
-            content.pop("timing")
-        drawn = seed if noise or _random(config) else None
-        text = json.dumps([content, drawn], sort_keys=True)
+    def _solve(self, point: Point, config: Config) -> tuple[IMACNetwork, Report | ModelReport]:
+        timing, noise, seed = self.evaluator.timing, self.evaluator.noise, seed_of(point)
+        text = self.evaluator.circuit(point)
         if text in self.kept:
             self.kept.move_to_end(text)
             return self.kept[text]
@@ -427,82 +411,3 @@ class _NetworkBench:
         while len(self.kept) > KEPT_NETWORKS:
             self.kept.popitem(last=False)
         return network, report
-
-
-def _model_metrics(report: ModelReport, config: Config) -> dict[str, float]:
-    """Of a model with several circuits."""
-    score, energy = report.score, report.energy()
-    return {
-        score.name: score.circuit,
-        f"reference_{score.name}": math.nan if score.software is None else score.software,
-        "agreement": math.nan if report.agreement is None else report.agreement,
-        "samples": float(report.samples),
-        "failures": float(report.failures),
-        "period": config.timing.period,
-        "area": report.area()["total"],
-        "latency": report.latency,
-        "energy": energy["total"],
-        **{f"energy_{name}": value for name, value in energy.items() if name != "total"},
-    }
-
-
-def _drawn_metrics(report: Report | ModelReport) -> dict[str, float]:
-    return {**_noise_metrics(report.noise), **_programming_metrics(report.programming)}
-
-
-def _written_metrics(config: Config) -> set[str]:
-    """Metrics of programming that devices of some layer have."""
-    found: set[str] = set()
-    for changes in ({}, *(layer.device for layer in config.layers.values())):
-        for effect in DeviceModel.of(config.device.overridden(changes)).effects:
-            if isinstance(effect, WriteVerify):
-                timed = effect.pulse is not None
-                found.update(
-                    name for name in PROGRAMMING_METRICS
-                    if ("time" not in name or timed)
-                    and ("energy" not in name or (timed and effect.set_voltage is not None))
-                )  # fmt: skip
-    return found
-
-
-def _programming_metrics(written: Sequence[Programming]) -> dict[str, float]:
-    if not written:
-        return {}
-    whole = Programming.total(written)
-    cells = max(whole.cells, 1)
-    values = (
-        whole.pulses / cells, float(whole.largest), whole.missed / cells,
-        whole.energy, whole.time, whole.time_by_rows,
-    )  # fmt: skip
-    named = zip(PROGRAMMING_METRICS, values, strict=True)
-    return {name: value for name, value in named if value is not None}
-
-
-def _noise_metrics(noise: NoiseFigures | None) -> dict[str, float]:
-    if noise is None:
-        return {}
-    last = list(noise.layers.values())[-1]
-    values = zip(NOISE_METRICS, (last.output_rms, last.output_snr), strict=True)
-    # Infinity has no place in tables and fronts: without any noise there is no ratio.
-    return {name: value for name, value in values if math.isfinite(value)}
-
-
-def _timing_metrics(report: Report) -> dict[str, float]:
-    figures = report.figures()["timing"]
-    if not math.isfinite(figures["safe_period"]):
-        # Infinity has no place in tables and fronts: such a point has failed.
-        raise SolverError(
-            "some samples do not settle within the simulated time "
-            f"({TimingOptions().periods} periods): lengthen timing.period"
-        )
-    energy = figures["energy"]["total"]
-    values = (
-        figures["latency"]["median"],
-        figures["latency"]["worst"],
-        figures["decision"]["worst"],
-        figures["safe_period"],
-        figures["sampling"]["unsettled"] / figures["images"],
-        energy["energy"],
-        energy["switching"],
-    )
-    return dict(zip(TIMING_METRICS, values, strict=True))

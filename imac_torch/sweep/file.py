@@ -16,7 +16,7 @@ from imac_torch.config.assignment import apply_overrides, field_paths
 from imac_torch.config.kinds import NAMED
 from imac_torch.conversion.calibration import ROUNDS
 from imac_torch.errors import ConfigError
-from imac_torch.sweep.evaluator import (
+from imac_torch.sweep.metrics import (
     METRICS,
     NOISE_METRICS,
     PHYSICAL,

@@ -12,7 +12,7 @@ from imac_torch.base.units import quantity
 from imac_torch.reports.chart import picture
 from imac_torch.reports.page import template_environment
 from imac_torch.reports.report import environment
-from imac_torch.sweep.evaluator import PHYSICAL
+from imac_torch.sweep.metrics import PHYSICAL
 from imac_torch.sweep.store import SweepTable
 
 __all__ = ["render_sweep"]

@@ -31,8 +31,9 @@ def run_sweep(
 
     A point is done when its row is committed. A kill loses at most the points being evaluated,
     which are run again; a point that is done is never run again, in this sweep or in any later
-    one with the same file. Points of equal content are run once. All points are checked before
-    the first is run.
+    one with the same file. Points of equal content are run once, and those that differ only in
+    what operating points do not see (``timing.period``) share one solution; the progress bar says
+    how many circuits are to be solved. All points are checked before the first is run.
 
     Args:
         points: Values by field, and seeds; see :func:`imac_torch.sweep.grid`.
@@ -63,10 +64,26 @@ def run_sweep(
         store.set_points(keyed)
         have = store.finished(failed=not retry_failed)
         tasks = [Task(key, point) for key, point in missing_tasks(keyed, have)]
-        with progress_bar("sweep", len(tasks), "points", shown=progress and bool(tasks)) as advance:
+        label = "sweep"
+        if isinstance(evaluator, NetworkEvaluator):
+            tasks, circuits = together(tasks, evaluator)
+            if circuits < len(tasks):
+                label = f"sweep ({circuits} circuits to solve, which the points share)"
+        with progress_bar(label, len(tasks), "points", shown=progress and bool(tasks)) as advance:
             for _ in recorded(store, backend, evaluator, tasks, at_once):
                 advance(1)
         return store.finish()
+
+
+def together(tasks: Sequence[Task], evaluator: NetworkEvaluator) -> tuple[list[Task], int]:
+    """Tasks of the same circuit one after the other, and how many circuits there are.
+
+    Workers keep the solutions of a few circuits, so that the points that follow can share them.
+    """
+    groups: dict[str, list[Task]] = {}
+    for task in tasks:
+        groups.setdefault(evaluator.circuit(task.point), []).append(task)
+    return [task for group in groups.values() for task in group], len(groups)
 
 
 def recorded(
