@@ -12,6 +12,7 @@ for zero would keep their loops scalar, and what is not finite does not converge
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -477,7 +478,7 @@ def solve_tiles(
         start_axes: (8,) start, end and inverse step of both axes, conductance of that load, S, and
             a voltage that it pulls to.
         tolerance: V.
-        safe: V, a step that leaves less than the tolerance of what is not linear.
+        safe: V, a step that leaves a tenth of the tolerance of what is not linear.
         limit: Largest number of iterations.
         largest_step: V.
     """
@@ -559,10 +560,12 @@ def solve_tiles(
                         and scratch[_MOVE * LANES + lane] <= tolerance
                     ):
                         done[lane] = True
-                        # Of equations that are linear but for the square of the step.
-                        bent = worst[lane] * (size_of_step * tolerance / (safe * safe))
-                        worst[lane] = scratch[_WORST * LANES + lane] if loaded else 0.0
-                        worst[lane] += bent
+                        # What the square of the step leaves, and the last correction, which
+                        # shrinks defects by the root of what the two before it did together.
+                        left_over = scratch[_WORST * LANES + lane] if loaded else 0.0
+                        part_left = left_over / max(worst[lane], left_over, 1e-300)
+                        worst[lane] *= 0.1 * tolerance * size_of_step / (safe * safe)
+                        worst[lane] += left_over * math.sqrt(part_left)
                 finished = finished and done[lane]
             for row in range(size):
                 for lane in range(LANES):
