@@ -71,6 +71,7 @@ class DrivePoint:
         ends: Of its lines, or None where not asked for.
         energy: (2, B) J that inputs and bias have delivered by now, where that is known by more
             than the powers at time points; None: it is not.
+        shares: What the point is made of, times :attr:`RampDrive.basis`; None: of nothing known.
     """
 
     combined: Tensor
@@ -78,6 +79,7 @@ class DrivePoint:
     bias: Tensor
     ends: Ends | None
     energy: Tensor | None = None
+    shares: Tensor | None = None
 
 
 class Drive(Protocol):
@@ -122,8 +124,6 @@ class _Ramp:
         ends: (K, B, M·L, H) V twice, or nothing.
         change: (B, C) V.
         currents: (K, B, N) A, of the other lines.
-        powers: (K, B) W of the currents with the present period's inputs before and with their
-            change.
     """
 
     filtered: Tensor
@@ -133,7 +133,6 @@ class _Ramp:
     ends: list[Tensor]
     change: Tensor
     currents: Tensor
-    powers: tuple[Tensor, Tensor]
 
 
 class RampDrive:
@@ -141,15 +140,20 @@ class RampDrive:
 
     Behind a filter a ramp from 0 to 1 is the solution of x' = slope - p·x, which is stepped
     exactly, and so is the energy of the first layer's inputs: no step is ever limited by it.
+
+    Attributes:
+        sparing: Whether line ends are left out of the points of steps.
     """
 
     def __init__(self, lines: ReducedLines, sequence: Sequence, vdd: float, *, ends: bool) -> None:
         self.lines, self.sequence, self.vdd, self.ends = lines, sequence, vdd, ends
+        self.sparing = False
         self._time = 0.0
         self._ramps: list[_Ramp] = []
         model = lines.model
         self._poles = model.poles.cpu()
         self._steps: dict[float, tuple[Tensor, Tensor]] = {}
+        self._wholes: dict[float, tuple[Tensor, Tensor]] = {}
         self._peak = (
             ramp_peak(self._poles, model.missed, sequence.timing.transition)
             if self._stepped
@@ -170,15 +174,18 @@ class RampDrive:
         old, change = self._lines(before, self.vdd), self._lines(after - before, 0.0)
         self._change = after - before
         transfer = self.lines.transfers[0].T
-        self._combined = old @ transfer, change @ transfer
+        combined = [torch.stack([old @ transfer, change @ transfer])]
         static = [input_currents(model.admittance[0], layout, part) for part in (old, change)]
-        self._bias = tuple(self.vdd * part[:, -1] for part in static)
-        self._power = tuple(
+        power = [
             (voltages * part[:, :-1]).sum(-1) for voltages in (before, self._change)
             for part in static
-        )
+        ]  # fmt: skip
         charge = self.lines.port_capacitance[:-1] * self._change
-        self._pins = ((before * charge).sum(-1), (self._change * charge).sum(-1))
+        rows = [torch.stack([
+            power[0], power[1] + power[2], power[3],
+            (before * charge).sum(-1), (self._change * charge).sum(-1),
+            *(self.vdd * part[:, -1] for part in static),
+        ])]  # fmt: skip
         if self.ends:
             self._ends = [
                 self._seen(end[:1], part) for end in self._sides() for part in (old, change)
@@ -199,12 +206,21 @@ class RampDrive:
                 [self._seen(end[1:], change) for end in self._sides()] if self.ends else [],
                 change,
                 currents[..., :-1],
-                (change, change),
             ))
         for ramp in self._ramps:
-            ramp.powers = (
-                (before * ramp.currents).sum(-1), (self._change * ramp.currents).sum(-1)
-            )
+            combined.append(ramp.combined)
+            rows += [
+                (before * ramp.currents).sum(-1), (self._change * ramp.currents).sum(-1),
+                self.vdd * ramp.bias,
+            ]  # fmt: skip
+        # What is there at a time is a few numbers times these.
+        self._combined, self._rows = torch.cat(combined), torch.cat(rows)
+        bias = self._rows.new_zeros(len(self._rows))
+        bias[5:7] = 1.0
+        for ends_at in range(1, len(self._ramps) + 1):
+            last = 7 + 3 * model.order * ends_at
+            bias[last - model.order : last] = 1.0
+        self._mine = torch.stack([1.0 - bias, bias])[:, None]  # which are inputs', which the bias's
         self._time, self._energy = 0.0, before.new_zeros(2, len(before))
         self._left = self.lines.left_out_of(self._peak * change)
 
@@ -216,57 +232,95 @@ class RampDrive:
         layout = self.lines.ports.layout
         return torch.stack([end_voltages(end, layout, voltages) for end in ends])
 
-    def _work(self, step: float) -> Tensor:
-        """(2, B) J of inputs and bias within ``step`` s from the present time."""
+    def _work(self, step: float) -> list[float]:
+        """Weights of the rows in the energies of inputs and bias within ``step`` s from now."""
         part = self.sequence.fraction(self._time)
         slope = self.sequence.slope(self._time, after=True)
         once = part * step + slope * step**2 / 2
         twice = part**2 * step + part * slope * step**2 + slope**2 * step**3 / 3
-        old_old, old_change, change_old, change_change = self._power
-        inputs = step * old_old + once * (old_change + change_old) + twice * change_change
-        inputs = inputs + slope * (step * self._pins[0] + once * self._pins[1])
-        bias = step * self._bias[0] + once * self._bias[1]
+        found = [step, once, twice, slope * step, slope * once, step, once]
+        if self._ramps:
+            poles = self._poles[:-1]
+            whole = self._exponentials(step)
         for ramp in self._ramps:
-            poles, found = self._poles[:-1], ramp.filtered[:-1]
             rest = ramp.slope / poles
-            gone = (found - rest).to(inputs)
-            whole, rest = exponentials(poles, step), rest.to(inputs)
-            passed = rest * step + gone * whole[0].to(inputs)
-            moved = rest * (step**2 / 2) + gone * whole[1].to(inputs)
-            moved = part * passed + slope * moved
-            inputs = inputs + passed @ ramp.powers[0] + moved @ ramp.powers[1]
-            bias = bias + self.vdd * (passed @ ramp.bias)
-        return torch.stack([inputs, bias])
+            gone = ramp.filtered[:-1] - rest
+            passed = rest * step + gone * whole[0]
+            moved = part * passed + slope * (rest * (step**2 / 2) + gone * whole[1])
+            found += [*passed.tolist(), *moved.tolist(), *passed.tolist()]
+        return found
 
-    def _at(
-        self, time: float, filtered: list[Tensor], energy: Tensor, *, after: bool
-    ) -> DrivePoint:
-        """Values at a time; at a corner, slopes after or before it."""
-        part, slope = self.sequence.fraction(time), self.sequence.slope(time, after=after)
-        old_old, old_change, change_old, change_change = self._power
-        inputs = old_old + part * (old_change + change_old + part * change_change)
-        inputs = inputs + slope * (self._pins[0] + part * self._pins[1])
-        combined = self._combined[0] + part * self._combined[1]
-        bias = self._bias[0] + part * self._bias[1]
-        ends: list[Tensor] = []
-        if self.ends:
-            ends = [(self._ends[k] + part * self._ends[k + 1])[0] for k in (0, 2)]
+    def _exponentials(self, step: float) -> tuple[Tensor, Tensor]:
+        if step not in self._wholes:
+            if len(self._wholes) >= 2 * REDUCED_STEP_SIZES:
+                self._wholes.clear()
+            self._wholes[step] = exponentials(self._poles[:-1], step)
+        return self._wholes[step]
+
+    def _levels(self, part: float, slope: float, filtered: list[Tensor]) -> list[float]:
+        """Weights of the rows in the powers of inputs and bias."""
+        found = [1.0, part, part**2, slope, slope * part, 1.0, part]
+        for everything in filtered:
+            kept = everything[:-1].tolist()
+            found += [*kept, *(part * value for value in kept), *kept]
+        return found
+
+    def _points(
+        self, places: list[tuple[float, list[Tensor], bool]], energies: list[float] | None
+    ) -> tuple[list[DrivePoint], Tensor]:
+        """Values at times with what is behind the filters; at corners, slopes after them or before.
+
+        Args:
+            places: Of every point.
+            energies: s from now to each, whose energies are added; None: these are those of now.
+
+        Returns:
+            The points, and the energy at the last one.
+        """
+        weights, shares = [], []
+        for time, filtered, after in places:
+            part = self.sequence.fraction(time)
+            weights.append(self._levels(part, self.sequence.slope(time, after=after), filtered))
+            shares.append([1.0, part, *(v for item in filtered for v in item[:-1].tolist())])
+        weights += [self._work(step) for step in energies or ()]
+        known = self._rows.new_tensor(weights)
+        both = (known * self._mine) @ self._rows  # (2, n, B)
+        kinds = self._rows.new_tensor(shares)
+        combined = torch.tensordot(kinds, self._combined, dims=1)
+        found, energy = [], self._energy
+        for k, (time, filtered, _) in enumerate(places):
+            if energies is not None:
+                energy = self._energy + both[:, len(places) + k]
+            ends = None
+            if self.ends and (energies is None or not self.sparing):
+                ends = self._line_ends(self.sequence.fraction(time), filtered)
+            found.append(
+                DrivePoint(combined[k], both[0, k], both[1, k], ends, energy, kinds[k])
+            )
+        return found, energy
+
+    @property
+    def basis(self) -> Ends:
+        """(J, B, M·L, H) V of line ends, of which those of every time are made."""
+        return Ends(*(
+            torch.cat([*self._ends[2 * side : 2 * side + 2], *(r.ends[side] for r in self._ramps)])
+            for side in range(2)
+        ))
+
+    def _line_ends(self, part: float, filtered: list[Tensor]) -> Ends:
+        ends = [(self._ends[k] + part * self._ends[k + 1])[0] for k in (0, 2)]
         for ramp, everything in zip(self._ramps, filtered, strict=True):
-            kept = everything[:-1].to(combined)
-            combined = combined + torch.tensordot(kept, ramp.combined, dims=1)
-            inputs = inputs + kept @ (ramp.powers[0] + part * ramp.powers[1])
-            bias = bias + self.vdd * (kept @ ramp.bias)
-            if self.ends:
-                ends = [
-                    end + torch.tensordot(kept, change, dims=1)
-                    for end, change in zip(ends, ramp.ends, strict=True)
-                ]
-        return DrivePoint(combined, inputs, bias, Ends(*ends) if self.ends else None, energy)
+            kept = everything[:-1].to(ends[0])
+            ends = [
+                end + torch.tensordot(kept, change, dims=1)
+                for end, change in zip(ends, ramp.ends, strict=True)
+            ]
+        return Ends(*ends)
 
     def at_start(self) -> DrivePoint:
         """See :class:`Drive`."""
         filtered = [ramp.filtered for ramp in self._ramps]
-        return self._at(self._time, filtered, self._energy, after=True)
+        return self._points([(self._time, filtered, True)], None)[0][0]
 
     def _advanced(self, step: float) -> list[Tensor]:
         """What is behind the filters of every ramp ``step`` s later."""
@@ -282,12 +336,12 @@ class RampDrive:
     ) -> tuple[DrivePoint, DrivePoint, LineCorrection | None]:
         """See :class:`Drive`."""
         self._tried, self._next = time + step, self._advanced(step)
-        self._tried_energy = self._energy + self._work(step)
-        end = self._at(time + step, self._next, self._tried_energy, after=False)
-        if rule != "tr-bdf2":
-            return end, end, None
-        middle, energy = self._advanced(GAMMA * step), self._energy + self._work(GAMMA * step)
-        return self._at(time + GAMMA * step, middle, energy, after=True), end, None
+        places, spans = [(time + step, self._next, False)], [step]
+        if rule == "tr-bdf2":
+            places.insert(0, (time + GAMMA * step, self._advanced(GAMMA * step), True))
+            spans.insert(0, GAMMA * step)
+        points, self._tried_energy = self._points(places, spans)
+        return points[0], points[-1], None
 
     def accept(self) -> None:
         """See :class:`Drive`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from imac_torch.config import Timing
 from imac_torch.dc.network import solve_dc
 from imac_torch.errors import SolverError, SolverMemoryError
+from imac_torch.kernels.threads import run_blocks
 from imac_torch.numeric.budget import latency_bytes, require_memory
 from imac_torch.numeric.modes import lasting
 from imac_torch.results.energy import Energy
@@ -23,6 +25,7 @@ from imac_torch.transient.network import integrate, refusal, refused_samples
 from imac_torch.transient.options import TimingOptions
 from imac_torch.transient.preparation import DynamicLayer
 from imac_torch.transient.result import TransientResult
+from imac_torch.transient.tiled import tiled
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,12 @@ class _Part:
     status: Tensor
     error: float
     steps: tuple[int, ...]
+    failure: str = ""
+
+
+TOGETHER: Final = 32
+"""Images that share time steps where the compiled step does all of them: fewer have longer steps of
+their own, of more the calls of torch around it are shared."""
 
 
 class InferenceRun:
@@ -136,6 +145,7 @@ class InferenceRun:
         while len(inputs) >= least:
             part = slice(0, self.options.batch_size)
             found = self._measure(initial[part], inputs[part])
+            self.failure = self.failure or found.failure
             if not self._parts and self.failure and bool((found.status != 0).all()):
                 raise SolverError(f"no image was solved in time: {self.failure}")
             found = self._streamed(found, initial[part], inputs[part])
@@ -161,6 +171,22 @@ class InferenceRun:
         self._count += len(inputs)
 
     def _measure(self, initial: Tensor, inputs: Tensor) -> _Part:
+        """A batch; in groups on threads, which are the same however many threads there are."""
+        if not tiled(self.layers, self.options.transient):
+            return self._measured(initial, inputs)
+        groups = list(zip(initial.split(TOGETHER), inputs.split(TOGETHER), strict=True))
+        found: dict[int, _Part] = {}
+
+        @lasting()
+        def measure(first: int, last: int) -> None:
+            for k in range(first, last):
+                found[k] = self._measured(*groups[k])
+
+        run_blocks(measure, len(groups), torch.get_num_threads())
+        return _join([found[k] for k in range(len(groups))])
+
+    def _measured(self, initial: Tensor, inputs: Tensor) -> _Part:
+        """Images that share their time steps."""
         try:
             return self._solve(initial, inputs)
         except SolverMemoryError:
@@ -168,11 +194,10 @@ class InferenceRun:
                 raise
         except SolverError as error:
             if len(inputs) == 1:
-                self.failure = self.failure or str(error)
-                return self._failed(inputs)
+                return self._failed(inputs, str(error))
         half = len(inputs) // 2
-        first = self._measure(initial[:half], inputs[:half])
-        return _join([first, self._measure(initial[half:], inputs[half:])])
+        first = self._measured(initial[:half], inputs[:half])
+        return _join([first, self._measured(initial[half:], inputs[half:])])
 
     def _solve(self, initial: Tensor, inputs: Tensor) -> _Part:
         final = solve_dc([layer.static for layer in self.layers], inputs, power=False)
@@ -183,7 +208,6 @@ class InferenceRun:
         )
         refused = refused_samples(result, self.options.transient)
         status = torch.where(refused, int(Status.FAILED), status)
-        self.failure = self.failure or refusal(result, self.options.transient)
         solved = status == int(Status.CONVERGED)
         latency = self._latency(result, final.outputs)
         outputs, decision = latency.outputs, latency.decision
@@ -219,6 +243,7 @@ class InferenceRun:
             status.cpu(),
             float(result.reduction_error[solved].max()) if bool(solved.any()) else 0.0,
             (result.steps,),
+            refusal(result, self.options.transient),
         )
 
     def _streamed(self, part: _Part, initial: Tensor, inputs: Tensor) -> _Part:
@@ -296,7 +321,7 @@ class InferenceRun:
         """Whether anything in the circuit takes time."""
         return self.timing.load_capacitance > 0.0 or any(layer.charged for layer in self.layers)
 
-    def _failed(self, inputs: Tensor) -> _Part:
+    def _failed(self, inputs: Tensor, why: str) -> _Part:
         last = self.layers[-1].ports
         count = len(inputs)
         outputs = torch.full((count, last.outputs), torch.nan, dtype=torch.float64, device="cpu")
@@ -304,7 +329,7 @@ class InferenceRun:
         energy = Energy(*(column for _ in fields(Energy)))
         return _Part(
             outputs, outputs, Latency(outputs[:, None], column, self.options.fraction), energy,
-            energy, torch.full((count,), int(Status.FAILED), device="cpu"), 0.0, (),
+            energy, torch.full((count,), int(Status.FAILED), device="cpu"), 0.0, (), why,
         )  # fmt: skip
 
     @lasting()
@@ -371,6 +396,7 @@ def _join(parts: Sequence[_Part]) -> _Part:
         torch.cat([part.status for part in parts]),
         max(part.error for part in parts),
         tuple(count for part in parts for count in part.steps),
+        next((part.failure for part in parts if part.failure), ""),
     )
 
 

@@ -28,10 +28,10 @@ QUADRATURE: Final = (
     (2.0 - 3.0 * GAMMA) / (6.0 * (1.0 - GAMMA)),
 )
 """Of a function at the same points: the integral of the parabola through them."""
-_SPAN: Final = 0.0631
+SPAN: Final = 0.0631
 """Largest |s·(s - γ)·(s - 1)| in a step, s from 0 to 1."""
-_MIDDLE: Final = 1.0 / (GAMMA * (2.0 - GAMMA))
-_ERROR: Final = (-3.0 * GAMMA**2 + 4.0 * GAMMA - 2.0) / (12.0 * (2.0 - GAMMA))
+MIDDLE: Final = 1.0 / (GAMMA * (2.0 - GAMMA))
+ERROR: Final = (-3.0 * GAMMA**2 + 4.0 * GAMMA - 2.0) / (12.0 * (2.0 - GAMMA))
 
 
 Rule = Literal["tr-bdf2", "trapezoidal", "euler"]
@@ -58,7 +58,7 @@ def second_history(step: float, start: Tensor, middle: Tensor) -> Tensor:
 
     With ``middle`` equal to ``start`` it is backward Euler over 2/σ.
     """
-    return shift(step) * (_MIDDLE * middle + (1.0 - _MIDDLE) * start)
+    return shift(step) * (MIDDLE * middle + (1.0 - MIDDLE) * start)
 
 
 def local_error(step: float, start_rate: Tensor, middle_rate: Tensor, end_rate: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def local_error(step: float, start_rate: Tensor, middle_rate: Tensor, end_rate: 
         - middle_rate / (GAMMA * (1.0 - GAMMA))
         + end_rate / (1.0 - GAMMA)
     )
-    return 2.0 * _ERROR * step * slope
+    return 2.0 * ERROR * step * slope
 
 
 def quadrature(step: float, start: Tensor, middle: Tensor, end: Tensor) -> Tensor:
@@ -110,10 +110,10 @@ class Points(NamedTuple):
         """
         first, second = self._differences(step)
         if self.earlier is None:
-            return _SPAN * step**2 * second.abs()
+            return SPAN * step**2 * second.abs()
         past = (self.start - self.earlier) / self.length
         before = (first - past) / (GAMMA * step + self.length)
-        return _SPAN * step**3 * ((second - before) / (step + self.length)).abs()
+        return SPAN * step**3 * ((second - before) / (step + self.length)).abs()
 
     def _differences(self, step: float) -> tuple[Tensor, Tensor]:
         """First and second divided difference."""

@@ -198,6 +198,13 @@ class ReducedLines(Lines):
     Args:
         model: The filters.
         ports: The DC elimination.
+
+    Attributes:
+        transfers: (K+1, M, C) of the combined outputs, as the line ends of the model.
+        width: W.
+        onward: (H, K·W, W + M), from the filters' states of a partition to what its lines draw (S)
+            and to the outputs.
+        bias_filtered: (K, W) S, what the bias line draws by the filters of its partition.
     """
 
     def __init__(self, model: SeriesModel, ports: PortNetwork) -> None:
@@ -206,19 +213,18 @@ class ReducedLines(Lines):
         self.transfers = ports.combine_columns(model.positive_end, model.negative_end)
         layout, order = ports.layout, model.order
         self._poles = model.poles
-        # From the filters' states of a partition to what its lines draw, and to the outputs.
         shares = layout.gather_inputs(self.transfers[1:])  # (K, M, H, W)
         passed = shares.permute(2, 0, 3, 1)
         drawn = model.admittance[1:].transpose(0, 1).mT
-        self._onward = -torch.cat([drawn, passed], dim=-1).flatten(1, 2)  # (H, K·W, W + M)
+        self.onward = -torch.cat([drawn, passed], dim=-1).flatten(1, 2)  # (H, K·W, W + M)
         # The bias is the last column of the last partition.
         rows = torch.zeros_like(model.admittance[:, :, 0])
         rows[:, -1] = model.admittance[:, -1, -1]
         self._bias = layout.scatter_inputs(rows).sum(0)
-        self._bias_filtered = rows[1:, -1]
-        self._width = int(layout.column_index.shape[1])
+        self.bias_filtered = rows[1:, -1]
+        self.width = int(layout.column_index.shape[1])
         self._order = order
-        self._cache: dict[float, _Step] = {}
+        self._cache: dict[float, LineStep] = {}
 
     @property
     def port_capacitance(self) -> Tensor:
@@ -236,11 +242,10 @@ class ReducedLines(Lines):
         values = values.repeat(1, 1, self.model.order + 1 if self.model.order else 0)
         return LineState(values, torch.zeros_like(values))
 
-    def _at(self, step: float) -> _Step:
+    def at(self, step: float) -> LineStep:
         """What does not depend on the state."""
-        if step not in self._cache:
-            if len(self._cache) >= REDUCED_STEP_SIZES:
-                self._cache.clear()
+        found = self._cache.get(step)
+        if found is None:
             level, order = shift(step), self.model.order
             inverse = 1.0 / (level + self._poles)
             powers = torch.cat([torch.ones_like(inverse[:1]), level * inverse[:order]])
@@ -249,16 +254,19 @@ class ReducedLines(Lines):
                 torch.tensordot(powers, self.transfers, dims=1),
                 self.ports,
             )
-            self._cache[step] = _Step(
+            found = LineStep(
                 matrices,
-                inverse.repeat_interleave(self._width),
+                inverse.repeat_interleave(self.width),
                 (self._poles * inverse)[:, None],
             )
-        return self._cache[step]
+            if len(self._cache) >= REDUCED_STEP_SIZES:
+                self._cache.clear()
+            self._cache[step] = found
+        return found
 
     def matrices(self, step: float) -> LineMatrices:
         """See :class:`Lines`."""
-        return self._at(step).matrices
+        return self.at(step).matrices
 
     def _history(self, history: Tensor, step: float) -> LineHistory:
         if self.model.order == 0:
@@ -267,10 +275,10 @@ class ReducedLines(Lines):
             combined = history.new_zeros(batch, self.ports.outputs)
             return LineHistory(nothing, combined, step, (history, history))
         # f_k = (p_k·u + h_k)/(σ + p_k), so x_k = (σ·u - h_k)/(σ + p_k).
-        filtered = history * self._at(step).inverse
-        found = filtered[..., : self.model.order * self._width] @ self._onward
-        currents = self.ports.line_currents(found[..., : self._width])
-        return LineHistory(currents, found[..., self._width :].sum(0), step, (history, filtered))
+        filtered = history * self.at(step).inverse
+        found = filtered[..., : self.model.order * self.width] @ self.onward
+        currents = self.ports.line_currents(found[..., : self.width])
+        return LineHistory(currents, found[..., self.width :].sum(0), step, (history, filtered))
 
     def first(self, state: LineState, step: float) -> LineHistory:
         """See :class:`Lines`."""
@@ -286,8 +294,8 @@ class ReducedLines(Lines):
         if self.model.order == 0:
             return LineState(past, past)
         if voltages is not None:
-            split = values.unflatten(-1, (-1, self._width))
-            through = self._at(history.step).through
+            split = values.unflatten(-1, (-1, self.width))
+            through = self.at(history.step).through
             values = torch.addcmul(split, self.ports.blocks(voltages)[:, :, None], through)
             values = values.flatten(-2)
         return LineState(values, torch.sub(shift(history.step) * values, past))
@@ -308,18 +316,18 @@ class ReducedLines(Lines):
 
     def largest(self, change: LineState) -> Tensor:
         """See :class:`Lines`."""
-        return change.values[..., : self.model.order * self._width].abs().amax(dim=(0, 2))
+        return change.values[..., : self.model.order * self.width].abs().amax(dim=(0, 2))
 
     def _filtered(self, state: LineState) -> Tensor:
         """f_1 … f_{K+1}, (H, B, K+1, W)."""
-        return state.values.unflatten(-1, (self.model.order + 1, self._width))
+        return state.values.unflatten(-1, (self.model.order + 1, self.width))
 
     def bias_current(self, state: LineState, voltages: Tensor) -> Tensor:
         """See :class:`Lines`."""
         found = voltages @ self._bias
         if self.model.order == 0:
             return found
-        rows = self._bias_filtered.flatten()
+        rows = self.bias_filtered.flatten()
         return found - state.values[-1, :, : len(rows)] @ rows
 
     def ends(self, state: LineState, voltages: Tensor) -> Ends:
@@ -351,7 +359,7 @@ class ReducedLines(Lines):
         return LEFT_OUT_FACTOR * (filtered @ self.transfers[0].T).abs().amax(dim=-1)
 
 
-class _Step(NamedTuple):
+class LineStep(NamedTuple):
     """Of one step size.
 
     Attributes:

@@ -34,6 +34,7 @@ from imac_torch.transient.power import Powers
 from imac_torch.transient.preparation import DynamicLayer
 from imac_torch.transient.result import Recorder, TransientResult
 from imac_torch.transient.step import FailedStep, Stepper, TriedStep
+from imac_torch.transient.tiled import TiledStepper, tiled
 
 REFUSED: Final = 1e-3
 """V. Larger errors of reduced wires are refused where nobody asked for reduced ones."""
@@ -121,7 +122,8 @@ def integrate(
     begin = torch.zeros_like(inputs[:, 0]) if initial is None else initial.expand_as(inputs[:, 0])
     sequence = Sequence(torch.cat([begin[:, None], inputs], dim=1), timing)
     with lasting():
-        return _integrate(Stepper(layers, sequence, options), sequence, options)
+        kind = TiledStepper if tiled(layers, options) else Stepper
+        return _integrate(kind(layers, sequence, options), sequence, options)
 
 
 def _require_memory(
@@ -283,12 +285,12 @@ def _add_step(
     end = tried.powers[1]
     for part in parts:
         if part == GAMMA:
-            outputs, total = [item.outputs for item in tried.middle], tried.powers[0].total
+            outputs, total = list(tried.between), tried.powers[0].total
         else:
             total = Points(power.total, tried.powers[0].total, end.total, None, 0.0).at(part)
             outputs = [
-                Points(one, two.outputs, three, None, 0.0).at(part)
-                for one, two, three in zip(ends[0], tried.middle, ends[1], strict=True)
+                Points(one, two, three, None, 0.0).at(part)
+                for one, two, three in zip(ends[0], tried.between, ends[1], strict=True)
             ]
         kept.add(time + part * step, outputs, total)
 

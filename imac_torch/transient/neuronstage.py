@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -34,6 +35,11 @@ class NeuronTables:
 
     table: NDArray[np.float64]
     grid: NDArray[np.float64]
+
+    @cached_property
+    def flat(self) -> NDArray[np.float64]:
+        """All of it in a row, and two numbers behind, for :mod:`imac_torch.kernels.sixfold`."""
+        return np.append(self.table, np.zeros(2))
 
     @classmethod
     def of(cls, core: TableCore, charges: TableCharges) -> NeuronTables:
@@ -85,8 +91,18 @@ class DynamicNeurons:
         capacitance: Tensor,
         *,
         kernel: str = "auto",
+        known: dict[tuple[int, int], NeuronTables] | None = None,
     ) -> DynamicNeurons:
         """Choose the kernel.
+
+        Args:
+            circuit: Core and resistors.
+            charges: Of the core.
+            gate_capacitance: F.
+            capacitance: (M,) F.
+            kernel: "auto", "torch" or "numba".
+            known: Tables made so far, by the cores' and the charges'; layers with the same
+                transistors share theirs, and so a cache's place.
 
         Raises:
             SolverError: The compiled kernel was asked for where it cannot serve.
@@ -95,7 +111,11 @@ class DynamicNeurons:
         tables, on_cpu = None, capacitance.device.type == "cpu"
         if isinstance(core, TableCore) and isinstance(charges, TableCharges):
             if use_compiled(kernel, able=on_cpu):
-                tables = NeuronTables.of(core, charges)
+                known = {} if known is None else known
+                key = id(core.table), id(charges.table)
+                if key not in known:
+                    known[key] = NeuronTables.of(core, charges)
+                tables = known[key]
         else:
             use_compiled(kernel, able=False)
         return cls(circuit, charges, gate_capacitance, capacitance, tables)

@@ -82,14 +82,36 @@ def source_powers(
             supplied = supplied + taken.sum((-1, -2))
     if not amplifiers:
         delivered = torch.full_like(bias, torch.nan)
+    return assembled(point, bias, (supply, shifts), charging, stored, (delivered, supplied))
+
+
+def assembled(
+    point: DrivePoint,
+    bias: Tensor,
+    resting: tuple[Tensor, Tensor],
+    charging: Sequence[Tensor],
+    stored: Sequence[Tensor],
+    amplifiers: tuple[Tensor, Tensor],
+) -> Powers:
+    """Powers of every kind of source from (B,) each.
+
+    Args:
+        point: The first layer's crossbars.
+        bias: W, of all bias lines.
+        resting: W of vdd and of the level shifts, without what moves charge.
+        charging: W of both that do.
+        stored: J of both.
+        amplifiers: W that their outputs deliver, and that their supplies do.
+    """
+    nothing = torch.zeros_like(bias)
     known, work = [nothing, nothing], torch.zeros_like(torch.stack([nothing, nothing]))
     if point.energy is not None:
         known, work = [point.inputs, point.bias], point.energy
     moving = torch.stack([*known, *charging, nothing, nothing])
     inputs = point.inputs - known[0]
-    resting = torch.stack([inputs, bias - known[1], supply, shifts, delivered, supplied])
+    rest = torch.stack([inputs, bias - known[1], *resting, *amplifiers])
     kept = torch.stack([*work, *stored, nothing, nothing])
-    return Powers(resting + moving, moving, kept)
+    return Powers(rest + moving, moving, kept)
 
 
 def line_ends(

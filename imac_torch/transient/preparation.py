@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -21,8 +22,9 @@ from imac_torch.transient.cells import CurvedLines
 from imac_torch.transient.charged import ChargedLines
 from imac_torch.transient.dynamics import FITS, DynamicBlocks, LineCapacitances, SeriesModel
 from imac_torch.transient.lines import LEFT_OUT_FACTOR, ExactLines, ReducedLines
-from imac_torch.transient.neuronstage import DynamicNeurons, steepness
+from imac_torch.transient.neuronstage import DynamicNeurons, NeuronTables, steepness
 from imac_torch.transient.options import TransientOptions
+from imac_torch.transient.panels import ReducedPanels
 from imac_torch.transient.slow import SlowOutputs
 
 EXACT_NODES = 2_000
@@ -66,6 +68,13 @@ class DynamicLayer:
         held = self.neurons.state(level, 2.0 * level)
         wires = not isinstance(self.lines, ReducedLines) or self.lines.model.order > 0
         return self.slow.lag.order > 0 or wires or any(bool((part != 0.0).any()) for part in held)
+
+    @cached_property
+    def panels(self) -> ReducedPanels:
+        """Its lines for the compiled step, where they are reduced ones."""
+        if not isinstance(self.lines, ReducedLines):
+            raise SolverError("only reduced wires have panels")
+        return ReducedPanels(self.lines)
 
     def with_load(self, capacitance: float) -> DynamicLayer:
         """The same with a capacitance (F) from every output to ground besides."""
@@ -174,7 +183,8 @@ def prepare_transient(
             loads=bool(lines),
         )  # fmt: skip
         lines.append(ReducedLines(model, static.ports))
-    result = []
+    result: list[DynamicLayer] = []
+    tables: dict[tuple[int, int], NeuronTables] = {}
     for k, ((crossbar, spec), static) in enumerate(zip(layers, prepared, strict=True)):
         ports = lines[k].ports
         device = ports.admittance.device
@@ -189,6 +199,7 @@ def prepare_transient(
             spec.input_capacitance,
             capacitance,
             kernel=options.kernel,
+            known=tables,
         )
         slow = SlowOutputs.of(crossbar.read_out, amplifiers=options.amplifiers)
         steep = steepness(static.neuron, ports.outputs, spec.vdd)

@@ -64,6 +64,20 @@ UNRESOLVED: Final = 1e-15
 _CHARGES: Final = ("gate_charge", "output_charge", "supply_charge")
 
 
+def extrapolation(times: Items[float], at: float) -> dict[int, float]:
+    """Weights of values at up to three times, by their places, for the value at a later one."""
+    # Far beyond the points a parabola is worse than a line.
+    final = len(times) - 1
+    last, reach = times[final], at - times[final]
+    kept = [k for k, time in enumerate(times) if last - time > 0.2 * reach or k == final]
+    if len(kept) == 3 and last - times[kept[0]] < 0.8 * reach:
+        kept = kept[1:]
+    return {
+        k: math.prod((at - times[j]) / (times[k] - times[j]) for j in kept if j != k)
+        for k in kept
+    }
+
+
 class FailedStep(NamedTuple):
     """Newton's method did not converge: the first sample and layer (from 0) where."""
 
@@ -84,6 +98,7 @@ class TriedStep(NamedTuple):
         recorded: (B, M) V of every layer, outputs at its end as waveforms have them; empty: as they
             are.
         unseen: For the next step's estimate.
+        between: (B, M) V of every layer, outputs at its stage.
     """
 
     errors: Tensor
@@ -94,6 +109,7 @@ class TriedStep(NamedTuple):
     slopes: tuple[list[Tensor], list[Tensor]] = ([], [])
     recorded: Items[Tensor] = ()
     unseen: Unseen | None = None
+    between: Items[Tensor] = ()
 
     @property
     def error(self) -> float:
@@ -272,7 +288,9 @@ class Stepper:
         charges = torch.maximum(charges, kinks.errors)
         errors = self._errors(step, points, charges, powers)
         curves = slopes(middle), slopes(end)
-        return TriedStep(errors, passed, neurons, lines, powers, curves, ends, unseen)
+        return TriedStep(
+            errors, passed, neurons, lines, powers, curves, ends, unseen, points[1]
+        )
 
     def _errors(
         self,
@@ -456,20 +474,11 @@ class Stepper:
         known.append((0.0, start))
         if middle is not None:
             known, at = [*known[-2:], (at, middle)], step
-        # Far beyond the points a parabola is worse than a line.
-        last, reach = known[-1][0], at - known[-1][0]
-        known = [item for item in known if last - item[0] > 0.2 * reach or item is known[-1]]
-        if len(known) == 3 and last - known[0][0] < 0.8 * reach:
-            known = known[1:]
-        times = [time for time, _ in known]
-        weights = [
-            math.prod((at - other) / (time - other) for other in times if other != time)
-            for time in times
-        ]
+        weights = extrapolation([time for time, _ in known], at)
         gates, outputs = torch.zeros_like(start.gates), torch.zeros_like(start.outputs)
-        for weight, (_, state) in zip(weights, known, strict=True):
-            gates.add_(state.gates, alpha=weight)
-            outputs.add_(state.outputs, alpha=weight)
+        for place, weight in weights.items():
+            gates.add_(known[place][1].gates, alpha=weight)
+            outputs.add_(known[place][1].outputs, alpha=weight)
         return gates, outputs
 
     def _power(
