@@ -76,7 +76,7 @@ class TiledStepper(Stepper):
         batch = len(self.alive)
         self._tiles = -(-batch // LANES)
         # The last image fills up the last tile.
-        self._images = torch.arange(self._tiles * LANES).clamp(max=batch - 1)
+        self._images = torch.arange(self._tiles * LANES, device="cpu").clamp(max=batch - 1)
         counts = [layer.ports.outputs for layer in self.layers]
         self._panels: list[LinePanels] = [*(layer.panels for layer in layers[1:])]
         self._panels.append(NoPanels(counts[-1]))
@@ -95,13 +95,13 @@ class TiledStepper(Stepper):
         self._tables = [_tables(layer) for layer in self.layers]
         self._circuits = [_circuit(layer) for layer in self.layers]
         self._level_shifts = torch.tensor(
-            [circuit[2] for circuit in self._circuits], dtype=torch.float64
+            [circuit[2] for circuit in self._circuits], dtype=torch.float64, device="cpu"
         )
         self._sets, self._half = [0, 1, 2], 0
         self._corner = 2  # 1: behind a corner, 2: nor was there a step before
         self._length = 0.0  # of the step before
         self._stage_power: Tensor | None = None
-        self._first_form = torch.zeros(0, dtype=torch.float64)
+        self._first_form = torch.zeros(0, dtype=torch.float64, device="cpu")
         for k, state in enumerate(self.neurons):
             for name, field in (*_FIELDS.items(), ("outputs", places.RECORDED)):
                 self._field(k, field)[:] = self._in_tiles(getattr(state, name))
