@@ -107,8 +107,8 @@ def test_behavioural_networks_equal_a_dense_solution(
 @pytest.mark.parametrize(
     ("sizes", "case"),
     [
-        ([1, 1], {}),
-        ([3, 1, 2], {"columns": 2}),
+        pytest.param([1, 1], {}, marks=pytest.mark.slow),  # parts of the others
+        pytest.param([3, 1, 2], {"columns": 2}, marks=pytest.mark.slow),
         # The last horizontal partition holds nothing but the bias.
         ([4, 3, 2], {"columns": 1, "rows": 2}),
         ([4, 3], {"combine": "sum", "columns": 3, "opened": 0.2}),
