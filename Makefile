@@ -78,9 +78,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --no-build-isolation --editable '.[examples]'
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+# All at once: pip looks at every package again in each run.
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing imac_torch and all that its tests need into $(VENV) (a minute or two the first time) ..."
+	$(INSTALL) hatchling editables
 	$(INSTALL) --no-build-isolation --editable '.[examples,dev,benchmarks]'
-	@touch $@
+	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed
 	$(INSTALL) --no-build-isolation --editable '.[examples,docs]'
