@@ -43,7 +43,7 @@ class _Part:
     failure: str = ""
 
 
-TOGETHER: Final = 32
+TOGETHER: Final = 128
 """Images that share time steps where the compiled step does all of them: fewer have longer steps of
 their own, of more the calls of torch around it are shared."""
 
