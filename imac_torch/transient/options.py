@@ -63,7 +63,9 @@ class TimingOptions:
         transient: Step control, representation of wires.
         fraction: Half-width of the settling band, of the swing.
         resolution: V, its smallest half-width.
-        batch_size: Images that share their time steps; bounds memory. Fewer where less is free.
+        batch_size: Images that share their time steps (in groups of at most
+            :data:`imac_torch.transient.inference.TOGETHER` where the compiled step knows all of the
+            circuit); bounds memory. Fewer where less is free.
         periods: Images that have not settled are followed for up to so many periods.
         waveforms: Images whose waveforms are kept: the slowest and the first ones.
         samples: Images to measure, of a longer data set; None: all.
