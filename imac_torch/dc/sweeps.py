@@ -94,7 +94,7 @@ def sweep_bytes(layer: CurvedCells, *, held: bool) -> int:
 
 def pieces(layer: CurvedCells, vectors: Tensor, memory: int, *, held: bool) -> tuple[Tensor, ...]:
     """(B, N) in equal parts that take ``memory`` bytes, whole groups of images."""
-    from imac_torch.kernels.elements import LANES
+    from imac_torch.kernels.lanes import LANES
 
     groups = -(-len(vectors) // LANES)
     most = max(1, memory // (LANES * sweep_bytes(layer, held=held)))
@@ -216,7 +216,7 @@ class SweepState:
     """Voltages of all images as kernels have them, and what a sweep leaves."""
 
     def __init__(self, layer: CurvedCells, vdd: Tensor, count: int, *, keep: bool = True) -> None:
-        from imac_torch.kernels.elements import LANES
+        from imac_torch.kernels.lanes import LANES
 
         self.layer, self.vdd, self.count = layer, vdd.detach(), count
         horizontal, vertical, rows, columns = layer.positive.shape
@@ -256,7 +256,7 @@ class SweepState:
 
     def _grouped(self, inputs: Tensor) -> Array:
         """(B, C) → (N, G, K, L); the last image again where there are too few."""
-        from imac_torch.kernels.elements import LANES
+        from imac_torch.kernels.lanes import LANES
 
         vertical = self.layer.positive.shape[1]
         blocks = self.layer.layout.gather_inputs(inputs)  # (B, H, K)
@@ -341,7 +341,7 @@ class SweepState:
 
     def move(self, size: Tensor) -> None:
         """Take the steps, none longer than cells allow."""
-        from imac_torch.kernels.elements import LANES
+        from imac_torch.kernels.lanes import LANES
 
         share = (float(self.known[2][0]) / size).clamp(max=1.0).nan_to_num(nan=0.0)
         missing = self.groups * LANES - self.count
@@ -355,7 +355,7 @@ class SweepState:
 
     def keep_working_on(self, left: Tensor) -> bool:
         """Groups of images with some of (B,) left; whether there is one."""
-        from imac_torch.kernels.elements import LANES
+        from imac_torch.kernels.lanes import LANES
 
         padded = torch.nn.functional.pad(left, (0, self.groups * LANES - self.count))
         self.active = padded.unflatten(0, (self.groups, LANES)).any(1).numpy()

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imac_torch.kernels.compiled import njit
-from imac_torch.kernels.elements import LANES, element, series
+from imac_torch.kernels.elements import alone, gated, series
+from imac_torch.kernels.lanes import choose, larger, load, same, store
 from imac_torch.kernels.lines import (
     ALPHA,
     INPUT_SEGMENT,
@@ -25,27 +26,25 @@ from imac_torch.kernels.lines import (
 from imac_torch.numeric.cell_kinds import TRANSISTOR
 
 Array = NDArray[np.float64]
-WORK: Final = 11
+WORK: Final = 5
 """Numbers per column and image that a row needs."""
-OF_LANES: Final = 26
-"""Numbers per image that it needs."""
 
 
-@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy", _nrt=False)
 def line_step(
-    into: Array,
-    back: Array,
-    falls: Array,
-    line: Array,
-    segment: float,
-    end: float,
-    virtual: Array,
+    flows: Array,
+    first: int,
+    plane: int,
+    apart: bool,
+    shunted: bool,
+    scalars: Array,
+    side: int,
+    r: int,
     limit: float,
-    left: Array,
-    sources: Array,
-    row: Array,
-    size: Array,
-    step: Array,
+    lines: Array,
+    ends: Array,
+    totals: Array,
+    work: Array,
 ) -> None:
     """One Newton step of an I± line while the input lines stay; see :mod:`imac_torch.dc.sweeps`.
 
@@ -53,56 +52,78 @@ def line_step(
     segment of r Ω: nothing is divided by r, which may be 0, and nothing cancels.
 
     Args:
-        into: (K, L) A of the cells into the line.
-        back: (K, L) S, what flows out of input lines falls by that per voltage of the line.
-        falls: (K, L) S, what flows into the line, likewise; the same, but for shunts.
-        line: (K, L) V, moved.
-        segment: Ω.
-        end: S, of the last node.
-        virtual: (L,) V, behind ``end``.
+        flows: (n, ..., K, L): A of cells out of input lines; S by the voltages of these; S by that
+            of the line with the other sign; A into the line; S, by which that falls. Fewer
+            than 5: see :func:`imac_torch.kernels.sweeps.sweep`.
+        first: Where these of the row begin, in columns.
+        plane: Columns from one of them to the next.
+        apart: Whether there are 4.
+        shunted: Whether there are 5.
+        scalars: See :mod:`imac_torch.kernels.lines`.
+        side: 0: I+, 1: I-.
+        r: Row.
         limit: V, of the step.
-        left: (K, L), overwritten.
-        sources: (K, L) V, written: what the line moves by.
-        row: (K, L) A, what the cells' currents change by is added.
-        size: (L,) V, of the longest step, updated.
-        step: (L,), overwritten.
+        lines: (2, R, K, L) V, moved.
+        ends: (2, R, L) V, written; those of I+ lines drive the others.
+        totals: (2, 4, L), written: sums of S by the voltages of input lines, of the line, of the
+            line with what it has besides; V, longest step.
+        work: (WORK, K, L): A of cells out of input lines and S by their voltages are written, or
+            added to on the second side; what the line moves by is written; the rest is overwritten.
     """
-    count = into.shape[0]
-    last = count - 1
-    for k in range(count):
-        for j in range(LANES):
-            own = falls[k, j]
-            driven = into[k, j] + own * line[k, j]
-            if k > 0:
-                own += left[k - 1, j]
-                driven += sources[k - 1, j]
-            if k < last:
-                share = 1.0 / (1.0 + segment * own)
-                left[k, j] = own * share
-                sources[k, j] = driven * share
-            else:
-                sources[k, j] = (driven + end * virtual[j]) / (own + end)
-    for j in range(LANES):
-        step[j] = abs(sources[last, j] - line[last, j])
+    segment = scalars[OUTPUT_SEGMENT]
+    end = scalars[POSITIVE_END] if side == 0 else scalars[NEGATIVE_END]
+    share = scalars[POSITIVE_SHARE] if side == 0 else scalars[NEGATIVE_SHARE]
+    rows, columns = lines.shape[1], lines.shape[2]
+    last, here = columns - 1, (side * rows + r) * columns
+    slopes_at = first + plane
+    falls_at = first + 2 * plane if apart else slopes_at
+    into_at = first + 3 * plane if apart else first
+    total_at = first + 4 * plane if shunted else falls_at
+    own, left, sources = columns, 2 * columns, 3 * columns
+    virtual = same(0.0)
+    if side == 1:
+        virtual = load(ends, r) * scalars[ALPHA]
+    all_near, all_line, all_total = same(0.0), same(0.0), same(0.0)
+    seen, source = same(0.0), same(0.0)
+    for k in range(columns):
+        current, slope = load(flows, first + k), load(flows, slopes_at + k)
+        fall, total = load(flows, falls_at + k), load(flows, total_at + k)
+        all_near, all_line, all_total = all_near + slope, all_line + fall, all_total + total
+        if side == 1:
+            current, slope = current + load(work, k), slope + load(work, own + k)
+        store(work, k, current)
+        store(work, own + k, slope)
+        source = total * load(lines, here + k) + load(flows, into_at + k) + source
+        seen = total + seen
+        if k < last:
+            ratio = 1.0 / (seen * segment + 1.0)
+            seen = seen * ratio
+            source = source * ratio
+            store(work, left + k, seen)
+            store(work, sources + k, source)
+    store(totals, 4 * side, all_near)
+    store(totals, 4 * side + 1, all_line)
+    store(totals, 4 * side + 2, all_total)
+    voltage = (virtual * end + source) / (seen + end)
+    store(work, sources + last, voltage)
+    step = abs(voltage - load(lines, here + last))
     for k in range(last - 1, -1, -1):
-        for j in range(LANES):
-            voltage = sources[k + 1, j]
-            voltage += segment * (sources[k, j] - left[k, j] * voltage)
-            sources[k, j] = voltage
-            move = abs(voltage - line[k, j])
-            step[j] = move if move > step[j] else step[j]
-    for j in range(LANES):
-        size[j] = step[j] if step[j] > size[j] else size[j]
-        step[j] = limit / step[j] if step[j] > limit else 1.0
-    for k in range(count):
-        for j in range(LANES):
-            move = step[j] * (sources[k, j] - line[k, j])
-            row[k, j] -= back[k, j] * move
-            line[k, j] += move
-            sources[k, j] = move
+        voltage = voltage + (load(work, sources + k) - load(work, left + k) * voltage) * segment
+        store(work, sources + k, voltage)
+        step = larger(abs(voltage - load(lines, here + k)), step)
+    store(totals, 4 * side + 3, step)
+    taken = choose(step, same(limit), limit / step, same(1.0))
+    for k in range(columns):
+        at = load(lines, here + k)
+        move = (load(work, sources + k) - at) * taken
+        store(work, k, load(work, k) - load(flows, falls_at + k) * move)
+        store(lines, here + k, at + move)
+        store(work, sources + k, move)
+    value = load(lines, here + last) * share
+    store(ends, side * rows + r, virtual * (1.0 - share) + value)
 
 
-@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy", _nrt=False)
 def block_up(
     conductance: Array,
     scalars: Array,
@@ -119,11 +140,11 @@ def block_up(
     hubs: Array,
     port: Array,
     ends: Array,
-    size: Array,
+    sizes: Array,
+    flows: Array,
     work: Array,
-    lanes: Array,
-    bits: NDArray[np.int64],
-    powers: Array,
+    points: Array,
+    totals: Array,
 ) -> None:
     """One block and LANES images of :func:`imac_torch.kernels.sweeps.sweep`.
 
@@ -144,215 +165,122 @@ def block_up(
         hubs: (R, L)
         port: (K, L)
         ends: (2, R, L)
-        size: (L,)
+        sizes: (L,)
+        flows: (5, 1, 1, K, L), overwritten.
         work: (WORK, K, L), overwritten.
-        lanes: (OF_LANES, L), overwritten.
-        bits: (L,), overwritten.
-        powers: The same as float64.
+        points: (POINTS, L), overwritten.
+        totals: (2, 4, L), overwritten.
     """
-    rows, columns = inputs.shape[:2]
+    rows, columns = inputs.shape[0], inputs.shape[1]
     is_given, is_series = given.shape[0] > 0, nodes.shape[1] > 0
-    apart = given.shape[0] > 2 or (is_series and cell[6] == TRANSISTOR)
+    is_gated = is_series and cell[6] == TRANSISTOR
     resistance, segment = scalars[OUTPUT_SEGMENT], scalars[INPUT_SEGMENT]
     along = resistance * columns / 3.0
     near_plus = 1.0 / (1.0 / scalars[POSITIVE_END] + along)
     near_minus = 1.0 / (1.0 / scalars[NEGATIVE_END] + along)
     coupling = near_minus * scalars[ALPHA] * scalars[POSITIVE_SHARE]
-    across, own_current, own_slope, own_back, own_into = work[0], work[1], work[2], work[3], work[4]
-    left, sources, row, own, yields = work[5], work[6], work[7], work[8], work[9]
-    buffers = lanes[:10]
-    virtual, nothing, step, whole, kept = lanes[10], lanes[11], lanes[12], lanes[13], lanes[14]
-    product, hub, sums, falls = lanes[15], lanes[16], lanes[17:19], lanes[19:21]
-    shunted = lanes[24:26] if given.shape[0] > 4 else falls
-    port[:] = 0.0
-    nothing[:] = 0.0
-    whole[:] = 0.0
-    hub[:] = 0.0
-    size[:] = 0.0
+    nothing = same(0.0)
+    whole, hub, size = nothing, nothing, nothing
+    for k in range(columns):
+        store(port, k, nothing)
     for r in range(rows - 1, -1, -1):
-        here = inputs[r]
-        row[:] = 0.0
-        own[:] = 0.0
         for side in range(2):
-            line = lines[side, r]
-            current, slope = own_current, own_slope
-            back, into = slope, current
+            here = (side * rows + r) * columns
             if is_given:
-                current, slope = given[0, side, r], given[1, side, r]
-                back, into = slope, current
-                if apart:
-                    back, into = given[2, side, r], given[3, side, r]
-            elif is_series:
-                series(
-                    cell,
-                    coefficients,
-                    grid,
-                    conductance[side, r],
-                    here,
-                    line,
-                    nodes[side, r],
-                    across,
-                    buffers,
-                    bits,
-                    powers,
-                    current,
-                    slope,
-                    own_back,
-                    own_into,
-                    yields,
-                    left,
-                    sources,
-                    size,
-                )
-                if apart:
-                    back, into = own_back, own_into
+                line_step(
+                    given, here, 2 * rows * columns, given.shape[0] > 2, given.shape[0] > 4,
+                    scalars, side, r, cell[0], lines, ends, totals, work,
+                )  # fmt: skip
             else:
-                for k in range(columns):
-                    for j in range(LANES):
-                        across[k, j] = here[k, j] - line[k, j]
-                element(
-                    cell[1],
-                    cell[2:6],
-                    conductance[side, r],
-                    across,
-                    buffers[0],
-                    bits,
-                    powers,
-                    current,
-                    slope,
-                )
-            for j in range(LANES):
-                sums[side, j] = 0.0
-                falls[side, j] = 0.0
-            for k in range(columns):
-                for j in range(LANES):
-                    row[k, j] += current[k, j]
-                    own[k, j] += slope[k, j]
-                for j in range(LANES):
-                    sums[side, j] += slope[k, j]
-                    falls[side, j] += back[k, j]
-            total = back
-            if given.shape[0] > 4:
-                total = given[4, side, r]
-                for j in range(LANES):
-                    shunted[side, j] = 0.0
-                for k in range(columns):
-                    for j in range(LANES):
-                        shunted[side, j] += total[k, j]
-            end = scalars[POSITIVE_END] if side == 0 else scalars[NEGATIVE_END]
-            line_step(
-                into,
-                back,
-                total,
-                line,
-                resistance,
-                end,
-                nothing if side == 0 else virtual,
-                cell[0],
-                left,
-                sources,
-                row,
-                size,
-                step,
-            )
-            if is_series:
-                node = nodes[side, r]
-                for k in range(columns):
-                    for j in range(LANES):
-                        node[k, j] -= yields[k, j] * sources[k, j]
-            share = scalars[POSITIVE_SHARE] if side == 0 else scalars[NEGATIVE_SHARE]
-            for j in range(LANES):
-                value = share * line[columns - 1, j]
-                if side == 0:
-                    virtual[j] = scalars[ALPHA] * value
+                if is_gated:
+                    gated(
+                        cell, conductance, side, r, inputs, lines, nodes, flows, work, sizes,
+                        coefficients, grid, points,
+                    )  # fmt: skip
+                elif is_series:
+                    series(
+                        cell, conductance, side, r, inputs, lines, nodes, flows, work, sizes
+                    )
                 else:
-                    value += (1.0 - share) * virtual[j]
-                ends[side, r, j] = value
-        star = stars[r]
-        for j in range(LANES):
-            plus, minus = sums[0, j], sums[1, j]
-            # What flows into this row and those behind with all columns at 1 V.
-            kept[j] = whole[j] - hub[j] * whole[j] * whole[j]
-            up, down = plus, minus
-            if given.shape[0] > 4:  # what input lines have besides does not reach the others
-                up, down = falls[0, j], falls[1, j]
-            up = up / (shunted[0, j] + near_plus)
-            down = (down + coupling * up) / (shunted[1, j] + near_minus)
-            kept[j] += plus - falls[0, j] * up + minus - falls[1, j] * down
-            whole[j] += plus + minus
-        if r + 1 < rows:
-            for k in range(columns):
-                for j in range(LANES):
-                    own[k, j] += stars[r + 1, k, j]
-        for j in range(LANES):
-            lost = whole[j] - kept[j]
-            hub[j] = whole[j] * kept[j] / lost if lost > 0.0 else 0.0
-            kept[j] = lost
-            whole[j] = 0.0
+                    alone(cell, conductance, side, r, inputs, lines, flows)
+                line_step(
+                    flows, 0, columns, is_gated, False, scalars, side, r, cell[0], lines, ends,
+                    totals, work,
+                )  # fmt: skip
+            size = larger(load(totals, 4 * side + 3), size)
+            if is_series:
+                size = larger(load(sizes, 0), size)
+                for k in range(columns):
+                    node = load(nodes, here + k)
+                    move = load(work, 3 * columns + k)
+                    store(nodes, here + k, node - load(work, 4 * columns + k) * move)
+        plus, minus = load(totals, 0), load(totals, 4)
+        # What flows into this row and those behind with all columns at 1 V.
+        kept = whole - hub * whole * whole
+        # What input lines have besides does not reach the others.
+        up = load(totals, 1) / (load(totals, 2) + near_plus)
+        down = (load(totals, 5) + up * coupling) / (load(totals, 6) + near_minus)
+        kept = kept + (plus - load(totals, 1) * up) + (minus - load(totals, 5) * down)
+        whole = whole + (plus + minus)
+        lost = whole - kept
+        grounded = choose(lost, nothing, whole * kept / lost, nothing)
+        star, further = r * columns, (r + 1) * columns
+        whole, product = nothing, nothing
         for k in range(columns):
-            for j in range(LANES):
-                y = own[k, j] / (1.0 + segment * own[k, j])
-                star[k, j] = y
-                whole[j] += y
-        for j in range(LANES):
-            hub[j] = 1.0 / (hub[j] + whole[j]) if kept[j] > 0.0 else 0.0
-            hubs[r, j] = hub[j]
-            product[j] = 0.0
-        after = behind[r]
-        before = driven if r == 0 else inputs[r - 1]
+            e = load(work, columns + k)
+            if r + 1 < rows:
+                e = e + load(stars, further + k)
+            y = e / (e * segment + 1.0)
+            store(stars, star + k, y)
+            whole = whole + y
+            total = load(port, k) + load(work, k)
+            store(port, k, total)
+            before = load(driven, k) if r == 0 else load(inputs, star - columns + k)
+            move = before - load(inputs, star + k) - total * segment
+            store(behind, star + k, move)
+            product = product + y * move
+        hub = choose(lost, nothing, 1.0 / (grounded + whole), nothing)
+        store(hubs, r, hub)
+        product = product * hub
         for k in range(columns):
-            for j in range(LANES):
-                total = port[k, j] + row[k, j]
-                port[k, j] = total
-                row[k, j] = before[k, j] - here[k, j] - segment * total
-            for j in range(LANES):
-                product[j] += star[k, j] * row[k, j]
-        for j in range(LANES):
-            product[j] *= hub[j]
-        for k in range(columns):
-            for j in range(LANES):
-                move = row[k, j]
-                after[k, j] = move
-                port[k, j] += star[k, j] * (move - product[j])
+            move = load(behind, star + k) - product
+            store(port, k, load(port, k) + load(stars, star + k) * move)
+    store(sizes, 0, size)
 
 
-@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy", _nrt=False)
 def block_down(
     segment: float,
     moved: Array,
-    product: Array,
     behind: Array,
     stars: Array,
     hubs: Array,
-    size: Array,
+    sizes: Array,
 ) -> None:
     """One block and LANES images of :func:`imac_torch.kernels.sweeps.sweep_down`.
 
     Args:
         segment: Ω.
         moved: (K, L) V, of what drives the lines; overwritten.
-        product: (L,), overwritten.
         behind: (R, K, L), overwritten by the steps.
         stars: (R, K, L)
         hubs: (R, L)
-        size: (L,) V, updated.
+        sizes: (L,) V, updated.
     """
-    rows, columns = behind.shape[:2]
+    rows, columns = behind.shape[0], behind.shape[1]
+    size = load(sizes, 0)
     for r in range(rows):
-        after, star, hub = behind[r], stars[r], hubs[r]
-        product[:] = 0.0
+        here = r * columns
+        product = same(0.0)
         for k in range(columns):
-            for j in range(LANES):
-                moved[k, j] += after[k, j]
-                product[j] += star[k, j] * moved[k, j]
-        for j in range(LANES):
-            product[j] *= hub[j]
+            move = load(moved, k) + load(behind, here + k)
+            store(moved, k, move)
+            product = product + load(stars, here + k) * move
+        product = product * load(hubs, r)
         for k in range(columns):
-            for j in range(LANES):
-                flow = star[k, j] * (moved[k, j] - product[j])
-                move = moved[k, j] - segment * flow
-                moved[k, j] = move
-                after[k, j] = move
-            for j in range(LANES):
-                length = abs(moved[k, j])
-                size[j] = length if length > size[j] else size[j]
+            move = load(moved, k)
+            move = move - load(stars, here + k) * (move - product) * segment
+            store(moved, k, move)
+            store(behind, here + k, move)
+            size = larger(abs(move), size)
+    store(sizes, 0, size)

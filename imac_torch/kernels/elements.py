@@ -1,8 +1,4 @@
-"""Devices of curved cells in compiled code: currents and slopes for many images at once.
-
-Images are the innermost dimension, LANES at a time, so that every loop over them is some vector
-registers. Arrays have two dimensions, so that the compiler knows that no index is negative.
-"""
+"""Devices of curved cells in compiled code: currents and slopes for LANES images at once."""
 
 from __future__ import annotations
 
@@ -12,201 +8,167 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imac_torch.kernels.compiled import njit
-from imac_torch.kernels.table import locate, slopes, weights
-from imac_torch.numeric.cell_kinds import DIODE, OHMIC, SINH, TRANSISTOR
+from imac_torch.kernels.lanes import (
+    LANES,
+    Lanes,
+    beyond,
+    exponential,
+    larger,
+    load,
+    nearest,
+    same,
+    smaller,
+    store,
+)
+from imac_torch.kernels.patch import bicubic_patch
+from imac_torch.numeric.cell_kinds import DIODE, OHMIC, SINH
 
 Array = NDArray[np.float64]
-LANES: Final = 32
-"""Images that are worked on at once."""
+Known = tuple[float, float, float, float, float]
+"""Of a device: its kind, first parameter and 1 by that, second and third one."""
+
+POINTS: Final = 18
+"""Numbers per image that a look-up needs: two voltages, and these."""
+_SPLINES: Final = 2
+_PLACE: Final = 10
+_CORNER: Final = 11
+FOUND: Final = 12
 
 STEPS: Final = 8
 """Of the node between two devices while lines stay."""
 SHORT: Final = 0.05
 """Of the voltage over which a cell bends: steps of nodes beyond it are not the last ones."""
-_LOG2E: Final = 1.4426950408889634
-_LN2_HIGH: Final = 6.93147180369123816490e-01
-_LN2_LOW: Final = 1.90821492927058770002e-10
-_MAGIC: Final = 6755399441055744.0
-"""1.5·2^52: adding it rounds to the nearest whole number and leaves that in the last bits."""
-_LARGEST: Final = 700.0
-"""Of an exponent; beyond, e^x is no float64. No solution has such currents."""
 
 
-@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
-def exponentials(
-    x: Array, scale: float, bits: NDArray[np.int64], powers: Array, out: Array
-) -> None:
-    """e^(scale·x) of LANES numbers, to rounding; ``powers`` is ``bits`` seen as float64.
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def known_of(cell: Array, first: int) -> Known:
+    """A device whose kind and parameters begin there, see :mod:`imac_torch.numeric.cell_kinds`."""
+    v0 = cell[first + 1]
+    return cell[first], v0, 1.0 / v0, cell[first + 2], cell[first + 3]
 
-    2^n·e^f with |f| <= ln(2)/2, whose series to f^12 leaves 2e-16.
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy", forceinline=True)
+def element(device: Known, g: float, across: Lanes) -> tuple[Lanes, Lanes]:
+    """A and S of a two-terminal device of g S at V."""
+    kind, v0, inverse, parallel, leak = device
+    if kind == OHMIC:
+        return across * g, same(g)
+    if kind == SINH:
+        up = exponential(across * inverse)
+        down = 1.0 / up
+        half = 0.5 * g
+        return (up - down) * (half * v0), (up + down) * half
+    if kind == DIODE:
+        up = exponential(across * inverse)
+        return (up - 1.0) * (g * v0) + across * leak, up * g + leak
+    square = across * across * (inverse * inverse)
+    below = 1.0 / (square * g + parallel)
+    more = square + 1.0
+    inside = more * more * g + (square * 3.0 + 1.0) * (parallel - g)
+    factor = below * (g * parallel)
+    return across * more * factor, factor * inside * below
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy", forceinline=True)
+def _locate(at: Lanes, low: float, high: float, inverse_step: float, cells: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    """Cells of a grid, places in them from 0 to 1, and V outside of the grid.
+
+    Which of two cells a place between them belongs to does not matter: splines are smooth.
     """
-    for j in range(LANES):
-        z = x[j] * scale
-        z = z if z < _LARGEST else _LARGEST
-        z = z if z > -_LARGEST else -_LARGEST
-        t = z * _LOG2E + _MAGIC
-        n = t - _MAGIC
-        f = z - n * _LN2_HIGH
-        f = f - n * _LN2_LOW
-        s = 1.0 / 39916800.0 + f * (1.0 / 479001600.0)
-        s = 1.0 / 3628800.0 + f * s
-        s = 1.0 / 362880.0 + f * s
-        s = 1.0 / 40320.0 + f * s
-        s = 1.0 / 5040.0 + f * s
-        s = 1.0 / 720.0 + f * s
-        s = 1.0 / 120.0 + f * s
-        s = 1.0 / 24.0 + f * s
-        s = 1.0 / 6.0 + f * s
-        s = 0.5 + f * s
-        s = 1.0 + f * s
-        out[j] = 1.0 + f * s
-        powers[j] = t
-    for j in range(LANES):
-        bits[j] = (bits[j] + 1023) << 52
-    for j in range(LANES):
-        out[j] *= powers[j]
+    within = smaller(larger(at, same(low)), same(high))
+    scaled = (within - low) * inverse_step
+    cell = smaller(nearest(scaled - 0.5), same(cells - 1.0))
+    return cell, scaled - cell, at - within
 
 
-@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
-def element(
-    kind: float,
-    parameters: Array,
-    conductance: Array,
-    across: Array,
-    raised: Array,
-    bits: NDArray[np.int64],
-    powers: Array,
-    current: Array,
-    slope: Array,
-) -> None:
-    """Currents and slopes of two-terminal devices at (K, L) V.
-
-    Args:
-        kind: See :mod:`imac_torch.numeric.cell_kinds`.
-        parameters: (4,)
-        conductance: (K,) S, of memory devices; empty where the device is the same in all cells.
-        across: V.
-        raised: (L,), overwritten.
-        bits: (L,), overwritten.
-        powers: The same as float64.
-        current: (K, L) A, written.
-        slope: (K, L) S, written.
-    """
-    own = conductance.shape[0] > 0
-    v0 = parameters[0]
-    inverse = 1.0 / v0
-    for k in range(across.shape[0]):
-        g = conductance[k] if own else parameters[1]
-        at, flows, rises = across[k], current[k], slope[k]
-        if kind == OHMIC:
-            for j in range(LANES):
-                flows[j] = g * at[j]
-                rises[j] = g
-        elif kind == SINH:
-            exponentials(at, inverse, bits, powers, raised)
-            half = 0.5 * g
-            scale = half * v0
-            for j in range(LANES):
-                up = raised[j]
-                down = 1.0 / up
-                flows[j] = scale * (up - down)
-                rises[j] = half * (up + down)
-        elif kind == DIODE:
-            exponentials(at, inverse, bits, powers, raised)
-            leak = parameters[2]
-            for j in range(LANES):
-                up = raised[j]
-                flows[j] = (g * v0) * (up - 1.0) + leak * at[j]
-                rises[j] = g * up + leak
-        else:
-            parallel = parameters[1]
-            inverse = 1.0 / (v0 * v0)
-            for j in range(LANES):
-                square = at[j] * at[j] * inverse
-                below = parallel + g * square
-                factor = g * parallel / below
-                inside = g * (1.0 + square) * (1.0 + square)
-                inside += (parallel - g) * (1.0 + 3.0 * square)
-                flows[j] = at[j] * (1.0 + square) * factor
-                rises[j] = factor * inside / below
-
-
-@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
-def transistor(
-    coefficients: Array,
-    grid: Array,
-    node: Array,
-    line: Array,
-    buffers: Array,
-    current: Array,
-    slope: Array,
-    back: Array,
-    leak: Array,
-) -> None:
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy", _nrt=False)
+def transistor(coefficients: Array, grid: Array, points: Array) -> None:
     """Tabulated transistors from inner nodes to I± lines; straight on outside of the table.
 
     Args:
         coefficients: (P+2, Q+2, 2), bicubic B-splines of the current into the transistor, and of
             what leaks from its gate into the line besides; over both voltages.
         grid: (6,), see :mod:`imac_torch.kernels.table`.
-        node: (K, L) V.
-        line: (K, L) V.
-        buffers: (10, L), overwritten.
-        current: (K, L) A, written.
-        slope: (K, L) S, written, by the voltage of the node.
-        back: (K, L) S, written, by that of the line with the other sign.
-        leak: (K, L) A, written.
+        points: (POINTS, L): V of nodes and of lines; of the former, splines and their slopes, of
+            the latter, places in cells; corners of patches; written: A, S by the voltage of the
+            node, S by that of the line with the other sign; A that leaks, and its slopes.
     """
-    first, second = coefficients.shape[0] - 3, coefficients.shape[1] - 3
-    for k in range(node.shape[0]):
-        for j in range(LANES):
-            i, t, over = locate(node[k, j], grid[0], grid[1], grid[2], first)
-            m, p, beside = locate(line[k, j], grid[3], grid[4], grid[5], second)
-            a, b = weights(t), weights(p)
-            da, db = slopes(t, grid[2]), slopes(p, grid[5])
-            c0, c1 = coefficients[i], coefficients[i + 1]
-            c2, c3 = coefficients[i + 2], coefficients[i + 3]
-            value = by_node = by_line = leaks = 0.0
-            for n in range(4):
-                at = m + n
-                w, x, y, z = c0[at, 0], c1[at, 0], c2[at, 0], c3[at, 0]
-                along = a[0] * w + a[1] * x + a[2] * y + a[3] * z
-                rise = da[0] * w + da[1] * x + da[2] * y + da[3] * z
-                w, x, y, z = c0[at, 1], c1[at, 1], c2[at, 1], c3[at, 1]
-                beyond = a[0] * w + a[1] * x + a[2] * y + a[3] * z
-                value += b[n] * along
-                by_line += db[n] * along
-                by_node += b[n] * rise
-                leaks += b[n] * beyond
-            current[k, j] = value + by_node * over + by_line * beside
-            slope[k, j] = by_node
-            back[k, j] = -by_line
-            leak[k, j] = leaks
+    columns = coefficients.shape[1]
+    cell, t, over = _locate(load(points, 0), grid[0], grid[1], grid[2], coefficients.shape[0] - 3)
+    second, place, beside = _locate(load(points, 1), grid[3], grid[4], grid[5], columns - 3)
+    s, half = 1.0 - t, 0.5 * grid[2]
+    store(points, _SPLINES, s * s * s * (1.0 / 6.0))
+    store(points, _SPLINES + 1, (t * 0.5 - 1.0) * t * t + 2.0 / 3.0)
+    store(points, _SPLINES + 2, (s * 0.5 - 1.0) * s * s + 2.0 / 3.0)
+    store(points, _SPLINES + 3, t * t * t * (1.0 / 6.0))
+    store(points, _SPLINES + 4, -s * s * half)
+    store(points, _SPLINES + 5, (t * 3.0 - 4.0) * t * half)
+    store(points, _SPLINES + 6, (4.0 - s * 3.0) * s * half)
+    store(points, _SPLINES + 7, t * t * half)
+    store(points, _PLACE, place)
+    store(points, _CORNER, (cell * float(columns) + second) * 2.0)
+    for j in range(LANES):
+        bicubic_patch(
+            coefficients, np.uint64(points[_CORNER, j]), np.uint64(2 * columns), points,
+            np.uint64(_PLACE * LANES + j), np.uint64(_SPLINES * LANES + j),
+            np.uint64(FOUND * LANES + j), np.uint64(LANES),
+        )  # fmt: skip
+    by_node, by_line = load(points, FOUND + 1), load(points, FOUND + 2) * grid[5]
+    store(points, FOUND, load(points, FOUND) + by_node * over + by_line * beside)
+    store(points, FOUND + 2, by_line * -1.0)
 
 
-@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy", forceinline=True)
+def shortened(step: Lanes, limit: float) -> Lanes:
+    """V, of a step that is no longer than the limit."""
+    return smaller(larger(step, same(-limit)), same(limit))
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy", _nrt=False)
+def alone(
+    cell: Array,
+    conductance: Array,
+    side: int,
+    r: int,
+    inputs: Array,
+    lines: Array,
+    flows: Array,
+) -> None:
+    """A row of memory devices with nothing in series.
+
+    Args:
+        cell: See :func:`imac_torch.kernels.sweeps.sweep`.
+        conductance: (2, R, K) S.
+        side: 0: I+, 1: I-.
+        r: Row.
+        inputs: (R, K, L) V.
+        lines: (2, R, K, L) V.
+        flows: (5, 1, 1, K, L), written: A; S.
+    """
+    memory = known_of(cell, 1)
+    rows, columns = inputs.shape[0], inputs.shape[1]
+    near, far = r * columns, (side * rows + r) * columns
+    for k in range(columns):
+        across = load(inputs, near + k) - load(lines, far + k)
+        current, slope = element(memory, conductance[side, r, k], across)
+        store(flows, k, current)
+        store(flows, columns + k, slope)
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy", _nrt=False)
 def series(
     cell: Array,
-    coefficients: Array,
-    grid: Array,
     conductance: Array,
-    near: Array,
-    far: Array,
-    node: Array,
-    across: Array,
-    buffers: Array,
-    bits: NDArray[np.int64],
-    powers: Array,
-    current: Array,
-    slope: Array,
-    back: Array,
-    into: Array,
-    yields: Array,
-    behind_current: Array,
-    behind_slope: Array,
-    size: Array,
+    side: int,
+    r: int,
+    inputs: Array,
+    lines: Array,
+    nodes: Array,
+    flows: Array,
+    work: Array,
+    longest: Array,
 ) -> None:
-    """Memory devices with others in series: Newton steps of the node between them.
+    """A row of memory devices with others in series: Newton steps of the nodes between them.
 
     The memory device carries m + m'·du and the other one a + a'·(dv - du); du is eliminated, so
     that the cell is the tangent of both together, wherever the node is. One step is enough where
@@ -214,85 +176,107 @@ def series(
 
     Args:
         cell: See :func:`imac_torch.kernels.sweeps.sweep`.
-        coefficients: See :func:`imac_torch.kernels.sweeps.sweep`.
-        grid: See :func:`imac_torch.kernels.sweeps.sweep`.
-        conductance: (K,) S.
-        near: (K, L) V, of input lines.
-        far: (K, L) V, of the I± line.
-        node: (K, L) V, across the memory devices, moved.
-        across: (K, L), overwritten.
-        buffers: (10, L), overwritten.
-        bits: (L,), overwritten.
-        powers: The same as float64.
-        current: (K, L) A, written.
-        slope: (K, L) S, written, by the voltage of input lines.
-        back: (K, L) S, written, by that of the I± line with the other sign; the same where the
-            access device knows nothing but the voltage across it.
-        into: (K, L) A, written, into the I± line.
-        yields: (K, L), written: what nodes fall by per voltage of the I± line.
-        behind_current: (K, L), overwritten.
-        behind_slope: (K, L), overwritten.
-        size: (L,) V, of the longest last step, updated.
+        conductance: (2, R, K) S.
+        side: 0: I+, 1: I-.
+        r: Row.
+        inputs: (R, K, L) V.
+        lines: (2, R, K, L) V.
+        nodes: (2, R, K, L) V, across memory devices, moved.
+        flows: (5, 1, 1, K, L), written: A; S.
+        work: (5, K, L): what nodes fall by per voltage of the I± line is written to the last.
+        longest: (L,) V, of steps, written.
     """
-    columns = node.shape[0]
-    absolute = cell[6] == TRANSISTOR
+    memory, access = known_of(cell, 1), known_of(cell, 6)
     limit = cell[0]
-    for number in range(STEPS):
-        element(cell[1], cell[2:6], conductance, node, buffers[0], bits, powers, current, slope)
-        for k in range(columns):
-            for j in range(LANES):
-                across[k, j] = near[k, j] - node[k, j]
-        if absolute:
-            transistor(
-                coefficients, grid, across, far, buffers, behind_current, behind_slope, back, into
-            )
-        else:
-            for k in range(columns):
-                for j in range(LANES):
-                    across[k, j] -= far[k, j]
-            element(
-                cell[6],
-                cell[7:11],
-                conductance[:0],
-                across,
-                buffers[0],
-                bits,
-                powers,
-                behind_current,
-                behind_slope,
-            )
-        longest = buffers[1]
-        longest[:] = 0.0
-        for k in range(columns):
-            there = 1.0 if conductance[k] > 0.0 else 0.0
-            for j in range(LANES):
-                inverse = there / (slope[k, j] + behind_slope[k, j])
-                step = (behind_current[k, j] - current[k, j]) * inverse
-                length = abs(step)
-                longest[j] = length if length > longest[j] else longest[j]
-                step = step if step < limit else limit
-                step = step if step > -limit else -limit
-                node[k, j] += step
-                yields[k, j] = inverse
-                current[k, j] += slope[k, j] * step
-        most = 0.0
-        for j in range(LANES):
-            most = max(most, longest[j])
-        if number + 1 == STEPS or not most > SHORT * limit:
-            break
-    for j in range(LANES):
-        size[j] = longest[j] if longest[j] > size[j] else size[j]
+    rows, columns = inputs.shape[0], inputs.shape[1]
+    near, far = r * columns, (side * rows + r) * columns
+    size = same(0.0)
     for k in range(columns):
-        there = 1.0 if conductance[k] > 0.0 else 0.0
-        for j in range(LANES):
-            slope[k, j] *= yields[k, j]
-        if absolute:
-            for j in range(LANES):
-                yields[k, j] *= back[k, j]
-                back[k, j] *= slope[k, j]
-                into[k, j] = current[k, j] + there * into[k, j]
-        else:
-            for j in range(LANES):
-                yields[k, j] *= behind_slope[k, j]
-        for j in range(LANES):
-            slope[k, j] *= behind_slope[k, j]
+        g = conductance[side, r, k]
+        there = 1.0 if g > 0.0 else 0.0
+        across, node = load(inputs, near + k) - load(lines, far + k), load(nodes, far + k)
+        number = 0
+        while True:
+            current, slope = element(memory, g, node)
+            passed, rises = element(access, access[3], across - node)
+            inverse = there / (slope + rises)
+            step = (passed - current) * inverse
+            number += 1
+            if number == STEPS or not beyond(abs(step), SHORT * limit):
+                break
+            node = node + shortened(step, limit)
+        size = larger(abs(step), size)
+        step = shortened(step, limit)
+        share = inverse * rises
+        store(nodes, far + k, node + step)
+        store(flows, k, slope * step + current)
+        store(flows, columns + k, slope * share)
+        store(work, 4 * columns + k, share)
+    store(longest, 0, size)
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy", _nrt=False)
+def gated(
+    cell: Array,
+    conductance: Array,
+    side: int,
+    r: int,
+    inputs: Array,
+    lines: Array,
+    nodes: Array,
+    flows: Array,
+    work: Array,
+    longest: Array,
+    coefficients: Array,
+    grid: Array,
+    points: Array,
+) -> None:
+    """A row of memory devices with tabulated transistors in series; else as :func:`series`.
+
+    Args:
+        cell: See :func:`series`, and the rest likewise.
+        conductance: (2, R, K)
+        side: 0 or 1.
+        r: Row.
+        inputs: (R, K, L)
+        lines: (2, R, K, L)
+        nodes: (2, R, K, L)
+        flows: (5, 1, 1, K, L), written: A; S by the voltage of the input line, and of the I± line
+            with the other sign; A into the I± line.
+        work: (5, K, L)
+        longest: (L,)
+        coefficients: See :func:`transistor`.
+        grid: Likewise.
+        points: (POINTS, L), overwritten.
+    """
+    memory, limit = known_of(cell, 1), cell[0]
+    rows, columns = inputs.shape[0], inputs.shape[1]
+    near, far = r * columns, (side * rows + r) * columns
+    size = same(0.0)
+    for k in range(columns):
+        g = conductance[side, r, k]
+        there = 1.0 if g > 0.0 else 0.0
+        begin, node = load(inputs, near + k), load(nodes, far + k)
+        store(points, 1, load(lines, far + k))
+        number = 0
+        while True:
+            current, slope = element(memory, g, node)
+            store(points, 0, begin - node)
+            transistor(coefficients, grid, points)
+            inverse = there / (slope + load(points, FOUND + 1))
+            step = (load(points, FOUND) - current) * inverse
+            number += 1
+            if number == STEPS or not beyond(abs(step), SHORT * limit):
+                break
+            node = node + shortened(step, limit)
+        size = larger(abs(step), size)
+        step = shortened(step, limit)
+        share, falls = slope * inverse, load(points, FOUND + 2)
+        current = slope * step + current
+        store(nodes, far + k, node + step)
+        store(flows, k, current)
+        store(flows, columns + k, share * load(points, FOUND + 1))
+        store(flows, 2 * columns + k, share * falls)
+        store(flows, 3 * columns + k, load(points, FOUND + 3) * there + current)
+        store(work, 4 * columns + k, inverse * falls)
+    store(longest, 0, size)

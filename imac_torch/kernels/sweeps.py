@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from imac_torch.kernels.cells import OF_LANES, WORK, block_down, block_up
+from imac_torch.kernels.cells import WORK, block_down, block_up
 from imac_torch.kernels.compiled import njit
-from imac_torch.kernels.elements import LANES
+from imac_torch.kernels.elements import POINTS
+from imac_torch.kernels.lanes import LANES, larger, load, store
 from imac_torch.kernels.lines import INPUT_SEGMENT
 
 Array = NDArray[np.float64]
@@ -33,6 +34,29 @@ def left_over(size, before, rate):  # type: ignore[no-untyped-def]  # noqa: ANN0
     now = size / before if before < np.inf else 1.0
     worst = max(now, rate)
     return size * worst / (1.0 - worst) if worst < 0.5 else size, now
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy", _nrt=False)
+def settle(port: Array, other: Array, size: Array) -> None:
+    """The longer step of two; no number where a current is not finite.
+
+    Args:
+        port: (K, L) A.
+        other: (L,) V.
+        size: (L,) V, updated.
+    """
+    longest = larger(load(other, 0), load(size, 0))
+    for k in range(port.shape[0]):
+        longest = longest + load(port, k) * 0.0
+    store(size, 0, longest)
+
+
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy", _nrt=False)
+def move(share: Array, steps: Array, voltages: Array) -> None:
+    """Add (L,) times (R, K, L) V to (R, K, L) V."""
+    taken = load(share, 0)
+    for k in range(steps.shape[0] * steps.shape[1]):
+        store(voltages, k, load(steps, k) * taken + load(voltages, k))
 
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy")
@@ -106,10 +130,10 @@ def sweep(
     own_inputs, own_lines = np.empty(shape), np.empty((2, *shape))
     own_nodes = np.empty((2, 0 if kept else nodes.shape[3], columns, LANES))
     own_behind, own_stars, own_hubs = np.empty(shape), np.empty(shape), np.empty((rows, LANES))
-    work, lanes = np.empty((WORK, columns, LANES)), np.empty((OF_LANES, LANES))
-    bits = np.empty(LANES, np.int64)
-    powers = bits.view(np.float64)
-    moved, before, rates, share = work[10], lanes[21], lanes[22], lanes[23]
+    work, points = np.empty((WORK, columns, LANES)), np.empty((POINTS, LANES))
+    totals, flows = np.empty((2, 4, LANES)), np.empty((5, 1, 1, columns, LANES))
+    moved, before, rates = np.empty((columns, LANES)), np.empty(LANES), np.empty(LANES)
+    share = np.empty(LANES)
     for task in range(first, last):
         b, q = task // groups, task % groups
         if not active[q]:
@@ -133,29 +157,23 @@ def sweep(
         while left:
             block_up(
                 conductance[b], scalars, cell, coefficients, grid, driven[b, q], here, line, node,
-                given[b, q], after, star, hub, port, ends[b, q], size, work, lanes, bits, powers,
+                given[b, q], after, star, hub, port, ends[b, q], size, flows, work, points, totals,
             )
             number += 1
             if limit == 0:
                 break
             moved[:] = 0.0
-            block_down(segment, moved, lanes[10], after, star, hub, size)
+            block_down(segment, moved, after, star, hub, size)
             left = False
+            settle(port, size, size)
             for j in range(LANES):
-                known = True
-                for k in range(columns):
-                    known = known and np.isfinite(port[k, j])
-                size[j] = size[j] if known else np.nan
                 error[j], rates[j] = left_over(size[j], before[j], rates[j])
                 before[j] = size[j]
                 share[j] = cell[0] / size[j] if size[j] > cell[0] else 1.0
                 if error[j] > tolerance:
                     left = number < limit
                     count[j] = number + 1 if left else number
-            for r in range(rows):
-                for k in range(columns):
-                    for j in range(LANES):
-                        here[r, k, j] += share[j] * after[r, k, j]
+            move(share, after, here)
         for j in range(LANES):
             largest[j] = 0.0
             for k in range(columns):
@@ -188,10 +206,9 @@ def sweep_down(
         sizes: (N, G, L) V, of the longest step, updated.
     """
     groups = behind.shape[1]
-    product = np.empty(LANES)
     for task in range(first, last):
         b, q = task // groups, task % groups
         if active[q]:
             block_down(
-                segment, steps[b, q], product, behind[b, q], stars[b, q], hubs[b, q], sizes[b, q]
+                segment, steps[b, q], behind[b, q], stars[b, q], hubs[b, q], sizes[b, q]
             )
