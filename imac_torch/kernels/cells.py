@@ -217,9 +217,11 @@ def block_up(
         plus, minus = load(totals, 0), load(totals, 4)
         # What flows into this row and those behind with all columns at 1 V.
         kept = whole - hub * whole * whole
-        # What input lines have besides does not reach the others.
-        up = load(totals, 1) / (load(totals, 2) + near_plus)
-        down = (load(totals, 5) + up * coupling) / (load(totals, 6) + near_minus)
+        up, down = plus, minus
+        if given.shape[0] > 4:  # what input lines have besides does not reach the others
+            up, down = load(totals, 1), load(totals, 5)
+        up = up / (load(totals, 2) + near_plus)
+        down = (down + up * coupling) / (load(totals, 6) + near_minus)
         kept = kept + (plus - load(totals, 1) * up) + (minus - load(totals, 5) * down)
         whole = whole + (plus + minus)
         lost = whole - kept
