@@ -116,6 +116,21 @@ def test_straight_cells_that_hold_charge_are_resistors(
     torch.testing.assert_close(curved.energy.inputs, ohmic.energy.inputs, rtol=1e-8, atol=0)
 
 
+def test_gates_that_hold_charge_settle_where_they_rest(generator: torch.Generator) -> None:
+    # the input line carries what charges it and nothing else; 1e-4 V are the tolerance of steps
+    settings = {"cell": {"fefet": {"specific_current": 1e-5}}, "capacitance": 1e-16}
+    wires = imac.Interconnect(capacitance=True)
+    network = network_of(generator, settings, 3, 2, interconnect=wires)
+    x = reals(generator, 2, 3).abs()
+    options = TransientOptions(control=StepControl(tolerance=1e-4))
+    result = network.transient(x[1:], initial=x[:1], options=options)
+    with torch.no_grad():
+        rest = network.solve(x).outputs
+    torch.testing.assert_close(result.outputs[0, 0], rest[0], rtol=0, atol=1e-7)
+    torch.testing.assert_close(result.outputs[-1, 0], rest[1], rtol=0, atol=2e-4)
+    assert float((rest[1] - rest[0]).abs().max()) > 2e-3
+
+
 def test_compiled_stages_are_those_in_torch(generator: torch.Generator) -> None:
     # what sweeps leave is 1e-9 V
     network = network_of(

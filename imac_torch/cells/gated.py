@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from imac_torch.cells import finfet
 from imac_torch.cells.base import Cell, CellCurrents, Flicker, Part
 from imac_torch.cells.finfet import AccessTransistor, Bias
 from imac_torch.cells.series import Access, Series
+from imac_torch.cells.surface import axis, spline_lines
 from imac_torch.config import Config
 from imac_torch.config.quantity import CURRENT, TRANSISTOR_NODE, Quantity
 from imac_torch.errors import ConfigError
@@ -26,6 +28,17 @@ from imac_torch.numeric.modes import differentiating, lasting, leaf
 from imac_torch.periphery.neuron.spline import SplineTable
 
 __all__ = ["Gated", "ReadTransistor", "ThresholdTransistor"]
+
+TURN: Final = 0.25
+"""V. Where transistors turn on, of the splines that ngspice has: nodes of the gate's voltage over
+the source's are at sinh of equal steps around it."""
+WIDTH: Final = 0.2
+"""V, of the sinh."""
+OVER: Final = 4e-2
+"""Of these steps; 8 mV at most where it turns on."""
+SOURCE: Final = 5e-2
+"""V. Distance of nodes of the source's voltage."""
+
 
 @dataclass(frozen=True)
 class Supply:
@@ -276,11 +289,9 @@ class ReadTransistor(Access):
             lines = finfet.transistor_lines(card, self.fins, ("vdd", "b", "a", "0"))
             return Part(name, "\n".join([head, begin, *lines, f".ends {name}", ""]), ports=PORTS)
         if transistors == "tables":
-            nodes = finfet.axis(*self.known.span, finfet.COARSE)
-            values = _on_grid(replace(self, bias=self.known), nodes)
-            table, file, words = finfet.table_lines(f"{name}_out", "b a %id(vdd a)", nodes, values)
-            text = "\n".join([head, begin, *table, f".ends {name}", ""])
-            return Part(name, text, {file: words}, ports=PORTS)
+            lines, files = _spline(replace(self, bias=self.known))
+            text = "\n".join([head, begin, *lines, f".ends {name}", ""])
+            return Part(name, text, files, ports=PORTS)
         raise finfet.without_form(transistors)
 
 
@@ -297,11 +308,29 @@ def _on_grid(access: ReadTransistor, nodes: Tensor) -> Tensor:
     return kept("read", (access, finfet.cards(access.transistor), nodes.tolist()), compute)
 
 
+@lasting()
+def _spline(access: ReadTransistor) -> tuple[list[str], Mapping[str, str]]:
+    """For ngspice, of the gate's voltage over the source's, and of the source's."""
+    low, high = access.known.span
+    first, last = (math.asinh((side - TURN) / WIDTH) for side in (low - high, high - low))
+    over, source = axis(first, last, OVER), axis(low, high, SOURCE)
+    above, ends = torch.meshgrid(TURN + WIDTH * over.sinh(), source, indexing="ij")
+    places = (
+        f"(asinh((v(b)-v(a)-{spice_number(TURN)})/{spice_number(WIDTH)})"
+        f"-({spice_number(float(over[0]))}))/{spice_number(float(over[1] - over[0]))}",
+        f"(v(a)-({spice_number(low)}))/{spice_number(float(source[1] - source[0]))}",
+    )
+    # ngspice knows the value like a voltage, to some absolute error.
+    values = 1e3 * access.passed(above + ends, ends)
+    lines, files, value = spline_lines(access.name, places, values)
+    return [*lines, f"Bpassed vdd a i=1m*{value}"], files
+
+
 @lru_cache(maxsize=16)  # a pure function of its arguments
 @lasting()
 def _table(access: ReadTransistor) -> SplineTable:
     # twice as many points as of two equal ends
-    nodes = finfet.axis(*access.known.span, 1.6 * finfet.STEP)
+    nodes = axis(*access.known.span, 1.6 * finfet.STEP)
     return SplineTable.fit(nodes, nodes, _on_grid(access, nodes)[..., None])
 
 

@@ -202,8 +202,10 @@ class _Sweeps(SweepState):
             through = sigma * held.memory
             flow = found.current + through * (near - lines)
             into = flow if found.leak is None else flow + torch.where(there, found.leak, 0.0)
-            back = found.chord + through
-            parts = flow, found.slope + through, back, into, back
+            falls = found.chord + through
+            # What a gate controls does not flow out of its line.
+            back = through.expand_as(falls) if self.cell.gated else falls
+            parts = flow, found.slope + through, back, into, falls
         flow, slope, back, into, falls = parts
         wire, shunt = 0.5 * sigma * held.wire[:, :, None], sigma * held.line
         past = 0.5 * self.history.input_line[:, :, None]
