@@ -267,3 +267,6 @@ def test_advice_names_what_a_circuit_does_not_have_yet() -> None:
     better = Config(amplifier={"kind": "transimpedance"}, neuron={"output_resistance": BUFFER})
     assert not any("transimpedance" in item for item in remedies("mapping", better))
     assert not any("buffer" in item for item in remedies("loading", better))
+    (advice,) = remedies("amplifiers", better)  # both amplifiers of a row carry the common mode
+    assert "'differential'" in advice and "device.rhigh" in advice
+    assert "'differential'" not in remedies("amplifiers", config)[0]

@@ -114,6 +114,7 @@ def test_every_name_that_the_script_reader_knows_has_a_hint() -> None:
         ("temperature=300 K", 300.0),
         ("neuron.output_capacitance=2fF", 2e-15),
         ('layers."0".device.rlow=5kΩ', 5e3),
+        ('layers."0".device.rlow=5kOhm', 5e3),
     ],
 )
 def test_numbers_with_a_unit(text: str, expected: float) -> None:

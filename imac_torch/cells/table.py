@@ -47,9 +47,11 @@ class Table(Cell):
         """
         voltages = self.voltages
         if len(voltages) < 3 or 0.0 not in voltages[1:-1] or not _ascending(voltages):
+            some = ", ".join(f"{voltage:g}" for voltage in voltages[:5])
             raise ConfigError(
                 "voltages of a table are at least three ascending numbers with 0 inside, got "
-                f"{voltages}"
+                f"{some}{', …' if len(voltages) > 5 else ''} V; interpolate measurements at such "
+                "voltages, each branch of a sweep that comes back by itself"
             )
         zero = voltages.index(0.0)
         if not self.currents_by_state:

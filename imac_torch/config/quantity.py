@@ -41,8 +41,8 @@ _OTHERS: Final[dict[str, tuple[tuple[tuple[str, ...], float, float], ...]]] = {
         (("ms",), 1e-3, 0.0),
     ),
     "Ω": (
-        (("kΩ", "kohm", "k"), 1e3, 0.0), (("MΩ", "Mohm", "M"), 1e6, 0.0),
-        (("mΩ", "mohm"), 1e-3, 0.0),
+        (("kΩ", "kohm", "kOhm", "k"), 1e3, 0.0), (("MΩ", "Mohm", "MOhm", "M"), 1e6, 0.0),
+        (("mΩ", "mohm", "mOhm"), 1e-3, 0.0),
     ),
     "F": (
         (("fF",), 1e-15, 0.0), (("pF",), 1e-12, 0.0), (("aF",), 1e-18, 0.0),

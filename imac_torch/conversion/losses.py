@@ -86,6 +86,15 @@ def remedies(step: str, config: Config) -> list[str]:
         if device.variation > 0.0:
             advice.append(f"devices of less spread (device.variation is {device.variation:g})")
         advice.append("training with devices that vary (imac_torch.varied)")
+    elif step == "amplifiers":
+        if config.amplifier.kind == "transimpedance":
+            advice.append(
+                "devices with a larger ratio of device.rhigh to device.rlow, or amplifier.kind = "
+                "'differential': an amplifier of 'transimpedance' carries all the current of its "
+                "line, and may end at its swing though differences are small"
+            )
+        else:
+            advice.append("amplifiers of a larger swing, more gain and less offset")
     elif step in ("loading", "wires"):
         advice.append(
             f"devices of higher resistance (device.rlow is {device.rlow:g} Ω), which take less "

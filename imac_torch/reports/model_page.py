@@ -145,7 +145,7 @@ def render_model_report(
             ablation=[
                 (
                     EFFECTS[step.name], step.name,
-                    "–" if math.isnan(step.score) else f"{step.score:.4g}",
+                    "–" if math.isnan(step.score) else report.told(step.score),
                     f"{100 * step.output_error:.2f} %",
                 )
                 for step in ablation

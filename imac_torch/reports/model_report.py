@@ -221,10 +221,10 @@ class ModelReport(SavedReport):
         """Names and values of the first table."""
         rows = [
             *self._first_rows(self.samples, self.failures),
-            (f"{self.score.name} of the circuits", self._told(self.score.circuit)),
+            (f"{self.score.name} of the circuits", self.told(self.score.circuit)),
         ]
         if self.score.software is not None:
-            rows.append((f"{self.score.name} of software", self._told(self.score.software)))
+            rows.append((f"{self.score.name} of software", self.told(self.score.software)))
         if self.agreement is not None:
             rows.append(("agreement", _percent(self.agreement)))
         ideal = dict.fromkeys(
@@ -269,7 +269,8 @@ class ModelReport(SavedReport):
             ))
         return rows
 
-    def _told(self, value: float) -> str:
+    def told(self, value: float) -> str:
+        """A score as tables show it: accuracies in per cent."""
         return _percent(value) if self.score.name == "accuracy" else f"{value:.6g}"
 
     def _tensors(self) -> Mapping[str, Tensor]:

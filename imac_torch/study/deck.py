@@ -277,6 +277,14 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
+UNTRIED: Final = """
+
+HSPICE was not available to the authors of imac_torch. Should it refuse measures of latency (`when
+par(…)=par(…)`), ask for netlists of `NetlistSettings(measure_latency=False, waveforms=True)`:
+latencies are then taken from waveforms."""
+"""What whoever runs HSPICE by hand should know: our driver would say so."""
+
+
 def _needs(run: NetlistRun) -> str:
     """What of the simulator not every installation has."""
     files = (run.directory / CIRCUIT_FOLDER).glob("*.sp")
@@ -299,6 +307,7 @@ def _readme(deck: Deck) -> str:
             f"    for d in batch_*; do (cd \"$d\" && {simulator.command(job)}); done\n\n"
             "Every netlist is run in its own directory, and its results stay there. Of what it\n"
             f"leaves, {', '.join(needed)} are read back."
+            + UNTRIED * ("when par(" in job.netlist.read_text())
         )
     else:
         how = "Run every netlist in its own directory with your simulator; results stay there."
