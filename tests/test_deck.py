@@ -515,6 +515,7 @@ def test_fins_may_differ_in_hspice(tmp_path):
     )
     assert "fins=10" in first
     assert "fins=4" in second
+    assert "measure_latency=False" in (deck.directory / "README.md").read_text()
 
 
 @pytest.mark.filterwarnings("ignore::imac_torch.errors.ConversionWarning")
