@@ -16,6 +16,7 @@ from imac_torch.cells import build_cell, finfet
 from imac_torch.cells.finfet import AccessTransistor
 from imac_torch.cells.parameters import cell_of_tensors, device_with
 from imac_torch.config import Memristor
+from imac_torch.dc import curved, sweeps
 from imac_torch.errors import ConfigError, NetlistError
 from imac_torch.finfet import FinFET, builtin_14nm_hp
 from imac_torch.netlist.hspice import HSpiceWriter
@@ -240,3 +241,21 @@ def test_compiled_cells_are_those_of_torch(
     for found, wanted in zip(compiled, ours, strict=True):
         # both stop where a step was 1e-8 V: its square over 0.1 V is left
         torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-16)
+
+
+def test_newton_goes_on_from_where_sweeps_ended(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Memristor(rlow=2.5e3, rhigh=1e5, access={"finfet": {"fins": 2}})
+    network = network_of(generator, device, 6, 24, 20, kind="finfet")
+    inputs = reals(generator, 3, 6) * 0.4
+    monkeypatch.setattr(sweeps, "SWEEPS", 30)
+    with torch.no_grad():
+        onward = network.solve(inputs)
+        monkeypatch.setattr(curved, "NEARBY", -1.0)
+        rested = network.solve(inputs)
+    assert bool(onward.converged.all() & rested.converged.all())
+    assert bool((onward.iterations > 30).all())  # sweeps alone were not enough
+    assert bool((onward.iterations < rested.iterations).all())
+    # what the last steps leave, here and there, is 1e-9 V at most
+    torch.testing.assert_close(onward.outputs, rested.outputs, rtol=0, atol=2e-9)

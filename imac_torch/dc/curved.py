@@ -44,6 +44,8 @@ CHORDS_OF_ONE: Final = 12
 """Later steps with the same slopes."""
 CHORD_TOLERANCE: Final = 1e-3
 """Chords converge linearly: their last step is as small as the error of a Newton step's."""
+NEARBY: Final = 1e-2
+"""V. Where sweeps end with shorter steps Newton's method begins there, elsewhere at rest."""
 MEMORY: Final = 2**28
 """Bytes that the vectors of a batch may take."""
 ARRAYS: Final = 8
@@ -298,8 +300,9 @@ def _drive(
 ) -> _Solved:
     """Solve a crossbar driven by sources (``inputs`` in V) or neurons (their combined sources).
 
-    Chords first, of which all vectors share one elimination; Newton's method from rest for the
-    vectors for which they do not converge.
+    Sweeps or chords first, of which all vectors share one elimination; Newton's method for the
+    vectors for which they do not converge, from where sweeps have come to: lines that heavy loads
+    join strongly take a quarter off a step, sweep by sweep, and Newton's method all of it at once.
 
     Args:
         layer: The crossbar.
@@ -309,8 +312,9 @@ def _drive(
         neuron: That drives the lines; None: sources do.
         keep: Whether the state of the cells is wanted.
     """
+    begin = None
     if can_sweep(layer):
-        driven = _sweep(layer, vdd, options, inputs, neuron, keep=keep)
+        driven, begin = _sweep(layer, vdd, options, inputs, neuron, keep=keep)
     else:
         driven = _iterate(layer, vdd, options, inputs, neuron, shared=True, keep=keep)
     solved = (driven.status == int(Status.CONVERGED)) | (driven.status == int(Status.OUTSIDE))
@@ -318,7 +322,10 @@ def _drive(
     if len(rest) == 0:
         return driven
     for part in rest.split(max(1, MEMORY // _bytes_of_newton(layer))):
-        again = _iterate(layer, vdd, options, inputs[part], neuron, shared=False, keep=keep)
+        again = _iterate(
+            layer, vdd, options, inputs[part], neuron, shared=False, keep=keep,
+            begin=None if begin is None else begin[part],
+        )  # fmt: skip
         driven.replace(part, again)
     return driven
 
@@ -331,15 +338,20 @@ def _sweep(
     neuron: NeuronCircuit | None,
     *,
     keep: bool,
-) -> _Solved:
-    """Every vector by itself, see :mod:`imac_torch.dc.sweeps`."""
+) -> tuple[_Solved, Tensor | None]:
+    """Every vector by itself, see :mod:`imac_torch.dc.sweeps`, and where to go on from.
+
+    That is the state of cells, 0 of those that are not :data:`NEARBY`; None: nowhere.
+    """
     wanted = keep or layer.cell.gated or layer.cell.limited
     found = sweep(layer, vdd, options, inputs, neuron, _linear_tolerance(options), keep=wanted)
     positive_end, negative_end = map(layer.by_row, found.ends)
-    cells = inputs[:, :0]
+    cells, begin = inputs[:, :0], None
     if found.voltages is not None:
         cells = torch.stack(found.voltages[: 2 if layer.cell.absolute else 1], dim=1)
-    return _Solved(
+        near = (found.size <= NEARBY).reshape(-1, *[1] * (cells.ndim - 1))
+        begin = torch.where(near, cells, torch.zeros_like(cells))
+    solved = _Solved(
         inputs=found.inputs,
         gates=found.gates,
         positive_end=positive_end,
@@ -351,6 +363,7 @@ def _sweep(
         iterations=found.iterations,
         state=cells if keep else inputs[:, :0],
     )
+    return solved, begin
 
 
 def _linear_tolerance(options: NewtonOptions) -> float:
@@ -376,15 +389,21 @@ def _iterate(
     *,
     shared: bool,
     keep: bool,
+    begin: Tensor | None = None,
 ) -> _Solved:
-    """Chords (``shared``: slopes are the mean over vectors, accelerated) or Newton's method."""
+    """Chords (``shared``: slopes are the mean over vectors, accelerated) or Newton's method.
+
+    From cells at (B, Q, 2, H, V, R, K) V (``begin``), or from rest.
+    """
     count = len(inputs)
-    state = inputs.new_zeros(count, *layer.state_shape)
+    state = inputs.new_zeros(count, *layer.state_shape) if begin is None else begin
     status = torch.full((count,), int(Status.MAX_ITERATIONS), device=inputs.device)
     iterations = torch.zeros_like(status)
     real = layer.amplifiers
     ends = inputs.new_zeros(count, 2, *layer.positive.shape[:3])
-    linear = shared or real is not None
+    # Cells that know the voltage of their line, too, are solved with chords, not with tangents.
+    accelerated = shared or layer.cell.absolute
+    linear = accelerated or real is not None
     tolerance = _linear_tolerance(options) if linear else options.tolerance
     acceleration = Anderson()
     limit = min(CHORDS, options.max_iterations) if shared else options.max_iterations
@@ -395,7 +414,8 @@ def _iterate(
             slopes = slopes.mean(0, keepdim=True) if shared else slopes
             eliminated = layer.eliminate(slopes)
             without = eliminated.load(vdd)
-            acceleration.restart()
+            if shared:
+                acceleration.restart()
         into = None if real is None else real.injected(ends)
         tangents = eliminated.tangents(cells, state[:, 0], into)
         gates = lines = inputs.clone()
@@ -420,7 +440,7 @@ def _iterate(
         )
         if bool(good.all()) or number + 1 == limit:
             break
-        if shared:
+        if accelerated:
             whole, further = state.flatten(1), step.flatten(1)
             if real is not None:
                 whole = torch.cat([whole, ends.flatten(1)], 1)

@@ -64,6 +64,7 @@ class Swept:
         status: (B,) int64.
         residual: (B,) A.
         iterations: (B,) int64.
+        size: (B,) V, the longest of the last steps.
         voltages: (B, 2, H, V, R, K) V across the cells, and of the I± lines there; None: nobody
             asked for them.
     """
@@ -75,6 +76,7 @@ class Swept:
     status: Tensor
     residual: Tensor
     iterations: Tensor
+    size: Tensor
     voltages: tuple[Tensor, Tensor] | None
 
 
@@ -122,7 +124,8 @@ def sweep(
         neuron: That drives the lines; None: sources do.
         tolerance: V, of what longest steps leave, see
             :func:`imac_torch.kernels.sweeps.left_over`.
-        keep: Whether voltages of cells are wanted.
+        keep: Whether voltages of cells are wanted. Between neurons they are also given where
+            steps are left.
     """
     limit = min(SWEEPS, options.max_iterations)
     if neuron is None and layer.code is not None:
@@ -170,7 +173,8 @@ def sweep(
         residual = residual[:, 0]
     return Swept(
         lines, gates, state.images(state.ends).movedim(3, 0), state.currents(), status,
-        torch.maximum(residual, state.moved()), iterations, state.voltages() if keep else None,
+        torch.maximum(residual, state.moved()), iterations, size,
+        state.voltages() if keep or bool((status != int(Status.CONVERGED)).any()) else None,
     )  # fmt: skip
 
 
@@ -192,7 +196,7 @@ def _held(
     )
     return Swept(
         inputs, inputs, state.images(state.ends).movedim(3, 0), state.currents(),
-        _status(error <= tolerance, size), state.moved(), count.to(torch.int64),
+        _status(error <= tolerance, size), state.moved(), count.to(torch.int64), size,
         state.voltages() if keep else None,
     )  # fmt: skip
 
