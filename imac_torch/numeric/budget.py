@@ -141,9 +141,9 @@ def elimination_bytes(
 
     Results are (K, K) and twice (R, K) per block, padded cells twice (R, K). Compiled rows keep
     twice (K, K) and six times (R, K) per thread; torch holds eight (R, K, K) per block, as many
-    blocks at a time as a chunk takes. Tiles hold, at the last merge, the matrix of the whole block
-    and of its halves: a block has 2·K + 4·R ports at its edges, and both together take about twice
-    the square of that; one block is done after the other.
+    blocks at a time as a chunk takes. Tiles hold, at the last merge, the matrices of the whole
+    block, K·(K + 2·R), of its upper and lower half, 2·K·(2·K + R) and K·(K + R), and three K² of
+    the lines between them; one block is done after the other, and of smaller tiles some are alive.
 
     With gradients compiled rows keep (R, K, K) per block where all of these are no more than a
     chunk, and take it once more per thread on the way back, twice where they were not kept; torch
@@ -162,7 +162,7 @@ def elimination_bytes(
         own = min(blocks, threads) * work
         return results + own + (blocks * work if blocks * work <= CHUNK_BYTES else own)
     if method == "tiles":
-        return results + 16 * (2 * columns + 4 * rows) ** 2
+        return results + 8 * columns * (12 * columns + 8 * rows)
     if not compiled:
         return results + max(8 * work, min(8 * work * blocks, CHUNK_BYTES))
     return results + min(blocks, threads) * 8 * columns * (2 * columns + 6 * rows)
