@@ -131,7 +131,9 @@ def recover(options: argparse.Namespace, subject: Subject, seed: int) -> Recover
         device=device.replace(bend=options.bend),
         interconnect=imac.Interconnect.preset(9e-9, options.bit_cell),
         # Those of the published HSPICE runs with these devices.
-        neuron=subject.config.neuron.replace(rlow=5e3, rhigh=15e3),
+        neuron=subject.config.neuron.replace(
+            kind=options.neuron or subject.config.neuron.kind, rlow=5e3, rhigh=15e3
+        ),
         # Levels between -1, 0 and 1 are what training can use.
         mapping=subject.config.mapping.replace(levels=options.levels),
     )
@@ -198,6 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Recovery]:
         "--on-resistance", type=float, help="Ω, of transistors that are fully on, as resistors"
     )
     parser.add_argument("--bend", type=float, help="V, v0 of g·v0·sinh(v/v0); default: ohmic")
+    parser.add_argument("--neuron", choices=("finfet", "logistic"), help="default: the network's")
     parser.add_argument("--levels", type=int, default=17, help="of a weight")
     parser.add_argument("--steps", type=int, default=60, help="through the circuit")
     parser.add_argument("--batch", type=int, default=128)
