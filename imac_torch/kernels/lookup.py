@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from imac_torch.kernels.compiled import njit
 from imac_torch.kernels.patch import along_patch, bicubic_patch, value_patch
+from imac_torch.kernels.table import slopes, weights
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -49,22 +50,22 @@ def _locate(
     cells: float,
 ) -> None:
     """Cubic B-splines and their slopes on the cells that the positions lie in."""
-    half = 0.5 * inverse
     for lane in range(LANES):
         position = scratch[source * LANES + lane]
         within = min(max(position, low), high)
         scaled = (within - low) * inverse
         cell = min(math.floor(scaled), cells - 1.0)
         t = scaled - cell
-        s = 1.0 - t
-        scratch[row * LANES + lane] = s * s * s * (1.0 / 6.0)
-        scratch[(row + 1) * LANES + lane] = (3.0 * t * t * t - 6.0 * t * t + 4.0) * (1.0 / 6.0)
-        scratch[(row + 2) * LANES + lane] = (3.0 * s * s * s - 6.0 * s * s + 4.0) * (1.0 / 6.0)
-        scratch[(row + 3) * LANES + lane] = t * t * t * (1.0 / 6.0)
-        scratch[(row + 4) * LANES + lane] = -s * s * half
-        scratch[(row + 5) * LANES + lane] = (3.0 * t * t - 4.0 * t) * half
-        scratch[(row + 6) * LANES + lane] = (4.0 * s - 3.0 * s * s) * half
-        scratch[(row + 7) * LANES + lane] = t * t * half
+        w0, w1, w2, w3 = weights(t)
+        scratch[row * LANES + lane] = w0
+        scratch[(row + 1) * LANES + lane] = w1
+        scratch[(row + 2) * LANES + lane] = w2
+        scratch[(row + 3) * LANES + lane] = w3
+        s0, s1, s2, s3 = slopes(t, inverse)
+        scratch[(row + 4) * LANES + lane] = s0
+        scratch[(row + 5) * LANES + lane] = s1
+        scratch[(row + 6) * LANES + lane] = s2
+        scratch[(row + 7) * LANES + lane] = s3
         scratch[(row + 8) * LANES + lane] = cell
         scratch[(row + 9) * LANES + lane] = position - within
 
@@ -86,14 +87,34 @@ def _place(
 
 
 @njit(error_model="numpy", inline="always", fastmath=_LOOKUP)
-def exponential(
-    scratch: FloatArray, source: int, bits: IntArray, powers: FloatArray
-) -> None:
-    """Exponential of asinh(current/scale): 2^k·exp(r) with a Taylor polynomial, |r| < ln 2/2.
+def split_exponential(argument: float):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    """e^x as exp(r), |r| < ln 2/2, by a Taylor polynomial, and k + :data:`_INTEGER` of 2^k.
 
     The first neglected term is r^12/12! < 7e-15. Arguments are clamped, because outside the table
     a linear continuation could reach anything.
     """
+    x = min(max(argument, -300.0), 300.0)
+    k = math.floor(x * _LOG2_E + 0.5)
+    r = (x - k * _LN2_HIGH) - k * _LN2_LOW
+    p = 1.0 / 39916800.0
+    p = p * r + 1.0 / 3628800.0
+    p = p * r + 1.0 / 362880.0
+    p = p * r + 1.0 / 40320.0
+    p = p * r + 1.0 / 5040.0
+    p = p * r + 1.0 / 720.0
+    p = p * r + 1.0 / 120.0
+    p = p * r + 1.0 / 24.0
+    p = p * r + 1.0 / 6.0
+    p = p * r + 0.5
+    p = p * r + 1.0
+    return p * r + 1.0, k + _INTEGER
+
+
+@njit(error_model="numpy", inline="always", fastmath=_LOOKUP)
+def exponential(
+    scratch: FloatArray, source: int, bits: IntArray, powers: FloatArray
+) -> None:
+    """Exponential of asinh(current/scale)."""
     for lane in range(LANES):
         over_gate = scratch[(AXIS + 9) * LANES + lane]
         over_output = scratch[(PLACE + 2) * LANES + lane]
@@ -102,22 +123,7 @@ def exponential(
             + scratch[(source + 1) * LANES + lane] * over_gate
             + scratch[(source + 2) * LANES + lane] * over_output
         )
-        x = min(max(x, -300.0), 300.0)
-        k = math.floor(x * _LOG2_E + 0.5)
-        r = (x - k * _LN2_HIGH) - k * _LN2_LOW
-        p = 1.0 / 39916800.0
-        p = p * r + 1.0 / 3628800.0
-        p = p * r + 1.0 / 362880.0
-        p = p * r + 1.0 / 40320.0
-        p = p * r + 1.0 / 5040.0
-        p = p * r + 1.0 / 720.0
-        p = p * r + 1.0 / 120.0
-        p = p * r + 1.0 / 24.0
-        p = p * r + 1.0 / 6.0
-        p = p * r + 0.5
-        p = p * r + 1.0
-        scratch[EXP * LANES + lane] = p * r + 1.0
-        powers[lane] = k + _INTEGER
+        scratch[EXP * LANES + lane], powers[lane] = split_exponential(x)
     for lane in range(LANES):
         bits[lane] = bits[lane] << 52
     for lane in range(LANES):
@@ -161,11 +167,11 @@ def _weigh(
         scaled = (within - low) * inverse
         cell = min(math.floor(scaled), cells - 1.0)
         t = scaled - cell
-        s = 1.0 - t
-        scratch[row * LANES + lane] = s * s * s * (1.0 / 6.0)
-        scratch[(row + 1) * LANES + lane] = (3.0 * t * t * t - 6.0 * t * t + 4.0) * (1.0 / 6.0)
-        scratch[(row + 2) * LANES + lane] = (3.0 * s * s * s - 6.0 * s * s + 4.0) * (1.0 / 6.0)
-        scratch[(row + 3) * LANES + lane] = t * t * t * (1.0 / 6.0)
+        w0, w1, w2, w3 = weights(t)
+        scratch[row * LANES + lane] = w0
+        scratch[(row + 1) * LANES + lane] = w1
+        scratch[(row + 2) * LANES + lane] = w2
+        scratch[(row + 3) * LANES + lane] = w3
         scratch[(row + 8) * LANES + lane] = cell
 
 

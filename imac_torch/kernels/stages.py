@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from imac_torch.kernels.compiled import njit
 from imac_torch.kernels.filters import FAST, FloatArray, product
+from imac_torch.kernels.lookup import split_exponential
 from imac_torch.kernels.places import (
     LANES,
     N_D,
@@ -47,6 +48,7 @@ from imac_torch.kernels.places import (
     N_ZC,
 )
 from imac_torch.kernels.sixfold import six_patch
+from imac_torch.kernels.table import slopes, weights
 
 IntArray = NDArray[np.int64]
 
@@ -60,31 +62,14 @@ _VALUE = 22  # eighteen rows
 _ARG, _EXP = 40, 41
 SCRATCH: Final = 42
 
-_LOG2_E = 1.0 / math.log(2.0)
-_INTEGER = 2.0**52 + 1023.0
-_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
-
 
 @njit(error_model="numpy", inline="always", fastmath=FAST)
 def _exponential(scratch: FloatArray, bits: IntArray, powers: FloatArray) -> None:
-    """Exp of a row, clamped to ±300; as in :mod:`imac_torch.kernels.newton`."""
+    """Exp of a row, clamped to ±300."""
     for lane in range(LANES):
-        x = min(max(scratch[_ARG * LANES + lane], -300.0), 300.0)
-        k = math.floor(x * _LOG2_E + 0.5)
-        r = (x - k * _LN2_HIGH) - k * _LN2_LOW
-        p = 1.0 / 39916800.0
-        p = p * r + 1.0 / 3628800.0
-        p = p * r + 1.0 / 362880.0
-        p = p * r + 1.0 / 40320.0
-        p = p * r + 1.0 / 5040.0
-        p = p * r + 1.0 / 720.0
-        p = p * r + 1.0 / 120.0
-        p = p * r + 1.0 / 24.0
-        p = p * r + 1.0 / 6.0
-        p = p * r + 0.5
-        p = p * r + 1.0
-        scratch[_EXP * LANES + lane] = p * r + 1.0
-        powers[lane] = k + _INTEGER
+        scratch[_EXP * LANES + lane], powers[lane] = split_exponential(
+            scratch[_ARG * LANES + lane]
+        )
     for lane in range(LANES):
         bits[lane] = bits[lane] << 52
     for lane in range(LANES):
@@ -97,22 +82,22 @@ def _axis(
     high: float, inverse: float, cells: float,
 ) -> None:
     """Cubic B-splines and slopes at the positions of a row."""
-    half = 0.5 * inverse
     for lane in range(LANES):
         position = scratch[source * LANES + lane]
         within = min(max(position, low), high)
         scaled = (within - low) * inverse
         cell = min(math.floor(scaled), cells - 1.0)
         t = scaled - cell
-        s = 1.0 - t
-        scratch[row * LANES + lane] = s * s * s * (1.0 / 6.0)
-        scratch[(row + 1) * LANES + lane] = (3.0 * t * t * t - 6.0 * t * t + 4.0) * (1.0 / 6.0)
-        scratch[(row + 2) * LANES + lane] = (3.0 * s * s * s - 6.0 * s * s + 4.0) * (1.0 / 6.0)
-        scratch[(row + 3) * LANES + lane] = t * t * t * (1.0 / 6.0)
-        scratch[(row + 4) * LANES + lane] = -s * s * half
-        scratch[(row + 5) * LANES + lane] = (3.0 * t * t - 4.0 * t) * half
-        scratch[(row + 6) * LANES + lane] = (4.0 * s - 3.0 * s * s) * half
-        scratch[(row + 7) * LANES + lane] = t * t * half
+        w0, w1, w2, w3 = weights(t)
+        scratch[row * LANES + lane] = w0
+        scratch[(row + 1) * LANES + lane] = w1
+        scratch[(row + 2) * LANES + lane] = w2
+        scratch[(row + 3) * LANES + lane] = w3
+        s0, s1, s2, s3 = slopes(t, inverse)
+        scratch[(row + 4) * LANES + lane] = s0
+        scratch[(row + 5) * LANES + lane] = s1
+        scratch[(row + 6) * LANES + lane] = s2
+        scratch[(row + 7) * LANES + lane] = s3
         scratch[cell_row * LANES + lane] = cell
         scratch[over_row * LANES + lane] = position - within
 
