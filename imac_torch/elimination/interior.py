@@ -140,6 +140,21 @@ class Interior:
         negative = self.negative_line @ minus + driven[..., None] * virtual[..., None, :]
         return positive, negative, *ends.voltages(positive[..., -1, :], negative[..., -1, :], alpha)
 
+    def ports(self, voltages: Tensor) -> PortResponse:
+        """What ports see of (..., K, Q) V at the input lines, without what lies between them."""
+        cell = torch.stack(self._rows(voltages, None)[1], dim=-3)
+        ends, alpha = self.ends, self.wires.alpha
+        plus, minus = (
+            (line[..., -1, :] * side)[..., None, :] @ cell
+            for line, side in (
+                (self.positive_line, self.positive), (self.negative_line, self.negative)
+            )
+        )
+        positive, negative = plus.squeeze(-2), minus.squeeze(-2)
+        driven = self.negative_line[..., -1, -1] * ends.negative_end
+        negative = negative + driven[..., None] * (alpha * ends.positive_share * positive)
+        return PortResponse(self.admittance @ voltages, *ends.voltages(positive, negative, alpha))
+
     def inject(self, nodes: CellValues) -> Injection:
         """Currents into the nodes, swept up the rows from what flows with input nodes at 0 V."""
         plus, minus, _, _ = self._lines(nodes.positive, nodes.negative)
@@ -154,6 +169,20 @@ class Interior:
             behind[row] = behind[row] - step
         return Injection(nodes, behind)
 
+    def _rows(
+        self, voltages: Tensor, injection: Injection | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """(..., K, Q) A into the input lines, and V of every row's nodes on them."""
+        segment, rows, currents = self.wires.input_segment, [], []
+        for row, reduced in enumerate(self.reduced.unbind(-3)):
+            current = reduced @ voltages
+            if injection is not None:
+                current = current + injection.behind[row]
+            currents.append(current)
+            voltages = voltages - segment * current
+            rows.append(voltages)
+        return currents[0], rows
+
     def follow(
         self, voltages: Tensor, injection: Injection | None
     ) -> tuple[CellValues, PortResponse]:
@@ -163,21 +192,12 @@ class Interior:
             voltages: (..., K, Q) V at the input lines.
             injection: Into the nodes; None: nothing.
         """
-        segment, rows = self.wires.input_segment, []
-        currents = None
-        for row, reduced in enumerate(self.reduced.unbind(-3)):
-            current = reduced @ voltages
-            if injection is not None:
-                current = current + injection.behind[row]
-            currents = current if currents is None else currents
-            voltages = voltages - segment * current
-            rows.append(voltages)
+        currents, rows = self._rows(voltages, injection)
         cell = torch.stack(rows, dim=-3)
         plus, minus = self.positive[..., None] * cell, self.negative[..., None] * cell
         if injection is not None:
             plus, minus = plus + injection.nodes.positive, minus + injection.nodes.negative
         positive, negative, positive_end, negative_end = self._lines(plus, minus)
-        assert currents is not None  # noqa: S101 - narrows the type only
         return (
             CellValues(cell, positive, negative),
             PortResponse(currents, positive_end, negative_end),

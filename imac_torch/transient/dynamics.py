@@ -271,7 +271,7 @@ class SeriesModel:
         _, first = elimination.solve(None, blocks.charges(voltages).times(-1.0 / slowest))
         known, here = [flat(first)], flat(at_rest)
         for place in fit.places:
-            _, seen = blocks.factor(place / slowest).solve(unit, None)
+            seen = blocks.factor(place / slowest).ports(unit)
             known.append([there - now for there, now in zip(flat(seen), here, strict=True)])
         solution = torch.linalg.inv(fit.matrix()).to(unit)
         admittance, positive, negative = (

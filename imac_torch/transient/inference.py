@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +41,27 @@ class _Part:
     error: float
     steps: tuple[int, ...]
     failure: str = ""
+    waves: tuple[_Wave, ...] = ()
+
+
+class _Wave(NamedTuple):
+    """Images that were integrated together: (T,) s, (T, B, M) V, for so many periods."""
+
+    time: Tensor
+    outputs: Tensor
+    periods: int
+
+    def of(self, index: int) -> _Wave:
+        """One image's."""
+        return _Wave(self.time, self.outputs[:, index].clone(), self.periods)
+
+
+class _Shown(NamedTuple):
+    """An image whose waveform is wanted: (N,) V before and after, and what is known of it."""
+
+    initial: Tensor
+    inputs: Tensor
+    wave: _Wave | None
 
 
 TOGETHER: Final = 128
@@ -81,8 +102,8 @@ class InferenceRun:
         self._progress: Callable[[int], None] | None = None
         self._last: Tensor | None = None
         self._past: Tensor | None = None
-        self._shown: dict[int, tuple[Tensor, Tensor]] = {}
-        self._slowest: tuple[float, int, Tensor, Tensor] | None = None
+        self._shown: dict[int, _Shown] = {}
+        self._slowest: tuple[float, int, _Shown] | None = None
 
     @lasting()
     def add(
@@ -158,16 +179,22 @@ class InferenceRun:
     def _keep(self, part: _Part, initial: Tensor, inputs: Tensor) -> None:
         """Results, and the inputs of images whose waveforms will be wanted."""
         wanted = self.options.waveforms
+
+        def shown(k: int) -> _Shown:
+            begin = 0
+            for wave in part.waves:
+                if k - begin < wave.outputs.shape[1]:
+                    return _Shown(initial[k].clone(), inputs[k].clone(), wave.of(k - begin))
+                begin += wave.outputs.shape[1]
+            return _Shown(initial[k].clone(), inputs[k].clone(), None)
+
         for k in range(min(len(inputs), max(0, wanted - self._count))):
-            self._shown[self._count + k] = (initial[k].clone(), inputs[k].clone())
+            self._shown[self._count + k] = shown(k)
         images = part.latency.images[:, 0].nan_to_num(nan=-1.0)
         worst = int(images.argmax())
         if wanted and (self._slowest is None or float(images[worst]) > self._slowest[0]):
-            self._slowest = (
-                float(images[worst]), self._count + worst,
-                initial[worst].clone(), inputs[worst].clone(),
-            )  # fmt: skip
-        self._parts.append(part)
+            self._slowest = (float(images[worst]), self._count + worst, shown(worst))
+        self._parts.append(replace(part, waves=()))
         self._count += len(inputs)
 
     def _measure(self, initial: Tensor, inputs: Tensor) -> _Part:
@@ -244,6 +271,7 @@ class InferenceRun:
             float(result.reduction_error[solved].max()) if bool(solved.any()) else 0.0,
             (result.steps,),
             refusal(result, self.options.transient),
+            (_Wave(result.time.cpu(), result.outputs.cpu(), 1),) if self.options.waveforms else (),
         )
 
     def _streamed(self, part: _Part, initial: Tensor, inputs: Tensor) -> _Part:
@@ -330,28 +358,35 @@ class InferenceRun:
         return _Part(
             outputs, outputs, Latency(outputs[:, None], column, self.options.fraction), energy,
             energy, torch.full((count,), int(Status.FAILED), device="cpu"), 0.0, (), why,
+            (_Wave(torch.zeros(1, device="cpu"), outputs[None], 0),),
         )  # fmt: skip
 
     @lasting()
     def _waveforms(self) -> Waveforms | None:
         wanted = dict(list(self._shown.items())[: max(self.options.waveforms - 1, 0)])
         if self._slowest is not None and self._slowest[0] >= 0.0:
-            _, index, *ends = self._slowest
-            wanted[index] = (ends[0], ends[1])
+            wanted[self._slowest[1]] = self._slowest[2]
         status = torch.cat([part.status for part in self._parts])
-        chosen = [k for k in wanted if int(status[k]) == int(Status.CONVERGED)]
+        chosen = {k: v for k, v in wanted.items() if int(status[k]) == int(Status.CONVERGED)}
         if not chosen:
             return None
+        images = torch.tensor(list(chosen), device="cpu")
         latest = max(0.0 if self._slowest is None else self._slowest[0], self.timing.period)
         # One that never settles is shown for as long as was looked.
         longest = self.options.periods * self.timing.period
         periods = math.ceil(min(latest, longest) / self.timing.period)
+        periods = min(periods, self.options.periods)
+        known = [item.wave for item in chosen.values()]
+        waves = [wave for wave in known if wave is not None and wave.periods == periods]
+        if len(waves) == len(known):
+            time = torch.cat([wave.time for wave in waves]).unique()
+            outputs = [sample(wave.time, wave.outputs, time) for wave in waves]
+            return Waveforms(images, time, torch.stack(outputs, dim=1))
         result = self._transient(
-            torch.stack([wanted[k][0] for k in chosen]),
-            torch.stack([wanted[k][1] for k in chosen]),
-            min(periods, self.options.periods),
+            torch.stack([item.initial for item in chosen.values()]),
+            torch.stack([item.inputs for item in chosen.values()]),
+            periods,
         )
-        images = torch.tensor(chosen, device="cpu")
         return Waveforms(images, result.time.cpu(), result.outputs.cpu())
 
     def report(self) -> InferenceReport:
@@ -397,6 +432,7 @@ def _join(parts: Sequence[_Part]) -> _Part:
         max(part.error for part in parts),
         tuple(count for part in parts for count in part.steps),
         next((part.failure for part in parts if part.failure), ""),
+        tuple(wave for part in parts for wave in part.waves),
     )
 
 

@@ -409,7 +409,7 @@ class ExactLines(Lines):
             admittance = elimination.admittance.unflatten(0, (-1, vertical)).sum(dim=1)
             columns = int(self.ports.layout.column_position.shape[0])
             unit = torch.eye(columns, dtype=admittance.dtype, device=admittance.device)
-            _, seen = elimination.solve(self.blocks.spread(unit), None)
+            seen = elimination.ports(self.blocks.spread(unit))
             transfer = self._combine(seen.positive_end, seen.negative_end).T
             matrices = LineMatrices.of(admittance, transfer, self.ports)
             self._cache[step] = matrices, elimination
