@@ -35,7 +35,7 @@ from imac_torch import (
 )
 from imac_torch.base.units import quantity
 from imac_torch.conversion.convert import convert
-from imac_torch.errors import ConfigError, DataError, SettingWarning
+from imac_torch.errors import ConfigError, ConversionWarning, DataError, SettingWarning
 from imac_torch.sweep import (
     Choices,
     InProcess,
@@ -181,6 +181,7 @@ def test_keys_see_the_model_the_data_and_the_engine() -> None:
         ({"device.rlou": 1}, "did you mean device.rlow"),
         ({"device.rlow": -1.0}, "greater than 0"),
         ({"seed": "one"}, "seed must be an integer"),
+        ({"device.variation": 0.1}, r"drawn at random; add a seed, .*\[0\] in \[grid\]"),
     ],
 )
 def test_wrong_points_are_named_before_anything_runs(
@@ -189,6 +190,16 @@ def test_wrong_points_are_named_before_anything_runs(
     with pytest.raises(ConfigError, match=message):
         run_sweep([{}, point], evaluator(), tmp_path / "s.sqlite", progress=False)
     assert not (tmp_path / "s.sqlite").exists()
+
+
+def test_what_conversions_lose_is_said_once_and_of_which_point(tmp_path: Path) -> None:
+    points = grid({"mapping.levels": [3, 5, 7]})
+    with pytest.warns(ConversionWarning) as said:
+        table = run_sweep(points, evaluator(), tmp_path / "s.sqlite", progress=False)
+    assert len(table.done) == 3
+    (text,) = [str(item.message) for item in said if item.category is ConversionWarning]
+    assert text.startswith("point {'mapping.levels': 3}: layer 0: rounding to 3 levels")
+    assert "5 levels" not in text
 
 
 # The table

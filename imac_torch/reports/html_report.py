@@ -27,7 +27,7 @@ from imac_torch.errors import ImacError, ImacWarning
 from imac_torch.model.network import IMACNetwork
 from imac_torch.reports.analysis import Analysis, analyse
 from imac_torch.reports.chart import bar_chart, picture
-from imac_torch.reports.model_page import write_model_report
+from imac_torch.reports.model_page import ABLATED, write_model_report
 from imac_torch.reports.model_report import ModelReport
 from imac_torch.reports.page import noise_section, saved_in, template_environment
 from imac_torch.reports.power import WORDS, in_words
@@ -36,8 +36,6 @@ from imac_torch.reports.timing_section import NOTE, timing_section
 
 __all__ = ["render_report", "write_report"]
 
-ABLATED = 200
-"""Samples that a model of several circuits is taken apart on."""
 SCATTER_POINTS = 2000
 """Points drawn at most; more would only make the file large."""
 

@@ -22,8 +22,10 @@ from imac_torch.reports.model_report import HEADINGS, ModelReport, SegmentFigure
 from imac_torch.reports.page import noise_section, saved_in, template_environment
 from imac_torch.reports.power import in_words
 
-__all__ = ["render_model_report", "saved_ablation", "write_model_report"]
+__all__ = ["ABLATED", "render_model_report", "saved_ablation", "write_model_report"]
 
+ABLATED: Final = 200
+"""Samples that a model of several circuits is taken apart on, at most."""
 STEPS: Final = "ablation.json"
 """The file of the steps from software to the circuits."""
 
@@ -128,6 +130,7 @@ def render_model_report(
             f"{report.seconds:.3g} s",
             version=report.environment.get("imac_torch", ""),
             report=report,
+            ablated=ABLATED,
             counted=in_words(
                 [(item.counted, item.power) for item in report.segments],
                 report.config,

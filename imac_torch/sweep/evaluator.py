@@ -25,6 +25,7 @@ from imac_torch.datasets.batches import chosen, first_samples
 from imac_torch.dc.native import Native
 from imac_torch.errors import (
     ConfigError,
+    ConversionWarning,
     DataError,
     ImacWarning,
     SamplingWarning,
@@ -214,6 +215,11 @@ class NetworkEvaluator:
             ConfigError: The point is not valid.
         """
         config = configure(self.base, point)
+        if seed_of(point) is None and _drawn(config):
+            raise ConfigError(
+                f"point {dict(point)}: its devices or offsets are drawn at random; add a seed, "
+                "such as seed = [0] in [grid]"
+            )
         return config if self._fitting is None else self._fitting.config(config)
 
     @cached_property
@@ -314,13 +320,19 @@ def _timing_options(timing: bool | TimingOptions) -> TimingOptions:
 
 
 def _random(config: Config) -> bool:
-    """Whether anything of a configuration is drawn at random."""
-    layers = [(layer.device, layer.amplifier) for layer in config.layers.values()]
-    return config.device.varies or config.amplifier.offset_spread > 0.0 or any(
-        device.get("variation", 0.0) > 0.0
-        or device.get("effects")
-        or amplifier.get("offset_spread", 0.0) > 0.0
-        for device, amplifier in layers
+    """Whether anything of a configuration may be drawn at random."""
+    return (
+        _drawn(config)
+        or bool(config.device.effects)
+        or any(layer.device.get("effects") for layer in config.layers.values())
+    )
+
+
+def _drawn(config: Config) -> bool:
+    """Whether something is drawn whatever effects devices have; some of those draw nothing."""
+    return config.device.variation > 0.0 or config.amplifier.offset_spread > 0.0 or any(
+        layer.device.get("variation", 0.0) > 0.0 or layer.amplifier.get("offset_spread", 0.0) > 0.0
+        for layer in config.layers.values()
     )
 
 
@@ -346,6 +358,7 @@ class _NetworkBench:
                 f"{type(error).__name__}: {error}"
             ) from error
         self.kept: OrderedDict[str, tuple[IMACNetwork, Report | ModelReport]] = OrderedDict()
+        self._lossy = False
 
     def __call__(self, point: Point) -> dict[str, float]:
         config = self.evaluator.configure(point)
@@ -383,7 +396,7 @@ class _NetworkBench:
             self.kept.move_to_end(text)
             return self.kept[text]
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(record=True) as said:
             # What they would say is in the table, for every point (``unsettled``), or has been
             # said before the first one.
             warnings.simplefilter("ignore", SamplingWarning)
@@ -407,7 +420,22 @@ class _NetworkBench:
                 seed=seed,
                 progress=False,
             )
+        for warning in said:
+            self._say(warning, point)
         self.kept[text] = (network, report)
         while len(self.kept) > KEPT_NETWORKS:
             self.kept.popitem(last=False)
         return network, report
+
+    def _say(self, warning: warnings.WarningMessage, point: Point) -> None:
+        """Pass a warning on; what conversions lose, of the first point that loses something."""
+        text = warning.message
+        if issubclass(warning.category, ConversionWarning):
+            if self._lossy:
+                return  # a thousand paragraphs, whose effect is in the column accuracy
+            self._lossy = True
+            text = ConversionWarning(
+                f"point {dict(point)}: {text}\nFurther points lose what their accuracy says; "
+                "convert one of them alone to read why."
+            )
+        warnings.warn_explicit(text, warning.category, warning.filename, warning.lineno)
