@@ -83,15 +83,18 @@ def _seen(tensor: Tensor) -> Seen:
     from imac_torch.kernels.digest import PIECE, digest, digests  # imports numba
     from imac_torch.kernels.threads import run_blocks
 
-    data = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-    whole, found = size - size % 8, np.empty(2, np.uint64)
-    words = data[:whole].numpy().view(np.uint64)
+    found = np.empty(2, np.uint64)
+    if tensor.dtype == torch.float64:
+        words, rest = tensor.detach().contiguous().view(-1).numpy().view(np.uint64), b""
+    else:
+        data = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+        whole = size - size % 8
+        words, rest = data[:whole].numpy().view(np.uint64), bytes(data[whole:].tolist())
     if len(words) > PIECE:
         pieces = np.empty((-(-len(words) // PIECE), 2), np.uint64)
         run_blocks(digests, len(pieces), torch.get_num_threads(), words, KEYS, pieces)
         words = pieces.reshape(-1)
     digest(words, KEYS, found)
-    rest = bytes(data[whole:].tolist())
     return tensor.device, tensor.dtype, tensor.shape, int(found[0]), int(found[1]), rest
 
 

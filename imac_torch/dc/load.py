@@ -245,19 +245,8 @@ class Load:
         Returns:
             (S, B, M) V, x; and (S, B, M) A, what is left of the equation.
         """
-        if not any(known is resistance for known, *_ in self._factored):
-            size = self.admittance.shape[-1]
-            identity = torch.eye(size, dtype=sources.dtype, device=sources.device)
-            matrices = self.admittance.detach() + identity / resistance
-            flat = matrices.flatten(0, 1)
-            inverse = solve(flat, identity.expand_as(flat)).reshape(matrices.shape)
-            shift = self._in_parts(self.offset.detach(), inverse)
-            kept = inverse / resistance, matrices
-            if self._joinable:
-                kept = self._joined(kept[0]), self._joined(matrices)
-            self._factored[:] = [(resistance, shift, *kept)]
-        _, shift, through, system = self._factored[0]
-        product = torch.matmul if self._joinable else self._in_parts
+        _, shift, through, system = self.factored(resistance)
+        product = torch.matmul if self.joinable else self._in_parts
         outputs = product(sources, through)
         outputs -= shift
         defect = sources / resistance
@@ -265,12 +254,31 @@ class Load:
         defect -= product(outputs, system)
         return outputs, defect
 
+    def factored(self, resistance: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The resistance, and for :meth:`behind`: shift, inverse over it, system.
+
+        Matrices are (S, M, M), transposed, up to :data:`JOINED` neurons, else (S, H, K, K).
+        """
+        if not any(known is resistance for known, *_ in self._factored):
+            size = self.admittance.shape[-1]
+            plain = self.admittance.detach()
+            identity = torch.eye(size, dtype=plain.dtype, device=plain.device)
+            matrices = plain + identity / resistance
+            flat = matrices.flatten(0, 1)
+            inverse = solve(flat, identity.expand_as(flat)).reshape(matrices.shape)
+            shift = self._in_parts(self.offset.detach(), inverse)
+            kept = inverse / resistance, matrices
+            if self.joinable:
+                kept = self._joined(kept[0]), self._joined(matrices)
+            self._factored[:] = [(resistance, shift, *kept)]
+        return self._factored[0]
+
     @cached_property
     def _factored(self) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
         return []
 
     @property
-    def _joinable(self) -> bool:
+    def joinable(self) -> bool:
         """Whether one matrix of all partitions is as good as one of each."""
         return self.offset.shape[-1] <= JOINED
 

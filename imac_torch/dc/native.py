@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal, TypeAlias
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.circuit.engine import BoundEngine, Engine, Solvable
 from imac_torch.dc.clamped import refuse_amplifiers
+from imac_torch.dc.few import FEW, Few
 from imac_torch.dc.layer import PreparedLayer
 from imac_torch.dc.load import Load
 from imac_torch.dc.network import chain_layers, solve_dc
@@ -44,6 +45,11 @@ class Prepared:
     layers: tuple[PreparedLayer, ...]
     exact: tuple[PreparedLayer, ...]
     methods: tuple[EliminationInfo, ...]
+
+    @cached_property
+    def few(self) -> dict[object, Few | None]:
+        """For a few images, by what solves; None: they are solved like many."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -179,6 +185,8 @@ class Native(Engine):
         Raises:
             SolverMemoryError: All voltages together take more memory than is free.
         """
+        if noise is None and (found := self._solve_few(prepared, inputs, power)) is not None:
+            return found
         size = self._fitting(prepared, inputs)
         batches = inputs.split(size)
         parts: list[Sequence[Tensor] | None] = [None] * len(batches)
@@ -190,6 +198,20 @@ class Native(Engine):
                 for batch, part in zip(batches, parts, strict=True)
             ]
         )
+
+    def _solve_few(self, prepared: Prepared, inputs: Tensor, power: bool) -> Solution | None:
+        """A few images at a time; None where that is not how they are solved."""
+        tracked = inputs.requires_grad and torch.is_grad_enabled()
+        plain = inputs.dtype == torch.float64 and inputs.device.type == "cpu" and inputs.ndim == 2
+        if tracked or not plain or not 0 < len(inputs) <= FEW:
+            return None
+        if self not in prepared.few:
+            prepared.few.clear()
+            prepared.few[self] = Few.of(prepared.layers, self.newton)
+        few = prepared.few[self]
+        if few is None or inputs.shape[1] != prepared.layers[0].shape[2] - 1:
+            return None
+        return few.solve(inputs.detach(), power=power)
 
     def neuron_outputs(self, prepared: Prepared, layer: int, combined: Tensor) -> Tensor:
         """Outputs of one layer's neurons, loaded by the next layer.
@@ -261,9 +283,11 @@ class Native(Engine):
         solution = solve_dc(prepared.layers, inputs, options=self.newton, power=power, noise=noise)
         if self.device_model == "exact":
             return _outside_fail(solution, prepared.exact)
-        outside = _outside(solution, prepared.layers)
+        again = _any_sample(_outside(solution, prepared.layers) | ~solution.converged)
+        if not bool(again.any()):
+            return solution
         # Nothing is found for inputs that are no numbers, and the model takes seconds to say so.
-        again = _any_sample(outside | ~solution.converged) & inputs.isfinite().all(-1)
+        again = again & inputs.isfinite().all(-1)
         if not bool(again.any()):
             return solution
         index = torch.nonzero(again).squeeze(1)

@@ -116,6 +116,9 @@ class Passing:
 
     def of_lines(self, voltages: Tensor) -> Tensor:
         """(S, [G,] B, M) V combined for (S, [G,] B, N) V."""
+        if voltages.ndim == 3 and len(voltages) == len(self.matrix):
+            # Without a pass of its own for the constant.
+            return torch.baddbmm(self.constant, voltages, self.matrix)
         return voltages @ self.matrix + self.constant
 
 
@@ -437,11 +440,8 @@ def solve_dc(
     steps = [] if passed[0][0].solved is None else [passed[0][0].solved]
     steps += [solved for _, solved in passed]
     solutions: list[LayerSolution] = []
-    powers: list[Power] = []
-    for k, (layer, (here, solved)) in enumerate(zip(layers, passed, strict=True)):
-        if power:
-            neurons = layer.neuron.static_power(layer.vdd, solved.gates, solved.outputs)
-            powers.append(here.power(neurons.drawn, first=k == 0).with_neurons(neurons))
+    powers = powers_of(layers, passed) if power else []
+    for here, solved in passed:
         solutions.append(LayerSolution(here.voltages, here.combined, solved.gates, solved.outputs))
     status = torch.stack([step.status for step in steps]).amax(0)
     if not whole:
@@ -456,13 +456,24 @@ def solve_dc(
             )
             for found in solutions
         ),
-        _sum_power(powers, failed) if power else None,
+        sum_power(powers, failed) if power else None,
         status,
         torch.where(finite, residual, torch.nan) if not whole else residual,
         torch.stack([step.iterations for step in steps]).sum(0),
     )
     sampled = any(layer.shape[0] is not None for layer in layers)
     return solution if sampled else combine(lambda tensor, dim: tensor[0], solution)
+
+
+def powers_of(
+    layers: Sequence[PreparedLayer], passed: Sequence[tuple[Driven, NeuronSolution]]
+) -> list[Power]:
+    """Of every layer, (S, B) W."""
+    found = []
+    for k, (layer, (here, solved)) in enumerate(zip(layers, passed, strict=True)):
+        neurons = layer.neuron.static_power(layer.vdd, solved.gates, solved.outputs)
+        found.append(here.power(neurons.drawn, first=k == 0).with_neurons(neurons))
+    return found
 
 
 def _pass(
@@ -554,12 +565,12 @@ def _unless(failed: Tensor, voltages: Tensor) -> Tensor:
     return torch.where(failed[..., None], torch.nan, voltages)
 
 
-def _sum_power(powers: Sequence[Power], failed: Tensor) -> Power:
-    """The power of all layers; NaN for samples (B,) or (S, B) that failed."""
-    some = bool(failed.any())
+def sum_power(powers: Sequence[Power], failed: Tensor | None) -> Power:
+    """The power of all layers; NaN for samples (B,) or (S, B) that failed, None if none did."""
+    some = failed is not None and bool(failed.any())
 
     def total(name: str) -> Tensor:
         found = reduce(add, (getattr(power, name) for power in powers))
-        return torch.where(failed, torch.nan, found) if some else found
+        return torch.where(failed, torch.nan, found) if failed is not None and some else found
 
     return Power(*(total(part.name) for part in fields(Power)))

@@ -170,14 +170,7 @@ def _solve_compiled(
     combined: Tensor, neuron: NeuronCircuit, load: Load | None, options: NewtonOptions
 ) -> NeuronSolution:
     """Tiles in a compiled kernel; what it leaves unconverged goes the batched way."""
-
-    def solve(
-        grid: Tensor, pulling: Load, outputs: Tensor, gates: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        found = _run_tiles(grid, neuron, pulling, NODE_OPTIONS, (outputs, gates))
-        return found.outputs, found.gates, found.status == int(Status.CONVERGED)
-
-    near = Near.of(combined, neuron, load, solve)
+    near = near_table(combined, neuron, load)
     solution = _run_tiles(combined, neuron, load, options, near)
     good = solution.status == int(Status.CONVERGED)
     if bool(good.all()):
@@ -188,6 +181,51 @@ def _solve_compiled(
         getattr(solution, part.name).index_copy(1, again, getattr(slow, part.name))
         for part in fields(NeuronSolution)
     ))
+
+
+def near_table(combined: Tensor, neuron: NeuronCircuit, load: Load | None) -> Near:
+    """The table that compiled iterations begin near, for (S, B, M) V."""
+
+    def solve(
+        grid: Tensor, pulling: Load, outputs: Tensor, gates: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        found = _run_tiles(grid, neuron, pulling, NODE_OPTIONS, (outputs, gates))
+        return found.outputs, found.gates, found.status == int(Status.CONVERGED)
+
+    return Near.of(combined, neuron, load, solve)
+
+
+def circuit_arguments(
+    neuron: NeuronCircuit, load: Load | None, shape: tuple[int, int]
+) -> tuple[Any, ...]:
+    """What the compiled kernel takes of a circuit, ``admittance`` to ``circuit``.
+
+    Args:
+        neuron: With a tabulated core.
+        load: The next layer.
+        shape: S and M.
+    """
+    core = neuron.core
+    assert isinstance(core, TableCore)  # noqa: S101 - narrows the type only
+    blocks = load.blocks if load is not None else Blocks.unloaded(*shape)
+    return (
+        blocks.admittance,
+        blocks.offset,
+        blocks.first,
+        blocks.left,
+        blocks.right,
+        load is not None,
+        core.newton_table,
+        tuple(core.table.coefficients.shape[:2]),
+        core.newton_grid,
+        neuron.newton_circuit,
+    )
+
+
+def stopping(options: NewtonOptions) -> tuple[float, float, int, float]:
+    """When it stops: ``tolerance`` to ``largest_step``."""
+    safe = math.sqrt(0.1 * options.tolerance / CURVATURE)
+    return options.tolerance, safe, options.max_iterations, LARGEST_STEP
 
 
 def _run_tiles(
@@ -201,17 +239,15 @@ def _run_tiles(
     from imac_torch.kernels.newton import solve_tiles, tile_count
     from imac_torch.kernels.threads import run_blocks
 
-    core = neuron.core
-    assert isinstance(core, TableCore)  # noqa: S101 - narrows the type only
     samples, batch, count = combined.shape
     if isinstance(start, Near):
         outputs, gates = torch.empty_like(combined), torch.empty_like(combined)
-        near = start.table, start.shape, start.axes
+        near = start.arguments
     else:
         outputs, gates = (item.contiguous().clone() for item in start)
         near = np.empty(0), (0, 0), np.zeros(8)
-    blocks = load.blocks if load is not None else Blocks.unloaded(samples, count)
-    parts = len(blocks.first) - 1
+    circuit = circuit_arguments(neuron, load, (samples, count))
+    parts = len(circuit[2]) - 1
     residual = np.zeros((samples, batch, parts))
     iterations = np.zeros((samples, batch, parts), dtype=np.int64)
     converged = np.zeros((samples, batch, parts), dtype=np.bool_)
@@ -226,21 +262,9 @@ def _run_tiles(
         residual,
         iterations,
         converged,
-        blocks.admittance,
-        blocks.offset,
-        blocks.first,
-        blocks.left,
-        blocks.right,
-        load is not None,
-        core.newton_table,
-        tuple(core.table.coefficients.shape[:2]),
-        core.newton_grid,
-        neuron.newton_circuit,
+        *circuit,
         *near,
-        options.tolerance,
-        math.sqrt(0.1 * options.tolerance / CURVATURE),
-        options.max_iterations,
-        LARGEST_STEP,
+        *stopping(options),
     )
     good = torch.from_numpy(converged.all(axis=-1))
     return NeuronSolution(
@@ -408,12 +432,13 @@ def solve_loaded(
 ) -> NeuronSolution:
     """Solve neurons, with gradients if anything requires them."""
     solved = solve_neurons(combined.detach(), neuron, load, options)
-    if torch.is_grad_enabled() and _requires_gradients(combined, neuron, load):
+    if torch.is_grad_enabled() and requires_gradients(combined, neuron, load):
         return attach_gradients(combined, neuron, load, solved)
     return solved
 
 
-def _requires_gradients(combined: Tensor, neuron: NeuronCircuit, load: Load | None) -> bool:
+def requires_gradients(combined: Tensor, neuron: NeuronCircuit, load: Load | None) -> bool:
+    """Whether a solution depends on something that does."""
     tensors = [
         combined, neuron.input_resistance, neuron.feedback_conductance, neuron.level_shift
     ]

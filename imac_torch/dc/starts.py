@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -38,25 +38,42 @@ other currents from each, and outputs and gates to begin with."""
 
 
 def span(combined: Tensor, neuron: NeuronCircuit) -> tuple[float, float]:
-    """V, between which a batch's table is: where neurons switch, or as many times as it takes.
-
-    They switch where their gates are between the bounds of their core, whatever the output.
-    """
+    """V, between which a batch's table is; see :func:`widened`."""
     smallest, largest = combined.aminmax()
     if not bool(torch.isfinite(largest - smallest)):
         # Samples that are not finite get their status from the iteration.
         finite = combined[torch.isfinite(combined)]
         smallest, largest = finite.aminmax() if len(finite) else (smallest * 0, largest * 0)
     least, most = float(smallest.nan_to_num()), float(largest.nan_to_num())
+    return widened(switching(neuron), least, most)
+
+
+def switching(neuron: NeuronCircuit) -> tuple[float, float] | None:
+    """V, between which neurons switch; None: that is not known.
+
+    They switch where their gates are between the bounds of their core, whatever the output.
+    """
     low, high, output = neuron.core.start()
     if not (math.isfinite(low) and math.isfinite(high)):
-        return least, most
+        return None
     weight = float(neuron.input_resistance.detach() * neuron.feedback_conductance.detach())
     shift = float(neuron.level_shift.detach())
     first = low * (1.0 + weight) - shift - weight * 2.0 * output
     last = high * (1.0 + weight) - shift
-    if not (math.isfinite(first) and first < last):
+    return (first, last) if math.isfinite(first) and first < last else None
+
+
+def widened(where: tuple[float, float] | None, least: float, most: float) -> tuple[float, float]:
+    """V, between which a table is: where neurons switch, or as many times as it takes.
+
+    Args:
+        where: They switch; None: anywhere.
+        least: Combined voltage of a batch.
+        most: Likewise.
+    """
+    if where is None:
         return least, most
+    first, last = where
     middle, half = (first + last) / 2.0, (last - first) / 2.0
     beyond = max(most - middle, middle - least)
     while half < beyond:
@@ -146,6 +163,11 @@ class Near:
     table: NDArray[np.float64]
     shape: tuple[int, int]
     axes: NDArray[np.float64]
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """As the compiled kernel takes them."""
+        return self.table, self.shape, self.axes
 
     @classmethod
     def of(

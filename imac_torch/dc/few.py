@@ -1,0 +1,234 @@
+"""A few images at a time: the same solution from plain arrays, where calls cost more than work.
+
+A circuit of ohmic cells, ideal amplifiers and neurons that are compiled or known directly is a
+chain of products and of kernels whose arguments never change. They are collected once per
+eliminated circuit (which is made anew when anything in it changes). Whatever is out of the ordinary
+(an image that does not converge, leaves a table or is not finite) is left to the general solution.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from imac_torch.dc.layer import PreparedLayer
+from imac_torch.dc.load import Load
+from imac_torch.dc.network import PortLayer, PortsDriven, powers_of, sum_power
+from imac_torch.dc.newton import (
+    NeuronSolution,
+    NewtonOptions,
+    circuit_arguments,
+    near_table,
+    requires_gradients,
+    stopping,
+    use_compiled,
+)
+from imac_torch.dc.starts import switching, widened
+from imac_torch.periphery.neuron.behavioural import BehaviouralCore
+from imac_torch.periphery.neuron.circuit import NeuronCircuit
+from imac_torch.periphery.neuron.tabulated import TableCore
+from imac_torch.results.solution import LayerSolution, Power, Solution, Status
+
+FloatArray = NDArray[np.float64]
+
+FEW: Final = 8
+"""Images up to which calls cost more than work."""
+
+
+class Found(NamedTuple):
+    """Neurons of one layer: gates and outputs (B, M), V; the largest residual (B,), A; steps."""
+
+    gates: FloatArray
+    outputs: FloatArray
+    residual: FloatArray
+    iterations: NDArray[np.int64] | int
+
+
+class Neurons(ABC):
+    """A layer's neurons and what they drive."""
+
+    @abstractmethod
+    def solve(self, combined: FloatArray) -> Found | None:
+        """Solve (B, M) V; None: something is out of the ordinary."""
+
+
+class Direct(Neurons):
+    """Without feedback the gate is known, and the output is linear in the shape's value."""
+
+    def __init__(self, neuron: NeuronCircuit, core: BehaviouralCore, load: Load | None) -> None:
+        self.core, self.shift = core, float(neuron.level_shift)
+        self.load = load
+        if load is not None:
+            self.offset = load.offset.numpy()[0]
+            self.conductance = 1.0 / float(core.output_resistance)
+            parts = load.factored(core.output_resistance)[1:]
+            self.system = [np.ascontiguousarray(part[0].numpy()) for part in parts]
+
+    def solve(self, combined: FloatArray) -> Found | None:
+        """See :class:`Neurons`."""
+        gates = combined + self.shift
+        value = self.core.value(torch.from_numpy(gates))
+        if self.load is None:
+            outputs, residual = value.numpy(), np.zeros(len(gates))
+        else:
+            shift, through, system = self.system
+            sources = value.numpy()
+            outputs = sources @ through - shift
+            defect = sources * self.conductance - self.offset - outputs @ system
+            residual = np.abs(defect).max(1)
+        return Found(gates, outputs, residual, 1) if np.isfinite(outputs.sum()) else None
+
+
+class Tabled(Neurons):
+    """Tabulated neurons, in the kernel of many images."""
+
+    def __init__(
+        self,
+        neuron: NeuronCircuit,
+        core: TableCore,
+        load: Load | None,
+        count: int,
+        options: NewtonOptions,
+    ) -> None:
+        from imac_torch.kernels.newton import solve_tiles
+
+        self.kernel: Any = solve_tiles
+        self.core = core
+        self.neuron, self.load = neuron, load
+        self.fixed, self.stopping = circuit_arguments(neuron, load, (1, count)), stopping(options)
+        self.parts = len(self.fixed[2]) - 1
+        self.window = switching(neuron)
+        self.near: dict[tuple[float, float], tuple[Any, ...]] = {}
+
+    def solve(self, combined: FloatArray) -> Found | None:
+        """See :class:`Neurons`."""
+        least, most = float(combined.min()), float(combined.max())
+        if not most - least < np.inf:
+            return None
+        where = widened(self.window, least, most)
+        near = self.near.get(where)
+        if near is None:
+            made = near_table(torch.from_numpy(combined[None]), self.neuron, self.load)
+            self.near.clear()
+            near = self.near[where] = made.arguments
+        batch, parts = len(combined), self.parts
+        gates, outputs = np.empty_like(combined), np.empty_like(combined)
+        residual = np.zeros((1, batch, parts))
+        iterations = np.zeros((1, batch, parts), dtype=np.int64)
+        converged = np.zeros((1, batch, parts), dtype=np.bool_)
+        self.kernel(
+            0, parts, combined[None], gates[None], outputs[None], residual, iterations, converged,
+            *self.fixed, *near, *self.stopping,
+        )  # fmt: skip
+        if not converged.all():
+            return None
+        (first, second), (first_end, second_end) = self.core.table.start, self.core.table.end
+        inside = (
+            first <= gates.min() and gates.max() <= first_end
+            and second <= outputs.min() and outputs.max() <= second_end
+        )  # fmt: skip
+        if not inside:
+            return None
+        return Found(gates, outputs, residual[0].max(1), iterations[0].max(1))
+
+
+def _neurons(layer: PortLayer, options: NewtonOptions) -> Neurons | None:
+    """Of a layer, if they are of one of these kinds."""
+    neuron, load, count = layer.neuron, layer.load, layer.ports.transfer.shape[-2]
+    core = neuron.core
+    if isinstance(core, BehaviouralCore):
+        plain = float(neuron.feedback_conductance) == 0.0 and (load is None or load.joinable)
+        return Direct(neuron, core, load) if plain else None
+    if isinstance(core, TableCore) and use_compiled(options.kernel, able=True):
+        return Tabled(neuron, core, load, count, options)
+    return None
+
+
+@dataclass(frozen=True)
+class Few:
+    """A circuit for a few images.
+
+    Attributes:
+        layers: As they are prepared.
+        matrices: Per layer: (N, M) V per V and (M,) V, from lines to combined voltages.
+        neurons: Per layer.
+    """
+
+    layers: tuple[PortLayer, ...]
+    matrices: tuple[tuple[FloatArray, FloatArray], ...]
+    neurons: tuple[Neurons, ...]
+
+    @classmethod
+    def of(cls, layers: Sequence[PreparedLayer], options: NewtonOptions) -> Few | None:
+        """Of prepared layers; None where they are no such circuit."""
+        kept: list[PortLayer] = []
+        for layer in layers:
+            if not isinstance(layer, PortLayer) or layer.shape[0] is not None:
+                return None
+            ports = layer.ports
+            with torch.enable_grad():
+                tracked = any(
+                    requires_gradients(item, layer.neuron, layer.load)
+                    for item in (ports.transfer, ports.admittance, layer.vdd)
+                )
+            usual = ports.groups == 1 and ports.feedback is None
+            if tracked or not usual or ports.transfer.device.type != "cpu":
+                return None
+            kept.append(layer)
+        neurons = [_neurons(layer, options) for layer in kept]
+        known = [item for item in neurons if item is not None]
+        if len(known) < len(neurons):
+            return None
+        matrices = [
+            (layer.passing.matrix[0].contiguous().numpy(), layer.passing.constant[0, 0].numpy())
+            for layer in kept
+        ]
+        return cls(tuple(kept), tuple(matrices), tuple(known))
+
+    def solve(self, inputs: Tensor, *, power: bool) -> Solution | None:
+        """Solve (B, N) V without a graph; None where an image is out of the ordinary.
+
+        Args:
+            inputs: float64, on the CPU.
+            power: Whether to compute powers.
+        """
+        lines, voltages = inputs.numpy(), inputs
+        found: list[LayerSolution] = []
+        passed: list[tuple[PortsDriven, NeuronSolution]] = []
+        residual, iterations = np.zeros(len(lines)), np.zeros(len(lines), dtype=np.int64)
+        status = torch.full((len(lines),), int(Status.CONVERGED), device="cpu")
+        for layer, (matrix, constant), neurons in zip(
+            self.layers, self.matrices, self.neurons, strict=True
+        ):
+            combined = lines @ matrix + constant
+            solved = neurons.solve(combined)
+            if solved is None:
+                return None
+            residual = np.maximum(residual, solved.residual)
+            iterations = iterations + solved.iterations
+            at = [torch.from_numpy(item) for item in (combined, solved.gates, solved.outputs)]
+            found.append(LayerSolution(voltages, *at))
+            if power:
+                here = PortsDriven(voltages[None], at[0][None], None, layer)
+                steps = NeuronSolution(at[2][None], at[1][None], status, at[0], status)
+                passed.append((here, steps))
+            lines, voltages = solved.outputs, at[2]
+        total = None
+        if power:
+            parts = sum_power(powers_of(self.layers, passed), None)
+            total = Power(*(getattr(parts, part.name)[0] for part in fields(Power)))
+        return Solution(
+            voltages,
+            tuple(found),
+            total,
+            status,
+            torch.from_numpy(residual),
+            torch.from_numpy(iterations),
+        )
