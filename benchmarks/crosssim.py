@@ -22,9 +22,9 @@ from types import ModuleType
 
 import torch
 from convolution import resnet, settled
-from peers import optional
 from rich.console import Console
 from rich.table import Table
+from sparse import optional
 from torch import Tensor, nn
 
 import imac_torch as imac

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from peers import Klu, Nodal, interleave, machine, nodal, superlu
+from sparse import Klu, Nodal, nodal, superlu
+from timing import interleave, machine
 
 from imac_torch.circuit.crossbar import build_crossbar
 from imac_torch.config import Amplifier, Config, Crossbar

@@ -1,22 +1,26 @@
-"""This package beside every other program at hand, on the same work: one table, time and error.
+"""This package beside every other program at hand, on the same work: time, ratio and error.
 
 1. One bare n×n array, 1 and 1000 input vectors: word lines driven at one end, bit lines grounded at
    the other, a resistor per segment. Times include everything from resistances to output currents;
    errors are of output currents, relative to the largest, against SuperLU's. Here it is one side of
-   a pair array whose other side is open: about twice the work that the circuit needs.
+   a pair array whose other side is open: about twice the work that the circuit needs. The array is
+   linear: of more vectors than lines, every program gets the unit vectors, and a product follows.
 2. The 400-120-84-10 network of ``data/``: the plain MLP in float64, and circuits without and with
-   wires. Errors of aihwkit are relative to the MLP, ngspice's to this package's circuit.
+   wires. Errors of aihwkit are relative to the MLP, ngspice's to this package's circuit. First what
+   wires cost once: the network's 67 crossbars to their ports.
 3. A transient of 64-32-10 with capacitances, one image: the largest difference of a waveform,
    relative to its swing.
 
-A program that is not here is a line that says how to get it. Every program meets larger arrays only
-while the next is likely to stay within ``--budget``; the table takes some two minutes by default, a
-quarter of an hour with ``--full``, and says so first. On a machine that others use too, take
---threads 1: OpenMP threads that wait for each other lose far more time than they gain.
+Compiling is not timed, reading and writing netlists is. A program that is not here is a line that
+says how to get it. Every program meets larger arrays only while the next is likely to stay within
+four times ``--budget``. Rows are printed as soon as they are known, so that nothing is lost when it
+is interrupted. Every program has one thread unless --threads says otherwise: sparse solvers use no
+more.
 
-    python benchmarks/peers.py            # arrays up to 64×64
-    python benchmarks/peers.py --full     # up to 512×512
-    python benchmarks/peers.py --who      # only who is here
+    python benchmarks/peers.py                      # arrays up to 64×64
+    python benchmarks/peers.py --full               # up to 512×512
+    python benchmarks/peers.py --parts arrays --sizes 512
+    python benchmarks/peers.py --who                # only who is here
 """
 
 from __future__ import annotations
@@ -24,28 +28,24 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib
+import itertools
 import logging
-import platform
-import statistics
 import subprocess
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
-import scipy.sparse
-import scipy.sparse.linalg
 import torch
 from golden import ReferenceNetwork
 from native import random_inputs, random_model
-from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
+from rich.progress import Progress, TaskID
+from sparse import Array, Klu, Nodal, nodal, optional, superlu
+from threadpoolctl import threadpool_limits
+from timing import interleave, machine
 
 import imac_torch as it
 from imac_torch.elimination.blocks import Termination
@@ -53,18 +53,49 @@ from imac_torch.elimination.choice import eliminate
 from imac_torch.simulator.engine import Spice
 from imac_torch.study.transient_verification import verify_transient
 
-Array = NDArray[np.float64]
+PARTS = ("arrays", "network", "transient")
+MINUTES = {"arrays": 1.0, "network": 1.5, "transient": 0.5}
+"""What parts take with every program there, on one core of 2023, arrays up to 64."""
 
 
-def optional(name: str) -> ModuleType | None:
-    """A module, if it is installed."""
-    before = warnings.filters[:]
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        return None
-    finally:
-        warnings.filters[:] = before  # badcrossbar turns some on for the whole process
+class Rows:
+    """Lines of a Markdown table, printed one by one, and a bar on the terminal."""
+
+    WIDTHS = 30, 34, 12, 9, 9
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self.progress, self.task = progress, task
+
+    def heading(self, title: str) -> None:
+        """Begin a table."""
+        self._write("")
+        self._write(title)
+        self._write("")
+        self._line("what", "who", "time", "ratio", "error")
+        self._write("|---|---|---:|---:|---:|")
+
+    def add(self, what: str, who: str, seconds: float, ratio: float, error: str = "") -> None:
+        """What a program took."""
+        self._line(what, who, f"{1e3 * seconds:.4g} ms", f"{ratio:.3g}", error)
+
+    def none(self, what: str, who: str, why: str) -> None:
+        """Why there is no time."""
+        self._line(what, who, why, "", "")
+
+    def begin(self, what: str) -> None:
+        """Say what runs now."""
+        self.progress.update(self.task, description=what)
+
+    def _line(self, *cells: str) -> None:
+        padded = (
+            cell.ljust(width) if k < 2 else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(cells, self.WIDTHS, strict=True))
+        )  # fmt: skip
+        self._write(f"| {' | '.join(padded)} |")
+
+    def _write(self, text: str) -> None:
+        print(text, flush=True)
+        self.progress.refresh()
 
 
 PEERS = (
@@ -103,144 +134,10 @@ def peers() -> dict[str, str]:
     return found
 
 
-@dataclass(frozen=True)
-class Nodal:
-    """matrix·voltages = inputs·source voltages for one block.
-
-    Nodes are numbered row by row: input lines (R·K), I+ lines (R·K), I- lines (R·K).
-
-    Attributes:
-        matrix: (nodes, nodes) S, sparse by columns.
-        inputs: (nodes, K) S, sparse: first node of each input line.
-        plus: Last node of each row's I+ line.
-        minus: Last node of each row's I- line, none in a single array.
-    """
-
-    matrix: scipy.sparse.csc_matrix
-    inputs: scipy.sparse.csc_matrix
-    plus: NDArray[np.int64]
-    minus: NDArray[np.int64]
-
-
-def nodal(
-    positive: Array,
-    negative: Array | None,
-    input_segment: float,
-    output_segment: float,
-    positive_load: float,
-    negative_load: float = 1.0,
-    alpha: float = 0.0,
-) -> Nodal:
-    """Stamp a block of R rows and K columns; without ``negative`` a single array.
-
-    The I+ end's load is in series with the last segment, so that it may be 0.
-    """
-    rows, columns = positive.shape
-    cell = np.arange(rows * columns).reshape(rows, columns)
-    entries: list[tuple[Any, Any, Any]] = []
-
-    def couple(i: Any, j: Any, g: Any) -> None:
-        i, j, g = (x.reshape(-1) for x in np.broadcast_arrays(i, j, g))
-        entries.extend([(i, i, g), (j, j, g), (i, j, -g), (j, i, -g)])
-
-    couple(cell[1:], cell[:-1], 1.0 / input_segment)
-    entries.append((cell[0], cell[0], np.full(columns, 1.0 / input_segment)))
-    count = rows * columns
-    last = {}
-    for side, cells in (("plus", positive), ("minus", negative)):
-        if cells is None:
-            continue
-        line = cell + count
-        count += rows * columns
-        present = cells > 0
-        couple(cell[present], line[present], cells[present])
-        couple(line[:, 1:], line[:, :-1], 1.0 / output_segment)
-        last[side] = line[:, -1]
-    plus = last["plus"]
-    load = np.full(rows, 1.0 / (output_segment + positive_load))
-    entries.append((plus, plus, load))
-    minus = last.get("minus", np.empty(0, dtype=np.int64))
-    if len(minus):
-        # I- ends in a voltage alpha·(I+ end's), the I+ end being a tap of the last resistor.
-        g = np.full(rows, 1.0 / (output_segment + negative_load))
-        entries.extend([(minus, minus, g), (minus, plus, -alpha * positive_load * load * g)])
-    i, j, g = (np.concatenate(x) for x in zip(*entries, strict=True))
-    matrix = scipy.sparse.csc_matrix((g, (i, j)), shape=(count, count))
-    inputs = scipy.sparse.csc_matrix(
-        (np.full(columns, 1.0 / input_segment), (cell[0], np.arange(columns))),
-        shape=(count, columns),
-    )
-    return Nodal(matrix, inputs, plus, minus)
-
-
-def superlu(system: Nodal, sources: Array) -> Array:
-    """Node voltages (nodes, B) for source voltages (K, B) with scipy's SuperLU."""
-    factors = scipy.sparse.linalg.splu(system.matrix, permc_spec="COLAMD")
-    return factors.solve(system.inputs @ sources)
-
-
-class Klu:
-    """KLU through kvxopt; the symbolic analysis of a pattern is kept."""
-
-    def __init__(self) -> None:
-        self.module = optional("kvxopt")
-        self.klu = optional("kvxopt.klu")
-        self.symbolic: dict[tuple[int, int], Any] = {}
-
-    def __call__(self, system: Nodal, sources: Array) -> Array:
-        """Like :func:`superlu`."""
-        if self.module is None or self.klu is None:
-            raise RuntimeError("kvxopt is not installed")
-        coo = system.matrix.tocoo()
-        matrix = self.module.spmatrix(
-            self.module.matrix(coo.data),
-            self.module.matrix(coo.row.astype(np.int64)),
-            self.module.matrix(coo.col.astype(np.int64)),
-            coo.shape,
-        )
-        key = (system.matrix.shape[0], system.matrix.nnz)
-        if key not in self.symbolic:
-            self.symbolic[key] = self.klu.symbolic(matrix)
-        numeric = self.klu.numeric(matrix, self.symbolic[key])
-        right = self.module.matrix(np.asfortranarray(system.inputs @ sources))
-        self.klu.solve(matrix, self.symbolic[key], numeric, right)
-        return np.array(right)
-
-
-def interleave(
-    jobs: dict[str, Callable[[], Any]], rounds: int, budget: float
-) -> dict[str, tuple[float, float, Any]]:
-    """Run jobs in turn, so that whatever else the machine does meets all of them.
-
-    Args:
-        jobs: What to run.
-        rounds: How often; each job runs once more before, untimed.
-        budget: s per job; a slower one is not repeated.
-
-    Returns:
-        Of each job: median and least seconds, and its last result.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    results = {}
-    for k in range(rounds + 1):
-        for name, job in jobs.items():
-            if k and sum(seconds[name]) > budget:
-                continue
-            start = time.perf_counter()
-            results[name] = job()
-            seconds[name].append(time.perf_counter() - start)
-    return {
-        name: (statistics.median(s[1:] or s), min(s), results[name]) for name, s in seconds.items()
-    }
-
-
-def machine(threads: int) -> str:
-    """One line on what the figures were measured on."""
-    return f"{platform.machine()}, Python {platform.python_version()}, {threads} torch thread(s)"
-
-
 # 1. Bare arrays
 
+GROWTH = {"imac_torch": 0.0, "CrossSim": 16.0, "ngspice": 45.0, "ngspice, KLU": 10.0}
+"""Times as long for twice the lines, where it is not 8. This package meets every array."""
 SEGMENT = 10.0  # Ω
 TINY = 1e-12  # Ω: the load that a bit line has here, none in the circuit
 LARGEST = 202e3  # Ω
@@ -277,7 +174,7 @@ def with_badcrossbar(module: Any) -> Bare:  # noqa: ANN401 - a module
 
 
 def with_crosssim(module: Any) -> Bare:  # noqa: ANN401
-    """With CrossSim's iterations, to a part in 10^12."""
+    """With CrossSim's iterations, to a part in 10^12, as many vectors at once as fit in 32 MB."""
     backend, array, device = (
         importlib.import_module(f"simulator.{name}")
         for name in ("backend", "circuits.array", "devices.device")
@@ -294,7 +191,12 @@ def with_crosssim(module: Any) -> Bare:  # noqa: ANN401
         made = device.Device.create_device(parameters.xbar.device)
         solver = array.NoninterleavedInputSourceArray(parameters, device=made)
         matrix = conductances.T * SMALLEST
-        return (solver.solve_mvm(sources[:, 0], matrix) / SMALLEST)[:, None]
+        together = max(1, 2**22 // matrix.size)
+        found = [
+            solver.iterative_solve(matrix, sources[:, first : first + together])
+            for first in range(0, sources.shape[1], together)
+        ]
+        return np.concatenate(found, axis=1) / SMALLEST
 
     return solve
 
@@ -317,8 +219,8 @@ def with_ngspice(klu: bool) -> Bare:
             for j in range(bits)
         ]
         names = " ".join(f"i(vo{j})" for j in range(bits))
-        lines += [".control", "set numdgt=15", "set wr_singlescale", "op", f"wrdata out {names}"]
-        lines += ["quit", ".endc", ".end"]
+        lines += [".control", "set numdgt=15", "set num_threads=1", "set wr_singlescale", "op"]
+        lines += [f"wrdata out {names}", "quit", ".endc", ".end"]
         with tempfile.TemporaryDirectory() as directory:
             (Path(directory) / "array.cir").write_text("\n".join(lines))
             subprocess.run(
@@ -337,7 +239,7 @@ def bare_solvers(here: dict[str, str]) -> dict[str, tuple[Bare, int]]:
         "SuperLU": lambda: (sparse(superlu), 1000),
         "KLU": lambda: (sparse(Klu()), 1000),
         "badcrossbar": lambda: (with_badcrossbar(optional("badcrossbar")), 1000),
-        "CrossSim": lambda: (with_crosssim(optional("simulator")), 1),
+        "CrossSim": lambda: (with_crosssim(optional("simulator")), 1000),
         NGSPICE: lambda: (with_ngspice(klu=False), 1),
         NGSPICE_KLU: lambda: (with_ngspice(klu=True), 1),
     }
@@ -347,52 +249,63 @@ def bare_solvers(here: dict[str, str]) -> dict[str, tuple[Bare, int]]:
     return found
 
 
-def bare_arrays(table: Table, here: dict[str, str], sizes: Sequence[int], budget: float) -> None:
-    """Rows of part 1."""
+def superposed(solve: Bare, conductances: Array, sources: Array) -> Array:
+    """Currents of all vectors, from those of unit vectors where these are fewer."""
+    if sources.shape[1] <= len(conductances):
+        return solve(conductances, sources)
+    return solve(conductances, np.eye(len(conductances))) @ sources
+
+
+def bare_arrays(rows: Rows, here: dict[str, str], sizes: Sequence[int], budget: float) -> None:
+    """Part 1."""
+    rows.heading("Bare arrays; ratios are to imac_torch, errors to SuperLU")
     solvers = bare_solvers(here)
     ours(np.full((4, 4), 1.0 / SMALLEST), np.ones((4, 1)))  # compiles
     last: dict[tuple[str, int], float] = {}
     single: dict[str, float] = {}
-    for size in sizes:
+    for size, vectors in itertools.product(sizes, (1, 1000)):
+        what = f"{size}×{size}, {vectors} vector{'s' if vectors > 1 else ''}"
+        rows.begin(what)
         generator = np.random.default_rng(size)
         conductances = generator.uniform(1 / LARGEST, 1 / SMALLEST, (size, size))
-        for vectors in (1, 1000):
-            sources = generator.uniform(-0.8, 0.8, (size, vectors))
-            jobs = {
-                name: lambda s=solve, g=conductances, v=sources: s(g, v)
-                for name, (solve, most) in solvers.items()
-                # Sparse factors of twice the lines take some seven times as long.
-                if name == "imac_torch"
-                or (vectors <= most and 7.0 * last.get((name, vectors), 0.0) <= 4.0 * budget)
-            }
-            found = interleave(jobs, 3, budget)
-            single = {} if vectors == 1 else single
-            reference = found["SuperLU" if "SuperLU" in found else "imac_torch"][2]
-            base = found["imac_torch"][0]
-            for name, (median, _, result) in found.items():
+        sources = generator.uniform(-0.8, 0.8, (size, vectors))
+        jobs = {
+            name: lambda s=solve, g=conductances, v=sources: superposed(s, g, v)
+            for name, (solve, most) in solvers.items()
+            if vectors <= most
+            and GROWTH.get(name, 8.0) * last.get((name, vectors), 0.0) <= 4.0 * budget
+        }
+        found = interleave(jobs, 3, budget)
+        single = {} if vectors == 1 else single
+        reference = found["SuperLU" if "SuperLU" in found else "imac_torch"][2]
+        base = found["imac_torch"][0]
+        for name, (_, most) in solvers.items():
+            if name in found:
+                median, _, result = found[name]
                 last[name, vectors] = median
                 if vectors == 1:
                     single[name] = median
                 error = np.abs(result - reference).max() / np.abs(reference).max()
-                what = f"{size}×{size}, {vectors} vector{'s' if vectors > 1 else ''}"
-                table.add_row(*row(what, name, median, median / base, f"{error:.0e}"))
-            for name in solvers:
-                if name not in found:
-                    most = solvers[name][1]
-                    what = f"{size}×{size}, {vectors} vectors"
-                    if vectors > most and name in single:  # one after another
-                        seconds = vectors * single[name]
-                        table.add_row(*row(what, f"{name} (as many times one)", seconds,
-                                           seconds / base, ""))  # fmt: skip
-                    else:
-                        table.add_row(what, name, f"more than {4.0 * budget:g} s", "", "")
+                rows.add(what, name, median, median / base, f"{error:.0e}")
+            elif vectors > most and name in single:
+                times = min(size, vectors)
+                seconds = times * single[name]
+                rows.add(what, f"{name} ({times} times one vector)", seconds, seconds / base)
+            else:
+                last[name, vectors] = np.inf
+                rows.none(what, name, f"not tried, likely > {4.0 * budget:g} s")
+        rows.progress.advance(rows.task, 1.0 / (2 * len(sizes)))
 
 
 # 2. The network
 
 
-def network_rows(table: Table, here: dict[str, str], images: int) -> None:
-    """Rows of part 2, per image; of slow programs from few images."""
+def network_rows(rows: Rows, here: dict[str, str], images: int) -> None:
+    """Part 2, per image; of slow programs from few images."""
+    crossbars(rows, here)
+    what = "400-120-84-10, an image"
+    rows.heading(f"The network, {images} images; ratios are to the MLP")
+    rows.begin(what)
     reference = ReferenceNetwork.shipped(images)
     model, inputs = reference.model(), reference.inputs
     made = it.Config(
@@ -415,7 +328,7 @@ def network_rows(table: Table, here: dict[str, str], images: int) -> None:
         try:
             jobs["aihwkit, no wires"] = with_aihwkit(model, inputs)
         except Exception as error:  # whatever another program raises
-            table.add_row("400-120-84-10", "aihwkit", f"failed: {error}", "", "")
+            rows.none(what, "aihwkit", f"failed: {error}")
         counts["aihwkit, no wires"] = images
     found = interleave(jobs, 3, 10.0)
     base = found["plain MLP, float64"][0] / images
@@ -423,7 +336,7 @@ def network_rows(table: Table, here: dict[str, str], images: int) -> None:
         seconds = median / counts[name]
         # A circuit's outputs are not to be the software's: ngspice says whether they are right.
         error = "" if name in networks else apart(result, software)
-        table.add_row(*row("400-120-84-10, an image", name, seconds, seconds / base, error))
+        rows.add(what, name, seconds, seconds / base, error)
     if here[NGSPICE].startswith("not here"):
         return
     settled = wires.solve(inputs[:1]).outputs
@@ -436,8 +349,28 @@ def network_rows(table: Table, here: dict[str, str], images: int) -> None:
             theirs = spice.solve(wires.voltages(inputs[:1]), power=False).outputs
             seconds = time.perf_counter() - started
             error = f"{float((theirs - settled).abs().max()):.0e} V"
-            what = "400-120-84-10, an image"
-            table.add_row(*row(what, f"{name}, wires", seconds, seconds / base, error))
+            rows.add(what, f"{name}, wires", seconds, seconds / base, error)
+
+
+def crossbars(rows: Rows, here: dict[str, str]) -> None:
+    """What wires cost once: all crossbars of the network to their ports."""
+    from elimination import as_blocks, error, forward, network, sparse_network
+
+    layers = network()
+    what = "67 crossbars to their ports"
+    rows.heading("Wires, once for all images; ratios are to imac_torch, errors to SuperLU")
+    rows.begin(what)
+    jobs: dict[str, Callable[[], Any]] = {
+        "imac_torch": lambda: as_blocks(forward(layers, "numba")),
+        "SuperLU": lambda: sparse_network(layers, superlu),
+    }
+    if not here["KLU"].startswith("not here"):
+        klu = Klu()
+        jobs["KLU (ordered once)"] = lambda: sparse_network(layers, klu)
+    found = interleave(jobs, 3, 5.0)
+    for name, (median, _, result) in found.items():
+        off = error(result, found["SuperLU"][2])
+        rows.add(what, name, median, median / found["imac_torch"][0], f"{off:.0e}")
 
 
 def with_aihwkit(model: torch.nn.Module, inputs: torch.Tensor) -> Callable[[], torch.Tensor]:
@@ -459,8 +392,8 @@ def apart(found: torch.Tensor, wanted: torch.Tensor) -> str:
 # 3. A transient
 
 
-def transients(table: Table, here: dict[str, str]) -> None:
-    """Rows of part 3."""
+def transients(rows: Rows, here: dict[str, str]) -> None:
+    """Part 3."""
     generator = torch.Generator().manual_seed(1)
     model = random_model((64, 32, 10), generator)
     images = random_inputs(200, 64, generator)
@@ -478,7 +411,8 @@ def transients(table: Table, here: dict[str, str]) -> None:
     network.measure(images)
     bulk = (time.perf_counter() - started) / len(images)
     what = "transient of 64-32-10"
-    table.add_row(*row(what, "imac_torch, one of 200 images", bulk, 1.0, ""))
+    rows.heading("A transient; ratios are to an image among 200")
+    rows.add(what, "imac_torch, one of 200 images", bulk, 1.0)
     pairs = [(images[:1], torch.zeros(1, dtype=torch.int64))]
     for name, klu in ((NGSPICE, False), (NGSPICE_KLU, True)):
         if here[name].startswith("not here"):
@@ -491,27 +425,23 @@ def transients(table: Table, here: dict[str, str]) -> None:
         found = verify_transient(network, pairs, 1, settings=settings)
         if not klu:
             cold = found.native_seconds
-            table.add_row(*row(what, "imac_torch, one image", cold, cold / bulk, ""))
+            rows.add(what, "imac_torch, one image", cold, cold / bulk)
         seconds = found.simulator_seconds
         error = f"{found.waveform_difference:.0e}"
-        table.add_row(*row(what, name, seconds, seconds / bulk, error))
-
-
-def row(what: str, name: str, seconds: float, ratio: float, error: str) -> tuple[str, ...]:
-    """Cells of a row."""
-    return what, name, f"{1e3 * seconds:.4g} ms", f"{ratio:.3g}", error
+        rows.add(what, name, seconds, seconds / bulk, error)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--full", action="store_true", help="arrays up to 512 instead of 64")
     parser.add_argument("--sizes", type=int, nargs="+", help="of bare arrays")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--images", type=int, default=2000, help="through the network")
     parser.add_argument("--budget", type=float, default=5.0, help="s per program and array")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--who", action="store_true", help="only say which programs are here")
     options = parser.parse_args(arguments)
     here = peers()
@@ -522,20 +452,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     logging.disable(logging.INFO)  # badcrossbar reports progress
     sizes = options.sizes or ((32, 64, 128, 256, 512) if options.full else (32, 64))
+    minutes = sum(MINUTES[part] for part in options.parts)
     many = sum(not what.startswith("not here") for what in here.values()) + 1
-    most = 4.0 * options.budget * 2 * len(sizes) * many / 60
-    took = f"at most {most + 3:.0f} min, likely a fifth of it"
-    print(f"{machine(options.threads)}; {took}", flush=True)
-    table = Table(title="ratios are to this package; of the network, to the plain MLP")
-    for heading in ("what", "who", "time", "ratio", "error"):
-        table.add_column(heading, justify="left" if heading in ("what", "who") else "right")
-    with torch.no_grad():
-        bare_arrays(table, here, sizes, options.budget)
-        network_rows(table, here, options.images)
-        transients(table, here)
-    console = Console()
-    console.width = max(console.width, 110)
-    console.print(table)
+    larger = sum(size > 64 for size in sizes) if "arrays" in options.parts else 0
+    likely = minutes + larger * many * options.budget / 60
+    print(f"{machine(options.threads)}; about {likely:.0f} min", flush=True)
+    console = Console(stderr=True)
+    with (
+        torch.no_grad(),
+        threadpool_limits(options.threads),
+        Progress(console=console, disable=not console.is_terminal) as progress,
+    ):
+        rows = Rows(progress, progress.add_task("", total=len(options.parts)))
+        try:
+            if "arrays" in options.parts:
+                bare_arrays(rows, here, sizes, options.budget)
+            if "network" in options.parts:
+                network_rows(rows, here, options.images)
+                progress.advance(rows.task)
+            if "transient" in options.parts:
+                transients(rows, here)
+                progress.advance(rows.task)
+        except KeyboardInterrupt:
+            print("interrupted; what is above is complete")
+            return 130
     return 0
 
 
