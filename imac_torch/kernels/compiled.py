@@ -47,7 +47,12 @@ def cache_place() -> Path | None:
 
 
 def njit(**options: Any) -> Callable[[Kernel], Kernel]:  # noqa: ANN401 - numba's own
-    """``numba.njit(cache=True, **options)`` where that can be; see the module."""
+    """``numba.njit(cache=True, **options)`` where that can be; see the module.
+
+    Without the entry for callers in C that numba makes otherwise: nobody calls it, and it takes a
+    fourteenth of the time of compiling.
+    """
+    options = {"no_cfunc_wrapper": True, **options}
 
     def decorate(function: Kernel) -> Kernel:
         if obstacle() is not None:
@@ -106,14 +111,22 @@ def sources_digest(files: Iterable[Path]) -> str | None:
 
 def _only_an_economy(dispatcher: Any) -> None:  # noqa: ANN401 - numba's own
     """A cache that cannot be written (disk full) or read (damaged) costs time, nothing else."""
+    from numba.core.runtime.nrt import rtsys
+
     cache = dispatcher._cache
     load, save = cache.load_overload, cache.save_overload
 
-    def load_overload(*arguments: Any) -> Any:  # noqa: ANN401
+    def load_overload(signature: Any, context: Any) -> Any:  # noqa: ANN401
+        # Numba first learns all that it can compile, which takes longer than everything else
+        # here; compiled code needs counts of references only. Compiling learns it then. Numba's
+        # lock is held.
+        context.refresh = lambda: rtsys.initialize(context)
         try:
-            found = load(*arguments)
+            found = load(signature, context)
         except Exception:  # whatever unpickling damaged bytes raises
             found = None
+        finally:
+            del context.refresh
         if found is None:
             _tell_of_compiling()
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from torch import Tensor, nn
 
@@ -22,12 +22,13 @@ from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.periphery.readout.noise import AmplifierNoise
 from imac_torch.results.solution import Dissipation, Solution
-from imac_torch.transient.inference import InferenceRun
-from imac_torch.transient.inference_report import InferenceReport
-from imac_torch.transient.network import solve_transient
-from imac_torch.transient.options import TimingOptions, TransientOptions
-from imac_torch.transient.preparation import DynamicLayer, prepare_transient
-from imac_torch.transient.result import TransientResult
+
+if TYPE_CHECKING:  # imported where they are used: operating points need no transients
+    from imac_torch.transient.inference import InferenceRun
+    from imac_torch.transient.inference_report import InferenceReport
+    from imac_torch.transient.options import TimingOptions, TransientOptions
+    from imac_torch.transient.preparation import DynamicLayer
+    from imac_torch.transient.result import TransientResult
 
 Made = TypeVar("Made")
 
@@ -79,6 +80,8 @@ class Analyses(nn.Module):
     # Time
 
     def _in_time(self, options: TransientOptions) -> tuple[DynamicLayer, ...]:
+        from imac_torch.transient.preparation import prepare_transient
+
         interconnects = [layer.config.interconnect for layer in self.analog_layers()]
         for crossbar, _ in self.parts():
             if crossbar.cell is not None:
@@ -110,6 +113,9 @@ class Analyses(nn.Module):
         Raises:
             SolverError: Time steps became too small.
         """
+        from imac_torch.transient.network import solve_transient
+        from imac_torch.transient.options import TransientOptions
+
         options = TransientOptions() if options is None else options
         start = None if initial is None else self.voltages(initial)
         return solve_transient(
@@ -127,6 +133,9 @@ class Analyses(nn.Module):
         Returns:
             An object whose ``add`` takes input voltages (:meth:`voltages`).
         """
+        from imac_torch.transient.inference import InferenceRun
+        from imac_torch.transient.options import TimingOptions
+
         options = TimingOptions() if options is None else options
         layers = self._in_time(options.transient)
         return InferenceRun(layers, self.pace, options, self.threshold)
@@ -147,6 +156,8 @@ class Analyses(nn.Module):
         Raises:
             SolverError: No sample was solved: time steps became too small.
         """
+        from imac_torch.transient.options import TimingOptions, TransientOptions
+
         if isinstance(options, TransientOptions):
             options = TimingOptions(transient=options)
         run = self.timing(options)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -29,10 +29,12 @@ from imac_torch.noise.result import NoiseReport
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.activations import Bounded
 from imac_torch.results.solution import Dissipation, Solution
-from imac_torch.transient.inference import InferenceRun
-from imac_torch.transient.inference_report import InferenceReport
-from imac_torch.transient.options import TimingOptions, TransientOptions
-from imac_torch.transient.result import TransientResult
+
+if TYPE_CHECKING:
+    from imac_torch.transient.inference import InferenceRun
+    from imac_torch.transient.inference_report import InferenceReport
+    from imac_torch.transient.options import TimingOptions, TransientOptions
+    from imac_torch.transient.result import TransientResult
 
 HEADINGS = ("path", "module", "becomes", "detail")
 """Of the conversion table."""
