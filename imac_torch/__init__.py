@@ -150,3 +150,8 @@ def __getattr__(name: str) -> object:
         found = globals()[name] = getattr(import_module(_LATE[name]), name)
         return found
     return old_name(__name__, name)
+
+
+def __dir__() -> list[str]:
+    """Names for completion, those imported late included."""
+    return sorted({*globals(), *_LATE})

@@ -206,3 +206,9 @@ def test_a_cache_that_cannot_be_written_or_read_costs_time_only(
     kernel = compiled.njit()(double)
     with pytest.warns(ImacWarning, match="disk full"):
         assert kernel(2.0) == 4.0
+
+
+def test_names_that_are_imported_late_are_listed_for_completion() -> None:
+    program = "import imac_torch; print(set(imac_torch.__all__) <= set(dir(imac_torch)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
