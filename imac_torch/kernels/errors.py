@@ -136,10 +136,11 @@ def begin_stage(
 
 @njit(error_model="numpy", fastmath=FAST)
 def end_stage(
-    tile: FloatArray, size: int, u: FloatArray, sums: FloatArray, raw: FloatArray,
-    drawn: FloatArray, sigma: float, feedback: float, first: int,
+    tile: FloatArray, size: int, u: FloatArray, sums: FloatArray, sigma: float,
+    circuit: FloatArray,
 ) -> None:
     """Rates, and what powers take; ``sums`` is flat."""
+    feedback, onward, tied = circuit[1], circuit[5], circuit[6]
     for row in range(size):
         at = row * N_NEURON
         for lane in range(LANES):
@@ -167,10 +168,9 @@ def end_stage(
             sums[4 * LANES + lane] += tile[at + N_QS * LANES + lane]
             sums[5 * LANES + lane] += tile[at + N_QG * LANES + lane]
         for lane in range(LANES):
-            raw[first + row, lane] = u[row, lane]
-            drawn[first + row, lane] = (
-                tile[at + N_BEND * LANES + lane] + tile[at + N_HG * LANES + lane]
-            )
+            combined = tile[at + N_ZC * LANES + lane]
+            taken = tile[at + N_BEND * LANES + lane] + tile[at + N_HG * LANES + lane]
+            sums[7 * LANES + lane] += combined * (onward * taken - tied * combined)
 
 
 @njit(error_model="numpy", fastmath=FAST)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imac_torch.kernels.compiled import njit
-from imac_torch.kernels.panels import add_16
+from imac_torch.kernels.panels import one_row_16, two_rows_16
 from imac_torch.kernels.places import LANES
 
 FloatArray = NDArray[np.float64]
@@ -20,12 +20,19 @@ FloatArray = NDArray[np.float64]
 FAST: Final = {"contract", "nsz", "arcp"}
 """Fused multiply-add and reciprocals; nothing that reorders sums."""
 
+STRIPS: Final = 16
+"""Of a product at a time: what they are multiplied with stays in the smallest cache."""
+
 
 @njit(error_model="numpy", fastmath=FAST)
 def product(result: FloatArray, rows: int, left: FloatArray, right: FloatArray) -> None:
     """Result += left·right; left in strips of four columns, (strips, rows, 4)."""
-    for strip in range(left.shape[0]):
-        add_16(result, 0, rows, 0, left[strip], 0, right, 4 * strip)
+    for first in range(0, left.shape[0], STRIPS):
+        strips, terms = left[first : first + STRIPS], right[4 * first :]
+        for pair in range(rows // 2):
+            two_rows_16(result, 2 * pair, strips, terms)
+        if rows % 2:
+            one_row_16(result, rows - 1, strips, terms)
 
 
 @njit(error_model="numpy", fastmath=FAST)
@@ -107,6 +114,18 @@ def weighed(result: FloatArray, weights: FloatArray, values: FloatArray, sign: f
             found[lane] += share * values[row * LANES + lane]
     for lane in range(LANES):
         result[lane] += sign * found[lane]
+
+
+@njit(error_model="numpy", fastmath=FAST)
+def delivered(
+    result: FloatArray, ends: FloatArray, others: FloatArray, first: int, forms: FloatArray
+) -> None:
+    """Result += what read-outs deliver by one end of their lines and another voltage, V."""
+    for row in range(len(forms)):
+        one, both, two = forms[row, 0], forms[row, 1], forms[row, 2]
+        for lane in range(LANES):
+            end, other = ends[row, lane], others[first + row, lane]
+            result[lane] += end * (one * end + both * other) + two * other * other
 
 
 @njit(error_model="numpy", fastmath=FAST)

@@ -93,3 +93,82 @@ def _panel(lanes: int) -> Panel:
 add_16 = _panel(16)
 add_8 = _panel(8)
 add_4 = _panel(4)
+
+
+Rows = Callable[[Array, int, Array, Array], None]
+
+
+def _rows(lanes: int, count: int) -> Rows:
+    """A function that adds left·right to ``count`` rows of result from ``first`` on.
+
+    ``left`` is in strips of :data:`TERMS` columns, (strips, rows, TERMS); sums stay in registers
+    while the strips go by. Every element is summed in the order of the columns.
+    """
+    if obstacle() is not None:
+
+        def plain(result: Array, first: int, left: Array, right: Array) -> None:
+            for strip in range(left.shape[0]):
+                terms = right[TERMS * strip : TERMS * (strip + 1), :lanes]
+                for i in range(first, first + count):
+                    result[i, :lanes] += left[strip, i] @ terms
+
+        return plain
+    from llvmlite import ir
+    from numba.core import cgutils, types
+    from numba.extending import intrinsic
+
+    vector = ir.VectorType(ir.DoubleType(), lanes)
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ANN401
+        result, left, right = (
+            context.make_array(signature.args[n])(context, builder, values[n]) for n in (0, 2, 3)
+        )
+        first = values[1]
+
+        def place(array: Any, *indices: Any) -> Any:  # noqa: ANN401
+            strides = cgutils.unpack_tuple(builder, array.strides, len(indices))
+            offset = first.type(0)
+            for stride, index in zip(strides, indices, strict=True):
+                offset = builder.add(offset, builder.mul(stride, index))
+            return cgutils.pointer_add(builder, array.data, offset)
+
+        def strip_of(array: Any, row: Any) -> Any:  # noqa: ANN401
+            return builder.bitcast(place(array, row, first.type(0)), vector.as_pointer())
+
+        fused = ("contract",)
+        zero = ir.Constant(ir.IntType(32), 0)
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+        rows = [builder.add(first, first.type(n)) for n in range(count)]
+        totals = [cgutils.alloca_once(builder, vector) for _ in rows]
+        for row, total in zip(rows, totals, strict=True):
+            builder.store(builder.load(strip_of(result, row), align=8), total)
+        strips = cgutils.unpack_tuple(builder, left.shape, 3)[0]
+        with cgutils.for_range(builder, strips, intp=first.type) as loop:
+            for n in range(TERMS):
+                term = builder.mul(loop.index, first.type(TERMS))
+                terms = builder.load(
+                    strip_of(right, builder.add(term, first.type(n))), align=8
+                )
+                for row, total in zip(rows, totals, strict=True):
+                    one = builder.load(place(left, loop.index, row, first.type(n)), align=8)
+                    empty = ir.Constant(vector, ir.Undefined)
+                    one = builder.insert_element(empty, one, zero)
+                    same = builder.shuffle_vector(one, empty, mask)
+                    product = builder.fmul(same, terms, flags=fused)
+                    builder.store(builder.fadd(builder.load(total), product, flags=fused), total)
+        for row, total in zip(rows, totals, strict=True):
+            builder.store(builder.load(total), strip_of(result, row), align=8)
+        return context.get_dummy_value()
+
+    def added(typing: Any, result: Any, first: Any, left: Any, right: Any) -> Any:  # noqa: ANN401
+        arrays = (result, left, right)
+        if not all(isinstance(item, types.Array) for item in arrays):
+            return None
+        return types.void(result, types.intp, left, right), generate
+
+    typed: Rows = intrinsic(added)  # type: ignore[assignment]
+    return typed
+
+
+two_rows_16 = _rows(16, 2)
+one_row_16 = _rows(16, 1)

@@ -14,8 +14,8 @@ RECORDED, SLOPE, GATE_UNSEEN, OUTPUT_UNSEEN = 10, 11, 12, 13
 MIDDLE_OUTPUT, MIDDLE_GATE, MIDDLE_SLOPE = 14, 15, 16
 KEPT: Final = 17
 # What layers pass on within a step: (tiles, PASSED, M, LANES).
-COMBINED, LEFT_OUT, RAW_OUTPUT, DRAWN = 0, 4, 5, 7
-PASSED: Final = 9
+COMBINED, LEFT_OUT = 0, 4
+PASSED: Final = 5
 # Lines: (tiles, parts, HELD, rows·LANES); two halves of the first three.
 VALUES, RATES, UNSEEN, MIDDLE, END = 0, 2, 4, 6, 7
 HELD: Final = 8
@@ -23,9 +23,10 @@ HELD: Final = 8
 REACH, SEEN, LARGEST = 0, 1, 2
 CARRIED: Final = 3
 # Results of a tile, (tiles, RESULTS, LANES); the sums of both points are those of supply current,
-# drawn current, supply and gate rate, supply and gate charge, and the bias line's current.
+# drawn current, supply and gate rate, supply and gate charge, the bias line's current, and W that
+# read-outs deliver.
 ERROR, LEFT, INSIDE, FAILED, FIRST_SUM = 0, 1, 2, 3, 4
-SUMS: Final = 7
+SUMS: Final = 8
 RESULTS: Final = FIRST_SUM + 2 * SUMS
 
 # Rows of a neuron in a tile: constants, so that a compiler knows that they do not overlap.

@@ -30,6 +30,7 @@ from imac_torch.kernels.filters import (
     add,
     closed,
     combine,
+    delivered,
     filtered,
     largest_of,
     pass_filters,
@@ -39,7 +40,6 @@ from imac_torch.kernels.filters import (
 )
 from imac_torch.kernels.places import (
     COMBINED,
-    DRAWN,
     END,
     ERROR,
     FAILED,
@@ -53,7 +53,6 @@ from imac_torch.kernels.places import (
     MIDDLE,
     N_NEURON,
     RATES,
-    RAW_OUTPUT,
     REACH,
     SEEN,
     SUMS,
@@ -101,6 +100,9 @@ def step_layer(
     missed: FloatArray,
     bias_row: FloatArray,
     bias_filtered: FloatArray,
+    forms: FloatArray,
+    ends_direct: FloatArray,
+    ends_filtered: FloatArray,
 ) -> None:
     """One step of tiles of images.
 
@@ -111,7 +113,8 @@ def step_layer(
         kept: (tiles, M, 3·KEPT, LANES), see :mod:`imac_torch.kernels.places`.
         passed: (tiles, PASSED, M, LANES) of this layer.
         following: (tiles, PASSED, M', LANES) of the next layer, written; or of 0 neurons.
-        lines: (tiles, parts, HELD, rows·LANES) of the next layer's filters.
+        lines: (tiles, parts, HELD, (rows + 4)·LANES) of the next layer's filters; what is behind
+            them stays 0.
         carried: (tiles, CARRIED, LANES), from layer to layer.
         results: (tiles, RESULTS, LANES), written.
         sets: (5,) what is kept of the step before, of the start, where the end goes; the lines'
@@ -145,6 +148,11 @@ def step_layer(
         missed: (K+1,), see :class:`imac_torch.transient.dynamics.SeriesModel`.
         bias_row: (W,) S and
         bias_filtered: (K·W,) S: what the bias line draws, by lines and by filters of its partition.
+        forms: (M'·L, 3) W/V², what read-outs of the next layer deliver by the square of their I+
+            end, by its product with another voltage, and by the square of that; empty: nobody asks.
+        ends_direct: (parts, strips, rows, 4), by lines: M' I+ ends, and the others are what they
+            pass on to the next layer; or M'·L I+ ends and M'·L I- ends, which are the others.
+        ends_filtered: (parts, strips, rows, 4), by filters.
     """
     step, sigma, vdd, tolerance, limit, largest = (
         numbers[0], numbers[1], numbers[2], numbers[3], int(numbers[4]), numbers[5]
@@ -153,7 +161,7 @@ def step_layer(
     steepness, span, length = numbers[11], numbers[12], numbers[13]
     left_factor, left_behind, passes = numbers[14], numbers[15], numbers[16]
     missed_kink, held_kink, ratio = numbers[17], numbers[18], numbers[19]
-    resistance, feedback = circuit[0], circuit[1]
+    resistance = circuit[0]
     neuron = 3 * KEPT * LANES
     old, now, new = (
         sets[0] * KEPT * LANES, sets[1] * KEPT * LANES, sets[2] * KEPT * LANES
@@ -169,7 +177,7 @@ def step_layer(
     count = rows * LANES
     states = (filters - 1) * width if filters else 0
     passing = following.shape[2]
-    reach = width + passing if rows else 0
+    reach = width + passing if loaded else 0
     scratch = np.zeros(SCRATCH * LANES)
     bits = np.zeros(LANES, dtype=np.int64)
     powers = bits.view(np.float64)
@@ -180,6 +188,7 @@ def step_layer(
     held, rate = np.zeros((rows + 4, LANES)), np.zeros(count)
     error, once = np.zeros(count), np.zeros(count)
     found = np.zeros((reach + 4, LANES))
+    ends = np.zeros((ends_direct.shape[2], LANES))
     flat, levels = held.reshape(-1), volts.reshape(-1)
     local = np.empty(8 * LANES)
     for t in range(tile_first, tile_last):
@@ -194,7 +203,7 @@ def step_layer(
             carry[LARGEST, lane] = 0.0
         follow = following[t]
         if loaded:
-            follow[:5] = 0.0
+            follow[:] = 0.0
         failed = 0
         for part in range(parts):
             begin, size, at = first[part], first[part + 1] - first[part], starts[part]
@@ -210,6 +219,7 @@ def step_layer(
                     current = vdd * bias_currents[part, row]
                     for lane in range(LANES):
                         offset[row, lane] = current
+                found[:] = 0.0
                 if rows:
                     if stage == 0:
                         filtered(
@@ -221,15 +231,10 @@ def step_layer(
                             flat, here[MIDDLE], here[VALUES + half], sigma * share,
                             sigma * (1.0 - share), inverse, width,
                         )
-                    found[:] = 0.0
                     product(found, reach, onward[part], held)
                     for row in range(size):
                         for lane in range(LANES):
                             offset[row, lane] += found[at + row, lane]
-                    add(
-                        follow[COMBINED + stage].reshape(-1), found[width:].reshape(-1), 1.0,
-                        passing * LANES,
-                    )
                 begin_stage(
                     tile, size, u, state, begin, neuron, old, now, mine[COMBINED + stage],
                     guesses[stage], stage, sigma, share,
@@ -240,16 +245,18 @@ def step_layer(
                     tolerance, limit, largest, lanes,
                 )
                 base = FIRST_SUM + SUMS * stage
-                end_stage(
-                    tile, size, u, sums[base * LANES :], mine[RAW_OUTPUT + stage],
-                    mine[DRAWN + stage], sigma, feedback, begin,
-                )
+                end_stage(tile, size, u, sums[base * LANES :], sigma, circuit)
                 if stage == 0:
                     keep_middle(tile, size, u)
                 if not loaded:
                     continue
                 spread(volts, u, at, size, bias)
-                product(follow[COMBINED + stage], passing, transfer[part], volts)
+                outputs = found[width:]
+                product(outputs, passing, transfer[part], volts)
+                add(
+                    follow[COMBINED + stage].reshape(-1), outputs.reshape(-1), 1.0,
+                    passing * LANES,
+                )
                 if bias != 0.0:
                     weighed(out[base + 6], bias_row, levels, 1.0)
                 if rows:
@@ -260,6 +267,17 @@ def step_layer(
                     )
                     if bias != 0.0:
                         weighed(out[base + 6], bias_filtered, here[slot], -1.0)
+                if len(forms):
+                    asked = ends_direct.shape[2]
+                    ends[:] = 0.0
+                    product(ends, asked, ends_direct[part], volts)
+                    if rows:
+                        behind = here[MIDDLE + stage].reshape(-1, LANES)
+                        product(ends, asked, ends_filtered[part], behind)
+                    if asked > passing:
+                        delivered(out[base + 7], ends, ends, len(forms), forms)
+                    else:
+                        delivered(out[base + 7], ends, outputs, 0, forms)
             if failed != 0:
                 break
             # Errors, passed once and twice through the end's linear systems.

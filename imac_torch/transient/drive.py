@@ -71,7 +71,6 @@ class DrivePoint:
         ends: Of its lines, or None where not asked for.
         energy: (2, B) J that inputs and bias have delivered by now, where that is known by more
             than the powers at time points; None: it is not.
-        shares: What the point is made of, times :attr:`RampDrive.basis`; None: of nothing known.
     """
 
     combined: Tensor
@@ -79,7 +78,6 @@ class DrivePoint:
     bias: Tensor
     ends: Ends | None
     energy: Tensor | None = None
-    shares: Tensor | None = None
 
 
 class Drive(Protocol):
@@ -140,14 +138,10 @@ class RampDrive:
 
     Behind a filter a ramp from 0 to 1 is the solution of x' = slope - p·x, which is stepped
     exactly, and so is the energy of the first layer's inputs: no step is ever limited by it.
-
-    Attributes:
-        sparing: Whether line ends are left out of the points of steps.
     """
 
     def __init__(self, lines: ReducedLines, sequence: Sequence, vdd: float, *, ends: bool) -> None:
         self.lines, self.sequence, self.vdd, self.ends = lines, sequence, vdd, ends
-        self.sparing = False
         self._time = 0.0
         self._ramps: list[_Ramp] = []
         model = lines.model
@@ -292,11 +286,9 @@ class RampDrive:
             if energies is not None:
                 energy = self._energy + both[:, len(places) + k]
             ends = None
-            if self.ends and (energies is None or not self.sparing):
+            if self.ends:
                 ends = self._line_ends(self.sequence.fraction(time), filtered)
-            found.append(
-                DrivePoint(combined[k], both[0, k], both[1, k], ends, energy, kinds[k])
-            )
+            found.append(DrivePoint(combined[k], both[0, k], both[1, k], ends, energy))
         return found, energy
 
     @property
@@ -349,6 +341,26 @@ class RampDrive:
         for ramp, filtered in zip(self._ramps, self._next, strict=True):
             ramp.filtered = filtered
         if self._ramps and self.sequence.slope(self._time, after=True) == 0.0:
+            self._ramps[-1].slope = 0.0
+
+    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """What a period is made of, for :class:`imac_torch.kernels.drives.Drive`.
+
+        (J, B, M) V, (n, B), (n,) int64, (ramps, K+1), (ramps,) 1/s, (K+1,) 1/s.
+        """
+        filtered = self._poles.new_zeros(len(self._ramps), len(self._poles))
+        for k, ramp in enumerate(self._ramps):
+            filtered[k] = ramp.filtered
+        slopes = self._poles.new_tensor([ramp.slope for ramp in self._ramps])
+        kinds = self._mine[1, 0].to(torch.int64)
+        return self._combined, self._rows, kinds, filtered, slopes, self._poles
+
+    def brought(self, time: float, filtered: Tensor) -> None:
+        """Go to a time of the period (s), with what is behind the filters there."""
+        self._time = time
+        for ramp, values in zip(self._ramps, filtered, strict=True):
+            ramp.filtered = values
+        if self._ramps and self.sequence.slope(time, after=True) == 0.0:
             self._ramps[-1].slope = 0.0
 
     def left_out(self) -> Tensor:

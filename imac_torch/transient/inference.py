@@ -64,9 +64,9 @@ class _Shown(NamedTuple):
     wave: _Wave | None
 
 
-TOGETHER: Final = 128
+TOGETHER: Final = 32
 """Images that share time steps where the compiled step does all of them: fewer have longer steps of
-their own, of more the calls of torch around it are shared."""
+their own, of more the calls of torch before and behind these are shared."""
 
 
 class InferenceRun:

@@ -28,6 +28,10 @@ QUADRATURE: Final = (
     (2.0 - 3.0 * GAMMA) / (6.0 * (1.0 - GAMMA)),
 )
 """Of a function at the same points: the integral of the parabola through them."""
+COARSE: Final = 2
+"""Sizes of steps to an octave where each costs an elimination; steps are 16 % shorter for it."""
+FINE: Final = 8
+"""The same where each costs a few sums; 4 %."""
 SPAN: Final = 0.0631
 """Largest |s·(s - γ)·(s - 1)| in a step, s from 0 to 1."""
 MIDDLE: Final = 1.0 / (GAMMA * (2.0 - GAMMA))
@@ -192,19 +196,22 @@ class StepControl:
             if margin < time - start < duration + margin
         ]
 
-    def proposal(self, step: float, error: float, longest: float) -> float:
+    def proposal(
+        self, step: float, error: float, longest: float, rungs: int = COARSE
+    ) -> float:
         """The next step after one of ``step`` with the given error relative to the tolerance.
 
-        Local errors grow with the third power. Steps are powers of √2 times each other, so that
-        what was factored for one of them is met again.
+        Local errors grow with the third power. Steps are powers of √2 times each other (or of a
+        smaller root, ``rungs`` steps to an octave), so that what was factored for one of them is
+        met again.
         """
         if self.fixed is not None:
             return self.fixed
         factor = 2.0 if error <= 0.0 else min(2.0, max(0.2, 0.85 * error ** (-1.0 / 3.0)))
         wanted = min(step * factor, longest)
-        return ladder(wanted)
+        return ladder(wanted, rungs)
 
 
-def ladder(step: float) -> float:
-    """The largest power of √2 (s) that is not above ``step``."""
-    return 2.0 ** (math.floor(2.0 * math.log2(step) + 1e-9) / 2.0)
+def ladder(step: float, rungs: int = COARSE) -> float:
+    """The largest power (s) of 2 to the 1/``rungs`` that is not above ``step``."""
+    return float(2.0 ** (math.floor(rungs * math.log2(step) + 1e-9) / rungs))

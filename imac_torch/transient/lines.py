@@ -335,11 +335,11 @@ class ReducedLines(Lines):
         shares = self.ports.blocks(voltages)[:, :, None]  # (H, B, 1, W)
         if self.model.order:
             shares = torch.cat([shares, shares - self._filtered(state)[:, :, :-1]], dim=2)
-        found = shares.flatten(-2) @ self._ends  # (H, B, 2·M·L)
+        found = shares.flatten(-2) @ self.both_ends  # (H, B, 2·M·L)
         return Ends(*found.unflatten(-1, (2, -1)).permute(2, 1, 3, 0))
 
     @cached_property
-    def _ends(self) -> Tensor:
+    def both_ends(self) -> Tensor:
         """(H, (K + 1)·W, 2·M·L), of voltages in blocks to both ends of every row."""
         both = torch.stack([self.model.positive_end, self.model.negative_end])
         blocks = self.ports.layout.gather_inputs(both)  # (2, K + 1, M·L, H, W)

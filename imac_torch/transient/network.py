@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence as Items
-from typing import Final
+from typing import Final, cast
 
 import torch
 from torch import Tensor
@@ -27,14 +27,14 @@ from imac_torch.numeric.budget import (
 from imac_torch.numeric.forecast import Forecast
 from imac_torch.numeric.modes import lasting
 from imac_torch.transient.drive import Sequence
-from imac_torch.transient.integrator import GAMMA, Points, ladder, quadrature
+from imac_torch.transient.integrator import COARSE, FINE, GAMMA, Points, ladder, quadrature
 from imac_torch.transient.lines import ExactLines, ReducedLines
 from imac_torch.transient.options import TransientOptions
 from imac_torch.transient.power import Powers
 from imac_torch.transient.preparation import DynamicLayer
 from imac_torch.transient.result import Recorder, TransientResult
 from imac_torch.transient.step import FailedStep, Stepper, TriedStep
-from imac_torch.transient.tiled import TiledStepper, tiled
+from imac_torch.transient.tiled import March, TiledStepper, tiled
 
 REFUSED: Final = 1e-3
 """V. Larger errors of reduced wires are refused where nobody asked for reduced ones."""
@@ -178,7 +178,8 @@ def _integrate(
     kept.add(0.0, stepper.recorded, stepper.power().total)
     for period in range(sequence.periods):
         stepper.begin(period)
-        kept.close_period(_period(stepper, kept, sequence.timing, options, period, forecast))
+        steps = _marched if stepper.marches else _period
+        kept.close_period(steps(stepper, kept, sequence.timing, options, period, forecast))
     return kept.result(
         sequence.timing,
         stepper.status,
@@ -198,13 +199,14 @@ def _period(
 ) -> Tensor:
     """Integrate one period; (6, B) J."""
     control, start = options.control, period * timing.period
+    rungs = FINE if tiled(stepper.layers, options) else COARSE
     longest = timing.period / 10 if control.largest is None else control.largest
     two_stages = control.method == "tr-bdf2"
     before = stepper.power()
     energy = torch.zeros_like(before.total)
     at_corner = True
     time = 0.0
-    wanted = ladder(min(timing.transition / 32, longest))
+    wanted = ladder(min(timing.transition / 32, longest), rungs)
     if control.fixed is not None:
         wanted = control.fixed
     grid = control.within(start, timing.period)
@@ -223,9 +225,12 @@ def _period(
         if isinstance(tried, FailedStep) or (tried.error > 1.0 and control.adaptive):
             kept.rejected += 1
             wanted = (
-                ladder(step / 4)
+                ladder(step / 4, rungs)
                 if isinstance(tried, FailedStep)
-                else min(ladder(step / 1.5), control.proposal(step, tried.error, longest))
+                else min(
+                    ladder(step / 1.5, rungs),
+                    control.proposal(step, tried.error, longest, rungs),
+                )
             )
             if not control.adaptive or wanted < control.smallest:
                 raise SolverError(_why(stepper, tried, options, start + time, step))
@@ -252,9 +257,78 @@ def _period(
         if at_corner and corner < timing.period:
             stepper.corner()
             before = stepper.power()
-        shortened = ladder(step) if at_corner and step < wanted else 0.0
-        wanted = max(control.proposal(step, tried.error, longest), shortened)
+        shortened = ladder(step, rungs) if at_corner and step < wanted else 0.0
+        wanted = max(control.proposal(step, tried.error, longest, rungs), shortened)
     return energy
+
+
+def _marched(
+    stepper: Stepper,
+    kept: Recorder,
+    timing: Timing,
+    options: TransientOptions,
+    period: int,
+    forecast: Forecast,
+) -> Tensor:
+    """:func:`_period` by compiled steps."""
+    stepper = cast("TiledStepper", stepper)
+    control, start = options.control, period * timing.period
+    longest = timing.period / 10 if control.largest is None else control.largest
+    energy = torch.zeros_like(stepper.power().total)
+    wanted, time = ladder(min(timing.transition / 32, longest), FINE), 0.0
+    for corner in dict.fromkeys([min(timing.transition, timing.period), timing.period]):
+        finished, begins = False, True
+        while not finished:
+            found = stepper.march(time, corner, wanted, longest)
+            finished = found.finished
+            kept.rejected += found.rejected
+            if found.stuck is not None:
+                raise SolverError(_why(stepper, found.stuck, options, start + time, found.step))
+            kept.steps += len(found.times)
+            forecast.done(kept.steps)
+            _add_march(kept, start, found, begins)
+            energy, wanted, begins = energy + found.energy, found.wanted, False
+            time = float(found.times[-1, 2])
+        if corner < timing.period:
+            stepper.corner()
+    return energy
+
+
+def _add_march(kept: Recorder, start: float, found: March, begins: bool) -> None:
+    """Stages and ends of steps; beside corners points close to them, as :func:`_add_step`.
+
+    Args:
+        kept: Takes the points.
+        start: s, of the period.
+        found: The steps.
+        begins: Whether a corner is where they begin; one is where they end if they are finished.
+    """
+    firsts = [torch.cat([one[None], two[:-1, 1]]) for one, two in zip(
+        (*found.starts, found.power), (*found.outputs, found.powers), strict=True
+    )]  # fmt: skip
+    values = [*found.outputs, found.powers]
+
+    def beside(step: int, part: float) -> None:
+        one, _, two = found.times[step].tolist()
+        *outputs, power = (
+            Points(first[step], both[step, 0], both[step, 1], None, 0.0).at(part)
+            for first, both in zip(firsts, values, strict=True)
+        )
+        kept.add(start + one + part * (two - one), outputs, power)
+
+    def between(first: int, last: int) -> None:
+        """Points from the stage of one step to that of another one, or to its end."""
+        times = (start + found.times[:, 1:]).flatten().tolist()
+        *outputs, powers = (both.flatten(0, 1)[first:last] for both in values)
+        kept.extend(times[first:last], outputs, powers)
+
+    last = 2 * len(found.times) - 1
+    if begins:
+        beside(0, BESIDE)
+    between(0, last)
+    if found.finished:
+        beside(-1, 1.0 - BESIDE)
+    between(last, last + 1)
 
 
 def _add_step(

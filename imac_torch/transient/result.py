@@ -66,8 +66,8 @@ class Recorder:
     Attributes:
         every_layer: Whether to keep the outputs of all layers, or of the last one only.
         times: s.
-        layers: (B, M) V of every layer that is kept, per time.
-        powers: (6, B) W, per time; parts of :class:`imac_torch.results.solution.BySource`.
+        layers: (n, B, M) V of every layer that is kept, of n times after those before.
+        powers: (n, 6, B) W, likewise; parts of :class:`imac_torch.results.solution.BySource`.
         periods: Indices of times at which periods begin and end.
         energies: (6, B) J per period.
         steps: Accepted.
@@ -91,13 +91,23 @@ class Recorder:
             outputs: (B, M) V of every layer.
             power: (6, B) W.
         """
+        self.extend([time], [values[None] for values in outputs], power[None])
+
+    def extend(self, times: Sequence[float], outputs: Sequence[Tensor], powers: Tensor) -> None:
+        """Keep n time points.
+
+        Args:
+            times: s.
+            outputs: (n, B, M) V of every layer.
+            powers: (n, 6, B) W.
+        """
         kept = list(outputs) if self.every_layer else [outputs[-1]]
         if not self.layers:
             self.layers = [[] for _ in kept]
         for series, values in zip(self.layers, kept, strict=True):
             series.append(values)
-        self.times.append(time)
-        self.powers.append(power)
+        self.times.extend(times)
+        self.powers.append(powers)
 
     def close_period(self, energy: Tensor) -> None:
         """The last time point ends a period that took ``energy`` (6, B) J."""
@@ -114,11 +124,11 @@ class Recorder:
     ) -> TransientResult:
         """Everything as tensors."""
         device = status.device
-        power = torch.stack(self.powers)  # (T, 6, B)
+        power = torch.cat(self.powers)  # (T, 6, B)
         energy = torch.stack(self.energies, dim=-1)  # (5, B, L)
         ends = torch.tensor(self.periods, dtype=torch.int64, device=device)
         static = power[ends[1:]].permute(1, 2, 0) * timing.period
-        layers = tuple(torch.stack(series) for series in self.layers)
+        layers = tuple(torch.cat(series) for series in self.layers)
         return TransientResult(
             time=torch.tensor(self.times, dtype=torch.float64, device=device),
             outputs=layers[-1],

@@ -127,7 +127,12 @@ class Stepper:
     """The network's present state, and steps from it.
 
     It begins with the DC solution of the sequence's first vector.
+
+    Attributes:
+        marches: Whether it goes from corner to corner by itself.
     """
+
+    marches = False
 
     def __init__(
         self, layers: Items[DynamicLayer], sequence: Sequence, options: TransientOptions

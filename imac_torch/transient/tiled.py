@@ -1,14 +1,15 @@
 """Steps of networks all of whose parts the compiled step knows.
 
 :class:`TiledStepper` is :class:`imac_torch.transient.step.Stepper` with other hands: what that does
-in torch, layer after layer, :mod:`imac_torch.kernels.steps` does for tiles of images, with the same
-results but for rounding and for what Newton's method leaves. The state is in its arrays.
+in torch, layer after layer, :mod:`imac_torch.kernels.march` does for tiles of images and for all
+steps from corner to corner of the inputs, with the same results but for rounding and for what
+Newton's method leaves. The state is in its arrays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -16,22 +17,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.dc.newton import LARGEST_STEP
+from imac_torch.errors import SolverError
 from imac_torch.kernels import places
 from imac_torch.kernels.places import LANES
-from imac_torch.kernels.threads import run_blocks
 from imac_torch.periphery.readout import ReadOut
-from imac_torch.transient.accuracy import CUBIC, LEFT, LEFT_BEHIND, SEEN, Earlier, power_errors
-from imac_torch.transient.drive import DrivePoint, RampDrive, Sequence
-from imac_torch.transient.integrator import ERROR, GAMMA, MIDDLE, SPAN, shift
+from imac_torch.transient.accuracy import CUBIC, LEFT, LEFT_BEHIND, SEEN, SMALLEST_PART
+from imac_torch.transient.drive import RampDrive, Sequence
+from imac_torch.transient.integrator import ERROR, FINE, MIDDLE, QUADRATURE, SPAN
 from imac_torch.transient.kinks import BENT, HELD, MISSED
 from imac_torch.transient.lines import LEFT_OUT_FACTOR, Ends, LineState, ReducedLines
-from imac_torch.transient.neuronstage import NeuronTables
 from imac_torch.transient.options import TransientOptions
 from imac_torch.transient.panels import LinePanels, NoPanels
-from imac_torch.transient.power import Powers, assembled
+from imac_torch.transient.power import Powers
 from imac_torch.transient.preparation import DynamicLayer
-from imac_torch.transient.state import NeuronState, present, with_bias
-from imac_torch.transient.step import FailedStep, Stepper, TriedStep, extrapolation
+from imac_torch.transient.state import NeuronState, present
+from imac_torch.transient.step import FailedStep, Stepper, TriedStep
+
+if TYPE_CHECKING:
+    from imac_torch.kernels import march
 
 _FIELDS: Final = {
     "gates": places.GATE,
@@ -45,8 +48,40 @@ _FIELDS: Final = {
     "gate_current": places.GATE_CURRENT,
     "supply_current": places.SUPPLY_CURRENT,
 }
-_START, _STAGE, _PRESENT, _MIDDLE = range(4)
-"""What guesses are made of: the start and the stage of the step before, and those of this one."""
+SEEN_BY: Final = 0.1
+"""Of outputs by an end, relative to the other end, from which on they tell what its voltage is."""
+PLACES: Final = 64
+"""Steps of which a group has room for records, until it gives them back."""
+
+
+class March(NamedTuple):
+    """Steps one after the other.
+
+    Attributes:
+        times: (n, 3) s, of their starts, stages and ends, from the start of the period.
+        starts: (B, M) V of every layer that is saved, where the first one begins.
+        outputs: (n, 2, B, M) V of these layers, at stages and ends.
+        power: (6, B) W where the first one begins.
+        powers: (n, 2, 6, B) W at stages and ends.
+        energy: (6, B) J that sources have delivered.
+        rejected: Steps that were taken back.
+        wanted: s, the next step.
+        finished: Whether there is nothing left to do.
+        stuck: What could not be solved by any step, if there is something.
+        step: s, tried last.
+    """
+
+    times: Tensor
+    starts: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    power: Tensor
+    powers: Tensor
+    energy: Tensor
+    rejected: int
+    wanted: float
+    finished: bool
+    stuck: FailedStep | TriedStep | None
+    step: float
 
 
 def tiled(layers: Items[DynamicLayer], options: TransientOptions) -> bool:
@@ -68,6 +103,8 @@ def tiled(layers: Items[DynamicLayer], options: TransientOptions) -> bool:
 class TiledStepper(Stepper):
     """See :class:`imac_torch.transient.step.Stepper`."""
 
+    marches = True
+
     def __init__(
         self, layers: Items[DynamicLayer], sequence: Sequence, options: TransientOptions
     ) -> None:
@@ -86,36 +123,97 @@ class TiledStepper(Stepper):
         self._passed = [
             np.zeros((self._tiles, places.PASSED, count, LANES)) for count in (*counts, 0)
         ]
+        # Products take lines by fours.
+        rows = [p.filters * p.width + 4 if p.filters else 0 for p in self._panels]
         self._held = [
-            np.zeros((self._tiles, p.parts, places.HELD, p.filters * p.width * LANES))
-            for p in self._panels
+            np.zeros((self._tiles, p.parts, places.HELD, count * LANES))
+            for p, count in zip(self._panels, rows, strict=True)
         ]
-        self._carried = np.zeros((self._tiles, places.CARRIED, LANES))
         self._results = np.zeros((len(counts), self._tiles, places.RESULTS, LANES))
-        self._tables = [_tables(layer) for layer in self.layers]
-        self._circuits = [_circuit(layer) for layer in self.layers]
-        self._level_shifts = torch.tensor(
-            [circuit[2] for circuit in self._circuits], dtype=torch.float64, device="cpu"
-        )
         self._sets, self._half = [0, 1, 2], 0
         self._corner = 2  # 1: behind a corner, 2: nor was there a step before
         self._length = 0.0  # of the step before
-        self._stage_power: Tensor | None = None
-        self._first_form = torch.zeros(0, dtype=torch.float64, device="cpu")
         for k, state in enumerate(self.neurons):
             for name, field in (*_FIELDS.items(), ("outputs", places.RECORDED)):
                 self._field(k, field)[:] = self._in_tiles(getattr(state, name))
         for k, line in enumerate(self.lines[1:]):
             if self._panels[k].filters:
-                self._held[k][:, :, places.VALUES] = (
+                self._held[k][:, :, places.VALUES, : -4 * LANES] = (
                     present(line).values[:, self._images]
                     .unflatten(1, (-1, LANES)).permute(1, 0, 3, 2).flatten(2)
                 )  # fmt: skip
-        self._kept_layers = range(0 if options.save == "all" else len(counts) - 1, len(counts))
-        self.recorded = [self.recorded[k] for k in self._kept_layers]
-        if isinstance(self.drive, RampDrive):
-            self.drive.sparing = True
+        self._saved = range(0 if options.save == "all" else len(counts) - 1, len(counts))
+        self._arrays = tuple(self._layer(k) for k in range(len(counts)))
+        self._group = self._of_all_layers()
         self._begun = True
+
+    def _layer(self, k: int) -> march.Layer:
+        """Arrays of one layer."""
+        from imac_torch.kernels import march  # imports numba
+
+        layer, behind = self.layers[k], self._panels[k]
+        tables = present(layer.neurons.tables)
+        parts, longest = behind.bias_currents.shape[1:]
+        read_out = self.layers[k + 1].ports.read_out if k + 1 < len(self.layers) else None
+        forms, direct, filtered = np.zeros((0, 3)), behind.ends_direct, behind.ends_filtered
+        if read_out is not None and self.options.amplifiers:
+            forms, asked = _forms(read_out, direct.shape[2] // 2)
+            direct, filtered = (
+                np.ascontiguousarray(side[:, :, :asked]) for side in (direct, filtered)
+            )
+        vectors = [np.zeros((parts, longest)) for _ in range(4)]
+        return march.Layer(
+            kept=self._kept[k], passed=self._passed[k], following=self._passed[k + 1],
+            lines=self._held[k], results=self._results[k],
+            record=np.zeros((
+                PLACES if k in self._saved else 0, 2, self._tiles, layer.ports.outputs, LANES
+            )),
+            sizes=np.array([
+                k + 1 < len(self.layers), behind.width, behind.filters, *tables.table.shape[:2]
+            ]),
+            scalars=np.array([layer.steepness, float(layer.neurons.circuit.level_shift)]),
+            table=tables.flat, grid=tables.grid,
+            circuit=_circuit(layer, amplifiers=self.options.amplifiers),
+            capacitance=layer.neurons.capacitance.contiguous().numpy(),
+            first=behind.first, starts=behind.starts, poles=behind.poles,
+            by_filter=behind.admittance, by_filter_bias=behind.bias_currents,
+            by_filter_transfer=behind.transfer,
+            admittance=np.zeros_like(behind.admittance[0]),
+            left=vectors[0], across=vectors[1], own=vectors[2], bias_currents=vectors[3],
+            inverse=np.zeros(behind.filters), through=np.zeros(behind.filters),
+            transfer=np.zeros_like(behind.transfer[0]),
+            onward=behind.onward, at_rest=behind.at_rest, missed=behind.missed,
+            bias_row=behind.bias_row, bias_filtered=behind.bias_filtered,
+            forms=forms, ends_direct=direct, ends_filtered=filtered,
+        )  # fmt: skip
+
+    def _of_all_layers(self) -> march.Group:
+        """What belongs to all of them."""
+        from imac_torch.kernels import march
+
+        def zeros(*shape: int) -> NDArray[np.float64]:
+            return np.zeros((*shape, LANES))
+
+        tiles, kinds = self._tiles, march.POWERS
+        alive = torch.nn.functional.pad(self.alive, (0, tiles * LANES - len(self.alive)))
+        return march.Group(
+            carried=zeros(tiles, places.CARRIED),
+            alive=alive.to(torch.float64).unflatten(0, (-1, LANES)).numpy(),
+            inside=zeros(tiles) + 1.0, left_out=zeros(tiles), largest=zeros(tiles, kinds),
+            powers=zeros(3, tiles, kinds), moving=zeros(3, tiles, kinds),
+            stored=zeros(2, tiles, kinds), past=zeros(tiles, kinds), energy=zeros(tiles, kinds),
+            times=np.zeros((PLACES, 3)), totals=zeros(PLACES, 2, tiles, kinds),
+        )  # fmt: skip
+
+    def _in_lanes(self, values: Tensor) -> NDArray[np.float64]:
+        """(..., B) → (tiles, ..., LANES)."""
+        parted = values[..., self._images].unflatten(-1, (-1, LANES)).movedim(-2, 0)
+        return parted.contiguous().numpy()
+
+    def _of_lanes(self, values: NDArray[np.float64]) -> Tensor:
+        """(tiles, n, LANES) → (n, B), copied."""
+        found = torch.from_numpy(values).transpose(0, 1).flatten(1)
+        return found[:, : len(self.alive)].clone()
 
     def _in_tiles(self, values: Tensor) -> Tensor:
         """(B, M) → (tiles, M, LANES)."""
@@ -135,7 +233,9 @@ class TiledStepper(Stepper):
 
     def _values(self, k: int, field: int) -> Tensor:
         """(H, B, rows) of the lines behind layer k."""
-        found = torch.from_numpy(self._held[k][:, :, field]).unflatten(-1, (-1, LANES))
+        count = self._panels[k].filters * self._panels[k].width * LANES
+        held = torch.from_numpy(self._held[k][:, :, field, :count])
+        found = held.unflatten(-1, (-1, LANES))
         return found.permute(1, 0, 3, 2).flatten(1, 2)[:, : len(self.alive)]
 
     def _as_tensors(self) -> None:
@@ -144,7 +244,7 @@ class TiledStepper(Stepper):
         for k in range(len(self.layers)):
             fields = {name: self._of_tiles(self._field(k, at)) for name, at in _FIELDS.items()}
             none = fields["gates"].new_zeros(0)
-            combined = self._of_tiles(self._passed[k][:, places.COMBINED + 1])
+            combined = self._of_tiles(self._passed[k][:, places.COMBINED + 1]).clone()
             self.neurons.append(
                 NeuronState(**fields, combined=combined, lag=none, lag_rate=none)
             )
@@ -163,148 +263,112 @@ class TiledStepper(Stepper):
 
     def begin(self, period: int) -> None:
         """See :class:`Stepper`."""
-        super().begin(period)
-        if self.options.amplifiers and isinstance(self.drive, RampDrive):
-            self._first_form = _form(self.layers[0].ports.read_out, self.drive.basis)
+        from imac_torch.kernels.drives import Drive
 
-    def _guesses(self, step: float) -> NDArray[np.float64]:
-        """(2, 4) weights for both stages."""
-        known = [(0.0, _PRESENT)]
-        if self._taken:
-            known = [(-self._length, _START), ((GAMMA - 1.0) * self._length, _STAGE), *known]
-        found = np.zeros((2, 4))
-        for stage in range(2):
-            at = step if stage else GAMMA * step
-            if stage:
-                known = [*known[-2:], (GAMMA * step, _MIDDLE)]
-            for place, weight in extrapolation([time for time, _ in known], at).items():
-                found[stage, known[place][1]] = weight
+        super().begin(period)
+        if not isinstance(self.drive, RampDrive):
+            raise SolverError("the compiled steps know ramps only")
+        basis, rows, kinds, filtered, slopes, poles = self.drive.parts()
+        form = rows.new_zeros(0, 0, rows.shape[-1])
+        if self.options.amplifiers:
+            form = _form(self.layers[0].ports.read_out, self.drive.basis)
+        self._drive = Drive(
+            self._in_lanes(basis.permute(0, 2, 1)), self._in_lanes(rows), kinds.numpy(),
+            self._in_lanes(form), filtered.numpy(), slopes.numpy(), poles.numpy(),
+            np.array([self.sequence.timing.transition]),
+        )  # fmt: skip
+
+    def march(self, time: float, corner: float, wanted: float, longest: float) -> March:
+        """Steps of a period from ``time`` to ``corner`` (s), or as many as there is room for.
+
+        Args:
+            time: s from the start of the period.
+            corner: s, likewise.
+            wanted: s, the first step.
+            longest: s.
+        """
+        from imac_torch.kernels import march as kernels
+
+        control, group, drive = self.options.control, self._group, self._drive
+        before = self._now
+        for target, values in (
+            (group.powers[0], before.total - before.charging), (group.moving[0], before.charging),
+            (group.stored[0], before.stored), (group.largest, self.largest),
+        ):  # fmt: skip
+            target[:] = self._in_lanes(values)
+        # What inputs and their bias have delivered is counted by itself.
+        group.stored[0, :, :2] = 0.0
+        group.energy[:] = 0.0
+        sets = np.array([*self._sets, self._half, self._corner])
+        counts, failed = np.array([self._taken, 0, 0]), np.zeros(2, dtype=np.int64)
+        clock = np.array([time, self._length, wanted, 0.0])
+        starts = [self._of_tiles(self._field(k, places.RECORDED)).clone() for k in self._saved]
+        how = kernels.march(
+            self._arrays, drive, group, len(self.alive), self._numbers(),
+            np.array([
+                control.tolerance, control.smallest, longest, corner, FINE, self._shortest, SPAN,
+                SMALLEST_PART, self.options.amplifiers, 2.0 * ERROR, SEEN, *QUADRATURE,
+                LEFT_OUT_FACTOR,
+            ]),
+            clock, sets, counts, failed,
+        )  # fmt: skip
+        steps = int(counts[1])
+        self._taken, self._length = int(counts[0]), float(clock[1])
+        self._sets, self._half, self._corner = sets[:3].tolist(), int(sets[3]), int(sets[4])
+        self._drive_to(float(clock[0]))
+        self._now = Powers(*(
+            self._of_lanes(part)
+            for part in (
+                group.powers[0] + group.moving[0], group.moving[0], group.stored[0]
+            )
+        ))  # fmt: skip
+        self.largest = self._of_lanes(group.largest)
+        self.inside &= self._of_lanes(group.inside[:, None])[0] > 0.0
+        for left in (self._of_lanes(group.left_out[:, None])[0], self.drive.left_out()):
+            self.reduction_error = torch.maximum(self.reduction_error, left)
+        found = March(
+            torch.from_numpy(group.times[:steps].copy()),
+            tuple(starts),
+            tuple(
+                torch.from_numpy(self._arrays[k].record[:steps]).transpose(3, 4).flatten(2, 3)
+                [:, :, : len(self.alive)].clone() for k in self._saved
+            ),
+            before.total,
+            torch.from_numpy(group.totals[:steps]).transpose(2, 3).flatten(3)
+            [..., : len(self.alive)].clone(),
+            self._of_lanes(group.energy),
+            int(counts[2]),
+            float(clock[2]),
+            how != kernels.FULL,
+            None,
+            float(clock[3]),
+        )  # fmt: skip
+        if how == kernels.STUCK_NEWTON:
+            self._as_tensors()
+            found = found._replace(stuck=FailedStep(int(failed[1]), int(failed[0])))
+        if how == kernels.STUCK_ERROR:
+            errors = torch.stack([self._result(k, places.ERROR) for k in range(len(self.layers))])
+            power = self._now
+            found = found._replace(
+                stuck=TriedStep(errors / control.tolerance, [], [], [], (power, power))
+            )
         return found
 
-    def _numbers(self, step: float) -> NDArray[np.float64]:
-        rate = 2.0 * ERROR * step
-        unseen = 0.0 if self._corner else SEEN * step / self._length
+    def _numbers(self) -> NDArray[np.float64]:
+        """Of :func:`imac_torch.kernels.steps.step_layer`; 0 where they are those of a step."""
         return np.array([
-            step, shift(step), self.vdd,
+            0.0, 0.0, self.vdd,
             self.tolerance, self.options.max_iterations, LARGEST_STEP, MIDDLE,
-            rate / GAMMA, -rate / (GAMMA * (1.0 - GAMMA)), rate / (1.0 - GAMMA), unseen,
-            1.0, CUBIC * SPAN, (1.0 - GAMMA) * self._length, LEFT, LEFT_BEHIND,
+            0.0, 0.0, 0.0, 0.0,
+            1.0, CUBIC * SPAN, 0.0, LEFT, LEFT_BEHIND,
             0.0, MISSED, HELD, BENT,
         ])  # fmt: skip
 
-    def attempt(self, time: float, step: float) -> TriedStep | FailedStep:
-        """See :class:`Stepper`."""
-        *points, _ = self.drive.try_step(time, step, "tr-bdf2", behind=bool(self._corner))
-        for stage, point in enumerate(points):
-            self._passed[0][:, places.COMBINED + stage] = self._in_tiles(point.combined)
-        failed = self._step(step)
-        if failed is not None:
-            self._as_tensors()
-            return failed
-        powers = self._powers(points[0], 0), self._powers(points[1], 1)
-        middle, ends = (
-            [self._of_tiles(self._field(k, field, 2)).clone() for k in self._kept_layers]
-            for field in (places.MIDDLE_OUTPUT, places.RECORDED)
-        )
-        errors = torch.stack([
-            self._result(k, places.ERROR) for k in range(len(self.layers))
-        ])
-        if step > self._shortest:
-            three = [power.total - power.charging for power in (self._now, *powers)]
-            earlier = None
-            if not self._corner and self._stage_power is not None:
-                length = (1.0 - GAMMA) * self._length
-                earlier = Earlier([], self._stage_power, length, [])
-            relative = power_errors(step, (three[0], three[1], three[2]), earlier, self.largest)
-            errors[0] = torch.maximum(errors[0], self.vdd * relative)
-        errors = torch.where(self.alive, errors, 0.0) / self.options.control.tolerance
-        return TriedStep(errors, [], [], [], powers, recorded=ends, between=middle)
-
-    def _step(self, step: float) -> FailedStep | None:
-        """The compiled one."""
-        from imac_torch.kernels.steps import step_layer
-
-        sets = np.array([*self._sets, self._half, self._corner])
-        guesses, numbers = self._guesses(step), self._numbers(step)
-        self._carried[:] = 0.0
-        for k, layer in enumerate(self.layers):
-            behind, tables, circuit = self._panels[k], self._tables[k], self._circuits[k]
-            known = behind.at(step)
-            numbers[11], circuit[3] = layer.steepness, shift(step)
-            run_blocks(
-                step_layer, self._tiles, torch.get_num_threads(), len(self.alive),
-                self._kept[k], self._passed[k], self._passed[k + 1], self._held[k],
-                self._carried, self._results[k], sets, guesses, numbers,
-                tables.flat, tables.table.shape[:2], tables.grid, circuit,
-                layer.neurons.capacitance.contiguous().numpy(), behind.first, behind.starts,
-                known.admittance, known.left, known.across, known.own, known.bias_currents,
-                k + 1 < len(self.layers), behind.width, known.inverse, known.through,
-                behind.onward, known.transfer, behind.at_rest, behind.missed, behind.bias_row,
-                behind.bias_filtered,
-            )  # fmt: skip
-            numbers[16] = known.largest
-            failed = (self._result(k, places.FAILED) > 0.0) & self.alive
-            if bool(failed.any()):
-                return FailedStep(int(failed.nonzero()[0, 0]), k)
-        return None
-
-    def _powers(self, point: DrivePoint, stage: int) -> Powers:
-        base = places.FIRST_SUM + places.SUMS * stage
-        rows = torch.from_numpy(self._results[:, :, base : base + places.SUMS])
-        sums = rows.permute(2, 0, 1, 3).flatten(2)[..., : len(self.alive)]  # (7, layers, B)
-        supply, drawn, supply_rate, gate_rate, supply_charge, gate_charge, bias = sums
-        level = self._level_shifts[:, None]
-        nothing = torch.zeros_like(point.bias)
-        delivered = torch.full_like(nothing, torch.nan)
-        if self.options.amplifiers:
-            delivered = self._delivered(point, stage)
-        return assembled(
-            point,
-            point.bias + self.vdd * bias.sum(0),
-            (self.vdd * supply.sum(0), (level * drawn).sum(0)),
-            [self.vdd * supply_rate.sum(0), (level * gate_rate).sum(0)],
-            [self.vdd * supply_charge.sum(0), (level * gate_charge).sum(0)],
-            (delivered, nothing),
-        )
-
-    def _delivered(self, point: DrivePoint, stage: int) -> Tensor:
-        """(B,) W of the amplifiers' outputs."""
-        total = torch.zeros_like(point.bias)
-        for k, layer in enumerate(self.layers):
-            combined, drawn = (
-                self._of_tiles(self._passed[k][:, field + stage])
-                for field in (places.COMBINED, places.DRAWN)
-            )
-            read_out = layer.ports.read_out
-            if k:
-                raw = self._of_tiles(self._passed[k - 1][:, places.RAW_OUTPUT + stage])
-                state = LineState(self._values(k - 1, places.MIDDLE + stage), None)
-                ends = layer.lines.ends(state, with_bias(raw, self.vdd))
-                power = read_out.power(ends.positive, ends.negative, combined, drawn)
-            else:
-                shares = present(point.shares)
-                power = torch.einsum("i,j,ijb->b", shares, shares, self._first_form)
-                power = power + read_out.combination.meeting_power(combined, drawn)
-            total = total + power
-        return total
-
-    def accept(self, tried: TriedStep, step: float) -> None:
-        """See :class:`Stepper`."""
-        self.drive.accept()
-        self._sets = [*self._sets[1:], self._sets[0]]
-        self._half, self._corner, self._length = 1 - self._half, 0, step
-        middle, self._now = tried.powers
-        self._stage_power = middle.total - middle.charging
-        for power in tried.powers:
-            self.largest = torch.maximum(self.largest, power.total.abs())
-        self._taken += 1
-        self.recorded = tried.recorded
-        for k in range(len(self.layers)):
-            self.inside &= self._result(k, places.INSIDE) > 0.0
-            left = (
-                LEFT_OUT_FACTOR * self._result(k - 1, places.LEFT) if k else self.drive.left_out()
-            )
-            self.reduction_error = torch.maximum(self.reduction_error, left)
+    def _drive_to(self, time: float) -> None:
+        """Let the first layer's inputs be where the compiled steps have brought them."""
+        if isinstance(self.drive, RampDrive):
+            self.drive.brought(time, torch.from_numpy(self._drive.filtered.copy()))
+            self._drive.slopes[:] = self.drive.parts()[4].numpy()
 
 
 def _form(read_out: ReadOut, basis: Ends) -> Tensor:
@@ -331,19 +395,48 @@ def _form(read_out: ReadOut, basis: Ends) -> Tensor:
     return form
 
 
-def _tables(layer: DynamicLayer) -> NeuronTables:
-    """Those of its neurons, which :func:`tiled` has asked for."""
-    return present(layer.neurons.tables)
+def _forms(read_out: ReadOut, rows: int) -> tuple[NDArray[np.float64], int]:
+    """What read-outs deliver, but for what meets there, see :func:`_form`.
+
+    Returns:
+        (M·L, 3) W/V² of :func:`imac_torch.kernels.steps.step_layer`, and how many ends it takes.
+    """
+    sides = read_out.positive_load.new_tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    plus, minus = sides.T[:, :, None, None].expand(2, 3, rows, 1)
+    combination = read_out.combination
+    sources = read_out.sources(plus, minus)
+    power = combination.conductance(rows) * sources[0][0].square()
+    for volts, current in sources:
+        power = power + volts * current
+    one, two, both = power.sum(-1)
+    cross, asked = both - one - two, 2 * rows
+    by_plus, by_minus = sources[0][0][:2, 0, 0].tolist()
+    if combination.slicing.count == 1 and abs(by_minus) > SEEN_BY * abs(by_plus):
+        # Outputs are known, so that I- ends follow: (output - a·plus)/b.
+        ratio, scale, asked = by_plus / by_minus, by_minus * combination.weight, rows
+        one, cross, two = (
+            one - ratio * cross + ratio**2 * two,
+            (cross - 2.0 * ratio * two) / scale,
+            two / scale**2,
+        )
+    return torch.stack([one, cross, two], dim=-1).contiguous().numpy(), asked
 
 
-def _circuit(layer: DynamicLayer) -> NDArray[np.float64]:
-    """(5,) of its neurons, see :func:`imac_torch.kernels.transient.solve_stage`; σ is 0."""
-    neurons = layer.neurons
+def _circuit(layer: DynamicLayer, *, amplifiers: bool) -> NDArray[np.float64]:
+    """(7,) of its neurons, see :func:`imac_torch.kernels.transient.solve_stage`; σ is 0.
+
+    The last two are what its read-outs deliver to them, by input times current and by inputs².
+    """
+    neurons, combination = layer.neurons, layer.ports.read_out.combination
     circuit = neurons.circuit
+    one = torch.ones_like(circuit.feedback_conductance).reshape(1)
+    tied = -float(combination.meeting_power(one, 0.0 * one))
+    onward = float(combination.meeting_power(one, one)) + tied
     return np.array([
         float(circuit.input_resistance),
         float(circuit.feedback_conductance),
         float(circuit.level_shift),
         0.0,
         neurons.gate_capacitance,
+        *((onward, tied) if amplifiers else (0.0, 0.0)),
     ])
