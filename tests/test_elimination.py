@@ -21,7 +21,7 @@ from imac_torch.circuit.topology import build_layer
 from imac_torch.config import Amplifier, Config, Crossbar
 from imac_torch.elimination.blocks import BlockLayout, BlockPorts, Termination
 from imac_torch.elimination.choice import CROSSOVER, EliminationInfo, eliminate
-from imac_torch.elimination.linalg import solve
+from imac_torch.elimination.linalg import inverse, solve
 from imac_torch.errors import SolverError
 from imac_torch.kernels.compiled import obstacle
 from imac_torch.mapping.quantization import ConductancePair
@@ -150,6 +150,7 @@ def test_precision_does_not_depend_on_the_ratio_of_wires_and_cells(
     # Sums and products of numbers of one sign lose at most an ulp or so each; a path crosses
     # fewer than 30 of them per row and column here. 1e-13 is 450 ulp.
     monkeypatch.setattr(imac_torch.elimination.tiles, "BASE", 2)  # merge even this small a block
+    monkeypatch.setattr(imac_torch.elimination.tiles, "HALVED", 1)  # as large ones are
     positive, negative = cells(4, 5, scale=1e-5)
     wires = termination(1e5 / ratio, 1.3e5 / ratio)
     found, info = eliminate(positive, negative, wires, method=method, kernel=kernel)
@@ -511,3 +512,34 @@ def test_batched_solve_is_right_with_threads() -> None:
             assert float((matrix @ solve(matrix, right) - right).abs().max()) < 1e-12
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("halved", [1, 10**6])
+@pytest.mark.parametrize("shape", [(70, 90), (130, 40), (20, 150)])
+def test_merging_halves_and_wholes_on_one_core_and_on_two(
+    halved: int, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # From 100 lines on inverses are made by halves; two threads take a band of rows each.
+    monkeypatch.setattr(imac_torch.elimination.tiles, "HALVED", halved)
+    positive, negative = cells(*shape, seed=1)
+    reference, _ = eliminate(positive, negative, termination(), method="rows")
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found, _ = eliminate(positive, negative, termination(), method="tiles", kernel="numba")
+            # Up to 150 rows or columns, each a few ulp: see the precision test.
+            assert difference(found, reference) < 1e-12
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_inverse_by_halves() -> None:
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.rand(2, 150, 150, generator=generator, dtype=torch.float64) / 150
+    matrix = matrix + torch.eye(150, dtype=torch.float64)
+    assert float((inverse(matrix) @ matrix - torch.eye(150)).abs().max()) < 1e-13
+    # The upper left corner cannot be inverted: what comes out is noticed, and done by LAPACK.
+    swap = torch.eye(150, dtype=torch.float64).flip(0)[None]
+    assert torch.equal(inverse(swap), swap)

@@ -109,9 +109,10 @@ def eliminate(
     operations = elimination_operations(blocks, rows, columns, tiles=chosen == "tiles")
     if operations >= LARGE:
         seconds = operations / _rate(chosen, runs)
+        threads = torch.get_num_threads() if runs == "numba" else 1
         announce(
             f"eliminating {blocks} blocks of {rows}×{columns} cells",
-            seconds / (min(blocks, torch.get_num_threads()) if runs == "numba" else 1),
+            seconds / (1 if chosen == "tiles" else min(blocks, threads)),
         )
     run = eliminate_rows if chosen == "rows" else eliminate_tiles
     return run(positive, negative, wires, kernel=runs), EliminationInfo(chosen, runs)
@@ -119,8 +120,8 @@ def eliminate(
 
 @cache
 def _rate(method: Literal["rows", "tiles"], kernel: Literal["numba", "torch"]) -> float:
-    """Operations per second and thread of a small elimination on this machine."""
-    size = 96 if method == "tiles" else 48
+    """Operations per second of a small elimination on this machine; of rows, of one thread."""
+    size = 192 if method == "tiles" else 48
     cells = torch.full((1, size, size), 1e-5, dtype=torch.float64, device="cpu")
     wires = Termination(
         *(cells.new_tensor(value) for value in (10.0, 10.0, 1e4, 1e4, 0.5))

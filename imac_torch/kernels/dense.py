@@ -83,31 +83,33 @@ def insert_series(
         pivots: (4, >= width), overwritten.
     """
     inverse = np.empty((TERMS, TERMS))
+    taken = np.empty((rows, TERMS))
     for k in range(0, ports, TERMS):
         for p in range(TERMS):
             for q in range(TERMS):
                 inverse[p, q] = resistance * work[k + p, k + q]
             inverse[p, p] += 1.0
         _invert(inverse)
+        # Columns K are taken out: one product gives e - r·e_K·M·E_K elsewhere and e_K·M there.
         for i in range(rows):
-            e0, e1, e2, e3 = work[i, k], work[i, k + 1], work[i, k + 2], work[i, k + 3]
             for q in range(TERMS):
-                near = e0 * inverse[0, q] + e1 * inverse[1, q]
-                work[i, k + q] = near + (e2 * inverse[2, q] + e3 * inverse[3, q])
-        # Rows of the four ports: M·E_K, but for columns K, which are done.
+                taken[i, q] = work[i, k + q]
+                work[i, k + q] = 0.0
         for p in range(TERMS):
             for j in range(width):
                 pivots[p, j] = work[k + p, j]
                 work[k + p, j] = 0.0
             for q in range(TERMS):
-                work[k + p, k + q] = pivots[p, k + q]
-                pivots[p, k + q] = 0.0
-        add(work[k : k + TERMS], 0, TERMS, width, inverse, 0, pivots, 0)
+                pivots[p, k + q] = taken[k + p, q]
+        add(work[k : k + TERMS], 0, TERMS, width, inverse, 0, pivots, 0)  # M·E_K
         for p in range(TERMS):
             for j in range(width):
-                pivots[p, j] *= -resistance
-        add(work, 0, k, width, work, k, pivots, 0)
-        add(work, k + TERMS, rows, width, work, k, pivots, 0)
+                pivots[p, j] = -resistance * work[k + p, j]
+            for q in range(TERMS):
+                pivots[p, k + q] = inverse[p, q]
+        for j in range(0, width, 8):
+            add_8(work, 0, k, j, taken, 0, pivots, 0)
+            add_8(work, k + TERMS, rows, j, taken, 0, pivots, 0)
 
 
 @njit(nogil=True, fastmath={"contract"})

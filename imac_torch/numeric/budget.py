@@ -144,6 +144,7 @@ def elimination_bytes(
     blocks at a time as a chunk takes. Tiles hold, at the last merge, the matrices of the whole
     block, K·(K + 2·R), of its upper and lower half, 2·K·(2·K + R) and K·(K + R), and three K² of
     the lines between them; one block is done after the other, and of smaller tiles some are alive.
+    Every further thread has a band of rows or a block of its own in work.
 
     With gradients compiled rows keep (R, K, K) per block where all of these are no more than a
     chunk, and take it once more per thread on the way back, twice where they were not kept; torch
@@ -162,7 +163,7 @@ def elimination_bytes(
         own = min(blocks, threads) * work
         return results + own + (blocks * work if blocks * work <= CHUNK_BYTES else own)
     if method == "tiles":
-        return results + 8 * columns * (12 * columns + 8 * rows)
+        return results + 8 * columns * (12 * columns + 8 * rows + 8 * columns * (threads - 1))
     if not compiled:
         return results + max(8 * work, min(8 * work * blocks, CHUNK_BYTES))
     return results + min(blocks, threads) * 8 * columns * (2 * columns + 6 * rows)

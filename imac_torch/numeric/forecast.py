@@ -45,6 +45,6 @@ class Forecast:
 def elimination_operations(blocks: int, rows: int, columns: int, *, tiles: bool) -> float:
     """Multiplications and additions of an elimination, about.
 
-    Rows: each inverts and multiplies matrices of K×K, four times K³ in all. Tiles: 190·R·K².
+    Rows: each inverts and multiplies matrices of K×K, four times K³ in all. Tiles: 175·R·K².
     """
-    return (190.0 if tiles else 4.0 * columns) * blocks * rows * columns**2
+    return (175.0 if tiles else 4.0 * columns) * blocks * rows * columns**2
