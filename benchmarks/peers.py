@@ -5,10 +5,10 @@
    errors are of output currents, relative to the largest, against SuperLU's. Here it is one side of
    a pair array whose other side is open: about twice the work that the circuit needs. The array is
    linear: of more vectors than lines, every program gets the unit vectors, and a product follows.
-2. The 400-120-84-10 network of ``data/``: the plain MLP in float64, and circuits without and with
-   wires. Errors of aihwkit are relative to the MLP, ngspice's to this package's circuit. First what
-   wires cost once: the network's 67 crossbars to their ports.
-3. A transient of 64-32-10 with capacitances, one image: the largest difference of a waveform,
+2. The 400-120-84-10 network of ``data/``: what wires cost once, its 67 crossbars to their ports;
+   then the plain MLP in float64, and circuits without and with wires. Errors of aihwkit are to the
+   MLP. ngspice gets a smaller network with wires, 32-16-10; errors are to this package's.
+3. A transient of 32-16-10 with capacitances, one image: the largest difference of a waveform,
    relative to its swing.
 
 Compiling is not timed, reading and writing netlists is. A program that is not here is a line that
@@ -53,6 +53,7 @@ from imac_torch.elimination.choice import eliminate
 from imac_torch.simulator.engine import Spice
 from imac_torch.study.transient_verification import verify_transient
 
+SMALL = (32, 16, 10)
 PARTS = ("arrays", "network", "transient")
 MINUTES = {"arrays": 1.0, "network": 1.5, "transient": 0.5}
 """What parts take with every program there, on one core of 2023, arrays up to 64."""
@@ -312,10 +313,9 @@ def network_rows(rows: Rows, here: dict[str, str], images: int) -> None:
         amplifier=it.Amplifier(gain=(30.0, 30.0, 10.0)), neuron=it.Neuron(kind="logistic")
     )
     ideal = made.replace(interconnect=made.interconnect.replace(resistance=False))
-    wires = it.convert(model, made)
     networks = {
         "imac_torch, no wires": it.convert(model, ideal),
-        "imac_torch, wires": wires,
+        "imac_torch, wires": it.convert(model, made),
         "imac_torch, wires, FinFETs": it.convert(
             model, made.replace(neuron=it.Neuron(kind="finfet"))
         ),
@@ -334,22 +334,40 @@ def network_rows(rows: Rows, here: dict[str, str], images: int) -> None:
     base = found["plain MLP, float64"][0] / images
     for name, (median, _, result) in found.items():
         seconds = median / counts[name]
-        # A circuit's outputs are not to be the software's: ngspice says whether they are right.
+        # A circuit's outputs are not to be the software's: ngspice says below if they are right.
         error = "" if name in networks else apart(result, software)
         rows.add(what, name, seconds, seconds / base, error)
-    if here[NGSPICE].startswith("not here"):
-        return
-    settled = wires.solve(inputs[:1]).outputs
+    small(rows, here)
+
+
+def small(rows: Rows, here: dict[str, str]) -> None:
+    """A smaller network with wires, which ngspice's default solver serves in seconds, too.
+
+    One image of 400-120-84-10 took it more than four minutes.
+    """
+    rows.heading("A smaller network with wires, an image; ratios are to imac_torch")
+    generator = torch.Generator().manual_seed(1)
+    model = random_model(SMALL, generator)
+    image = random_inputs(1, SMALL[0], generator)
+    config = it.Config(
+        amplifier=it.Amplifier(gain=30.0), neuron=it.Neuron(kind="logistic")
+    )
+    network = it.convert(model, config)
+    what = f"{'-'.join(map(str, SMALL))}, an image"
+    rows.begin(what)
+    found = interleave({"": lambda: network.solve(image).outputs}, 20, 5.0)
+    base, _, settled = found[""]
+    rows.add(what, "imac_torch", base, 1.0)
     for name, klu in ((NGSPICE, False), (NGSPICE_KLU, True)):
         if not here[name].startswith("not here"):
             started = time.perf_counter()
             spice = Spice(
                 it.NgSpice(), settings=it.NetlistSettings(analysis="dc", klu=klu)
-            ).bind(wires.segment)
-            theirs = spice.solve(wires.voltages(inputs[:1]), power=False).outputs
+            ).bind(network.segment)
+            theirs = spice.solve(network.voltages(image), power=False).outputs
             seconds = time.perf_counter() - started
             error = f"{float((theirs - settled).abs().max()):.0e} V"
-            rows.add(what, f"{name}, wires", seconds, seconds / base, error)
+            rows.add(what, name, seconds, seconds / base, error)
 
 
 def crossbars(rows: Rows, here: dict[str, str]) -> None:
@@ -395,8 +413,8 @@ def apart(found: torch.Tensor, wanted: torch.Tensor) -> str:
 def transients(rows: Rows, here: dict[str, str]) -> None:
     """Part 3."""
     generator = torch.Generator().manual_seed(1)
-    model = random_model((64, 32, 10), generator)
-    images = random_inputs(200, 64, generator)
+    model = random_model(SMALL, generator)
+    images = random_inputs(64, SMALL[0], generator)
     network = it.convert(
         model,
         it.Config(
@@ -410,9 +428,9 @@ def transients(rows: Rows, here: dict[str, str]) -> None:
     started = time.perf_counter()
     network.measure(images)
     bulk = (time.perf_counter() - started) / len(images)
-    what = "transient of 64-32-10"
-    rows.heading("A transient; ratios are to an image among 200")
-    rows.add(what, "imac_torch, one of 200 images", bulk, 1.0)
+    what = f"transient of {'-'.join(map(str, SMALL))}"
+    rows.heading("A transient; ratios are to an image among 64")
+    rows.add(what, "imac_torch, one of 64 images", bulk, 1.0)
     pairs = [(images[:1], torch.zeros(1, dtype=torch.int64))]
     for name, klu in ((NGSPICE, False), (NGSPICE_KLU, True)):
         if here[name].startswith("not here"):
@@ -439,6 +457,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--full", action="store_true", help="arrays up to 512 instead of 64")
     parser.add_argument("--sizes", type=int, nargs="+", help="of bare arrays")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--only", nargs="+", metavar="PROGRAM", help="others are left out")
     parser.add_argument("--images", type=int, default=2000, help="through the network")
     parser.add_argument("--budget", type=float, default=5.0, help="s per program and array")
     parser.add_argument("--threads", type=int, default=1)
@@ -449,6 +468,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name}: {what}")
     if options.who:
         return 0
+    if options.only:
+        unknown = set(options.only) - set(here)
+        if unknown:
+            parser.error(f"{', '.join(sorted(unknown))}: none of {', '.join(here)}")
+        here = {k: v if k in options.only else "not here; left out" for k, v in here.items()}
     torch.set_num_threads(options.threads)
     logging.disable(logging.INFO)  # badcrossbar reports progress
     sizes = options.sizes or ((32, 64, 128, 256, 512) if options.full else (32, 64))
@@ -457,7 +481,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     larger = sum(size > 64 for size in sizes) if "arrays" in options.parts else 0
     likely = minutes + larger * many * options.budget / 60
     print(f"{machine(options.threads)}; about {likely:.0f} min", flush=True)
-    console = Console(stderr=True)
+    console = Console()
     with (
         torch.no_grad(),
         threadpool_limits(options.threads),
