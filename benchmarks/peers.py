@@ -186,6 +186,7 @@ def with_crosssim(module: Any) -> Bare:  # noqa: ANN401
         parameters = module.CrossSimParameters()
         parameters.xbar.device.Rmin = SMALLEST
         parameters.simulation.Verr_th_mvm = 1e-12
+        parameters.simulation.hide_convergence_msg = True
         parasitics = parameters.xbar.array.parasitics
         parasitics.Rp_row = parasitics.Rp_col = SEGMENT
         parasitics.enable = True
