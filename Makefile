@@ -19,7 +19,7 @@ help:
 	@echo "make fuzz       ten minutes of hostile files, command lines, simulators and kills"
 	@echo "make docs       guides and reference as HTML in $(DOCS)"
 	@echo "make reference  compare with published HSPICE results; says which repositories to clone"
-	@echo "make benchmark  time the solver against other programs; chosen gains beside a scan; convolutions"
+	@echo "make benchmark  ten minutes: times beside other programs and the machine's peak; gains; convolutions"
 	@echo "make clean      remove .venv and everything generated"
 
 demo: $(VENV)/.installed
@@ -60,8 +60,6 @@ reference: $(VENV)/.installed-dev
 
 benchmark: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/run.py
-	$(BIN)/python benchmarks/gain.py
-	$(BIN)/python benchmarks/convolution.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
