@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from imac_torch.errors import SolverError
 from imac_torch.kernels.compiled import obstacle
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Kernel: TypeAlias = Literal["auto", "torch", "numba"]
 """What shall run the arithmetic; "auto" takes the faster one that can."""
@@ -26,6 +26,8 @@ def choose_kernel(kernel: Kernel, tensor: Tensor) -> Literal["torch", "numba"]:
         raise SolverError(f'kernel = {kernel!r} is not one of "auto", "torch", "numba"')
     if kernel == "torch":
         return "torch"
+    import torch  # kernels do without, and so does the process that compiles some ahead
+
     problem = None
     if tensor.device.type != "cpu":
         problem = f"the conductances are on {tensor.device}"

@@ -12,11 +12,13 @@ import hashlib
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from imac_torch.errors import ImacWarning
+from imac_torch.kernels import ahead
 
 __all__ = ["cache_place", "njit", "obstacle", "sources_digest"]
 
@@ -115,29 +117,52 @@ def _only_an_economy(dispatcher: Any) -> None:  # noqa: ANN401 - numba's own
 
     cache = dispatcher._cache
     load, save = cache.load_overload, cache.save_overload
+    function = dispatcher.py_func
+    name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
 
-    def load_overload(signature: Any, context: Any) -> Any:  # noqa: ANN401
+    def read(signature: Any, context: Any) -> Any:  # noqa: ANN401
         # Numba first learns all that it can compile, which takes longer than everything else
         # here; compiled code needs counts of references only. Compiling learns it then. Numba's
         # lock is held.
         context.refresh = lambda: rtsys.initialize(context)
         try:
-            found = load(signature, context)
+            return load(signature, context)
         except Exception:  # whatever unpickling damaged bytes raises
-            found = None
+            return None
         finally:
             del context.refresh
+
+    def load_overload(signature: Any, context: Any) -> Any:  # noqa: ANN401
+        found = read(signature, context)
         if found is None:
             _tell_of_compiling()
+            ahead.begin(name)
+            found = read(signature, context) if ahead.wait_for(name) else None
         return found
 
     def save_overload(*arguments: Any) -> None:  # noqa: ANN401
         try:
-            save(*arguments)
+            with _alone(Path(cache.cache_path)):
+                save(*arguments)
         except OSError:
             _warn_of_lost_cache(cache.cache_path)
 
     cache.load_overload, cache.save_overload = load_overload, save_overload
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """No other process writes there: two that add to one kernel's files may mix them up."""
+    from filelock import FileLock
+
+    place.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place / "kernels.lock")
+    with suppress(NotImplementedError):  # a file system without locks
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @functools.cache
