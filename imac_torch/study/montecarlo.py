@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -20,7 +21,7 @@ from imac_torch.base.figures import histogram, new_figure
 from imac_torch.base.shown import Shown, Table
 from imac_torch.base.units import quantity
 from imac_torch.circuit.crossbar import build_crossbar
-from imac_torch.config import Noise
+from imac_torch.config import Memristor, Noise
 from imac_torch.conversion.calibration import join_samples
 from imac_torch.conversion.outputs import Outputs, Scored
 from imac_torch.datasets.batches import check_labels
@@ -41,6 +42,7 @@ from imac_torch.noise.sampling import NoiseDraws
 from imac_torch.numeric.budget import fitting, require_memory, sample_bytes
 from imac_torch.numeric.forecast import Forecast
 from imac_torch.numeric.modes import lasting
+from imac_torch.numeric.side_by_side import side_by_side
 from imac_torch.results.solution import Solution, concatenate
 
 if TYPE_CHECKING:
@@ -259,11 +261,18 @@ class MonteCarlo:
     @lasting()
     def programmed(self, sample: int) -> list[ConductancePair]:
         """(M·L, N+1) S per layer, of one sample as it stays from read to read."""
-        generator, found = self.generator(sample), []
-        for layer in self.network.analog_layers():
-            pair, model = self._nominal(layer)
-            found.append(model.program(pair, layer.config.device, generator))
-        return found
+        return self._programmed(self._all_nominal(), sample)
+
+    def _all_nominal(self) -> list[tuple[ConductancePair, DeviceModel, Memristor]]:
+        """What becomes of which conductances of which device, by layer: of all samples."""
+        layers = self.network.analog_layers()
+        return [(*self._nominal(layer), layer.config.device) for layer in layers]
+
+    def _programmed(
+        self, nominal: list[tuple[ConductancePair, DeviceModel, Memristor]], sample: int
+    ) -> list[ConductancePair]:
+        generator = self.generator(sample)
+        return [model.program(pair, device, generator) for pair, model, device in nominal]
 
     @lasting()
     def conductances(self, sample: int, read: int = 0) -> list[ConductancePair]:
@@ -388,7 +397,12 @@ class MonteCarlo:
         power: bool,
         noise: Sequence[Tensor] | None = None,
     ) -> Solution:
-        programmed = [self.programmed(sample) for sample in samples]
+        nominal = self._all_nominal()
+        on_cpu = all(pair.positive.device.type == "cpu" for pair, _, _ in nominal)
+        programmed = side_by_side(
+            [partial(self._programmed, nominal, sample) for sample in samples],
+            torch.get_num_threads() if on_cpu else 1,
+        )
         if not self.varies_by_read or not len(voltages):
             return self._solve(samples, programmed, voltages, power=power, noise=noise)
         # Every image has conductances of its own, and so an elimination of its own.
