@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from imac_torch.config import Timing
-from imac_torch.elimination.ports import end_voltages, input_currents
+from imac_torch.elimination.ports import input_currents
 from imac_torch.numeric.budget import REDUCED_STEP_SIZES
 from imac_torch.transient.accuracy import SEEN, LineCorrection, sum_of
 from imac_torch.transient.charged import ChargedLines
@@ -181,9 +181,8 @@ class RampDrive:
             *(self.vdd * part[:, -1] for part in static),
         ])]  # fmt: skip
         if self.ends:
-            self._ends = [
-                self._seen(end[:1], part) for end in self._sides() for part in (old, change)
-            ]
+            resting, moved = self._seen(old, 1), self._seen(change, model.order + 1)
+            self._ends = [resting[0], moved[0, :1], resting[1], moved[1, :1]]
         self._ramps = [
             ramp for ramp in self._ramps if float(ramp.filtered.abs().max()) > FORGOTTEN
         ]
@@ -197,7 +196,7 @@ class RampDrive:
                 1.0 / self.sequence.timing.transition,
                 torch.stack([change @ self.lines.transfers[k].T for k in later]),
                 currents[..., -1].clone(),
-                [self._seen(end[1:], change) for end in self._sides()] if self.ends else [],
+                [moved[0, 1:], moved[1, 1:]] if self.ends else [],
                 change,
                 currents[..., :-1],
             ))
@@ -218,13 +217,11 @@ class RampDrive:
         self._time, self._energy = 0.0, before.new_zeros(2, len(before))
         self._left = self.lines.left_out_of(self._peak * change)
 
-    def _sides(self) -> tuple[Tensor, Tensor]:
-        return self.lines.model.positive_end, self.lines.model.negative_end
-
-    def _seen(self, ends: Tensor, voltages: Tensor) -> Tensor:
-        """(K, B, M·L, H) V of line ends per term, for (K, M·L, C) and (B, C) V."""
-        layout = self.lines.ports.layout
-        return torch.stack([end_voltages(end, layout, voltages) for end in ends])
+    def _seen(self, voltages: Tensor, terms: int) -> Tensor:
+        """(2, terms, B, M·L, H) V of line ends, at rest and by the first filters, for (B, C) V."""
+        each = self.lines.ends_by_line[:, :, :terms]
+        found = self.lines.ports.blocks(voltages) @ each.flatten(2)
+        return found.unflatten(-1, each.shape[2:]).permute(3, 2, 1, 4, 0)
 
     def _work(self, step: float) -> list[float]:
         """Weights of the rows in the energies of inputs and bias within ``step`` s from now."""
@@ -342,6 +339,13 @@ class RampDrive:
             ramp.filtered = filtered
         if self._ramps and self.sequence.slope(self._time, after=True) == 0.0:
             self._ramps[-1].slope = 0.0
+
+    def powers(self) -> Tensor:
+        """(2, B) W that inputs and bias deliver now; at a corner, after it."""
+        part = self.sequence.fraction(self._time)
+        slope = self.sequence.slope(self._time, after=True)
+        levels = self._levels(part, slope, [ramp.filtered for ramp in self._ramps])
+        return (self._rows.new_tensor(levels) * self._mine[:, 0]) @ self._rows
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """What a period is made of, for :class:`imac_torch.kernels.drives.Drive`.

@@ -345,6 +345,12 @@ class ReducedLines(Lines):
         blocks = self.ports.layout.gather_inputs(both)  # (2, K + 1, M·L, H, W)
         return blocks.permute(3, 1, 4, 0, 2).flatten(-2).flatten(1, 2).contiguous()
 
+    @cached_property
+    def ends_by_line(self) -> Tensor:
+        """(H, W, K + 1, 2, M·L): the same, of single filters."""
+        parted = self.both_ends.unflatten(1, (-1, self.width)).transpose(1, 2)
+        return parted.unflatten(-1, (2, -1)).contiguous()
+
     def left_out(self, state: LineState, voltages: Tensor) -> Tensor:
         """(B,) V: what the filters miss, at the combined amplifier voltages."""
         if self.model.order == 0:

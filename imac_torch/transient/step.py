@@ -225,7 +225,8 @@ class Stepper:
 
     def begin(self, period: int) -> None:
         """Enter a period."""
-        self.drive.begin(period)
+        if period:
+            self.drive.begin(period)
         self.corner()
         after = self.sequence.ends(period)[1]
         goal = solve_dc([layer.static for layer in self.layers], after).power

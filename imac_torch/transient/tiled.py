@@ -256,10 +256,15 @@ class TiledStepper(Stepper):
 
     def corner(self) -> None:
         """See :class:`Stepper`."""
-        if self._begun and self._taken:
-            self._as_tensors()
+        if not self._begun or not isinstance(self.drive, RampDrive):
+            super().corner()
+            return
+        if self._taken:
             self._corner = 1
-        super().corner()
+        # Nothing but what inputs deliver jumps.
+        total, charging, stored = self._now
+        moving = torch.cat([self.drive.powers(), charging[2:]])
+        self._now = Powers(total - charging + moving, moving, stored)
 
     def begin(self, period: int) -> None:
         """See :class:`Stepper`."""
@@ -372,54 +377,46 @@ class TiledStepper(Stepper):
 
 
 def _form(read_out: ReadOut, basis: Ends) -> Tensor:
-    """(J, J, B) W: what read-outs deliver of line ends Σ x_j·basis_j, but for what meets there.
-
-    That is a quadratic form, known by its values at the ends and at their sums.
-    """
-    conductance = read_out.combination.conductance(basis.positive.shape[-2])
-
-    def power(positive: Tensor, negative: Tensor) -> Tensor:
-        sources = read_out.sources(positive, negative)
-        found = conductance * sources[0][0].square()
-        for volts, current in sources:
-            found = found + volts * current
-        return found.sum((-1, -2))
-
-    sides = list(zip(basis.positive, basis.negative, strict=True))
-    alone = [power(*side) for side in sides]
-    form = basis.positive.new_empty(len(sides), len(sides), len(alone[0]))
-    for i, one in enumerate(sides):
-        for j in range(i + 1):
-            both = power(one[0] + sides[j][0], one[1] + sides[j][1])
-            form[i, j] = form[j, i] = 0.5 * (both - alone[i] - alone[j])
-    return form
+    """(J, J, B) W: what read-outs deliver of line ends Σ x_j·basis_j, but for what meets there."""
+    one, cross, two = (
+        part[:, None] for part in _squares(read_out, basis.positive.shape[-2]).unbind(-1)
+    )
+    plus, minus = basis.positive, basis.negative
+    return torch.einsum("jbmh,kbmh->jkb", plus, one * plus + 0.5 * cross * minus) + (
+        torch.einsum("jbmh,kbmh->jkb", minus, 0.5 * cross * plus + two * minus)
+    )
 
 
-def _forms(read_out: ReadOut, rows: int) -> tuple[NDArray[np.float64], int]:
-    """What read-outs deliver, but for what meets there, see :func:`_form`.
-
-    Returns:
-        (M·L, 3) W/V² of :func:`imac_torch.kernels.steps.step_layer`, and how many ends it takes.
-    """
+def _squares(read_out: ReadOut, rows: int) -> Tensor:
+    """(M·L, 3) W/V², what they deliver by p², p·q and q² of their ends, which are linear."""
     sides = read_out.positive_load.new_tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     plus, minus = sides.T[:, :, None, None].expand(2, 3, rows, 1)
-    combination = read_out.combination
     sources = read_out.sources(plus, minus)
-    power = combination.conductance(rows) * sources[0][0].square()
+    power = read_out.combination.conductance(rows) * sources[0][0].square()
     for volts, current in sources:
         power = power + volts * current
     one, two, both = power.sum(-1)
-    cross, asked = both - one - two, 2 * rows
-    by_plus, by_minus = sources[0][0][:2, 0, 0].tolist()
+    return torch.stack([one, both - one - two, two], dim=-1)
+
+
+def _forms(read_out: ReadOut, rows: int) -> tuple[NDArray[np.float64], int]:
+    """The same for :func:`imac_torch.kernels.steps.step_layer`, and how many ends it takes."""
+    found, asked, combination = _squares(read_out, rows), 2 * rows, read_out.combination
+    sides = read_out.positive_load.new_tensor([1.0, 0.0])
+    by_plus, by_minus = read_out.output(sides, 1.0 - sides).tolist()
     if combination.slicing.count == 1 and abs(by_minus) > SEEN_BY * abs(by_plus):
         # Outputs are known, so that I- ends follow: (output - a·plus)/b.
+        one, cross, two = found.unbind(-1)
         ratio, scale, asked = by_plus / by_minus, by_minus * combination.weight, rows
-        one, cross, two = (
-            one - ratio * cross + ratio**2 * two,
-            (cross - 2.0 * ratio * two) / scale,
-            two / scale**2,
+        found = torch.stack(
+            [
+                one - ratio * cross + ratio**2 * two,
+                (cross - 2.0 * ratio * two) / scale,
+                two / scale**2,
+            ],
+            dim=-1,
         )
-    return torch.stack([one, cross, two], dim=-1).contiguous().numpy(), asked
+    return found.contiguous().numpy(), asked
 
 
 def _circuit(layer: DynamicLayer, *, amplifiers: bool) -> NDArray[np.float64]:
