@@ -1,7 +1,7 @@
 """Run the benchmarks at their default sizes, one after the other (``make benchmark``).
 
 It says first how long all of it takes on two cores of its own with every program there, and at
-most: a script is stopped after twice its time. What scripts print stays, on the terminal and below
+most: a script is stopped after thrice its time. What scripts print stays, on the terminal and below
 ``runs/benchmarks``, also when they are stopped or all is interrupted. Scripts can be named::
 
     python benchmarks/run.py                    # all
@@ -24,7 +24,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-PATIENCE = 2.0
+PATIENCE = 3.0
 """Times as long as likely, after which a script is stopped."""
 
 
@@ -40,7 +40,7 @@ class Script:
 SCRIPTS = (
     Script("peers.py", 150.0),
     Script("native.py", 60.0),
-    Script("roofline.py", 60.0),
+    Script("roofline.py", 90.0),
     Script("elimination.py", 40.0),
     Script("transient.py", 40.0, ("--images", "128")),
     Script("montecarlo.py", 30.0, ("--samples", "100")),
