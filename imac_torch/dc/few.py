@@ -117,7 +117,7 @@ class Tabled(Neurons):
         if near is None:
             made = near_table(torch.from_numpy(combined[None]), self.neuron, self.load)
             self.near.clear()
-            near = self.near[where] = made.arguments
+            near = self.near[where] = made.arguments(self.load)
         batch, parts = len(combined), self.parts
         gates, outputs = np.empty_like(combined), np.empty_like(combined)
         residual = np.zeros((1, batch, parts))

@@ -124,6 +124,12 @@ class Load:
         own = self.admittance.detach().diagonal(dim1=-2, dim2=-1)
         return float(own.sum()) / (own.shape[0] * self.offset.shape[-1])
 
+    @cached_property
+    def together(self) -> tuple[float, float]:
+        """S and A of one line, averaged, where all are at one voltage: what it draws is linear."""
+        count = len(self.admittance) * self.offset.shape[-1]
+        return float(self.admittance.detach().sum()) / count, float(self.offset.detach().mean())
+
     @classmethod
     def towards(cls, conductance: float, voltages: Tensor) -> Load:
         """One line with a conductance, S, to (1, B, 1) V."""

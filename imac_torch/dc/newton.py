@@ -242,10 +242,10 @@ def _run_tiles(
     samples, batch, count = combined.shape
     if isinstance(start, Near):
         outputs, gates = torch.empty_like(combined), torch.empty_like(combined)
-        near = start.arguments
+        near = start.arguments(load)
     else:
         outputs, gates = (item.contiguous().clone() for item in start)
-        near = np.empty(0), (0, 0), np.zeros(8)
+        near = np.empty(0), (0, 0), np.zeros(8), np.empty(0)
     circuit = circuit_arguments(neuron, load, (samples, count))
     parts = len(circuit[2]) - 1
     residual = np.zeros((samples, batch, parts))

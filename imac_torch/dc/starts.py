@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -158,16 +159,43 @@ class Near:
         table: Coefficients of both, interleaved, for the compiled kernel.
         shape: Of coefficients along both axes.
         axes: (8,): the grid, the conductance, S, and a voltage that loads pull to.
+        usual: (Q,) mean output at every voltage that the load may pull to, V.
     """
 
     table: NDArray[np.float64]
     shape: tuple[int, int]
     axes: NDArray[np.float64]
+    usual: NDArray[np.float64]
 
-    @property
-    def arguments(self) -> tuple[Any, ...]:
-        """As the compiled kernel takes them."""
-        return self.table, self.shape, self.axes
+    @cached_property
+    def lines(self) -> dict[int, NDArray[np.float64]]:
+        """Outputs at one voltage, by its node; see :meth:`arguments`."""
+        return {}
+
+    def arguments(self, load: Load | None) -> tuple[Any, ...]:
+        """As the compiled kernel takes them: ``start`` to ``start_line``."""
+        if load is None:
+            return self.table, self.shape, self.axes, np.empty(0)
+        # Where a load of outputs that are usual there pulls to.
+        slope, constant = load.together
+        voltages = self.axes[3] + np.arange(len(self.usual)) / self.axes[5]
+        pulled = self.usual - (slope * self.usual + constant) / self.axes[6]
+        node = int(np.abs(pulled - voltages).argmin())
+        if node not in self.lines:
+            self.lines[node] = self._line(float(voltages[node]))
+        return self.table, self.shape, np.append(self.axes[:7], voltages[node]), self.lines[node]
+
+    def _line(self, towards: float) -> NDArray[np.float64]:
+        """(P, 2) outputs where the load pulls to one voltage, and how they rise; row-major."""
+        table = SplineTable(
+            torch.from_numpy(self.table.reshape(*self.shape, 2)),
+            (float(self.axes[0]), float(self.axes[3])),
+            (float(1.0 / self.axes[2]), float(1.0 / self.axes[5])),
+        )
+        count = self.shape[0] - 2
+        combined = table.start[0] + table.step[0] * torch.arange(count, device="cpu").double()
+        found = table(combined, torch.full_like(combined, towards))
+        return torch.stack([found.value[..., 0], found.by_second[..., 0]], -1).reshape(-1).numpy()
 
     @classmethod
     def of(
@@ -222,6 +250,7 @@ class Near:
             table.coefficients.numpy().reshape(-1),
             (nodes[0] + 2, nodes[1] + 2),
             np.append(table.grid(), [conductance, middle]),
+            values[..., 0].mean(0).numpy(),
         )
 
 

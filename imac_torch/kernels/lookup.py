@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imac_torch.kernels.compiled import njit
-from imac_torch.kernels.patch import along_patch, bicubic_patch, value_patch
+from imac_torch.kernels.patch import bicubic_patch, value_patch
 from imac_torch.kernels.table import slopes, weights
 
 FloatArray = NDArray[np.float64]
@@ -173,37 +173,6 @@ def _weigh(
         scratch[(row + 2) * LANES + lane] = w2
         scratch[(row + 3) * LANES + lane] = w3
         scratch[(row + 8) * LANES + lane] = cell
-
-
-@njit(error_model="numpy", inline="always", fastmath=FAST)
-def look_along(
-    scratch: FloatArray, lanes: int, table: FloatArray, shape: tuple[int, int], grid: FloatArray
-) -> None:
-    """Both tables and their slopes along the second axis, in the first two rows of each.
-
-    Along the first axis they go on as they are at its ends.
-    """
-    step = np.uint64(2 * shape[1])
-    columns = float(shape[1])
-    _weigh(scratch, GATE, AXIS, grid[0], grid[1], grid[2], shape[0] - 3.0)
-    _place(scratch, OUTPUT, PLACE, grid[3], grid[4], grid[5], columns - 3.0)
-    for lane in range(lanes):
-        cell = scratch[(AXIS + 8) * LANES + lane] * columns
-        along_patch(
-            table,
-            np.uint64(2.0 * (cell + scratch[(PLACE + 1) * LANES + lane])),
-            step,
-            scratch,
-            np.uint64(PLACE * LANES + lane),
-            np.uint64(AXIS * LANES + lane),
-            np.uint64(CURRENT * LANES + lane),
-            np.uint64(LANES),
-        )
-    # Slopes come per node distance, and the second table's before their place.
-    for lane in range(LANES):
-        scratch[(CURRENT + 1) * LANES + lane] *= grid[5]
-        scratch[(TUNNEL + 1) * LANES + lane] = scratch[(CURRENT + 3) * LANES + lane] * grid[5]
-        scratch[TUNNEL * LANES + lane] = scratch[(CURRENT + 2) * LANES + lane]
 
 
 @njit(error_model="numpy", inline="always", fastmath=FAST)

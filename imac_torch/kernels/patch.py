@@ -138,13 +138,44 @@ def _bicubic_patch(
     return signature, _generator(across=True, along=True)
 
 
-def _along_patch(
+def _row_patch(
     _: Any, table: Any, corner: Any, step: Any, scratch: Any,  # noqa: ANN401
-    place: Any, weights: Any, results: Any, stride: Any,  # noqa: ANN401
+    weights: Any, stride: Any, results: Any, first: Any,  # noqa: ANN401
 ) -> Any:  # noqa: ANN401
-    """As :data:`bicubic_patch`, without slopes and derivatives across the rows."""
-    signature = types.void(table, corner, step, scratch, place, weights, results, stride)
-    return signature, _generator(across=False, along=True)
+    """Both tables' coefficients along the columns at one point of the other axis.
+
+    Called as ``row_patch(table, corner, step, scratch, weights, stride, results, first)``.
+
+    Args:
+        _: Numba's.
+        table: As of :data:`bicubic_patch`.
+        corner: Likewise.
+        step: Likewise.
+        scratch: Weights are in it, ``stride`` apart.
+        weights: The four splines across the rows.
+        stride: Between them.
+        results: Written: four pairs.
+        first: Where they begin.
+    """
+    signature = types.void(table, corner, step, scratch, weights, stride, results, first)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        _, corner, step, _, weights, stride, _, first = arguments
+        coefficients, work, results = (
+            context.make_array(signature.args[k])(context, builder, arguments[k]).data
+            for k in (0, 3, 6)
+        )
+        rows, splats = [], []
+        for _k in range(4):
+            pointer = builder.bitcast(builder.gep(coefficients, [corner]), _VECTOR.as_pointer())
+            rows.append(builder.load(pointer, align=8))
+            splats.append(_splat(builder, builder.load(builder.gep(work, [weights]))))
+            corner, weights = builder.add(corner, step), builder.add(weights, stride)
+        pointer = builder.bitcast(builder.gep(results, [first]), _VECTOR.as_pointer())
+        builder.store(_weigh(builder, splats, rows), pointer, align=8)
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 def _value_patch(
@@ -157,5 +188,5 @@ def _value_patch(
 
 
 bicubic_patch: Any = intrinsic(_bicubic_patch)
-along_patch: Any = intrinsic(_along_patch)
+row_patch: Any = intrinsic(_row_patch)
 value_patch: Any = intrinsic(_value_patch)
