@@ -151,8 +151,12 @@ class NeuronCircuit:
             gate: A into the gates.
             supply: A from vdd.
         """
-        drawn = gate - (outputs - gates) * self.feedback_conductance
-        return NeuronPower(drawn, vdd * supply.sum(-1), (self.level_shift * drawn).sum(-1))
+        drawn = gates - outputs
+        if torch.is_grad_enabled():
+            drawn = gate + drawn * self.feedback_conductance
+        else:  # memory is what a batch takes time for
+            drawn = drawn.mul_(self.feedback_conductance).add_(gate)
+        return NeuronPower(drawn, vdd * supply.sum(-1), self.level_shift * drawn.sum(-1))
 
     def static_power(self, vdd: Tensor | float, gates: Tensor, outputs: Tensor) -> NeuronPower:
         """:meth:`power` at rest."""
