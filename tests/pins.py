@@ -23,6 +23,12 @@ import imac_torch as imac
 FILE = Path(__file__).parent / "data" / "pins.json"
 RELATIVE = 1e-12
 """Sums of a few thousand float64 terms in another order differ by less."""
+IN_TIME = 1e-11
+"""V. Filters of lines are fits to several eliminations, whose rounding they amplify.
+
+When eliminations began to sum in another order, DC voltages moved by 1e-16 V, waveforms at the same
+times by 1e-12 V. This is a millionth of the tolerance that steps are chosen for.
+"""
 
 NUMBER = re.compile(r"\d+\.\d*(?:e[-+]?\d+)?|\d+e[-+]?\d+")
 """What digests round: compiled sums differ in the last digits from processor to processor."""
