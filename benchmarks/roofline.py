@@ -54,8 +54,8 @@ EQUATIONS = 48
 """A neuron's linearised currents from the core's."""
 PRECONDITION = 9
 """Per neuron: a product with a diagonal plus rank one."""
-APPROACHES = 3
-"""Steps on the table of starts: at most, and mostly."""
+TURNS = 2
+"""Steps on the cubics of one look-up of the table of starts, at least; behind one on a line."""
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,9 @@ def _loads(layers: Sequence[Any], at: int) -> list[int]:
 def _newton(neurons: int, loads: list[int], steps: float) -> float:
     """Operations of an image's layer of FinFET neurons.
 
-    A step looks the core up, multiplies with the load for its current, for the correction and
-    (once) for what is left. Before it are the table's start and approaches, with a product each.
+    A step looks the core up and multiplies with the load for its current and for the correction.
+    Before it are a line of the table of starts, one look-up of that and turns on its cubics (output
+    and slope), with a product each but for the look-up, and the gate's cubic.
     """
     core = steps * neurons * (EVERYTHING + EXPONENTIAL + EQUATIONS)
     if not loads:
@@ -216,8 +217,8 @@ def _newton(neurons: int, loads: list[int], steps: float) -> float:
     return (
         core
         + steps * (2.0 * products + 2.0 * PRECONDITION * neurons)
-        + products + PRECONDITION * neurons
-        + (1 + APPROACHES) * (neurons * (ALONG + PRECONDITION + 16.0) + products)
+        + neurons * (ALONG + 6.0)
+        + (1 + TURNS) * (neurons * (PRECONDITION + 24.0) + products)
     )
 
 

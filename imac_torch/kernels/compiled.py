@@ -79,7 +79,7 @@ def njit(**options: Any) -> Callable[[Kernel], Kernel]:  # noqa: ANN401 - numba'
 def _warn_of_no_cache() -> None:
     warnings.warn(
         "compiled kernels cannot be kept: the package's directory is read-only and there is no "
-        "home directory, so every process compiles them (some 20 s) and tabulates transistors "
+        "home directory, so every process compiles them (half a minute) and tabulates transistors "
         "anew; set NUMBA_CACHE_DIR to a directory of yours",
         ImacWarning,
         stacklevel=4,
@@ -169,7 +169,7 @@ def _alone(place: Path) -> Iterator[None]:
 def _tell_of_compiling() -> None:
     # Told where numeric/forecast.py tells of what takes long.
     logging.getLogger("imac_torch").info(
-        "compiling what is not in the cache of kernels yet: some 20 s, the first time only"
+        "compiling what is not in the cache of kernels yet: half a minute, the first time only"
     )
 
 

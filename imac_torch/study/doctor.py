@@ -86,15 +86,15 @@ def _kernels() -> Iterator[Finding]:
     place = cache_place()
     if place is None:
         yield Finding("compiled kernels", False, (
-            "compiled anew by every process (some 20 s), and transistors tabulated: the package's "
-            "directory is read-only and there is no home directory; set NUMBA_CACHE_DIR"
+            "compiled anew by every process (half a minute), and transistors tabulated: the "
+            "package's directory is read-only and there is no home directory; set NUMBA_CACHE_DIR"
         ))  # fmt: skip
         return
     number = len(list(place.glob("*.nbc"))) if place.is_dir() else 0
     above = next(path for path in (place, *place.parents) if path.exists())
     fine = number > 0 or os.access(above, os.W_OK)
     advice = "" if fine else " cannot be written; set NUMBA_CACHE_DIR"
-    said = f"{number} kept" if number else "none yet: the first run compiles them (some 20 s)"
+    said = f"{number} kept" if number else "none yet: the first run compiles them (half a minute)"
     yield Finding("compiled kernels", fine, f"{said}, {place}{advice}")
     tables = kept.kept_place()
     found = [] if tables is None else kept.kept_files(tables)
