@@ -77,9 +77,9 @@ def test_parts_that_are_compiled_beside_are_those_that_are_kept(kernel: str) -> 
 def test_a_kernel_is_waited_for_until_the_second_process_has_told_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert not ahead.wait_for("rows.eliminate_up")  # nobody was asked for it
     said = functools.cache(lambda: io.StringIO("digest.digest\nrows.eliminate_up\n"))
     monkeypatch.setattr(ahead, "_said", said)
+    assert not ahead.wait_for("rows.eliminate_up")  # nobody was asked for it
     monkeypatch.setattr(ahead, "_processors", lambda: 1)
     ahead.begin(ahead.FIRST)  # there is no second core
     assert not ahead.wait_for("rows.eliminate_up")
