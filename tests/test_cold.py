@@ -37,7 +37,8 @@ kernels = {
 rooms = {name.split(".")[1] for name in sys.modules if name.startswith("imac_torch.")}
 late = {"reports", "study", "simulator", "netlist", "sweep", "cli"} & rooms
 others = {"jinja2", "rich", "matplotlib", "torchvision"} & set(sys.modules)
-kernels -= {"newton", "rows", "table", "dense", "lines", "lookup"}  # those, and what they call
+# Those, and what they call.
+kernels -= {"newton", "rows", "table", "dense", "lines", "lookup", "loads", "starts"}
 print(sorted(kernels), sorted(late), sorted(others), "imac_torch.transient.network" in sys.modules)
 """
 
