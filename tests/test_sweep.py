@@ -198,7 +198,7 @@ def test_what_conversions_lose_is_said_once_and_of_which_point(tmp_path: Path) -
         table = run_sweep(points, evaluator(), tmp_path / "s.sqlite", progress=False)
     assert len(table.done) == 3
     (text,) = [str(item.message) for item in said if item.category is ConversionWarning]
-    assert text.startswith("point {'mapping.levels': 3}: layer 0: rounding to 3 levels")
+    assert text.startswith("point {'mapping.levels': 3}: 0: rounding to 3 levels")
     assert "5 levels" not in text
 
 

@@ -286,13 +286,13 @@ def losses_of(layers: Sequence[IMACLinear], *, ranges: bool) -> Losses:
         matched = [] if layer.matrix.matched else [MATCHED]
         if matched and (lost := layer.matrix.read_out_error()) > LARGE_READ_OUT_ERROR:
             losses.add(
-                f"layer {layer.name}: its lines float, so that without wires, too, outputs are off "
-                f"by {100 * lost:.0f} % (rms) of what the weights mean",
+                f"{layer.name}: its lines float, so that without wires, too, outputs are off by "
+                f"{100 * lost:.0f} % (rms) of what the weights mean",
                 matched,
             )
         if layer.activation.function.clips and layer.activation.scale is None and not ranges:
             losses.add(
-                f"layer {layer.name}: the range of its ReLU is not known, outputs above "
+                f"{layer.name}: the range of its ReLU is not known, outputs above "
                 f"{layer.scaling.output_scale:.3g} are clipped at vdd",
                 [*matched, "convert(…, samples=…) or --calibrate, which fit ranges to data"],
             )
@@ -304,8 +304,8 @@ def _range_losses(layer: IMACLinear, losses: Losses) -> None:
     lost, gain = layer.matrix.match().error, layer.config.amplifier.gain
     if lost > LARGE_LOSS:
         losses.add(
-            f"layer {layer.name}: with these devices and a gain of {layer.matrix.gain():.3g} its "
-            f"sums of weighted inputs are off by {100 * lost:.0f} % (rms)",
+            f"{layer.name}: with these devices and a gain of {layer.matrix.gain():.3g} its sums of "
+            f"weighted inputs are off by {100 * lost:.0f} % (rms)",
             [
                 *([] if gain is None else ["amplifier.gain = None"]),
                 "convert(…, samples=…) or --calibrate, which fit circuits to data",
@@ -317,7 +317,7 @@ def _range_losses(layer: IMACLinear, losses: Losses) -> None:
 def _rounding_losses(layer: IMACLinear, losses: Losses) -> None:
     """What levels cost a layer's weights and its bias."""
     rounded, levels = layer.matrix.quantized(), layer.config.mapping.levels
-    moves = f"layer {layer.name}: rounding to {levels} levels moves the"
+    moves = f"{layer.name}: rounding to {levels} levels moves the"
     if rounded.error > LARGE_ERROR:
         culprit, advice = "", []
         if layer.bias is not None:
@@ -340,8 +340,8 @@ def _rounding_losses(layer: IMACLinear, losses: Losses) -> None:
         losses.advise(finer(layer.config.mapping))
     if rounded.lost_zeros:
         losses.add(
-            f"layer {layer.name}: {rounded.lost_zeros} of its weights and biases are 0, which is "
-            f"none of the {levels} levels: each has become the nearest one",
+            f"{layer.name}: {rounded.lost_zeros} of its weights and biases are 0, which is none of "
+            f"the {levels} levels: each has become the nearest one",
             [
                 "levels with 0 among them ('ternary', an odd number)",
                 *([] if layer.bias is None else ["bias=False for a bias that is 0"]),

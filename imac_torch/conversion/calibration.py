@@ -143,7 +143,7 @@ def fit(
     for layer in layers:
         if not layer.matrix.matched:
             raise MappingError(
-                f"layer {layer.name}: calibration adapts conductances row by row, which the scheme "
+                f"{layer.name}: calibration adapts conductances row by row, which the scheme "
                 f"{layer.config.mapping.scheme!r} does not; set mapping.scheme = 'matched'"
             )
     if rounds < 0:
@@ -265,14 +265,14 @@ def _check(segment: Segment, wanted: Sequence[Tensor], *, refuse: bool) -> None:
     for layer, values in zip(segment.analog_layers(), wanted[1:], strict=True):
         if not bool(torch.isfinite(values).all()):
             raise MappingError(
-                f"layer {layer.name}: the software layer's outputs are not all finite for these "
-                "samples; calibration needs numbers (did training diverge?)"
+                f"{layer.name}: the software layer's outputs are not all finite for these samples; "
+                "calibration needs numbers (did training diverge?)"
             )
     reach = float(wanted[0].abs().max()) / segment.first.scaling.input_scale
     if refuse and reach > 1.0 + 1e-9:
         raise ConversionError(
-            f"layer {segment.first.name}: inputs reach {reach:g} times supplies.input_scale; scale "
-            "the data or set supplies.input_scale"
+            f"{segment.first.name}: inputs reach {reach:g} times supplies.input_scale; scale the "
+            "data or set supplies.input_scale"
         )
 
 

@@ -171,7 +171,7 @@ def convert(
         try:
             layer.description()
         except CircuitError as error:
-            raise ConversionError(f"layer {layer.name}: {error}") from None
+            raise ConversionError(f"{layer.name}: {error}") from None
     chain = Chain(_copies(plan.digital), segment, _copies(plan.tail))
     network = IMACNetwork(chain, config, plan.records)
     # The copies keep the modes of their originals, one by one.

@@ -237,9 +237,9 @@ class AnalogChain(Analyses):
         borders = self.borders
         if borders.in_software:
             raise CircuitError(
-                f"layer {self.last.name}: the activation is computed in software, of sums of "
-                "conversions (several passes of the driver, or converter.after = 'partition'); "
-                "call the segment, or the network, for its outputs"
+                f"{self.last.name}: the activation is computed in software, of sums of conversions "
+                "(several passes of the driver, or converter.after = 'partition'); call the "
+                "segment, or the network, for its outputs"
             )
         volts = borders.converted(outputs)
         return volts / self.supplies.vdd * self.last.scaling.output_scale

@@ -284,7 +284,7 @@ class Borders:
         self.fit(volts)
         low, high = self.range.ends or (0.0, 0.0)
         warnings.warn(
-            f"layer {self.last.name}: the range of its converters is taken from the first inputs "
+            f"{self.last.name}: the range of its converters is taken from the first inputs "
             f"that came, {low:.4g} V to {high:.4g} V; give convert samples, or set "
             "converter.limits",
             ConversionWarning,
@@ -308,7 +308,7 @@ class Borders:
                 volts, settings.range, settings.bits, settings.coverage
             )
         except CircuitError as error:
-            raise CircuitError(f"layer {self.last.name}: {error}") from None
+            raise CircuitError(f"{self.last.name}: {error}") from None
 
     def costs(self) -> BorderCosts:
         """What the borders take."""

@@ -43,8 +43,8 @@ def fit_converters(model: nn.Module, run: Callable[[], object]) -> None:
             seen = segment.range.seen
             if not seen:
                 raise ConversionError(
-                    f"layer {segment.last.name}: no sample reaches this circuit, and its "
-                    "converters need a range: give samples that do, or set converter.limits"
+                    f"{segment.last.name}: no sample reaches this circuit, and its converters need "
+                    "a range: give samples that do, or set converter.limits"
                 )
             segment.borders.fit(torch.cat(seen))
     except CircuitError as error:

@@ -68,7 +68,7 @@ class Devices(nn.Module):
     def needs_generator(self, what: str) -> ConversionError:
         """The error of drawing without one."""
         return ConversionError(
-            f"layer {self.name}: {what} a torch.Generator: "
+            f"{self.name}: {what} a torch.Generator: "
             "convert(..., generator=torch.Generator().manual_seed(0)); commands: --seed 0; "
             "sweeps: seed = [0] in [grid]"
         )

@@ -182,7 +182,7 @@ class IMACLinear(nn.Module):
     def neuron_spec(self) -> NeuronSpec:
         """The activation circuit, resistances following the device where not set."""
         config, options = self.config, self.config.neuron
-        kind = kind_for(self.activation, options.kind, where=f"layer {self.name}")
+        kind = kind_for(self.activation, options.kind, where=self.name)
         own = options.subcircuit is not None or options.table is not None
         if own and kind.activation.read_out and options.kind != kind.name:
             # A network-wide neuron is for activations; a read-out has no circuit of the user's.

@@ -185,7 +185,7 @@ class ProgrammedMatrix(Devices):
         try:
             return partitions(self.columns, self.rows // self.groups, self.config.crossbar)
         except CircuitError as error:
-            raise ConversionError(f"layer {self.name}: {error}") from None
+            raise ConversionError(f"{self.name}: {error}") from None
 
     def divider(self, gain: float) -> RowDivider:
         """What the rows compute without wires, for a given gain."""
@@ -221,7 +221,7 @@ class ProgrammedMatrix(Devices):
             (*settings, target.bias),
             (target.weights,),
             lambda: quantize(
-                target.weights.detach(), *settings, where=f"layer {self.name}", bias=target.bias
+                target.weights.detach(), *settings, where=self.name, bias=target.bias
             ),
         )
         tracked = target.weights.requires_grad and torch.is_grad_enabled()
@@ -267,7 +267,7 @@ class ProgrammedMatrix(Devices):
         arguments = (device, self.divider(gain), moments)
 
         def found(wanted: Tensor) -> Match:
-            match = match_slices(wanted, *arguments, where=f"layer {self.name}")
+            match = match_slices(wanted, *arguments, where=self.name)
             return match if seen is None else replace(match, pair=seen.to_program(match.pair))
 
         if wanted.requires_grad and torch.is_grad_enabled():
@@ -290,9 +290,8 @@ class ProgrammedMatrix(Devices):
             return False
         if mapping.scheme != "balanced":
             raise ConversionError(
-                f"layer {self.name}: amplifier.kind = {amplifier.kind!r} has one device per "
-                f"weight, and mapping.scheme = {mapping.scheme!r} sets two; take "
-                "mapping.scheme = 'balanced'"
+                f"{self.name}: amplifier.kind = {amplifier.kind!r} has one device per weight, and "
+                f"mapping.scheme = {mapping.scheme!r} sets two; take mapping.scheme = 'balanced'"
             )
         return True
 
@@ -339,7 +338,7 @@ class ProgrammedMatrix(Devices):
             # only where their sums are.
             values = values[:, :-1]
         digits = self.slicing.digits(values, mapping.level_count)
-        pair = to_conductances(digits, self.config.device, mapping, where=f"layer {self.name}")
+        pair = to_conductances(digits, self.config.device, mapping, where=self.name)
         if self.shared:
             pair = replace(pair, negative=(pair.positive.detach() + pair.negative.detach()) / 2.0)
         return pair if target.bias else without_bias(pair)
@@ -378,8 +377,8 @@ class ProgrammedMatrix(Devices):
             return spec
         if spec.cell.gated:
             raise SolverError(
-                f"layer {self.name}: inputs hold gates of its cells ({spec.cell}), which no "
-                "resistors stand for: there are no weights to tell"
+                f"{self.name}: inputs hold gates of its cells ({spec.cell}), which no resistors "
+                "stand for: there are no weights to tell"
             )
         device = self.config.device.replace(bend=None, cell=None, access=None)
         config = self.config.replace(device=device)
@@ -430,7 +429,7 @@ class ProgrammedMatrix(Devices):
             (self.config, target.unit, target.bias),
             (target.weights, *self.sources()),
             lambda: gains.least_squares(
-                self._slope_by_gain(target), f"layer {self.name}", self.partitions()[0]
+                self._slope_by_gain(target), self.name, self.partitions()[0]
             ),
         )
 
@@ -455,7 +454,7 @@ class ProgrammedMatrix(Devices):
                 self.choose_gain()
             return float(self.matched_gain)
         if not isinstance(gain, float):
-            raise ConversionError(f"layer {self.name}: gain = {gain} is not resolved for one layer")
+            raise ConversionError(f"{self.name}: gain = {gain} is not resolved for one layer")
         return gain
 
     @lasting()
@@ -497,7 +496,7 @@ class ProgrammedMatrix(Devices):
         chosen = chosen.round().to(torch.int64)
         wanted = self.wanted_transfer()[chosen]
         found = match_slices(
-            wanted, device, self.divider(gain), self.statistics, where=f"layer {self.name}"
+            wanted, device, self.divider(gain), self.statistics, where=self.name
         )
         vertical = max(1, round(parts * count / self.outputs))
         config = self.config.replace(

@@ -95,9 +95,9 @@ class Segment(AnalogChain):
         layers = self.engine.bind(self).solve(voltages, power=False).layers
         if split or not layers:
             raise CircuitError(
-                f"layer {self.last.name}: {type(self.engine).__name__} does not give the voltages "
-                "of read-outs that converters see (converter.after = 'partition', or several "
-                "passes of the driver): set network.engine = imac_torch.Native() for it"
+                f"{self.last.name}: {type(self.engine).__name__} does not give the voltages of "
+                "read-outs that converters see (converter.after = 'partition', or several passes "
+                "of the driver): set network.engine = imac_torch.Native() for it"
             )
         return layers[-1].combined
 

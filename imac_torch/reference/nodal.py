@@ -101,7 +101,7 @@ def solve_layer(layer: LayerCircuit, inputs: Tensor, vdd: float) -> Tensor:
             f"{layer.name} has {layer.node_count} nodes; a dense solve is limited to {DENSE_LIMIT}"
         )
     if not layer.read_outs.read_out.ideal:
-        raise SolverError(f"layer {layer.name}: amplifiers with offset or swing are not stamped")
+        raise SolverError(f"{layer.name}: amplifiers with offset or swing are not stamped")
     matrix = stamp(layer).dense()
     shape = (inputs.shape[0], layer.node_count)
     voltages = torch.full(shape, torch.nan, dtype=torch.float64, device="cpu")

@@ -390,10 +390,10 @@ def _warn_of_subcircuits(network: IMACNetwork | Segment) -> None:
         spec = layer.neuron_spec()
         if spec.options.subcircuit is not None and not spec.model.characterised:
             warnings.warn(
-                f"layer {layer.name}: netlists have the neuron of {spec.options.subcircuit}, the "
-                f"native engine a built-in one of kind {spec.kind!r}, and nothing compares the "
-                "two; measure the sub-circuit (imac_torch.tabulate_neuron, neuron.kind='table'), "
-                "or verify that they agree (imac_torch.verify_nodes)",
+                f"{layer.name}: netlists have the neuron of {spec.options.subcircuit}, the native "
+                f"engine a built-in one of kind {spec.kind!r}, and nothing compares the two; "
+                "measure the sub-circuit (imac_torch.tabulate_neuron, neuron.kind='table'), or "
+                "verify that they agree (imac_torch.verify_nodes)",
                 NeuronWarning,
                 stacklevel=3,
             )
