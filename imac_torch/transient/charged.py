@@ -277,8 +277,8 @@ class _Sweeps(SweepState):
             stage, self.blocks * self.groups, torch.get_num_threads(), *self.known[:2], cell,
             *self.transistor, sigma * self.own, *(part.contiguous().numpy() for part in shunts),
             self.driven, self.inputs, self.lines, self.inner.numpy(),
-            *(part.numpy() for part in self.history.parts), self.behind, self.stars, self.hubs,
-            self.ports, self.ends, self.errors[0], SWEEPS, TOLERANCE,
+            *(part.contiguous().numpy() for part in self.history.parts), self.behind, self.stars,
+            self.hubs, self.ports, self.ends, self.errors[0], SWEEPS, TOLERANCE,
         )  # fmt: skip
         return self.images(self.errors[0]).flatten(1).amax(-1) <= TOLERANCE
 
