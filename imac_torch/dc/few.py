@@ -8,9 +8,11 @@ eliminated circuit (which is made anew when anything in it changes). Whatever is
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -31,6 +33,7 @@ from imac_torch.dc.newton import (
     use_compiled,
 )
 from imac_torch.dc.starts import switching, widened
+from imac_torch.numeric.modes import ordinary
 from imac_torch.periphery.neuron.behavioural import BehaviouralCore
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
 from imac_torch.periphery.neuron.tabulated import TableCore
@@ -40,14 +43,25 @@ FloatArray = NDArray[np.float64]
 
 FEW: Final = 8
 """Images up to which calls cost more than work."""
+_SUM, _LEAST, _MOST = (
+    partial(function.reduce, axis=None) for function in (np.add, np.minimum, np.maximum)
+)
+"""As methods of arrays, without their calls in Python."""
 
 
 class Found(NamedTuple):
-    """Neurons of one layer: gates and outputs (B, M), V; the largest residual (B,), A; steps."""
+    """Neurons of one layer.
+
+    Attributes:
+        gates: (B, M) V.
+        outputs: (B, M) V.
+        residual: (B,) A, the largest; or what tells it.
+        iterations: (B,), or of all images.
+    """
 
     gates: FloatArray
     outputs: FloatArray
-    residual: FloatArray
+    residual: FloatArray | Callable[[], FloatArray]
     iterations: NDArray[np.int64] | int
 
 
@@ -74,16 +88,19 @@ class Direct(Neurons):
     def solve(self, combined: FloatArray) -> Found | None:
         """See :class:`Neurons`."""
         gates = combined + self.shift
-        value = self.core.value(torch.from_numpy(gates))
+        sources = self.core.value(torch.from_numpy(gates)).numpy()
         if self.load is None:
-            outputs, residual = value.numpy(), np.zeros(len(gates))
+            outputs, residual = sources, partial(np.zeros, len(gates))
         else:
-            shift, through, system = self.system
-            sources = value.numpy()
+            shift, through, _ = self.system
             outputs = sources @ through - shift
-            defect = sources * self.conductance - self.offset - outputs @ system
-            residual = np.abs(defect).max(1)
-        return Found(gates, outputs, residual, 1) if np.isfinite(outputs.sum()) else None
+            residual = partial(self._residual, sources, outputs)
+        return Found(gates, outputs, residual, 1) if math.isfinite(_SUM(outputs)) else None
+
+    def _residual(self, sources: FloatArray, outputs: FloatArray) -> FloatArray:
+        defect = sources * self.conductance - self.offset - outputs @ self.system[2]
+        found: FloatArray = np.abs(defect).max(1)
+        return found
 
 
 class Tabled(Neurons):
@@ -100,22 +117,23 @@ class Tabled(Neurons):
         from imac_torch.kernels.newton import solve_tiles
 
         self.kernel: Any = solve_tiles
-        self.core = core
         self.neuron, self.load = neuron, load
         self.fixed, self.stopping = circuit_arguments(neuron, load, (1, count)), stopping(options)
         self.parts = len(self.fixed[2]) - 1
         self.window = switching(neuron)
+        self.bounds = core.table.start, core.table.end
         self.near: dict[tuple[float, float], tuple[Any, ...]] = {}
 
     def solve(self, combined: FloatArray) -> Found | None:
         """See :class:`Neurons`."""
-        least, most = float(combined.min()), float(combined.max())
+        least, most = float(_LEAST(combined)), float(_MOST(combined))
         if not most - least < np.inf:
             return None
         where = widened(self.window, least, most)
         near = self.near.get(where)
         if near is None:
-            made = near_table(torch.from_numpy(combined[None]), self.neuron, self.load)
+            with ordinary():
+                made = near_table(torch.from_numpy(combined[None]), self.neuron, self.load)
             self.near.clear()
             near = self.near[where] = made.arguments(self.load)
         batch, parts = len(combined), self.parts
@@ -129,10 +147,10 @@ class Tabled(Neurons):
         )  # fmt: skip
         if not converged.all():
             return None
-        (first, second), (first_end, second_end) = self.core.table.start, self.core.table.end
+        (first, second), (first_end, second_end) = self.bounds
         inside = (
-            first <= gates.min() and gates.max() <= first_end
-            and second <= outputs.min() and outputs.max() <= second_end
+            first <= _LEAST(gates) and _MOST(gates) <= first_end
+            and second <= _LEAST(outputs) and _MOST(outputs) <= second_end
         )  # fmt: skip
         if not inside:
             return None
@@ -192,6 +210,24 @@ class Few:
         ]
         return cls(tuple(kept), tuple(matrices), tuple(known))
 
+    def _pass(self, lines: FloatArray) -> Iterator[tuple[FloatArray, Found | None]]:
+        """Combined voltages (B, M) and neurons of every layer, for V on its lines."""
+        for (matrix, constant), neurons in zip(self.matrices, self.neurons, strict=True):
+            combined = lines @ matrix
+            combined += constant
+            found = neurons.solve(combined)
+            yield combined, found
+            if found is None:
+                return
+            lines = found.outputs
+
+    def outputs(self, lines: FloatArray) -> FloatArray | None:
+        """(B, M) V for (B, N) V; None where an image is out of the ordinary."""
+        for _, found in self._pass(lines):
+            last = found
+        return None if last is None else last.outputs
+
+    @ordinary()
     def solve(self, inputs: Tensor, *, power: bool) -> Solution | None:
         """Solve (B, N) V without a graph; None where an image is out of the ordinary.
 
@@ -199,19 +235,16 @@ class Few:
             inputs: float64, on the CPU.
             power: Whether to compute powers.
         """
-        lines, voltages = inputs.numpy(), inputs
+        voltages, count = inputs, len(inputs)
         found: list[LayerSolution] = []
         passed: list[tuple[PortsDriven, NeuronSolution]] = []
-        residual, iterations = np.zeros(len(lines)), np.zeros(len(lines), dtype=np.int64)
-        status = torch.full((len(lines),), int(Status.CONVERGED), device="cpu")
-        for layer, (matrix, constant), neurons in zip(
-            self.layers, self.matrices, self.neurons, strict=True
-        ):
-            combined = lines @ matrix + constant
-            solved = neurons.solve(combined)
+        residual, iterations = np.zeros(count), np.zeros(count, dtype=np.int64)
+        status = torch.full((count,), int(Status.CONVERGED), device="cpu")
+        for layer, (combined, solved) in zip(self.layers, self._pass(inputs.numpy()), strict=True):
             if solved is None:
                 return None
-            residual = np.maximum(residual, solved.residual)
+            own = solved.residual() if callable(solved.residual) else solved.residual
+            residual = np.maximum(residual, own)
             iterations = iterations + solved.iterations
             at = [torch.from_numpy(item) for item in (combined, solved.gates, solved.outputs)]
             found.append(LayerSolution(voltages, *at))
@@ -219,7 +252,7 @@ class Few:
                 here = PortsDriven(voltages[None], at[0][None], None, layer)
                 steps = NeuronSolution(at[2][None], at[1][None], status, at[0], status)
                 passed.append((here, steps))
-            lines, voltages = solved.outputs, at[2]
+            voltages = at[2]
         total = None
         if power:
             parts = sum_power(powers_of(self.layers, passed), None)

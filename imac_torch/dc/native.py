@@ -205,13 +205,18 @@ class Native(Engine):
         plain = inputs.dtype == torch.float64 and inputs.device.type == "cpu" and inputs.ndim == 2
         if tracked or not plain or not 0 < len(inputs) <= FEW:
             return None
-        if self not in prepared.few:
-            prepared.few.clear()
-            prepared.few[self] = Few.of(prepared.layers, self.newton)
-        few = prepared.few[self]
+        few = self.few(prepared)
         if few is None or inputs.shape[1] != prepared.layers[0].shape[2] - 1:
             return None
         return few.solve(inputs.detach(), power=power)
+
+    @ordinary()
+    def few(self, prepared: Prepared) -> Few | None:
+        """What solves a few images; None: they are solved like many."""
+        if self not in prepared.few:
+            prepared.few.clear()
+            prepared.few[self] = Few.of(prepared.layers, self.newton)
+        return prepared.few[self]
 
     def neuron_outputs(self, prepared: Prepared, layer: int, combined: Tensor) -> Tensor:
         """Outputs of one layer's neurons, loaded by the next layer.

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from imac_torch.base.memo import Memory
+from imac_torch.base.memo import Memory, Standing
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.circuit.engine import BoundEngine, Engine
 from imac_torch.circuit.topology import Circuit, build_layer
 from imac_torch.config import Config, Supplies, Timing
+from imac_torch.dc.few import FEW, Few, FloatArray
 from imac_torch.dc.native import Native, Prepared
 from imac_torch.errors import CircuitError, ConversionError, SolverError
 from imac_torch.model.analyses import Analyses
@@ -38,6 +40,26 @@ from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.results.solution import Solution
 
 Made = TypeVar("Made")
+
+
+class _Plain(NamedTuple):
+    """A circuit of a few images whose inputs and outputs are volts but for factors.
+
+    Attributes:
+        few: The circuit; None: few images are solved like many.
+        parameters: Of its layers.
+        lines: It has.
+        input_scale: Software input that is vdd.
+        output_scale: Software output that is vdd.
+        vdd: V.
+    """
+
+    few: Few | None
+    parameters: list[Tensor]
+    lines: int
+    input_scale: float
+    output_scale: float
+    vdd: float
 
 
 class AnalogChain(Analyses):
@@ -101,6 +123,7 @@ class AnalogChain(Analyses):
         self._matrices: Memory[Effective] = Memory(2)
         self._partials: Memory[Partial] = Memory(2)
         self._of_layers: list[Memory[Any]] = [Memory() for _ in layers]
+        self._standing: Standing[_Plain] = Standing()
 
     def _set(self, config: Config) -> None:
         self.supplies, self.pace = config.supplies, config.timing
@@ -150,7 +173,7 @@ class AnalogChain(Analyses):
         """Driver and converter, as the configurations of the first and the last layer say."""
         layers = list(self.analog_layers())
         # The range changes in place.
-        settings = (self.exact, self.range, *layers, *(layer.config for layer in layers))
+        settings = (self.exact, self.range, *layers, *[layer.config for layer in layers])
         return self._borders.get(
             settings, (), lambda: Borders.of(layers, self.range, exact=self.exact)
         )
@@ -287,9 +310,6 @@ class AnalogChain(Analyses):
     ) -> Made:
         if self._tracked():
             return make()
-        tensors = self._parameters_of_layers()
-        for layer in self.analog_layers():
-            tensors += layer.matrix.sources()
         everything = (
             settings,
             self.supplies.vdd,
@@ -302,7 +322,14 @@ class AnalogChain(Analyses):
             ),
         )  # fmt: skip
         # Gains that are determined on demand are in buffers afterwards.
-        return memory.get(everything, tensors, make)
+        return memory.get(everything, self._tensors(), make)
+
+    def _tensors(self) -> list[Tensor]:
+        """Tensors that circuits depend on."""
+        found = self._parameters_of_layers()
+        for layer in self.analog_layers():
+            found += layer.matrix.sources()
+        return found
 
     def _tracked(self) -> bool:
         """Whether what is made of layers has a graph, or is of one draw only."""
@@ -393,6 +420,59 @@ class AnalogChain(Analyses):
             return BoundByRead(bound)
         return engine.bind(self)
 
+    @property
+    def _units(self) -> bool:
+        """Whether borders are ideal and coding is a factor: units may be in the matrix."""
+        borders, supplies = self.borders, self.supplies
+        if borders.driver is not None or borders.converter is not None or self.open:
+            return False
+        return supplies.vss == -supplies.vdd and supplies.encoding == "linear"
+
+    def _few(self, x: object) -> tuple[Few, _Plain, FloatArray] | None:
+        """What solves a few images without further ado, and their V on lines; None: not these."""
+        if (
+            type(x) is not Tensor or x.dtype != torch.float64 or not x.is_cpu or x.ndim != 2
+            or not 0 < len(x) <= FEW or x.layout != torch.strided or x.is_neg()
+            or (torch.is_grad_enabled() and (x.requires_grad or self._tracked()))
+        ):  # fmt: skip
+            return None
+        plain = self._standing.get() or self._stand()
+        if plain.few is None or x.shape[1] != plain.lines:
+            return None
+        refuse_transforms([x, *plain.parameters])
+        relative = x.detach().numpy() / plain.input_scale
+        # What is beyond full scale, or no number, is refused or cut off elsewhere.
+        if not np.maximum.reduce(np.abs(relative), axis=None) <= 1.0:
+            return None
+        return plain.few, plain, relative * plain.vdd
+
+    def _stand(self) -> _Plain:
+        """Make what solves a few images, if that is how, and remember it while nothing changes."""
+        layers, few = list(self.analog_layers()), None
+        tensors = self._tensors()
+        usual = type(self.engine) is Native and self._units and not self._tracked()
+        by_read = any(layer.matrix.varies_by_read for layer in layers)
+        if usual and not by_read and all(one.is_cpu and one.is_contiguous() for one in tensors):
+            refuse_transforms(tensors)
+            few = self.native.few(self.native.bind(self).prepared)
+            tensors = self._tensors()  # some are determined on demand
+        plain = _Plain(
+            few, self._parameters_of_layers(), layers[0].lines, layers[0].scaling.input_scale,
+            layers[-1].scaling.output_scale, self.supplies.vdd,
+        )  # fmt: skip
+        self._standing.put(self.modules(), [self.range], [] if few is None else tensors, plain)
+        return plain
+
+    def _outputs_of_few(self, x: object) -> Tensor | None:
+        """Outputs of a few images in software units; None: they are solved like others."""
+        if (known := self._few(x)) is None:
+            return None
+        few, plain, lines = known
+        outputs = few.outputs(lines)
+        if outputs is None:
+            return None
+        return torch.from_numpy(outputs / plain.vdd * plain.output_scale)
+
     def solve(self, features: Tensor, *, power: bool = True) -> Solution:
         """The circuit's DC solution.
 
@@ -404,6 +484,10 @@ class AnalogChain(Analyses):
             Voltages, powers and a status per sample; per pass and sample, as :meth:`voltages` has
             them, where the driver makes several passes.
         """
+        if (known := self._few(features)) is not None:
+            few, _, lines = known
+            if (solution := few.solve(torch.from_numpy(lines), power=power)) is not None:
+                return solution
         refuse_transforms([features, *self.parameters()])
         voltages = self.voltages(features)
         return self.bind().solve(voltages, power=power)

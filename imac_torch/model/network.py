@@ -127,8 +127,22 @@ class IMACNetwork(nn.Module):
     @property
     def segments(self) -> Mapping[str, Segment]:
         """The circuits in the model, by their paths in it."""
-        parts = self.model.named_modules()
-        return {path: part for path, part in parts if isinstance(part, Segment)}
+        # As named_modules has them, but asked at every call: circuits have no others inside.
+        found: dict[str, Segment] = {}
+        left: list[tuple[str, nn.Module]] = [("", self.model)]
+        seen: set[nn.Module] = set()
+        while left:
+            path, part = left.pop()
+            if part in seen:
+                continue
+            seen.add(part)
+            if isinstance(part, Segment):
+                found[path] = part
+                continue
+            inside = reversed(part._modules.items())
+            dot = f"{path}." if path else ""
+            left += [(dot + name, item) for name, item in inside if item is not None]
+        return found
 
     def programming(self) -> tuple[Programming, ...]:
         """What it took to program the layers whose devices are written by pulses.
