@@ -16,12 +16,24 @@ from imac_torch.mapping.states import InputStatistics
 from imac_torch.model.linear import IMACLinear
 from imac_torch.numeric.modes import lasting
 
-__all__ = ["assume_ranges"]
+__all__ = ["assume_ranges", "corners"]
 
 CORNERS: Final = 256
 """Input vectors that stand for data where there are none."""
 CORNER_MARGIN: Final = 1.5
 """How much larger outputs may be for data; ReLUs that clip lose more than others that do not."""
+
+
+def corners(layer: IMACLinear) -> Tensor:
+    """(B, N) inputs of a network's first layer where there are no data.
+
+    Each is at plus or minus full scale, independent of the others: what images of dark backgrounds
+    are like.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shape = (CORNERS, layer.in_features)
+    signs = torch.randint(0, 2, shape, generator=generator, device="cpu") * 2.0 - 1.0
+    return signs.to(layer.weight.device) * layer.scaling.input_scale
 
 
 def _choose_range(
@@ -53,8 +65,7 @@ def assume_ranges(
 ) -> None:
     """Ranges of layers before the circuit is solved, and what follows from them.
 
-    Without data, inputs are taken as independent and each at plus or minus full scale, which is
-    what images of dark backgrounds are like, and carried through the software layers. Circuits
+    Without data, :func:`corners` are carried through the software layers. Circuits
     whose gain is given and whose scheme does not solve for conductances have the range that their
     gain gives them; ranges of the scheme 'matched' are larger than the outputs need where it is
     expected to err less then.
@@ -67,10 +78,7 @@ def assume_ranges(
     margin = HEADROOM[0]
     if features is None:
         margin = CORNER_MARGIN
-        generator = torch.Generator().manual_seed(0)
-        shape = (CORNERS, layers[0].in_features)
-        signs = torch.randint(0, 2, shape, generator=generator, device="cpu") * 2.0 - 1.0
-        features = signs.to(layers[0].weight.device) * layers[0].scaling.input_scale
+        features = corners(layers[0])
     software = activations(layers, features)
     for index, (layer, free) in enumerate(zip(layers, which, strict=True)):
         if not free:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from imac_torch.circuit.engine import Engine
 from imac_torch.config import Config, Unread, WeightMapping, unread_settings
-from imac_torch.conversion.assumed import assume_ranges
+from imac_torch.conversion.assumed import assume_ranges, corners
+from imac_torch.conversion.beyond import amplifier_losses, make_room
 from imac_torch.conversion.building import (
     analog_layer,
     check_config,
@@ -178,12 +179,18 @@ def convert(
     own = (network, chain, chain.digital, segment, segment.layers, *segment.layers, chain.tail)
     for module in own:
         module.training = model.training
+    fitted = samples is not None and _fits(layers, plain)
     if samples is not None:
         runs = runs_of(samples)
-        if _fits(layers, plain):
+        if fitted:
             fit(network, runs, losses, rounds=rounds, progress=progress)
         else:
+            if features is not None:
+                kept = [layer.name for layer, free in zip(layers, plain, strict=True) if not free]
+                make_room(segment, features, kept)
             network.find_converter_ranges(runs)
+    if not fitted:  # what is fitted says what it loses by itself
+        amplifier_losses(segment, corners(layers[0]) if features is None else features, losses)
     losses.warn("what this conversion loses", stacklevel=2)
     return network
 

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
+from imac_torch.conversion.beyond import room, sums
 from imac_torch.conversion.outputs import relative_error
-from imac_torch.dc.native import Eliminated
+from imac_torch.dc.native import Eliminated, Prepared
 from imac_torch.dc.network import eliminated
 from imac_torch.mapping.states import InputStatistics
 from imac_torch.model.linear import IMACLinear, Scaling
@@ -75,15 +76,27 @@ def search(
     def tried(setting: _Setting) -> _Trial | None:
         return None if bench.built > WORK else arranged(setting)
 
-    def arranged(setting: _Setting) -> _Trial:
+    def place(setting: _Setting) -> None:
         for index, layer in enumerate(layers):
             scale = layer.scaling.output_scale
             if ranged[index]:
                 scale = setting.factors[index] * largest[index]
             bench.set(index, scale, setting.gains[index] if gained[index] else None)
+
+    def arranged(setting: _Setting) -> _Trial:
+        place(setting)
         advance(1)
         error = bench.error()
         return _Trial(math.hypot(error, math.sqrt(bench.spread())), error, setting)
+
+    def with_room(setting: _Setting) -> _Setting:
+        """Ranges that keep amplifiers within their swing; the next layer has to amplify more."""
+        for index in range(len(layers)):
+            wider = bench.room(index) if ranged[index] and gained[index] else 1.0
+            if wider > 1.0:
+                setting = setting.widened(index, wider)
+                place(setting)
+        return setting
 
     gains = tuple(layer.matrix.gain() for layer in layers)
     kept = tuple(
@@ -95,6 +108,8 @@ def search(
     if any(gained):
         candidates += [_Setting((gain,) * len(layers), usual) for gain in GAINS]
     best = arranged(candidates[0])
+    if (roomy := with_room(candidates[0])) != candidates[0]:
+        candidates.append(roomy)
     for candidate in candidates[1:]:
         if best.error > ENOUGH and candidate != best.setting:
             found = tried(candidate)
@@ -183,6 +198,24 @@ class _Bench:
             found.append(self.memory[key])
         return found
 
+    def _prepared(self) -> Prepared:
+        built = self._now()
+        return self.segment.native.prepare(
+            [item.part for item in built], [item.eliminated for item in built]
+        )
+
+    @torch.no_grad()
+    def room(self, index: int) -> float:
+        """How much larger a range keeps a layer's amplifiers from their rails."""
+        layer, volts = self.layers[index], self.volts
+        if layer.config.amplifier.linear:
+            return 1.0
+        if index > 0:
+            before = self.layers[index - 1]
+            volts = self.software[index] / before.scaling.output_scale
+            volts = volts * before.config.supplies.vdd
+        return room(eliminated(self._prepared().layers[index], layer.name), volts)
+
     def spread(self) -> float:
         """Squared relative error that devices' spread is expected to add to the outputs'."""
         return sum(built.spread for built in self._now())
@@ -190,20 +223,13 @@ class _Bench:
     @torch.no_grad()
     def error(self) -> float:
         """Relative error of the circuit's outputs with the rows' best factors and offsets."""
-        built, engine = self._now(), self.segment.native
-        prepared = engine.prepare(
-            [item.part for item in built], [item.eliminated for item in built]
-        )
+        prepared, engine = self._prepared(), self.segment.native
         volts = self.volts
         good = volts.isfinite().all(-1)
         for index, (layer, ohmic) in enumerate(zip(self.layers, prepared.layers, strict=True)):
             vdd = layer.config.supplies.vdd
             lines = eliminated(ohmic, layer.name)
-            transfer = lines.ports.transfer
-            bias = vdd * transfer[..., None, :, -1]
-            combined = lines.by_groups(volts) @ transfer[..., :-1].mT + bias
-            if layer.groups > 1:
-                combined = combined.transpose(0, 1).flatten(1)
+            combined, _ = sums(lines, volts, vdd)
             wanted = self.software[index + 1] / layer.scaling.output_scale * vdd
             outputs = engine.neuron_outputs(prepared, index, combined)
             good = good & outputs.isfinite().all(-1)
@@ -227,6 +253,15 @@ class _Setting:
 
     gains: tuple[float, ...]
     factors: tuple[float, ...]
+
+    def widened(self, index: int, by: float) -> _Setting:
+        """With a larger range of a layer, of which the next one makes what it made before."""
+        gains, factors = list(self.gains), list(self.factors)
+        factors[index] *= by
+        gains[index] /= by
+        if index + 1 < len(gains):
+            gains[index + 1] *= by
+        return _Setting(tuple(gains), tuple(factors))
 
 
 def _gain_moves(setting: _Setting, up: bool, *, index: int) -> _Setting:

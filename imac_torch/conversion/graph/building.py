@@ -17,6 +17,7 @@ from imac_torch.base.progress import progress_bar
 from imac_torch.circuit.engine import Engine
 from imac_torch.config import Amplifier, Config, Neuron, WeightMapping, unread_settings
 from imac_torch.config.section import Section
+from imac_torch.conversion.beyond import amplifier_losses, make_room
 from imac_torch.conversion.building import (
     Placed,
     analog_layer,
@@ -41,6 +42,7 @@ from imac_torch.model.linear import IMACLinear
 from imac_torch.model.network import IMACNetwork, LayerRecord, evaluating
 from imac_torch.model.positions import Vectors
 from imac_torch.model.segment import INPUTS, Segment
+from imac_torch.model.walk import reached
 from imac_torch.numeric.modes import lasting
 
 __all__ = ["convert_graph", "graph_layers", "rebuild_graph"]
@@ -109,6 +111,12 @@ def convert_graph(
     if runs and rounds > 0 and all(layer.matrix.matched for layer in layers):
         fit(network, runs, losses, rounds=rounds, progress=progress)
     elif runs:
+        if not all(layer.config.amplifier.linear for layer in layers):
+            drawn = torch.Generator().manual_seed(0)
+            for path, found in reached(network, runs, drawn, software=True).items():
+                own = network.segments[path]
+                make_room(own, found.rows, own.scaled)
+                amplifier_losses(own, found.rows, losses)
         network.find_converter_ranges(runs)
     if progress and runs:
         with progress_bar("programming", len(network.segments), "segments") as advance:

@@ -212,6 +212,11 @@ class Imperfections:
         return self.table is not None or self.resistance is not None
 
     @property
+    def swing(self) -> tuple[float, float]:
+        """V, lowest and highest output."""
+        return (self.low, self.high) if self.table is None else self.table.swing
+
+    @property
     def saturates(self) -> bool:
         """Whether the swing is limited, or outputs depend on their currents."""
         return self.loaded or self.high - self.low < float("inf")
