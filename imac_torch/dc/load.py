@@ -16,6 +16,8 @@ from imac_torch.elimination.linalg import solve
 from imac_torch.elimination.ports import PortNetwork
 
 POWER_ITERATIONS = 30
+FEWER = 12
+"""The same for 16 lines and more, whose diagonal matters less: rounding is all that is left."""
 INNER_LIMIT = 60
 JOINED = 256
 """Neurons up to which matrices of partitions are joined to one, which costs fewer passes."""
@@ -359,7 +361,7 @@ def rank_one(matrix: Tensor) -> tuple[Tensor, Tensor]:
     off = matrix - torch.diag_embed(diagonal)
     right = torch.ones_like(diagonal)
     left = off.sum(-1)
-    for _ in range(POWER_ITERATIONS):
+    for _ in range(FEWER if matrix.shape[-1] >= 16 else POWER_ITERATIONS):
         norm = right.square().sum(-1, keepdim=True).clamp(min=1e-300)
         left = ((off @ right[..., None]).squeeze(-1) + left * right * right) / norm
         norm = left.square().sum(-1, keepdim=True).clamp(min=1e-300)

@@ -78,44 +78,76 @@ def eliminate(
         SolverError: Shapes do not match, values are not physical, or the method or kernel is
             unknown or cannot be used here.
     """
+    rows, columns = positive.shape[-2:]
+    info = decide(
+        positive, negative, wires, (positive.numel() // max(1, rows * columns), rows, columns),
+        method=method, kernel=kernel,
+    )  # fmt: skip
+    run = eliminate_rows if info.method == "rows" else eliminate_tiles
+    return run(positive, negative, wires, kernel=info.kernel), info
+
+
+def decide(
+    positive: Tensor,
+    negative: Tensor,
+    wires: Termination,
+    blocks: tuple[int, int, int],
+    *,
+    method: Method = "auto",
+    kernel: Kernel = "auto",
+) -> EliminationInfo:
+    """How cells would be eliminated, that it can be done, and how long it takes if that is long.
+
+    Args:
+        positive: S, as in :func:`eliminate`, or as layers have them.
+        negative: S.
+        wires: See :func:`eliminate`.
+        blocks: How many, their rows and columns.
+        method: See :func:`eliminate`.
+        kernel: See :func:`eliminate`.
+
+    Raises:
+        SolverMemoryError: See :func:`eliminate`.
+        SolverError: See :func:`eliminate`.
+    """
     if method not in ("auto", "rows", "tiles"):
         raise SolverError(f'method = {method!r} is not one of "auto", "rows", "tiles"')
     _check(positive, negative, wires)
-    chosen: Literal["rows", "tiles"]
-    if method == "auto":
-        chosen = "rows" if positive.shape[-1] <= CROSSOVER else "tiles"
-    else:
-        chosen = method
+    count, rows, columns = blocks
+    chosen: Literal["rows", "tiles"] = "rows" if columns <= CROSSOVER else "tiles"
+    chosen = chosen if method == "auto" else method
     runs = choose_kernel(kernel, positive)
-    gradients = torch.is_grad_enabled() and any(
-        tensor.requires_grad for tensor in (positive, negative, *vars(wires).values())
-    )
+    gradients = followed(positive, negative, wires)
     if chosen == "tiles" and kernel == "auto" and gradients:
         runs = "torch"
-    rows, columns = positive.shape[-2:]
-    blocks = positive.numel() // (rows * columns)
     require_memory(
         elimination_bytes(
-            blocks, rows, columns,
+            count, rows, columns,
             method=chosen, compiled=runs == "numba", threads=torch.get_num_threads(),
             gradients=gradients,
         ),
-        f"eliminating {blocks} blocks of {rows}×{columns} cells by {chosen}"
+        f"eliminating {count} blocks of {rows}×{columns} cells by {chosen}"
         + (" with gradients" if gradients else ""),
         "take smaller arrays (crossbar.rows, crossbar.columns), fewer samples at once"
         + (', or method = "tiles"' if chosen == "rows" and rows * columns > BASE**4 else ""),
         positive.device,
     )  # fmt: skip
-    operations = elimination_operations(blocks, rows, columns, tiles=chosen == "tiles")
+    operations = elimination_operations(count, rows, columns, tiles=chosen == "tiles")
     if operations >= LARGE:
         seconds = operations / _rate(chosen, runs)
         threads = torch.get_num_threads() if runs == "numba" else 1
         announce(
-            f"eliminating {blocks} blocks of {rows}×{columns} cells",
-            seconds / (1 if chosen == "tiles" else min(blocks, threads)),
+            f"eliminating {count} blocks of {rows}×{columns} cells",
+            seconds / (1 if chosen == "tiles" else min(count, threads)),
         )
-    run = eliminate_rows if chosen == "rows" else eliminate_tiles
-    return run(positive, negative, wires, kernel=runs), EliminationInfo(chosen, runs)
+    return EliminationInfo(chosen, runs)
+
+
+def followed(positive: Tensor, negative: Tensor, wires: Termination) -> bool:
+    """Whether gradients go through what is eliminated."""
+    return torch.is_grad_enabled() and any(
+        tensor.requires_grad for tensor in (positive, negative, *vars(wires).values())
+    )
 
 
 @cache

@@ -60,9 +60,12 @@ class AmplifierForms:
     @classmethod
     def _linear(cls, network: PortNetwork) -> AmplifierForms:
         read_out, layout = network.read_out, network.layout
+        both = network.positive_end, network.negative_end
+        if both[0].ndim == 3 and network.groups == 1 and not _followed(network):
+            return cls(_compiled_forms(network))
         positive, negative = (
             layout.gather_inputs(end).transpose(-3, -2)  # (..., H, M·L, K)
-            for end in (network.positive_end, network.negative_end)
+            for end in both
         )
         (output, current), *others = read_out.sources(positive, negative)
         if read_out.combination.tied:
@@ -128,6 +131,45 @@ class AmplifierForms:
         if self.over is not None:
             current = current + self.over.unsqueeze(-3)
         return total + (beyond * current).sum((-4, -2, -1))
+
+
+def _followed(network: PortNetwork) -> bool:
+    """Whether gradients may go through, or it is not on the CPU."""
+    read_out = network.read_out
+    numbers = [*vars(read_out).values(), *vars(read_out.combination).values()]
+    tensors = [network.positive_end, network.negative_end, *numbers]
+    gradients = any(isinstance(item, Tensor) and item.requires_grad for item in tensors)
+    return gradients or choose_kernel("auto", network.positive_end) != "numba"
+
+
+def _compiled_forms(network: PortNetwork) -> Tensor:
+    """(S, H, K, K) S: what :meth:`AmplifierForms._linear` finds, where the ends lie."""
+    from imac_torch.kernels.forms import read_out_forms
+    from imac_torch.kernels.threads import run_blocks
+
+    plus, minus = (
+        end.detach().contiguous() for end in (network.positive_end, network.negative_end)
+    )
+    samples, rows, _ = plus.shape
+    # Read-outs are linear and elementwise: what they make of each end alone is all there is.
+    of_ends = torch.eye(2, dtype=plus.dtype, device=plus.device).expand(rows, 2, 2)
+    sources = [*network.read_out.sources(of_ends[..., 0], of_ends[..., 1])]
+    combination = network.read_out.combination
+    if combination.tied:
+        output, current = sources[0]
+        sources[0] = output, current + output * combination.conductance(rows)
+    volts, flows = (
+        torch.stack([part.expand(rows, 2) for part in parts]).detach().contiguous().numpy()
+        for parts in zip(*sources, strict=True)
+    )
+    result = torch.empty_like(network.admittance)
+    run_blocks(
+        read_out_forms, samples * result.shape[1], torch.get_num_threads(),
+        plus.numpy(), minus.numpy(),
+        np.append(0, network.layout.column_mask.sum(1).cumsum(0).numpy()), volts, flows,
+        result.numpy(),
+    )  # fmt: skip
+    return result
 
 
 @dataclass(frozen=True)

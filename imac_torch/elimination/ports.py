@@ -9,8 +9,10 @@ from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.elimination.blocks import BlockLayout, BlockPorts, Termination
-from imac_torch.elimination.choice import EliminationInfo, Kernel, Method, eliminate
+from imac_torch.elimination.choice import EliminationInfo, Kernel, Method, decide, followed
 from imac_torch.elimination.feedback import Feedback
+from imac_torch.elimination.rows import eliminate_cut, eliminate_rows
+from imac_torch.elimination.tiles import eliminate_tiles
 from imac_torch.errors import SolverError
 from imac_torch.periphery.readout import ReadOut
 
@@ -219,12 +221,20 @@ def eliminate_layer(
         SolverError: Cells are curved: a layer of them is no linear network.
     """
     refuse_curved(spec, "linear elimination")
-    layout = BlockLayout.of(spec)
-    ports, info = eliminate(
-        layout.gather(spec.conductances.positive),
-        layout.gather(spec.conductances.negative),
-        Termination.of(spec),
-        method=method,
-        kernel=kernel,
+    layout, pair, wires = BlockLayout.of(spec), spec.conductances, Termination.of(spec)
+    horizontal, vertical, rows, columns = layout.sizes
+    cells = pair.positive.shape[-2] * pair.positive.shape[-1]
+    count = pair.positive.numel() // max(1, cells) * horizontal * vertical
+    info = decide(
+        pair.positive, pair.negative, wires, (count, rows, columns), method=method, kernel=kernel
     )
-    return PortNetwork.of(spec, layout, ports), info
+    plain = spec.read_out.ideal and not followed(pair.positive, pair.negative, wires)
+    if plain and info == EliminationInfo("rows", "numba"):
+        admittance, *ends = eliminate_cut(
+            pair.positive, pair.negative, spec.row_ends, spec.column_ends, wires
+        )
+        loads = admittance.sum(dim=-3)
+        return PortNetwork(ends[0], ends[1], loads, layout, spec.read_out, spec.groups), info
+    run = eliminate_rows if info.method == "rows" else eliminate_tiles
+    sides = layout.gather(pair.positive), layout.gather(pair.negative)
+    return PortNetwork.of(spec, layout, run(*sides, wires, kernel=info.kernel)), info

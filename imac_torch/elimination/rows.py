@@ -173,15 +173,61 @@ def _array(tensor: Tensor) -> NDArray[np.float64]:
 def _run_forward(
     positive: Tensor, negative: Tensor, scalars: Tensor, saved: NDArray[np.float64] | None
 ) -> tuple[Tensor, Tensor, Tensor]:
+    count, columns = positive.shape[1:]
+    return _run_cut(positive, negative, (count,), (columns,), scalars, saved)
+
+
+def eliminate_cut(
+    positive: Tensor,
+    negative: Tensor,
+    row_ends: tuple[int, ...],
+    column_ends: tuple[int, ...],
+    wires: Termination,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Eliminate the blocks of layers where they lie, compiled and without gradients.
+
+    Args:
+        positive: (..., M, C) S, conductances of the I+ side.
+        negative: (..., M, C) S.
+        row_ends: Last rows (1-based) of the V vertical partitions.
+        column_ends: Last columns of the H horizontal partitions.
+        wires: Segments and amplifier inputs.
+
+    Returns:
+        (..., H, V, K, K) S, and ends of the I+ and I- lines, (..., M, C) twice: what the ports of
+        :class:`imac_torch.elimination.blocks.BlockPorts` are before and after ``scatter``.
+    """
+    first, second = (
+        side.detach().reshape(-1, *side.shape[-2:]) for side in (positive, negative)
+    )
+    admittance, plus, minus = _run_cut(
+        first, second, row_ends, column_ends, line_scalars(wires), None
+    )
+    blocks = (*positive.shape[:-2], len(column_ends), len(row_ends), *admittance.shape[-2:])
+    return admittance.reshape(blocks), plus.reshape_as(positive), minus.reshape_as(positive)
+
+
+def _run_cut(
+    positive: Tensor,
+    negative: Tensor,
+    row_ends: tuple[int, ...],
+    column_ends: tuple[int, ...],
+    scalars: Tensor,
+    saved: NDArray[np.float64] | None,
+) -> tuple[Tensor, Tensor, Tensor]:
     from imac_torch.kernels import rows as kernels  # imports numba
 
-    blocks, count, columns = positive.shape
+    cuts = [np.array([0, *ends]) for ends in (row_ends, column_ends)]
+    blocks = len(positive) * len(row_ends) * len(column_ends)
+    columns = int(np.diff(cuts[1]).max())
     admittance = np.empty((blocks, columns, columns))
-    ends = np.empty((2, blocks, count, columns))
-    arguments = (_array(positive), _array(negative), _array(scalars), admittance, ends[0], ends[1])
-    threads = torch.get_num_threads()
+    ends = np.empty((2, *positive.shape))
+    sides = _array(positive), _array(negative)
     saved = np.empty((0, 0, 0, 0)) if saved is None else saved
-    run_blocks(kernels.eliminate_up, blocks, threads, *arguments, saved)
+    run_blocks(
+        kernels.eliminate_up, blocks, torch.get_num_threads(), *sides, *cuts, _array(scalars),
+        admittance, ends[0], ends[1], saved,
+    )  # fmt: skip
     return torch.from_numpy(admittance), torch.from_numpy(ends[0]), torch.from_numpy(ends[1])
 
 

@@ -23,7 +23,7 @@ BESIDE: Final = {
     "newton._step": "f2 i f2 f1 f1 b f1",
     "newton._finish": "f2 i f2 f1 f1 f1",
     "digest.digest": "u1 u1 u1",
-    "rows.eliminate_up": "i i f3 f3 f1 f3 f3 f3 f4",
+    "rows.eliminate_up": "i i f3 f3 i1 i1 f1 f3 f3 f3 f4",
 }
 """What is compiled beside :data:`FIRST`, in the order in which it is needed.
 

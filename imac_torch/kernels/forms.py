@@ -8,12 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imac_torch.kernels.compiled import njit
+from imac_torch.kernels.lanes import LANES as COLUMNS
+from imac_torch.kernels.lanes import load, number, store
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 LANES: Final = 32
 """Images of a tile, side by side in vector registers."""
+ROWS: Final = 32
+"""Rows whose voltages and currents are held at a time."""
 WIDTH: Final = 4
 """Lines are padded to a multiple of this."""
 
@@ -91,3 +95,70 @@ def form_tiles(
         for lane in range(lanes):
             for form in range(forms + 1):
                 result[sample, head + lane, form] = total[form, lane]
+
+
+@njit(nogil=True, fastmath={"contract"})
+def read_out_forms(
+    first: int,
+    last: int,
+    positive: FloatArray,
+    negative: FloatArray,
+    ends: IntArray,
+    volts: FloatArray,
+    flows: FloatArray,
+    result: FloatArray,
+) -> None:
+    """Quadratic forms of what read-outs deliver, Σ v·i over their rows, in voltages on lines.
+
+    Args:
+        first: Partitions first..last are done, counted by layer.
+        last: See ``first``.
+        positive: (S, M, C) V per V, I+ ends.
+        negative: (S, M, C) V per V, I- ends.
+        ends: (H+1,) of the ranges of columns that layers are cut into.
+        volts: (n, M, 2) of each of n outputs per voltage of both ends.
+        flows: (n, M, 2) S, currents, likewise.
+        result: (S, H, K, K) S, written; partitions with fewer columns begin with zeros.
+    """
+    rows, parts, size = positive.shape[1], result.shape[1], result.shape[2]
+    width = (size + COLUMNS - 1) // COLUMNS * COLUMNS
+    strips = width // COLUMNS
+    left, right = np.zeros((ROWS, width)), np.zeros((ROWS, width))
+    total = np.empty((width, width))
+    for work in range(first, last):
+        sample, part = work // parts, work % parts
+        begin, count = ends[part], ends[part + 1] - ends[part]
+        total[:] = 0.0
+        for head in range(0, rows, ROWS):
+            some = min(ROWS, rows - head)
+            for output in range(len(volts)):
+                for r in range(some):
+                    m = head + r
+                    vp, vn = volts[output, m, 0], volts[output, m, 1]
+                    ip, in_ = flows[output, m, 0], flows[output, m, 1]
+                    for j in range(count):
+                        p, n = positive[sample, m, begin + j], negative[sample, m, begin + j]
+                        left[r, j] = vp * p + vn * n
+                        right[r, j] = ip * p + in_ * n
+                    left[r, count:] = 0.0
+                    right[r, count:] = 0.0
+                for i in range(0, width, 4):
+                    for s in range(strips):
+                        at = i * strips + s
+                        a, b = load(total, at), load(total, at + strips)
+                        c, d = load(total, at + 2 * strips), load(total, at + 3 * strips)
+                        for r in range(some):
+                            terms, row = load(right, r * strips + s), r * width + i
+                            a += number(left, row) * terms
+                            b += number(left, row + 1) * terms
+                            c += number(left, row + 2) * terms
+                            d += number(left, row + 3) * terms
+                        store(total, at, a)
+                        store(total, at + strips, b)
+                        store(total, at + 2 * strips, c)
+                        store(total, at + 3 * strips, d)
+        start = size - count
+        result[sample, part] = 0.0
+        for i in range(count):
+            for j in range(count):
+                result[sample, part, start + i, start + j] = total[i, j]

@@ -1,10 +1,10 @@
-"""A number for each of LANES images, as one value: what kernels of curved cells calculate with.
+"""LANES numbers as one value: of as many images in kernels of curved cells, of a matrix's columns.
 
 Compiled they are vectors of the processor, held in registers, so that what is done to a cell is one
 expression and nothing between is stored; :mod:`imac_torch.kernels.lanes_numba` says so to numba.
 Functions that make or take some without ``@njit`` are what that stands for, as arrays.
 
-Arrays of them are contiguous, with images innermost, and are read and written by one index, so that
+Arrays of them are contiguous, with these numbers innermost, and are read and written by one index:
 no view of an array is made: each would count references, which takes longer than a cell.
 """
 
@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 Lanes = Any
 """LANES numbers; arithmetic is that of each, with numbers that are the same for all, too."""
 LANES: Final = 8
-"""Images that are worked on at once."""
+"""Images, or columns, that are worked on at once."""
 
 _LOG2E: Final = 1.4426950408889634
 _LN2_HIGH: Final = 6.93147180369123816490e-01
@@ -40,6 +40,11 @@ def load(values: Array, k: int) -> Lanes:
 def store(values: Array, k: int, lanes: Lanes) -> None:
     """Write number k of (..., L), counted in memory."""
     values.reshape(-1, LANES)[k] = lanes
+
+
+def number(values: Array, k: int) -> float:
+    """Number k of an array, counted in memory."""
+    return float(values.reshape(-1)[k])
 
 
 def same(number: float) -> Lanes:
@@ -65,7 +70,10 @@ def _scaled(a: Lanes, shifted: Lanes) -> Lanes:
 if obstacle() is None:
     from imac_torch.kernels.lanes_numba import register
 
-    register(LANES, load=load, store=store, same=same, choose=choose, beyond=beyond, scaled=_scaled)
+    register(
+        LANES, load=load, store=store, number=number, same=same, choose=choose, beyond=beyond,
+        scaled=_scaled,
+    )  # fmt: skip
 
 
 @njit(nogil=True, fastmath={"contract"}, error_model="numpy", forceinline=True)

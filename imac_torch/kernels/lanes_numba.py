@@ -115,6 +115,11 @@ def register(count: int, **functions: Callable[..., Any]) -> None:
         def generic(self, args: Any, kws: Any) -> Any:
             return signature(types.void, args[0], types.intp, lanes)
 
+    class Number(AbstractTemplate):
+        def generic(self, args: Any, kws: Any) -> Any:
+            return signature(number, args[0], types.intp)
+
+    infer_global(functions["number"])(Number)
     infer_global(functions["load"])(Load)
     infer_global(functions["store"])(Store)
 
@@ -123,6 +128,11 @@ def register(count: int, **functions: Callable[..., Any]) -> None:
         found = builder.load(place(context, builder, sig.args[0], args[0], args[1]))
         found.align = 8
         return found
+
+    @lower_builtin(functions["number"], types.Array, types.intp)
+    def one(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        data = make_array(sig.args[0])(context, builder, args[0]).data
+        return builder.load(builder.gep(data, [args[1]]))
 
     @lower_builtin(functions["store"], types.Array, types.intp, lanes)
     def store(context: Any, builder: Any, sig: Any, args: Any) -> Any:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from imac_torch.kernels.compiled import njit
 from imac_torch.kernels.dense import total
+from imac_torch.kernels.lanes import LANES, load, same, store
 
 Array = NDArray[np.float64]
 
@@ -32,7 +33,7 @@ REACH: Final = 5  # voltage of the last node per input node voltage, g_i·Z_{i,l
 FACTORS: Final = 6
 
 
-@njit(nogil=True, fastmath={"contract"})
+@njit(nogil=True, fastmath={"contract"}, error_model="numpy")
 def factor(
     positive: Array,
     negative: Array,
@@ -161,17 +162,52 @@ def factor_row(
 
 @njit(nogil=True, fastmath={"contract"})
 def add_row(
-    positive: Array,
-    negative: Array,
-    scalars: Array,
-    plus: Array,
-    minus: Array,
-    work: Array,
-    buffer: Array,
+    both: Array, scalars: Array, plus: Array, minus: Array, work: Array, units: Array
 ) -> None:
-    """:func:`add_admittance` of lines that end in amplifiers."""
+    """The same as :func:`add_admittance` does, of lines that end in amplifiers, in whole strips.
+
+    Args:
+        both: (2, width) S, conductances of both sides, zero beyond the cells.
+        scalars: (SCALARS,).
+        plus: Factorisation of the I+ line, zero likewise.
+        minus: Factorisation of the I- line, zero likewise.
+        work: (width, width) S.
+        units: (LANES, LANES), the identity.
+    """
     coupling = scalars[NEGATIVE_END] * scalars[ALPHA] * scalars[POSITIVE_SHARE]
-    add_admittance(positive, negative, coupling, plus, minus, work, buffer)
+    width = work.shape[0]
+    strips = width // LANES
+    for s in range(strips):
+        first, last = s * LANES, s * LANES + LANES
+        # The virtual node follows the I+ end and drives the I- line.
+        reach = coupling * load(plus, REACH * strips + s)
+        ofplus, ofminus = same(0.0), same(0.0)
+        for i in range(last - 1, -1, -1):
+            ofplus *= plus[LEFT_RATIO, i]
+            ofminus *= minus[LEFT_RATIO, i]
+            at = i * strips + s
+            row = load(work, at) - both[0, i] * ofplus - both[1, i] * ofminus
+            row -= minus[REACH, i] * reach
+            if i >= first:
+                own = load(units, i - first)
+                gp, gn = both[0, i], both[1, i]
+                ofplus += gp * plus[DIAGONAL, i] * own
+                ofminus += gn * minus[DIAGONAL, i] * own
+                row += (gp * plus[EXCESS, i] + gn * minus[EXCESS, i]) * own
+            store(work, at, row)
+        ofplus, ofminus = same(0.0), same(0.0)
+        for i in range(first, width):
+            ofplus *= plus[RIGHT_RATIO, i]
+            ofminus *= minus[RIGHT_RATIO, i]
+            at = i * strips + s
+            row = load(work, at) - both[0, i] * ofplus - both[1, i] * ofminus
+            if i < last:
+                own = load(units, i - first)
+                ofplus += both[0, i] * plus[DIAGONAL, i] * own
+                ofminus += both[1, i] * minus[DIAGONAL, i] * own
+            else:
+                row -= minus[REACH, i] * reach
+            store(work, at, row)
 
 
 @njit(nogil=True, fastmath={"contract"})
