@@ -183,7 +183,7 @@ class LineForms:
     Attributes:
         lines: Per partition: its first line, the one after its last, and its first column.
         squares: (S, H, K, 2·K) S: of inputs and of amplifiers.
-        linear: (S, H, 2·K) A.
+        linear: (S, H, 2·K) A, 0 but in the last partition, where the bias is.
         constants: (S, 1, 2) W, of inputs (0) and of amplifiers.
         bias: (S, K) A per V, into the bias line from the last partition's.
         at_bias: (S,) A, into it from itself.
@@ -260,7 +260,6 @@ class LineForms:
             voltages.detach().contiguous().numpy(),
             squares,
             linear,
-            self._last,
             np.array([0, *(end for _, end, _ in self.lines)]),
             found.numpy(),
         )
@@ -270,31 +269,29 @@ class LineForms:
         return inputs, bias, amplifiers
 
     @cached_property
-    def _last(self) -> NDArray[np.float64]:
-        """(S, K) A per V, into the bias from the lines of its partition."""
-        begin, end, start = self.lines[-1]
-        return self.bias[:, start : start + end - begin].detach().contiguous().numpy()
-
-    @cached_property
     def _triangles(self) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]:
-        """Lower triangles (S, H, F, K, K) and linear parts (S, H, F, K): of both, of the latter."""
+        """Lower triangles (S, H, F, K, K) of both forms and of the latter alone.
+
+        With each the linear forms (S, F+1 or F+2, K) of the last partition's lines: what belongs to
+        them, and A per V into the bias; the others have none.
+        """
         from imac_torch.kernels.forms import WIDTH
 
         most = max(end - begin for begin, end, _ in self.lines)
         width = -(-most // WIDTH) * WIDTH
         size, samples = self.squares.shape[-2], len(self.squares)
         squares = self.squares.new_zeros(samples, len(self.lines), 2, width, width)
-        linear = self.squares.new_zeros(samples, len(self.lines), 2, width)
+        linear = self.squares.new_zeros(samples, 4, width)
         both = self.squares.detach().unflatten(-1, (2, size)).transpose(-2, -3)
         both = (both + both.mT).tril() - torch.diag_embed(both.diagonal(dim1=-2, dim2=-1))
         for part, (begin, end, start) in enumerate(self.lines):
             count, own = end - begin, slice(start, start + end - begin)
             squares[:, part, :, :count, :count] = both[:, part, :, own, own]
-            lines = self.linear[:, part].detach().unflatten(-1, (2, size))
-            linear[:, part, :, :count] = lines[..., own]
+        linear[:, :2, :count] = self.linear[:, -1].detach().unflatten(-1, (2, size))[..., own]
+        linear[:, 2, :count] = self.bias.detach()[:, own]
         return tuple(
-            (squares[:, :, k:].contiguous().numpy(), linear[:, :, k:].contiguous().numpy())
-            for k in range(2)
+            (squares[:, :, k:].contiguous().numpy(), linear[:, k : k + few].contiguous().numpy())
+            for k, few in ((0, 4), (1, 2))
         )
 
     def _of_many(self, voltages: Tensor, first: bool) -> Tensor:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from imac_torch.kernels.compiled import njit
 from imac_torch.kernels.lanes import LANES as COLUMNS
 from imac_torch.kernels.lanes import load, number, store
+from imac_torch.kernels.panels import two_rows_32
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -18,8 +19,8 @@ LANES: Final = 32
 """Images of a tile, side by side in vector registers."""
 ROWS: Final = 32
 """Rows whose voltages and currents are held at a time."""
-WIDTH: Final = 4
-"""Lines are padded to a multiple of this."""
+WIDTH: Final = 2
+"""Lines and forms are padded to a multiple of this."""
 
 
 @njit(error_model="numpy", nogil=True, fastmath={"contract", "nsz"})
@@ -29,11 +30,10 @@ def form_tiles(
     voltages: FloatArray,
     squares: FloatArray,
     linear: FloatArray,
-    last: FloatArray,
     first: IntArray,
     result: FloatArray,
 ) -> None:
-    """Sums over all parts of vᵀ·L·v + l·v, and a linear form of the last part's voltages.
+    """Sums over all parts of vᵀ·L·v, and linear forms of the last part's voltages.
 
     Args:
         work_first: First tile; tile = sample·tiles of images + tile of images.
@@ -41,57 +41,47 @@ def form_tiles(
         voltages: (S or 1, B, N) V.
         squares: (S, H, F, K, K) S, the lower triangles L of F forms, zero above and beyond the
             lines of a part.
-        linear: (S, H, F, K) A, l.
-        last: (S, lines of the last part) S, the form of that.
+        linear: (S, F+1 or F+2, K), linear forms: what belongs to the sums, then one by itself.
         first: (H+1,) ranges of lines of the parts.
-        result: (S, B, F+1), written.
+        result: (S, B, F+1), written: the sums with theirs, and that one.
     """
-    batch = voltages.shape[1]
+    batch, count = voltages.shape[1:]
     parts, forms, width = squares.shape[1:4]
     tiles = (batch + LANES - 1) // LANES
-    volts, sums = np.zeros((width, LANES)), np.empty((2, LANES))
-    total = np.empty((forms + 1, LANES))
+    # Images are read one after the other, in the order of memory, before they are parted.
+    near = np.zeros((LANES, count))
+    volts, flows = np.zeros((width, LANES)), np.zeros((width, LANES))
+    volt, flow = volts.reshape(-1), flows.reshape(-1)
+    products, total = np.zeros((forms, width * LANES)), np.zeros(((forms + 2) // 2 * 2, LANES))
     for work in range(work_first, work_last):
         sample, head = work // tiles, (work % tiles) * LANES
         lanes = min(LANES, batch - head)
         images = voltages[min(sample, len(voltages) - 1)]
+        for lane in range(lanes):
+            for line in range(count):
+                near[lane, line] = images[head + lane, line]
+        products[:] = 0.0
         total[:] = 0.0
         for part in range(parts):
             begin = first[part]
             size = first[part + 1] - begin
             volts[size:] = 0.0
-            for lane in range(lanes):
-                for k in range(size):
-                    volts[k, lane] = images[head + lane, begin + k]
-            for form in range(forms):
-                matrix, line = squares[sample, part, form], linear[sample, part, form]
-                for row in range(0, size, 2):
-                    c0, c1 = line[row], line[row + 1]
-                    for lane in range(LANES):
-                        sums[0, lane] = c0
-                        sums[1, lane] = c1
-                    for column in range(0, row + 1, WIDTH):
-                        a0, a1, a2, a3 = (
-                            matrix[row, column], matrix[row, column + 1],
-                            matrix[row, column + 2], matrix[row, column + 3],
-                        )
-                        b0, b1, b2, b3 = (
-                            matrix[row + 1, column], matrix[row + 1, column + 1],
-                            matrix[row + 1, column + 2], matrix[row + 1, column + 3],
-                        )
-                        for lane in range(LANES):
-                            w, x = volts[column, lane], volts[column + 1, lane]
-                            y, z = volts[column + 2, lane], volts[column + 3, lane]
-                            sums[0, lane] += (a0 * w + a1 * x) + (a2 * y + a3 * z)
-                            sums[1, lane] += (b0 * w + b1 * x) + (b2 * y + b3 * z)
-                    for lane in range(LANES):
-                        total[form, lane] += (
-                            volts[row, lane] * sums[0, lane] + volts[row + 1, lane] * sums[1, lane]
-                        )
-        for k in range(size):
-            factor = last[sample, k]
             for lane in range(LANES):
-                total[forms, lane] += factor * volts[k, lane]
+                for k in range(size):
+                    volts[k, lane] = near[lane, begin + k]
+            for form in range(forms):
+                matrix, product = squares[sample, part, form], products[form]
+                flows[:] = 0.0
+                for row in range(0, size, 2):
+                    two_rows_32(flows, row, matrix, row, volts, 0, row + 2)
+                for place in range(width * LANES):
+                    product[place] += flow[place] * volt[place]
+        for row in range(0, len(total), 2):
+            two_rows_32(total, row, linear[sample], row, volts, 0, size)
+        for form in range(forms):
+            for row in range(width):
+                for lane in range(LANES):
+                    total[form, lane] += products[form, row * LANES + lane]
         for lane in range(lanes):
             for form in range(forms + 1):
                 result[sample, head + lane, form] = total[form, lane]

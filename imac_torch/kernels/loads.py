@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from imac_torch.kernels.compiled import njit
 from imac_torch.kernels.lookup import FAST, LANES, LOOK_UP_ROWS
+from imac_torch.kernels.panels import one_row_32, two_rows_32
 
 FloatArray = NDArray[np.float64]
 
@@ -34,43 +35,13 @@ FIELDS: Final = 20
 
 @njit(error_model="numpy", fastmath=FAST)
 def multiply(
-    matrix: FloatArray, tile: FloatArray, source: int, target: int, size: int, scratch: FloatArray
+    matrix: FloatArray, tile: FloatArray, source: int, target: int, size: int
 ) -> None:
-    """tile[target] += matrix·tile[source]; two rows and four columns at a time.
-
-    The sums live in memory, so several terms per visit hide the latency of getting there.
-    """
-    first, second = LEAK * LANES, NORM * LANES
-    for row in range(0, size, 2):
-        other = min(row + 1, size - 1)
-        for lane in range(LANES):
-            scratch[first + lane] = 0.0
-            scratch[second + lane] = 0.0
-        for column in range(0, size - 3, 4):
-            a0, a1, a2, a3 = (
-                matrix[row, column], matrix[row, column + 1],
-                matrix[row, column + 2], matrix[row, column + 3],
-            )
-            b0, b1, b2, b3 = (
-                matrix[other, column], matrix[other, column + 1],
-                matrix[other, column + 2], matrix[other, column + 3],
-            )
-            place = source * size + column
-            for lane in range(LANES):
-                w, x = tile[place, lane], tile[place + 1, lane]
-                y, z = tile[place + 2, lane], tile[place + 3, lane]
-                scratch[first + lane] += (a0 * w + a1 * x) + (a2 * y + a3 * z)
-                scratch[second + lane] += (b0 * w + b1 * x) + (b2 * y + b3 * z)
-        for column in range(size - size % 4, size):
-            a0, b0 = matrix[row, column], matrix[other, column]
-            for lane in range(LANES):
-                scratch[first + lane] += a0 * tile[source * size + column, lane]
-                scratch[second + lane] += b0 * tile[source * size + column, lane]
-        for lane in range(LANES):
-            tile[target * size + row, lane] += scratch[first + lane]
-        if other > row:
-            for lane in range(LANES):
-                tile[target * size + other, lane] += scratch[second + lane]
+    """tile[target] += matrix·tile[source]."""
+    for row in range(0, size - 1, 2):
+        two_rows_32(tile, target * size + row, matrix, row, tile, source * size, size)
+    if size % 2:
+        one_row_32(tile, target * size + size - 1, matrix, size - 1, tile, source * size, size)
 
 
 @njit(error_model="numpy", fastmath=FAST)
@@ -115,8 +86,8 @@ def start_currents(
 @njit(error_model="numpy", fastmath=FAST)
 def draw(
     tile: FloatArray, size: int, matrix: FloatArray, offset: FloatArray, begin: int, head: int,
-    lanes: int, scratch: FloatArray,
+    lanes: int,
 ) -> None:
     """What the load draws from the outputs of a tile."""
     start_currents(tile, size, offset, begin, head, lanes)
-    multiply(matrix, tile, U, Y, size, scratch)
+    multiply(matrix, tile, U, Y, size)

@@ -153,7 +153,7 @@ def _correct(
     tile[S * size : (S + 1) * size] = 0.0
     precondition(tile, R, size, left, right, scratch)
     tile[E * size : (E + 1) * size] = 0.0
-    multiply(matrix, tile, S, E, size, scratch)
+    multiply(matrix, tile, S, E, size)
     for lane in range(LANES):
         scratch[LEFT * LANES + lane] = 0.0
     for row in range(size):
@@ -225,7 +225,7 @@ def _finish(
     largest move that this asked for, V, to ``MOVE``. What remains is a part of a percent of it.
     """
     tile[E * size : (E + 1) * size] = 0.0
-    multiply(matrix, tile, S, E, size, scratch)
+    multiply(matrix, tile, S, E, size)
     for lane in range(LANES):
         scratch[LEFT * LANES + lane] = 0.0
         scratch[MOVE * LANES + lane] = 0.0
@@ -358,7 +358,7 @@ def solve_tiles(
         done[lanes:] = True
         for _ in range(limit):
             if loaded:
-                draw(tile, size, matrix, offset[sample], begin, head, lanes, scratch)
+                draw(tile, size, matrix, offset[sample], begin, head, lanes)
             else:
                 start_currents(tile, size, offset[sample], begin, head, lanes)
             _linearise(

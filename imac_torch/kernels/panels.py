@@ -14,10 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imac_torch.kernels.compiled import obstacle
+from imac_torch.kernels.fetch import ask
 
 Array = NDArray[np.float64]
 Panel = Callable[[Array, int, int, int, Array, int, Array, int], None]
 TERMS = 4
+STRIP = 16
+"""Numbers of a row that stay in registers, with another row of as many."""
 
 
 def _plain(lanes: int) -> Panel:
@@ -144,6 +147,9 @@ def _rows(lanes: int, count: int) -> Rows:
             builder.store(builder.load(strip_of(result, row), align=8), total)
         strips = cgutils.unpack_tuple(builder, left.shape, 3)[0]
         with cgutils.for_range(builder, strips, intp=first.type) as loop:
+            # A strip's next rows: strips lie far apart.
+            following = builder.add(rows[0], first.type(count))
+            ask(builder, place(left, loop.index, following, first.type(0)))
             for n in range(TERMS):
                 term = builder.mul(loop.index, first.type(TERMS))
                 terms = builder.load(
@@ -172,3 +178,86 @@ def _rows(lanes: int, count: int) -> Rows:
 
 two_rows_16 = _rows(16, 2)
 one_row_16 = _rows(16, 1)
+
+
+Plain = Callable[[Array, int, Array, int, Array, int, int], None]
+
+
+def _plain_rows(lanes: int, count: int) -> Plain:
+    """A function that adds left·right to ``count`` rows of result, over some columns of left.
+
+    ``(result, first, left, row, right, begin, columns)``: result[first + n] += Σ left[row + n, k]
+    ·right[begin + k] for k below ``columns``, ``lanes`` wide. Result and right may be one matrix;
+    16 sums of a row at a time stay in registers.
+    """
+    if obstacle() is not None:
+
+        def plain(
+            result: Array, first: int, left: Array, row: int, right: Array, begin: int, columns: int
+        ) -> None:
+            for n in range(count):
+                result[first + n, :lanes] += (
+                    left[row + n, :columns] @ right[begin : begin + columns, :lanes]
+                )
+
+        return plain
+    from llvmlite import ir
+    from numba.core import cgutils, types
+    from numba.extending import intrinsic
+
+    vector = ir.VectorType(ir.DoubleType(), STRIP)
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ANN401
+        result, left, right = (
+            context.make_array(signature.args[n])(context, builder, values[n]) for n in (0, 2, 4)
+        )
+        first, row, begin, columns = (values[n] for n in (1, 3, 5, 6))
+        whole = columns.type
+
+        def place(array: Any, row: Any, column: Any) -> Any:  # noqa: ANN401
+            strides = cgutils.unpack_tuple(builder, array.strides, 2)
+            offset = builder.add(builder.mul(strides[0], row), builder.mul(strides[1], column))
+            return cgutils.pointer_add(builder, array.data, offset)
+
+        def strip(array: Any, row: Any, lane: int) -> Any:  # noqa: ANN401
+            return builder.bitcast(place(array, row, whole(lane)), vector.as_pointer())
+
+        fused = ("contract",)
+        zero = ir.Constant(ir.IntType(32), 0)
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), STRIP), [0] * STRIP)
+        empty = ir.Constant(vector, ir.Undefined)
+        rows = [builder.add(first, whole(n)) for n in range(count)]
+        factors = [builder.add(row, whole(n)) for n in range(count)]
+        for lane in range(0, lanes, STRIP):
+            totals = [cgutils.alloca_once(builder, vector) for _ in rows]
+            for target, total in zip(rows, totals, strict=True):
+                builder.store(builder.load(strip(result, target, lane), align=8), total)
+            with cgutils.for_range(builder, columns, intp=whole) as loop:
+                terms = builder.load(strip(right, builder.add(begin, loop.index), lane), align=8)
+                for factor, total in zip(factors, totals, strict=True):
+                    one = builder.load(place(left, factor, loop.index), align=8)
+                    same = builder.shuffle_vector(
+                        builder.insert_element(empty, one, zero), empty, mask
+                    )
+                    product = builder.fmul(same, terms, flags=fused)
+                    builder.store(builder.fadd(builder.load(total), product, flags=fused), total)
+            for target, total in zip(rows, totals, strict=True):
+                builder.store(builder.load(total), strip(result, target, lane), align=8)
+        return context.get_dummy_value()
+
+    def added(
+        typing: Any, result: Any, first: Any, left: Any, row: Any, right: Any, begin: Any,  # noqa: ANN401
+        columns: Any,  # noqa: ANN401
+    ) -> Any:  # fmt: skip  # noqa: ANN401
+        arrays = (result, left, right)
+        if not all(isinstance(item, types.Array) and item.ndim == 2 for item in arrays):
+            return None
+        whole = types.intp
+        return types.void(result, whole, left, whole, right, whole, whole), generate
+
+    typed: Plain = intrinsic(added)  # type: ignore[assignment]
+    return typed
+
+
+two_rows_32 = _plain_rows(32, 2)
+one_row_32 = _plain_rows(32, 1)

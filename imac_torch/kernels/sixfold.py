@@ -11,6 +11,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from imac_torch.kernels.fetch import ask
+
 FUNCTIONS: Final = 6
 """Of a node, side by side."""
 _WIDTH: Final = 8
@@ -21,7 +23,7 @@ _INT: Final = ir.IntType(32)
 
 def _six_patch(
     _: Any, table: Any, corner: Any, step: Any, scratch: Any, weights: Any, results: Any,  # noqa: ANN401
-    stride: Any,  # noqa: ANN401
+    stride: Any, soon: Any,  # noqa: ANN401
 ) -> Any:  # noqa: ANN401
     """All functions' values and derivatives at one point, whose splines are given.
 
@@ -34,11 +36,12 @@ def _six_patch(
         weights: The four splines across the rows, their four slopes, and the same along them.
         results: Written: six values, six derivatives across the rows, six along them.
         stride: Between the items of ``weights`` and of ``results``.
+        soon: The corner of a point that will be asked for soon.
     """
-    signature = types.void(table, corner, step, scratch, weights, results, stride)
+    signature = types.void(table, corner, step, scratch, weights, results, stride, soon)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-        _, corner, step, _, weights, results, stride = arguments
+        _, corner, step, _, weights, results, stride, soon = arguments
         coefficients, work = (
             context.make_array(signature.args[k])(context, builder, arguments[k]).data
             for k in (0, 3)
@@ -60,6 +63,11 @@ def _six_patch(
             product = builder.fmul(weight, term, flags=fused)
             return product if total is None else builder.fadd(total, product, flags=fused)
 
+        for _row in range(4):
+            for away in (0, 8, 16, 23):
+                place = builder.add(soon, ir.Constant(soon.type, away))
+                ask(builder, builder.gep(coefficients, [place]))
+            soon = builder.add(soon, step)
         a, da = [splat(k) for k in range(4)], [splat(4 + k) for k in range(4)]
         b, db = [splat(8 + k) for k in range(4)], [splat(12 + k) for k in range(4)]
         value, across, along = None, None, None

@@ -61,6 +61,8 @@ _CELL, _COLUMN, _OVER_G, _OVER_U = 18, 19, 20, 21
 _VALUE = 22  # eighteen rows
 _ARG, _EXP = 40, 41
 SCRATCH: Final = 42
+_SOON: Final = 2
+"""Images between asking for a place in the table and looking there."""
 
 
 @njit(error_model="numpy", inline="always", fastmath=FAST)
@@ -112,10 +114,12 @@ def _look_up(
     step = np.uint64(6 * columns)
     for lane in range(LANES):
         cell = scratch[_CELL * LANES + lane] * columns + scratch[_COLUMN * LANES + lane]
-        cell = min(max(cell, 0.0), 1e15)  # a NaN is no place
+        scratch[_CELL * LANES + lane] = 6.0 * min(max(cell, 0.0), 1e15)  # a NaN is no place
+    for lane in range(LANES):
         six_patch(
-            table, np.uint64(6.0 * cell), step, scratch, np.uint64(_WEIGHTS * LANES + lane),
-            np.uint64(_VALUE * LANES + lane), np.uint64(LANES),
+            table, np.uint64(scratch[_CELL * LANES + lane]), step, scratch,
+            np.uint64(_WEIGHTS * LANES + lane), np.uint64(_VALUE * LANES + lane),
+            np.uint64(LANES), np.uint64(scratch[_CELL * LANES + min(lane + _SOON, LANES - 1)]),
         )
     for f in range(6):
         for lane in range(LANES):

@@ -236,7 +236,7 @@ def begin_near(
     again, per_volt = not loaded, axes[5]
     if loaded:
         _guess(tile, size, lanes, line, axes, matrix, left, right, scratch)
-        draw(tile, size, matrix, offset, begin, head, lanes, scratch)
+        draw(tile, size, matrix, offset, begin, head, lanes)
         _move(tile, size, 1.0, axes, left, right, scratch)
         again = True
     else:
@@ -247,7 +247,7 @@ def begin_near(
         again = False
         for _ in range(TURNS):
             _evaluate(tile, size, CUBICS, U)
-            draw(tile, size, matrix, offset, begin, head, lanes, scratch)
+            draw(tile, size, matrix, offset, begin, head, lanes)
             _move(tile, size, per_volt, axes, left, right, scratch)
             fine = True
             for lane in range(lanes):

@@ -24,6 +24,7 @@ from imac_torch.kernels.errors import (
     local_errors,
     pass_on,
 )
+from imac_torch.kernels.fetch import fetch
 from imac_torch.kernels.filters import (
     FAST,
     FloatArray,
@@ -213,6 +214,8 @@ def step_layer(
             here = lines[t, part]
             u[:] = 0.0
             move[:] = 0.0
+            for row in range(begin, begin + size):
+                fetch(state, row * neuron + now, row * neuron + now + KEPT * LANES)
             for stage in range(2):
                 # What lines draw and pass on by their past.
                 for row in range(size):
@@ -280,6 +283,8 @@ def step_layer(
                         delivered(out[base + 7], ends, outputs, 0, forms)
             if failed != 0:
                 break
+            for row in range(begin, begin + size):
+                fetch(state, row * neuron + new, row * neuron + new + KEPT * LANES)
             # Errors, passed once and twice through the end's linear systems.
             local_errors(tile, size, state, begin, neuron, now, e0, e1, e2, unseen)
             if rows:

@@ -32,10 +32,11 @@ def supply_tiles(
     table: FloatArray,
     shape: tuple[int, int],
     grid: FloatArray,
+    feedback: float,
     drawn: FloatArray,
     supply: FloatArray,
 ) -> None:
-    """Currents into gates and from vdd, of neurons in any order.
+    """What neurons draw at their inputs and from vdd, in any order.
 
     Args:
         work_first: First tile of :data:`LANES` neurons.
@@ -46,6 +47,7 @@ def supply_tiles(
             both currents.
         shape: Likewise.
         grid: (8,) likewise, with both scales, A.
+        feedback: S, from gates to outputs.
         drawn: (n,) A, written.
         supply: (n,) A, written.
     """
@@ -69,7 +71,8 @@ def supply_tiles(
         exponential(scratch, CURRENT, bits, powers)
         for lane in range(lanes):
             rising = scratch[EXP * LANES + lane]
-            drawn[head + lane] = 0.5 * grid[6] * (rising - 1.0 / rising)
+            across = scratch[GATE * LANES + lane] - scratch[OUTPUT * LANES + lane]
+            drawn[head + lane] = 0.5 * grid[6] * (rising - 1.0 / rising) + feedback * across
         exponential(scratch, TUNNEL, bits, powers)
         for lane in range(lanes):
             rising = scratch[EXP * LANES + lane]

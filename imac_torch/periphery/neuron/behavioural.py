@@ -85,13 +85,14 @@ class BehaviouralCore:
             return CoreValues(current, zero, 2.0 * self.quiescent + current.abs())
         return CoreValues(current, zero, self.quiescent + current.clamp(min=0.0))
 
-    def at_rest(self, gate: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`imac_torch.periphery.neuron.core.Resting`; most take nothing."""
+    def at_rest(
+        self, gate: Tensor, output: Tensor, feedback: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See :class:`imac_torch.periphery.neuron.core.Resting`; most take nothing from vdd."""
+        drawn = (gate - output) * feedback
         if self.quiescent is None:
-            none = torch.zeros_like(output)
-            return none, none
-        found = self.values(gate, output)
-        return found.gate, found.supply
+            return drawn, torch.zeros_like(output)
+        return drawn, self.values(gate, output).supply
 
     def inside(self, gate: Tensor, output: Tensor) -> Tensor:
         """See :class:`Core`: everywhere."""

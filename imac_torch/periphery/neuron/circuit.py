@@ -151,16 +151,17 @@ class NeuronCircuit:
             gate: A into the gates.
             supply: A from vdd.
         """
-        drawn = gates - outputs
-        if torch.is_grad_enabled():
-            drawn = gate + drawn * self.feedback_conductance
-        else:  # memory is what a batch takes time for
-            drawn = drawn.mul_(self.feedback_conductance).add_(gate)
-        return NeuronPower(drawn, vdd * supply.sum(-1), self.level_shift * drawn.sum(-1))
+        drawn = gate + (gates - outputs) * self.feedback_conductance
+        return self._delivered(vdd, drawn, supply)
 
     def static_power(self, vdd: Tensor | float, gates: Tensor, outputs: Tensor) -> NeuronPower:
         """:meth:`power` at rest."""
         if isinstance(self.core, Resting):
-            return self.power(vdd, gates, outputs, *self.core.at_rest(gates, outputs))
+            feedback = self.feedback_conductance
+            return self._delivered(vdd, *self.core.at_rest(gates, outputs, feedback))
         core = self.core.values(gates, outputs)
         return self.power(vdd, gates, outputs, core.gate, core.supply)
+
+    def _delivered(self, vdd: Tensor | float, drawn: Tensor, supply: Tensor) -> NeuronPower:
+        """Of A drawn at inputs and from vdd, (..., M)."""
+        return NeuronPower(drawn, vdd * supply.sum(-1), self.level_shift * drawn.sum(-1))

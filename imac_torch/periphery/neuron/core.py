@@ -72,8 +72,19 @@ class Core(Protocol):
 class Resting(Protocol):
     """A core that knows what it takes at rest without its output current, which costs less."""
 
-    def at_rest(self, gate: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-        """A drawn from the gate node and from vdd, as :meth:`Core.values` has them."""
+    def at_rest(
+        self, gate: Tensor, output: Tensor, feedback: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What flows in at the gate node and from vdd.
+
+        Args:
+            gate: V.
+            output: V.
+            feedback: S, 0-dimensional, between the two nodes.
+
+        Returns:
+            A into the gate, as of :meth:`Core.values`, and through the feedback; A from vdd.
+        """
         ...
 
 

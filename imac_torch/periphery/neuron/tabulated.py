@@ -125,12 +125,15 @@ class TableCore:
             self.supply_scale * torch.sinh(supply),
         )
 
-    def at_rest(self, gate: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+    def at_rest(
+        self, gate: Tensor, output: Tensor, feedback: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """See :class:`imac_torch.periphery.neuron.core.Resting`; compiled on the CPU."""
-        tracked = torch.is_grad_enabled() and (gate.requires_grad or output.requires_grad)
+        inputs = gate, output, feedback
+        tracked = torch.is_grad_enabled() and any(item.requires_grad for item in inputs)
         if tracked or gate.device.type != "cpu" or obstacle() is not None:
             found = self.values(gate, output)
-            return found.gate, found.supply
+            return found.gate + (gate - output) * feedback, found.supply
         from imac_torch.kernels.newton import tile_count
         from imac_torch.kernels.supply import supply_tiles
         from imac_torch.kernels.threads import run_blocks
@@ -144,6 +147,7 @@ class TableCore:
             self._rest_table,
             tuple(self.table.coefficients.shape[:2]),
             np.append(self.newton_grid, self.supply_scale),
+            float(feedback),
             *(item.reshape(-1).numpy() for item in (drawn, supply)),
         )
         return drawn, supply
