@@ -147,7 +147,7 @@ class TableCore:
             self._rest_table,
             tuple(self.table.coefficients.shape[:2]),
             np.append(self.newton_grid, self.supply_scale),
-            float(feedback),
+            float(feedback.detach().numpy()),  # a number that is there is not read
             *(item.reshape(-1).numpy() for item in (drawn, supply)),
         )
         return drawn, supply
