@@ -14,7 +14,8 @@ from imac_torch.config import Crossbar, Neuron, WeightMapping
 from imac_torch.devices import DeviceModel, LogNormal, Stuck
 from imac_torch.errors import DataError, MappingError
 from imac_torch.model.network import IMACNetwork
-from imac_torch.study.montecarlo import MonteCarlo, mean_interval, wilson_interval
+from imac_torch.study.montecarlo import MonteCarlo
+from imac_torch.study.montecarlo_result import mean_interval, wilson_interval
 
 MODEL = DeviceModel((LogNormal(0.1), Stuck(off=0.02, open=0.02)))
 

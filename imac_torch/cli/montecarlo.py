@@ -17,7 +17,8 @@ from imac_torch.cli.arguments import CalibrationArguments, DataArguments, Networ
 from imac_torch.cli.opening import check_output, open_run
 from imac_torch.datasets.batches import first_samples
 from imac_torch.errors import ConfigError
-from imac_torch.study.montecarlo import MonteCarlo, MonteCarloResult
+from imac_torch.study.montecarlo import MonteCarlo
+from imac_torch.study.montecarlo_result import MonteCarloResult
 
 __all__ = ["montecarlo"]
 
