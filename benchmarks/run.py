@@ -55,6 +55,7 @@ def run(script: Script, output: Path, progress: Progress, task: TaskID) -> str:
     command = [sys.executable, str(Path(__file__).parent / script.name), *script.arguments]
     width = str(shutil.get_terminal_size((110, 24)).columns)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": width}
+    environment["IMAC_TORCH_KERNELS"] = "wait"  # torch is not what is measured
     started, limit = time.monotonic(), PATIENCE * script.seconds
     before = progress.tasks[0].completed
     # A session of its own: an interrupt comes through this process, once.

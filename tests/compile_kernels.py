@@ -4,6 +4,7 @@
 costs its time in every process whose tests need it, nothing else.
 """
 
+import os
 import warnings
 
 import torch
@@ -32,6 +33,7 @@ CIRCUITS = {
 def main() -> None:
     """Outputs, gradients, latencies, calibration of every circuit that has them."""
     warnings.simplefilter("ignore")
+    os.environ["IMAC_TORCH_KERNELS"] = "wait"
     x = signs(16, 6)
     for name, config in CIRCUITS.items():
         network = imac.convert(mlp(6, 5, 3), config, generator=torch.Generator().manual_seed(0))

@@ -1,13 +1,14 @@
 """What a new process imports, loads and compiles until its first answer; nothing is timed."""
 
-import functools
-import io
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from small_networks import mlp, signs
 
 import imac_torch as imac
@@ -50,45 +51,77 @@ def test_the_first_answer_needs_few_kernels_and_no_report() -> None:
     assert found.stdout.split("\n")[-2] == "[] [] [] False"
 
 
-@pytest.mark.parametrize("kernel", ["digest.digest", "rows.eliminate_up"])
-def test_what_is_compiled_beside_is_what_is_called(kernel: str) -> None:
+LISTED = [kernel for kernels in ahead.PARTS.values() for kernel in kernels]
+
+
+@pytest.mark.parametrize("kernel", LISTED)
+def test_what_is_compiled_elsewhere_is_what_is_called(kernel: str) -> None:
+    """Parts of kernels are not there where the whole was loaded: what is kept has them."""
     with torch.no_grad():
-        imac.convert(mlp(6, 5, 3), FINFETS)(signs(2, 6))
+        imac.convert(mlp(6, 5, 3), FINFETS).solve(signs(9, 6))
     whole, found = np.zeros(2000, np.uint64), np.zeros(2, np.uint64)
     digest(whole, whole, found)
-    assert ahead.signature(ahead.BESIDE[kernel]) in dispatcher(kernel).overloads
+    called = ahead._dispatcher(kernel)
+    types = ahead.signature(ahead.PARTS[ahead._part(kernel)][kernel])
+    kept = [key[0] for key in called._cache._cache_file._load_index()]
+    assert types in [*called.overloads, *kept] or not (kept or called.overloads)
 
 
-def dispatcher(kernel: str):
-    module, name = kernel.split(".")
-    return getattr(sys.modules[f"imac_torch.kernels.{module}"], name)
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bool]]:
+    """Nothing is known to be there; what another process does is written down here."""
+    state = {"compiles": True, "kept": False}
+    monkeypatch.setattr(ahead, "_others_wait", lambda: False)
+    monkeypatch.setattr(ahead, "begin", lambda part: None)
+    monkeypatch.setattr(ahead, "_compiles", lambda part: state["compiles"])
+    monkeypatch.setattr(ahead, "_is_kept", lambda kernel: state["kept"])
+    monkeypatch.setattr(ahead, "_there", set())
+    monkeypatch.setattr(ahead, "_looked", {})
+    monkeypatch.setattr(ahead, "PAUSE", 0.0)
+    yield state
 
 
-@pytest.mark.parametrize("kernel", [k for k in ahead.BESIDE if k.startswith("newton.")])
-def test_parts_that_are_compiled_beside_are_those_that_are_kept(kernel: str) -> None:
-    """By the cache's list of them; empty where nothing is kept."""
-    import imac_torch.kernels.newton  # noqa: F401
-
+def test_torch_computes_while_another_process_compiles(elsewhere: dict[str, bool]) -> None:
+    """To rounding and the tolerance of Newton's method, 1e-9 V; what is compiled takes over."""
+    network = imac.convert(mlp(6, 5, 3), FINFETS)
     with torch.no_grad():
-        imac.convert(mlp(6, 5, 3), FINFETS)(signs(2, 6))
-    kept = [key[0] for key in dispatcher(kernel)._cache._cache_file._load_index()]
-    assert not kept or ahead.signature(ahead.BESIDE[kernel]) in kept
+        first = network.solve(signs(9, 6))
+        assert not ahead._there
+        elsewhere["kept"] = True
+        then = network.solve(signs(9, 6))
+    assert {"newton.solve_tiles"} <= ahead._there
+    assert float((first.outputs - then.outputs).abs().max()) < 1e-9
+    assert first.power is not None and then.power is not None
+    torch.testing.assert_close(first.power.total, then.power.total, rtol=1e-8, atol=0.0)
+    assert bool((first.status == then.status).all())
 
 
-def test_a_kernel_is_waited_for_until_the_second_process_has_told_of_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    said = functools.cache(lambda: io.StringIO("digest.digest\nrows.eliminate_up\n"))
-    monkeypatch.setattr(ahead, "_said", said)
-    assert not ahead.wait_for("rows.eliminate_up")  # nobody was asked for it
-    monkeypatch.setattr(ahead, "_processors", lambda: 1)
-    ahead.begin(ahead.FIRST)  # there is no second core
-    assert not ahead.wait_for("rows.eliminate_up")
-    monkeypatch.setattr(ahead, "_processors", lambda: 2)
-    ahead.begin("tiles.base_tiles")
-    assert not ahead.wait_for("digest.digest")
-    ahead.begin(ahead.FIRST)
-    assert ahead.wait_for("digest.digest")
-    assert not ahead.wait_for("tiles.base_tiles")
-    assert ahead.wait_for("rows.eliminate_up")
-    assert not ahead.wait_for("newton._step")  # it has ended, whatever it did
+def test_what_takes_torch_long_waits(elsewhere: dict[str, bool]) -> None:
+    assert not ahead.ready("newton.solve_tiles", 0.5 * ahead.PATIENCE)
+    assert ahead.ready("newton.solve_tiles", 2.0 * ahead.PATIENCE)
+    assert not ahead._there
+
+
+def test_where_the_other_process_has_ended_this_one_compiles(elsewhere: dict[str, bool]) -> None:
+    elsewhere["compiles"] = False
+    assert ahead.ready("newton.solve_tiles", 0.0)
+    assert not ahead.wait_for("newton.solve_tiles")
+    assert not ahead.wait_for("tiles.base_tiles")  # is in no list
+
+
+def test_two_processes_do_not_compile_the_same(tmp_path: Path) -> None:
+    def lock() -> FileLock:
+        return FileLock(tmp_path / "neurons.lock")
+
+    one, two = lock(), lock()
+    assert ahead._taken(one, 0.0)
+    assert not ahead._taken(two, 0.0)
+    one.release()
+    assert ahead._taken(two, 0.0)
+    two.release()
+
+
+def test_a_word_for_waiting_that_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ahead.VARIABLE, "later")
+    with pytest.raises(imac.ImacError, match='IMAC_TORCH_KERNELS = "later": expected "background"'):
+        ahead._others_wait.__wrapped__()

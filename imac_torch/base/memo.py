@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from imac_torch.kernels.ahead import ready
 from imac_torch.kernels.compiled import obstacle
 from imac_torch.numeric.modes import lasting
 
@@ -21,6 +22,8 @@ Seen = Tensor | tuple[object, ...]
 
 COPIED: Final = 4096
 """Bytes up to which tensors are copied: digests are for those whose copies would cost memory."""
+COPYING: Final = 1e-8
+"""s per byte of a copy that is compared later on, which takes memory, too."""
 KEYS: Final = np.random.default_rng().integers(0, 2**64, 1026, np.uint64)
 """Of digests; a process has its own, and no one's global generator moves on."""
 
@@ -154,7 +157,7 @@ def _differ(one: list[Any], two: list[Any]) -> bool:
 
 def _value(memory: NDArray[np.uint8]) -> object:
     """What bytes are compared by: themselves, or a digest."""
-    if len(memory) <= COPIED or obstacle() is not None:
+    if len(memory) <= COPIED or not _digests(len(memory)):
         return memory.tobytes()
     whole = len(memory) - len(memory) % 8
     return *_digest(memory[:whole].view(np.uint64)), memory[whole:].tobytes()
@@ -163,10 +166,15 @@ def _value(memory: NDArray[np.uint8]) -> object:
 def _seen(tensor: Tensor) -> Seen:
     """What a tensor is compared by later on."""
     size = tensor.numel() * tensor.element_size()
-    if tensor.device.type != "cpu" or size <= COPIED or obstacle() is not None:
+    if tensor.device.type != "cpu" or size <= COPIED or not _digests(size):
         return tensor.detach().clone()
     memory = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
     return tensor.device, tensor.dtype, tensor.shape, _value(memory)
+
+
+def _digests(size: int) -> bool:
+    """Whether there are digests of so many bytes: the kernel may be compiling."""
+    return obstacle() is None and ready("digest.digest", size * COPYING)
 
 
 def _digest(words: NDArray[np.uint64]) -> tuple[int, int]:

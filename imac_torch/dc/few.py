@@ -27,6 +27,7 @@ from imac_torch.dc.newton import (
     NeuronSolution,
     NewtonOptions,
     circuit_arguments,
+    compiled_ready,
     near_table,
     requires_gradients,
     stopping,
@@ -126,6 +127,8 @@ class Tabled(Neurons):
 
     def solve(self, combined: FloatArray) -> Found | None:
         """See :class:`Neurons`."""
+        if not compiled_ready(combined.size):
+            return None
         least, most = float(_LEAST(combined)), float(_MOST(combined))
         if not most - least < np.inf:
             return None

@@ -15,6 +15,7 @@ from torch import Tensor
 from imac_torch.dc.load import Blocks, Load
 from imac_torch.dc.starts import Near, StartTable
 from imac_torch.errors import SolverError
+from imac_torch.kernels.ahead import ready
 from imac_torch.kernels.compiled import obstacle
 from imac_torch.numeric.modes import once
 from imac_torch.periphery.neuron.behavioural import BehaviouralCore
@@ -31,6 +32,8 @@ TURNED = 0.1
 CURVATURE = 20.0
 """1/V. A Newton step s leaves less than this times s²: half of q/kT, 19/V at 300 K, of currents
 that are exponential in a voltage. (Neurons of 14 nm were found to leave 5 to 10.)"""
+TORCH_TIME = 1.5e-5
+"""s per neuron in torch, roughly."""
 TILES_PER_THREAD = 24
 """A tile takes about 0.1 ms, starting threads about 1 ms."""
 
@@ -128,9 +131,16 @@ def solve_neurons(
         if isinstance(neuron.core, BehaviouralCore) and float(neuron.feedback_conductance) == 0.0:
             return _solve_direct(combined, neuron, neuron.core, load)
         able = isinstance(neuron.core, TableCore) and combined.device.type == "cpu"
-        if use_compiled(options.kernel, able=able):
+        if use_compiled(options.kernel, able=able) and (
+            options.kernel == "numba" or compiled_ready(combined.numel())
+        ):
             return _solve_compiled(combined, neuron, load, options)
         return _solve_batched(combined, neuron, load, options, before)
+
+
+def compiled_ready(neurons: int) -> bool:
+    """Whether the compiled kernel is there, or to be waited for: torch would take too long."""
+    return ready("newton.solve_tiles", neurons * TORCH_TIME)
 
 
 def use_compiled(kernel: str, *, able: bool) -> bool:

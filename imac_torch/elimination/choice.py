@@ -14,6 +14,7 @@ from imac_torch.elimination.rows import eliminate_rows
 from imac_torch.elimination.tiles import BASE, eliminate_tiles
 from imac_torch.errors import SolverError
 from imac_torch.kernels import Kernel, choose_kernel
+from imac_torch.kernels.ahead import ready
 from imac_torch.numeric.budget import elimination_bytes, require_memory
 from imac_torch.numeric.forecast import announce, clock, elimination_operations
 
@@ -29,6 +30,8 @@ Measured by ``benchmarks/elimination.py --crossover`` on one core: with compiled
 0.8 times as long as tiles at 128 columns and 1.5 times at 192, from 16 to 512 rows alike, because
 both costs are proportional to the rows. With torch alone they cross between 100 and 160 columns.
 """
+TORCH_RATE: Final = 7e8
+"""Operations per second by rows in torch, roughly."""
 LARGE: Final = 2e10
 """Operations from which on the time is estimated: some seconds' worth."""
 
@@ -120,6 +123,9 @@ def decide(
     gradients = followed(positive, negative, wires)
     if chosen == "tiles" and kernel == "auto" and gradients:
         runs = "torch"
+    operations = elimination_operations(count, rows, columns, tiles=chosen == "tiles")
+    if chosen == "rows" and kernel == "auto" and runs == "numba":
+        runs = "numba" if ready("rows.eliminate_up", operations / TORCH_RATE) else "torch"
     require_memory(
         elimination_bytes(
             count, rows, columns,
@@ -132,7 +138,6 @@ def decide(
         + (', or method = "tiles"' if chosen == "rows" and rows * columns > BASE**4 else ""),
         positive.device,
     )  # fmt: skip
-    operations = elimination_operations(count, rows, columns, tiles=chosen == "tiles")
     if operations >= LARGE:
         seconds = operations / _rate(chosen, runs)
         threads = torch.get_num_threads() if runs == "numba" else 1

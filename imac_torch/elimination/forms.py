@@ -22,9 +22,12 @@ from torch import Tensor
 
 from imac_torch.elimination.ports import PortNetwork
 from imac_torch.kernels import choose_kernel
+from imac_torch.kernels.ahead import ready
 
 TILES_PER_THREAD: Final = 16
 """A tile takes some 20 µs, starting threads up to 1 ms."""
+FORMING: Final = 5e-8
+"""s per voltage in torch, roughly."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +235,8 @@ class LineForms:
         """
         tensors = voltages, self.squares, self.linear, self.bias
         tracked = torch.is_grad_enabled() and any(item.requires_grad for item in tensors)
-        if not tracked and choose_kernel("auto", voltages) == "numba":
+        compiled = not tracked and choose_kernel("auto", voltages) == "numba"
+        if compiled and ready("forms.form_tiles", voltages.numel() * FORMING):
             return self._compiled(voltages, first)
         total = self._of_many(voltages, first)
         begin, end, start = self.lines[-1]

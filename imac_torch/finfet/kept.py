@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from imac_torch.base.files import read_tensors, write_tensors
-from imac_torch.kernels.compiled import cache_place, obstacle, sources_digest
+from imac_torch.kernels.ahead import cache_place
+from imac_torch.kernels.compiled import obstacle, sources_digest
 
 __all__ = ["kept", "kept_files", "kept_place"]
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from imac_torch.errors import ImacWarning
 from imac_torch.kernels import ahead
 
-__all__ = ["cache_place", "njit", "obstacle", "sources_digest"]
+__all__ = ["njit", "obstacle", "sources_digest"]
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -36,16 +36,6 @@ def obstacle() -> str | None:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "numba"
         return "numba is not installed" if missing else f"numba cannot be imported: {error}"
     return None
-
-
-def cache_place() -> Path | None:
-    """Where numba, which can be used here, keeps kernels of this package; None: nowhere."""
-    from numba.core.caching import FunctionCache
-
-    try:
-        return Path(FunctionCache(njit).cache_path)
-    except RuntimeError:  # numba's word for: there is no such place
-        return None
 
 
 def njit(**options: Any) -> Callable[[Kernel], Kernel]:  # noqa: ANN401 - numba's own
@@ -136,7 +126,6 @@ def _only_an_economy(dispatcher: Any) -> None:  # noqa: ANN401 - numba's own
         found = read(signature, context)
         if found is None:
             _tell_of_compiling()
-            ahead.begin(name)
             found = read(signature, context) if ahead.wait_for(name) else None
         return found
 

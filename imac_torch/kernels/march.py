@@ -9,7 +9,7 @@ a tile: images that share their steps with fewer others need fewer of them.
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,54 +35,59 @@ from imac_torch.kernels.places import (
 from imac_torch.kernels.steps import step_layer
 
 IntArray = NDArray[np.int64]
+Floats: TypeAlias = tuple[FloatArray, ...]
+Integers: TypeAlias = tuple[IntArray, ...]
 
 REACHED, FULL, STUCK_ERROR, STUCK_NEWTON = 0, 1, 2, 3
 """How a march ends: at the corner, with all places for records taken, or with no step left."""
 POWERS: Final = 6
 
 
-class Layer(NamedTuple):
-    """Arrays of one layer, see :func:`imac_torch.kernels.steps.step_layer`.
+class Layers(NamedTuple):
+    """Arrays of every layer, see :func:`imac_torch.kernels.steps.step_layer`.
+
+    A tuple of arrays each, or one array (layers, ...): a tuple of what has 34 arrays takes many
+    times as long to compile.
 
     ``sizes``: whether there is a next layer, width, filters, rows and columns of the table.
     ``scalars``: steepness; level shift V. ``poles`` and what begins with ``by_filter`` make the
     matrices of a step. ``record``: (places, 2, tiles, M, LANES) V, or of no places.
     """
 
-    kept: FloatArray
-    passed: FloatArray
-    following: FloatArray
-    lines: FloatArray
+    kept: Floats
+    passed: Floats
+    following: Floats
+    lines: Floats
     results: FloatArray
-    record: FloatArray
+    record: Floats
     sizes: IntArray
     scalars: FloatArray
-    table: FloatArray
-    grid: FloatArray
-    circuit: FloatArray
-    capacitance: FloatArray
-    first: IntArray
-    starts: IntArray
-    poles: FloatArray
-    by_filter: FloatArray
-    by_filter_bias: FloatArray
-    by_filter_transfer: FloatArray
-    admittance: FloatArray
-    left: FloatArray
-    across: FloatArray
-    own: FloatArray
-    bias_currents: FloatArray
-    inverse: FloatArray
-    through: FloatArray
-    transfer: FloatArray
-    onward: FloatArray
-    at_rest: FloatArray
-    missed: FloatArray
-    bias_row: FloatArray
-    bias_filtered: FloatArray
-    forms: FloatArray
-    ends_direct: FloatArray
-    ends_filtered: FloatArray
+    table: Floats
+    grid: Floats
+    circuit: Floats
+    capacitance: Floats
+    first: Integers
+    starts: Integers
+    poles: Floats
+    by_filter: Floats
+    by_filter_bias: Floats
+    by_filter_transfer: Floats
+    admittance: Floats
+    left: Floats
+    across: Floats
+    own: Floats
+    bias_currents: Floats
+    inverse: Floats
+    through: Floats
+    transfer: Floats
+    onward: Floats
+    at_rest: Floats
+    missed: Floats
+    bias_row: Floats
+    bias_filtered: Floats
+    forms: Floats
+    ends_direct: Floats
+    ends_filtered: Floats
 
 
 class Group(NamedTuple):
@@ -155,7 +160,7 @@ def proposal(step: float, error: float, longest: float, rungs: float) -> float:
 
 @njit(nogil=True, error_model="numpy", fastmath=FAST)
 def sources(
-    group: Group, drive: Drive, layers: tuple[Layer, ...], stage: int, vdd: float,
+    group: Group, drive: Drive, results: FloatArray, scalars: FloatArray, stage: int, vdd: float,
     weights: FloatArray, kinds: FloatArray, amplifiers: bool,
 ) -> None:
     """Powers of every kind of source, as :func:`imac_torch.transient.power.assembled`."""
@@ -170,8 +175,8 @@ def sources(
             row, kind = drive.rows[t, n], drive.kinds[n]
             for lane in range(LANES):
                 moving[t, kind, lane] += weights[n] * row[lane]
-        for layer in layers:
-            sums, level = layer.results[t], layer.scalars[1]
+        for k in range(len(results)):
+            sums, level = results[k, t], scalars[k, 1]
             for lane in range(LANES):
                 rest[t, 1, lane] += vdd * sums[base + 6, lane]
                 rest[t, 2, lane] += vdd * sums[base, lane]
@@ -193,8 +198,8 @@ def sources(
             for kind in range(POWERS):
                 for lane in range(LANES):
                     stored[kind, lane] = 0.0
-            for layer in layers:
-                sums, level = layer.results[t], layer.scalars[1]
+            for k in range(len(results)):
+                sums, level = results[k, t], scalars[k, 1]
                 for lane in range(LANES):
                     stored[2, lane] += vdd * sums[base + 4, lane]
                     stored[3, lane] += level * sums[base + 5, lane]
@@ -233,7 +238,7 @@ def worst_power(
 
 @njit(nogil=True, error_model="numpy", fastmath=FAST)
 def march(
-    layers: tuple[Layer, ...], drive: Drive, group: Group, batch: int, numbers: FloatArray,
+    layers: Layers, drive: Drive, group: Group, batch: int, numbers: FloatArray,
     control: FloatArray, clock: FloatArray, sets: IntArray, counts: IntArray, failed: IntArray,
 ) -> int:
     """Steps up to the next corner, or until all places for records are taken.
@@ -262,7 +267,7 @@ def march(
     amplifiers = control[8] != 0.0
     vdd = numbers[2]
     tiles = group.carried.shape[0]
-    depth = len(layers)
+    depth = len(layers.results)
     guesses, times = np.zeros((2, 4)), np.zeros(4)
     ramps, poles = drive.filtered.shape
     half_way, at_end = np.zeros((ramps, poles)), np.zeros((ramps, poles))
@@ -301,7 +306,7 @@ def march(
             then = time + GAMMA * step if stage == 0 else end
             shares(part_of, min(1.0, then / drive.transition[0]), here)
             for t in range(tiles):
-                target = layers[0].passed[t, COMBINED + stage]
+                target = layers.passed[0][t, COMBINED + stage]
                 target[:] = 0.0
                 for j in range(len(part_of)):
                     basis = drive.basis[t, j]
@@ -312,32 +317,33 @@ def march(
         numbers[16] = 0.0
         bad = False
         for k in range(depth):
-            layer = layers[k]
-            sizes = layer.sizes
+            sizes, results = layers.sizes[k], layers.results[k]
             largest_passed = 0.0
             if sizes[0] != 0:
                 largest_passed = fill(
-                    sigma, layer.poles, layer.by_filter, layer.by_filter_bias,
-                    layer.by_filter_transfer, sizes[2], sizes[1], layer.first, layer.admittance,
-                    layer.left, layer.across, layer.own, layer.bias_currents, layer.inverse,
-                    layer.through, layer.transfer,
+                    sigma, layers.poles[k], layers.by_filter[k], layers.by_filter_bias[k],
+                    layers.by_filter_transfer[k], sizes[2], sizes[1], layers.first[k],
+                    layers.admittance[k], layers.left[k], layers.across[k], layers.own[k],
+                    layers.bias_currents[k], layers.inverse[k], layers.through[k],
+                    layers.transfer[k],
                 )
-            numbers[11], layer.circuit[3] = layer.scalars[0], sigma
+            numbers[11], layers.circuit[k][3] = layers.scalars[k, 0], sigma
             step_layer(
-                0, tiles, batch, layer.kept, layer.passed, layer.following, layer.lines,
-                group.carried, layer.results, sets, guesses, numbers, layer.table,
-                (sizes[3], sizes[4]), layer.grid, layer.circuit, layer.capacitance, layer.first,
-                layer.starts, layer.admittance, layer.left, layer.across, layer.own,
-                layer.bias_currents, sizes[0] != 0, sizes[1], layer.inverse, layer.through,
-                layer.onward, layer.transfer, layer.at_rest, layer.missed, layer.bias_row,
-                layer.bias_filtered, layer.forms, layer.ends_direct, layer.ends_filtered,
+                0, tiles, batch, layers.kept[k], layers.passed[k], layers.following[k],
+                layers.lines[k], group.carried, results, sets, guesses, numbers, layers.table[k],
+                (sizes[3], sizes[4]), layers.grid[k], layers.circuit[k], layers.capacitance[k],
+                layers.first[k], layers.starts[k], layers.admittance[k], layers.left[k],
+                layers.across[k], layers.own[k], layers.bias_currents[k], sizes[0] != 0, sizes[1],
+                layers.inverse[k], layers.through[k], layers.onward[k], layers.transfer[k],
+                layers.at_rest[k], layers.missed[k], layers.bias_row[k], layers.bias_filtered[k],
+                layers.forms[k], layers.ends_direct[k], layers.ends_filtered[k],
             )
             numbers[16] = largest_passed
             for t in range(tiles):
                 for lane in range(LANES):
                     if (
                         not bad and group.alive[t, lane] != 0.0
-                        and layer.results[t, FAILED, lane] > 0.0
+                        and results[t, FAILED, lane] > 0.0
                     ):
                         bad = True
                         failed[0], failed[1] = k, t * LANES + lane
@@ -356,7 +362,10 @@ def march(
             slope = slope_at(then, drive.transition[0], stage == 0)
             shares(part_of, part, here)
             levels(weights, part, slope, here)
-            sources(group, drive, layers, stage, vdd, weights, part_of, amplifiers)
+            sources(
+                group, drive, layers.results, layers.scalars, stage, vdd, weights, part_of,
+                amplifiers,
+            )
         relative[:] = 0.0
         if step > shortest:
             worst_power(
@@ -367,13 +376,13 @@ def march(
             for lane in range(LANES):
                 if group.alive[t, lane] == 0.0:
                     for k in range(depth):
-                        layers[k].results[t, ERROR, lane] = 0.0
+                        layers.results[k, t, ERROR, lane] = 0.0
                     continue
-                first = layers[0].results[t, ERROR, lane]
+                first = layers.results[0, t, ERROR, lane]
                 power = vdd * relative[t, lane]
-                layers[0].results[t, ERROR, lane] = power if power > first else first
+                layers.results[0, t, ERROR, lane] = power if power > first else first
                 for k in range(depth):
-                    found = layers[k].results[t, ERROR, lane]
+                    found = layers.results[k, t, ERROR, lane]
                     error = error if found <= error else found
         error /= tolerance
         if not error <= 1.0:
@@ -417,10 +426,10 @@ def march(
                         group.largest[t, kind, lane] = most
             for lane in range(LANES):
                 for k in range(depth):
-                    if not layers[k].results[t, INSIDE, lane] > 0.0:
+                    if not layers.results[k, t, INSIDE, lane] > 0.0:
                         group.inside[t, lane] = 0.0
                 for k in range(depth - 1):
-                    left = control[14] * layers[k].results[t, LEFT, lane]
+                    left = control[14] * layers.results[k, t, LEFT, lane]
                     group.left_out[t, lane] = max(group.left_out[t, lane], left)
         group.powers[0, :, :, :] = group.powers[2]
         group.moving[0, :, :, :] = group.moving[2]
@@ -429,9 +438,9 @@ def march(
         oldest = sets[0]
         sets[0], sets[1], sets[2] = sets[1], sets[2], oldest
         sets[3], sets[4] = 1 - sets[3], 0
-        for layer in layers:
-            if len(layer.record):
-                record(layer.record[place], layer.kept, sets[1] * KEPT)
+        for k in range(depth):
+            if len(layers.record[k]):
+                record(layers.record[k][place], layers.kept[k], sets[1] * KEPT)
         clock[0], clock[1] = end, step
         counts[0] += 1
         counts[1] += 1

@@ -16,7 +16,8 @@ from imac_torch.base.resources import data_file, spice_file
 from imac_torch.config.kinds import ENGINES
 from imac_torch.errors import ImacError
 from imac_torch.finfet import kept
-from imac_torch.kernels.compiled import cache_place, obstacle
+from imac_torch.kernels.ahead import cache_place
+from imac_torch.kernels.compiled import obstacle
 from imac_torch.reports.report import environment
 from imac_torch.simulator import Simulator
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from imac_torch.config import Timing
 from imac_torch.dc.network import solve_dc
 from imac_torch.errors import SolverError, SolverMemoryError
+from imac_torch.kernels.ahead import begin
+from imac_torch.kernels.compiled import obstacle
 from imac_torch.kernels.threads import run_blocks
 from imac_torch.numeric.budget import latency_bytes, require_memory
 from imac_torch.numeric.modes import lasting
@@ -104,6 +106,8 @@ class InferenceRun:
         self._past: Tensor | None = None
         self._shown: dict[int, _Shown] = {}
         self._slowest: tuple[float, int, _Shown] | None = None
+        if tiled(layers, self.options.transient) and obstacle() is None:
+            begin("steps")
 
     @lasting()
     def add(

@@ -9,7 +9,7 @@ Newton's method leaves. The state is in its arrays.
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -143,14 +143,22 @@ class TiledStepper(Stepper):
                     .unflatten(1, (-1, LANES)).permute(1, 0, 3, 2).flatten(2)
                 )  # fmt: skip
         self._saved = range(0 if options.save == "all" else len(counts) - 1, len(counts))
-        self._arrays = tuple(self._layer(k) for k in range(len(counts)))
+        self._arrays = self._of_layers()
         self._group = self._of_all_layers()
         self._begun = True
 
-    def _layer(self, k: int) -> march.Layer:
-        """Arrays of one layer."""
+    def _of_layers(self) -> march.Layers:
+        """Arrays of all layers."""
         from imac_torch.kernels import march  # imports numba
 
+        parts = [self._layer(k) for k in range(len(self.layers))]
+        fields: dict[str, Any] = {name: tuple(part[name] for part in parts) for name in parts[0]}
+        for name in ("sizes", "scalars"):
+            fields[name] = np.array(fields[name])
+        return march.Layers(**fields, results=self._results)
+
+    def _layer(self, k: int) -> dict[str, NDArray[Any]]:
+        """Arrays of one layer, but for its results."""
         layer, behind = self.layers[k], self._panels[k]
         tables = present(layer.neurons.tables)
         parts, longest = behind.bias_currents.shape[1:]
@@ -162,9 +170,9 @@ class TiledStepper(Stepper):
                 np.ascontiguousarray(side[:, :, :asked]) for side in (direct, filtered)
             )
         vectors = [np.zeros((parts, longest)) for _ in range(4)]
-        return march.Layer(
+        return dict(  # noqa: C408 - as the fields are named
             kept=self._kept[k], passed=self._passed[k], following=self._passed[k + 1],
-            lines=self._held[k], results=self._results[k],
+            lines=self._held[k],
             record=np.zeros((
                 PLACES if k in self._saved else 0, 2, self._tiles, layer.ports.outputs, LANES
             )),
@@ -335,7 +343,7 @@ class TiledStepper(Stepper):
             torch.from_numpy(group.times[:steps].copy()),
             tuple(starts),
             tuple(
-                torch.from_numpy(self._arrays[k].record[:steps]).transpose(3, 4).flatten(2, 3)
+                torch.from_numpy(self._arrays.record[k][:steps]).transpose(3, 4).flatten(2, 3)
                 [:, :, : len(self.alive)].clone() for k in self._saved
             ),
             before.total,

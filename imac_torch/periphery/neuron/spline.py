@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.errors import SolverError
+from imac_torch.kernels.ahead import ready
 from imac_torch.kernels.compiled import obstacle
 from imac_torch.numeric.modes import lasting, once
+
+EVALUATING: Final = 5e-7
+"""s per point in torch, roughly."""
 
 
 @lru_cache(maxsize=8)
@@ -115,7 +119,8 @@ class SplineTable:
 
     def values(self, first: Tensor, second: Tensor) -> Tensor:
         """Values (..., T) without derivatives and without a graph; compiled on the CPU."""
-        if first.device.type != "cpu" or obstacle() is not None:
+        compiled = first.device.type == "cpu" and obstacle() is None
+        if not (compiled and ready("table.evaluate", first.numel() * EVALUATING)):
             return self(first, second).value
         from imac_torch.kernels.table import evaluate
         from imac_torch.kernels.threads import run_blocks

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imac_torch.finfet.kept import kept
+from imac_torch.kernels.ahead import ready
 from imac_torch.kernels.compiled import obstacle
 from imac_torch.numeric.modes import lasting
 from imac_torch.periphery.neuron.core import ChargeValues, Core, CoreCurrents, CoreValues
-from imac_torch.periphery.neuron.spline import SplineTable
+from imac_torch.periphery.neuron.spline import EVALUATING, SplineTable
 
 TABLE_NODES = (257, 321)
 """Nodes of the gate and output axis: 9 and 3 mV apart at 0.8 V.
@@ -131,7 +132,8 @@ class TableCore:
         """See :class:`imac_torch.periphery.neuron.core.Resting`; compiled on the CPU."""
         inputs = gate, output, feedback
         tracked = torch.is_grad_enabled() and any(item.requires_grad for item in inputs)
-        if tracked or gate.device.type != "cpu" or obstacle() is not None:
+        compiled = not tracked and gate.device.type == "cpu" and obstacle() is None
+        if not (compiled and ready("supply.supply_tiles", gate.numel() * EVALUATING)):
             found = self.values(gate, output)
             return found.gate + (gate - output) * feedback, found.supply
         from imac_torch.kernels.newton import tile_count
