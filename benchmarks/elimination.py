@@ -10,13 +10,17 @@ more time than they gain as soon as one of them does not get its core.
     python benchmarks/elimination.py                # network, and arrays up to 256
     python benchmarks/elimination.py --full         # arrays up to 1024
     python benchmarks/elimination.py --crossover    # where tiles overtake rows
+    python benchmarks/elimination.py --large 2048   # one pair this large, with its progress bar
+    python benchmarks/elimination.py --large 9216 4096    # a layer's 32×32 blocks, likewise
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import resource
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +29,8 @@ import torch
 from sparse import Klu, Nodal, nodal, superlu
 from timing import interleave, machine
 
+import imac_torch as imac
+from imac_torch.base.progress import asking
 from imac_torch.circuit.crossbar import build_crossbar
 from imac_torch.config import Amplifier, Config, Crossbar
 from imac_torch.elimination.blocks import BlockLayout, BlockPorts, Termination
@@ -180,7 +186,7 @@ def compare_arrays(sizes: list[int], rounds: int, budget: float) -> None:
         found = interleave(jobs, rounds, budget)
         reference = found["SuperLU" if "SuperLU" in found else list(found)[-1]][2]
         for name, (median, least, result) in found.items():
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            memory = peak()
             alone = len(found) == 1
             shown = "–" if alone else f"{error(result, reference):.1e}"
             print(
@@ -192,6 +198,33 @@ def compare_arrays(sizes: list[int], rounds: int, budget: float) -> None:
         if many > few:
             power = math.log(last / first) / math.log(many / few)
             print(f"  {name}: time grows with n to the power {power:.2f} from {few} to {many}")
+
+
+def run_large(sizes: list[int]) -> None:
+    """One array, or a layer converted and programmed: time, memory, and what was foreseen."""
+    logging.basicConfig(level="INFO", format="%(message)s")
+    pair = pair_array(64, 64)
+    eliminate(*pair, method="tiles"), eliminate(*pair, method="rows")  # kernels are compiled
+    started, used, before = time.perf_counter(), time.process_time(), peak()
+    if len(sizes) == 1:
+        layer = pair_array(sizes[0], sizes[0])
+        with asking():
+            eliminate(*layer)
+    else:
+        config = imac.Config(mapping=imac.WeightMapping(levels="continuous"))
+        network = imac.convert(torch.nn.Sequential(torch.nn.Linear(*sizes)), config)
+        converted = time.perf_counter() - started, time.process_time() - used, peak()
+        print("converted: {:.1f} s, {:.1f} s of processor, peak {:.0f} MB".format(*converted))
+        network.prepare(progress=True)
+    print(
+        f"in all: {time.perf_counter() - started:.1f} s, {time.process_time() - used:.1f} s of "
+        f"processor, peak {peak():.0f} MB, {before:.0f} MB of it from before"
+    )
+
+
+def peak() -> float:
+    """The most memory that this process has had, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def find_crossover(kernel: str) -> None:
@@ -218,12 +251,17 @@ def main() -> None:
     )
     parser.add_argument("--full", action="store_true", help="pair arrays up to 1024")
     parser.add_argument("--crossover", action="store_true", help="only this")
+    parser.add_argument("--large", type=int, nargs="+", help="only this")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--budget", type=float, default=5.0, help="s per way and case")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(machine(arguments.threads))
+    if arguments.large:
+        with torch.no_grad():
+            run_large(arguments.large)
+        return
     if arguments.crossover:
         find_crossover("numba")
         find_crossover("torch")

@@ -13,6 +13,7 @@ from small_networks import CONTINUOUS, mlp, signs
 from torch import nn
 
 import imac_torch as imac
+from imac_torch.base import progress
 from imac_torch.dc import native
 from imac_torch.dc.ir_drop import cell_voltages
 from imac_torch.elimination import choice
@@ -315,6 +316,36 @@ def test_long_work_says_how_long_it_takes(
         "Monte Carlo of 4 samples will take about 1.3 min",
         "solving 4 samples will take about 20 s",
     ]
+
+
+def test_long_eliminations_show_how_far_they_are(monkeypatch, capsys) -> None:
+    """Below a bar around them, or where somebody asks; counted in blocks, or smallest tiles."""
+    monkeypatch.setattr(choice, "LARGE", 0)
+    monkeypatch.setattr(choice, "_rate", lambda *_: 1.0)
+    told: list[int] = []
+    inner = progress._task
+    monkeypatch.setattr(progress, "_task", lambda *given: told.append(given[2]) or inner(*given))
+    for method, kernel, done in (
+        ("rows", "auto", "3/3 blocks"), ("rows", "torch", "3/3 blocks"),
+        ("tiles", "auto", "24/24 tiles"),
+    ):  # fmt: skip
+        work = elimination(70, 33, 3, method, kernel)
+        work()
+        assert not capsys.readouterr().err
+        with progress.asking():
+            work()
+        shown = capsys.readouterr().err
+        assert "eliminating 70×33, " in shown
+        assert done in shown
+    with progress.progress_bar("all", 1, "layers"):
+        work()
+    assert told[-2:] == [1, 24]
+    with progress.progress_bar("all", 1, "layers"):
+        NETWORK.engine.prepare(NETWORK.segment.parts())
+    assert told[-2:] == [1, 1]
+    with progress.progress_bar("all", 1, "layers", shown=False):
+        work()
+    assert told[-1] == 1
 
 
 def test_the_rate_of_a_machine_is_measured() -> None:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
+import imac_torch.elimination.cuts
 import imac_torch.elimination.rows
 import imac_torch.elimination.tiles
 from imac_torch.circuit.crossbar import CrossbarSpec, build_crossbar
@@ -149,7 +150,7 @@ def test_precision_does_not_depend_on_the_ratio_of_wires_and_cells(
 ) -> None:
     # Sums and products of numbers of one sign lose at most an ulp or so each; a path crosses
     # fewer than 30 of them per row and column here. 1e-13 is 450 ulp.
-    monkeypatch.setattr(imac_torch.elimination.tiles, "BASE", 2)  # merge even this small a block
+    monkeypatch.setattr(imac_torch.elimination.cuts, "BASE", 2)  # merge even this small a block
     monkeypatch.setattr(imac_torch.elimination.tiles, "HALVED", 1)  # as large ones are
     positive, negative = cells(4, 5, scale=1e-5)
     wires = termination(1e5 / ratio, 1.3e5 / ratio)
@@ -237,15 +238,15 @@ def test_all_ways_agree(
 ) -> None:
     positive, negative = cells(rows, columns, seed=seed)
     wires = termination(*segments)
-    before = imac_torch.elimination.tiles.BASE
-    imac_torch.elimination.tiles.BASE = base
+    before = imac_torch.elimination.cuts.BASE
+    imac_torch.elimination.cuts.BASE = base
     try:
         results = [
             eliminate(positive, negative, wires, method=method, kernel=kernel)[0]
             for method, kernel in WAYS
         ]
     finally:
-        imac_torch.elimination.tiles.BASE = before
+        imac_torch.elimination.cuts.BASE = before
     for other in results[1:]:
         # Up to 40 rows and columns, each a few ulp: see the precision test.
         assert difference(other, results[0]) < 1e-12
@@ -370,7 +371,7 @@ gradient_ways = pytest.mark.parametrize(
 def test_gradients(
     method: str, kernel: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imac_torch.elimination.tiles, "BASE", 2)
+    monkeypatch.setattr(imac_torch.elimination.cuts, "BASE", 2)
 
     def ports(
         positive: torch.Tensor, negative: torch.Tensor, wires: torch.Tensor

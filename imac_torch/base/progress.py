@@ -1,4 +1,8 @@
-"""Progress bars: on standard error with rate and remaining time, in notebooks one quiet line."""
+"""Progress bars: on standard error with rate and remaining time, in notebooks one quiet line.
+
+A bar within another one is a line below it. Work deep inside that may take long or not
+(:func:`long_work`) has one where somebody asked for progress (:func:`asking`, a bar around it).
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,41 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from html import escape
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 PATIENCE: Final = 0.5
 """s between two changes of a notebook's line."""
+LONG: Final = 2.0
+"""s from which on work inside has a bar of its own."""
+_ASKED: Final[ContextVar[bool]] = ContextVar("_ASKED", default=False)
+_OPEN: Final[ContextVar[Progress | None]] = ContextVar("_OPEN", default=None)
+
+
+@contextmanager
+def asking(shown: bool = True) -> Iterator[None]:
+    """Show (or not) how far long work is that is done within."""
+    token = _ASKED.set(shown)
+    try:
+        yield
+    finally:
+        _ASKED.reset(token)
+
+
+@contextmanager
+def long_work(
+    label: str, total: int, unit: str, seconds: float
+) -> Iterator[Callable[[int], None] | None]:
+    """A bar for work that is expected to take so long, where that is long and somebody asked."""
+    if seconds < LONG or not _ASKED.get():
+        yield None
+        return
+    with progress_bar(label, total, unit) as advance:
+        yield advance
 
 
 @contextmanager
@@ -28,8 +62,19 @@ def progress_bar(
     Yields:
         A function to call with how much more was done.
     """
-    if shown and in_notebook():
-        yield from _line(label, total, unit)
+    with asking(shown):
+        if shown and in_notebook():
+            yield from _line(label, total, unit)
+        else:
+            yield from _bar(label, total, unit, shown)
+
+
+def _bar(
+    label: str, total: int | None, unit: str, shown: bool
+) -> Iterator[Callable[[int], None]]:
+    """A line of its own in the terminal."""
+    if shown and (outer := _OPEN.get()) is not None:
+        yield from _task(outer, label, total, unit)
         return
     # rich draws from Python's random numbers when it is imported; importing us must not.
     from rich.console import Console
@@ -46,20 +91,34 @@ def progress_bar(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit, markup=False),
+        TextColumn("{task.fields[unit]}", markup=False),
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
-        task = progress.add_task(label, total=total, rate="")
+        token = _OPEN.set(progress if shown else None)
+        try:
+            yield from _task(progress, label, total, unit)
+        finally:
+            _OPEN.reset(token)
 
-        def advance(amount: int) -> None:
-            progress.advance(task, amount)
-            speed = progress.tasks[0].finished_speed or progress.tasks[0].speed
-            progress.update(task, rate="" if speed is None else f"{speed:.3g}/s")
 
-        yield advance
+def _task(
+    progress: Progress, label: str, total: int | None, unit: str
+) -> Iterator[Callable[[int], None]]:
+    """One of the lines that are drawn together; it goes where others are left."""
+    task = progress.add_task(label, total=total, rate="", unit=unit)
+
+    def advance(amount: int) -> None:
+        progress.advance(task, amount)
+        state = next(item for item in progress.tasks if item.id == task)
+        speed = state.finished_speed or state.speed
+        progress.update(task, rate="" if speed is None else f"{speed:.3g}/s")
+
+    yield advance
+    if len(progress.tasks) > 1:
+        progress.remove_task(task)
 
 
 def in_notebook() -> bool:

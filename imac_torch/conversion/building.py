@@ -264,6 +264,7 @@ def analog_layer(
     return layer.to(source.weight.device)
 
 
+@lasting()
 def losses_of(layers: Sequence[IMACLinear], *, ranges: bool) -> Losses:
     """What layers that were not trained as a circuit lose, and what helps.
 

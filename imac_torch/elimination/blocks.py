@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
+
+Advance: TypeAlias = Callable[[int], None]
+"""Called with how much more of an elimination is done."""
 
 
 @dataclass(frozen=True)

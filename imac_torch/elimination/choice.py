@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Final, Literal, TypeAlias
@@ -9,9 +11,11 @@ from typing import Final, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from imac_torch.elimination.blocks import BlockPorts, Termination
+from imac_torch.base.progress import long_work
+from imac_torch.elimination.blocks import Advance, BlockPorts, Termination
+from imac_torch.elimination.cuts import BASE, Cuts
 from imac_torch.elimination.rows import eliminate_rows
-from imac_torch.elimination.tiles import BASE, eliminate_tiles
+from imac_torch.elimination.tiles import eliminate_tiles
 from imac_torch.errors import SolverError
 from imac_torch.kernels import Kernel, choose_kernel
 from imac_torch.kernels.ahead import ready
@@ -82,12 +86,11 @@ def eliminate(
             unknown or cannot be used here.
     """
     rows, columns = positive.shape[-2:]
-    info = decide(
-        positive, negative, wires, (positive.numel() // max(1, rows * columns), rows, columns),
-        method=method, kernel=kernel,
-    )  # fmt: skip
-    run = eliminate_rows if info.method == "rows" else eliminate_tiles
-    return run(positive, negative, wires, kernel=info.kernel), info
+    blocks = (positive.numel() // max(1, rows * columns), rows, columns)
+    info = decide(positive, negative, wires, blocks, method=method, kernel=kernel)
+    gradients = followed(positive, negative, wires)
+    with foreseen(info, blocks, positive.device, gradients=gradients) as advance:
+        return run(info, positive, negative, wires, advance), info
 
 
 def decide(
@@ -99,7 +102,7 @@ def decide(
     method: Method = "auto",
     kernel: Kernel = "auto",
 ) -> EliminationInfo:
-    """How cells would be eliminated, that it can be done, and how long it takes if that is long.
+    """How cells would be eliminated.
 
     Args:
         positive: S, as in :func:`eliminate`, or as layers have them.
@@ -110,42 +113,95 @@ def decide(
         kernel: See :func:`eliminate`.
 
     Raises:
-        SolverMemoryError: See :func:`eliminate`.
         SolverError: See :func:`eliminate`.
     """
     if method not in ("auto", "rows", "tiles"):
         raise SolverError(f'method = {method!r} is not one of "auto", "rows", "tiles"')
     _check(positive, negative, wires)
-    count, rows, columns = blocks
-    chosen: Literal["rows", "tiles"] = "rows" if columns <= CROSSOVER else "tiles"
+    chosen: Literal["rows", "tiles"] = "rows" if blocks[2] <= CROSSOVER else "tiles"
     chosen = chosen if method == "auto" else method
     runs = choose_kernel(kernel, positive)
-    gradients = followed(positive, negative, wires)
-    if chosen == "tiles" and kernel == "auto" and gradients:
+    if chosen == "tiles" and kernel == "auto" and followed(positive, negative, wires):
         runs = "torch"
-    operations = elimination_operations(count, rows, columns, tiles=chosen == "tiles")
     if chosen == "rows" and kernel == "auto" and runs == "numba":
+        count, rows, columns = blocks
+        operations = elimination_operations(count, rows, columns, tiles=False)
         runs = "numba" if ready("rows.eliminate_up", operations / TORCH_RATE) else "torch"
-    require_memory(
-        elimination_bytes(
-            count, rows, columns,
-            method=chosen, compiled=runs == "numba", threads=torch.get_num_threads(),
-            gradients=gradients,
-        ),
-        f"eliminating {count} blocks of {rows}×{columns} cells by {chosen}"
-        + (" with gradients" if gradients else ""),
-        "take smaller arrays (crossbar.rows, crossbar.columns), fewer samples at once"
-        + (', or method = "tiles"' if chosen == "rows" and rows * columns > BASE**4 else ""),
-        positive.device,
-    )  # fmt: skip
-    if operations >= LARGE:
-        seconds = operations / _rate(chosen, runs)
-        threads = torch.get_num_threads() if runs == "numba" else 1
-        announce(
-            f"eliminating {count} blocks of {rows}×{columns} cells",
-            seconds / (1 if chosen == "tiles" else min(count, threads)),
-        )
     return EliminationInfo(chosen, runs)
+
+
+def run(
+    info: EliminationInfo,
+    positive: Tensor,
+    negative: Tensor,
+    wires: Termination,
+    advance: Advance | None = None,
+) -> BlockPorts:
+    """Eliminate as it was decided.
+
+    Args:
+        info: From :func:`decide`.
+        positive: See :func:`eliminate`.
+        negative: See :func:`eliminate`.
+        wires: See :func:`eliminate`.
+        advance: Called with the number of smallest tiles, or blocks of rows, done just now.
+    """
+    eliminated = eliminate_rows if info.method == "rows" else eliminate_tiles
+    return eliminated(positive, negative, wires, kernel=info.kernel, advance=advance)
+
+
+@contextmanager
+def foreseen(
+    info: EliminationInfo,
+    blocks: tuple[int, int, int],
+    device: torch.device,
+    *,
+    gradients: bool = False,
+    in_place: bool = False,
+) -> Iterator[Advance | None]:
+    """Around an elimination: refuse what does not fit, say what it takes, show how far it is.
+
+    Args:
+        info: How it will be done.
+        blocks: How many, their rows and columns.
+        device: Where.
+        gradients: Whether gradients are wanted.
+        in_place: Whether blocks are read and written where layers have them.
+
+    Yields:
+        What :func:`run` takes; None: nobody looks.
+
+    Raises:
+        SolverMemoryError: It would take more memory than is free.
+    """
+    count, rows, columns = blocks
+    tiles, threads = info.method == "tiles", torch.get_num_threads()
+    method: Literal["rows", "tiles"] = "tiles" if tiles else "rows"
+    needed = elimination_bytes(
+        count, rows, columns, method=method, compiled=info.kernel == "numba", threads=threads,
+        gradients=gradients, in_place=in_place,
+    )  # fmt: skip
+    what = f"eliminating {count} blocks of {rows}×{columns} cells"
+    require_memory(
+        needed,
+        f"{what} by {method}" + (" with gradients" if gradients else ""),
+        "take smaller arrays (crossbar.rows, crossbar.columns), fewer samples at once"
+        + (', or method = "tiles"' if not tiles and rows * columns > BASE**4 else ""),
+        device,
+    )
+    operations = elimination_operations(count, rows, columns, tiles=tiles)
+    if operations < LARGE:
+        yield None
+        return
+    seconds = operations / _rate(method, info.kernel)
+    seconds /= min(count, threads) if not tiles and info.kernel == "numba" else 1
+    announce(what, seconds, needed)
+    total, unit = count, "blocks"
+    if tiles:
+        total, unit = count * Cuts.of(rows, columns).smallest, "tiles"
+    label = f"eliminating {rows}×{columns}, {needed / 2**30:.2g} GiB"  # short: a line has 80 places
+    with long_work(label, total, unit, seconds) as advance:
+        yield advance
 
 
 def followed(positive: Tensor, negative: Tensor, wires: Termination) -> bool:
@@ -163,11 +219,11 @@ def _rate(method: Literal["rows", "tiles"], kernel: Literal["numba", "torch"]) -
     wires = Termination(
         *(cells.new_tensor(value) for value in (10.0, 10.0, 1e4, 1e4, 0.5))
     )  # fmt: skip
-    run = eliminate_rows if method == "rows" else eliminate_tiles
+    info = EliminationInfo(method, kernel)
     with torch.no_grad():
-        run(cells, cells, wires, kernel=kernel)  # kernels are compiled, or read
+        run(info, cells, cells, wires)  # kernels are compiled, or read
         started = clock()
-        run(cells, cells, wires, kernel=kernel)
+        run(info, cells, cells, wires)
     operations = elimination_operations(1, size, size, tiles=method == "tiles")
     return operations / max(clock() - started, 1e-9)
 

@@ -9,10 +9,17 @@ from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
 from imac_torch.elimination.blocks import BlockLayout, BlockPorts, Termination
-from imac_torch.elimination.choice import EliminationInfo, Kernel, Method, decide, followed
+from imac_torch.elimination.choice import (
+    EliminationInfo,
+    Kernel,
+    Method,
+    decide,
+    followed,
+    foreseen,
+    run,
+)
 from imac_torch.elimination.feedback import Feedback
-from imac_torch.elimination.rows import eliminate_cut, eliminate_rows
-from imac_torch.elimination.tiles import eliminate_tiles
+from imac_torch.elimination.rows import eliminate_cut
 from imac_torch.errors import SolverError
 from imac_torch.periphery.readout import ReadOut
 
@@ -225,16 +232,16 @@ def eliminate_layer(
     horizontal, vertical, rows, columns = layout.sizes
     cells = pair.positive.shape[-2] * pair.positive.shape[-1]
     count = pair.positive.numel() // max(1, cells) * horizontal * vertical
-    info = decide(
-        pair.positive, pair.negative, wires, (count, rows, columns), method=method, kernel=kernel
-    )
-    plain = spec.read_out.ideal and not followed(pair.positive, pair.negative, wires)
-    if plain and info == EliminationInfo("rows", "numba"):
-        admittance, *ends = eliminate_cut(
-            pair.positive, pair.negative, spec.row_ends, spec.column_ends, wires
-        )
-        loads = admittance.sum(dim=-3)
-        return PortNetwork(ends[0], ends[1], loads, layout, spec.read_out, spec.groups), info
-    run = eliminate_rows if info.method == "rows" else eliminate_tiles
-    sides = layout.gather(pair.positive), layout.gather(pair.negative)
-    return PortNetwork.of(spec, layout, run(*sides, wires, kernel=info.kernel)), info
+    blocks, device = (count, rows, columns), pair.positive.device
+    info = decide(pair.positive, pair.negative, wires, blocks, method=method, kernel=kernel)
+    gradients = followed(pair.positive, pair.negative, wires)
+    plain = spec.read_out.ideal and not gradients and info == EliminationInfo("rows", "numba")
+    with foreseen(info, blocks, device, gradients=gradients, in_place=plain) as advance:
+        if plain:
+            admittance, *ends = eliminate_cut(
+                pair.positive, pair.negative, spec.row_ends, spec.column_ends, wires, advance
+            )
+            loads = admittance.sum(dim=-3)
+            return PortNetwork(ends[0], ends[1], loads, layout, spec.read_out, spec.groups), info
+        sides = layout.gather(pair.positive), layout.gather(pair.negative)
+        return PortNetwork.of(spec, layout, run(info, *sides, wires, advance)), info

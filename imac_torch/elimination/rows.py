@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imac_torch.elimination.blocks import BlockPorts, Termination
+from imac_torch.elimination.blocks import Advance, BlockPorts, Termination
 from imac_torch.elimination.chain import LineEnds, eliminate_lines
 from imac_torch.elimination.linalg import solve
 from imac_torch.kernels import Kernel, choose_kernel
@@ -17,9 +17,17 @@ from imac_torch.kernels.threads import run_blocks
 from imac_torch.numeric.budget import CHUNK_BYTES
 from imac_torch.numeric.modes import first_order, once
 
+LOOKS: Final = 100
+"""How often it is told how many blocks are done."""
+
 
 def eliminate_rows(
-    positive: Tensor, negative: Tensor, wires: Termination, *, kernel: Kernel = "auto"
+    positive: Tensor,
+    negative: Tensor,
+    wires: Termination,
+    *,
+    kernel: Kernel = "auto",
+    advance: Advance | None = None,
 ) -> BlockPorts:
     """Eliminate every inner node of a batch of blocks.
 
@@ -34,6 +42,7 @@ def eliminate_rows(
         negative: (..., R, K) S.
         wires: Segments and amplifier inputs, shared by all blocks.
         kernel: "torch", "numba" (CPU, float64), or "auto".
+        advance: Called with the number of blocks done just now.
 
     Returns:
         Ports with the same leading dimensions. Differentiable once in everything.
@@ -48,7 +57,9 @@ def eliminate_rows(
     negative = negative.reshape(-1, count, columns)
     if choose_kernel(kernel, positive) == "numba":
         scalars = line_scalars(wires)
-        admittance, positive_end, negative_end = _eliminate_compiled(positive, negative, scalars)
+        admittance, positive_end, negative_end = _eliminate_compiled(
+            positive, negative, scalars, advance
+        )
     else:
         size = count * columns * columns * positive.element_size()
         step = max(1, CHUNK_BYTES // max(1, 8 * size))
@@ -58,6 +69,8 @@ def eliminate_rows(
             ends_of_rows = torch.stack([rows.positive_end, rows.negative_end], dim=-2)
             found = RowRecursion.apply(rows.admittance, ends_of_rows, wires.input_segment)
             parts.append(tuple(once(item) for item in found))
+            if advance is not None:
+                advance(len(positive[k : k + step]))
         admittance = torch.cat([part[0] for part in parts])
         transfers = torch.cat([part[1] for part in parts])
         positive_end, negative_end = transfers[..., 0, :], transfers[..., 1, :]
@@ -156,14 +169,14 @@ class RowRecursion(torch.autograd.Function):
 
 
 def _eliminate_compiled(
-    positive: Tensor, negative: Tensor, scalars: Tensor
+    positive: Tensor, negative: Tensor, scalars: Tensor, advance: Advance | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     if torch.is_grad_enabled() and any(x.requires_grad for x in (positive, negative, scalars)):
         result: tuple[Tensor, Tensor, Tensor] = CompiledElimination.apply(
             positive, negative, scalars
         )
         return result
-    return _run_forward(positive, negative, scalars, None)
+    return _run_forward(positive, negative, scalars, None, advance)
 
 
 def _array(tensor: Tensor) -> NDArray[np.float64]:
@@ -171,10 +184,14 @@ def _array(tensor: Tensor) -> NDArray[np.float64]:
 
 
 def _run_forward(
-    positive: Tensor, negative: Tensor, scalars: Tensor, saved: NDArray[np.float64] | None
+    positive: Tensor,
+    negative: Tensor,
+    scalars: Tensor,
+    saved: NDArray[np.float64] | None,
+    advance: Advance | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     count, columns = positive.shape[1:]
-    return _run_cut(positive, negative, (count,), (columns,), scalars, saved)
+    return _run_cut(positive, negative, (count,), (columns,), scalars, saved, advance)
 
 
 def eliminate_cut(
@@ -183,6 +200,7 @@ def eliminate_cut(
     row_ends: tuple[int, ...],
     column_ends: tuple[int, ...],
     wires: Termination,
+    advance: Advance | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Eliminate the blocks of layers where they lie, compiled and without gradients.
 
@@ -192,6 +210,7 @@ def eliminate_cut(
         row_ends: Last rows (1-based) of the V vertical partitions.
         column_ends: Last columns of the H horizontal partitions.
         wires: Segments and amplifier inputs.
+        advance: Called with the number of blocks done just now.
 
     Returns:
         (..., H, V, K, K) S, and ends of the I+ and I- lines, (..., M, C) twice: what the ports of
@@ -201,7 +220,7 @@ def eliminate_cut(
         side.detach().reshape(-1, *side.shape[-2:]) for side in (positive, negative)
     )
     admittance, plus, minus = _run_cut(
-        first, second, row_ends, column_ends, line_scalars(wires), None
+        first, second, row_ends, column_ends, line_scalars(wires), None, advance
     )
     blocks = (*positive.shape[:-2], len(column_ends), len(row_ends), *admittance.shape[-2:])
     return admittance.reshape(blocks), plus.reshape_as(positive), minus.reshape_as(positive)
@@ -214,6 +233,7 @@ def _run_cut(
     column_ends: tuple[int, ...],
     scalars: Tensor,
     saved: NDArray[np.float64] | None,
+    advance: Advance | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     from imac_torch.kernels import rows as kernels  # imports numba
 
@@ -224,10 +244,18 @@ def _run_cut(
     ends = np.empty((2, *positive.shape))
     sides = _array(positive), _array(negative)
     saved = np.empty((0, 0, 0, 0)) if saved is None else saved
-    run_blocks(
-        kernels.eliminate_up, blocks, torch.get_num_threads(), *sides, *cuts, _array(scalars),
-        admittance, ends[0], ends[1], saved,
-    )  # fmt: skip
+    arguments = *sides, *cuts, _array(scalars), admittance, ends[0], ends[1], saved
+    threads = torch.get_num_threads()
+    step = max(blocks, 1) if advance is None else max(8 * threads, -(-blocks // LOOKS))
+    for first in range(0, blocks, step):
+
+        def shifted(begin: int, end: int, *rest: Any, first: int = first) -> None:  # noqa: ANN401
+            kernels.eliminate_up(first + begin, first + end, *rest)
+
+        count = min(step, blocks - first)
+        run_blocks(shifted, count, threads, *arguments)
+        if advance is not None:
+            advance(count)
     return torch.from_numpy(admittance), torch.from_numpy(ends[0]), torch.from_numpy(ends[1])
 
 

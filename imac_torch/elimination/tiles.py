@@ -26,6 +26,7 @@ two-sided descriptions: Redheffer, J. Math. Phys. 41 (1962) 1.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
@@ -35,24 +36,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imac_torch.elimination.blocks import BlockPorts, Termination
+from imac_torch.elimination.blocks import Advance, BlockPorts, Termination
+from imac_torch.elimination.cuts import Cuts, Tell
 from imac_torch.elimination.linalg import inverse, solve
 from imac_torch.elimination.strips import strip_matrix
 from imac_torch.errors import SolverError
 from imac_torch.kernels import Kernel, choose_kernel
 from imac_torch.numeric.side_by_side import side_by_side
 
-BASE: Final = 16
-"""Least rows and columns of the tiles that are not cut further."""
-WIDTH: Final = 4
-"""Columns per row up to which tiles are merged side by side before they are merged downwards.
-
-Every row is two lines that cross a tile and every column one. Merges that cut few lines of tiles
-that have many others come last: with tiles that are kept square 1024×1024 takes 1.6 times as many
-operations. Four bands as wide as the array remain, which are joined from below: what is below has
-inputs at its top only. That is a tenth less than joining two and two. Cuts at other places than
-halves (dynamic programming over all rectangles) would save another twelfth.
-"""
 HALVED: Final = 64
 """Lines between two tiles from which on half of the result is copied instead of computed."""
 STRIP_NUMBERS: Final = 2**22
@@ -129,7 +120,12 @@ def _consecutive(sizes: dict[str, int]) -> dict[str, slice]:
 
 
 def eliminate_tiles(
-    positive: Tensor, negative: Tensor, wires: Termination, *, kernel: Kernel = "auto"
+    positive: Tensor,
+    negative: Tensor,
+    wires: Termination,
+    *,
+    kernel: Kernel = "auto",
+    advance: Advance | None = None,
 ) -> BlockPorts:
     """Eliminate every inner node of blocks of any size, about 175·n³ operations for n×n.
 
@@ -139,6 +135,8 @@ def eliminate_tiles(
         wires: Segments and amplifier inputs.
         kernel: How the smallest tiles are made: "torch", "numba" (CPU, float64, no gradients), or
             "auto". Everything else is torch.
+        advance: Called with the number of smallest tiles done just now: as many as the work of
+            making and joining tiles is worth.
 
     Returns:
         Ports with the same leading dimensions. Differentiable in everything with the torch
@@ -170,6 +168,11 @@ def eliminate_tiles(
         positive.reshape(-1, count, columns), negative.reshape(-1, count, columns), strict=True
     )
     dissections = [_Dissection(p, n, wires, chosen) for p, n in pairs]
+    if advance is not None and dissections:
+        cuts = dissections[0].cuts
+        tell = Tell(advance, len(dissections) * cuts.smallest, len(dissections) * cuts.work)
+        for item in dissections:
+            item.tell = tell
     threads = torch.get_num_threads() if chosen == "numba" else 1
     if len(dissections) < threads:
         blocks = [item.ports(threads) for item in dissections]
@@ -184,26 +187,6 @@ def eliminate_tiles(
     )
 
 
-def _levels(count: int) -> int:
-    """How often ``count`` lines are halved, to leave BASE or a little more."""
-    return max(0, (count // BASE).bit_length() - 1)
-
-
-def _order(
-    rows: int, columns: int, row_levels: int, column_levels: int
-) -> list[Literal["side by side", "downwards"]]:
-    """In which order tiles of rows×columns cells are merged, so often in each direction."""
-    order: list[Literal["side by side", "downwards"]] = []
-    while row_levels or column_levels:
-        if column_levels and (columns < WIDTH * rows or not row_levels):
-            order.append("side by side")
-            columns, column_levels = 2 * columns, column_levels - 1
-        else:
-            order.append("downwards")
-            rows, row_levels = 2 * rows, row_levels - 1
-    return order
-
-
 class _Dissection:
     """One block, cut and merged depth first, so that little is alive at a time."""
 
@@ -215,21 +198,20 @@ class _Dissection:
         kernel: Literal["torch", "numba"],
     ) -> None:
         self.rows, self.columns = positive.shape
-        self.row_levels, self.column_levels = _levels(self.rows), _levels(self.columns)
-        self.base_rows = -(-self.rows // 2**self.row_levels)
-        self.base_columns = -(-self.columns // 2**self.column_levels)
+        self.cuts = Cuts.of(self.rows, self.columns)
+        self.base_rows, self.base_columns = self.cuts.base_rows, self.cuts.base_columns
+        self.row_levels, self.column_levels = self.cuts.row_levels, self.cuts.column_levels
         self.added_rows = (self.base_rows << self.row_levels) - self.rows
         self.added_columns = (self.base_columns << self.column_levels) - self.columns
         # Open cells at the far ends of both kinds of line change nothing.
         padding = (self.added_columns, 0, 0, self.added_rows)
         self.positive = torch.nn.functional.pad(positive, padding)
         self.negative = torch.nn.functional.pad(negative, padding)
-        self.merges = _order(
-            self.base_rows, self.base_columns, self.row_levels, self.column_levels
-        )
         self.wires = wires
         self.kernel = kernel
         self.ready: dict[int, list[Tiles]] = {}  # rows of smallest tiles made ahead
+        self.tell: Callable[[float], None] = lambda work: None
+        self.works = self.cuts.works
 
     def ports(self, threads: int = 1) -> BlockPorts:
         """The block seen from its input lines and amplifiers.
@@ -237,16 +219,18 @@ class _Dissection:
         Tiles as wide as the block are joined from below one by one. What is below has neither
         currents out of its bottom nor unknown ends: its only inputs are the input lines.
         """
-        merged = len(self.merges)
-        while merged and self.merges[merged - 1] == "downwards":
-            merged -= 1
-        count = 1 << (len(self.merges) - merged)
+        count = self.cuts.bands
+        merged = len(self.cuts.merges) - count.bit_length() + 1
         whole: Tiles | None = None
         for last in range(count, 0, -threads):
             indices = range(max(0, last - threads), last)
             bands = side_by_side([partial(self._build, merged, k) for k in indices], threads)
-            for band in reversed(bands):
-                whole = band[0] if whole is None else merge_vertically(band[0], whole)
+            for index, band in zip(reversed(indices), reversed(bands), strict=True):
+                if whole is None:
+                    whole = band[0]
+                else:
+                    whole = merge_vertically(band[0], whole)
+                    self.tell(self.cuts.band_work(index))
         assert whole is not None  # noqa: S101 - narrows the type only
         matrix = whole.matrix[0]
         columns = slice(self.added_columns, whole.columns)
@@ -257,12 +241,15 @@ class _Dissection:
     def _build(self, merged: int, index: int) -> list[Tiles]:
         """A row of tiles from left to right, after so many rounds of merging."""
         if merged == 0:
-            return self._base(index)
-        if self.merges[merged - 1] == "side by side":
-            return _merge_row(self._build(merged - 1, index))
-        upper = self._build(merged - 1, 2 * index)
-        lower = self._build(merged - 1, 2 * index + 1)
-        return [merge_vertically(a, b) for a, b in zip(upper, lower, strict=True)]
+            row = self._base(index)
+        elif self.cuts.merges[merged - 1] == "side by side":
+            row = _merge_row(self._build(merged - 1, index))
+        else:
+            upper = self._build(merged - 1, 2 * index)
+            lower = self._build(merged - 1, 2 * index + 1)
+            row = [merge_vertically(a, b) for a, b in zip(upper, lower, strict=True)]
+        self.tell(sum(len(tiles.matrix) for tiles in row) * self.works[merged])
+        return row
 
     def _base(self, index: int) -> list[Tiles]:
         """The smallest tiles of one row: leftmost, middle and rightmost."""

@@ -61,6 +61,8 @@ class QuantizedWeights(Brief):
         Args:
             weights: (M, N+1) float64, what was rounded.
         """
+        if not (torch.is_grad_enabled() and weights.requires_grad):
+            return self
         relative = weights / self.scale
         return replace(self, values=self.values + (relative - relative.detach()))
 
@@ -303,8 +305,8 @@ def to_conductances(
     Raises:
         MappingError: A value is outside [-1, 1].
     """
-    if bool((values.detach().abs() > 1.0 + 1e-12).any()):
-        worst = float(values.detach().abs().max())
+    worst = max(abs(float(end)) for end in torch.aminmax(values.detach()))
+    if worst > 1.0 + 1e-12:
         raise MappingError(
             f"{where}: weights reach {worst:g} in units of full scale; the device covers "
             "[-1, 1]. Rescale the layer or let quantize choose the scale"
@@ -319,8 +321,10 @@ def to_conductances(
     if mapping.scheme == "balanced":
         middle = (high + low) / 2
         return ConductancePair(middle + window * values / 2, middle - window * values / 2)
+    # In place: of large layers each matrix of numbers is hundreds of megabytes.
     return ConductancePair(
-        high + window * values.clamp(max=0.0), high - window * values.clamp(min=0.0)
+        values.clamp(max=0.0).mul_(window).add_(high),
+        values.clamp(min=0.0).mul_(-window).add_(high),
     )
 
 

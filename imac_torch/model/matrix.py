@@ -518,11 +518,11 @@ class ProgrammedMatrix(Devices):
     def _slope_by_gain(self, target: Target) -> Callable[[float], float] | None:
         """:meth:`transfer_slope` of any gain; None where all weights are 0."""
         quantized = self._quantized_of(target)
-        values = quantized.scale * quantized.values
-        largest = values.abs().max()
+        wanted = quantized.scale * quantized.values
+        largest = torch.linalg.vector_norm(wanted, math.inf)
         if float(largest) == 0.0:
             return None
-        wanted = values / largest
+        wanted /= largest
         power, unit = float(wanted.square().sum()), target.unit * float(largest)
         nominal = self._as_seen(self._nominal_of(target, quantized))
         component = self.divider(1.0).component(nominal, wanted)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
+from imac_torch.base.progress import asking
 from imac_torch.base.shown import Table
 from imac_torch.circuit.engine import Engine
 from imac_torch.circuit.topology import Circuit
@@ -267,9 +268,16 @@ class IMACNetwork(nn.Module):
         """(B, N) V for model inputs (B, …); see :meth:`Segment.voltages`."""
         return self.segment.voltages(self.features(x))
 
-    def prepare(self, engine: Native | None = None) -> Prepared:
-        """See :meth:`Segment.prepare`."""
-        return self.segment.prepare(engine)
+    def prepare(self, engine: Native | None = None, *, progress: bool = False) -> Prepared:
+        """See :meth:`Segment.prepare`.
+
+        Args:
+            engine: Settings of the native solver; None: the network's.
+            progress: Show a bar for each layer whose elimination takes seconds, which says how
+                much memory that takes.
+        """
+        with asking(progress):
+            return self.segment.prepare(engine)
 
     def circuit(self) -> Circuit:
         """See :meth:`Segment.circuit`."""

@@ -136,10 +136,12 @@ def elimination_bytes(
     compiled: bool,
     threads: int = 1,
     gradients: bool = False,
+    in_place: bool = False,
 ) -> int:
     """Elimination of blocks, results included, and what its gradients keep and take.
 
-    Results are (K, K) and twice (R, K) per block, padded cells twice (R, K). Compiled rows keep
+    Results are (K, K) and twice (R, K) per block, padded cells twice (R, K); of blocks in place
+    (read and written where layers have them) only line ends and (K, K). Compiled rows keep
     twice (K, K) and six times (R, K) per thread; torch holds eight (R, K, K) per block, as many
     blocks at a time as a chunk takes. Tiles hold, at the last merge, the matrices of the whole
     block, K·(K + 2·R), of its upper and lower half, 2·K·(2·K + R) and K·(K + R), and three K² of
@@ -151,7 +153,7 @@ def elimination_bytes(
     keeps thirteen per block. Tiles record every merge: the rows of the smallest tiles, some 650
     numbers per cell, and at each level some 50 (the squares of all tiles' ports, 36, and more).
     """
-    results = 8 * blocks * (columns * columns + 6 * rows * columns)
+    results = 8 * blocks * (columns * columns + (2 if in_place else 6) * rows * columns)
     work = 8 * rows * columns * columns
     if gradients:
         results *= 2

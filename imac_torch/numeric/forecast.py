@@ -14,17 +14,22 @@ __all__ = ["LONG", "Forecast", "announce", "elimination_operations"]
 
 LONG: Final = 20.0
 """s. Nobody is told of less."""
+MUCH: Final = 2**30
+"""Bytes. Nobody is told of less."""
 _LOG: Final = logging.getLogger("imac_torch")
 clock = time.perf_counter
 
 
-def announce(what: str, seconds: float) -> None:
-    """Say how long work will take, if that is long."""
-    if seconds >= LONG:
+def announce(what: str, seconds: float, needed: int = 0) -> None:
+    """Say how long work will take, and of how much memory, if that is long or much."""
+    if seconds >= LONG or needed >= MUCH:
         unit, size = next(
-            (unit, size) for unit, size in (("h", 3600), ("min", 60), ("s", 1)) if seconds >= size
+            (unit, size)
+            for unit, size in (("h", 3600), ("min", 60), ("s", 1))
+            if seconds >= size or size == 1
         )
-        _LOG.info("%s will take about %.2g %s", what, seconds / size, unit)
+        memory = f" and {needed / 2**30:.2g} GiB of memory" if needed >= MUCH else ""
+        _LOG.info("%s will take about %.2g %s%s", what, seconds / size, unit, memory)
 
 
 class Forecast:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from imac_torch.base.progress import progress_bar
+from imac_torch.base.progress import asking, progress_bar
 from imac_torch.circuit.engine import BoundEngine, Engine
 from imac_torch.config import Noise
 from imac_torch.datasets.batches import chosen, labelled_batches, samples_in
@@ -100,7 +100,7 @@ def evaluate(
         area: Model of the arrays' area, or its name, for the area of every circuit; None:
             ``imac-sim``.
         seed: Seed that the run's randomness came from, for the record.
-        progress: Show a progress bar.
+        progress: Show a progress bar, and one for programming where that takes seconds.
 
     Returns:
         A :class:`Report` of a network that is one circuit between software before and behind it;
@@ -140,7 +140,8 @@ def _evaluate_circuit(asked: Asked) -> Report:
             "measure: compile(network, loader, directory).run()"
         )
     started = time.perf_counter()
-    bound = network.segment.bind(engine)
+    with lasting(), asking(asked.progress):
+        bound = network.segment.bind(engine)
     drawn = None
     if asked.noise:
         drawn = Heard.of("the circuit", network.segment, asked.noise, asked.generator, engine)
