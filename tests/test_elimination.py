@@ -26,6 +26,7 @@ from imac_torch.elimination.linalg import inverse, solve
 from imac_torch.errors import SolverError
 from imac_torch.kernels.compiled import obstacle
 from imac_torch.mapping.quantization import ConductancePair
+from imac_torch.numeric.side_by_side import side_by_side
 from imac_torch.periphery.neuron.base import NeuronSpec
 from imac_torch.reference.nodal import solve_layer, stamp
 
@@ -544,3 +545,14 @@ def test_inverse_by_halves() -> None:
     # The upper left corner cannot be inverted: what comes out is noticed, and done by LAPACK.
     swap = torch.eye(150, dtype=torch.float64).flip(0)[None]
     assert torch.equal(inverse(swap), swap)
+
+
+def test_what_is_done_side_by_side_has_one_thread_of_torchs_each() -> None:
+    def threads() -> tuple[int, int]:
+        before = torch.get_num_threads()
+        torch.ones(2**17, dtype=torch.float64).sum()  # computes: threads would be started here
+        return before, torch.get_num_threads()
+
+    own = torch.get_num_threads()
+    assert side_by_side([threads] * 4, 2) == [(1, 1)] * 4
+    assert torch.get_num_threads() == own

@@ -43,12 +43,16 @@ def _workers(count: int) -> ThreadPoolExecutor:
     """Threads whose calls of torch use one core each.
 
     ``torch.set_num_threads`` is about the thread that calls it, and about threads to come: the
-    number of these is put back.
+    number of these is put back. A thread that has not been asked for its number takes that of
+    others when it first computes, whatever it was set to before.
     """
+
+    def single() -> None:
+        torch.get_num_threads()
+        torch.set_num_threads(1)
+
     before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(
-        count, "imac_torch_single", initializer=torch.set_num_threads, initargs=(1,)
-    )
+    pool = ThreadPoolExecutor(count, "imac_torch_single", initializer=single)
     all_here = threading.Barrier(count + 1)
     for _ in range(count):
         pool.submit(all_here.wait)
