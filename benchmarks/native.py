@@ -4,7 +4,8 @@
    and FinFET neurons, against the forward pass of the plain float64 MLP.
 2. Gradients of the same network against its forward pass.
 
-3. One image of the same network: what a call takes that brings a single one.
+3. One image of the same network: what a call takes that brings a single one, in turns with the
+   other networks, and how many of them a second pass through one network alone.
 
 Interleaved repetitions, medians. ``--samples`` and ``--repeat`` change the effort; what the same
 takes elsewhere is in ``peers.py``.
@@ -18,6 +19,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from golden import ReferenceNetwork
@@ -139,16 +141,23 @@ def gradients(samples: int, repeat: int, console: Console) -> None:
 
 
 def single(repeat: int, console: Console) -> None:
-    """Part 3: a warm call with one image, and a stream of them."""
-    reference = ReferenceNetwork.shipped(1)
-    model, image = reference.model(), reference.inputs
-    tasks: dict[str, Callable[[], object]] = {"plain MLP, float64": lambda: model(image)}
+    """Part 3: a call with one image, in turns with others, and a stream of images through each."""
+    reference = ReferenceNetwork.shipped(40 * repeat)
+    model, images = reference.model(), reference.inputs.split(1)
+    calls: dict[str, Callable[[Tensor], object]] = {"plain MLP, float64": model}
     for kind in ("logistic", "finfet"):
         network = it.convert(model, config(len(NETWORK) - 1, kind))
-        tasks[f"circuit, {kind}"] = lambda n=network: n(image)
-        tasks[f"circuit, {kind}, with powers"] = lambda n=network: n.solve(image)
+        calls[f"circuit, {kind}"] = network
+        calls[f"circuit, {kind}, with powers"] = network.solve
+    tasks = {name: partial(call, images[0]) for name, call in calls.items()}
     for name, timing in interleave(tasks, 40 * repeat).items():
-        console.print(f"one image, {name}: {1e3 * timing.median:.2f} ms, {1 / timing.median:.0f}/s")
+        started = time.perf_counter()
+        for image in images:
+            calls[name](image)
+        rate = len(images) / (time.perf_counter() - started)
+        console.print(
+            f"one image, {name}: {1e3 * timing.median:.2f} ms; a stream of them: {rate:.0f}/s"
+        )
 
 
 def main() -> None:
