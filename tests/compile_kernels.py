@@ -41,6 +41,8 @@ def main() -> None:
             imac.calibrate(network, x, trim=True)
         imac.evaluate(network, loader(x), progress=False)
         network(x).sum().backward()
+        with torch.no_grad():
+            network(x[:1])
         print(f"compiled: {name}", flush=True)
     for config in (imac.Config(crossbar=PARTS), LOGISTIC):
         charged = config.replace(interconnect=imac.Interconnect(capacitance=True))

@@ -39,7 +39,7 @@ rooms = {name.split(".")[1] for name in sys.modules if name.startswith("imac_tor
 late = {"reports", "study", "simulator", "netlist", "sweep", "cli"} & rooms
 others = {"jinja2", "rich", "matplotlib", "torchvision"} & set(sys.modules)
 # Those, and what they call.
-kernels -= {"newton", "rows", "table", "dense", "lines", "lookup", "loads", "starts"}
+kernels -= {"newton", "one", "rows", "table", "dense", "lines", "lookup", "loads", "starts"}
 print(sorted(kernels), sorted(late), sorted(others), "imac_torch.transient.network" in sys.modules)
 """
 
@@ -58,7 +58,9 @@ LISTED = [kernel for kernels in ahead.PARTS.values() for kernel in kernels]
 def test_what_is_compiled_elsewhere_is_what_is_called(kernel: str) -> None:
     """Parts of kernels are not there where the whole was loaded: what is kept has them."""
     with torch.no_grad():
-        imac.convert(mlp(6, 5, 3), FINFETS).solve(signs(9, 6))
+        network = imac.convert(mlp(6, 5, 3), FINFETS)
+        network.solve(signs(9, 6))
+        network.solve(signs(1, 6))
     whole, found = np.zeros(2000, np.uint64), np.zeros(2, np.uint64)
     digest(whole, whole, found)
     called = ahead._dispatcher(kernel)
@@ -107,6 +109,13 @@ def test_where_the_other_process_has_ended_this_one_compiles(elsewhere: dict[str
     assert ahead.ready("newton.solve_tiles", 0.0)
     assert not ahead.wait_for("newton.solve_tiles")
     assert not ahead.wait_for("tiles.base_tiles")  # is in no list
+
+
+def test_what_another_kernel_does_as_well_is_not_compiled_here(elsewhere: dict[str, bool]) -> None:
+    elsewhere["compiles"] = False
+    assert not ahead.kept("one.solve_images")
+    elsewhere["kept"] = True
+    assert ahead.kept("one.solve_images")
 
 
 def test_two_processes_do_not_compile_the_same(tmp_path: Path) -> None:

@@ -27,10 +27,14 @@ TOLERANCE = {"logistic": ROUNDING, "finfet": 1e-9}
 
 
 @pytest.mark.parametrize("kind", NEURONS)
-def test_a_few_images_give_what_they_give_among_many(kind):
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "in tiles"])
+def test_a_few_images_give_what_they_give_among_many(kind, alone, monkeypatch):
     layers = random_layers((7, 6, 3), NEURONS[kind]())
     engine = Native()
     prepared, inputs = engine.prepare(layers), signs(few.FEW + 1, 7)
+    inputs[0], inputs[1] = 0.0, 1.0
+    monkeypatch.setattr(few, "kept", lambda kernel: alone)
+    monkeypatch.delattr(few.Tabled, "_tiles" if alone else "_images")
     many, some = engine.solve(prepared, inputs), engine.solve(prepared, inputs[:3])
     assert list(prepared.few.values()) != [None]
     assert bool(many.converged.all()) and some.iterations.dtype == many.iterations.dtype

@@ -16,6 +16,7 @@ from dense_network import (
 )
 from test_load import network
 
+from imac_torch.dc import few
 from imac_torch.dc.load import Load
 from imac_torch.dc.native import Native
 from imac_torch.dc.newton import (
@@ -87,6 +88,33 @@ def test_kernels_agree(table, load):
         )
 
 
+@pytest.mark.parametrize("loaded", [True, False], ids=["loaded", "unloaded"])
+def test_an_image_alone_is_what_it_is_among_many(table, load, loaded, monkeypatch):
+    """As above; what does not converge is left to the others."""
+    combined = overdriven()
+    for image, volts in enumerate((6.0, -6.0, 0.0, -0.4)):
+        combined[0, image] = volts
+    neuron, load = circuit(table), load if loaded else None
+    many = solve_neurons(combined, neuron, load, NewtonOptions())
+    lone = few.Tabled(neuron, table, load, 9, NewtonOptions())
+    monkeypatch.delattr(few.Tabled, "_tiles")
+    found = [lone.solve(image[None].numpy()) for image in combined[0]]
+    outputs, gates = (
+        torch.stack([torch.from_numpy(getattr(one, name)) for one in found], 1)
+        for name in ("outputs", "gates")
+    )
+    torch.testing.assert_close(outputs, many.outputs, rtol=0, atol=2e-9)
+    torch.testing.assert_close(gates, many.gates, rtol=0, atol=2e-9)
+    assert max(one.residual[0] for one in found) < 0.07 * 1e-9
+    defects = kirchhoff_residual(combined, neuron, load, gates, outputs)
+    assert float(defects.max()) < 0.07 * 1e-9
+    assert all(1 <= one.iterations[0] <= 40 for one in found)
+    hasty = few.Tabled(neuron, table, load, 9, NewtonOptions(max_iterations=1, tolerance=1e-13))
+    assert hasty.solve(combined[0, 5:6].numpy()) is None
+    combined[0, 5, 3] = 1e308
+    assert lone.solve(combined[0, 5:6].numpy()) is None
+
+
 def test_the_stated_tolerance_is_kept(table, load):
     combined = overdriven(64)
     tight = solve_neurons(
@@ -113,11 +141,15 @@ def test_the_limit_of_iterations_is_reported(table, load, kernel):
 def test_an_unconverged_sample_has_no_output(kernel):
     layers = random_layers([5, 4, 3], finfet(5e3, 15e3), gain=200.0)
     engine = Native(newton=NewtonOptions(max_iterations=1, tolerance=1e-15, kernel=kernel))
-    solution = engine.solve(engine.prepare(layers), signs(20, 5))
+    prepared, inputs = engine.prepare(layers), signs(20, 5)
+    solution = engine.solve(prepared, inputs)
     failed = ~solution.converged
     assert failed.any()
     assert solution.outputs[failed].isnan().all() and solution.power.total[failed].isnan().all()
     assert (solution.status[failed] == int(Status.MAX_ITERATIONS)).all()
+    alone = engine.solve(prepared, inputs[failed][:1])
+    assert alone.outputs.isnan().all() and alone.status.tolist() == [Status.MAX_ITERATIONS]
+    assert alone.iterations.tolist() == solution.iterations[failed][:1].tolist()
 
 
 @pytest.mark.parametrize("kernel", ["auto", "torch"])

@@ -34,6 +34,7 @@ from imac_torch.dc.newton import (
     use_compiled,
 )
 from imac_torch.dc.starts import switching, widened
+from imac_torch.kernels.ahead import kept
 from imac_torch.numeric.modes import ordinary
 from imac_torch.periphery.neuron.behavioural import BehaviouralCore
 from imac_torch.periphery.neuron.circuit import NeuronCircuit
@@ -44,6 +45,8 @@ FloatArray = NDArray[np.float64]
 
 FEW: Final = 8
 """Images up to which calls cost more than work."""
+EACH: Final = 4
+"""Images up to which tabulated neurons of each are solved alone: tiles would be almost empty."""
 _SUM, _LEAST, _MOST = (
     partial(function.reduce, axis=None) for function in (np.add, np.minimum, np.maximum)
 )
@@ -105,7 +108,7 @@ class Direct(Neurons):
 
 
 class Tabled(Neurons):
-    """Tabulated neurons, in the kernel of many images."""
+    """Tabulated neurons, in a kernel for one image where it is there, or in that of many."""
 
     def __init__(
         self,
@@ -116,10 +119,13 @@ class Tabled(Neurons):
         options: NewtonOptions,
     ) -> None:
         from imac_torch.kernels.newton import solve_tiles
+        from imac_torch.kernels.one import solve_images
 
-        self.kernel: Any = solve_tiles
+        self.tiles: Any = solve_tiles
+        self.images: Any = solve_images
         self.neuron, self.load = neuron, load
         self.fixed, self.stopping = circuit_arguments(neuron, load, (1, count)), stopping(options)
+        self.transposed = np.ascontiguousarray(self.fixed[0].swapaxes(-1, -2))
         self.parts = len(self.fixed[2]) - 1
         self.window = switching(neuron)
         self.bounds = core.table.start, core.table.end
@@ -139,23 +145,40 @@ class Tabled(Neurons):
                 made = near_table(torch.from_numpy(combined[None]), self.neuron, self.load)
             self.near.clear()
             near = self.near[where] = made.arguments(self.load)
-        batch, parts = len(combined), self.parts
-        gates, outputs = np.empty_like(combined), np.empty_like(combined)
-        residual = np.zeros((1, batch, parts))
-        iterations = np.zeros((1, batch, parts), dtype=np.int64)
-        converged = np.zeros((1, batch, parts), dtype=np.bool_)
-        self.kernel(
-            0, parts, combined[None], gates[None], outputs[None], residual, iterations, converged,
-            *self.fixed, *near, *self.stopping,
-        )  # fmt: skip
-        if not converged.all():
+        if len(combined) <= EACH and kept("one.solve_images"):
+            found = self._images(combined, near)
+        else:
+            found = self._tiles(combined, near)
+        if found is None:
             return None
+        gates, outputs = found.gates, found.outputs
         (first, second), (first_end, second_end) = self.bounds
         inside = (
             first <= _LEAST(gates) and _MOST(gates) <= first_end
             and second <= _LEAST(outputs) and _MOST(outputs) <= second_end
         )  # fmt: skip
-        if not inside:
+        return found if inside else None
+
+    def _images(self, combined: FloatArray, near: tuple[Any, ...]) -> Found | None:
+        gates, outputs = np.empty_like(combined), np.empty_like(combined)
+        residual, iterations = np.empty(len(combined)), np.empty(len(combined), dtype=np.int64)
+        converged = self.images(
+            combined, gates, outputs, residual, iterations, self.transposed, *self.fixed[1:],
+            *near[:3], *self.stopping,
+        )  # fmt: skip
+        return Found(gates, outputs, residual, iterations) if converged else None
+
+    def _tiles(self, combined: FloatArray, near: tuple[Any, ...]) -> Found | None:
+        batch, parts = len(combined), self.parts
+        gates, outputs = np.empty_like(combined), np.empty_like(combined)
+        residual = np.zeros((1, batch, parts))
+        iterations = np.zeros((1, batch, parts), dtype=np.int64)
+        converged = np.zeros((1, batch, parts), dtype=np.bool_)
+        self.tiles(
+            0, parts, combined[None], gates[None], outputs[None], residual, iterations, converged,
+            *self.fixed, *near, *self.stopping,
+        )  # fmt: skip
+        if not converged.all():
             return None
         return Found(gates, outputs, residual[0].max(1), iterations[0].max(1))
 

@@ -28,13 +28,14 @@ from typing import Any, Final
 
 from imac_torch.errors import ConfigError
 
-__all__ = ["PARTS", "begin", "cache_place", "main", "ready", "signature", "wait_for"]
+__all__ = ["PARTS", "begin", "cache_place", "kept", "main", "ready", "signature", "wait_for"]
 
 PARTS: Final[dict[str, dict[str, str]]] = {
     "neurons": {
         "newton.solve_tiles": (
             "i i f3 f3 f3 f3 i3 b3 f4 f3 i1 f3 f3 b f1 p f1 f1 f1 p f1 f1 f f i f"
         ),
+        "one.solve_images": "f2 f2 f2 f1 i1 f4 f3 i1 f3 f3 b f1 p f1 f1 f1 p f1 f f i f",
     },
     "pieces": {
         "newton._linearise": "f2 i i f1 p f1 f1 f2 f1 f1 b f1 i1 f1",
@@ -118,19 +119,35 @@ def ready(kernel: str, seconds: float) -> bool:
     Raises:
         ConfigError: ``IMAC_TORCH_KERNELS`` is not a word that is known.
     """
-    if kernel in _there or _others_wait():
+    return kernel in _there or _found(kernel, needed=True) or seconds > PATIENCE
+
+
+def kept(kernel: str) -> bool:
+    """Whether a kernel of :data:`PARTS` is there, or all are waited for; without it another serves.
+
+    Unlike :func:`ready` never true for a kernel that this process would have to compile.
+
+    Args:
+        kernel: File and name.
+    """
+    return kernel in _there or _found(kernel, needed=False)
+
+
+def _found(kernel: str, *, needed: bool) -> bool:
+    """Look, some times a second at most, whether to call it."""
+    if _others_wait():
         return True
     now = time.monotonic()
     if now < _looked.get(kernel, -PAUSE) + PAUSE:
-        return seconds > PATIENCE
+        return False
     part = _part(kernel)
     begin(part)
-    compiles = _compiles(part)
-    if not compiles or _is_kept(kernel):  # in this order: it may have ended just now
+    ended = not _compiles(part)
+    if (needed and ended) or _is_kept(kernel):  # in this order: it may have ended just now
         _there.add(kernel)
         return True
     _looked[kernel] = now
-    return seconds > PATIENCE
+    return False
 
 
 def begin(part: str) -> None:

@@ -72,6 +72,52 @@ DOUBT: Final = 10.0
 """A correction c of a step s is taken to leave so many times c²/s at most."""
 
 
+@njit(error_model="numpy", inline="always", fastmath=FAST)
+def eliminate_gate(
+    combined: float, gate: float, output: float, drawn: float, current: float, by_gate: float,
+    by_output: float, rising: float, asinh_by_gate: float, asinh_by_output: float,
+    over_gate: float, over_output: float, resistance: float, feedback: float, scale: float,
+) -> tuple[float, float, float, float, float, float]:
+    """Newton's equations of one neuron with the gate eliminated.
+
+    Args:
+        combined: V, with the level shift.
+        gate: V.
+        output: V.
+        drawn: A, by the load.
+        current: A, of the output, on the table, and
+        by_gate: its slope, S, and
+        by_output: likewise.
+        rising: Exponential of asinh(gate current/scale).
+        asinh_by_gate: 1/V, slope of that, and
+        asinh_by_output: likewise.
+        over_gate: V, beyond the table, and
+        over_output: likewise.
+        resistance: Ω, of the input.
+        feedback: S.
+        scale: A.
+
+    Returns:
+        Step of the gate, V, and how it rises with that of the output; the output's equation,
+        diagonal, S, and defect, A; defects of both before, A and V.
+    """
+    current = current + by_gate * over_gate + by_output * over_output
+    falling = 1.0 / rising
+    tunnel = 0.5 * scale * (rising - falling)
+    slope = 0.5 * scale * (rising + falling)
+    tunnel_by_gate = slope * asinh_by_gate
+    tunnel_by_output = slope * asinh_by_output
+    gate_defect = combined - gate + resistance * ((output - gate) * feedback - tunnel)
+    output_defect = current + (gate - output) * feedback - drawn
+    divisor = 1.0 / (1.0 + resistance * (feedback + tunnel_by_gate))
+    transfer = by_gate + feedback
+    gate_step = gate_defect * divisor
+    gate_slope = resistance * (feedback - tunnel_by_output) * divisor
+    diagonal = feedback - by_output - transfer * gate_slope
+    defect = output_defect + transfer * gate_step
+    return gate_step, gate_slope, diagonal, defect, output_defect, gate_defect
+
+
 @njit(error_model="numpy", fastmath=FAST)
 def _linearise(
     tile: FloatArray, size: int, lanes: int, table: FloatArray, shape: tuple[int, int],
@@ -99,29 +145,13 @@ def _linearise(
             over_gate = scratch[(AXIS + 9) * LANES + lane]
             over_output = scratch[(PLACE + 2) * LANES + lane]
             gate, output = scratch[GATE * LANES + lane], scratch[OUTPUT * LANES + lane]
-            by_gate = scratch[(CURRENT + 1) * LANES + lane]
-            by_output = scratch[(CURRENT + 2) * LANES + lane]
-            current = (
-                scratch[CURRENT * LANES + lane] + by_gate * over_gate + by_output * over_output
-            )
-            rising = scratch[EXP * LANES + lane]
-            falling = 1.0 / rising
-            tunnel = 0.5 * scale * (rising - falling)
-            slope = 0.5 * scale * (rising + falling)
-            tunnel_by_gate = slope * scratch[(TUNNEL + 1) * LANES + lane]
-            tunnel_by_output = slope * scratch[(TUNNEL + 2) * LANES + lane]
-            gate_defect = (
-                scratch[COMBINED * LANES + lane]
-                - gate
-                + resistance * ((output - gate) * feedback - tunnel)
-            )
-            output_defect = current + (gate - output) * feedback - scratch[DRAWN * LANES + lane]
-            divisor = 1.0 / (1.0 + resistance * (feedback + tunnel_by_gate))
-            transfer = by_gate + feedback
-            gate_step = gate_defect * divisor
-            gate_slope = resistance * (feedback - tunnel_by_output) * divisor
-            diagonal = feedback - by_output - transfer * gate_slope
-            defect = output_defect + transfer * gate_step
+            gate_step, gate_slope, diagonal, defect, output_defect, gate_defect = eliminate_gate(
+                scratch[COMBINED * LANES + lane], gate, output, scratch[DRAWN * LANES + lane],
+                scratch[CURRENT * LANES + lane], scratch[(CURRENT + 1) * LANES + lane],
+                scratch[(CURRENT + 2) * LANES + lane], scratch[EXP * LANES + lane],
+                scratch[(TUNNEL + 1) * LANES + lane], scratch[(TUNNEL + 2) * LANES + lane],
+                over_gate, over_output, resistance, feedback, scale,
+            )  # fmt: skip
             scratch[GATE_STEP * LANES + lane] = gate_step
             scratch[GATE_SLOPE * LANES + lane] = gate_slope
             scratch[DIAGONAL * LANES + lane] = diagonal
