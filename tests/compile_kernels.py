@@ -28,6 +28,8 @@ CIRCUITS = {
         amplifier=imac.Amplifier(gain=10.0, swing=(-0.03, 0.04)), crossbar=PARTS
     ),
 }
+TIMED = ("wires and transistors", "logistic neurons", "amplifiers that saturate")
+"""Circuits whose steps kernels of their own compute, from start to end."""
 
 
 def main() -> None:
@@ -39,7 +41,8 @@ def main() -> None:
         network = imac.convert(mlp(6, 5, 3), config, generator=torch.Generator().manual_seed(0))
         if name == "matched":
             imac.calibrate(network, x, trim=True)
-        imac.evaluate(network, loader(x), progress=False)
+        timed = name in TIMED
+        imac.evaluate(network, loader(x), timing=timed, progress=False)
         network(x).sum().backward()
         with torch.no_grad():
             network(x[:1])
