@@ -18,8 +18,9 @@ from torch import Tensor
 
 from imac_torch.conversion.losses import Losses, remedies
 from imac_torch.conversion.outputs import activations, relative_error
+from imac_torch.dc.layer import PreparedLayer
 from imac_torch.dc.native import Native
-from imac_torch.dc.network import PortLayer
+from imac_torch.dc.network import PortLayer, eliminated
 from imac_torch.dc.newton import NewtonOptions
 from imac_torch.model.ranges import MARGIN
 from imac_torch.model.segment import Segment
@@ -91,9 +92,7 @@ def make_room(segment: Segment, features: Tensor, kept: Collection[str]) -> None
         free = not layer.matrix.matched and layer.config.amplifier.gain is None
         if not free or layer.name in kept or layer.activation.scale is not None:
             continue
-        lines = segment.prepare(_native(segment)).layers[index]
-        if not isinstance(lines, PortLayer):
-            continue
+        lines = eliminated(_ohmic(segment)[index], layer.name)
         wider = room(lines, _volts(segment, software)[index])
         if wider > 1.0:
             scale = wider * layer.scaling.output_scale
@@ -118,11 +117,12 @@ def amplifier_losses(segment: Segment, features: Tensor, losses: Losses) -> None
         return
     software = activations(layers, features[:: -(-len(features) // ENOUGH)])
     for prepared, layer, values in zip(
-        segment.prepare(_native(segment)).layers, layers, _volts(segment, software), strict=True
+        _ohmic(segment), layers, _volts(segment, software), strict=True
     ):
-        if layer.config.amplifier.linear or not isinstance(prepared, PortLayer):
+        if layer.config.amplifier.linear:
             continue
-        found, wanted = sums(prepared, values, layer.config.supplies.vdd)
+        lines = eliminated(prepared, layer.name)
+        found, wanted = sums(lines, values, layer.config.supplies.vdd)
         good = found.isfinite().all(-1)
         error = relative_error(found[good], wanted[good])
         if error > LARGE:
@@ -140,8 +140,13 @@ def amplifier_losses(segment: Segment, features: Tensor, losses: Losses) -> None
             )
 
 
-def _native(segment: Segment) -> Native:
-    return segment.engine if isinstance(segment.engine, Native) else Native()
+def _ohmic(segment: Segment) -> Sequence[PreparedLayer]:
+    """The layers with ohmic cells, which every kind of amplifier is known with."""
+    native = segment.engine if isinstance(segment.engine, Native) else Native()
+    parts = segment.parts()
+    if all(crossbar.cell is None for crossbar, _ in parts):
+        return segment.prepare(native).layers
+    return native.prepare([(replace(item, cell=None), neuron) for item, neuron in parts]).layers
 
 
 def _volts(segment: Segment, software: Sequence[Tensor]) -> list[Tensor]:

@@ -326,8 +326,9 @@ class Blocks:
     def of(cls, load: Load) -> Blocks:
         """The load of a next layer."""
         first = np.array([0, *(last for _, last, _ in load.layout.driven)])
+        # In one order of memory: kernels are compiled for each that they are given.
         admittance, left, right = (
-            item.detach().numpy() for item in (load.admittance, load.left, load.right)
+            item.detach().contiguous().numpy() for item in (load.admittance, load.left, load.right)
         )
         compact = np.zeros_like(admittance)
         compact_left, compact_right = np.zeros_like(left), np.zeros_like(right)

@@ -64,7 +64,8 @@ class AmplifierForms:
     def _linear(cls, network: PortNetwork) -> AmplifierForms:
         read_out, layout = network.read_out, network.layout
         both = network.positive_end, network.negative_end
-        if both[0].ndim == 3 and network.groups == 1 and not _followed(network):
+        alone = both[0].ndim == 3 and network.groups == 1 and not read_out.shared
+        if alone and not _followed(network):
             return cls(_compiled_forms(network))
         positive, negative = (
             layout.gather_inputs(end).transpose(-3, -2)  # (..., H, M·L, K)
@@ -154,7 +155,7 @@ def _compiled_forms(network: PortNetwork) -> Tensor:
         end.detach().contiguous() for end in (network.positive_end, network.negative_end)
     )
     samples, rows, _ = plus.shape
-    # Read-outs are linear and elementwise: what they make of each end alone is all there is.
+    # Read-outs are linear, and these elementwise: what they make of each end alone is all there is.
     of_ends = torch.eye(2, dtype=plus.dtype, device=plus.device).expand(rows, 2, 2)
     sources = [*network.read_out.sources(of_ends[..., 0], of_ends[..., 1])]
     combination = network.read_out.combination
