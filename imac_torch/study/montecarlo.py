@@ -17,9 +17,10 @@ from imac_torch.conversion.calibration import join_samples
 from imac_torch.conversion.outputs import Outputs, Scored
 from imac_torch.datasets.batches import check_labels
 from imac_torch.datasets.metrics import Metric
+from imac_torch.devices.model import DeviceModel  # noqa: F401 - in signatures of inherited fields
 from imac_torch.errors import MappingError
 from imac_torch.mapping.quantization import ConductancePair
-from imac_torch.model.network import Chain
+from imac_torch.model.network import Chain, IMACNetwork  # noqa: F401 - likewise
 from imac_torch.model.noisy import Heard, hearing
 from imac_torch.noise.sampling import NoiseDraws
 from imac_torch.numeric.budget import fitting, require_memory, sample_bytes
