@@ -27,12 +27,12 @@ __all__ = ["CROSSOVER", "EliminationInfo", "Kernel", "Method", "eliminate"]
 Method: TypeAlias = Literal["auto", "rows", "tiles"]
 """How to eliminate; "auto" decides by size."""
 
-CROSSOVER: Final = 144
+CROSSOVER: Final = 192
 """Columns above which merging tiles beats the row recursion.
 
-Measured by ``benchmarks/elimination.py --crossover`` on one core: with compiled kernels rows take
-0.8 times as long as tiles at 128 columns and 1.5 times at 192, from 16 to 512 rows alike, because
-both costs are proportional to the rows. With torch alone they cross between 100 and 160 columns.
+Measured by ``benchmarks/elimination.py --crossover`` on two cores: with compiled kernels rows take
+0.3 to 0.4 times as long as tiles at 128 columns and 0.7 to 0.9 times at 192, from 32 to 128 rows,
+because both costs are proportional to the rows; with torch alone 0.4 and 0.5 to 0.6 times.
 """
 TORCH_RATE: Final = 7e8
 """Operations per second by rows in torch, roughly."""
