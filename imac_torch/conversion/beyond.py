@@ -18,14 +18,14 @@ from torch import Tensor
 
 from imac_torch.conversion.losses import Losses, remedies
 from imac_torch.conversion.outputs import activations, relative_error
-from imac_torch.dc.layer import PreparedLayer
 from imac_torch.dc.native import Native
 from imac_torch.dc.network import PortLayer, eliminated
 from imac_torch.dc.newton import NewtonOptions
+from imac_torch.model.linear import IMACLinear
 from imac_torch.model.ranges import MARGIN
 from imac_torch.model.segment import Segment
 
-__all__ = ["amplifier_losses", "make_room", "room", "sums"]
+__all__ = ["amplifier_losses", "driving", "make_room", "room", "sums"]
 
 LARGE: Final = 0.1
 """Relative error of a layer's sums, rms, that is worth a word."""
@@ -92,8 +92,7 @@ def make_room(segment: Segment, features: Tensor, kept: Collection[str]) -> None
         free = not layer.matrix.matched and layer.config.amplifier.gain is None
         if not free or layer.name in kept or layer.activation.scale is not None:
             continue
-        lines = eliminated(_ohmic(segment)[index], layer.name)
-        wider = room(lines, _volts(segment, software)[index])
+        wider = room(_lines(segment, index), _volts(segment, software)[index])
         if wider > 1.0:
             scale = wider * layer.scaling.output_scale
             layer.scaling = replace(layer.scaling, output_scale=scale)
@@ -116,13 +115,11 @@ def amplifier_losses(segment: Segment, features: Tensor, losses: Losses) -> None
     if all(layer.config.amplifier.linear for layer in layers):
         return
     software = activations(layers, features[:: -(-len(features) // ENOUGH)])
-    for prepared, layer, values in zip(
-        _ohmic(segment), layers, _volts(segment, software), strict=True
-    ):
+    volts = _volts(segment, software)
+    for index, layer in enumerate(layers):
         if layer.config.amplifier.linear:
             continue
-        lines = eliminated(prepared, layer.name)
-        found, wanted = sums(lines, values, layer.config.supplies.vdd)
+        found, wanted = sums(_lines(segment, index), volts[index], layer.config.supplies.vdd)
         good = found.isfinite().all(-1)
         error = relative_error(found[good], wanted[good])
         if error > LARGE:
@@ -140,18 +137,35 @@ def amplifier_losses(segment: Segment, features: Tensor, losses: Losses) -> None
             )
 
 
-def _ohmic(segment: Segment) -> Sequence[PreparedLayer]:
-    """The layers with ohmic cells, which every kind of amplifier is known with."""
-    native = segment.engine if isinstance(segment.engine, Native) else Native()
-    parts = segment.parts()
-    if all(crossbar.cell is None for crossbar, _ in parts):
-        return segment.prepare(native).layers
-    return native.prepare([(replace(item, cell=None), neuron) for item, neuron in parts]).layers
+def driving(
+    layers: Sequence[IMACLinear], volts: Tensor, software: Sequence[Tensor]
+) -> list[Tensor]:
+    """What drives every layer where those before it give what software says, (B, G·N) V each.
+
+    Args:
+        layers: Of one circuit.
+        volts: On the lines of the first.
+        software: Its inputs, then outputs of every layer, in software units.
+    """
+    after = (
+        values / layer.scaling.output_scale * layer.config.supplies.vdd
+        for layer, values in zip(layers, software[1:-1], strict=False)
+    )
+    return [volts, *after]
 
 
 def _volts(segment: Segment, software: Sequence[Tensor]) -> list[Tensor]:
-    """What should drive every layer, V."""
-    found = [segment.voltages(segment.within(software[0]))]
-    for layer, values in zip(segment.analog_layers(), software[1:-1], strict=False):
-        found.append(values / layer.scaling.output_scale * layer.config.supplies.vdd)
-    return found
+    first = segment.voltages(segment.within(software[0]))
+    return driving(list(segment.analog_layers()), first, software)
+
+
+def _lines(segment: Segment, index: int) -> PortLayer:
+    """A layer with ohmic cells, which every kind of amplifier is known with."""
+    native = segment.engine if isinstance(segment.engine, Native) else Native()
+    parts = segment.parts()
+    crossbar, neuron = parts[index]
+    if all(item.cell is None for item, _ in parts):
+        prepared = segment.prepare(native).layers[index]
+    else:
+        (prepared,) = native.prepare([(replace(crossbar, cell=None), neuron)]).layers
+    return eliminated(prepared, f"layer {index + 1}")

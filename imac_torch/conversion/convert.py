@@ -179,15 +179,14 @@ def convert(
     own = (network, chain, chain.digital, segment, segment.layers, *segment.layers, chain.tail)
     for module in own:
         module.training = model.training
-    fitted = samples is not None and _fits(layers, plain)
-    if samples is not None:
+    fitted = features is not None and _fits(layers, plain)
+    if features is not None:  # of samples
         runs = runs_of(samples)
         if fitted:
             fit(network, runs, losses, rounds=rounds, progress=progress)
         else:
-            if features is not None:
-                kept = [layer.name for layer, free in zip(layers, plain, strict=True) if not free]
-                make_room(segment, features, kept)
+            kept = [layer.name for layer, free in zip(layers, plain, strict=True) if not free]
+            make_room(segment, features, kept)
             network.find_converter_ranges(runs)
     if not fitted:  # what is fitted says what it loses by itself
         amplifier_losses(segment, corners(layers[0]) if features is None else features, losses)

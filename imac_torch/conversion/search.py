@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from imac_torch.circuit.crossbar import CrossbarSpec
-from imac_torch.conversion.beyond import room, sums
+from imac_torch.conversion.beyond import driving, room, sums
 from imac_torch.conversion.outputs import relative_error
 from imac_torch.dc.native import Eliminated, Prepared
 from imac_torch.dc.network import eliminated
@@ -207,13 +207,10 @@ class _Bench:
     @torch.no_grad()
     def room(self, index: int) -> float:
         """How much larger a range keeps a layer's amplifiers from their rails."""
-        layer, volts = self.layers[index], self.volts
+        layer = self.layers[index]
         if layer.config.amplifier.linear:
             return 1.0
-        if index > 0:
-            before = self.layers[index - 1]
-            volts = self.software[index] / before.scaling.output_scale
-            volts = volts * before.config.supplies.vdd
+        volts = driving(self.layers, self.volts, self.software)[index]
         return room(eliminated(self._prepared().layers[index], layer.name), volts)
 
     def spread(self) -> float:
